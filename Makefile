@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+# `make run` shows it working, `make test` tests it; each sets up what it needs first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test check setup fixtures kernel-5.10-noinline clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml tests/setup
+	PYTHON=$(PYTHON) VENV=$(VENV) sh tests/setup
+	touch $@
+
+# Live on this machine where that is possible, else in a guest, else on a recorded trace; it says which and why.
+run: setup
+	$(BIN)/python -m kalloctrace.lab.demo
+
+# KALLOCTRACE_REQUIRE_LIVE=1 makes a missing guest a failure.
+test: setup check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# A 5.10 kernel of our own, whose prepare_alloc_pages is a function that can be probed.
+kernel-5.10-noinline: setup
+	PYTHON=$(BIN)/python tests/kernels/build-noinline-5.10
+
+fixtures: setup
+	$(BIN)/python fixtures/record.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

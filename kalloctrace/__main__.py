@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""The program's entry: runs one sub-command and turns every error into its exit code."""
+
+import importlib
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from kalloctrace import __version__
+from kalloctrace.errors import Exit, KalloctraceError
+
+COMMANDS = {
+    "decode": "explain what the bits of gfp masks and alloc_flags mean",
+    "doctor": "say what this machine can do, and mend what it cannot",
+    "explain": "show how one request is prepared, rule by rule",
+    "lab": "boot a real kernel in a virtual machine and run a command in it",
+    "record": "capture page allocations live",
+    "report": "summarise a trace",
+    "verify": "check a trace against the model",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a sub-command's module only when that sub-command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"kalloctrace.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="kalloctrace")
+@click.option("--debug", is_flag=True, help="Show Python's traceback when something fails.")
+def cli(debug: bool) -> None:
+    """Records how Linux prepares each page allocation, predicts it, and says where the two differ.
+
+    \b
+    Start here:
+      kalloctrace doctor                          can this machine be traced?
+      sudo kalloctrace record -o my.arrows -- ls  capture what a command allocates
+      kalloctrace verify my.arrows                does the kernel do what the model says?
+      kalloctrace decode 0xcc0                    what does this mask mean?
+    """
+    del debug
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the program.
+
+    Args:
+        argv: the arguments after the program's name.
+
+    Returns:
+        The exit code, one of `kalloctrace.errors.Exit`.
+    """
+    debug = "--debug" in argv[: _first_command(argv)]
+    try:
+        # Not cli.main(), which would turn a closed pipe into exit code 1.
+        with cli.make_context("kalloctrace", list(argv)) as context:
+            code = cli.invoke(context)
+        sys.stdout.flush()
+    except KalloctraceError as error:
+        if debug:
+            raise
+        click.echo(str(error), err=True)
+        return error.code
+    except click.UsageError as error:
+        return _misused(error)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except (click.Abort, EOFError, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return Exit.FAILED
+    except OSError as error:
+        if debug and not isinstance(error, BrokenPipeError):
+            raise
+        return _system_failed(error)
+    return code if isinstance(code, int) else Exit.OK
+
+
+def _misused(error: click.UsageError) -> Exit:
+    """Tell what is wrong with the words on the command line; without any words, what there is."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+    else:
+        command = error.ctx.command_path if error.ctx is not None else "kalloctrace"
+        what = error.format_message().rstrip(".")
+        why, mend = f"{command} does not take that", f"see what it takes: {command} --help"
+        click.echo(str(KalloctraceError(what, why, mend)), err=True)
+    return Exit.USAGE
+
+
+def _system_failed(error: OSError) -> Exit:
+    """Tell what the system refused; that the reader of our output went away (`| head`) is no failure."""
+    if not isinstance(error, BrokenPipeError):
+        what = f"cannot use {error.filename}" if error.filename is not None else "cannot read or write"
+        why = error.strerror or str(error)
+        click.echo(str(KalloctraceError(what, why, "check the path, its permissions and the free space")), err=True)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try once more at exit, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Exit.OK if isinstance(error, BrokenPipeError) else Exit.FAILED
+
+
+def _first_command(argv: Sequence[str]) -> int:
+    return next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
+
+
+def run() -> None:
+    """Run the program on the process's own arguments and exit."""
+    if sys.stdout is None:
+        # The caller closed it (`>&-`).
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the program runs
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A locale without some character must not end a report half-way.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if "_KALLOCTRACE_COMPLETE" in os.environ:
+        # Set by the shell's completion; answers it and exits.
+        cli.main(prog_name="kalloctrace")
+    sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

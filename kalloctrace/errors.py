@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""The one error that people see: what went wrong, why, and how to mend it."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the program; scripts rely on them."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    MISMATCH = 3
+    INCOMPLETE = 4
+
+
+class KalloctraceError(Exception):
+    """A failure with its reason and its mend, shown as three lines and never as a traceback.
+
+    Args:
+        what: what could not be done, on one line.
+        why: the reason, on one line.
+        mend: what the user can do about it, on one line.
+        code: the program's exit code.
+    """
+
+    def __init__(self, what: str, why: str, mend: str, code: Exit = Exit.FAILED) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.mend = mend
+        self.code = code
+
+    def __str__(self) -> str:
+        """Return the three lines."""
+        return f"error: {self.what}\n  why: {self.why}\n  fix: {self.mend}"
