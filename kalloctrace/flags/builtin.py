@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The tables of a release, put together from the rows."""
+
+from functools import lru_cache
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.flags import rows
+from kalloctrace.flags.releases import Release, is_backporting_vendor, parse_release
+from kalloctrace.flags.rows import Row
+from kalloctrace.flags.tables import FlagTables, Named
+
+# The kernels whose tables were compared, name by name, with their compiled images.
+_PROVEN = ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3")
+
+
+def builtin_kernels() -> tuple[str, ...]:
+    """Return the kernels whose tables were proven against their images, oldest first."""
+    return _PROVEN
+
+
+def builtin_tables(kernel: str, version: str = "") -> FlagTables:
+    """Return the tables of an x86_64 kernel with Debian's configuration.
+
+    Args:
+        kernel: "5.10", "v6.12", "5.10.262", or `uname -r` such as "6.1.0-49-amd64"; any release from 5.8 to
+            7.3. Without a patch level it means the newest of that series.
+        version: `uname -v`, from which Debian's package version is read.
+
+    Raises:
+        KalloctraceError: no such kernel is known (exit code 2).
+    """
+    release = known_release(kernel, version)
+    if release is None:
+        raise KalloctraceError(
+            f"no flag tables for kernel {kernel!r}",
+            _why_unknown(kernel),
+            f"choose one of {', '.join(_PROVEN)}, or any release between",
+            Exit.USAGE,
+        )
+    return tables_of(release)
+
+
+def known_release(kernel: str, version: str = "") -> Release | None:
+    """Return the release when its tables are built in, None otherwise; arguments as of `builtin_tables`."""
+    release = parse_release(kernel, version)
+    if release is None or is_backporting_vendor(kernel) or not _is_covered(release):
+        return None
+    return release
+
+
+def _is_covered(release: Release) -> bool:
+    # 5.19 was followed by 6.0, 6.19 by 7.0.
+    exists = release.minor < 20
+    return exists and rows.FIRST <= release <= rows.LAST
+
+
+def _why_unknown(kernel: str) -> str:
+    release = parse_release(kernel)
+    if release is None:
+        return "that is not a kernel release"
+    if is_backporting_vendor(kernel):
+        return "its vendor moves code between releases, so the number does not tell the bit layout"
+    if release < rows.FIRST:
+        return "kernels before 5.8 have other bits under these names"
+    return "the newest kernel known here is 7.3"
+
+
+@lru_cache(maxsize=64)
+def tables_of(release: Release) -> FlagTables:
+    """Return the tables of a release that `known_release` returned."""
+    return FlagTables(
+        kernel=release.series,
+        source="builtin",
+        gfp_print=_gfp_print(release),
+        gfp_bits=_in_force(rows.GFP_BITS, release),
+        alloc=_in_force(rows.ALLOC, release),
+        migratetype=_in_force(rows.MIGRATETYPE, release),
+        zone_type=_in_force(rows.ZONE_TYPE, release),
+        zone_watermarks=_in_force(rows.ZONE_WATERMARKS, release),
+        pf=_in_force(rows.PF, release),
+    )
+
+
+def certain_mask(release: Release) -> int:
+    """Return the gfp bits (`gfp_t`) whose meaning depends on the release alone, not on its configuration."""
+    return _in_force(rows.GFP_CERTAIN_MASK, release)[0][1]
+
+
+def releases_with(name: str) -> tuple[str, ...]:
+    """Return the proven kernels that have a gfp flag or ALLOC_* bit of that name, oldest first."""
+    named = [row for row in rows.GFP_BITS + rows.GFP_COMPOUNDS + rows.ALLOC if row.name == name]
+    releases = [(kernel, parse_release(kernel)) for kernel in _PROVEN]
+    return tuple(
+        kernel
+        for kernel, release in releases
+        if release is not None and any(row.since <= release < row.until for row in named)
+    )
+
+
+def _in_force(table: tuple[Row, ...], release: Release) -> Named:
+    return tuple((row.name, row.value) for row in table if row.since <= release < row.until)
+
+
+def _gfp_print(release: Release) -> Named:
+    bits = _in_force(rows.GFP_BITS, release)
+    compounds = _in_force(rows.GFP_COMPOUNDS, release)
+    if release >= rows.GFP_PRINT_BY_BIT_SINCE:
+        return compounds + bits
+    values = dict(compounds + bits)
+    return tuple((name, values[name]) for name in rows.GFP_PRINT_ORDER_BY_HAND if name in values)

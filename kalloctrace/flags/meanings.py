@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""One sentence for every flag: what it asks of the page allocator, or tells about the request."""
+
+_GFP = {
+    "__GFP_DMA": "must come from ZONE_DMA, for devices that reach only the lowest memory",
+    "__GFP_HIGHMEM": "may come from high memory, which the kernel does not map permanently",
+    "__GFP_DMA32": "must come from the first 4 GiB (ZONE_DMA32 or below)",
+    "__GFP_MOVABLE": "the page can be migrated or reclaimed later; with HIGHMEM it may use ZONE_MOVABLE",
+    "__GFP_RECLAIMABLE": "slab pages that a shrinker can free; grouped with others of their kind",
+    "__GFP_HIGH": "high priority: may use part of the reserve below the min watermark",
+    "__GFP_IO": "reclaim may start disk I/O",
+    "__GFP_FS": "reclaim may call into file systems",
+    "__GFP_ZERO": "return the page filled with zeros",
+    "__GFP_ATOMIC": "the caller cannot sleep and has high priority",
+    "__GFP_DIRECT_RECLAIM": "the caller may sleep and reclaim memory itself",
+    "__GFP_KSWAPD_RECLAIM": "wake kswapd when free memory runs low",
+    "__GFP_WRITE": "the page will be dirtied soon: spread such pages over the zones",
+    "__GFP_NOWARN": "print no warning when the allocation fails",
+    "__GFP_RETRY_MAYFAIL": "retry as long as that may help, but fail rather than kill a process",
+    "__GFP_NOFAIL": "never fail: retry for ever",
+    "__GFP_NORETRY": "give up early, after one light attempt to reclaim or compact",
+    "__GFP_MEMALLOC": "may use all reserves, as the request helps to free memory",
+    "__GFP_COMP": "make pages of order 1 and more one compound page",
+    "__GFP_NOMEMALLOC": "never use the emergency reserves, whatever else allows it",
+    "__GFP_HARDWALL": "stay strictly within the nodes of the task's cpuset",
+    "__GFP_THISNODE": "only from the given node, without falling back to others",
+    "__GFP_ACCOUNT": "charge the memory to the task's memory cgroup",
+    "__GFP_ZEROTAGS": "clear the page's memory tags as well, when it is zeroed (arm64 MTE)",
+    "__GFP_SKIP_ZERO": "do not zero the page on allocation, the caller does (KASAN_HW_TAGS)",
+    "__GFP_SKIP_KASAN_UNPOISON": "leave KASAN's marks as they are on allocation (KASAN_HW_TAGS)",
+    "__GFP_SKIP_KASAN_POISON": "let KASAN skip marking the page when it is freed",
+    "__GFP_SKIP_KASAN": "let KASAN skip the page when it is allocated and freed (KASAN_HW_TAGS)",
+    "__GFP_NOLOCKDEP": "hide the request from lockdep's checks (kernels with LOCKDEP)",
+    "__GFP_NO_OBJ_EXT": "create no extension data for slab objects; guards against recursion",
+    "__GFP_RECLAIM": "direct reclaim and kswapd both allowed",
+    "GFP_KERNEL": "ordinary kernel memory; may sleep, do I/O and enter file systems",
+    "GFP_KERNEL_ACCOUNT": "as GFP_KERNEL, charged to the memory cgroup",
+    "GFP_USER": "memory for user space that the kernel and devices address directly",
+    "GFP_HIGHUSER": "memory for user space that may lie in high memory",
+    "GFP_HIGHUSER_MOVABLE": "memory for user space that may lie anywhere and be moved, as page faults use it",
+    "GFP_TRANSHUGE": "a huge page for user space, with reclaim by the caller",
+    "GFP_TRANSHUGE_LIGHT": "a huge page for user space, without any reclaim",
+    "GFP_NOFS": "may sleep and do I/O, but not enter file systems",
+    "GFP_NOIO": "may sleep, but start no I/O",
+    "GFP_ATOMIC": "cannot sleep; may use part of the reserves, as in interrupts",
+    "GFP_NOWAIT": "cannot sleep, wakes kswapd, uses no reserves",
+    "GFP_DMA": "must come from ZONE_DMA",
+    "GFP_DMA32": "must come from the first 4 GiB",
+}
+
+_ALLOC = {
+    "ALLOC_WMARK_MIN": "compare free memory with the min watermark",
+    "ALLOC_WMARK_LOW": "compare free memory with the low watermark, as every first attempt does",
+    "ALLOC_WMARK_HIGH": "compare free memory with the high watermark, the last look before the OOM killer",
+    "ALLOC_NO_WATERMARKS": "ignore the watermarks and use all reserves",
+    "ALLOC_OOM": "a victim of the OOM killer: may use part of the reserves to exit",
+    "ALLOC_HARDER": "try harder: go some way below the watermark",
+    "ALLOC_NON_BLOCK": "the caller cannot sleep: may go some way below the watermark",
+    "ALLOC_HIGH": "__GFP_HIGH was given: may use half of the min reserve",
+    "ALLOC_MIN_RESERVE": "__GFP_HIGH was given: may use half of the min reserve",
+    "ALLOC_CPUSET": "check each zone's node against the task's cpuset",
+    "ALLOC_CMA": "may use areas that are kept for contiguous allocations (CMA)",
+    "ALLOC_NOFRAGMENT": "do not take pages from blocks of another migratetype yet",
+    "ALLOC_HIGHATOMIC": "may use the blocks reserved for high-order atomic requests",
+    "ALLOC_TRYLOCK": "take locks only when they are free; called from any context",
+    "ALLOC_NOLOCK": "take locks only when they are free; called from any context",
+    "ALLOC_KSWAPD": "may wake kswapd",
+    "ALLOC_NO_CODETAG": "leave the page out of allocation profiling",
+}
+
+_PF = {
+    "PF_MEMALLOC": "the task reclaims memory and may use all reserves",
+    "PF_MEMALLOC_NOFS": "everything the task allocates is GFP_NOFS",
+    "PF_MEMALLOC_NOIO": "everything the task allocates is GFP_NOIO",
+    "PF_MEMALLOC_NORECLAIM": "nothing the task allocates may reclaim directly",
+    "PF_MEMALLOC_NOWARN": "everything the task allocates has __GFP_NOWARN",
+    "PF_MEMALLOC_NOCMA": "nothing the task allocates comes from CMA areas",
+    "PF_MEMALLOC_PIN": "the task pins what it allocates: nothing from movable zones or CMA areas",
+}
+
+_OTHER = {
+    "MIGRATE_UNMOVABLE": "pages that stay where they are",
+    "MIGRATE_MOVABLE": "pages that can be migrated",
+    "MIGRATE_RECLAIMABLE": "pages that can be freed on demand",
+    "MIGRATE_HIGHATOMIC": "blocks reserved for high-order atomic requests",
+    "MIGRATE_CMA": "blocks kept for contiguous allocations, lent to movable pages",
+    "MIGRATE_ISOLATE": "blocks from which nothing is allocated",
+    "ZONE_DMA": "the first 16 MiB on x86",
+    "ZONE_DMA32": "below 4 GiB",
+    "ZONE_NORMAL": "memory that the kernel always maps",
+    "ZONE_HIGHMEM": "memory that a 32-bit kernel maps only while it uses it",
+    "ZONE_MOVABLE": "memory for movable pages alone",
+    "ZONE_DEVICE": "memory of devices, never given out by the page allocator",
+    "WMARK_MIN": "below it only privileged requests succeed",
+    "WMARK_LOW": "below it kswapd is woken",
+    "WMARK_HIGH": "above it kswapd sleeps again",
+    "WMARK_PROMO": "kswapd's goal where memory tiers promote pages",
+}
+
+_MEANINGS = {**_GFP, **_ALLOC, **_PF, **_OTHER}
+
+
+def meaning(name: str) -> str:
+    """Return the sentence for a flag, "" when there is none for that name."""
+    return _MEANINGS.get(name, "")

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""The flag tables of one kernel."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from kalloctrace.errors import Exit, KalloctraceError
+
+Named = tuple[tuple[str, int], ...]
+
+# Members of `enum migratetype` that mark a range and name no type of their own.
+_MIGRATETYPE_MARKS = ("MIGRATE_PCPTYPES", "__MIGRATE_TYPE_END", "MIGRATE_TYPES")
+
+# mm/page_alloc.c, zone_names[]: what /proc/zoneinfo calls the members of `enum zone_type`.
+_ZONE_NAMES = {
+    "ZONE_DMA": "DMA",
+    "ZONE_DMA32": "DMA32",
+    "ZONE_NORMAL": "Normal",
+    "ZONE_HIGHMEM": "HighMem",
+    "ZONE_MOVABLE": "Movable",
+    "ZONE_DEVICE": "Device",
+}
+
+_NAMED_FIELDS = ("gfp_print", "gfp_bits", "alloc", "migratetype", "zone_type", "zone_watermarks", "pf")
+
+
+@dataclass(frozen=True)
+class FlagTables:
+    """What the flags of one kernel are called; every value is an unsigned 32-bit number.
+
+    Attributes:
+        kernel: "5.10" for built-in rows, the full release for tables read from a kernel.
+        source: "builtin", "tracefs" or "btf", joined by "+" when several told.
+        gfp_print: names and masks in the order in which the kernel's `%pGg` walks them.
+        gfp_bits: every single gfp bit of this kernel, ascending, with the kernel's names.
+        alloc: the three watermarks (an index in the two low bits), then the ALLOC_* bits, ascending.
+        migratetype: `enum migratetype`, with its aliases.
+        zone_type: `enum zone_type`.
+        zone_watermarks: `enum zone_watermarks`.
+        pf: the PF_* bits that change what an allocation may do.
+    """
+
+    kernel: str
+    source: str
+    gfp_print: Named
+    gfp_bits: Named
+    alloc: Named
+    migratetype: Named
+    zone_type: Named
+    zone_watermarks: Named
+    pf: Named
+
+    @cached_property
+    def _gfp_values(self) -> dict[str, int]:
+        return {**dict(self.gfp_print), **dict(self.gfp_bits)}
+
+    def gfp(self, name: str) -> int:
+        """Return the value of a gfp bit or compound (`gfp_t`).
+
+        Args:
+            name: "__GFP_IO", "GFP_KERNEL".
+
+        Raises:
+            KalloctraceError: this kernel has no such flag; ask `has_gfp` first.
+        """
+        try:
+            return self._gfp_values[name]
+        except KeyError:
+            raise KalloctraceError(
+                f"there is no gfp flag {name}",
+                f"kernel {self.kernel} does not have it",
+                "check the name, or choose another kernel",
+                Exit.USAGE,
+            ) from None
+
+    def has_gfp(self, name: str) -> bool:
+        """Say whether this kernel has a gfp bit or compound of that name."""
+        return name in self._gfp_values
+
+    def migratetype_name(self, value: int) -> str:
+        """Return the name of a migratetype, "MIGRATE_MOVABLE", or the number as text when it names none."""
+        return next(
+            (name for name, member in self.migratetype if member == value and name not in _MIGRATETYPE_MARKS),
+            str(value),
+        )
+
+    def zone_name(self, index: int) -> str:
+        """Return a zone's name as in /proc/zoneinfo, "Normal", or the index as text when it names no zone."""
+        return next((_ZONE_NAMES[name] for name, member in self._zones if member == index), str(index))
+
+    def zone_index(self, name: str) -> int | None:
+        """Return the index (`enum zone_type`) of a zone named as in /proc/zoneinfo, or None."""
+        return next((member for zone, member in self._zones if _ZONE_NAMES[zone] == name), None)
+
+    @property
+    def _zones(self) -> Named:
+        return tuple(entry for entry in self.zone_type if entry[0] in _ZONE_NAMES)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the tables as what `json` can write."""
+        listed = {field: [list(entry) for entry in getattr(self, field)] for field in _NAMED_FIELDS}
+        return {"kernel": self.kernel, "source": self.source, **listed}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, object]) -> "FlagTables":
+        """Read what `to_json` returned.
+
+        Raises:
+            KalloctraceError: a table is missing or is not a list of names and numbers.
+        """
+        kernel, source = data.get("kernel"), data.get("source")
+        if not isinstance(kernel, str) or not isinstance(source, str):
+            raise _bad_tables("kernel" if not isinstance(kernel, str) else "source")
+        return cls(kernel, source, *(_named(field, data.get(field)) for field in _NAMED_FIELDS))
+
+
+def _named(field: str, data: object) -> Named:
+    if not isinstance(data, list | tuple):
+        raise _bad_tables(field)
+    entries: list[tuple[str, int]] = []
+    for entry in data:
+        match entry:
+            case [str(name), int(value)] if not isinstance(value, bool):
+                entries.append((name, value))
+            case _:
+                raise _bad_tables(field)
+    return tuple(entries)
+
+
+def _bad_tables(field: str) -> KalloctraceError:
+    return KalloctraceError(
+        "cannot read the flag tables",
+        f"{field} is missing or malformed",
+        "record the trace again, or read it with the version of kalloctrace that wrote it",
+    )

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: MIT
+"""What kernels publish: expressions of C, tracefs format files of booted kernels, and enums of BTF."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags.builtin import builtin_tables
+from kalloctrace.flags.cexpr import evaluate
+from kalloctrace.flags.published import from_btf_enums, from_tracefs_format
+
+_DATA = Path(__file__).parent / "data/flags"
+_FACTS: dict[str, Any] = json.loads((_DATA / "kernel-tables.json").read_text("utf-8"))
+_ENUM_7_2: list[tuple[str, int]] = [(name, bit) for name, bit in _FACTS["7.2.13"]["gfp_bit_enum"]]
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("0x400u|0x800u", 0xC00),
+        ("( gfp_t)0x40u", 0x40),
+        ("(unsigned long)((( gfp_t)(0x400u|0x800u)) | (( gfp_t)0x40u) | (( gfp_t)0x80u))", 0xCC0),
+        ("((0xcc0u) & ~(( gfp_t)(0x400u|0x800u))) | 0x400UL", 0x4C0),
+        ("((((1UL))) << (5))", 0x20),
+        ("((((1UL))) << (___GFP_IO_BIT))", 0x40),
+        ("1 + 2 << 3", 24),
+        ("1 | 6 ^ 2 & 3", 1 | 6 ^ 2 & 3),
+        ("0x10 >> 2 - 1", 8),
+        ("~0", 0xFFFFFFFFFFFFFFFF),
+        ("-1", 0xFFFFFFFFFFFFFFFF),
+        ("1UL << 64", 0),
+        ("  ( 7 ) ", 7),
+    ],
+)
+def test_expressions_have_the_value_that_c_gives_them(expression: str, value: int) -> None:
+    """Precedence, casts, suffixes and shifts as in C on 64 bits."""
+    assert evaluate(expression, {"___GFP_IO_BIT": 6}) == value
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "1 |",
+        "(1",
+        "1)",
+        "1 2",
+        "___GFP_FS_BIT",
+        "a.b",
+        "__import__('os')",
+        "1 ? 2 : 3",
+        "(gfp_t)",
+        "2 ** 9",
+        "9" * 9999,
+        "(" * 500 + "1" + ")" * 500,
+        "~" * 500 + "1",
+    ],
+)
+def test_what_is_no_constant_is_refused(expression: str) -> None:
+    """Nothing but constants is evaluated, and nothing exhausts the stack."""
+    with pytest.raises(KalloctraceError):
+        evaluate(expression)
+
+
+@pytest.mark.parametrize("release", ["5.10", "6.1", "6.12", "7.3"])
+def test_booted_kernels_publish_the_built_in_table(release: str) -> None:
+    """The format file that the running kernel offers equals the rows, in order."""
+    text = (_DATA / f"format-{release}.txt").read_text("utf-8")
+    assert from_tracefs_format(text) == builtin_tables(release).gfp_print
+
+
+def test_enumerators_left_in_the_format_are_read_with_their_values() -> None:
+    """Some kernels from 6.9 on leave names where numbers should be."""
+    text = 'print fmt: "%s", (REC->gfp_flags) ? __print_flags(REC->gfp_flags, "|", '
+    text += '{( unsigned long)(( gfp_t)((((1UL))) << (___GFP_IO_BIT))), "__GFP_IO"}, {0x3u, "BOTH"}) : "none"'
+    assert from_tracefs_format(text, {"___GFP_IO_BIT": 6}) == (("__GFP_IO", 0x40), ("BOTH", 3))
+    with pytest.raises(KalloctraceError, match="cannot evaluate"):
+        from_tracefs_format(text)
+
+
+@pytest.mark.parametrize("text", ["", 'print fmt: "x"', '__print_flags(REC->gfp_flags, "|", ) : "none"'])
+def test_a_format_without_gfp_names_is_refused(text: str) -> None:
+    """Another event's format, or an empty one, is an error."""
+    with pytest.raises(KalloctraceError):
+        from_tracefs_format(text)
+
+
+@pytest.mark.parametrize("release", [release for release, facts in _FACTS.items() if facts["gfp_bit_enum"]])
+def test_btf_of_debian_kernels_changes_nothing_but_the_source(release: str) -> None:
+    """Where configuration is Debian's, BTF says what the rows say."""
+    base = builtin_tables(release)
+    enums = {
+        kind: [(name, value) for name, value in _FACTS[release][fact]]
+        for kind, fact in (("gfp", "gfp_bit_enum"), ("migratetype", "migratetype"), ("zone_type", "zone_type"))
+    }
+    corrected = from_btf_enums(base, enums)
+    assert corrected.source == "builtin+btf"
+    assert corrected.gfp_bits == base.gfp_bits
+    assert corrected.gfp_print == base.gfp_print
+    assert corrected.migratetype == base.migratetype
+
+
+def _with_bits(*names: str) -> list[tuple[str, int]]:
+    """The enum of a kernel whose options add these flags after __GFP_ZEROTAGS."""
+    common = [(name, bit) for name, bit in _ENUM_7_2 if bit < 24]
+    added = [(f"___GFP_{name}_BIT", bit) for bit, name in enumerate(names, 24)]
+    return [*common, *added, ("___GFP_LAST_BIT", 24 + len(names))]
+
+
+def test_lockdep_moves_the_bits_behind_it() -> None:
+    """With LOCKDEP bit 24 is __GFP_NOLOCKDEP, and __GFP_NO_OBJ_EXT moves to 25, in the printed list too."""
+    tables = from_btf_enums(builtin_tables("7.2"), {"gfp": _with_bits("NOLOCKDEP", "NO_OBJ_EXT")})
+    assert tables.gfp("__GFP_NOLOCKDEP") == 0x1000000
+    assert tables.gfp("__GFP_NO_OBJ_EXT") == 0x2000000
+    assert tables.gfp_print[-2:] == (("__GFP_NOLOCKDEP", 0x1000000), ("__GFP_NO_OBJ_EXT", 0x2000000))
+
+
+def test_before_6_15_the_printed_list_gets_no_new_names() -> None:
+    """The list that was kept by hand never had __GFP_NOLOCKDEP: it prints as hex."""
+    base = builtin_tables("6.12")
+    tables = from_btf_enums(base, {"gfp": _with_bits("NOLOCKDEP", "NO_OBJ_EXT")})
+    assert tables.has_gfp("__GFP_NOLOCKDEP")
+    assert tables.gfp_print == base.gfp_print
+
+
+def test_tags_in_hardware_make_user_pages_skip_kasan() -> None:
+    """With KASAN_HW_TAGS the user's compounds have one bit more."""
+    tables = from_btf_enums(builtin_tables("7.3"), {"gfp": _with_bits("SKIP_ZERO", "SKIP_KASAN")})
+    assert tables.gfp("GFP_HIGHUSER_MOVABLE") == 0x2100CCA
+    assert tables.gfp("GFP_HIGHUSER") == 0x100CC2
+
+
+def test_before_6_15_tags_in_hardware_add_their_names_at_the_end() -> None:
+    """The list that was kept by hand has them behind __GFP_ZEROTAGS."""
+    tables = from_btf_enums(builtin_tables("6.12"), {"gfp": _with_bits("SKIP_ZERO", "SKIP_KASAN", "NO_OBJ_EXT")})
+    assert [name for name, _ in tables.gfp_print[-3:]] == ["__GFP_ZEROTAGS", "__GFP_SKIP_ZERO", "__GFP_SKIP_KASAN"]
+
+
+def test_a_table_from_tracefs_is_not_overridden() -> None:
+    """The kernel's own print table needs no reconstruction."""
+    base = builtin_tables("7.2")
+    own = from_btf_enums(
+        type(base).from_json({**base.to_json(), "source": "tracefs", "gfp_print": [["GFP_X", 1]]}),
+        {"gfp": _with_bits("NOLOCKDEP")},
+    )
+    assert own.gfp_print == (("GFP_X", 1),)
+    assert own.source == "tracefs+btf"
+
+
+def test_no_enums_change_nothing() -> None:
+    """A kernel without BTF keeps its tables and their source."""
+    base = builtin_tables("5.10")
+    assert from_btf_enums(base, {}) is base
