@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Facts about one kernel and machine, as one immutable snapshot."""

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""What a kernel says of its own types: BTF, read through libbpf.
+
+libbcc links libbpf, so wherever bcc can load a program this library is there too. Layouts follow
+`include/uapi/linux/btf.h`, which is a stable interface of the kernel.
+"""
+
+import ctypes
+from collections.abc import Iterator
+from ctypes import c_char_p, c_int32, c_int64, c_uint32, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from kalloctrace.errors import KalloctraceError
+
+VMLINUX = Path("/sys/kernel/btf/vmlinux")
+
+_VOID, _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(9)
+_VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR = range(9, 15)
+_QUALIFIERS = {_VOLATILE: "volatile", _CONST: "const", _RESTRICT: "restrict"}
+
+
+class _Type(ctypes.Structure):
+    """`struct btf_type`; what follows it in memory depends on its kind."""
+
+    _fields_ = (("name_off", c_uint32), ("info", c_uint32), ("size_or_type", c_uint32))
+
+    @property
+    def kind(self) -> int:
+        return int(self.info >> 24) & 0x1F
+
+    @property
+    def vlen(self) -> int:
+        return int(self.info) & 0xFFFF
+
+    @property
+    def kind_flag(self) -> bool:
+        return bool(self.info >> 31)
+
+
+class _Member(ctypes.Structure):
+    """`struct btf_member`; `struct btf_enum` and `struct btf_param` are its first two words."""
+
+    _fields_ = (("name_off", c_uint32), ("type", c_uint32), ("offset", c_uint32))
+
+
+class _Pair(ctypes.Structure):
+    """`struct btf_enum` (value) or `struct btf_param` (type)."""
+
+    _fields_ = (("name_off", c_uint32), ("value", c_int32))
+
+
+@cache
+def libbpf() -> ctypes.CDLL:
+    """Load libbpf and declare the functions in use.
+
+    Raises:
+        KalloctraceError: the library is not installed.
+    """
+    try:
+        lib = ctypes.CDLL("libbpf.so.1")
+    except OSError as error:
+        raise KalloctraceError(
+            "cannot read the kernel's type information", f"libbpf: {error}", "install it: apt install libbpf1"
+        ) from error
+    lib.btf__parse.argtypes, lib.btf__parse.restype = [c_char_p, c_void_p], c_void_p
+    lib.btf__free.argtypes, lib.btf__free.restype = [c_void_p], None
+    lib.btf__type_cnt.argtypes, lib.btf__type_cnt.restype = [c_void_p], c_uint32
+    lib.btf__type_by_id.argtypes, lib.btf__type_by_id.restype = [c_void_p, c_uint32], c_void_p
+    lib.btf__name_by_offset.argtypes, lib.btf__name_by_offset.restype = [c_void_p, c_uint32], c_char_p
+    lib.btf__find_by_name_kind.argtypes = [c_void_p, c_char_p, c_uint32]
+    lib.btf__find_by_name_kind.restype = c_int32
+    lib.btf__resolve_size.argtypes, lib.btf__resolve_size.restype = [c_void_p, c_uint32], c_int64
+    return lib
+
+
+class Btf:
+    """The types of one kernel image.
+
+    Args:
+        path: a file with BTF: the running kernel's own, a raw dump, or an ELF image with a `.BTF` section.
+
+    Raises:
+        KalloctraceError: there is no such file, or it holds no BTF.
+    """
+
+    def __init__(self, path: Path = VMLINUX) -> None:
+        self._btf = None
+        self._lib = libbpf()
+        self._btf = self._lib.btf__parse(str(path).encode(), None)
+        if not self._btf:
+            why = "the file holds no BTF" if path.exists() else "there is no such file"
+            raise KalloctraceError(
+                f"cannot read the kernel's type information from {path}",
+                why,
+                "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian's are)",
+            )
+
+    def __del__(self) -> None:
+        """Give the library's memory back."""
+        if self._btf:
+            self._lib.btf__free(self._btf)
+
+    def has_function(self, name: str) -> bool:
+        """Tell whether the kernel describes a function of this name: tracing programs can attach to no other."""
+        return self._find(name, _FUNC) is not None
+
+    def size(self, struct: str) -> int:
+        """Return `sizeof(struct name)` in bytes."""
+        return int(self._lib.btf__resolve_size(self._btf, self._need(struct, _STRUCT)))
+
+    def offset(self, struct: str, member: str) -> int:
+        """Return `offsetof(struct name, member)` in bytes, also of members of anonymous members."""
+        found = self._member(self._need(struct, _STRUCT), member)
+        if found is None:
+            raise _missing(f"struct {struct} has no member {member}")
+        return found[0] // 8
+
+    def member_size(self, struct: str, member: str) -> int:
+        """Return the size of a structure's member in bytes."""
+        found = self._member(self._need(struct, _STRUCT), member)
+        if found is None:
+            raise _missing(f"struct {struct} has no member {member}")
+        return int(self._lib.btf__resolve_size(self._btf, found[1]))
+
+    def variable_size(self, name: str) -> int | None:
+        """Return the size of a per-CPU variable in bytes, None where the kernel describes no such variable."""
+        found = self._find(name, _VAR)
+        return None if found is None else int(self._lib.btf__resolve_size(self._btf, found))
+
+    def enum(self, name: str) -> tuple[tuple[str, int], ...] | None:
+        """Return the enumerators of `enum name`, in order, None where there is no such enum."""
+        found = self._find(name, _ENUM)
+        return None if found is None else self._enumerators(found)
+
+    def enum_with(self, enumerator: str) -> tuple[tuple[str, int], ...] | None:
+        """Return the nameless enum whose first enumerator has this name, None where there is none."""
+        for type_id in range(1, self._lib.btf__type_cnt(self._btf)):
+            kind = self._type(type_id)
+            if kind.kind == _ENUM and kind.name_off == 0 and kind.vlen:
+                first = next(self._trailing(type_id, _Pair))
+                if self._name(first.name_off) == enumerator:
+                    return self._enumerators(type_id)
+        return None
+
+    def parameters(self, function: str) -> tuple[str, ...] | None:
+        """Return the C types of a function's parameters, in order, None where it is not described."""
+        found = self._find(function, _FUNC)
+        if found is None:
+            return None
+        proto = self._type(found).size_or_type
+        return tuple(self._c_type(param.value & 0xFFFFFFFF) for param in self._trailing(proto, _Pair))
+
+    def returns(self, function: str) -> str | None:
+        """Return the C type that a function returns, None where it is not described."""
+        found = self._find(function, _FUNC)
+        return None if found is None else self._c_type(self._type(self._type(found).size_or_type).size_or_type)
+
+    def _find(self, name: str, kind: int) -> int | None:
+        found = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
+        return found if found > 0 else None
+
+    def _need(self, name: str, kind: int) -> int:
+        found = self._find(name, kind)
+        if found is None:
+            raise _missing(f"the kernel describes no struct {name}")
+        return found
+
+    def _type(self, type_id: int) -> _Type:
+        return _Type.from_address(self._lib.btf__type_by_id(self._btf, type_id))
+
+    def _name(self, offset: int) -> str:
+        name: bytes = self._lib.btf__name_by_offset(self._btf, offset)
+        return name.decode()
+
+    def _trailing(self, type_id: int, item: type[Any]) -> Iterator[Any]:
+        start = self._lib.btf__type_by_id(self._btf, type_id) + ctypes.sizeof(_Type)
+        for i in range(self._type(type_id).vlen):
+            yield item.from_address(start + i * ctypes.sizeof(item))
+
+    def _enumerators(self, type_id: int) -> tuple[tuple[str, int], ...]:
+        return tuple((self._name(item.name_off), item.value) for item in self._trailing(type_id, _Pair))
+
+    def _member(self, type_id: int, name: str) -> tuple[int, int] | None:
+        """Find a member; return its offset in bits and its type."""
+        bitfields = self._type(type_id).kind_flag
+        for member in self._trailing(type_id, _Member):
+            offset = member.offset & 0xFFFFFF if bitfields else member.offset
+            if self._name(member.name_off) == name:
+                return offset, member.type
+            if member.name_off == 0 and self._type(member.type).kind in (_STRUCT, _UNION):
+                inner = self._member(member.type, name)
+                if inner is not None:
+                    return offset + inner[0], inner[1]
+        return None
+
+    def _c_type(self, type_id: int) -> str:
+        if type_id == 0:
+            return "void"
+        kind = self._type(type_id)
+        if kind.kind == _PTR:
+            return f"{self._c_type(kind.size_or_type)} *"
+        if kind.kind in _QUALIFIERS:
+            return f"{_QUALIFIERS[kind.kind]} {self._c_type(kind.size_or_type)}"
+        prefix = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum "}.get(kind.kind, "")
+        return f"{prefix}{self._name(kind.name_off)}"
+
+
+def _missing(why: str) -> KalloctraceError:
+    return KalloctraceError(
+        "cannot trace this kernel", why, "report the kernel's release and where its package comes from"
+    )

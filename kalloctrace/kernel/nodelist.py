@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""Sets of nodes: as the kernel's list text ("0-1,3"), and as an integer whose bit n stands for node n."""
+
+MAX_NUMNODES = 1 << 16
+"""Far above what any kernel is built for (CONFIG_NODES_SHIFT=10): a larger id is damaged text, not a node."""
+
+
+def parse_nodelist(text: str) -> int:
+    """Return the set of nodes that a list such as "0-1,3" names; the empty text names none.
+
+    Raises:
+        ValueError: the text is no such list.
+    """
+    nodes = 0
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        low, high = int(first), int(last or first)
+        if not 0 <= low <= high < MAX_NUMNODES:
+            raise ValueError(f"{part!r} is no range of nodes")
+        nodes |= (1 << (high + 1)) - (1 << low)
+    return nodes
+
+
+def format_nodelist(nodes: int) -> str:
+    """Return a set of nodes as the kernel prints it, ranges joined."""
+    ranges = []
+    nid = 0
+    while nodes >> nid:
+        if nodes >> nid & 1:
+            first = nid
+            while nodes >> (nid + 1) & 1:
+                nid += 1
+            ranges.append(str(first) if nid == first else f"{first}-{nid}")
+        nid += 1
+    return ",".join(ranges)
+
+
+def node_ids(nodes: int) -> tuple[int, ...]:
+    """Return the ids in a set of nodes, ascending."""
+    return tuple(nid for nid in range(nodes.bit_length()) if nodes >> nid & 1)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""One kernel on one machine, as an immutable record that a trace carries with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.features import Features
+from kalloctrace.kernel.machine import Machine
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything about a kernel that decoding, predicting and comparing needs.
+
+    Attributes:
+        release: `uname -r`, or the name of a built-in kernel.
+        version: `uname -v`; on Debian it holds the package's version.
+        features: the rules in force.
+        tables: the meaning of every flag.
+        machine: nodes, zones, zonelists and switches at the time of the snapshot.
+        evidence: where each feature was read, by name, for people.
+    """
+
+    release: str
+    version: str
+    features: Features
+    tables: FlagTables
+    machine: Machine
+    evidence: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the snapshot as JSON values."""
+        return {
+            "release": self.release,
+            "version": self.version,
+            "features": self.features.to_json(),
+            "tables": self.tables.to_json(),
+            "machine": self.machine.to_json(),
+            "evidence": dict(self.evidence),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build the snapshot from what `to_json` returned."""
+        return cls(
+            release=data["release"],
+            version=data["version"],
+            features=Features.from_json(data["features"]),
+            tables=FlagTables.from_json(data["tables"]),
+            machine=Machine.from_json(data["machine"]),
+            evidence=dict(data["evidence"]),
+        )
