@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""What goes into the preparation stage and what comes out of it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
+
+Entry = Literal["normal", "nolock"]
+Outcome = Literal["prepared", "rejected"]
+NodemaskOrigin = Literal["null", "caller", "mems_allowed"]
+
+ALL_NODES = (1 << 1024) - 1
+"""A `nodemask_t` with every bit set, as a task that no cpuset restricts has it (CONFIG_NODES_SHIFT=10)."""
+
+NUMA_NO_NODE = -1
+
+
+class UnknownFact(Exception):  # noqa: N818  (it names what is missing; whether that is an error is the caller's)
+    """The answer depends on a fact about the machine that is not at hand; it is never guessed.
+
+    Args:
+        name: the missing fact.
+    """
+
+    def __init__(self, name: str) -> None:
+        """Name the missing fact."""
+        super().__init__(f"not known: {name}")
+        self.name = name
+
+
+class ImpossibleRequestError(ValueError):
+    """The request cannot be made on this kernel, such as an argument that its entry does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The arguments of the entry function, as its caller passed them.
+
+    Attributes:
+        gfp_mask: `gfp_t`; the low 32 bits count.
+        order: `unsigned int`; the low 32 bits count.
+        preferred_nid: `int`, a node id; only an entry without locks takes NUMA_NO_NODE.
+        nodemask: bit n is node n; None is the NULL pointer.
+        alloc_flags: the fifth argument, `unsigned int`, where the entry has one; 0 elsewhere.
+        entry: which function was called.
+    """
+
+    gfp_mask: int
+    order: int
+    preferred_nid: int
+    nodemask: int | None = None
+    alloc_flags: int = 0
+    entry: Entry = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the stage reads besides its arguments and the zonelists.
+
+    Attributes:
+        cpusets_enabled: `cpusets_enabled()`.
+        gfp_allowed_mask: `gfp_t`.
+        task_flags: `current->flags`, `unsigned int`, in interrupt context those of the interrupted task.
+        preempt_count: raw, low 32 bits, laid out as that kernel does.
+        mems_allowed: `current->mems_allowed`; bit n is node n.
+        defrag_mode: the sysctl vm.defrag_mode is not 0.
+        page_group_by_mobility_disabled: the variable of that name.
+        numa_node_id: node of the CPU; None where it was not captured.
+    """
+
+    cpusets_enabled: bool
+    gfp_allowed_mask: int
+    task_flags: int = 0
+    preempt_count: int = 0
+    mems_allowed: int = ALL_NODES
+    defrag_mode: bool = False
+    page_group_by_mobility_disabled: bool = False
+    numa_node_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rule that was followed.
+
+    Attributes:
+        rule: stable identifier.
+        function: the kernel's function that holds the rule.
+        effect: a sentence with the values.
+    """
+
+    rule: str
+    function: str
+    effect: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """What the stage makes of a request: the arguments of the first `get_page_from_freelist` call.
+
+    Attributes:
+        outcome: "rejected" when that call is never made.
+        steps: the rules followed, in order.
+        reason: why the request was rejected.
+        warns: the rejection prints a warning (once per boot).
+        gfp: `gfp_t`; this and all that follows is None when rejected.
+        alloc_flags: `unsigned int`, ALLOC_* bits.
+        highest_zoneidx: `enum zone_type`.
+        migratetype: `enum migratetype`.
+        zonelist_kind: which of the node's zonelists.
+        zonelist_nid: whose zonelist.
+        nodemask: which nodemask `ac->nodemask` points to.
+        nodemask_value: its content; None for the NULL pointer.
+        preferred_zone: `ac->preferred_zoneref`; None also for the terminating entry: no zone is eligible.
+        spread_dirty_pages: `ac->spread_dirty_pages`.
+        prepare_alloc_flags: `*alloc_flags` when `prepare_alloc_pages` returns.
+    """
+
+    outcome: Outcome
+    steps: tuple[Step, ...]
+    reason: str | None = None
+    warns: bool = False
+    gfp: int | None = None
+    alloc_flags: int | None = None
+    highest_zoneidx: int | None = None
+    migratetype: int | None = None
+    zonelist_kind: ZonelistKind | None = None
+    zonelist_nid: int | None = None
+    nodemask: NodemaskOrigin | None = None
+    nodemask_value: int | None = None
+    preferred_zone: ZoneRef | None = None
+    spread_dirty_pages: bool | None = None
+    prepare_alloc_flags: int | None = None
