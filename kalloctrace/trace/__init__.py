@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The trace file: schema, writer, reader."""

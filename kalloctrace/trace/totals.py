@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""What a recording counted, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Totals:
+    """The closing record of a trace.
+
+    opened = submitted + lost + replaced + running holds for each recording.
+
+    Attributes:
+        opened: calls of the entry that the program saw.
+        submitted: those that are rows of the trace.
+        dropped: those that found the ring buffer full.
+        no_room: those that found the table of running calls full.
+        replaced: those whose return was never seen.
+        running: those that had not returned when the recording ended.
+        freelist_alone: calls of get_page_from_freelist() whose entry was not seen, as those under way at the start.
+        return_alone: returns whose entry was not seen, likewise.
+        missed: hits that the kernel skipped as the program was already running on that CPU.
+        machine_changed: names of the machine's facts that were not the same at the end as at the start.
+        reason: what ended the recording.
+        seconds: how long it lasted.
+    """
+
+    opened: int
+    submitted: int
+    dropped: int
+    no_room: int
+    replaced: int
+    running: int
+    freelist_alone: int
+    return_alone: int
+    missed: int
+    machine_changed: tuple[str, ...]
+    reason: str
+    seconds: float
+
+    @property
+    def lost(self) -> int:
+        """Return how many captured calls did not become rows for want of room."""
+        return self.dropped + self.no_room
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the totals as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build the totals from what `to_json` returned; unknown keys of a newer writer are ignored."""
+        values = {field.name: data[field.name] for field in fields(cls)}
+        values["machine_changed"] = tuple(values["machine_changed"])
+        return cls(**values)

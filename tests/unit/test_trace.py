@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""The trace file: what is written comes back, and nothing is lost without being told."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.trace.gather import gathered
+from kalloctrace.trace.reader import TraceReader, read_snapshot
+from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
+from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.writer import TraceWriter
+
+SNAPSHOT = builtin_snapshot("5.10")
+RECORDING = {"command": ["make"], "mode": "stream"}
+TOTALS = Totals(
+    opened=5,
+    submitted=3,
+    dropped=1,
+    no_room=1,
+    replaced=0,
+    running=0,
+    freelist_alone=0,
+    return_alone=0,
+    missed=0,
+    machine_changed=(),
+    reason="the command ended",
+    seconds=1.5,
+)
+# One call of a task for one page, prepared; what a test does not look at.
+ROW: dict[str, Any] = {
+    "time": 1,
+    "cpu": 0,
+    "pid": 7,
+    "tid": 7,
+    "comm": "make",
+    "stack": None,
+    "gfp_mask": 0xCC0,
+    "order": 0,
+    "preferred_nid": 0,
+    "nodemask": None,
+    "task_flags": 0,
+    "preempt_count": 0,
+    "mems_allowed": "0",
+    "cpusets_enabled": 0,
+    "gfp_allowed_mask": 0x7FFFFF,
+    "defrag_mode": False,
+    "freelist_calls": 1,
+    "page": True,
+}
+
+_WRITE_UNTIL_KILLED = """
+import sys, time
+from pathlib import Path
+import pyarrow as pa
+from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.trace.schema import COLUMNS
+from kalloctrace.trace.writer import TraceWriter
+
+batch = pa.RecordBatch.from_pylist([{row}] * 3, schema=COLUMNS)
+writer = TraceWriter(Path(sys.argv[1]), builtin_snapshot("5.10"), {{}})
+writer.write(batch)
+writer.write(batch)
+print("written", flush=True)
+time.sleep(60)
+"""
+
+
+def rows(*changes: dict[str, Any]) -> pa.RecordBatch:
+    """Return a batch with one row for each set of changed columns."""
+    return pa.RecordBatch.from_pylist([{**ROW, **change} for change in changes], schema=COLUMNS)
+
+
+def write(path: Path, *batches: pa.RecordBatch, totals: Totals | None = TOTALS) -> Path:
+    """Write a trace; without totals it counts as cut off."""
+    with TraceWriter(path, SNAPSHOT, RECORDING) as writer:
+        for batch in batches:
+            writer.write(batch)
+        if totals is not None:
+            writer.close(totals)
+    return path
+
+
+def rewrite(path: Path, metadata: dict[bytes, bytes], totals: bytes | None = None) -> None:
+    """Replace parts of a trace's metadata, or all of its totals."""
+    with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
+        schema, batches = reader.schema, []
+        while True:
+            try:
+                batches.append(reader.read_next_batch_with_custom_metadata())
+            except StopIteration:
+                break
+        changed = schema.with_metadata({**schema.metadata, **metadata})
+        temporary = path.with_suffix(".new")
+        with pa.ipc.new_stream(str(temporary), changed) as writer:
+            for batch, custom in batches:
+                custom_metadata = {TOTALS_KEY: totals} if custom is not None and totals is not None else custom
+                writer.write_batch(batch, custom_metadata=custom_metadata)
+    temporary.rename(path)
+
+
+def read(path: Path) -> tuple[list[dict[str, Any]], TraceReader]:
+    """Return all rows, and the reader at its end."""
+    with TraceReader(path) as trace:
+        return [row for batch in trace.batches() for row in batch.to_pylist()], trace
+
+
+def refusal(path: Path) -> KalloctraceError:
+    """Return the error with which a file is refused."""
+    with pytest.raises(KalloctraceError) as caught:
+        TraceReader(path)
+    assert caught.value.code == Exit.FAILED
+    assert str(path) in caught.value.what
+    assert caught.value.why
+    assert caught.value.mend
+    return caught.value
+
+
+def test_rows_come_back(tmp_path: Path) -> None:
+    """Each row is read as it was written, in order, over all batches."""
+    path = write(tmp_path / "t.arrows", rows({"order": 1}, {"order": 2}), rows({"comm": "näme", "stack": "a;b"}))
+    got, _ = read(path)
+    assert [(row["order"], row["comm"], row["stack"]) for row in got] == [
+        (1, "make", None),
+        (2, "make", None),
+        (0, "näme", "a;b"),
+    ]
+
+
+def test_snapshot_comes_back(tmp_path: Path) -> None:
+    """A trace carries its kernel, table by table."""
+    assert read_snapshot(write(tmp_path / "t.arrows")) == SNAPSHOT
+
+
+def test_recording_and_totals_come_back(tmp_path: Path) -> None:
+    """What was counted, and how the recording was made, is read as it was written."""
+    _, trace = read(write(tmp_path / "t.arrows", rows({})))
+    assert (trace.recording, trace.totals, trace.truncated) == (RECORDING, TOTALS, False)
+
+
+def test_lost_is_what_found_no_room() -> None:
+    """Both tables that can be full count as lost."""
+    assert TOTALS.lost == 2
+
+
+def test_totals_ignore_what_a_newer_writer_adds() -> None:
+    """An unknown key is no reason to refuse a trace."""
+    assert Totals.from_json({**TOTALS.to_json(), "added": 1}) == TOTALS
+
+
+def test_truncation_is_not_known_before_the_end(tmp_path: Path) -> None:
+    """A trace that has not been read to its end is not called truncated."""
+    with TraceReader(write(tmp_path / "t.arrows", totals=None)) as trace:
+        assert not trace.truncated
+
+
+def test_trace_without_totals_is_truncated(tmp_path: Path) -> None:
+    """A writer that ended without its closing record leaves a truncated trace with all its rows."""
+    got, trace = read(write(tmp_path / "t.arrows", rows({}, {}), totals=None))
+    assert (len(got), trace.totals, trace.truncated, trace.damage) == (2, None, True, "")
+
+
+def test_empty_recording_is_whole(tmp_path: Path) -> None:
+    """A recording in which nothing happened is no truncated one."""
+    got, trace = read(write(tmp_path / "t.arrows"))
+    assert (got, trace.truncated) == ([], False)
+
+
+def test_killed_writer_leaves_its_batches(tmp_path: Path) -> None:
+    """A writer killed without warning leaves a readable, truncated trace with every batch it wrote."""
+    path = tmp_path / "t.arrows"
+    program = [sys.executable, "-c", _WRITE_UNTIL_KILLED.format(row=ROW), str(path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        process.send_signal(signal.SIGKILL)
+    got, trace = read(path)
+    assert (len(got), trace.truncated) == (6, True)
+
+
+def test_writer_refuses_to_overwrite(tmp_path: Path) -> None:
+    """An existing file stays as it is, and the error names both ways out."""
+    path = tmp_path / "t.arrows"
+    path.write_bytes(b"precious")
+    with pytest.raises(KalloctraceError) as caught:
+        TraceWriter(path, SNAPSHOT, RECORDING)
+    assert "-f" in caught.value.mend
+    assert path.read_bytes() == b"precious"
+
+
+def test_writer_overwrites_when_told(tmp_path: Path) -> None:
+    """With overwrite=True nothing of the old file is left."""
+    path = write(tmp_path / "t.arrows", rows(*[{}] * 500))
+    with TraceWriter(path, SNAPSHOT, RECORDING, overwrite=True) as writer:
+        writer.close(TOTALS)
+    got, trace = read(path)
+    assert (got, trace.truncated, trace.damage) == ([], False, "")
+
+
+def test_writer_names_what_it_cannot_write(tmp_path: Path) -> None:
+    """A folder that does not exist is an error with its reason."""
+    with pytest.raises(KalloctraceError, match="cannot write") as caught:
+        TraceWriter(tmp_path / "no" / "t.arrows", SNAPSHOT, RECORDING)
+    assert caught.value.why == os.strerror(2)
+
+
+def test_newer_format_is_named_with_its_mend(tmp_path: Path) -> None:
+    """A trace of tomorrow is refused with both numbers and what to do."""
+    path = write(tmp_path / "t.arrows")
+    rewrite(path, {FORMAT_KEY: b"2"})
+    error = refusal(path)
+    assert error.why == "its format is 2, this version reads 1"
+    assert "newer" in error.mend
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        (SNAPSHOT_KEY, b"{"),
+        (SNAPSHOT_KEY, b"\xff\xfe"),
+        (SNAPSHOT_KEY, b"[]"),
+        (SNAPSHOT_KEY, b"{}"),
+        (SNAPSHOT_KEY, b"null"),
+        (SNAPSHOT_KEY, b"[" * 100_000),
+        (RECORDING_KEY, b"{"),
+        (RECORDING_KEY, b"[1]"),
+        (RECORDING_KEY, b"null"),
+        (RECORDING_KEY, b"1"),
+    ],
+    ids=lambda value: repr(value[:16]),
+)
+def test_damaged_metadata_is_refused(tmp_path: Path, key: bytes, value: bytes) -> None:
+    """Metadata that is not what it should be is called damaged, whatever is wrong with it."""
+    path = write(tmp_path / "t.arrows")
+    rewrite(path, {key: value})
+    assert "damaged" in refusal(path).why
+
+
+@pytest.mark.parametrize("part", ["features", "tables", "machine"])
+@pytest.mark.parametrize("value", [None, [], {}, 1])
+def test_damaged_snapshot_is_refused(tmp_path: Path, part: str, value: object) -> None:
+    """A snapshot with a part of another kind is refused."""
+    path = write(tmp_path / "t.arrows")
+    rewrite(path, {SNAPSHOT_KEY: json.dumps({**SNAPSHOT.to_json(), part: value}).encode()})
+    refusal(path)
+
+
+@pytest.mark.parametrize(
+    "totals", [b"{", b"{}", b"[]", b"null", json.dumps({**TOTALS.to_json(), "machine_changed": 1}).encode()]
+)
+def test_damaged_totals_leave_the_rows(tmp_path: Path, totals: bytes) -> None:
+    """Without its totals a trace is truncated and says why; its rows are still read."""
+    path = write(tmp_path / "t.arrows", rows({}, {}, {}))
+    rewrite(path, {}, totals)
+    got, trace = read(path)
+    assert (len(got), trace.truncated) == (3, True)
+    assert "totals" in trace.damage
+
+
+@pytest.mark.parametrize("name", COLUMNS.names)
+def test_missing_column_is_named(tmp_path: Path, name: str) -> None:
+    """A trace without one of the columns is refused, and the column is named."""
+    path = tmp_path / "t.arrows"
+    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({})).read_bytes()).read_all()
+    with pa.ipc.new_stream(str(path), whole.drop_columns([name]).schema) as writer:
+        writer.write_table(whole.drop_columns([name]))
+    assert f" {name} " in refusal(path).why
+
+
+def test_column_of_another_type_is_named(tmp_path: Path) -> None:
+    """A trace in which a column has another type is refused."""
+    path = tmp_path / "t.arrows"
+    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({})).read_bytes()).read_all()
+    table = whole.set_column(0, "time", whole["time"].cast(pa.int64()))
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+    assert " time " in refusal(path).why
+
+
+def test_added_column_is_ignored(tmp_path: Path) -> None:
+    """A column that a newer writer adds does not keep the others from being read."""
+    path = tmp_path / "t.arrows"
+    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({})).read_bytes()).read_all()
+    table = whole.append_column("added", pa.array([1]))
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+    got, _ = read(path)
+    assert list(got[0]) == COLUMNS.names
+
+
+def test_gathered_batches_share_one_dictionary() -> None:
+    """Small batches become one table: rows in order, names as before, and one dictionary for all of them."""
+    (table,) = gathered([rows({"comm": "a"}), rows({"comm": "b"}, {"comm": "a"})])
+    assert table["comm"].to_pylist() == ["a", "b", "a"]
+    assert {tuple(chunk.dictionary.to_pylist()) for chunk in table["comm"].chunks} == {("a", "b")}
+
+
+def test_gathering_keeps_tables_small() -> None:
+    """A long trace is never one table."""
+    batch = rows(*[{}] * 10_000)
+    sizes = [table.num_rows for table in gathered([batch] * 15)]
+    assert sum(sizes) == 150_000
+    assert max(sizes) < 80_000
