@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""What live capture needs of a machine, each with how to mend it. `doctor` shows them; `record` runs them first."""
+
+import os
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.btf import VMLINUX
+from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.kallsyms import KALLSYMS
+from kalloctrace.kernel.kcore import Kcore
+from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
+from kalloctrace.probe.bcc_import import find_bcc, import_bcc
+from kalloctrace.probe.plan import FREELIST, PREPARE, make_plan, prototype
+
+Status = Literal["pass", "warn", "fail"]
+
+_LOCKDOWN = Path("/sys/kernel/security/lockdown")
+_CAP_SYS_ADMIN = 21
+
+_Found = tuple[Status, str, str]
+_Look = Callable[[LiveKernel], _Found]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: what was looked at.
+        status: `warn` does not keep capture from working.
+        detail: what was found.
+        mend: what to do about it, empty where there is nothing to do.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    mend: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding as JSON values."""
+        return {"name": self.name, "status": self.status, "detail": self.detail, "mend": self.mend}
+
+
+def run_checks(kernel: LiveKernel) -> Iterator[Check]:
+    """Look at everything, each look by itself: one failure does not hide the next.
+
+    Args:
+        kernel: the running kernel, not read yet.
+    """
+    for name, look in (
+        ("kernel", _kernel),
+        ("privilege", _privilege),
+        ("lockdown", _lockdown),
+        ("BTF", _btf),
+        ("tracefs", _tracefs),
+        ("kallsyms", _kallsyms),
+        ("kcore", _kcore),
+        ("BPF trampoline", _trampoline),
+        ("bcc", _bcc),
+        ("entry", _entry),
+        ("freelist", _freelist),
+        ("prepare_alloc_pages", _prepare),
+        ("program", _plan),
+        ("flag tables", _flag_tables),
+    ):
+        yield _guarded(name, look, kernel)
+
+
+def require_live(kernel: LiveKernel) -> None:
+    """Refuse to go on where live capture is impossible.
+
+    Args:
+        kernel: the running kernel.
+
+    Raises:
+        KalloctraceError: the first check that failed.
+    """
+    for check in run_checks(kernel):
+        if check.status == "fail":
+            raise KalloctraceError(f"cannot trace this machine ({check.name})", check.detail, check.mend)
+
+
+def _guarded(name: str, look: _Look, kernel: LiveKernel) -> Check:
+    try:
+        return Check(name, *look(kernel))
+    except KalloctraceError as error:
+        return Check(name, "fail", error.why, error.mend)
+    except OSError as error:
+        return Check(name, "fail", f"{error.filename}: {error.strerror}", "run as root on a Linux with this file")
+
+
+def _kernel(_: LiveKernel) -> _Found:
+    uname = platform.uname()
+    if uname.system != "Linux" or uname.machine != "x86_64":
+        return "fail", f"{uname.system} {uname.machine}", "use a Linux on x86_64, or: kalloctrace lab run"
+    builtin_features(uname.release, uname.version)
+    return "pass", f"{uname.release} {uname.version}", ""
+
+
+def _privilege(_: LiveKernel) -> _Found:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    effective = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
+    if effective >> _CAP_SYS_ADMIN & 1:
+        return "pass", f"uid {os.geteuid()} with CAP_SYS_ADMIN", ""
+    return "fail", f"uid {os.geteuid()} without CAP_SYS_ADMIN", "run it as root: sudo kalloctrace …"
+
+
+def _lockdown(_: LiveKernel) -> _Found:
+    if not _LOCKDOWN.exists():
+        return "pass", "not in this kernel", ""
+    state = _LOCKDOWN.read_text().strip()
+    if "[confidentiality]" in state:
+        mend = "boot with lockdown=integrity or lockdown=none (and Secure Boot set accordingly)"
+        return "fail", f"{state}: programs may not read the kernel's memory", mend
+    return "pass", state, ""
+
+
+def _btf(kernel: LiveKernel) -> _Found:
+    return "pass", f"{VMLINUX}, struct alloc_context of {kernel.btf.size('alloc_context')} bytes", ""
+
+
+def _tracefs(_: LiveKernel) -> _Found:
+    for folder in TRACEFS:
+        if (folder / "events/kmem").is_dir():
+            return "pass", str(folder), ""
+    mend = "mount it: mount -t tracefs nodev /sys/kernel/tracing"
+    return "warn", "not mounted or not readable: flag names come from built-in tables", mend
+
+
+def _kallsyms(kernel: LiveKernel) -> _Found:
+    if kernel.symbols.hidden():
+        return "fail", f"{KALLSYMS} shows no addresses", "run as root, or: sysctl kernel.kptr_restrict=1"
+    return "pass", f"{KALLSYMS} shows addresses", ""
+
+
+def _kcore(_: LiveKernel) -> _Found:
+    with Kcore():
+        return "pass", "/proc/kcore can be read", ""
+
+
+def _trampoline(kernel: LiveKernel) -> _Found:
+    for symbol, option in (
+        ("bpf_trampoline_link_prog", "CONFIG_BPF_JIT and CONFIG_DEBUG_INFO_BTF"),
+        ("__fentry__", "CONFIG_FUNCTION_TRACER"),
+        ("bpf_ringbuf_output", "CONFIG_BPF_SYSCALL, from 5.8 on"),
+    ):
+        if kernel.symbols.address(symbol) is None:
+            return "fail", f"no symbol {symbol}: tracing programs cannot be attached", f"use a kernel with {option}"
+    return "pass", "fentry, fexit and the ring buffer are there", ""
+
+
+def _bcc(_: LiveKernel) -> _Found:
+    origin = find_bcc().origin
+    version = getattr(import_bcc(), "__version__", "of unknown version")
+    return "pass", f"{version}, {origin}", ""
+
+
+def _entry(kernel: LiveKernel) -> _Found:
+    return "pass", prototype(kernel.btf, find_entry(kernel.symbols)), ""
+
+
+def _freelist(kernel: LiveKernel) -> _Found:
+    return "pass", prototype(kernel.btf, FREELIST), ""
+
+
+def _prepare(kernel: LiveKernel) -> _Found:
+    if kernel.symbols.address(PREPARE) is None:
+        return "pass", f"inlined: its result is what {FREELIST} receives", ""
+    return "pass", "a function of its own: traced too", ""
+
+
+def _plan(kernel: LiveKernel) -> _Found:
+    plan = make_plan(kernel)
+    return "pass", f"fentry and fexit on {plan.entry}, fentry on {FREELIST}; prototypes as expected", ""
+
+
+def _flag_tables(kernel: LiveKernel) -> _Found:
+    tables = kernel.tables
+    return "pass", f"{tables.source}, {len(tables.gfp_print)} names of gfp flags", ""

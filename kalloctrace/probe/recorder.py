@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: MIT
+"""Records until the command, the time or the user ends it, and leaves a whole trace behind."""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.live import LiveKernel, nr_node_ids
+from kalloctrace.kernel.machine import Machine
+from kalloctrace.probe.child import Child
+from kalloctrace.probe.loader import Probe
+from kalloctrace.probe.plan import FREELIST, PREPARE, make_plan
+from kalloctrace.probe.rows import Records, RowMaker
+from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.writer import TraceWriter
+
+_DRAIN_INTERVAL = 0.1
+_DRAIN_AT_ONCE = 0.25
+_BATCH_ROWS = 32768
+_BATCH_SECONDS = 0.5
+_SETTLE = 0.02
+"""Long enough for programs that run on other CPUs to see that capture has ended, in seconds."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to record.
+
+    Attributes:
+        path: the trace to write.
+        overwrite: replace an existing file.
+        command: run this and record while it runs; empty to record until the time is over or a signal comes.
+        seconds: end after this time.
+        pid: record this process only.
+        stacks: record kernel stacks.
+    """
+
+    path: Path
+    overwrite: bool
+    command: Sequence[str]
+    seconds: float | None
+    pid: int | None
+    stacks: bool
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What came of it: the totals, and the exit status of the command, None without one."""
+
+    totals: Totals
+    exit_status: int | None
+
+
+def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) -> Recorded:
+    """Record page allocations of this machine into a trace.
+
+    Args:
+        kernel: the running kernel.
+        options: what to record.
+        started: called when capture has begun.
+
+    Raises:
+        KalloctraceError: the machine cannot be traced, or the trace cannot be written.
+    """
+    command = Child(options.command) if options.command else nullcontext()
+    with _signals() as wakeup, command as child:
+        plan = make_plan(kernel)
+        with Probe(kernel, plan, tgid=options.pid, stacks=options.stacks) as probe:
+            frame_to_ac = probe.calibrate()
+            rows = RowMaker(
+                kernel.layout,
+                kernel.btf,
+                kernel.features,
+                (1 << nr_node_ids()) - 1,
+                lambda stack: _stack_text(kernel, probe.stack(stack)),
+            )
+            description = {
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": list(options.command),
+                "mode": "stream",
+                "pid": options.pid,
+                "stacks": options.stacks,
+                "attached": [plan.entry, FREELIST] + [PREPARE] * plan.prepare,
+                "frame_to_ac": frame_to_ac,
+                "cpus": psutil.cpu_count(),
+                "memory_bytes": psutil.virtual_memory().total,
+            }
+            with TraceWriter(options.path, kernel.snapshot, description, overwrite=options.overwrite) as writer:
+                session = _Session(probe, rows, writer)
+                recorded = session.run(child, options.seconds, wakeup, started)
+                changed = _changed(kernel.snapshot.machine, kernel.machine_now())
+                totals = session.totals(changed, recorded.reason, recorded.seconds)
+                writer.close(totals)
+    return Recorded(totals, recorded.exit_status)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    reason: str
+    seconds: float
+    exit_status: int | None
+
+
+class _Session:
+    """The loop that moves records from the ring buffer to the trace."""
+
+    def __init__(self, probe: Probe, rows: RowMaker, writer: TraceWriter) -> None:
+        self._probe = probe
+        self._rows = rows
+        self._writer = writer
+        self._waiting: list[Records] = []
+        self._written_at = 0.0
+
+    def run(self, child: Child | None, seconds: float | None, wakeup: int, started: Callable[[], None]) -> _Ended:
+        self._probe.start()
+        begin = self._written_at = time.monotonic()
+        started()
+        try:
+            if child is not None:
+                child.go()
+            reason = self._until_end(child, wakeup, None if seconds is None else begin + seconds)
+        finally:
+            self._probe.stop()
+        lasted = time.monotonic() - begin
+        status = child.end() if child is not None else None
+        time.sleep(_SETTLE)
+        self._drain()
+        self._write()
+        return _Ended(reason, lasted, status)
+
+    def totals(self, machine_changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
+        counts = self._probe.counts()
+        return Totals(
+            opened=counts.opened,
+            submitted=counts.submitted,
+            dropped=counts.dropped,
+            no_room=counts.no_room,
+            replaced=counts.replaced,
+            running=self._probe.running(),
+            freelist_alone=counts.freelist_alone,
+            return_alone=counts.return_alone,
+            missed=counts.missed,
+            machine_changed=machine_changed,
+            reason=reason,
+            seconds=round(seconds, 6),
+        )
+
+    def _until_end(self, child: Child | None, wakeup: int, deadline: float | None) -> str:
+        watched = [wakeup] if child is None else [wakeup, child.pidfd]
+        while True:
+            pause = 0.0 if self._probe.fill > _DRAIN_AT_ONCE else _DRAIN_INTERVAL
+            if deadline is not None:
+                pause = max(0.0, min(pause, deadline - time.monotonic()))
+            ready, _, _ = select.select(watched, [], [], pause)
+            self._drain()
+            if wakeup in ready:
+                return f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}"
+            if ready:
+                return "the command ended"
+            if deadline is not None and time.monotonic() >= deadline:
+                return "the time was over"
+
+    def _drain(self) -> None:
+        self._waiting.append(self._probe.drain())
+        enough = sum(map(len, self._waiting)) >= _BATCH_ROWS
+        if enough or time.monotonic() - self._written_at >= _BATCH_SECONDS:
+            self._write()
+
+    def _write(self) -> None:
+        if any(map(len, self._waiting)):
+            self._writer.write(self._rows.rows(np.concatenate(self._waiting)))
+        self._waiting.clear()
+        self._written_at = time.monotonic()
+
+
+def _stack_text(kernel: LiveKernel, addresses: Sequence[int]) -> str:
+    """Return a stack as text, from its outermost function to the entry: further in there is only the probe."""
+    names = [kernel.symbols.function_at(address) for address in addresses]
+    inner = names.index(kernel.features.entry) if kernel.features.entry in names else 0
+    return ";".join(reversed(names[inner:]))
+
+
+@contextmanager
+def _signals() -> Iterator[int]:
+    """Turn the signals that end a recording into bytes on a pipe; yield its end to read."""
+    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in wanted}
+    before_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    try:
+        yield read_end
+    finally:
+        signal.set_wakeup_fd(before_fd)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(read_end)
+        os.close(write_end)
+
+
+def _changed(before: Machine, after: Machine) -> tuple[str, ...]:
+    """Name the facts that the model takes from the snapshot and that are not the same any more.
+
+    What may change from call to call (cpusets_enabled, gfp_allowed_mask, defrag_mode) is in each row.
+    """
+    facts = ("nodes", "fallback", "nofallback", "nr_online_nodes", "page_group_by_mobility_disabled")
+    return tuple(fact for fact in facts if getattr(before, fact) != getattr(after, fact))
+
+
+def no_such_process(pid: int) -> KalloctraceError:
+    """Return the refusal to record a process that does not exist."""
+    return KalloctraceError(f"cannot record process {pid}", "there is no such process", "name a running one with --pid")
