@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""Compares what the model predicts for one distinct row with what the probe saw."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kalloctrace.kernel.nodelist import format_nodelist, parse_nodelist
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.types import Context, Preparation, Request, UnknownFact
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field in which prediction and kernel differ.
+
+    Attributes:
+        field: the trace's name for it.
+        expected: the model's value.
+        observed: the kernel's value.
+        rule: the rule of the model that sets it.
+        effect: what that rule did.
+    """
+
+    field: str
+    expected: Any
+    observed: Any
+    rule: str
+    effect: str
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdict on one distinct row.
+
+    Attributes:
+        differences: empty where prediction and kernel agree.
+        unknown: why the row could not be judged; empty where it could.
+    """
+
+    differences: tuple[Difference, ...] = ()
+    unknown: str = ""
+
+
+@dataclass(frozen=True)
+class Switches:
+    """The values that the machine's switches had anywhere in the trace, beyond those of one row.
+
+    Attributes:
+        cpusets_enabled: both values where cpusets were switched during the recording.
+        gfp_allowed_mask: several where the machine was suspended meanwhile.
+        defrag_mode: both values where the sysctl was written.
+    """
+
+    cpusets_enabled: frozenset[bool]
+    gfp_allowed_mask: frozenset[int]
+    defrag_mode: frozenset[bool]
+
+
+def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Judged:
+    """Predict a row's preparation and compare.
+
+    Args:
+        kernel: the kernel that was recorded.
+        row: one distinct row of the trace.
+        switches: what changed during the recording.
+        may_miss: the kernel skipped probe hits, so that an absent call proves nothing.
+    """
+    unknown = _unobserved(row, may_miss=may_miss)
+    if unknown:
+        return Judged(unknown=unknown)
+    try:
+        request, context = request_of(row), context_of(kernel, row)
+        expected = alloc_pages(kernel, request, context)
+        differences = tuple(_differences(kernel, expected, row))
+        if not differences:
+            return Judged()
+        if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
+            return Judged(unknown="mems_allowed changed during the call")
+        for other in _other_contexts(context, switches):
+            if not any(_differences(kernel, alloc_pages(kernel, request, other), row)):
+                return Judged(unknown="a switch of the machine changed during the call")
+    except (UnknownFact, ValueError) as error:
+        # A list of nodes that is none is a ValueError; only a damaged file has one.
+        return Judged(unknown=str(error) if isinstance(error, UnknownFact) else "the row is damaged")
+    return Judged(differences)
+
+
+def request_of(row: Row) -> Request:
+    """Return the request of a row."""
+    nodemask = row["nodemask"]
+    return Request(
+        gfp_mask=row["gfp_mask"],
+        order=row["order"],
+        preferred_nid=row["preferred_nid"],
+        nodemask=None if nodemask is None else parse_nodelist(nodemask),
+        alloc_flags=row["entry_alloc_flags"] or 0,
+    )
+
+
+def context_of(kernel: Kernel, row: Row) -> Context:
+    """Return the context of a row."""
+    return Context(
+        cpusets_enabled=row["cpusets_enabled"] > 0,
+        gfp_allowed_mask=row["gfp_allowed_mask"],
+        task_flags=row["task_flags"],
+        preempt_count=row["preempt_count"],
+        mems_allowed=parse_nodelist(row["mems_allowed"]),
+        defrag_mode=row["defrag_mode"],
+        page_group_by_mobility_disabled=kernel.machine.page_group_by_mobility_disabled,
+    )
+
+
+def _unobserved(row: Row, *, may_miss: bool) -> str:
+    """Name what a row lacks for a verdict, empty where it lacks nothing."""
+    if row["cpusets_enabled"] < 0:
+        return "cpusets were being switched on"
+    if row["freelist_calls"] == 0:
+        return "get_page_from_freelist was not seen, and probe hits were missed" if may_miss else ""
+    if row["freelist_gfp_mask"] is None or row["alloc_flags"] is None:
+        return "the row is damaged"
+    if row["zonelist_kind"] is None:
+        return "the zonelist is none of the snapshot's"
+    if row["preferred_zone"] == -1:
+        return "the preferred zone is none of the snapshot's"
+    return ""
+
+
+def _mems_changed(row: Row) -> bool:
+    return bool(row["mems_allowed"] != row["ac_nodemask_nodes"])
+
+
+def _other_contexts(context: Context, switches: Switches) -> Iterator[Context]:
+    """Yield the contexts that the same call may have met instead, if a switch was thrown during it."""
+    for cpusets in switches.cpusets_enabled | {context.cpusets_enabled}:
+        for mask in switches.gfp_allowed_mask | {context.gfp_allowed_mask}:
+            for defrag in switches.defrag_mode | {context.defrag_mode}:
+                other = replace(context, cpusets_enabled=cpusets, gfp_allowed_mask=mask, defrag_mode=defrag)
+                if other != context:
+                    yield other
+
+
+def _differences(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[Difference]:
+    effects = {step.rule: step.effect for step in expected.steps}
+    for field, want, got, rule in _comparisons(kernel, expected, row):
+        if want != got:
+            yield Difference(field, want, got, rule, effects.get(rule, expected.reason or ""))
+
+
+def _comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield each field with the model's value, the kernel's value, and the rule that sets it."""
+    outcome = "prepared" if row["freelist_calls"] else "rejected"
+    yield "outcome", expected.outcome, outcome, "order"
+    if expected.outcome != outcome:
+        return
+    if outcome == "rejected":
+        yield "page", False, row["page"], "order"
+    else:
+        yield from _context_comparisons(expected, row)
+        yield from _flag_comparisons(kernel, expected, row)
+        if row["prepare_returned"] is not None:
+            yield from _prepare_comparisons(expected, row)
+
+
+def _context_comparisons(expected: Preparation, row: Row) -> Iterator[tuple[str, Any, Any, str]]:
+    nodes = None if expected.nodemask_value is None else format_nodelist(expected.nodemask_value)
+    preferred = None if expected.preferred_zone is None else tuple(expected.preferred_zone)
+    zonelist = (expected.zonelist_kind, expected.zonelist_nid)
+    yield "freelist_order", row["order"], row["freelist_order"], "order"
+    yield "zonelist", zonelist, (row["zonelist_kind"], row["zonelist_nid"]), "zonelist"
+    yield "ac_nodemask", expected.nodemask, row["ac_nodemask"], "cpuset"
+    yield "ac_nodemask_nodes", nodes, row["ac_nodemask_nodes"], "cpuset"
+    yield "preferred_zone", preferred, _preferred(row), "preferred_zone"
+    yield "migratetype", expected.migratetype, row["migratetype"], "gfp_migratetype"
+    yield "highest_zoneidx", expected.highest_zoneidx, row["highest_zoneidx"], "gfp_zone"
+    yield "spread_dirty_pages", expected.spread_dirty_pages, row["spread_dirty_pages"], "spread_dirty_pages"
+
+
+def _flag_comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[tuple[str, Any, Any, str]]:
+    gfp, flags = expected.gfp or 0, expected.alloc_flags or 0
+    yield "freelist_gfp_mask", gfp, row["freelist_gfp_mask"], _gfp_rule(kernel, gfp ^ row["freelist_gfp_mask"])
+    yield "alloc_flags", flags, row["alloc_flags"], _alloc_flags_rule(kernel, flags ^ row["alloc_flags"])
+
+
+def _prepare_comparisons(expected: Preparation, row: Row) -> Iterator[tuple[str, Any, Any, str]]:
+    yield "prepare_returned", True, row["prepare_returned"], "order"
+    yield "prepare_alloc_mask", expected.gfp, row["prepare_alloc_mask"], "cpuset"
+    yield "prepare_alloc_flags", expected.prepare_alloc_flags, row["prepare_alloc_flags"], "cpuset"
+    yield "prepare_same_context", True, row["prepare_same_context"], "preferred_zone"
+
+
+def _preferred(row: Row) -> tuple[int, int] | None:
+    return None if row["preferred_node"] is None else (row["preferred_node"], row["preferred_zone"])
+
+
+def _gfp_rule(kernel: Kernel, bits: int) -> str:
+    if bits & kernel.bits.gfp_hardwall:
+        return "cpuset"
+    scoped = kernel.bits.gfp_io | kernel.bits.gfp_fs | kernel.bits.gfp_movable
+    return "gfp_context" if kernel.features.gfp_context_on_fast_path and bits & scoped else "gfp_allowed_mask"
+
+
+def _alloc_flags_rule(kernel: Kernel, bits: int) -> str:
+    if bits & kernel.bits.alloc_cpuset:
+        return "cpuset"
+    if bits & kernel.bits.alloc_cma:
+        return "cma"
+    if bits & kernel.bits.alloc_highatomic:
+        return "highatomic"
+    return "nofragment"

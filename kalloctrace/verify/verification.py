@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""Holds the model against a whole trace."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import CONTEXT, REQUEST
+from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
+from kalloctrace.verify.distinct import distinct_rows
+
+_REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A field that differs for one distinct request.
+
+    Attributes:
+        count: allocations it concerns. One that differs in two fields is in two mismatches, so that these counts
+            may add up to more than `Verification.mismatched`.
+        request: the request and its context, as columns of the trace.
+        difference: the field, both values and the rule.
+    """
+
+    count: int
+    request: dict[str, Any]
+    difference: Difference
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the mismatch as JSON values."""
+        return {
+            "count": self.count,
+            "field": self.difference.field,
+            "expected": self.difference.expected,
+            "observed": self.difference.observed,
+            "request": self.request,
+            "rule": self.difference.rule,
+            "effect": self.difference.effect,
+        }
+
+
+@dataclass
+class Verification:
+    """The verdict on a trace: allocations = matched + mismatched + unknown.
+
+    Attributes:
+        trace: the file's name.
+        kernel: the recorded kernel's release.
+        allocations: rows.
+        distinct: different combinations of request, context and observation.
+        matched: allocations that the kernel prepared as the model says.
+        mismatched: allocations that differ in a field or more.
+        unknown: allocations that could not be judged; never a pass.
+        lost: captured calls that are not in the trace for want of room.
+        missed: probe hits that the kernel skipped.
+        truncated: the end of the recording is missing.
+        damage: what stopped the reading before its end, empty where the file just ends.
+        mismatches: what differs, most frequent first.
+        unknown_reasons: why allocations could not be judged, with counts.
+    """
+
+    trace: str
+    kernel: str
+    allocations: int = 0
+    distinct: int = 0
+    matched: int = 0
+    mismatched: int = 0
+    unknown: int = 0
+    lost: int = 0
+    missed: int = 0
+    truncated: bool = False
+    damage: str = ""
+    mismatches: list[Mismatch] = field(default_factory=list)
+    unknown_reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def incomplete(self) -> bool:
+        """Tell whether allocations are missing from the verdict."""
+        return self.truncated or self.lost > 0 or self.missed > 0 or self.unknown > 0
+
+    def exit_code(self, *, strict: bool) -> Exit:
+        """Return the exit code: a mismatch tells more than a gap."""
+        if self.mismatched:
+            return Exit.MISMATCH
+        return Exit.INCOMPLETE if strict and self.incomplete else Exit.OK
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as the command line promises it."""
+        return {
+            "type": "verification",
+            "trace": self.trace,
+            "kernel": self.kernel,
+            "allocations": self.allocations,
+            "distinct": self.distinct,
+            "matched": self.matched,
+            "mismatched": self.mismatched,
+            "unknown": self.unknown,
+            "lost": self.lost,
+            "missed": self.missed,
+            "truncated": self.truncated,
+            "damage": self.damage,
+            "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
+            "unknown_reasons": self.unknown_reasons,
+        }
+
+
+def verify_trace(trace: TraceReader) -> Verification:
+    """Predict every allocation of a trace and compare.
+
+    Args:
+        trace: a trace that has not been read yet.
+
+    Raises:
+        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+    """
+    kernel = _kernel(trace)
+    verdict = Verification(str(trace.path), trace.snapshot.release)
+
+    def counted() -> Iterator[pa.RecordBatch]:
+        for batch in trace.batches():
+            verdict.allocations += batch.num_rows
+            yield batch
+
+    rows = list(distinct_rows(counted()))
+    verdict.distinct = len(rows)
+    verdict.truncated, verdict.damage = trace.truncated, trace.damage
+    changed: tuple[str, ...] = ()
+    if trace.totals is not None:
+        verdict.missed = trace.totals.missed
+        # A row that was submitted and is not here is as lost as one that was dropped.
+        verdict.lost = trace.totals.lost + max(0, trace.totals.submitted - verdict.allocations)
+        changed = trace.totals.machine_changed
+    judge_row = _Judge(kernel, _switches(rows), verdict.missed > 0, changed)
+    for row, count in rows:
+        _enter(verdict, row, count, judge_row(row))
+    verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
+    return verdict
+
+
+def _kernel(trace: TraceReader) -> Kernel:
+    try:
+        return Kernel.of(trace.snapshot)
+    except (KalloctraceError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise KalloctraceError(
+            f"cannot verify {trace.path}", f"its snapshot is damaged: {error!r}", "record it again"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """What is the same for every row of one trace."""
+
+    kernel: Kernel
+    switches: Switches
+    may_miss: bool
+    machine_changed: tuple[str, ...]
+
+    def __call__(self, row: Row) -> Judged:
+        if self.machine_changed:
+            return Judged(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
+        return judge(self.kernel, row, self.switches, may_miss=self.may_miss)
+
+
+def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
+    if judged.unknown:
+        verdict.unknown += count
+        verdict.unknown_reasons[judged.unknown] = verdict.unknown_reasons.get(judged.unknown, 0) + count
+    elif judged.differences:
+        verdict.mismatched += count
+        request = {name: row[name] for name in _REQUEST}
+        verdict.mismatches.extend(Mismatch(count, request, difference) for difference in judged.differences)
+    else:
+        verdict.matched += count
+
+
+def _switches(rows: list[tuple[dict[str, Any], int]]) -> Switches:
+    return Switches(
+        cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row, _ in rows),
+        gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row, _ in rows),
+        defrag_mode=frozenset(row["defrag_mode"] for row, _ in rows),
+    )
