@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Reporters: loaded data in, text out."""

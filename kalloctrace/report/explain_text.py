@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""One explained request, for people."""
+
+import textwrap
+from collections.abc import Iterator
+from typing import TextIO
+
+from kalloctrace.flags.decode import WMARK_MASK, decode_alloc, decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.nodelist import format_nodelist
+from kalloctrace.model.page_alloc import nolock_function
+from kalloctrace.model.types import ALL_NODES, Context, Request
+from kalloctrace.model.whatif import Answer
+
+WIDTH = 80
+_LABEL = 24
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def write_explanation(name: str, answer: Answer, stream: TextIO) -> None:
+    """Write the request, the steps in their order, and what `get_page_from_freelist` receives.
+
+    Args:
+        name: what the request called its kernel.
+        answer: the request and its preparation.
+        stream: where to write; headings are bold when it is a terminal.
+    """
+    bold = stream.isatty()
+    for heading, lines in (
+        (f"request to {_entry(answer)} on Linux {name}", _request(answer)),
+        ("steps", _steps(answer)),
+        ("outcome", _rejection(answer))
+        if answer.preparation.outcome == "rejected"
+        else ("get_page_from_freelist receives", _arguments(answer)),
+    ):
+        stream.write(f"{_BOLD}{heading}{_PLAIN}\n" if bold else f"{heading}\n")
+        stream.writelines(f"{line}\n" for line in lines)
+
+
+def _entry(answer: Answer) -> str:
+    if answer.request.entry == "nolock":
+        return nolock_function(answer.kernel)
+    return answer.kernel.features.entry
+
+
+def _request(answer: Answer) -> Iterator[str]:
+    request, context, tables = answer.request, answer.context, answer.kernel.tables
+    yield from _field("gfp", f"{request.gfp_mask:#x} {decode_gfp(request.gfp_mask, tables).text}")
+    yield from _field("order", str(request.order))
+    yield from _field("preferred_nid", str(request.preferred_nid))
+    yield from _field("nodemask", "NULL" if request.nodemask is None else _nodes(request.nodemask))
+    if answer.kernel.features.entry_alloc_flags:
+        yield from _field("alloc_flags argument", _alloc_argument(request, tables))
+    yield from _field("current->flags", f"{context.task_flags:#x} {_pf_names(context.task_flags, tables)}")
+    yield from _field("preempt_count", f"{context.preempt_count:#x}")
+    yield from _field("cpusets", _cpusets(context))
+
+
+def _alloc_argument(request: Request, tables: FlagTables) -> str:
+    # The argument has no watermark yet, so its two low bits name none.
+    names = [name for name, value in tables.alloc if value > WMARK_MASK and request.alloc_flags & value]
+    without_locks = ", and ALLOC_NOLOCK by the entry without locks" if request.entry == "nolock" else ""
+    return f"{request.alloc_flags:#x} {'|'.join(names)}".rstrip() + without_locks
+
+
+def _pf_names(task_flags: int, tables: FlagTables) -> str:
+    return "|".join(name for name, value in tables.pf if task_flags & value)
+
+
+def _cpusets(context: Context) -> str:
+    if not context.cpusets_enabled:
+        return "off"
+    allowed = context.mems_allowed
+    return "on, mems_allowed " + ("all nodes" if allowed == ALL_NODES else _nodes(allowed))
+
+
+def _nodes(nodes: int) -> str:
+    return f"nodes {format_nodelist(nodes)}" if nodes else "no node"
+
+
+def _steps(answer: Answer) -> Iterator[str]:
+    for number, step in enumerate(answer.preparation.steps, 1):
+        yield f"  {number:2} {step.function}"
+        yield from textwrap.wrap(step.effect, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)
+
+
+def _rejection(answer: Answer) -> Iterator[str]:
+    done = answer.preparation
+    yield from _field("rejected", done.reason or "")
+    warning = "the kernel prints a warning, once per boot" if done.warns else "nothing is printed"
+    yield from _field("", f"NULL is returned, get_page_from_freelist is never called; {warning}")
+
+
+def _arguments(answer: Answer) -> Iterator[str]:
+    done, tables = answer.preparation, answer.kernel.tables
+    # All of these are set when the outcome is "prepared".
+    gfp, flags = done.gfp or 0, done.alloc_flags or 0
+    zone, migratetype = done.highest_zoneidx or 0, done.migratetype or 0
+    preferred = done.preferred_zone
+    nodemask = {
+        "null": "NULL",
+        "caller": f"the caller's: {_nodes(done.nodemask_value or 0)}",
+        "mems_allowed": "current->mems_allowed",
+    }
+    yield from _field("gfp_mask", f"{gfp:#x} {decode_gfp(gfp, tables).text}")
+    yield from _field("order", str(answer.request.order))
+    yield from _field("alloc_flags", f"{flags:#x} {decode_alloc(flags, tables).text}")
+    yield from _field("ac.zonelist", f"{done.zonelist_kind} of node {done.zonelist_nid}")
+    yield from _field("ac.nodemask", nodemask[done.nodemask or "null"])
+    yield from _field(
+        "ac.preferred_zoneref",
+        "the terminating entry: no zone is eligible"
+        if preferred is None
+        else f"{tables.zone_name(preferred.zone)} of node {preferred.node}",
+    )
+    yield from _field("ac.migratetype", f"{migratetype} {tables.migratetype_name(migratetype)}")
+    yield from _field("ac.highest_zoneidx", f"{zone} {tables.zone_name(zone)}")
+    yield from _field("ac.spread_dirty_pages", str(bool(done.spread_dirty_pages)).lower())
+
+
+def _field(label: str, value: str) -> list[str]:
+    # A long mask is one word to textwrap; a space after each | would no longer be what the kernel prints.
+    indent = " " * (_LABEL + 2)
+    lines: list[str] = []
+    rest = value.rstrip()
+    room = WIDTH - len(indent)
+    while len(rest) > room:
+        cut = max(rest.rfind("|", 0, room), rest.rfind(" ", 0, room)) + 1 or room
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:]
+    lines.append(rest)
+    first, *others = lines
+    return [f"  {label:<{_LABEL}}{first}", *(indent + line for line in others)]

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""A verification as text for people."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.verify.verification import Mismatch, Verification
+
+MOST_MISMATCHES = 20
+
+
+def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
+    """Yield the lines that tell a verdict: the numbers first, then each mismatch with its request."""
+    yield f"{verdict.trace}: {verdict.allocations:,} allocations on {verdict.kernel}, {verdict.distinct:,} distinct"
+    yield (
+        f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
+        f"  lost {verdict.lost:,}  missed {verdict.missed:,}"
+    )
+    if verdict.truncated:
+        why = f" ({verdict.damage})" if verdict.damage else ""
+        yield f"  truncated: the end of the recording is missing{why}; judged up to the last whole batch"
+    for reason, count in verdict.unknown_reasons.items():
+        yield f"  unknown: {count:,} × {reason}"
+    for mismatch in verdict.mismatches[:MOST_MISMATCHES]:
+        yield from _mismatch_lines(mismatch, tables)
+    hidden = len(verdict.mismatches) - MOST_MISMATCHES
+    if hidden > 0:
+        yield f"  … and {hidden:,} mismatches more; --json has all"
+
+
+def _mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
+    request, difference = mismatch.request, mismatch.difference
+    yield f"  mismatch: {mismatch.count:,} × {difference.field}"
+    yield f"    expected {_value(difference.field, difference.expected, tables)}"
+    yield f"    observed {_value(difference.field, difference.observed, tables)}"
+    yield f"    rule     {difference.rule}: {difference.effect}"
+    yield (
+        f"    request  {_gfp(request['gfp_mask'], tables)}, order {request['order']}, node {request['preferred_nid']}, "
+        f"nodemask {request['nodemask'] if request['nodemask'] is not None else 'NULL'}"
+    )
+    yield (
+        f"    context  task_flags {request['task_flags']:#x}, preempt_count {request['preempt_count']:#x}, "
+        f"mems_allowed {request['mems_allowed']}, cpusets_enabled {request['cpusets_enabled']}"
+    )
+
+
+def _value(field: str, value: Any, tables: FlagTables) -> str:  # noqa: ANN401 fields have types of their own
+    if field == "alloc_flags":
+        return f"{value:#x} {decode_alloc(value, tables).text}"
+    if field == "freelist_gfp_mask":
+        return _gfp(value, tables)
+    if field == "preferred_zone" and value is not None:
+        return f"{tables.zone_name(value[1])} of node {value[0]}"
+    return str(value)
+
+
+def _gfp(value: int, tables: FlagTables) -> str:
+    return f"{value:#x} ({decode_gfp(value, tables).text})"
