@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The main job shown once, from kernel to verdict, on whatever this machine allows.
+
+Live on this kernel where it can be traced, else on a 5.10 kernel in a guest, else on a recorded trace.
+"""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.live import LiveKernel
+from kalloctrace.lab.kernels import obtain
+from kalloctrace.lab.needs import lab_available, require_fetch
+from kalloctrace.lab.run import run_in_guest
+from kalloctrace.probe.checks import require_live
+
+KERNEL = "5.10"
+TRACE = Path("demo.arrows")
+FIXTURE = Path("fixtures/5.10/two-nodes.arrows")
+_RECORD = ["record", "-f", "-o", str(TRACE), "--", "python", "-m", "kalloctrace.lab.workload", "mixed"]
+
+
+def main() -> int:
+    """Show it; return the exit code of the verification."""
+    trace = _live() or _guest() or _fixture()
+    run("decode", "0x100cca", "--kernel", str(trace))
+    run("report", "--top", "5", str(trace))
+    return run("verify", "--strict", str(trace))
+
+
+def _live() -> Path | None:
+    try:
+        require_live(LiveKernel())
+    except KalloctraceError as error:
+        say(f"not live on this machine: {error.why}")
+        return None
+    say("live on this machine: doctor finds nothing in the way")
+    return TRACE if run(*_RECORD) == 0 else None
+
+
+def _guest() -> Path | None:
+    missing = lab_available()
+    if missing:
+        say(f"not in a guest: {'; '.join(missing)}")
+        return None
+    try:
+        require_fetch()
+        kernel = obtain(KERNEL)
+    except KalloctraceError as error:
+        say(f"not in a guest: {error.what}: {error.why}")
+        return None
+    say(f"on {kernel.release} in a guest: QEMU is here, and the kernel could be had")
+    show("lab", "run", "--kernel", KERNEL, "--", "kalloctrace", *_RECORD)
+    try:
+        result = run_in_guest(
+            ["kalloctrace", *_RECORD], kernel=kernel, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer
+        )
+    except KalloctraceError as error:
+        say(str(error))
+        return None
+    return TRACE if result.returncode == 0 else None
+
+
+def _fixture() -> Path:
+    say(f"on a trace that was recorded on a real 5.10 kernel: {FIXTURE}")
+    return FIXTURE
+
+
+def run(*words: str) -> int:
+    """Run a command of ours as a user would; return its exit code."""
+    show(*words)
+    return subprocess.run([sys.executable, "-m", "kalloctrace", *words], check=False).returncode
+
+
+def show(*words: str) -> None:
+    """Print a command of ours as a user would type it."""
+    sys.stdout.write(f"\n$ kalloctrace {shlex.join(words)}\n")
+    sys.stdout.flush()
+
+
+def say(text: str) -> None:
+    """Print what is being done, and why."""
+    sys.stdout.write(f"=> {text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

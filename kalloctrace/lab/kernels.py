@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: MIT
+"""The cache of unpacked kernels."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.lab.apt import Suite
+from kalloctrace.lab.folder import Folder
+from kalloctrace.lab.needs import find_tool
+from kalloctrace.lab.series import KernelName, KernelPackages, Package, newest, why_none
+
+_LOG = logging.getLogger(__name__)
+_DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that can be booted.
+
+    Attributes:
+        name: as it was asked for.
+        image: the kernel image; its modules lie where their tools expect them relative to it.
+        release: what `uname -r` says in it; empty when only the image is known.
+        version: the package's version; empty when it is no package.
+    """
+
+    name: str
+    image: Path
+    release: str = ""
+    version: str = ""
+
+
+def cache_directory() -> Path:
+    """Return the directory of everything this program may fetch again."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "kalloctrace"
+
+
+def obtain(name: str, *, refresh: bool = False) -> Kernel:
+    """Return a kernel by name or path, downloaded and unpacked if it is not there yet.
+
+    A name is looked for in `KALLOCTRACE_KERNEL_CACHE` first. Otherwise it means the newest one in its suites,
+    which is asked for once a day. When the suites cannot be reached, what was unpacked before is used, with a
+    warning.
+
+    Args:
+        name: a name such as `6.12`, or the path of a kernel image.
+        refresh: ask the suites even if they were asked today.
+    """
+    if "/" in name:
+        return _from_path(name)
+    wanted = KernelName.parse(name)
+    with _lock():
+        kernel = _from_folder(wanted)
+        if kernel is None and not refresh:
+            kernel = _remembered(wanted, _DAY)
+        return kernel or _from_suites(wanted, refresh=refresh)
+
+
+def resolve(name: KernelName, *, refresh: bool = False) -> KernelPackages:
+    """Return which packages a name stands for today, without getting them.
+
+    Raises:
+        KalloctraceError: there are none, or the suites cannot be reached.
+    """
+    folder = Folder.from_environment()
+    return (newest(folder.packages(), name) if folder else None) or _newest_in_suites(name, refresh=refresh)
+
+
+def is_unpacked(packages: KernelPackages) -> bool:
+    """Whether the cache holds a kernel."""
+    return _tree(packages.key).is_dir()
+
+
+def _from_path(path: str) -> Kernel:
+    image = Path(path).resolve()
+    if not image.is_file():
+        raise KalloctraceError(
+            f"cannot boot {path}",
+            "there is no such file",
+            "give the path of a kernel image (bzImage or vmlinuz), or a name such as 6.12",
+            Exit.USAGE,
+        )
+    return Kernel(path, image)
+
+
+def _from_folder(name: KernelName) -> Kernel | None:
+    folder = Folder.from_environment()
+    found = newest(folder.packages(), name) if folder else None
+    if folder is None or found is None:
+        return None
+    if not is_unpacked(found):
+        _unpack(folder.files(found.parts), found)
+    return _unpacked(name, found.image)
+
+
+def _from_suites(name: KernelName, *, refresh: bool) -> Kernel:
+    try:
+        found = _fetch(name, refresh=refresh)
+    except KalloctraceError as error:
+        old = _remembered(name, None)
+        if old is None:
+            raise
+        _LOG.warning("warning: using %s of before: %s: %s", old.release, error.what, error.why)
+        return old
+    memory = {"package": found.image.name, "version": found.image.version, "checked": int(time.time())}
+    _memory(name).write_text(json.dumps(memory) + "\n", encoding="utf-8")
+    return _unpacked(name, found.image)
+
+
+def _fetch(name: KernelName, *, refresh: bool) -> KernelPackages:
+    """Download and unpack the newest kernel of a name, if it is not there yet."""
+    found = _newest_in_suites(name, refresh=refresh)
+    if not is_unpacked(found):
+        with tempfile.TemporaryDirectory(dir=_kernels(), prefix=".download-") as directory:
+            _unpack(_suite(name).download(found.parts, Path(directory)), found)
+    return found
+
+
+def _newest_in_suites(name: KernelName, *, refresh: bool) -> KernelPackages:
+    suite = _suite(name)
+    suite.update(refresh=refresh)
+    packages = suite.packages()
+    found = newest(packages, name)
+    if found is None:
+        raise KalloctraceError(
+            f"there is no kernel {name} to be had",
+            why_none(packages, name),
+            "name another, or set KALLOCTRACE_KERNEL_CACHE to a folder that holds its packages",
+        )
+    return found
+
+
+def _remembered(name: KernelName, age: int | None) -> Kernel | None:
+    """Return the kernel a name meant within an age in seconds, if it is still unpacked."""
+    try:
+        memory = json.loads(_memory(name).read_text(encoding="utf-8"))
+        image = Package(memory["package"], memory["version"])
+        fresh = age is None or time.time() - memory["checked"] < age
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
+    there = is_unpacked(KernelPackages(image, (image,)))
+    return _unpacked(name, image) if fresh and there else None
+
+
+def _unpacked(name: KernelName, package: Package) -> Kernel:
+    packages = KernelPackages(package, (package,))
+    return Kernel(str(name), find_image(_tree(packages.key), packages.release), packages.release, package.version)
+
+
+def find_image(tree: Path, release: str) -> Path:
+    """Return the kernel image in an unpacked package: in `boot/`, or since 6.19 beside its modules."""
+    for path in (tree / f"boot/vmlinuz-{release}", tree / f"usr/lib/modules/{release}/vmlinuz"):
+        if path.is_file():
+            return path
+    raise KalloctraceError(
+        f"the packages of {release} hold no kernel image",
+        f"{tree} has neither boot/vmlinuz-{release} nor usr/lib/modules/{release}/vmlinuz",
+        f"remove {tree} to have it fetched again",
+    )
+
+
+def _unpack(files: Iterable[Path], packages: KernelPackages) -> None:
+    """Unpack packages beside their final place and rename them into it, so that a tree is whole or absent."""
+    with tempfile.TemporaryDirectory(dir=_kernels(), prefix=".unpack-") as directory:
+        tree = Path(directory) / "tree"
+        for file in files:
+            subprocess.run(["dpkg-deb", "--extract", str(file), str(tree)], check=True)
+        shutil.rmtree(tree / "usr/share", ignore_errors=True)
+        find_image(tree, packages.release)
+        if not (tree / "lib").exists():
+            # Where the packages have only /usr/lib, the tools of a host without merged /usr look in /lib.
+            (tree / "lib").symlink_to("usr/lib")
+        subprocess.run([find_tool("depmod") or "depmod", "--basedir", str(tree), packages.release], check=True)
+        tree.rename(_tree(packages.key))
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Keep two from fetching at once."""
+    with (_kernels() / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _suite(name: KernelName) -> Suite:
+    return Suite(name.suites, cache_directory() / "apt")
+
+
+def _kernels() -> Path:
+    directory = cache_directory() / "kernels"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _tree(key: str) -> Path:
+    return _kernels() / key
+
+
+def _memory(name: KernelName) -> Path:
+    return _kernels() / f"{name}.json"

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""What the lab needs of this machine."""
+
+import os
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+from kalloctrace.errors import KalloctraceError
+
+_TOOLS = {
+    "qemu-system-x86_64": "the package qemu-system-x86",
+    "virtme-run": "virtme-ng (pip install 'kalloctrace[lab]')",
+    "busybox": "the package busybox-static",
+    "depmod": "the package kmod",
+    "file": "the package file",
+    "timeout": "the package coreutils",
+}
+_FETCH_TOOLS = {
+    "apt-get": "the package apt",
+    "dpkg-deb": "the package dpkg",
+    "depmod": "the package kmod",
+}
+
+
+def search_path() -> str:
+    """Return where tools are looked for: beside this interpreter first, and where Debian keeps root's."""
+    return f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def find_tool(name: str) -> str | None:
+    """Return a tool's path, or None when it is missing."""
+    return shutil.which(name, path=search_path())
+
+
+def lab_available() -> list[str]:
+    """Return what is missing to boot a kernel, each with how to get it; empty when all is there."""
+    missing = [f"{tool}: install {source}" for tool, source in _TOOLS.items() if find_tool(tool) is None]
+    if platform.machine() != "x86_64":
+        missing.append(f"an x86_64 machine: this one is {platform.machine()}")
+    return missing
+
+
+def require_lab() -> None:
+    """Raise a `KalloctraceError` when something is missing to boot a kernel."""
+    missing = lab_available()
+    if missing:
+        names = ", ".join(entry.split(":")[0] for entry in missing)
+        mends = "; ".join(entry.split(": ", 1)[1] for entry in missing)
+        raise KalloctraceError("no kernel can be booted here", f"missing: {names}", mends)
+
+
+def require_fetch() -> None:
+    """Raise a `KalloctraceError` when something is missing to download and unpack a kernel."""
+    missing = {tool: source for tool, source in _FETCH_TOOLS.items() if find_tool(tool) is None}
+    if missing:
+        raise KalloctraceError(
+            "no kernel can be fetched here",
+            f"missing: {', '.join(missing)}",
+            f"install {', '.join(missing.values())}, or give the path of a kernel image",
+        )

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: MIT
+"""Running a command in a guest, as if it ran here: its output as it comes, its exit code, its files."""
+
+import functools
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.lab.guest import Machine, environment, virtme_command, writable_directories, write_job
+from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
+from kalloctrace.lab.needs import require_lab, search_path
+from kalloctrace.lab.series import KernelName
+
+_LOG = logging.getLogger(__name__)
+_POLL = 0.05
+_GRACE = 10.0
+_TAIL_LINES = 15
+_INT3 = re.compile(r"^\[ *[\d.]+\] (?:Oops: )?int3: 0000", re.MULTILINE)
+_DAY = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class GuestResult:
+    """What a command did in a guest.
+
+    Attributes:
+        returncode: its exit code.
+        stdout: what it wrote to its standard output.
+        stderr: what it wrote to its standard error.
+        console: the guest's console, a file kept for a day.
+        release: the kernel's `uname -r`.
+        seconds: how long it all took, the boot included.
+    """
+
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    console: Path
+    release: str
+    seconds: float
+
+
+class _Stream:
+    """One of the guest's output files, copied to a stream of ours as it grows."""
+
+    def __init__(self, path: Path, sink: BinaryIO | None) -> None:
+        self._path = path
+        self._sink = sink
+        self._read = bytearray()
+        path.touch()
+
+    def copy(self) -> bytes:
+        """Pass on what came since the last time, and return all there was."""
+        with self._path.open("rb") as file:
+            file.seek(len(self._read))
+            chunk = file.read()
+        self._read += chunk
+        if chunk and self._sink is not None:
+            self._sink.write(chunk)
+            self._sink.flush()
+        return bytes(self._read)
+
+
+def run_in_guest(
+    argv: Sequence[str],
+    *,
+    kernel: str | Kernel = "5.10",
+    memory: str | None = None,
+    cpus: int = 2,
+    numa: Sequence[str] = (),
+    numa_distance: Sequence[str] = (),
+    append: Sequence[str] = (),
+    qemu_options: Sequence[str] = (),
+    kvm: bool = False,
+    writable: Sequence[str | os.PathLike[str]] = (),
+    env: Mapping[str, str] | None = None,
+    timeout: float = 600,
+    stdout: BinaryIO | None = None,
+    stderr: BinaryIO | None = None,
+) -> GuestResult:
+    """Boot a kernel and run a command in it.
+
+    The command sees this machine's files read-only, the current directory and `writable` read-write.
+
+    Args:
+        argv: the command and its arguments, handed on exactly.
+        kernel: a name such as `6.12`, the path of an image, or what `obtain` returned.
+        memory: see `Machine`, as for all up to `kvm`.
+        cpus: the number of processors.
+        numa: one entry a node.
+        numa_distance: the nodes' distances.
+        append: arguments for the kernel.
+        qemu_options: further words for QEMU.
+        kvm: use the host's KVM.
+        writable: further directories to share read-write.
+        env: variables for the command.
+        timeout: seconds after which the guest is ended.
+        stdout: where the command's standard output goes as it comes.
+        stderr: where its standard error goes.
+
+    Returns:
+        What the command did.
+
+    Raises:
+        KalloctraceError: the guest could not be booted, or ended before the command did.
+    """
+    require_lab()
+    machine = Machine(memory, cpus, numa, numa_distance, append, qemu_options, kvm)
+    if not isinstance(kernel, Kernel):
+        refuse_cloud(kernel)
+        kernel = obtain(kernel)
+    start = time.monotonic()
+    boot = functools.partial(
+        _boot,
+        argv,
+        kernel=kernel,
+        machine=machine,
+        writable=writable,
+        env=env or {},
+        timeout=timeout,
+        sinks=(stdout, stderr),
+    )
+    job, ended, streams = boot()
+    if ended and _died_of_emulation(job):
+        _LOG.warning("warning: the emulator tripped over the kernel patching itself; booting once more")
+        job, ended, streams = boot()
+    output, errors = (stream.copy() for stream in streams)
+    if not (job / "exit").exists():
+        _give_up(job, None if ended else timeout)
+    code = int((job / "exit").read_text(encoding="ascii"))
+    release = (job / "release").read_text(encoding="ascii").strip()
+    for leftover in ("stdout", "stderr", "command", "shares", "cached"):
+        (job / leftover).unlink()
+    return GuestResult(code, output, errors, job / "console.log", release, time.monotonic() - start)
+
+
+def _boot(
+    argv: Sequence[str],
+    *,
+    kernel: Kernel,
+    machine: Machine,
+    writable: Sequence[str | os.PathLike[str]],
+    env: Mapping[str, str],
+    timeout: float,
+    sinks: tuple[BinaryIO | None, BinaryIO | None],
+) -> tuple[Path, bool, list[_Stream]]:
+    """Boot once; return the job's directory, whether the guest ended in time, and its output."""
+    job = _new_job()
+    shares = [job, *writable_directories([Path.cwd(), *writable])]
+    write_job(job, argv, shares, environment(env), Path.cwd())
+    command = virtme_command(kernel.image, job, shares, machine)
+    streams = [_Stream(job / "stdout", sinks[0]), _Stream(job / "stderr", sinks[1])]
+    with _interruptible(), _started(command, job, timeout) as process:
+        ended = _follow(process, job, streams, time.monotonic() + timeout)
+    return job, ended, streams
+
+
+def _died_of_emulation(job: Path) -> bool:
+    """Whether the kernel died, before the command began, of a breakpoint of its own.
+
+    A kernel patches its code behind breakpoints while it boots, and QEMU's multi-threaded emulation rarely lets
+    another processor run into one that is already gone.
+    """
+    if (job / "release").exists():
+        return False
+    return _INT3.search((job / "console.log").read_text(encoding="utf-8", errors="replace")) is not None
+
+
+def dry_run(argv: Sequence[str], kernel: Kernel, machine: Machine, writable: Sequence[str]) -> list[str]:
+    """Return the command that `run_in_guest` would start."""
+    del argv  # it travels in a file
+    job = _jobs() / "job"
+    shares = [job, *writable_directories([Path.cwd(), *writable])]
+    return virtme_command(kernel.image, job, shares, machine)
+
+
+def refuse_cloud(kernel: str) -> None:
+    """Refuse the flavour that cannot mount the host's files, before it is downloaded."""
+    if "/" in kernel:
+        return
+    name = KernelName.parse(kernel)
+    if name.flavour == "cloud":
+        raise KalloctraceError(
+            f"{name} cannot be booted here",
+            "the cloud flavour has no 9p, the file system the guest gets this machine's files by",
+            f"use the generic flavour: --kernel {name.series}",
+            Exit.USAGE,
+        )
+
+
+@contextmanager
+def _started(command: Sequence[str], job: Path, timeout: float) -> Iterator[subprocess.Popen[bytes]]:
+    """Start virtme in a process group of its own, and end all of that group whatever happens."""
+    # Should this process be killed outright, `timeout` still ends the guest.
+    limit = ["timeout", "--kill-after=5", str(int(timeout + _GRACE * 2)), *command]
+    with (job / "console.log").open("wb") as console:
+        process = subprocess.Popen(
+            limit,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=console,
+            start_new_session=True,
+            env={**os.environ, "PATH": search_path()},
+        )
+    try:
+        yield process
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _follow(process: subprocess.Popen[bytes], job: Path, streams: Sequence[_Stream], deadline: float) -> bool:
+    """Pass on the guest's output until it ends; return False when it had not by the deadline."""
+    while process.poll() is None:
+        if (job / "exit").exists():
+            # Nothing is left to come but the guest's own end.
+            deadline = min(deadline, time.monotonic() + _GRACE)
+        if time.monotonic() > deadline:
+            return False
+        for stream in streams:
+            stream.copy()
+        time.sleep(_POLL)
+    return True
+
+
+def _give_up(job: Path, timeout: float | None) -> NoReturn:
+    """Show the console's end and raise the error for a guest that left no exit code.
+
+    Args:
+        job: the job's directory.
+        timeout: the time limit, if that was what ended it.
+    """
+    console = job / "console.log"
+    lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines[-_TAIL_LINES:]:
+        _LOG.error("console: %s", line)
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    why = next((line for line in lines if "Kernel panic" in line), None)
+    if timeout is None:
+        raise KalloctraceError("the guest ended before the command did", why or last, f"read its console: {console}")
+    if why is None:
+        why = "the command was still running" if (job / "release").exists() else f"it was still booting: {last}"
+    raise KalloctraceError(
+        f"the guest did not end within {timeout:g} s",
+        why,
+        f"allow more time with --timeout, or read its console: {console}",
+    )
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, so that the guest is ended too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        del number, frame
+        raise KeyboardInterrupt
+
+    old = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _jobs() -> Path:
+    return cache_directory() / "guests"
+
+
+def _new_job() -> Path:
+    """Return a new directory for one guest; those of before are kept for a day."""
+    jobs = _jobs()
+    jobs.mkdir(parents=True, exist_ok=True)
+    for old in jobs.iterdir():
+        if time.time() - old.stat().st_mtime > _DAY:
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=time.strftime("%Y%m%d-%H%M%S-"), dir=jobs))

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Where packages come from, and that none is used unverified."""
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab import apt, kernels
+from kalloctrace.lab.apt import choose_mirrors, mirrors, sources_list
+from kalloctrace.lab.folder import Folder
+
+ARCHIVE, SECURITY = "http://mirror.invalid/debian/", "http://mirror.invalid/debian-security/"
+IMAGE = "linux-image-5.10.0-99-amd64"
+
+
+def build_package(directory: Path, name: str = IMAGE) -> Path:
+    """Build a kernel package with an image and one empty module directory."""
+    tree = directory / "build" / name
+    release = name.removeprefix("linux-image-")
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "boot").mkdir()
+    (tree / "boot" / f"vmlinuz-{release}").write_bytes(b"image")
+    (tree / "lib/modules" / release).mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(
+        f"Package: {name}\nVersion: 5.10.999-1\nArchitecture: amd64\n"
+        "Maintainer: nobody <nobody@example.invalid>\nDescription: none\n",
+        encoding="utf-8",
+    )
+    file = directory / f"{name}_5.10.999-1_amd64.deb"
+    command = ["dpkg-deb", "--root-owner-group", "--build", str(tree), str(file)]
+    subprocess.run(command, check=True, capture_output=True)
+    return file
+
+
+def write_sums(file: Path, digest: str | None = None) -> None:
+    """Write SHA256SUMS for one file."""
+    digest = digest or hashlib.sha256(file.read_bytes()).hexdigest()
+    (file.parent / "SHA256SUMS").write_text(f"{digest}  {file.name}\n", encoding="utf-8")
+
+
+def test_mirrors_are_chosen_among_debian_suites() -> None:
+    """Other vendors' archives are left alone, and security is told apart."""
+    targets = (
+        "http://other.invalid/ubuntu/ noble main Ubuntu\n"
+        "http://containers.invalid/debian/ bookworm stable $(ORIGIN)\n"
+        "http://tools.invalid/debian/ bookworm main Some Vendor\n"
+        f"{SECURITY} bookworm-security main Debian\n"
+        f"{ARCHIVE} bookworm-updates main Debian\n"
+        "http://second.invalid/debian/ bookworm main Debian\n"
+    )
+    assert choose_mirrors(targets) == (ARCHIVE, SECURITY)
+
+
+def test_mirror_of_a_suite_not_fetched_yet() -> None:
+    """A machine whose lists are empty does not know the origin."""
+    assert choose_mirrors(f"{ARCHIVE} bookworm main $(ORIGIN)\n") == (ARCHIVE, "")
+
+
+def test_mirrors_of_another_distribution_are_none() -> None:
+    """A machine that is not Debian has no mirror of its own."""
+    assert choose_mirrors("http://other.invalid/ubuntu/ noble main Ubuntu\n") == ("", "")
+
+
+def test_mirror_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The security archive lies beside the one that is named."""
+    monkeypatch.setenv("KALLOCTRACE_MIRROR", ARCHIVE)
+    assert mirrors() == (ARCHIVE, SECURITY.rstrip("/"))
+
+
+def test_no_mirror_is_an_error_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the variable to set."""
+    monkeypatch.delenv("KALLOCTRACE_MIRROR", raising=False)
+    monkeypatch.setattr(apt, "_index_targets", lambda: "")
+    with pytest.raises(KalloctraceError) as caught:
+        mirrors()
+    assert "KALLOCTRACE_MIRROR" in caught.value.mend
+
+
+def test_every_source_is_signed() -> None:
+    """Each line names the keyrings, none is trusted blindly, and only a suite past its support may be old."""
+    text = sources_list(["bullseye", "bookworm-security"], (ARCHIVE, SECURITY), [Path("/a.gpg"), Path("/b.gpg")])
+    assert text.splitlines() == [
+        f"deb [arch=amd64 signed-by=/a.gpg,/b.gpg check-valid-until=no] {ARCHIVE} bullseye main",
+        f"deb [arch=amd64 signed-by=/a.gpg,/b.gpg] {SECURITY} bookworm-security main",
+    ]
+
+
+def test_missing_keyring_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Without the archive's keys nothing is fetched."""
+    monkeypatch.setattr(apt, "_KEYRINGS", tmp_path)
+    with pytest.raises(KalloctraceError, match="authenticated"):
+        apt.keyrings()
+
+
+def test_folder_gives_checked_files(tmp_path: Path) -> None:
+    """A package is described by its own fields and handed out when its checksum is right."""
+    file = build_package(tmp_path)
+    write_sums(file)
+    folder = Folder(tmp_path)
+    (package,) = folder.packages()
+    assert (package.name, package.version) == (IMAGE, "5.10.999-1")
+    assert folder.files([package]) == [file]
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, None])
+def test_folder_refuses_unverified_files(tmp_path: Path, digest: str | None) -> None:
+    """A wrong checksum is refused, and so is a missing one."""
+    file = build_package(tmp_path)
+    if digest:
+        write_sums(file, digest)
+    folder = Folder(tmp_path)
+    with pytest.raises(KalloctraceError, match="cannot be trusted"):
+        folder.files(folder.packages())
+
+
+def test_obtain_unpacks_from_the_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder comes first, nothing but the cache is written, and the second time only the cache is read."""
+    source = tmp_path / "source"
+    source.mkdir()
+    file = build_package(source)
+    write_sums(file)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KALLOCTRACE_KERNEL_CACHE", str(source))
+    kernel = kernels.obtain("5.10")
+    assert kernel.release == "5.10.0-99-amd64"
+    assert kernel.image.read_bytes() == b"image"
+    assert (kernel.image.parents[1] / "lib/modules" / kernel.release / "modules.dep").exists()
+    write_sums(file, "0" * 64)
+    assert kernels.obtain("5.10") == kernel
+
+
+def test_unreachable_suites_fall_back_to_what_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was unpacked before is used with a warning; a kernel never had is an error."""
+    source = tmp_path / "source"
+    source.mkdir()
+    write_sums(build_package(source))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KALLOCTRACE_KERNEL_CACHE", str(source))
+    before = kernels.obtain("5.10")
+    monkeypatch.delenv("KALLOCTRACE_KERNEL_CACHE")
+    monkeypatch.setenv("KALLOCTRACE_MIRROR", f"file://{tmp_path}/nowhere")
+    memory = f'{{"package": "{IMAGE}", "version": "5.10.999-1", "checked": 0}}'
+    (tmp_path / "cache/kalloctrace/kernels/5.10.json").write_text(memory, encoding="utf-8")
+    assert kernels.obtain("5.10") == before
+    assert "using 5.10.0-99-amd64 of before" in caplog.text
+    with pytest.raises(KalloctraceError, match="apt could not use"):
+        kernels.obtain("6.1")
+
+
+def test_image_is_found_in_both_layouts(tmp_path: Path) -> None:
+    """In boot/, or beside the modules as in the split packages; neither is an error."""
+    with pytest.raises(KalloctraceError, match="hold no kernel image"):
+        kernels.find_image(tmp_path, "7.3.4")
+    split = tmp_path / "usr/lib/modules/7.3.4/vmlinuz"
+    split.parent.mkdir(parents=True)
+    split.touch()
+    assert kernels.find_image(tmp_path, "7.3.4") == split

@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: MIT
+"""What is handed to the guest, and what comes back from it."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.lab import run
+from kalloctrace.lab.guest import (
+    Machine,
+    command_script,
+    environment,
+    virtme_command,
+    writable_directories,
+    write_job,
+)
+from kalloctrace.lab.kernels import Kernel
+
+HOST = {"PATH": os.environ["PATH"]}
+
+
+def run_script(argv: Sequence[str], env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run the script as the guest would."""
+    script = cwd / "command"
+    script.write_bytes(command_script(argv, env, cwd))
+    return subprocess.run(["sh", str(script)], check=False, capture_output=True)
+
+
+def test_any_byte_reaches_the_command(tmp_path: Path) -> None:
+    """Every byte an argument may have arrives, as do empty arguments, options and line breaks."""
+    words = [os.fsdecode(bytes(range(1, 256))), "", "-n", "--", "a b", "$HOME `id` \\n", "x=y", "*", "\n", "ü"]
+    show = "import os, sys; os.write(1, b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
+    done = run_script([sys.executable, "-c", show, *words], HOST, tmp_path)
+    assert done.stdout.split(b"\0") == [os.fsencode(word) for word in words]
+
+
+def test_environment_is_exact(tmp_path: Path) -> None:
+    """Nothing is inherited, and any value arrives."""
+    done = run_script(["env", "-0"], {**HOST, "ODD": "a'b\n=c"}, tmp_path)
+    names = {entry.partition(b"=")[0] for entry in done.stdout.split(b"\0") if entry}
+    assert b"ODD=a'b\n=c" in done.stdout.split(b"\0")
+    assert names - {b"PWD", b"OLDPWD", b"SHLVL", b"_"} == {b"ODD", b"PATH"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "code"), [(["sh", "-c", "exit 7"], 7), (["true"], 0), (["no-such-command"], 127), (["a=b"], 127)]
+)
+def test_exit_code_is_the_command_s(argv: list[str], code: int, tmp_path: Path) -> None:
+    """A command that is not found has the shell's code for that, even when its name looks like a variable."""
+    assert run_script(argv, HOST, tmp_path).returncode == code
+
+
+def test_command_starts_in_its_directory(tmp_path: Path) -> None:
+    """Also when the directory's name needs quoting."""
+    odd = tmp_path / "it's here"
+    odd.mkdir()
+    assert run_script(["pwd"], HOST, odd).stdout.decode().strip() == str(odd)
+
+
+def test_environment_puts_this_interpreter_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of this program are passed on, others are not, and what is asked for wins."""
+    monkeypatch.setenv("KALLOCTRACE_THING", "1")
+    monkeypatch.setenv("SECRET_THING", "1")
+    env = environment({"LANG": "de_DE.UTF-8"})
+    assert env["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+    assert env["KALLOCTRACE_THING"] == "1"
+    assert env["LANG"] == "de_DE.UTF-8"
+    assert "SECRET_THING" not in env
+
+
+@pytest.mark.parametrize(
+    ("machine", "memory"),
+    [
+        (Machine(), "3G"),
+        (Machine(memory="512M"), "512M"),
+        (Machine(numa=("1G,cpus=0", "2G,cpus=1")), "3072M"),
+        (Machine(numa=("512M,cpus=0-1", "0,cpus=2", "100")), "612M"),
+    ],
+)
+def test_memory_is_the_sum_of_the_nodes(machine: Machine, memory: str) -> None:
+    """Unless it is given."""
+    assert machine.total_memory() == memory
+
+
+@pytest.mark.parametrize("machine", [Machine(numa=("big",)), Machine(numa_distance=("0-1",))])
+def test_bad_nodes_are_wrong_usage(machine: Machine, tmp_path: Path) -> None:
+    """The error shows how it is written."""
+    with pytest.raises(KalloctraceError) as caught:
+        virtme_command(tmp_path / "image", tmp_path, [], machine)
+    assert caught.value.code == Exit.USAGE
+
+
+def test_command_has_the_machine_s_parts(tmp_path: Path) -> None:
+    """Nodes, distances, kernel arguments and QEMU's words are all in it, and no KVM."""
+    machine = Machine(
+        cpus=4,
+        numa=("1G,cpus=0-1", "1G,cpus=2-3"),
+        numa_distance=("0,1=30",),
+        append=("movablecore=512M",),
+        qemu_options=("-s",),
+    )
+    share = tmp_path / "a,b"
+    command = virtme_command(tmp_path / "image", tmp_path, [tmp_path, share], machine)
+    text = " ".join(command)
+    assert command[command.index("--cpus") + 1] == "4"
+    assert "--numa 1G,cpus=0-1 --numa 1G,cpus=2-3 --numa-distance src=0,dst=1,val=30" in text
+    assert "--kopt=movablecore=512M" in command
+    assert "--qemu-opt=-s" in command
+    assert "--disable-kvm" in command
+    assert f"path={tmp_path}/a,,b,security_model=none,multidevs=remap,readonly=off" in text
+
+
+def test_kvm_is_asked_for(tmp_path: Path) -> None:
+    """Only then is it used, and the emulator's settings are left out."""
+    command = virtme_command(tmp_path / "image", tmp_path, [], Machine(kvm=True))
+    assert "--disable-kvm" not in command
+    assert "--qemu-opt=-accel" not in command
+
+
+def test_directories_are_shared_outer_first(tmp_path: Path) -> None:
+    """So that none hides another, and each once."""
+    inner = tmp_path / "in"
+    inner.mkdir()
+    assert writable_directories([inner, tmp_path, inner]) == [tmp_path, inner]
+
+
+@pytest.mark.parametrize("path", ["/", "/proc", "/sys/kernel", "/no/such/directory"])
+def test_some_directories_cannot_be_shared(path: str) -> None:
+    """Those are named, with the reason."""
+    with pytest.raises(KalloctraceError, match="cannot be shared") as caught:
+        writable_directories([path])
+    assert caught.value.code == Exit.USAGE
+
+
+def test_interpreter_below_a_share_stays_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout's own .venv is not read without a cache."""
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    write_job(tmp_path, ["true"], [tmp_path], {}, tmp_path)
+    assert (tmp_path / "cached").read_text(encoding="utf-8") == f"{tmp_path}/.venv\n"
+    assert (tmp_path / "shares").read_text(encoding="utf-8") == f"kalloctrace.1 {tmp_path}\n"
+
+
+@pytest.fixture
+def fake_virtme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a `virtme-run` on the path that runs what the test writes into it, and return it."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    work = tmp_path / "work"
+    work.mkdir()
+    fake = programs / "virtme-run"
+    fake.touch(mode=0o755)
+    monkeypatch.setattr(run, "search_path", lambda: f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(run, "require_lab", lambda: None)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(work)
+    return fake
+
+
+def write_fake(fake: Path, body: str) -> None:
+    """Give the fake guest its behaviour; `$job` is its job's directory."""
+    # The last argument is `sh guest.sh JOB`.
+    fake.write_text(f"#!/bin/sh\nfor word; do :; done\njob=${{word##* }}\n{body}\n", encoding="utf-8")
+
+
+def ends(pid_file: Path) -> bool:
+    """Whether a process ends within seconds of having been told to."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if not is_running(pid_file):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def is_running(pid_file: Path) -> bool:
+    """Whether a process lives; one that ended but was not waited for by its adopter does not."""
+    try:
+        stat = Path(f"/proc/{int(pid_file.read_text(encoding='ascii'))}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+class Watched(io.BytesIO):
+    """A stream that says when the first bytes have come."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__()
+        self.written = threading.Event()
+
+    def flush(self) -> None:
+        """Take note."""
+        self.written.set()
+
+
+def test_result_is_what_the_guest_left(fake_virtme: Path) -> None:
+    """Both streams apart, the code and the release."""
+    write_fake(
+        fake_virtme,
+        "echo 6.12.1 >$job/release; echo out >>$job/stdout; echo err >>$job/stderr; echo 3 >$job/exit",
+    )
+    out, err = io.BytesIO(), io.BytesIO()
+    result = run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), stdout=out, stderr=err)
+    assert (result.returncode, result.release) == (3, "6.12.1")
+    assert (result.stdout, result.stderr) == (b"out\n", b"err\n")
+    assert (out.getvalue(), err.getvalue()) == (b"out\n", b"err\n")
+    assert result.console.exists()
+
+
+def test_output_comes_while_the_guest_runs(fake_virtme: Path, tmp_path: Path) -> None:
+    """The guest goes on only after its first line has been seen here."""
+    go = tmp_path / "go"
+    write_fake(
+        fake_virtme,
+        f"echo 1 >$job/release; echo first >>$job/stdout\nwhile [ ! -e {go} ]; do sleep 0.05; done\n"
+        "echo last >>$job/stdout; echo 0 >$job/exit",
+    )
+    out = Watched()
+
+    def release_guest() -> None:
+        if out.written.wait(timeout=20):
+            go.touch()
+
+    waiter = threading.Thread(target=release_guest)
+    waiter.start()
+    result = run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), stdout=out, timeout=30)
+    waiter.join()
+    assert result.stdout == b"first\nlast\n"
+
+
+def test_guest_that_dies_is_an_error(fake_virtme: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The reason is the panic, the console is shown and its file named."""
+    write_fake(fake_virtme, "echo 'Kernel panic - not syncing: no init' >&2; echo bye >&2; exit 255")
+    with pytest.raises(KalloctraceError) as caught:
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")))
+    assert caught.value.why == "Kernel panic - not syncing: no init"
+    assert caught.value.mend.endswith("console.log")
+    assert "console: bye" in caplog.text
+
+
+def test_emulator_s_mishap_is_tried_again(fake_virtme: Path, tmp_path: Path) -> None:
+    """A kernel that dies of its own breakpoint before the command began boots once more, and no other does."""
+    write_fake(
+        fake_virtme,
+        f"if [ ! -e {tmp_path}/second ]; then\n"
+        f"touch {tmp_path}/second; echo '[    1.805986] Oops: int3: 0000 [#1] PREEMPT SMP' >&2; exit 1\nfi\n"
+        "echo 1 >$job/release; echo 0 >$job/exit",
+    )
+    assert run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"))).returncode == 0
+
+
+def test_guest_that_hangs_is_ended(fake_virtme: Path, tmp_path: Path) -> None:
+    """At the time limit, with everything it started."""
+    pid = tmp_path / "pid"
+    write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}; wait")
+    with pytest.raises(KalloctraceError, match="did not end within 1 s") as caught:
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), timeout=1)
+    assert caught.value.why.startswith("it was still booting")
+    assert ends(pid)
+
+
+def test_termination_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
+    """SIGTERM is as good as Ctrl-C."""
+    pid = tmp_path / "pid"
+    write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; kill -TERM {os.getpid()}; wait")
+    with pytest.raises(KeyboardInterrupt):
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), timeout=30)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert ends(pid)
+
+
+def test_cloud_flavour_is_refused() -> None:
+    """With the reason."""
+    with pytest.raises(KalloctraceError, match="cannot be booted") as caught:
+        run.refuse_cloud("6.12-cloud")
+    assert "9p" in caught.value.why
+    assert caught.value.mend.endswith("--kernel 6.12")
