@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace decode`: masks in words."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+
+import click
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.flags.builtin import builtin_kernels, builtin_tables, known_release
+from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp, parse_flags
+from kalloctrace.flags.tables import FlagTables
+
+_STDIN = "-"
+_DECODERS: dict[str, Callable[[int, FlagTables], Decoded]] = {"gfp": decode_gfp, "alloc": decode_alloc}
+
+
+@click.command()
+@click.argument("values", metavar="VALUE... | -", nargs=-1, required=True)
+@click.option("--kernel", metavar="K", help="Whose flags: 5.10, 6.1, ..., 'live' for this machine, or a trace file.")
+@click.option("--kind", type=click.Choice(list(_DECODERS)), default="gfp", show_default=True, help="What VALUE is.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a value or mask, and line.")
+def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: bool) -> None:
+    """Explain what the bits of gfp masks and alloc_flags mean.
+
+    VALUE is decimal, 0x hex, names, or any of them joined by |. With - the masks are looked for in the text
+    on standard input: dmesg, a trace, a page_owner dump; a kernel release named in the text chooses its own
+    flags.
+
+    \b
+    Examples:
+      kalloctrace decode 0x100cca --kernel 5.10
+      kalloctrace decode 'GFP_ATOMIC|__GFP_COMP'
+      kalloctrace decode --kind alloc 0x901
+      dmesg | kalloctrace decode -
+    """
+    if _STDIN not in values:
+        tables = _tables(kernel) if kernel is not None else _default_tables()
+        decoded = [_DECODERS[kind](_parse(value, tables, kind), tables) for value in values]
+        _print_values(decoded, tables, as_json)
+        return
+    if len(values) > 1 or kind != "gfp":
+        raise KalloctraceError(
+            "- cannot be combined with values or with --kind alloc",
+            "- searches the text on standard input for gfp masks",
+            "run decode once for the text and once for the values",
+            Exit.USAGE,
+        )
+    _search_stdin(_tables(kernel) if kernel is not None else None, as_json)
+
+
+def _parse(value: str, tables: FlagTables, kind: str) -> int:
+    if not value.strip():
+        raise KalloctraceError("an empty VALUE", "there is nothing to decode", "give a number or names", Exit.USAGE)
+    return parse_flags(value, tables, kind)
+
+
+def _tables(kernel: str) -> FlagTables:
+    # Other rooms are entered only on request: they import what decoding a number does not need.
+    if kernel == "live":
+        from kalloctrace.kernel.live import live_tables
+
+        return live_tables()
+    if kernel.endswith(".arrows"):
+        from pathlib import Path
+
+        from kalloctrace.trace.reader import read_snapshot
+
+        return read_snapshot(Path(kernel)).tables
+    return builtin_tables(kernel)
+
+
+def _default_tables() -> FlagTables:
+    """Return the running kernel's tables when they are built in, the newest otherwise."""
+    running = os.uname()
+    if known_release(running.release, running.version) is not None:
+        return builtin_tables(running.release, running.version)
+    return builtin_tables(builtin_kernels()[-1])
+
+
+def _print_values(decoded: list[Decoded], tables: FlagTables, as_json: bool) -> None:
+    from kalloctrace.flags import describe
+
+    if as_json:
+        for one in decoded:
+            click.echo(_json_line(describe.decoded_json(one, tables)))
+        return
+    click.echo("\n\n".join(describe.block(one, tables) for one in decoded))
+
+
+def _search_stdin(tables: FlagTables | None, as_json: bool) -> None:
+    from kalloctrace.flags import describe
+    from kalloctrace.flags.textsearch import find_masks
+
+    count = 0
+    for found in find_masks(_stdin_lines(), tables):
+        count += 1
+        click.echo(_json_line(describe.found_json(found)) if as_json else describe.found_line(found))
+    if count == 0:
+        raise KalloctraceError(
+            "no masks found",
+            "the text has no line with gfp_mask=, mode:, gfp_flags= or the like",
+            "give it dmesg, a trace or a page_owner dump; a single mask goes on the command line",
+        )
+
+
+def _json_line(data: Mapping[str, object]) -> str:
+    import json
+
+    return json.dumps(data, separators=(",", ":"))
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Yield standard input line by line; logs may hold bytes of any encoding."""
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", errors="replace")

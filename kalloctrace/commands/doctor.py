@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""The `doctor` command."""
+
+import json
+
+import click
+
+from kalloctrace.errors import Exit
+
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(as_json: bool) -> int:
+    """Say what this machine can do, and how to mend what it cannot.
+
+    Exit code 1 means that live tracing is impossible here; reading traces needs nothing of this.
+    """
+    from kalloctrace.kernel.live import LiveKernel
+    from kalloctrace.probe.checks import run_checks
+
+    checks = []
+    for check in run_checks(LiveKernel()):
+        checks.append(check)
+        if not as_json:
+            click.echo(f"{click.style(check.status.upper(), fg=_COLOURS[check.status])}  {check.name}: {check.detail}")
+            if check.mend:
+                click.echo(f"      fix: {check.mend}")
+    live = all(check.status != "fail" for check in checks)
+    if as_json:
+        click.echo(json.dumps({"type": "doctor", "live": live, "checks": [check.to_json() for check in checks]}))
+    else:
+        click.echo("live tracing works here" if live else "no live tracing here; try: kalloctrace lab run --help")
+    return Exit.OK if live else Exit.FAILED

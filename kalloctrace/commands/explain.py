@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace explain`: how one request is prepared, rule by rule, or how many are."""
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from kalloctrace.errors import Exit, KalloctraceError
+
+if TYPE_CHECKING:
+    from kalloctrace.flags.tables import FlagTables
+    from kalloctrace.kernel.snapshot import Snapshot
+
+_CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
+_NODE_LIST = re.compile(r"(?:\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*)?", re.ASCII)
+_NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|\d{1,20})", re.ASCII)
+_TRACE_SUFFIX = ".arrows"
+
+
+@click.command
+@click.option("--kernel", metavar="K", help="A release such as 5.10 or 7.3, 'live', or a trace file.")
+@click.option("--gfp", metavar="MASK", help="The gfp mask: a number, or names joined by | in quotes.")
+@click.option("--order", metavar="N", help="The order: 2 to the power of N pages.")
+@click.option("--nid", metavar="N", help="The preferred node; by default the first.")
+@click.option("--nodemask", metavar="LIST", help="The caller's nodemask, such as 0,2-3; by default NULL.")
+@click.option("--entry", type=click.Choice(["normal", "nolock"]), help="The function called; by default normal.")
+@click.option("--alloc-flags", metavar="N", help="The entry's argument of that name (7.3 on).")
+@click.option("--task-flags", metavar="MASK", help="current->flags: a number, or PF_ names joined by |.")
+@click.option("--context", type=click.Choice(_CONTEXTS), help="Where the request is made; by default task.")
+@click.option("--preempt-count", metavar="N", help="The same as that kernel's raw number.")
+@click.option("--cpusets/--no-cpusets", default=None, help="Whether cpusets are in use.")
+@click.option("--mems-allowed", metavar="LIST", help="current->mems_allowed; by default all nodes.")
+@click.option("--defrag-mode", is_flag=True, help="The sysctl vm.defrag_mode is on.")
+@click.option("--alloc-context", metavar="FILE", help="JSON: where the request is made, as in a batch line.")
+@click.option("--machine", "machine_trace", metavar="TRACE", help="A trace whose nodes and zones to use.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@click.option("--batch", metavar="FILE", help="Answer a file of JSON lines, or '-' for standard input.")
+def command(
+    *,
+    kernel: str | None,
+    gfp: str | None,
+    order: str | None,
+    nid: str | None,
+    nodemask: str | None,
+    entry: str | None,
+    alloc_flags: str | None,
+    task_flags: str | None,
+    context: str | None,
+    preempt_count: str | None,
+    cpusets: bool | None,
+    mems_allowed: str | None,
+    defrag_mode: bool,
+    alloc_context: str | None,
+    machine_trace: str | None,
+    as_json: bool,
+    batch: str | None,
+) -> int:
+    """Show how the page allocator prepares one request, rule by rule.
+
+    \b
+    kalloctrace explain --kernel 5.10 --gfp GFP_KERNEL --order 0
+    kalloctrace explain --kernel 7.3 --gfp 0x820 --order 1 --context hardirq --cpusets
+    kalloctrace explain --batch requests.jsonl
+
+    A batch has one JSON object a line and gets one answer a line, in the same order; a line that is not valid (an
+    empty one too) gets an error object, and the exit code is 1 at the end. Members of a line, of which kernel, gfp
+    and order are needed:
+
+    \b
+    {"kernel": "7.3", "entry": "normal"|"nolock", "gfp": N, "order": N,
+     "preferred_nid": N, "nodemask": null|[nids], "alloc_flags": N,
+     "task_flags": N, "numa_node_id": N,
+     "preempt_count": N or "context": "task"|"bh_disabled"|"softirq"|...,
+     "machine": {"cpusets_enabled": bool, "mems_allowed": [nids],
+       "gfp_allowed_mask": N, "page_group_by_mobility_disabled": bool,
+       "defrag_mode": bool, "config_cma": bool,
+       "nodes": {"0": ["DMA", "DMA32", "Normal"]},
+       "fallback_order": {"0": [0]}}}
+    """
+    single = {
+        "--gfp": gfp,
+        "--order": order,
+        "--nid": nid,
+        "--nodemask": nodemask,
+        "--entry": entry,
+        "--alloc-flags": alloc_flags,
+        "--task-flags": task_flags,
+        "--context": context,
+        "--preempt-count": preempt_count,
+        "--cpusets": cpusets,
+        "--mems-allowed": mems_allowed,
+        "--defrag-mode": defrag_mode or None,
+        "--alloc-context": alloc_context,
+        "--machine": machine_trace,
+    }
+    if batch is not None:
+        given = [option for option, value in single.items() if value is not None]
+        if given:
+            raise _usage(f"{given[0]} does not go with --batch", "a batch says all that in its lines", "leave it out")
+        return _batch(batch, kernel)
+
+    snapshot = _snapshot(kernel, machine_trace)
+    tables = snapshot.tables
+    line = _alloc_context(alloc_context)
+    machine = line.setdefault("machine", {})
+    options: dict[str, Any] = {
+        "kernel": snapshot.release,
+        "gfp": _gfp(_required(gfp, "--gfp", "GFP_KERNEL"), tables),
+        "order": _number(_required(order, "--order", "0"), "--order"),
+        "preferred_nid": None if nid is None else _number(nid, "--nid"),
+        "nodemask": None if nodemask is None else _nodes(nodemask, "--nodemask"),
+        "entry": entry,
+        "alloc_flags": None if alloc_flags is None else _alloc_flags(alloc_flags, tables),
+        "task_flags": None if task_flags is None else _task_flags(task_flags, tables),
+        "context": context,
+        "preempt_count": None if preempt_count is None else _number(preempt_count, "--preempt-count"),
+    }
+    line |= {key: value for key, value in options.items() if value is not None}
+    if isinstance(machine, dict):
+        if cpusets is not None:
+            machine["cpusets_enabled"] = cpusets
+        if mems_allowed is not None:
+            machine["mems_allowed"] = _nodes(mems_allowed, "--mems-allowed")
+        if defrag_mode:
+            machine["defrag_mode"] = True
+    _single(snapshot, line, as_json=as_json)
+    return Exit.OK
+
+
+def _single(snapshot: "Snapshot", line: dict[str, Any], *, as_json: bool) -> None:
+    from kalloctrace.model.whatif import BadRequestError, WhatIf, answer_json
+
+    try:
+        answer = WhatIf(lambda _: snapshot).answer(line)
+    except BadRequestError as error:
+        raise _usage("cannot explain this request", str(error), "change it; --help shows what may be asked") from None
+    if as_json:
+        click.echo(json.dumps(answer_json(snapshot.release, answer)))
+    else:
+        from kalloctrace.report.explain_text import write_explanation
+
+        write_explanation(snapshot.release, answer, sys.stdout)
+
+
+def _batch(name: str, kernel: str | None) -> int:
+    from kalloctrace.model.whatif import BadRequestError, WhatIf, answer_json
+
+    what_if, failed, write = WhatIf(), False, sys.stdout.write
+    encode = json.JSONEncoder().encode
+    with _lines(name) as lines:
+        for number, text in enumerate(lines, 1):
+            try:
+                line = _json_line(text, kernel)
+                answer = what_if.answer(line)
+                reply = answer_json(line["kernel"], answer)
+            except BadRequestError as error:
+                failed = True
+                reply = {"type": "error", "line": number, "message": str(error)}
+            write(encode(reply) + "\n")
+    sys.stdout.flush()
+    return Exit.FAILED if failed else Exit.OK
+
+
+def _json_line(text: bytes, kernel: str | None) -> Any:  # noqa: ANN401  (whatever JSON holds)
+    from kalloctrace.model.whatif import BadRequestError
+
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = "the line is empty" if not text.strip() else f"not JSON: {error}"
+        raise BadRequestError(why) from None
+    if kernel is not None and isinstance(line, dict):
+        line.setdefault("kernel", kernel)
+    return line
+
+
+@contextmanager
+def _lines(name: str) -> Iterator[IO[bytes]]:
+    if name == "-":
+        yield sys.stdin.buffer
+    else:
+        with Path(name).open("rb") as stream:
+            yield stream
+
+
+def _snapshot(kernel: str | None, machine_trace: str | None) -> "Snapshot":
+    if kernel is None and machine_trace is None:
+        raise _usage("which kernel?", "the rules differ from kernel to kernel", "add --kernel 5.10, or --kernel live")
+    if machine_trace is None:
+        return _named_snapshot(kernel or "")
+    traced = _traced_snapshot(machine_trace)
+    if kernel is None:
+        return traced
+    snapshot = _named_snapshot(kernel)
+    if snapshot.tables.zone_type != traced.tables.zone_type:
+        raise _usage(
+            f"cannot put the machine of {machine_trace} under kernel {kernel}",
+            "the two kernels number their zones differently",
+            "use --kernel with that trace as well, or another trace",
+        )
+    # The mask is the kernel's own: it has a bit for each flag that the kernel knows.
+    mask = snapshot.machine.gfp_allowed_mask
+    return replace(snapshot, machine=replace(traced.machine, gfp_allowed_mask=mask))
+
+
+def _named_snapshot(kernel: str) -> "Snapshot":
+    if kernel == "live":
+        from kalloctrace.kernel.live import live_snapshot
+
+        return live_snapshot()
+    if kernel.endswith(_TRACE_SUFFIX):
+        return _traced_snapshot(kernel)
+    from kalloctrace.kernel.builtin import builtin_snapshot
+
+    return builtin_snapshot(kernel)
+
+
+def _traced_snapshot(path: str) -> "Snapshot":
+    from kalloctrace.trace.reader import read_snapshot
+
+    return read_snapshot(Path(path))
+
+
+def _alloc_context(path: str | None) -> dict[str, Any]:
+    """Return the members of a batch line that a file holds; members of "machine" may also stand outside it."""
+    if path is None:
+        return {}
+    from kalloctrace.model.whatif import CONTEXT_KEYS, MACHINE_KEYS
+
+    try:
+        data = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _usage(f"cannot read {path}", f"not JSON: {error}", "see the batch line's members in --help") from None
+    if not isinstance(data, dict):
+        raise _usage(f"cannot read {path}", "it holds no JSON object", "see the batch line's members in --help")
+    unknown = data.keys() - CONTEXT_KEYS - MACHINE_KEYS
+    if unknown:
+        raise _usage(
+            f"cannot read {path}",
+            f"unknown key {', '.join(sorted(unknown))}",
+            f"it may hold {', '.join(sorted(CONTEXT_KEYS | MACHINE_KEYS))}",
+        )
+    machine = data.get("machine", {})
+    flat = {key: data.pop(key) for key in MACHINE_KEYS & data.keys()}
+    return {**data, "machine": {**machine, **flat} if isinstance(machine, dict) else machine}
+
+
+def _required(value: str | None, option: str, example: str) -> str:
+    if value is None:
+        raise _usage(f"{option} is missing", "a request has a gfp mask and an order", f"add {option} {example}")
+    return value
+
+
+def _gfp(text: str, tables: "FlagTables") -> int:
+    from kalloctrace.flags.decode import parse_flags
+
+    return parse_flags(text, tables)
+
+
+def _alloc_flags(text: str, tables: "FlagTables") -> int:
+    from kalloctrace.flags.decode import parse_flags
+
+    return parse_flags(text, tables, "alloc_flags")
+
+
+def _task_flags(text: str, tables: "FlagTables") -> int:
+    known = dict(tables.pf)
+    flags = 0
+    for word in text.split("|"):
+        name = word.strip()
+        if name in known:
+            flags |= known[name]
+        elif _NUMBER.fullmatch(name):
+            flags |= _number(name, "--task-flags")
+        else:
+            raise _usage(
+                f"--task-flags cannot be {name!r}",
+                f"kernel {tables.kernel} has no such flag that matters here",
+                f"give a number, or {', '.join(known)}",
+            )
+    return flags
+
+
+def _number(text: str, option: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise _usage(f"{option} cannot be {text!r}", "that is no number", "give a decimal or a 0x hex number")
+    return int(text, 16 if "x" in text.lower() else 10)
+
+
+def _nodes(text: str, option: str) -> list[int]:
+    from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
+
+    try:
+        if _NODE_LIST.fullmatch(text):
+            return list(node_ids(parse_nodelist(text)))
+    except ValueError:
+        # A range that runs backwards has the form of a list too.
+        pass
+    raise _usage(f"{option} cannot be {text!r}", "that is no list of nodes", "give ids and ranges, such as 0,2-3")
+
+
+def _usage(what: str, why: str, mend: str) -> KalloctraceError:
+    return KalloctraceError(what, why, mend, Exit.USAGE)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace lab`: a real kernel in a virtual machine, to run any command in."""
+
+import json
+import logging
+import os
+import shlex
+import sys
+
+import click
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab import kernels, needs, run
+from kalloctrace.lab.guest import Machine
+from kalloctrace.lab.series import SUITES, KernelName
+
+_KERNEL = click.option(
+    "--kernel",
+    "-k",
+    required=True,
+    metavar="NAME|PATH",
+    help="A name such as 5.10 or 6.12-rt, or an image's path.",
+)
+_REFRESH = click.option("--refresh", is_flag=True, help="Ask for the newest even if that was done today.")
+
+
+@click.group(name="lab")
+def command() -> None:
+    """Boots a real kernel in a virtual machine and runs a command in it.
+
+    No KVM and no root are needed. Kernels are Debian's, fetched and verified by apt, and kept in the user's
+    cache.
+
+    \b
+      kalloctrace lab run --kernel 5.10 -- uname -r
+      kalloctrace lab run --kernel 6.12 --numa 1G,cpus=0 --numa 2G,cpus=1 -- kalloctrace doctor
+    """
+    log = logging.getLogger("kalloctrace.lab")
+    if not log.handlers:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.INFO)
+
+
+@command.command(name="run")
+@_KERNEL
+@_REFRESH
+@click.option("--memory", metavar="SIZE", help="Such as 3G. Default: the sum of the nodes, or 3G.")
+@click.option("--cpus", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--numa", multiple=True, metavar="SIZE[,cpus=N]", help="A NUMA node, such as 1G,cpus=0.")
+@click.option("--numa-distance", multiple=True, metavar="SRC,DST=VALUE", help="Two nodes' distance.")
+@click.option("--append", multiple=True, metavar="ARG", help="An argument for the kernel.")
+@click.option("--qemu-opt", multiple=True, metavar="WORD", help="A further word for QEMU's command line.")
+@click.option("--kvm", is_flag=True, help="Use the host's KVM. Default: emulation, which works anywhere.")
+@click.option("--out", multiple=True, metavar="DIR", help="Share DIR read-write, as the current directory is.")
+@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass on ours.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=600, show_default=True, metavar="S")
+@click.option("--dry-run", is_flag=True, help="Print the command that boots the guest, and boot none.")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
+def run_command(
+    *,
+    kernel: str,
+    refresh: bool,
+    memory: str | None,
+    cpus: int,
+    numa: tuple[str, ...],
+    numa_distance: tuple[str, ...],
+    append: tuple[str, ...],
+    qemu_opt: tuple[str, ...],
+    kvm: bool,
+    out: tuple[str, ...],
+    env: tuple[str, ...],
+    timeout: float,
+    dry_run: bool,
+    argv: tuple[str, ...],
+) -> int:
+    """Runs COMMAND in a kernel; its output and exit code become ours.
+
+    COMMAND is run as root and sees this machine's files read-only, except for the current directory and those
+    given with --out: what it writes there is here afterwards.
+    """
+    needs.require_lab()
+    run.refuse_cloud(kernel)
+    bootable = _obtain(kernel, refresh=refresh)
+    if dry_run:
+        machine = Machine(memory, cpus, numa, numa_distance, append, qemu_opt, kvm)
+        click.echo(shlex.join(run.dry_run(argv, bootable, machine, out)))
+        return 0
+    result = run.run_in_guest(
+        argv,
+        kernel=bootable,
+        memory=memory,
+        cpus=cpus,
+        numa=numa,
+        numa_distance=numa_distance,
+        append=append,
+        qemu_options=qemu_opt,
+        kvm=kvm,
+        writable=out,
+        env=_variables(env),
+        timeout=timeout,
+        stdout=sys.stdout.buffer,
+        stderr=sys.stderr.buffer,
+    )
+    return result.returncode
+
+
+@command.command()
+@_KERNEL
+@_REFRESH
+def fetch(*, kernel: str, refresh: bool) -> None:
+    """Downloads and unpacks a kernel, and prints where its image is."""
+    click.echo(_obtain(kernel, refresh=refresh).image)
+
+
+@command.command(name="kernels")
+@_REFRESH
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def list_kernels(*, refresh: bool, as_json: bool) -> None:
+    """Lists the kernels that can be had: what each name stands for, and whether it is here already."""
+    needs.require_fetch()
+    for series in SUITES:
+        name = KernelName.parse(series)
+        found, why = None, ""
+        try:
+            found = kernels.resolve(name, refresh=refresh)
+        except KalloctraceError as error:
+            why = error.why
+        cached = found is not None and kernels.is_unpacked(found)
+        if as_json:
+            record = {
+                "type": "kernel",
+                "name": series,
+                "release": found.release if found else None,
+                "version": found.image.version if found else None,
+                "suites": list(name.suites),
+                "cached": cached,
+                "reason": why or None,
+            }
+            click.echo(json.dumps(record))
+        elif found is None:
+            click.echo(f"{series:6} -  ({why})")
+        else:
+            state = "cached" if cached else ""
+            click.echo(f"{series:6} {found.release:32} {found.image.version:24} {state}".rstrip())
+
+
+def _obtain(kernel: str, *, refresh: bool) -> kernels.Kernel:
+    if "/" not in kernel:
+        needs.require_fetch()
+    return kernels.obtain(kernel, refresh=refresh)
+
+
+def _variables(settings: tuple[str, ...]) -> dict[str, str]:
+    variables = {}
+    for setting in settings:
+        name, given, value = setting.partition("=")
+        if given:
+            variables[name] = value
+        elif name in os.environ:
+            variables[name] = os.environ[name]
+    return variables

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace explain` as people and scripts run it."""
+
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalloctrace.__main__ import main
+from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.kernel.machine import machine_of
+
+EXPECTATIONS = Path(__file__).parents[1] / "unit" / "data" / "model" / "expectations.json"
+WIDTH = 80
+
+
+@pytest.fixture(autouse=True)
+def _in_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def run(*arguments: str, stdin: str | bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the real program."""
+    return subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "explain", *arguments],
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def answer(*arguments: str) -> dict[str, Any]:
+    """Run the program with --json and return its one object."""
+    done = run("--json", *arguments)
+    assert (done.returncode, done.stderr) == (0, b"")
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
+
+
+def batch(*lines: object) -> tuple[int, list[dict[str, Any]]]:
+    """Run a batch of lines, given as text or as objects, through standard input."""
+    text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    done = run("--batch", "-", stdin=text)
+    assert done.stderr == b""
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_json_keys() -> None:
+    """The object has the keys of the contract."""
+    assert set(answer("--kernel", "5.10", "--gfp", "GFP_KERNEL", "--order", "0")) == {
+        *("type", "kernel", "outcome", "reason", "warns", "gfp", "alloc_flags", "alloc_flags_names"),
+        *("highest_zoneidx", "zone", "migratetype", "migratetype_name", "zonelist", "nodemask"),
+        *("preferred_zone", "spread_dirty_pages", "steps"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--gfp", "GFP_KERNEL|__GFP_COMP"], {"gfp": 0x40CC0, "alloc_flags": 0x901}),
+        (["--gfp", "3264"], {"gfp": 0xCC0}),
+        (["--gfp", "0xcc0", "--task-flags", "PF_MEMALLOC_NOIO"], {"gfp": 0xC00}),
+        (["--gfp", "0xcc0", "--task-flags", "PF_MEMALLOC_NOFS|0x80000"], {"gfp": 0xC00}),
+        (["--gfp", "0x820", "--order", "0x1"], {"alloc_flags": 0xB01}),
+        (["--gfp", "0x820", "--cpusets", "--context", "hardirq"], {"alloc_flags": 0x941, "nodemask": "null"}),
+        (["--gfp", "0x820", "--cpusets", "--preempt-count", "0x1000000"], {"alloc_flags": 0x941}),
+        (["--gfp", "0xcc0", "--cpusets"], {"gfp": 0x100CC0, "nodemask": "mems_allowed"}),
+        (["--gfp", "0xcc0", "--cpusets", "--mems-allowed", "1-2"], {"preferred_zone": None}),
+        (["--gfp", "0xcc0", "--nodemask", "0,2-3"], {"nodemask": "caller", "alloc_flags": 0x901}),
+        (["--gfp", "0xcc0", "--nodemask", ""], {"nodemask": "caller", "preferred_zone": None}),
+        (["--gfp", "0xcc4", "--defrag-mode"], {"alloc_flags": 0x901, "zone": "DMA32"}),
+        (["--gfp", "0", "--entry", "nolock", "--nid", "-1"], {"gfp": 0xC2100, "alloc_flags": 0x400}),
+        (["--gfp", "0", "--alloc-flags", "ALLOC_NOLOCK"], {"gfp": 0xC2100}),
+        (["--gfp", "0xcc0", "--alloc-flags", "0x40"], {"outcome": "rejected", "warns": True, "gfp": None}),
+        (["--gfp", "0xcc0", "--order", "11"], {"outcome": "rejected", "warns": True, "steps": None}),
+    ],
+)
+def test_options(options: list[str], expected: dict[str, Any]) -> None:
+    """Each option says what its name promises (7.3)."""
+    order = [] if "--order" in options else ["--order", "0"]
+    got = answer("--kernel", "7.3", *options, *order)
+    if "steps" in expected:
+        assert got["steps"]
+        expected = {key: value for key, value in expected.items() if key != "steps"}
+    assert {key: got[key] for key in expected} == expected
+
+
+def test_text() -> None:
+    """People get the request, each step with the kernel's function, and the arguments, within 80 columns."""
+    done = run("--kernel", "5.10", "--gfp", "0x1cc0|__GFP_COMP|__GFP_ZERO|__GFP_NOWARN|__GFP_ACCOUNT", "--order", "2")
+    text = done.stdout.decode()
+    assert done.returncode == 0
+    assert max(map(len, text.splitlines())) <= WIDTH
+    assert "\x1b" not in text
+    for part in (
+        "request to __alloc_pages_nodemask on Linux 5.10",
+        "alloc_flags_nofragment",
+        "get_page_from_freelist receives",
+        "0x901 ALLOC_WMARK_LOW|ALLOC_NOFRAGMENT|ALLOC_KSWAPD",
+        "ac.preferred_zoneref    Normal of node 0",
+        "ac.spread_dirty_pages   true",
+    ):
+        assert part in text
+
+
+def test_text_of_a_rejection() -> None:
+    """A rejected request says why, and that the page allocator is never asked."""
+    text = run("--kernel", "6.12", "--gfp", "0xcc0", "--order", "11").stdout.decode()
+    assert "order 11 exceeds the largest, 10" in text
+    assert "the kernel prints a warning" in text
+    assert "receives" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        ([], ["which kernel?", "--kernel 5.10"]),
+        (["--kernel", "5.10"], ["--gfp is missing"]),
+        (["--kernel", "5.10", "--gfp", "0"], ["--order is missing"]),
+        (["--kernel", "5.7", "--gfp", "0", "--order", "0"], ["'5.7'", "from 5.8 to 7.3"]),
+        (["--kernel", "5.10", "--gfp", "GFP_NONE", "--order", "0"], ["GFP_NONE"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "two"], ["--order", "'two'"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "-1"], ["order is out of range"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "0", "--nid", "1"], ["preferred_nid 1"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "0", "--nodemask", "a"], ["--nodemask", "'a'"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "0", "--nodemask", "3-1"], ["--nodemask", "'3-1'"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "0", "--nodemask", "2000"], ["2000"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "0", "--task-flags", "PF_X"], ["'PF_X'", "PF_MEMALLOC_NOIO"]),
+        (["--kernel", "5.10", "--gfp", "0", "--order", "0", "--entry", "nolock"], ["no entry without locks"]),
+        (["--kernel", "7.2", "--gfp", "0", "--order", "0", "--alloc-flags", "0x400"], ["no argument alloc_flags"]),
+        (["--batch", "-", "--gfp", "0"], ["--gfp does not go with --batch"]),
+    ],
+)
+def test_wrong_usage(arguments: list[str], parts: list[str]) -> None:
+    """Wrong usage is told in three lines and exit code 2, with nothing on standard output."""
+    done = run(*arguments)
+    lines = done.stderr.decode().splitlines()
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert [line[:6] for line in lines] == ["error:", "  why:", "  fix:"]
+    assert all(part in done.stderr.decode() for part in parts)
+
+
+def test_alloc_context_file(tmp_path: Path) -> None:
+    """A file says where the request is made, with the machine's members inside "machine" or beside it."""
+    (tmp_path / "context.json").write_text(
+        json.dumps({"context": "hardirq", "cpusets_enabled": True, "machine": {"nodes": {"0": ["DMA32"]}}})
+    )
+    got = answer("--kernel", "6.12", "--gfp", "0x820", "--order", "0", "--alloc-context", "context.json")
+    assert (got["alloc_flags"], got["preferred_zone"]) == (0x841, {"node": 0, "zone": "DMA32"})
+
+
+def test_options_win_over_the_file(tmp_path: Path) -> None:
+    """An option replaces the file's member of that meaning."""
+    (tmp_path / "context.json").write_text(json.dumps({"cpusets_enabled": True}))
+    got = answer(
+        *("--kernel", "6.12", "--gfp", "0xcc0", "--order", "0", "--alloc-context", "context.json", "--no-cpusets")
+    )
+    assert got["gfp"] == 0xCC0
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no JSON object"),
+        ('{"gfp": 1}', "unknown key gfp"),
+        ('{"machine": 1}', "machine is not an object"),
+        ('{"machine": {"x": 1}}', "unknown key machine.x"),
+    ],
+)
+def test_bad_alloc_context_file(tmp_path: Path, content: str, why: str) -> None:
+    """A file that is not such a description is refused."""
+    (tmp_path / "context.json").write_text(content)
+    done = run("--kernel", "6.12", "--gfp", "0", "--order", "0", "--alloc-context", "context.json")
+    assert done.returncode == 2
+    assert why in done.stderr.decode()
+
+
+def test_missing_file() -> None:
+    """A file that cannot be opened is a failure that names it."""
+    done = run("--batch", "nowhere.jsonl")
+    assert done.returncode == 1
+    assert "nowhere.jsonl" in done.stderr.decode()
+
+
+def test_kernel_and_machine_of_a_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A trace lends its kernel, or its machine to another kernel, which keeps its own gfp_allowed_mask."""
+    machine = machine_of({0: [1], 1: [2]}, gfp_allowed_mask=0xFF, cpusets_enabled=True)
+    reader = types.ModuleType("reader")
+    monkeypatch.setattr(reader, "read_snapshot", lambda _: builtin_snapshot("6.1", machine), raising=False)
+    monkeypatch.setitem(sys.modules, "kalloctrace.trace.reader", reader)
+    request = ["--gfp", "0xcc0", "--order", "0", "--nid", "1", "--json"]
+    for options, kernel, gfp in (
+        (["--kernel", "my.arrows"], "6.1", 0x1000C0),
+        (["--machine", "my.arrows"], "6.1", 0x1000C0),
+        (["--machine", "my.arrows", "--kernel", "7.3"], "7.3", 0x100CC0),
+    ):
+        assert main(["explain", *options, *request]) == 0
+        got = json.loads(capsys.readouterr().out)
+        assert (got["kernel"], got["gfp"]) == (kernel, gfp)
+        assert got["preferred_zone"] == {"node": 1, "zone": "Normal"}
+
+
+def test_batch_answers_the_written_expectations() -> None:
+    """A batch of all written expectations gives all the expected answers, in their order."""
+
+    def numbers(value: Any) -> Any:  # noqa: ANN401  (whatever JSON holds)
+        if isinstance(value, dict):
+            return {key: numbers(member) for key, member in value.items()}
+        return int(value, 16) if isinstance(value, str) and value.startswith("0x") else value
+
+    cases = [
+        ({"kernel": kernel, **numbers(entry["request"])}, numbers(entry["expect"]))
+        for entry in json.loads(EXPECTATIONS.read_text())
+        for kernel in entry["kernels"].split()
+    ]
+    code, answers = batch(*(request for request, _ in cases))
+    assert code == 0
+    assert [{key: got[key] for key in want} for got, (_, want) in zip(answers, cases, strict=True)] == [
+        want for _, want in cases
+    ]
+
+
+def test_batch_of_a_file_equals_the_single_form(tmp_path: Path) -> None:
+    """A line gives the same object as the options."""
+    (tmp_path / "lines").write_text('{"kernel": "6.1", "gfp": 3264, "order": 0}')
+    done = run("--batch", "lines")
+    assert done.returncode == 0
+    assert json.loads(done.stdout) == answer("--kernel", "6.1", "--gfp", "3264", "--order", "0")
+
+
+def test_batch_errors_stand_in_their_lines_place() -> None:
+    """A line that is not valid gets an error with its number, the others their answers, and the code is 1."""
+    good = {"kernel": "6.1", "gfp": 0xCC0, "order": 0}
+    code, answers = batch(good, "{", "", "[]", "nonsense", {**good, "x": 1}, good)
+    assert code == 1
+    assert [got["type"] for got in answers] == ["preparation", *["error"] * 5, "preparation"]
+    assert [got["line"] for got in answers if got["type"] == "error"] == [2, 3, 4, 5, 6]
+    assert "empty" in answers[2]["message"]
+    assert answers[5]["message"] == "unknown key x"
+
+
+def test_batch_of_bytes_that_are_no_text() -> None:
+    """Bytes that are no UTF-8, nesting without end and huge numbers are lines that are not valid."""
+    done = run("--batch", "-", stdin=b'\xff\xfe"\n' + b"[" * 100_000 + b"\n" + b"9" * 10_000 + b"\n")
+    assert done.returncode == 1
+    assert [json.loads(line)["line"] for line in done.stdout.splitlines()] == [1, 2, 3]
+    assert done.stderr == b""
+
+
+def test_batch_with_a_kernel_for_all() -> None:
+    """--kernel is for the lines that name none."""
+    done = run("--batch", "-", "--kernel", "6.12", stdin='{"gfp":0,"order":0}\n{"kernel":"6.1","gfp":0,"order":0}\n')
+    assert [json.loads(line)["kernel"] for line in done.stdout.splitlines()] == ["6.12", "6.1"]
+
+
+def test_empty_batch() -> None:
+    """No line, no answer."""
+    assert batch() == (0, [])
+
+
+def test_batch_into_a_closed_pipe() -> None:
+    """A reader that goes away early is not complained about."""
+    line = b'{"kernel":"6.1","gfp":3264,"order":0}\n'
+    with subprocess.Popen(
+        [sys.executable, "-m", "kalloctrace", "explain", "--batch", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.write(line * 500)
+        process.stdin.close()
+        assert process.stderr.read() == b""

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace report` as people and scripts run it."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import COLUMNS
+from kalloctrace.trace.writer import TraceWriter
+
+TRACE = Path(__file__).parents[2] / "fixtures/5.10/two-nodes.arrows"
+WIDTH = 80
+ESCAPE = "\x1b"
+TABLES = ["gfp", "order", "migratetype", "preferred_zone", "alloc_flags", "comm", "zonelist", "context", "stack"]
+
+
+def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real program."""
+    return subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "report", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def report(*arguments: str | Path) -> dict[str, Any]:
+    """Run the program with --json and return its one object."""
+    done = run("--json", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
+
+
+def on_a_terminal(columns: int, **environment: str) -> str:
+    """Run the program on a terminal of a width, and return what it wrote there."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
+    with subprocess.Popen(
+        [sys.executable, "-m", "kalloctrace", "report", str(TRACE)],
+        stdin=theirs,
+        stdout=theirs,
+        env={**inherited, "TERM": "xterm", **environment},
+    ) as process:
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                part = os.read(ours, 1 << 16)
+            except OSError:
+                # Linux says EIO where other pipes just end.
+                break
+            written += part
+    os.close(ours)
+    assert process.returncode == 0
+    return written.decode().replace("\r\n", "\n")
+
+
+def write(path: Path, *rows: dict[str, Any], closed: bool = True) -> Path:
+    """Write the first row of the recorded trace, once for each set of changed columns."""
+    with TraceReader(TRACE) as trace:
+        batches = list(trace.batches())
+    (row,) = batches[0].slice(0, 1).to_pylist()
+    with TraceWriter(path, trace.snapshot, trace.recording) as writer:
+        writer.write(pa.RecordBatch.from_pylist([{**row, **change} for change in rows], schema=COLUMNS))
+        if closed:
+            assert trace.totals is not None
+            writer.close(trace.totals)
+    return path
+
+
+def plain(text: str) -> str:
+    """Return a text without the terminal's codes."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    """The report of a recorded trace, as it goes into a pipe."""
+    done = run(TRACE)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def data() -> dict[str, Any]:
+    """The same for scripts."""
+    return report("--top", "1000", TRACE)
+
+
+def test_lines_fit(text: str) -> None:
+    """No line is wider than 80 columns, or ends in blanks; the command to copy is one line whatever its length."""
+    for line in text.splitlines():
+        assert len(line) <= WIDTH or line.startswith("  more: ")
+        assert line == line.rstrip()
+
+
+def test_pipe_gets_no_colour(text: str) -> None:
+    """What goes into a pipe has no codes of a terminal."""
+    assert ESCAPE not in text
+
+
+def test_text_says_what_was_recorded(text: str, data: dict[str, Any]) -> None:
+    """The header names the file, the kernel, the machine's nodes and how it was recorded."""
+    for words in (str(TRACE), data["kernel"], data["version"], "node 0: ", " MiB", data["recording"]["mode"]):
+        assert words in text
+
+
+@pytest.mark.parametrize("key", ["allocations", "pages", "failed", "rejected", "slow_path", "lost", "missed"])
+def test_text_has_the_totals(text: str, data: dict[str, Any], key: str) -> None:
+    """Each total is a line with its number."""
+    assert re.search(rf"^  {key.replace('_', ' ')} +{data[key]:,}\b", text, re.MULTILINE)
+
+
+def test_text_has_the_verdict(text: str, data: dict[str, Any]) -> None:
+    """The model's verdict is there, with the command that tells more."""
+    assert f"matched {data['verification']['matched']:,}  mismatched 0  unknown 0" in text
+    assert f"more: kalloctrace verify {TRACE}" in text
+
+
+def test_numbers_are_whole(text: str, data: dict[str, Any]) -> None:
+    """The first row of each table stands there with all its digits."""
+    for name in TABLES[:-1]:
+        row = data["by"][name]["rows"][0]
+        assert re.search(rf" {row['count']:,} +{row['share']:.1%} +{row['pages']:,}$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_add_up(data: dict[str, Any], name: str) -> None:
+    """Each table divides all allocations and all pages."""
+    rows = data["by"][name]["rows"]
+    assert sum(row["count"] for row in rows) == data["allocations"]
+    assert sum(row["pages"] for row in rows) == data["pages"]
+
+
+def test_same_numbers_as_verify(data: dict[str, Any]) -> None:
+    """The verdict is the one of `kalloctrace verify`."""
+    program = [sys.executable, "-m", "kalloctrace", "verify", "--json", str(TRACE)]
+    verdict = json.loads(subprocess.run(program, capture_output=True, check=True, timeout=60).stdout)
+    assert data["verification"] == {key: verdict[key] for key in ("matched", "mismatched", "unknown")}
+    assert (data["allocations"], data["lost"]) == (verdict["allocations"], verdict["lost"])
+
+
+def test_top_limits_the_tables() -> None:
+    """With --top 1 each table has one row, and the sum of the others."""
+    data = report("--top", "1", TRACE)
+    for table in data["by"].values():
+        other = table["other"]
+        assert len(table["rows"]) == 1
+        assert table["rows"][0]["count"] + (other["count"] if other else 0) == data["allocations"]
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "many"])
+def test_top_is_a_positive_number(top: str) -> None:
+    """Any other value is wrong usage."""
+    assert run("--top", top, TRACE).returncode == 2
+
+
+def test_terminal_gets_colour_and_its_width() -> None:
+    """On a terminal headings stand out, and no line is wider than it, nor any number cut."""
+    written = on_a_terminal(60)
+    assert ESCAPE in written
+    assert max(len(line) for line in plain(written).splitlines() if "more: " not in line) <= 60
+    assert "…" not in written
+
+
+def test_no_color_is_respected() -> None:
+    """With NO_COLOR nothing is coloured, though headings may be bold."""
+    assert not re.search(r"\x1b\[(\d+;)*[34]\d", on_a_terminal(80, NO_COLOR="1"))
+
+
+def test_truncated_trace(tmp_path: Path) -> None:
+    """A recording that was cut off is summarised, and it is said in words what is not known."""
+    path = write(tmp_path / "t.arrows", {}, {}, closed=False)
+    done = run(path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^  allocations +2\b", done.stdout, re.MULTILINE)
+    assert re.search(r"^  lost +not known\b", done.stdout, re.MULTILINE)
+    assert "The end of the recording is missing" in done.stdout
+
+
+def test_truncated_trace_in_json(tmp_path: Path) -> None:
+    """For scripts, what is not known is null."""
+    data = report(write(tmp_path / "t.arrows", {}, closed=False))
+    assert (data["truncated"], data["lost"], data["missed"], data["running"]) == (True, None, None, None)
+
+
+def test_empty_trace(tmp_path: Path) -> None:
+    """A recording in which nothing happened has a report too."""
+    done = run(write(tmp_path / "t.arrows"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^  allocations +0\b", done.stdout, re.MULTILINE)
+
+
+def test_name_of_a_process_is_no_markup(tmp_path: Path) -> None:
+    """Whatever a process calls itself is printed as it is, except for a terminal's codes."""
+    path = write(tmp_path / "t.arrows", {"comm": "[red]x[/red]"}, {"comm": f"{ESCAPE}[2Jx"}, {"comm": ":smile:"})
+    shown = run(path).stdout
+    assert "[red]x[/red] (pid" in shown
+    assert r"\x1b[2Jx (pid" in shown
+    assert ":smile: (pid" in shown
+
+
+def test_largest_numbers_fit(tmp_path: Path) -> None:
+    """A damaged file with absurd orders still has a report, with lines that fit."""
+    done = run(write(tmp_path / "t.arrows", *[{"order": 4_000_000_000}] * 3))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{3 << 31:,}" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= max(WIDTH, len(f"  more: kalloctrace verify {tmp_path}/t.arrows"))
+
+
+def test_locale_without_the_character(tmp_path: Path) -> None:
+    """A name that the locale cannot write is shown by its code, and does not end the report."""
+    done = run(write(tmp_path / "t.arrows", {"comm": "日本"}), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u65e5\u672c (pid" in done.stdout

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace verify` as people and scripts run it: on whole traces, on cut ones, on altered ones."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+import pytest
+
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import COLUMNS
+from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.writer import TraceWriter
+
+TRACE = Path(__file__).parents[2] / "fixtures/5.10/two-nodes.arrows"
+BATCHES = 3
+ROWS = 7
+KEYS = {
+    *("type", "trace", "kernel", "allocations", "distinct", "matched", "mismatched", "unknown"),
+    *("lost", "missed", "truncated", "damage", "mismatches", "unknown_reasons"),
+}
+Alter = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the real program."""
+    return subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "verify", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def verdicts(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    """Return the JSON objects that were printed; their numbers add up."""
+    parsed = [json.loads(line) for line in done.stdout.splitlines()]
+    for verdict in parsed:
+        assert verdict["allocations"] == verdict["matched"] + verdict["mismatched"] + verdict["unknown"]
+    return parsed
+
+
+class Recorded(NamedTuple):
+    """A recorded trace: what is in its metadata, its first rows, its totals."""
+
+    snapshot: Snapshot
+    recording: dict[str, Any]
+    rows: list[dict[str, Any]]
+    totals: dict[str, Any]
+
+
+@cache
+def recorded() -> Recorded:
+    """Read the recorded trace."""
+    with TraceReader(Path(__file__).parents[2] / TRACE) as trace:
+        batches = list(trace.batches())
+        assert trace.totals is not None
+        rows = pa.Table.from_batches(batches).slice(0, BATCHES * ROWS).to_pylist()
+        return Recorded(trace.snapshot, trace.recording, rows, trace.totals.to_json())
+
+
+def write(path: Path, alter: Alter = lambda row: row, **changed_totals: object) -> Path:
+    """Write the first rows of the recorded trace, altered, as a small trace of some batches."""
+    source = recorded()
+    with TraceWriter(path, source.snapshot, source.recording) as writer:
+        for first in range(0, BATCHES * ROWS, ROWS):
+            batch = [alter(row) for row in source.rows[first : first + ROWS]]
+            writer.write(pa.RecordBatch.from_pylist(batch, schema=COLUMNS))
+        writer.close(Totals.from_json({**source.totals, "submitted": BATCHES * ROWS, **changed_totals}))
+    return path
+
+
+class Message(NamedTuple):
+    """A message of an Arrow stream: its kind, and where its metadata, its body and the next message begin."""
+
+    kind: str
+    metadata: int
+    body: int
+    end: int
+
+
+def messages(path: Path) -> list[Message]:
+    """Return the messages of a stream, in order."""
+    found: list[Message] = []
+    with pa.memory_map(str(path)) as file:
+        reader = pa.ipc.MessageReader.open_stream(file)
+        while True:
+            begin = file.tell()
+            try:
+                message = reader.read_next_message()
+            except StopIteration:
+                return found
+            size = message.body.size if message.body is not None else 0
+            found.append(Message(message.type, begin, file.tell() - size, file.tell()))
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    """A small trace that is whole."""
+    return write(tmp_path / "whole.arrows")
+
+
+def test_whole_trace(whole: Path) -> None:
+    """A recording of a real kernel matches, with --strict too, and the numbers are told."""
+    done = run("--strict", whole)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"matched {BATCHES * ROWS}  mismatched 0  unknown 0  lost 0  missed 0" in done.stdout
+
+
+def test_json_has_the_documented_keys(whole: Path) -> None:
+    """One object a trace, with the keys that scripts rely on."""
+    (verdict,) = verdicts(run("--json", whole))
+    assert set(verdict) == KEYS
+    assert (verdict["type"], verdict["trace"], verdict["truncated"]) == ("verification", str(whole), False)
+
+
+class Cut(NamedTuple):
+    """Where a file ends: in which message of its kind, in which part of it, and how much of that part is left."""
+
+    kind: str
+    number: int
+    part: Literal["metadata", "body"]
+    share: float
+    whole_batches: int
+
+
+CUTS = {
+    "in a dictionary": Cut("dictionary", 0, "body", 0.5, 0),
+    "in the first batch's metadata": Cut("record batch", 0, "metadata", 0.5, 0),
+    "between batches": Cut("record batch", 0, "body", 1.0, 1),
+    "in a batch's metadata": Cut("record batch", 1, "metadata", 0.5, 1),
+    "before a batch's body": Cut("record batch", 1, "metadata", 1.0, 1),
+    "in a batch's body": Cut("record batch", 1, "body", 0.5, 1),
+    "near the end of the last body": Cut("record batch", 2, "body", 0.99, 2),
+    "before the closing record": Cut("record batch", 2, "body", 1.0, 3),
+    "in the closing record": Cut("record batch", 3, "metadata", 0.5, 3),
+}
+
+
+def cut(path: Path, at: Cut) -> Path:
+    """Write what is left of a trace that was cut."""
+    message = [message for message in messages(path) if message.kind == at.kind][at.number]
+    begin, end = (message.metadata, message.body) if at.part == "metadata" else (message.body, message.end)
+    left = path.with_name("cut.arrows")
+    left.write_bytes(path.read_bytes()[: int(begin + (end - begin) * at.share)])
+    return left
+
+
+@pytest.mark.parametrize("at", CUTS.values(), ids=CUTS)
+def test_cut_trace(whole: Path, at: Cut) -> None:
+    """A trace that was cut off is judged up to its last whole batch, and is incomplete."""
+    done = run("--json", "--strict", cut(whole, at))
+    (verdict,) = verdicts(done)
+    assert (done.returncode, done.stderr) == (4, "")
+    assert (verdict["truncated"], verdict["matched"]) == (True, at.whole_batches * ROWS)
+
+
+@pytest.mark.parametrize("at", ["in a batch's body", "before the closing record"])
+def test_cut_trace_is_told_and_no_failure(whole: Path, at: str) -> None:
+    """People read that the end is missing; without --strict that is no failure."""
+    done = run(cut(whole, CUTS[at]))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "truncated: the end of the recording is missing" in done.stdout
+
+
+def test_missing_end_mark_is_no_truncation(whole: Path) -> None:
+    """All is known once the closing record is read: what Arrow writes after it is of no importance."""
+    assert run("--strict", cut(whole, Cut("record batch", 3, "body", 1.0, 3))).returncode == 0
+
+
+def test_rubbish_after_the_end_is_ignored(whole: Path) -> None:
+    """What follows the end of a trace is not read."""
+    with whole.open("ab") as file:
+        file.write(b"rubbish" * 100)
+    assert run("--strict", whole).returncode == 0
+
+
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
+def test_trace_without_its_schema_cannot_be_read(whole: Path, share: float) -> None:
+    """Cut within the schema, a file is no trace any more."""
+    path = cut(whole, Cut("schema", 0, "metadata", share, 0))
+    done = run(path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: cannot read {path}\n  why: ")
+
+
+def test_mismatch(tmp_path: Path) -> None:
+    """A kernel that did something else is exit code 3; the field, both values, the request and the rule are told."""
+    path = write(tmp_path / "t.arrows", lambda row: {**row, "migratetype": row["migratetype"] + 5})
+    done = run("--json", path)
+    (verdict,) = verdicts(done)
+    assert (done.returncode, verdict["mismatched"]) == (3, BATCHES * ROWS)
+    for mismatch in verdict["mismatches"]:
+        assert mismatch["field"] == "migratetype"
+        assert mismatch["observed"] == mismatch["expected"] + 5
+        assert mismatch["rule"] == "gfp_migratetype"
+        assert {"gfp_mask", "order", "preferred_nid", "nodemask"} <= set(mismatch["request"])
+
+
+@pytest.mark.parametrize(
+    ("totals", "key"),
+    [
+        ({"dropped": 3}, "lost"),
+        ({"no_room": 3}, "lost"),
+        ({"submitted": BATCHES * ROWS + 3}, "lost"),
+        ({"missed": 3}, "missed"),
+    ],
+)
+def test_incomplete_trace(tmp_path: Path, totals: dict[str, Any], key: str) -> None:
+    """What is missing is a number, and exit code 4 with --strict."""
+    done = run("--json", "--strict", write(tmp_path / "t.arrows", **totals))
+    assert (done.returncode, verdicts(done)[0][key]) == (4, 3)
+
+
+def test_missing_allocations_are_no_failure(tmp_path: Path) -> None:
+    """Without --strict a verdict on what was captured is enough."""
+    assert run(write(tmp_path / "t.arrows", dropped=3, missed=3)).returncode == 0
+
+
+def test_changed_machine(tmp_path: Path) -> None:
+    """When the machine changed during the recording nothing is judged, and the reason names what changed."""
+    done = run("--json", write(tmp_path / "t.arrows", machine_changed=["nodes"]))
+    (verdict,) = verdicts(done)
+    assert (done.returncode, verdict["unknown"]) == (0, BATCHES * ROWS)
+    (reason,) = verdict["unknown_reasons"]
+    assert reason.endswith("nodes")
+
+
+@pytest.mark.parametrize(
+    ("files", "code"),
+    [
+        (["whole", "whole"], 0),
+        (["lossy", "whole"], 4),
+        (["lossy", "missing", "whole"], 1),
+        (["wrong", "missing", "lossy"], 3),
+    ],
+)
+def test_worst_exit_code_wins(tmp_path: Path, files: list[str], code: int) -> None:
+    """Of several traces each is judged, and the worst decides the exit code."""
+    write(tmp_path / "whole")
+    write(tmp_path / "lossy", missed=1)
+    write(tmp_path / "wrong", lambda row: {**row, "migratetype": 99})
+    done = run("--json", "--strict", *(tmp_path / name for name in files))
+    assert done.returncode == code
+    assert [Path(v["trace"]).name for v in verdicts(done)] == [name for name in files if name != "missing"]
+    assert done.stderr.count("error: ") == files.count("missing")
