@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""Each rule of the model broken on purpose: what a kernel that differs, or a mistake in the model, would look like.
+
+The written expectations and the recorded fixtures must each notice them.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.model import cpuset, gfp, mmzone, page_alloc, preempt, sched_mm
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.types import Context, NodemaskOrigin, Request, Step
+
+NORMAL, MOVABLE = 2, 3
+NOFS, NOIO, NORECLAIM, NOWARN, PIN = 0x40000, 0x80000, 0x800000, 0x1000000, 0x10000000
+STEP = Step("broken", "broken", "broken")
+
+
+def _zone_ignores_movable(kernel: Kernel, gfp_mask: int) -> tuple[int, Step]:
+    return kernel.gfp_zone_table[gfp_mask & 0x7], STEP
+
+
+def _zone_of_the_modifier_alone(kernel: Kernel, gfp_mask: int) -> tuple[int, Step]:
+    return (NORMAL if gfp_mask & 0x4 else kernel.gfp_zone_table[gfp_mask & 0xF]), STEP
+
+
+def _migratetype_ignores_reclaimable(_kernel: Kernel, gfp_mask: int, _context: Context) -> tuple[int, Step]:
+    return gfp_mask >> 3 & 1, STEP
+
+
+def _migratetype_ignores_the_switch(_kernel: Kernel, gfp_mask: int, _context: Context) -> tuple[int, Step]:
+    return gfp_mask >> 3 & 3, STEP
+
+
+def _no_scopes(_kernel: Kernel, gfp_mask: int, _context: Context) -> tuple[int, Step]:
+    return gfp_mask, STEP
+
+
+def _without_feature(name: str) -> Callable[..., tuple[int, Step]]:
+    real = sched_mm.current_gfp_context
+
+    def broken(kernel: Kernel, gfp_mask: int, context: Context) -> tuple[int, Step]:
+        off: dict[str, Any] = {name: False}
+        return real(kernel.on(kernel.machine, replace(kernel.features, **off)), gfp_mask, context)
+
+    return broken
+
+
+def _without_pf(bit: int) -> Callable[..., tuple[int, Step]]:
+    real = sched_mm.current_gfp_context
+
+    def broken(kernel: Kernel, gfp_mask: int, context: Context) -> tuple[int, Step]:
+        return real(kernel, gfp_mask, replace(context, task_flags=context.task_flags & ~bit))
+
+    return broken
+
+
+def _always_fallback(_kernel: Kernel, _gfp_mask: int) -> str:
+    return "FALLBACK"
+
+
+_Confined = tuple[int, int, NodemaskOrigin, int | None, Step]
+
+
+def _cpuset(change: Callable[[Kernel, Request, Context, _Confined], _Confined]) -> Callable[..., _Confined]:
+    real = cpuset.cpuset_restriction
+
+    def broken(kernel: Kernel, gfp_mask: int, request: Request, context: Context) -> _Confined:
+        return change(kernel, request, context, real(kernel, gfp_mask, request, context))
+
+    return broken
+
+
+def _cpuset_without_hardwall(kernel: Kernel, _r: Request, _c: Context, done: _Confined) -> _Confined:
+    return (done[0] & ~kernel.bits.gfp_hardwall, *done[1:])
+
+
+def _cpuset_without_flag(_k: Kernel, _r: Request, _c: Context, done: _Confined) -> _Confined:
+    return (done[0], 0, *done[2:])
+
+
+def _cpuset_over_the_caller(_k: Kernel, _r: Request, context: Context, done: _Confined) -> _Confined:
+    return (done[0], 0, "mems_allowed", context.mems_allowed, done[4]) if context.cpusets_enabled else done
+
+
+def _cpuset_without_its_nodes(_k: Kernel, _r: Request, _c: Context, done: _Confined) -> _Confined:
+    return (*done[:3], None, done[4])
+
+
+def _cma_by_mask(change: Callable[[int, Context], int]) -> Callable[..., tuple[int, Step]]:
+    def broken(kernel: Kernel, migratetype: int, context: Context) -> tuple[int, Step]:
+        del kernel
+        return change(migratetype, context), STEP
+
+    return broken
+
+
+def _order_plus_one(kernel: Kernel, request: Request, *, nolock: bool) -> Step:
+    return _REAL_CHECK_ORDER(kernel, replace(request, order=max(request.order - 1, 0)), nolock=nolock)
+
+
+def _order_of_the_masked_gfp(kernel: Kernel, request: Request, *, nolock: bool) -> Step:
+    return _REAL_CHECK_ORDER(kernel, replace(request, gfp_mask=0), nolock=nolock)
+
+
+def _order_without_nolock(kernel: Kernel, request: Request, *, nolock: bool) -> Step:
+    del nolock
+    return _REAL_CHECK_ORDER(kernel, request, nolock=False)
+
+
+_REAL_CHECK_ORDER = page_alloc.check_order
+_REAL_NOFRAGMENT = page_alloc.alloc_flags_nofragment
+
+
+def _nofragment_without_kswapd(
+    kernel: Kernel, zone: ZoneRef | None, _gfp_mask: int, context: Context
+) -> tuple[int, Step]:
+    return _REAL_NOFRAGMENT(kernel, zone, 0, context)
+
+
+def _nofragment_without_defrag_mode(
+    kernel: Kernel, zone: ZoneRef | None, gfp_mask: int, context: Context
+) -> tuple[int, Step]:
+    return _REAL_NOFRAGMENT(kernel, zone, gfp_mask, replace(context, defrag_mode=False))
+
+
+def _nofragment_on_any_zone(kernel: Kernel, zone: ZoneRef | None, gfp_mask: int, context: Context) -> tuple[int, Step]:
+    anywhere = None if zone is None else ZoneRef(zone.node, NORMAL)
+    return _REAL_NOFRAGMENT(kernel, anywhere, gfp_mask, context)
+
+
+def _nofragment_of_one_node(kernel: Kernel, zone: ZoneRef | None, gfp_mask: int, context: Context) -> tuple[int, Step]:
+    alone = kernel.on(replace(kernel.machine, nr_online_nodes=1))
+    return _REAL_NOFRAGMENT(alone, zone, gfp_mask, context)
+
+
+def _nofragment_of_many_nodes(
+    kernel: Kernel, zone: ZoneRef | None, gfp_mask: int, context: Context
+) -> tuple[int, Step]:
+    many = kernel.on(replace(kernel.machine, nr_online_nodes=2))
+    return _REAL_NOFRAGMENT(many, zone, gfp_mask, context)
+
+
+_REAL_FIRST = mmzone.first_zones_zonelist
+
+
+def _first_without_nodemask(
+    kernel: Kernel, kind: str, nid: int, highest: int, _nodemask: int | None
+) -> tuple[ZoneRef | None, Step]:
+    return _REAL_FIRST(kernel, "NOFALLBACK" if kind == "NOFALLBACK" else "FALLBACK", nid, highest, None)
+
+
+def _first_without_bound(
+    kernel: Kernel, kind: str, nid: int, _highest: int, nodemask: int | None
+) -> tuple[ZoneRef | None, Step]:
+    return _REAL_FIRST(kernel, "NOFALLBACK" if kind == "NOFALLBACK" else "FALLBACK", nid, MOVABLE, nodemask)
+
+
+def _first_on_node_0(
+    kernel: Kernel, kind: str, _nid: int, highest: int, nodemask: int | None
+) -> tuple[ZoneRef | None, Step]:
+    return _REAL_FIRST(kernel, "NOFALLBACK" if kind == "NOFALLBACK" else "FALLBACK", 0, highest, nodemask)
+
+
+MUTATIONS: dict[str, tuple[object, str, object]] = {
+    "gfp_zone ignores MOVABLE": (gfp, "gfp_zone", _zone_ignores_movable),
+    "gfp_zone ignores DMA32": (gfp, "gfp_zone", _zone_of_the_modifier_alone),
+    "gfp_migratetype ignores RECLAIMABLE": (gfp, "gfp_migratetype", _migratetype_ignores_reclaimable),
+    "gfp_migratetype ignores the switch": (gfp, "gfp_migratetype", _migratetype_ignores_the_switch),
+    "no scopes": (sched_mm, "current_gfp_context", _no_scopes),
+    "no PIN": (sched_mm, "current_gfp_context", _without_feature("pf_memalloc_pin")),
+    "no NORECLAIM": (sched_mm, "current_gfp_context", _without_feature("pf_memalloc_noreclaim")),
+    "NORECLAIM everywhere": (sched_mm, "current_gfp_context", _without_pf(NORECLAIM)),
+    "no NOWARN": (sched_mm, "current_gfp_context", _without_pf(NOWARN)),
+    "no NOIO": (sched_mm, "current_gfp_context", _without_pf(NOIO)),
+    "no NOFS": (sched_mm, "current_gfp_context", _without_pf(NOFS)),
+    "always FALLBACK": (mmzone, "gfp_zonelist", _always_fallback),
+    "always a task": (preempt, "in_task_context", lambda _kernel, _context: True),
+    "never a task": (preempt, "in_task_context", lambda _kernel, _context: False),
+    "in_interrupt() for in_task()": (
+        preempt,
+        "in_task_context",
+        lambda _kernel, context: not context.preempt_count & 0x00FFFF00,
+    ),
+    "in_task() of 7.2 everywhere": (
+        preempt,
+        "in_task_context",
+        lambda _kernel, context: not context.preempt_count & 0x00FF0100,
+    ),
+    "cpusets always off": (cpuset, "cpusets_enabled", lambda _kernel, _context: False),
+    "cpusets always on": (cpuset, "cpusets_enabled", lambda _kernel, _context: True),
+    "no HARDWALL": (cpuset, "cpuset_restriction", _cpuset(_cpuset_without_hardwall)),
+    "no ALLOC_CPUSET": (cpuset, "cpuset_restriction", _cpuset(_cpuset_without_flag)),
+    "cpuset replaces the caller's nodemask": (cpuset, "cpuset_restriction", _cpuset(_cpuset_over_the_caller)),
+    "nodemasks filter nothing": (cpuset, "cpuset_restriction", _cpuset(_cpuset_without_its_nodes)),
+    "no ALLOC_CMA": (page_alloc, "alloc_flags_cma", _cma_by_mask(lambda _type, _context: 0)),
+    "ALLOC_CMA for all": (page_alloc, "alloc_flags_cma", _cma_by_mask(lambda _type, _context: 0x80)),
+    "ALLOC_CMA for reclaimable": (
+        page_alloc,
+        "alloc_flags_cma",
+        _cma_by_mask(lambda kind, _context: 0x80 if kind in (1, 2) else 0),
+    ),
+    "ALLOC_CMA in spite of NOCMA": (
+        page_alloc,
+        "alloc_flags_cma",
+        _cma_by_mask(lambda kind, _context: 0x80 if kind == 1 else 0),
+    ),
+    "NOCMA on every kernel": (
+        page_alloc,
+        "alloc_flags_cma",
+        _cma_by_mask(lambda kind, context: 0x80 if kind == 1 and not context.task_flags & PIN else 0),
+    ),
+    "no gfp_allowed_mask": (page_alloc, "apply_gfp_allowed_mask", lambda _k, mask, _c: (mask, STEP)),
+    "order one too many": (page_alloc, "check_order", _order_plus_one),
+    "order's warning after masking": (page_alloc, "check_order", _order_of_the_masked_gfp),
+    "orders without locks as all": (page_alloc, "check_order", _order_without_nolock),
+    "no check of alloc_flags": (page_alloc, "check_alloc_flags", lambda _kernel, _flags: STEP),
+    "mask without locks not completed": (page_alloc, "gfp_nolock", lambda _kernel, mask: (mask, STEP)),
+    "one mask without locks for all": (page_alloc, "gfp_nolock", lambda _kernel, mask: (mask | 0xC2100, STEP)),
+    "node of the CPU is 0": (page_alloc, "nolock_nid", lambda _kernel, _nid, _context: 0),
+    "no dirty pages": (page_alloc, "spread_dirty", lambda _kernel, _mask: (False, STEP)),
+    "all pages dirty": (page_alloc, "spread_dirty", lambda _kernel, _mask: (True, STEP)),
+    "no ALLOC_KSWAPD": (page_alloc, "alloc_flags_nofragment", _nofragment_without_kswapd),
+    "no defrag_mode": (page_alloc, "alloc_flags_nofragment", _nofragment_without_defrag_mode),
+    "NOFRAGMENT on any zone": (page_alloc, "alloc_flags_nofragment", _nofragment_on_any_zone),
+    "NOFRAGMENT ignores node count": (page_alloc, "alloc_flags_nofragment", _nofragment_of_one_node),
+    "NOFRAGMENT always wants DMA32": (page_alloc, "alloc_flags_nofragment", _nofragment_of_many_nodes),
+    "no HIGHATOMIC": (page_alloc, "alloc_flags_highatomic", lambda _k, _mask, _order: (0, STEP)),
+    "HIGHATOMIC of order 0": (
+        page_alloc,
+        "alloc_flags_highatomic",
+        lambda _k, mask, _order: (0x200 if mask & 0x80420 == 0x20 else 0, STEP),
+    ),
+    "HIGHATOMIC may reclaim": (
+        page_alloc,
+        "alloc_flags_highatomic",
+        lambda _k, mask, order: (0x200 if order and mask & 0x20 else 0, STEP),
+    ),
+    "HIGHATOMIC without HIGH": (
+        page_alloc,
+        "alloc_flags_highatomic",
+        lambda _k, mask, order: (0 if mask & 0x80400 or not order else 0x200, STEP),
+    ),
+    "preferred zone ignores the nodemask": (mmzone, "first_zones_zonelist", _first_without_nodemask),
+    "preferred zone ignores highest_zoneidx": (mmzone, "first_zones_zonelist", _first_without_bound),
+    "preferred zone of node 0": (mmzone, "first_zones_zonelist", _first_on_node_0),
+}
