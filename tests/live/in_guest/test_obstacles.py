@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""What `doctor` and `record` say where something is in the way; each obstacle is put up in a mount namespace."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+KALLOCTRACE = f"{sys.executable} -m kalloctrace"
+
+OBSTACLES = {
+    "not root": ("setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all {}", "privilege", "root"),
+    "no BTF": ("mount -t tmpfs none /sys/kernel/btf && {}", "BTF", "CONFIG_DEBUG_INFO_BTF"),
+    "no bcc": ("mount -t tmpfs none /usr/lib/python3/dist-packages && {}", "bcc", "python3-bpfcc"),
+    "wrong bcc": ("PYTHONPATH={tmp} {}", "bcc", "pip uninstall bcc"),
+    "no kallsyms": ("mount --bind /dev/null /proc/kallsyms && {}", "kallsyms", "kptr_restrict"),
+}
+
+
+def behind(obstacle: str, command: str, tmp: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of ours behind an obstacle."""
+    (tmp / "bcc").mkdir(exist_ok=True)
+    (tmp / "bcc" / "__init__.py").write_text('"""Blockchain something."""\n')
+    script = OBSTACLES[obstacle][0].format(f"{KALLOCTRACE} {command}", tmp=tmp)
+    return subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False, cwd=tmp
+    )
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_doctor_names_the_obstacle_and_its_mend(obstacle: str, tmp_path: Path) -> None:
+    """The check that fails is the one in question, whatever else fails with it."""
+    _, name, mend = OBSTACLES[obstacle]
+    tmp_path.chmod(0o755)
+    done = behind(obstacle, "doctor --json", tmp_path)
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["live"] is False
+    check = next(check for check in found["checks"] if check["name"] == name)
+    assert check["status"] == "fail"
+    assert mend in check["mend"]
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_record_refuses_before_it_attaches_or_writes(
+    obstacle: str, tmp_path: Path, attached: Callable[[], list[str]]
+) -> None:
+    """Three lines, exit code 1, no file, no probe."""
+    before = attached()
+    tmp_path.chmod(0o777)
+    done = behind(obstacle, "record -o new.arrows -- true", tmp_path)
+    assert done.returncode == 1
+    assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "why", "fix"]
+    assert not (tmp_path / "new.arrows").exists()
+    assert attached() == before
+
+
+def test_missing_tracefs_is_a_warning(tmp_path: Path) -> None:
+    """Capture works without it: the flag names come from built-in tables then."""
+    script = (
+        "umount -l /sys/kernel/tracing; umount -l /sys/kernel/debug/tracing; umount -l /sys/kernel/debug; "
+        f"{KALLOCTRACE} doctor --json"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["live"] is True
+    assert next(check for check in found["checks"] if check["name"] == "tracefs")["status"] == "warn"

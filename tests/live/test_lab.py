@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""A real kernel, booted and used."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab.needs import lab_available
+from kalloctrace.lab.run import GuestResult, run_in_guest
+
+pytestmark = pytest.mark.live
+
+# Everything one guest can show in one boot, each fact as a line of its own.
+SCRIPT = r"""
+uname -r
+cat /sys/devices/system/node/online
+for m in /sys/kernel/tracing /sys/kernel/debug /sys/fs/bpf /sys/fs/cgroup /dev/shm; do
+    grep -q " $m " /proc/mounts && echo "mounted $m"
+done
+[ -e "/lib/modules/$(uname -r)/modules.dep" ] && echo modules
+echo to-stderr >&2
+printf '%s' "$1" >brought-back
+touch /tmp/scratch && echo scratch
+touch /usr/intruder 2>/dev/null || echo read-only
+python3 -c 'import kalloctrace; print("imported")'
+exit 7
+"""
+ODD = os.fsdecode(bytes(range(1, 256)))
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory that the guest works in."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture(scope="module")
+def guest(directory: Path) -> GuestResult:
+    """Boot 5.10 with two nodes once, for all tests here."""
+    missing = lab_available()
+    if missing and os.environ.get("KALLOCTRACE_REQUIRE_LIVE") == "1":
+        pytest.fail(f"no guest can be booted: {missing}")
+    if missing:
+        pytest.skip(f"no guest can be booted: {missing}")
+    before = Path.cwd()
+    os.chdir(directory)
+    try:
+        return run_in_guest(["sh", "-c", SCRIPT, "sh", ODD], kernel="5.10", numa=("1G,cpus=0", "1G,cpus=1"))
+    finally:
+        os.chdir(before)
+
+
+def test_kernel_is_the_one_asked_for(guest: GuestResult) -> None:
+    """And not this machine's."""
+    assert guest.release.startswith("5.10.")
+    assert guest.stdout.decode().splitlines()[0] == guest.release
+
+
+def test_streams_and_code_are_the_command_s(guest: GuestResult) -> None:
+    """Apart, whole, and without the console's lines."""
+    assert guest.returncode == 7
+    assert guest.stderr == b"to-stderr\n"
+
+
+def test_guest_has_what_tracing_needs(guest: GuestResult) -> None:
+    """File systems, modules, two nodes, scratch space, this installation; and this machine's files are safe."""
+    assert guest.stdout.decode().splitlines()[1:] == [
+        "0-1",
+        "mounted /sys/kernel/tracing",
+        "mounted /sys/kernel/debug",
+        "mounted /sys/fs/bpf",
+        "mounted /sys/fs/cgroup",
+        "mounted /dev/shm",
+        "modules",
+        "scratch",
+        "read-only",
+        "imported",
+    ]
+
+
+def test_files_come_back_exactly(guest: GuestResult, directory: Path) -> None:
+    """What the command wrote in its directory is here, and its odd argument arrived byte for byte."""
+    del guest
+    assert (directory / "brought-back").read_bytes() == os.fsencode(ODD)
+
+
+def test_panic_is_reported(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that panics ends at once, and the error says so."""
+    if lab_available():
+        pytest.skip(f"no guest can be booted: {lab_available()}")
+    monkeypatch.chdir(directory)
+    with pytest.raises(KalloctraceError) as caught:
+        run_in_guest(["sh", "-c", "echo c >/proc/sysrq-trigger"], kernel="5.10", timeout=120)
+    assert "Kernel panic" in caught.value.why
