@@ -2,12 +2,14 @@
 """Real recordings of the running kernel, compared with what others count, and ended in every way."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,9 @@ from kalloctrace.trace.reader import TraceReader
 
 KALLOCTRACE = [sys.executable, "-m", "kalloctrace"]
 WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
-COMM = Path(sys.executable).name
 
 # include/linux/gfp.h of 5.10: GFP_KERNEL | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY
 RING_BLOCK_GFP = 0x52DC0
-
-PF_EXITING = 0x4
 
 
 def record(trace: Path, *command: str) -> None:
@@ -49,11 +48,15 @@ def rows(trace: Path) -> pa.Table:
 
 
 def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path: Path) -> None:
-    """200,000 allocations: no mismatch, nothing unknown, nothing lost, and perf counts the same."""
+    """200,000 allocations of one process: no mismatch, nothing unknown, nothing lost, and perf counts the same."""
     trace, counted = tmp_path / "mixed.arrows", tmp_path / "perf.csv"
     subprocess.run(["modprobe", "af_packet"], check=True)
-    perf = ["perf", "stat", "-x,", "-o", str(counted), "-e", "kmem:mm_page_alloc", "--"]
-    record(trace, *perf, *WORKLOAD, "mixed", "--pages", "190000")
+    with paused_workload() as workload, start(trace, "--pid", str(workload.pid)) as recording:
+        with counted_by_perf(workload.pid, counted):
+            workload.send_signal(signal.SIGCONT)
+            wait_until_stopped(workload)
+        recording.send_signal(signal.SIGINT)
+        assert recording.wait(120) == 0
 
     verdict = verify(trace)
     assert verdict["allocations"] >= 200_000
@@ -62,20 +65,53 @@ def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path
     assert not verdict["truncated"]
 
     table = rows(trace)
-    # perf counts from the exec on, which is when the kernel renames the task.
-    own = table.filter(pc.equal(table["comm"].cast(pa.utf8()), COMM))
-    processes = own["pid"].value_counts().to_pylist()
-    workload = max(processes, key=lambda process: process["counts"])["values"]
-    own = own.filter(pc.equal(own["pid"], workload))
-    rejected = own.filter(pc.equal(own["freelist_calls"], 0)).num_rows
-    exiting = own.filter(pc.not_equal(pc.bit_wise_and(own["task_flags"], PF_EXITING), 0)).num_rows
+    assert table["pid"].unique().to_pylist() == [workload.pid]
+    rejected = table.filter(pc.equal(table["freelist_calls"], 0)).num_rows
     by_perf = int(next(line for line in counted.read_text().splitlines() if "mm_page_alloc" in line).split(",")[0])
-    print(
-        f"perf stat: {by_perf:,}; trace: {own.num_rows:,} of the workload, {rejected} of them rejected before the "
-        f"tracepoint, {exiting} of the exiting task, which perf no longer counts; {table.num_rows:,} in all"
-    )
+    print(f"perf stat: {by_perf:,}; trace: {table.num_rows:,}, {rejected} of them rejected before the tracepoint")
     assert rejected == 1
-    assert own.num_rows - rejected - exiting == by_perf
+    assert table.num_rows - rejected == by_perf
+
+
+@contextmanager
+def paused_workload() -> Iterator[subprocess.Popen[bytes]]:
+    """Start the mixed workload, which stops itself before and after, so that all count between these two moments."""
+    stop = f"os.kill(os.getpid(), {signal.SIGSTOP:d})"
+    program = f"import os; from kalloctrace.lab.workload import mixed; {stop}; mixed(200_000); {stop}"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        try:
+            wait_until_stopped(process)
+            yield process
+        finally:
+            process.kill()
+
+
+def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
+    """Return when a child has stopped itself."""
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+
+
+@contextmanager
+def counted_by_perf(pid: int, output: Path) -> Iterator[None]:
+    """Count the allocations of a process, which is stopped at both ends, with `perf stat`."""
+    control, acknowledged = os.pipe(), os.pipe()
+    command = ["perf", "stat", "-x,", "-o", str(output), "-e", "kmem:mm_page_alloc", "-p", str(pid), "--delay=-1"]
+    command += ["--control", f"fd:{control[0]},{acknowledged[1]}"]
+
+    def tell(word: bytes) -> None:
+        os.write(control[1], word + b"\n")
+        assert os.read(acknowledged[0], 16).startswith(b"ack\n")
+
+    with subprocess.Popen(command, pass_fds=(control[0], acknowledged[1])) as perf:
+        os.close(acknowledged[1])
+        tell(b"enable")
+        yield
+        tell(b"disable")
+        perf.send_signal(signal.SIGINT)
+    os.close(acknowledged[0])
+    for end in control:
+        os.close(end)
 
 
 def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path) -> None:
@@ -145,9 +181,9 @@ def test_what_finds_the_ring_buffer_full_is_counted_to_the_one(tmp_path: Path) -
     assert (verdict["lost"], verdict["mismatched"]) == (totals.lost, 0)
 
 
-def start(trace: Path) -> subprocess.Popen[str]:
+def start(trace: Path, *options: str) -> subprocess.Popen[str]:
     """Start a recording that has no end of its own; return when it captures."""
-    process = subprocess.Popen([*KALLOCTRACE, "record", "-o", trace], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*KALLOCTRACE, "record", *options, "-o", trace], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("recording"):
