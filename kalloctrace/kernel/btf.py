@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from ctypes import c_char_p, c_int32, c_int64, c_uint32, c_void_p
 from functools import cache
 from pathlib import Path
+from struct import iter_unpack, pack, unpack_from
 from typing import Any
 
 from kalloctrace.errors import KalloctraceError
@@ -66,7 +67,7 @@ def libbpf() -> ctypes.CDLL:
         ) from error
     lib.btf__parse.argtypes, lib.btf__parse.restype = [c_char_p, c_void_p], c_void_p
     lib.btf__free.argtypes, lib.btf__free.restype = [c_void_p], None
-    lib.btf__type_cnt.argtypes, lib.btf__type_cnt.restype = [c_void_p], c_uint32
+    lib.btf__raw_data.argtypes, lib.btf__raw_data.restype = [c_void_p, c_void_p], c_void_p
     lib.btf__type_by_id.argtypes, lib.btf__type_by_id.restype = [c_void_p, c_uint32], c_void_p
     lib.btf__name_by_offset.argtypes, lib.btf__name_by_offset.restype = [c_void_p, c_uint32], c_char_p
     lib.btf__find_by_name_kind.argtypes = [c_void_p, c_char_p, c_uint32]
@@ -117,6 +118,10 @@ class Btf:
             raise _missing(f"struct {struct} has no member {member}")
         return found[0] // 8
 
+    def has_member(self, struct: str, member: str) -> bool:
+        """Tell whether a structure has a member of this name, also one of an anonymous member."""
+        return self._member(self._need(struct, _STRUCT), member) is not None
+
     def member_size(self, struct: str, member: str) -> int:
         """Return the size of a structure's member in bytes."""
         found = self._member(self._need(struct, _STRUCT), member)
@@ -135,13 +140,28 @@ class Btf:
         return None if found is None else self._enumerators(found)
 
     def enum_with(self, enumerator: str) -> tuple[tuple[str, int], ...] | None:
-        """Return the nameless enum whose first enumerator has this name, None where there is none."""
-        for type_id in range(1, self._lib.btf__type_cnt(self._btf)):
-            kind = self._type(type_id)
+        """Return the nameless enum whose first enumerator has this name, None where there is none.
+
+        Nothing finds a nameless type by name, and a kernel has some 100,000 types: so the bytes are searched.
+        """
+        size = c_uint32()
+        address = self._lib.btf__raw_data(self._btf, ctypes.byref(size))
+        raw = ctypes.string_at(address, size.value)
+        header, type_off, type_len, str_off, str_len = unpack_from("<IIIII", raw, 4)
+        strings = raw[header + str_off : header + str_off + str_len]
+        name_off = strings.find(b"\0" + enumerator.encode() + b"\0") + 1
+        if not name_off:
+            return None
+        types = raw[header + type_off : header + type_off + type_len]
+        at = -1
+        while (at := types.find(pack("<I", name_off), at + 1)) >= 0:
+            start = at - ctypes.sizeof(_Type)
+            if start < 0 or start % 4:
+                continue
+            kind = _Type.from_buffer_copy(types, start)
             if kind.kind == _ENUM and kind.name_off == 0 and kind.vlen:
-                first = next(self._trailing(type_id, _Pair))
-                if self._name(first.name_off) == enumerator:
-                    return self._enumerators(type_id)
+                pairs = iter_unpack("<Ii", types[at : at + kind.vlen * ctypes.sizeof(_Pair)])
+                return tuple((self._name(offset), value) for offset, value in pairs)
         return None
 
     def parameters(self, function: str) -> tuple[str, ...] | None:

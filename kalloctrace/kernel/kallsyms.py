@@ -24,8 +24,12 @@ class Symbols:
 
         The type letter is not looked at: the same variable is D, B, T or A on different kernels.
         """
-        found = re.search(rb"^([0-9a-f]+) . " + re.escape(name.encode()) + rb"$", self._text, re.MULTILINE)
-        return int(found[1], 16) if found else None
+        # As plain bytes: a pattern takes ten times as long for each of the many names that are asked for.
+        end = self._text.find(b" " + name.encode() + b"\n")
+        if end < 0:
+            return None
+        start = self._text.rfind(b"\n", 0, end) + 1
+        return int(self._text[start:end].split()[0], 16)
 
     def hidden(self) -> bool:
         """Tell whether the kernel shows zeroes instead of addresses (kptr_restrict, no CAP_SYSLOG)."""
