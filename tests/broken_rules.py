@@ -9,9 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from kalloctrace.kernel.machine import ZoneRef
-from kalloctrace.model import cpuset, gfp, mmzone, page_alloc, preempt, sched_mm
+from kalloctrace.model import bulk, cpuset, gfp, mmzone, page_alloc, preempt, sched_mm
+from kalloctrace.model.bulk import BulkRequest
 from kalloctrace.model.compiled import Kernel
-from kalloctrace.model.types import Context, NodemaskOrigin, Request, Step
+from kalloctrace.model.types import Context, NodemaskOrigin, Preparation, Request, Step
+from kalloctrace.verify import bulk as judge_bulk
 
 NORMAL, MOVABLE = 2, 3
 NOFS, NOIO, NORECLAIM, NOWARN, PIN = 0x40000, 0x80000, 0x800000, 0x1000000, 0x10000000
@@ -247,3 +249,80 @@ MUTATIONS: dict[str, tuple[object, str, object]] = {
     "preferred zone ignores highest_zoneidx": (mmzone, "first_zones_zonelist", _first_without_bound),
     "preferred zone of node 0": (mmzone, "first_zones_zonelist", _first_on_node_0),
 }
+
+
+_REAL_SINGLE = bulk.single_page
+_REAL_PREPARE = page_alloc.prepare_alloc_pages
+_REAL_ELIGIBLE = judge_bulk.eligible
+
+
+def _single(**changes: object) -> Callable[[Kernel, BulkRequest, Context], str]:
+    """Break the rule by changing what it is told of the context."""
+
+    def broken(kernel: Kernel, request: BulkRequest, context: Context) -> str:
+        told: dict[str, Any] = changes
+        return _REAL_SINGLE(kernel, request, replace(context, **told))
+
+    return broken
+
+
+def _single_of_two(kernel: Kernel, request: BulkRequest, context: Context) -> str:
+    return _REAL_SINGLE(kernel, replace(request, nr_pages=request.nr_pages + 1), context)
+
+
+def _single_ignores_the_mask(kernel: Kernel, request: BulkRequest, context: Context) -> str:
+    return _REAL_SINGLE(kernel, replace(request, gfp_mask=kernel.bits.gfp_account), context)
+
+
+def _bulk_in_scopes(
+    kernel: Kernel, request: Request, context: Context, alloc_flags: int, steps: list[Step]
+) -> page_alloc.Prepared:
+    gfp_mask, _ = sched_mm.current_gfp_context(kernel, request.gfp_mask, context)
+    return _REAL_PREPARE(kernel, replace(request, gfp_mask=gfp_mask), context, alloc_flags, steps)
+
+
+def _eligible(**changes: object) -> Callable[[Kernel, Preparation], list[ZoneRef]]:
+    """Break the choice of zones by changing what was prepared."""
+
+    def broken(kernel: Kernel, expected: Preparation) -> list[ZoneRef]:
+        told: dict[str, Any] = changes
+        return _REAL_ELIGIBLE(kernel, replace(expected, **told))
+
+    return broken
+
+
+def _eligible_on_any_node(kernel: Kernel, expected: Preparation) -> list[ZoneRef]:
+    nodes = {node.nid for node in kernel.machine.nodes}
+    return [ref for nid in nodes for ref in _eligible(preferred_zone=ZoneRef(nid, 0))(kernel, expected)]
+
+
+BULK_MUTATIONS: dict[str, tuple[object, str, object]] = {
+    "bulk: no single page": (bulk, "single_page", lambda _kernel, _request, _context: ""),
+    "bulk: accounting ignored": (bulk, "single_page", _single(memcg_kmem_online=False)),
+    "bulk: accounting whatever the mask": (bulk, "single_page", _single_ignores_the_mask),
+    "bulk: page_owner ignored": (bulk, "single_page", _single(page_owner_inited=False)),
+    "bulk: one missing page not counted": (bulk, "single_page", _single_of_two),
+    "bulk: no gfp_allowed_mask": (bulk, "apply_gfp_allowed_mask", lambda _k, mask, _c: (mask, STEP)),
+    "bulk: in the task's scopes": (bulk, "prepare_alloc_pages", _bulk_in_scopes),
+    "bulk: zones of any index": (judge_bulk, "eligible", _eligible(highest_zoneidx=MOVABLE)),
+    "bulk: zones outside the nodemask": (mmzone, "first_zones_zonelist", _first_without_nodemask),
+    "bulk: zones of any node": (judge_bulk, "eligible", _eligible_on_any_node),
+    "bulk: cpusets always off": (cpuset, "cpusets_enabled", lambda _kernel, _context: False),
+}
+"""Of the bulk allocator: only rows of its own notice these."""
+
+RT_MUTATIONS: dict[str, tuple[object, str, object]] = {
+    "PREEMPT_RT: softirq part of preempt_count": (
+        preempt,
+        "context_count",
+        lambda _kernel, context: context.preempt_count,
+    ),
+    "PREEMPT_RT: softirq part alone": (
+        preempt,
+        "context_count",
+        lambda _kernel, context: context.softirq_disable_cnt,
+    ),
+    "PREEMPT_RT: locks may be tried anywhere": (preempt, "trylock_unsafe", lambda _kernel, _context: False),
+    "PREEMPT_RT: locks may be tried nowhere": (preempt, "trylock_unsafe", lambda _kernel, _context: True),
+}
+"""Of the rt flavours, which are not built in."""

@@ -18,6 +18,9 @@ _WORST = (Exit.OK, Exit.INCOMPLETE, Exit.FAILED, Exit.MISMATCH)
 def command(as_json: bool, strict: bool, traces: tuple[Path, ...]) -> int:
     """Predict every allocation of a trace and compare with what the kernel did.
 
+    The machine's zonelists are compared with those that its nodes' distances lead to expect, and it is said on
+    which kernel the rules in use were proven.
+
     Needs no root and no bcc: a trace carries its kernel and machine with it. Exit code 3 means that the kernel
     did something else than the model says.
 

@@ -138,6 +138,7 @@ ROWS = (
     Row("max_order", _FIRST, 10, "MAX_ORDER up to 6.7, MAX_PAGE_ORDER since: 0 to 10 on x86_64 throughout"),
     Row("nolock_orders", _FIRST, (), _READ_5_8),
     Row("nolock_orders", (6, 15), _FIXED_ORDERS, "pcp_allowed_order(), mm/page_alloc.c of Linux 6.17"),
+    Row("config_preempt_rt", _FIRST, False, "Debian's amd64 flavour: CONFIG_PREEMPT_RT is the rt flavour's"),
 )
 
 _GFP_BITS_SHIFT = (

@@ -2,7 +2,7 @@
 """The facts about one kernel that select the rules of its preparation stage."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, Self
 
 ContextTest = Literal["none", "in_interrupt", "in_task"]
@@ -34,6 +34,8 @@ class Features:
         highatomic_on_fast_path: ALLOC_HIGHATOMIC may be set by the stage.
         max_order: largest order that the entry accepts.
         nolock_orders: orders that an allocation without locks may have.
+        config_preempt_rt: built with CONFIG_PREEMPT_RT: `current->softirq_disable_cnt` holds the softirq part of
+            preempt_count.
     """
 
     entry: str
@@ -52,6 +54,7 @@ class Features:
     highatomic_on_fast_path: bool
     max_order: int
     nolock_orders: tuple[int, ...]
+    config_preempt_rt: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the features as JSON values."""
@@ -59,7 +62,12 @@ class Features:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Build the features from what `to_json` returned; unknown keys of a newer writer are ignored."""
-        values = {field.name: data[field.name] for field in fields(cls)}
+        """Build the features from what `to_json` returned.
+
+        Unknown keys of a newer writer are ignored; an older one knew no feature that has a default.
+        """
+        values = {
+            field.name: data[field.name] for field in fields(cls) if field.name in data or field.default is MISSING
+        }
         values["nolock_orders"] = tuple(values["nolock_orders"])
         return cls(**values)

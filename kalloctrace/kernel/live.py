@@ -2,13 +2,14 @@
 """The running kernel: its features, flag tables and machine, read from what it shows."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.flags.builtin import builtin_tables
+from kalloctrace.flags.builtin import builtin_tables, known_release
 from kalloctrace.flags.published import from_btf_enums, from_tracefs_format
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.btf import Btf
@@ -17,8 +18,9 @@ from kalloctrace.kernel.features import Features, Nolock
 from kalloctrace.kernel.kallsyms import Symbols
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.machine import Machine
-from kalloctrace.kernel.memory_layout import MemoryLayout, read_memory_layout
+from kalloctrace.kernel.memory_layout import MemoryLayout, read_memory_layout, read_topology
 from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
+from kalloctrace.kernel.page_flags import PageFlags, read_page_flags
 from kalloctrace.kernel.snapshot import Snapshot
 
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -32,8 +34,28 @@ b951aaff5035 ("mm: enable page allocation tagging") (in v6.10),
 49249a2a5eeb ("mm/page_alloc: add __alloc_frozen_pages()") (in v6.14).
 """
 
+NOLOCKS: Mapping[str, Nolock] = {
+    "alloc_frozen_pages_nolock_noprof": "gfp_flags",
+    "alloc_pages_nolock_noprof": "fixed",
+    "try_alloc_pages_noprof": "fixed",
+}
+"""Functions that carry the stage of an allocation without locks, newest first; the older is a wrapper again.
+
+Linux kernel commit 97769a53f117 ("mm, bpf: Introduce try_alloc_pages() for opportunistic page allocation") (in v6.15),
+d7242af86434 ("mm: Introduce alloc_frozen_pages_nolock()") (in v6.18); named alloc_pages_nolock() in Debian's 6.16.12.
+"""
+
+_INTERRUPT_MASK = 0x00FF0100
+"""in_task() of a preempt_count of 32 bits: include/linux/preempt.h of 6.1.192-2."""
+
 _INTERRUPT_MASK_NESTED = 0xFF000100
 """in_task() where preempt_count has a count of nested irq disabling in bits 16 to 23 (Debian 7.3.4)."""
+
+_OLD_ENTRY, _OLD_BASE, _NEW_BASE = "__alloc_pages_nodemask", "5.10", "7.3"
+"""Which release's rules an unknown one is taken to have, before it is looked at: much changed with the entry's name."""
+
+_HPAGE_PMD_ORDER = 9
+"""On x86_64, whatever the configuration: arch/x86/include/asm/pgtable_64_types.h."""
 
 
 class LiveKernel:
@@ -52,8 +74,18 @@ class LiveKernel:
     @cached_property
     def observed(self) -> tuple[Features, dict[str, str]]:
         """The rules in force, and where each was seen."""
+        base, version = self._base
+        known = base == os.uname().release
+        source = "built-in row of the release" if known else f"built-in row of {base}, as this release is not known"
+        return observed_features(self.btf, self.symbols, builtin_features(base, version), source)
+
+    @cached_property
+    def _base(self) -> tuple[str, str]:
+        """The release, as (kernel, version), whose built-in rows stand in for what this kernel does not show."""
         uname = os.uname()
-        return observed_features(self.btf, self.symbols, builtin_features(uname.release, uname.version))
+        if known_release(uname.release, uname.version) is not None:
+            return uname.release, uname.version
+        return (_OLD_BASE if find_entry(self.symbols) == _OLD_ENTRY else _NEW_BASE), ""
 
     @property
     def features(self) -> Features:
@@ -68,7 +100,13 @@ class LiveKernel:
     @cached_property
     def tables(self) -> FlagTables:
         """The flag tables: what the kernel publishes itself, and built-in rows for the rest."""
-        return _tables(self.btf)
+        return _tables(self.btf, *self._base)
+
+    @cached_property
+    def page_flags(self) -> PageFlags | None:
+        """Where a page's flags hold its node and zone, None where that could not be proven."""
+        with Kcore() as kcore:
+            return read_page_flags(kcore, self.btf, self.symbols, self.layout)
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -113,6 +151,7 @@ class LiveKernel:
                 page_group_by_mobility_disabled=kcore.s32(self.address("page_group_by_mobility_disabled")) != 0,
                 cpusets_enabled=features.config_cpusets and kcore.s32(self.address("cpusets_enabled_key")) > 0,
                 defrag_mode=features.defrag_mode and kcore.s32(self.address("defrag_mode")) != 0,
+                topology=read_topology(kcore, self.btf, self.symbols, _nodes("possible"), _nodes("has_cpu")),
             )
 
 
@@ -130,35 +169,57 @@ def live_snapshot() -> Snapshot:
     return LiveKernel().snapshot
 
 
-def observed_features(btf: Btf, symbols: Symbols, expected: Features) -> tuple[Features, dict[str, str]]:
+def observed_features(btf: Btf, symbols: Symbols, expected: Features, source: str) -> tuple[Features, dict[str, str]]:
     """Replace what a release leads to expect by what the kernel shows, wherever it leaves a trace.
 
+    Only these are left to the release: `context_test` (5.13 and 5.14 kept the older one under the newer entry),
+    `pf_memalloc_noreclaim` (6.9 to 6.11), and what told 5.8 and 5.9 from 5.10.
+
+    Args:
+        btf: the kernel's types.
+        symbols: its symbols.
+        expected: what the release leads to expect.
+        source: where that comes from, for people.
+
     Returns:
-        The features, and for each observed one where it was seen.
+        The features, and for each where it was seen.
     """
     entry = find_entry(symbols)
-    evidence = {"entry": f"symbol {entry}"}
-    migratetypes = dict(btf.enum("migratetype") or ())
-    seen: dict[str, object] = {"entry": entry}
-    seen["entry_alloc_flags"] = len(btf.parameters(entry) or ()) == 5
-    evidence["entry_alloc_flags"] = f"BTF prototype of {entry}"
-    seen["config_cma"] = "MIGRATE_CMA" in migratetypes
-    evidence["config_cma"] = "BTF enum migratetype"
+    entry_alloc_flags = len(btf.parameters(entry) or ()) == 5
+    nolock = _nolock(btf, entry_alloc_flags)
+    prototype = f"BTF prototype of {entry}"
+    named = f"symbol {entry}: the rule changed in 5.13, as {_OLD_ENTRY} went"
+    seen: dict[str, tuple[object, str]] = {
+        "entry": (entry, f"symbol {entry}"),
+        "entry_alloc_flags": (entry_alloc_flags, prototype),
+        "highatomic_on_fast_path": (entry_alloc_flags, f"{prototype}: the rule came with its fifth argument"),
+        "gfp_context_on_fast_path": (entry != _OLD_ENTRY, named),
+        "pf_memalloc_pin": (entry != _OLD_ENTRY, named),
+        "nolock": nolock,
+        "nolock_orders": (_nolock_orders(btf, nolock[0]), "BTF array per_cpu_pages.lists"),
+        "max_order": (_length(btf, "zone", "free_area", "free_area") - 1, "BTF array zone.free_area"),
+        "config_cma": ("MIGRATE_CMA" in dict(btf.enum("migratetype") or ()), "BTF enum migratetype"),
+        "config_preempt_rt": (
+            btf.has_member("task_struct", "softirq_disable_cnt"),
+            "BTF member task_struct.softirq_disable_cnt",
+        ),
+    }
+    if entry != _OLD_ENTRY:
+        seen["pf_memalloc_nocma"] = (False, named)
+    if expected.context_test == "in_task":
+        wide = btf.variable_size("__preempt_count") == 8
+        width = "of 8 bytes" if wide else "not of 8 bytes"
+        mask = _INTERRUPT_MASK_NESTED if wide else _INTERRUPT_MASK
+        seen["interrupt_mask"] = (mask, f"BTF variable __preempt_count, {width}")
     for feature, symbol in (
         ("config_cpusets", "cpusets_enabled_key"),
         ("config_numa", "node_data"),
         ("defrag_mode", "defrag_mode"),
     ):
-        seen[feature] = symbols.address(symbol) is not None
-        evidence[feature] = f"symbol {symbol}"
-    seen["nolock"] = _nolock(btf, seen["entry_alloc_flags"] is True)
-    evidence["nolock"] = "BTF prototypes of the nolock entries"
-    if btf.variable_size("__preempt_count") == 8:
-        seen["interrupt_mask"] = _INTERRUPT_MASK_NESTED
-        evidence["interrupt_mask"] = "BTF variable __preempt_count of 8 bytes"
-    for feature in set(expected.to_json()) - set(evidence):
-        evidence[feature] = "built-in row of the release"
-    return replace(expected, **seen), evidence  # type: ignore[arg-type] # each value has its field's type
+        seen[feature] = (symbols.address(symbol) is not None, f"symbol {symbol}")
+    evidence = {feature: seen[feature][1] if feature in seen else source for feature in expected.to_json()}
+    values: dict[str, Any] = {feature: value for feature, (value, _) in seen.items()}
+    return replace(expected, **values), evidence
 
 
 def find_entry(symbols: Symbols) -> str:
@@ -177,14 +238,32 @@ def find_entry(symbols: Symbols) -> str:
     )
 
 
-def _nolock(btf: Btf, folded: bool) -> Nolock:
+def _nolock(btf: Btf, folded: bool) -> tuple[Nolock, str]:
+    """Return how allocation without locks comes in, and where that was seen."""
     if folded:
-        return "alloc_flags"
-    if btf.has_function("alloc_frozen_pages_nolock_noprof"):
-        return "gfp_flags"
-    if btf.has_function("alloc_pages_nolock_noprof"):
-        return "fixed"
-    return "none"
+        return "alloc_flags", "BTF: the entry's fifth argument"
+    for function, kind in NOLOCKS.items():
+        if btf.has_function(function):
+            return kind, f"BTF function {function}"
+    return "none", "BTF: no such function"
+
+
+def _nolock_orders(btf: Btf, nolock: Nolock) -> tuple[int, ...]:
+    """Return the orders of which the per-CPU lists keep pages.
+
+    There is one list per order and migratetype, for orders 0 to PAGE_ALLOC_COSTLY_ORDER, and after them those of
+    transparent huge pages where they are configured: NR_PCP_LISTS, include/linux/mmzone.h of 6.12.117-1.
+    """
+    if nolock == "none":
+        return ()
+    lists = _length(btf, "per_cpu_pages", "lists", "list_head")
+    costly, huge = divmod(lists, dict(btf.enum("migratetype") or ())["MIGRATE_PCPTYPES"])
+    return (*range(costly), *((_HPAGE_PMD_ORDER,) if huge else ()))
+
+
+def _length(btf: Btf, struct: str, member: str, element: str) -> int:
+    """Return how many elements an array has."""
+    return btf.member_size(struct, member) // btf.size(element)
 
 
 def online_nodes() -> int:
@@ -192,14 +271,17 @@ def online_nodes() -> int:
     return parse_nodelist((_NODES / "online").read_text())
 
 
+def _nodes(state: str) -> tuple[int, ...]:
+    return node_ids(parse_nodelist((_NODES / state).read_text()))
+
+
 def nr_node_ids() -> int:
     """Return one more than the largest node id that the machine may ever have."""
     return parse_nodelist((_NODES / "possible").read_text()).bit_length()
 
 
-def _tables(btf: Btf) -> FlagTables:
-    uname = os.uname()
-    tables = builtin_tables(uname.release, uname.version)
+def _tables(btf: Btf, base: str, version: str) -> FlagTables:
+    tables = builtin_tables(base, version)
     enums: dict[str, Sequence[tuple[str, int]]] = {}
     for name in ("migratetype", "zone_type", "zone_watermarks"):
         found = btf.enum(name)
@@ -208,7 +290,7 @@ def _tables(btf: Btf) -> FlagTables:
     gfp = btf.enum_with("___GFP_DMA_BIT")
     if gfp:
         enums["gfp"] = gfp
-    tables = replace(from_btf_enums(tables, enums), kernel=uname.release)
+    tables = replace(from_btf_enums(tables, enums), kernel=os.uname().release)
     for folder in TRACEFS:
         file = folder / "events/kmem/mm_page_alloc/format"
         if file.is_file():

@@ -41,6 +41,52 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Topology:
+    """What the kernel orders the nodes of a zonelist by, beside the zones themselves.
+
+    Attributes:
+        possible: the possible nodes, ascending: those that the machine may ever have.
+        distances: for each possible node, in this order, the distance to each of them (10 is local).
+        cpus: the nodes with online CPUs, ascending.
+        max_numnodes: MAX_NUMNODES, the nodes that the kernel was built for.
+        zonelist_builds: how often the zonelists were built since boot: 1 unless memory was plugged.
+    """
+
+    possible: tuple[int, ...]
+    distances: tuple[tuple[int, ...], ...]
+    cpus: tuple[int, ...]
+    max_numnodes: int
+    zonelist_builds: int
+
+    def node_distance(self, one: int, other: int) -> int:
+        """Return the distance between two possible nodes."""
+        return self.distances[self.possible.index(one)][self.possible.index(other)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the topology as JSON values."""
+        return {
+            "possible": list(self.possible),
+            "distances": [list(row) for row in self.distances],
+            "cpus": list(self.cpus),
+            "max_numnodes": self.max_numnodes,
+            "zonelist_builds": self.zonelist_builds,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build the topology from what `to_json` returned.
+
+        Raises:
+            ValueError: the distances are no square of the possible nodes.
+        """
+        possible = tuple(data["possible"])
+        distances = tuple(tuple(row) for row in data["distances"])
+        if [len(row) for row in distances] != [len(possible)] * len(possible):
+            raise ValueError("the distances are not those of the possible nodes")
+        return cls(possible, distances, tuple(data["cpus"]), data["max_numnodes"], data["zonelist_builds"])
+
+
+@dataclass(frozen=True)
 class Machine:
     """What the preparation stage reads of the machine; constant between two hotplug events or sysctl writes.
 
@@ -53,6 +99,7 @@ class Machine:
         page_group_by_mobility_disabled: true on machines of some MiB.
         cpusets_enabled: `cpusets_enabled_key` counts more than 0.
         defrag_mode: the sysctl vm.defrag_mode is on.
+        topology: what the zonelists were built from; None where the kernel does not show it all.
     """
 
     nodes: tuple[Node, ...]
@@ -63,6 +110,7 @@ class Machine:
     page_group_by_mobility_disabled: bool = False
     cpusets_enabled: bool = False
     defrag_mode: bool = False
+    topology: Topology | None = None
 
     def node(self, nid: int) -> Node | None:
         """Return the online node with this id."""
@@ -89,11 +137,13 @@ class Machine:
             "page_group_by_mobility_disabled": self.page_group_by_mobility_disabled,
             "cpusets_enabled": self.cpusets_enabled,
             "defrag_mode": self.defrag_mode,
+            "topology": self.topology and self.topology.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Build the machine from what `to_json` returned."""
+        """Build the machine from what `to_json` returned; older writers knew no topology."""
+        topology = data.get("topology")
         return cls(
             nodes=tuple(
                 Node(node["nid"], tuple(Zone(z["index"], z["present_pages"]) for z in node["zones"]))
@@ -106,6 +156,7 @@ class Machine:
             page_group_by_mobility_disabled=data["page_group_by_mobility_disabled"],
             cpusets_enabled=data["cpusets_enabled"],
             defrag_mode=data["defrag_mode"],
+            topology=None if topology is None else Topology.from_json(topology),
         )
 
 

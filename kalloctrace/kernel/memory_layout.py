@@ -5,11 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kalloctrace.kernel.btf import Btf
+from kalloctrace.kernel.kallsyms import Symbols
 from kalloctrace.kernel.kcore import Kcore
-from kalloctrace.kernel.machine import Node, Zone, ZonelistKind, ZoneRef
+from kalloctrace.kernel.machine import Node, Topology, Zone, ZonelistKind, ZoneRef
 
 _KINDS: tuple[ZonelistKind, ...] = ("FALLBACK", "NOFALLBACK")
 _POINTER = 8
+
+_LOCAL_DISTANCE = 10
+_REMOTE_DISTANCE = 20
+_TOPOLOGY = ("numa_distance", "numa_distance_cnt", "zonelist_update_seq")
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,50 @@ def read_memory_layout(kcore: Kcore, btf: Btf, node_data: int, online: tuple[int
         zone_addresses=zone_addresses,
         zonelist_addresses=addresses,
     )
+
+
+def read_topology(
+    kcore: Kcore, btf: Btf, symbols: Symbols, possible: tuple[int, ...], cpus: tuple[int, ...]
+) -> Topology | None:
+    """Read what the running kernel built its zonelists from.
+
+    /sys shows the distances of online nodes only, and the kernel builds lists for the possible ones too.
+    `zonelist_update_seq` counts two for each build: Linux kernel commit 3d36424b3b58 ("mm/page_alloc: fix race
+    condition between build_all_zonelists and page allocation") (in v6.0, and in Debian's 5.10).
+
+    Args:
+        kcore: its memory.
+        btf: its types.
+        symbols: its symbols.
+        possible: ids of the possible nodes.
+        cpus: ids of the nodes with online CPUs.
+
+    Returns:
+        The topology, None where the kernel lacks a symbol in need.
+    """
+    found = [symbols.address(name) for name in _TOPOLOGY]
+    addresses = [address for address in found if address is not None]
+    if len(addresses) != len(found):
+        return None
+    numa_distance, numa_distance_cnt, zonelist_update_seq = addresses
+    known = kcore.u32(numa_distance_cnt)
+    table = kcore.read(kcore.u64(numa_distance), known * known) if known else b""
+    zones = _ZoneReader(kcore, btf)
+    return Topology(
+        possible=possible,
+        distances=tuple(tuple(_distance(table, known, one, other) for other in possible) for one in possible),
+        cpus=cpus,
+        # struct zonelist has an entry for each zone of each node, and the terminating one.
+        max_numnodes=(btf.size("zonelist") // btf.size("zoneref") - 1) // zones.count,
+        zonelist_builds=kcore.u32(zonelist_update_seq) // 2,
+    )
+
+
+def _distance(table: bytes, known: int, one: int, other: int) -> int:
+    """Return `__node_distance` of arch/x86/mm/numa.c (since 6.12 in mm/numa_memblks.c)."""
+    if one < known and other < known:
+        return table[one * known + other]
+    return _LOCAL_DISTANCE if one == other else _REMOTE_DISTANCE
 
 
 class _ZoneReader:

@@ -139,6 +139,7 @@ class Kernel:
         *,
         task_flags: int = 0,
         preempt_count: int = 0,
+        softirq_disable_cnt: int = 0,
         mems_allowed: int = ALL_NODES,
         numa_node_id: int | None = None,
     ) -> Context:
@@ -147,6 +148,7 @@ class Kernel:
         Args:
             task_flags: as in `Context`.
             preempt_count: as in `Context`.
+            softirq_disable_cnt: as in `Context`.
             mems_allowed: as in `Context`.
             numa_node_id: as in `Context`.
         """
@@ -155,6 +157,7 @@ class Kernel:
             gfp_allowed_mask=self.machine.gfp_allowed_mask,
             task_flags=task_flags,
             preempt_count=preempt_count,
+            softirq_disable_cnt=softirq_disable_cnt,
             mems_allowed=mems_allowed,
             defrag_mode=self.machine.defrag_mode,
             page_group_by_mobility_disabled=self.machine.page_group_by_mobility_disabled,

@@ -6,10 +6,11 @@ kernels is asked of `Features`. Fault injection is not modelled: the built-in ke
 it, and a kernel that injects a failure never makes the call that is predicted here.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
-from kalloctrace.model import cpuset, gfp, mmzone, sched_mm
+from kalloctrace.model import cpuset, gfp, mmzone, preempt, sched_mm
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.types import (
     NUMA_NO_NODE,
@@ -38,7 +39,7 @@ class _RejectedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """What is prepared: the gfp mask and alloc_flags, and `struct alloc_context`.
 
     Attributes:
@@ -86,30 +87,35 @@ def alloc_pages(kernel: Kernel, request: Request, context: Context) -> Preparati
     steps: list[Step] = []
     try:
         if request.entry == "nolock" and features.nolock != "alloc_flags":
-            prepared = alloc_pages_nolock(kernel, request, context, steps)
+            done = alloc_pages_nolock(kernel, request, context, steps)
         else:
-            prepared = alloc_frozen_pages(kernel, request, context, steps)
+            done = alloc_frozen_pages(kernel, request, context, steps)
     except _RejectedError as rejected:
         steps.append(rejected.step)
         return Preparation("rejected", tuple(steps), reason=rejected.reason, warns=rejected.warns)
+    return prepared(done, steps)
+
+
+def prepared(done: Prepared, steps: Sequence[Step]) -> Preparation:
+    """Return what was prepared as the answer, with the steps that led there."""
     return Preparation(
         outcome="prepared",
         steps=tuple(steps),
-        gfp=prepared.gfp,
-        alloc_flags=prepared.alloc_flags,
-        highest_zoneidx=prepared.highest_zoneidx,
-        migratetype=prepared.migratetype,
-        zonelist_kind=prepared.zonelist_kind,
-        zonelist_nid=prepared.zonelist_nid,
-        nodemask=prepared.nodemask,
-        nodemask_value=prepared.nodemask_value,
-        preferred_zone=prepared.preferred_zone,
-        spread_dirty_pages=prepared.spread_dirty_pages,
-        prepare_alloc_flags=prepared.prepare_alloc_flags,
+        gfp=done.gfp,
+        alloc_flags=done.alloc_flags,
+        highest_zoneidx=done.highest_zoneidx,
+        migratetype=done.migratetype,
+        zonelist_kind=done.zonelist_kind,
+        zonelist_nid=done.zonelist_nid,
+        nodemask=done.nodemask,
+        nodemask_value=done.nodemask_value,
+        preferred_zone=done.preferred_zone,
+        spread_dirty_pages=done.spread_dirty_pages,
+        prepare_alloc_flags=done.prepare_alloc_flags,
     )
 
 
-def alloc_frozen_pages(kernel: Kernel, request: Request, context: Context, steps: list[Step]) -> _Prepared:
+def alloc_frozen_pages(kernel: Kernel, request: Request, context: Context, steps: list[Step]) -> Prepared:
     """Follow the normal entry, whose name `Features.entry` holds; from 7.3 on the one without locks as well.
 
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:5000, 6.1.192-2:5622, 6.12.117-1:4820,
@@ -137,6 +143,7 @@ def alloc_frozen_pages(kernel: Kernel, request: Request, context: Context, steps
     if request.entry == "nolock":
         nid = nolock_nid(kernel, nid, context)
     if nolock:
+        steps.append(check_trylock(kernel, context))
         gfp_mask, step = gfp_nolock(kernel, gfp_mask)
         steps.append(step)
         alloc_flags = arguments | bits.alloc_wmark_min
@@ -150,24 +157,25 @@ def alloc_frozen_pages(kernel: Kernel, request: Request, context: Context, steps
         steps.append(step)
 
     filtered = replace(request, gfp_mask=gfp_mask, preferred_nid=nid)
-    prepared = prepare_alloc_pages(kernel, filtered, context, alloc_flags, steps)
+    done = prepare_alloc_pages(kernel, filtered, context, alloc_flags, steps)
 
     if not nolock:
-        added, step = alloc_flags_nofragment(kernel, prepared.preferred_zone, gfp_mask, context)
+        added, step = alloc_flags_nofragment(kernel, done.preferred_zone, gfp_mask, context)
         steps.append(step)
-        prepared = replace(prepared, alloc_flags=prepared.alloc_flags | added)
+        done = replace(done, alloc_flags=done.alloc_flags | added)
     if features.highatomic_on_fast_path:
         added, step = alloc_flags_highatomic(kernel, gfp_mask, request.order)
         steps.append(step)
-        prepared = replace(prepared, alloc_flags=prepared.alloc_flags | added)
-    return prepared
+        done = replace(done, alloc_flags=done.alloc_flags | added)
+    return done
 
 
-def alloc_pages_nolock(kernel: Kernel, request: Request, context: Context, steps: list[Step]) -> _Prepared:
+def alloc_pages_nolock(kernel: Kernel, request: Request, context: Context, steps: list[Step]) -> Prepared:
     """Follow the entry without locks where it is a function of its own, from 6.15 to 7.2.
 
     It takes no nodemask, and up to 6.17 no gfp mask: what the request holds there does not reach the kernel.
-    Its refusals on PREEMPT_RT and on kernels without CONFIG_SMP are not modelled.
+    Two refusals of it are not modelled: while struct pages are still initialised, which ends before user space begins
+    (page_alloc_init_late), and in an NMI on kernels without CONFIG_SMP, which no built-in one is.
     Source: mm/page_alloc.c of Linux 6.17:7496, of linux-source-7.2 7.2.13-1:7922.
 
     Args:
@@ -179,6 +187,7 @@ def alloc_pages_nolock(kernel: Kernel, request: Request, context: Context, steps
     Returns:
         What was prepared.
     """
+    steps.append(check_trylock(kernel, context))
     steps.append(check_order(kernel, request, nolock=True))
     nid = nolock_nid(kernel, request.preferred_nid, context)
     gfp_mask, step = gfp_nolock(kernel, request.gfp_mask)
@@ -226,6 +235,19 @@ def check_order(kernel: Kernel, request: Request, *, nolock: bool) -> Step:
         reason = f"order {order} exceeds the largest, {features.max_order}"
         raise _RejectedError("order", features.entry, reason, warns=not request.gfp_mask & kernel.bits.gfp_nowarn)
     return Step("order", features.entry, f"order {order} is at most {features.max_order}")
+
+
+def check_trylock(kernel: Kernel, context: Context) -> Step:
+    """Reject a request without locks where not even trying for one is safe.
+
+    Raises:
+        _RejectedError: it is not safe.
+    """
+    function = nolock_function(kernel)
+    if preempt.trylock_unsafe(kernel, context):
+        reason = f"preempt_count {context.preempt_count:#x} is hardirq or NMI, where PREEMPT_RT may not try a lock"
+        raise _RejectedError("trylock", function, reason)
+    return Step("trylock", function, "trying for a lock is safe")
 
 
 def nolock_nid(kernel: Kernel, nid: int, context: Context) -> int:
@@ -285,7 +307,7 @@ def apply_gfp_allowed_mask(kernel: Kernel, gfp_mask: int, context: Context) -> t
 
 def prepare_alloc_pages(
     kernel: Kernel, request: Request, context: Context, alloc_flags: int, steps: list[Step]
-) -> _Prepared:
+) -> Prepared:
     """Fill `struct alloc_context` for a request.
 
     Every rule but the cpuset's own uses the mask without the __GFP_HARDWALL that the cpuset branch may add.
@@ -320,7 +342,7 @@ def prepare_alloc_pages(
     steps.append(step)
     preferred_zone, step = mmzone.first_zones_zonelist(kernel, kind, nid, highest_zoneidx, nodemask)
     steps.append(step)
-    return _Prepared(
+    return Prepared(
         gfp=alloc_gfp,
         alloc_flags=alloc_flags,
         highest_zoneidx=highest_zoneidx,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What preempt_count says about the running context: include/linux/preempt.h."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from kalloctrace.kernel.features import Features
@@ -11,6 +12,9 @@ ContextName = Literal["task", "bh_disabled", "softirq", "hardirq", "nmi"]
 
 SOFTIRQ_OFFSET = 0x100
 SOFTIRQ_DISABLE_OFFSET = 2 * SOFTIRQ_OFFSET
+_SOFTIRQ_COUNTS: Mapping[ContextName, int] = {"bh_disabled": SOFTIRQ_DISABLE_OFFSET, "softirq": SOFTIRQ_OFFSET}
+_SOFTIRQ_PART = 0xFFFF
+"""The softirq count, and below it the preemption count, which no test of the context asks."""
 HARDIRQ_OFFSET = 0x10000
 """Where the hardirq count began on every kernel before 7.3."""
 
@@ -23,7 +27,29 @@ def in_task_context(kernel: Kernel, context: Context) -> bool:
     Source: include/linux/preempt.h of linux-source-5.10 5.10.262-1 and 6.1.192-2; the new layout in
     7.3.4-1~bpo13+1:33.
     """
-    return kernel.features.context_test == "none" or not context.preempt_count & kernel.features.interrupt_mask
+    if kernel.features.context_test == "none":
+        return True
+    return not context_count(kernel, context) & kernel.features.interrupt_mask
+
+
+def trylock_unsafe(kernel: Kernel, context: Context) -> bool:
+    """Tell whether even trying for a lock is not allowed: in NMI and hardirq on PREEMPT_RT, where locks sleep.
+
+    Source: mm/page_alloc.c of Linux 6.17:7496, of linux-source-7.2 7.2.13-1:7922, 7.3.4-1~bpo13+1:5406.
+    """
+    return kernel.features.config_preempt_rt and bool(
+        context.preempt_count & kernel.features.interrupt_mask & ~_SOFTIRQ_PART
+    )
+
+
+def context_count(kernel: Kernel, context: Context) -> int:
+    """Return the count that the tests of the context look at, its parts put together.
+
+    Source: softirq_count() in include/linux/preempt.h of 6.12.117-1 and 7.3.4-1~bpo13+1.
+    """
+    if not kernel.features.config_preempt_rt:
+        return context.preempt_count
+    return context.preempt_count & ~_SOFTIRQ_PART | context.softirq_disable_cnt & _SOFTIRQ_PART
 
 
 def preempt_count_bits(features: Features) -> int:
@@ -42,15 +68,20 @@ def preempt_count(features: Features, context: ContextName) -> int:
         context: its name; "nmi" holds the NMI count alone, which both tests look at.
 
     Returns:
-        The low 32 bits, `unsigned int`.
+        The low 32 bits, `unsigned int`. On PREEMPT_RT the softirq part of a context lies elsewhere, see
+        `softirq_disable_cnt`; then this is without it.
     """
     # The hardirq count is the lowest of the mask's upper bits; the NMI count lies four bits above it.
     upper = features.interrupt_mask & ~0xFFFF
     hardirq = upper & -upper or HARDIRQ_OFFSET
     return {
         "task": 0,
-        "bh_disabled": SOFTIRQ_DISABLE_OFFSET,
-        "softirq": SOFTIRQ_OFFSET,
+        **(dict.fromkeys(_SOFTIRQ_COUNTS, 0) if features.config_preempt_rt else _SOFTIRQ_COUNTS),
         "hardirq": hardirq,
         "nmi": hardirq << 4,
     }[context]
+
+
+def softirq_disable_cnt(features: Features, context: ContextName) -> int:
+    """Return the `current->softirq_disable_cnt` of a context; 0 where the kernel has none."""
+    return _SOFTIRQ_COUNTS.get(context, 0) if features.config_preempt_rt else 0

@@ -7,7 +7,9 @@ from typing import Literal
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
 
 Entry = Literal["normal", "nolock"]
-Outcome = Literal["prepared", "rejected"]
+Outcome = Literal["prepared", "rejected", "nothing", "single"]
+"""The last two are the bulk allocator's: it has nothing to do, or calls the normal entry for a single page."""
+
 NodemaskOrigin = Literal["null", "caller", "mems_allowed"]
 
 ALL_NODES = (1 << 1024) - 1
@@ -63,20 +65,26 @@ class Context:
         gfp_allowed_mask: `gfp_t`.
         task_flags: `current->flags`, `unsigned int`, in interrupt context those of the interrupted task.
         preempt_count: raw, low 32 bits, laid out as that kernel does.
+        softirq_disable_cnt: `current->softirq_disable_cnt`, which holds the softirq part on PREEMPT_RT; 0 elsewhere.
         mems_allowed: `current->mems_allowed`; bit n is node n.
         defrag_mode: the sysctl vm.defrag_mode is not 0.
         page_group_by_mobility_disabled: the variable of that name.
         numa_node_id: node of the CPU; None where it was not captured.
+        memcg_kmem_online: `memcg_kmem_online()`; only the bulk allocator asks.
+        page_owner_inited: the key of that name; likewise.
     """
 
     cpusets_enabled: bool
     gfp_allowed_mask: int
     task_flags: int = 0
     preempt_count: int = 0
+    softirq_disable_cnt: int = 0
     mems_allowed: int = ALL_NODES
     defrag_mode: bool = False
     page_group_by_mobility_disabled: bool = False
     numa_node_id: int | None = None
+    memcg_kmem_online: bool = False
+    page_owner_inited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +107,12 @@ class Preparation:
     """What the stage makes of a request: the arguments of the first `get_page_from_freelist` call.
 
     Attributes:
-        outcome: "rejected" when that call is never made.
+        outcome: anything but "prepared" when that call is never made. The bulk allocator does not make it either: its
+            pages come from where the call would look.
         steps: the rules followed, in order.
-        reason: why the request was rejected.
+        reason: why nothing was prepared.
         warns: the rejection prints a warning (once per boot).
-        gfp: `gfp_t`; this and all that follows is None when rejected.
+        gfp: `gfp_t`; this and all that follows is None when nothing was prepared.
         alloc_flags: `unsigned int`, ALLOC_* bits.
         highest_zoneidx: `enum zone_type`.
         migratetype: `enum migratetype`.

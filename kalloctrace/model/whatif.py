@@ -173,6 +173,7 @@ def _context(fields: Mapping[str, Any], machine: Mapping[str, Any], kernel: Kern
         gfp_allowed_mask=_integer(machine, "gfp_allowed_mask", 0, U32_MAX, default=usual.gfp_allowed_mask),
         task_flags=_integer(fields, "task_flags", 0, U32_MAX, default=0),
         preempt_count=_preempt_count(fields, kernel),
+        softirq_disable_cnt=preempt.softirq_disable_cnt(kernel.features, _context_name(fields)),
         mems_allowed=_nodes(mems_allowed, "mems_allowed") if "mems_allowed" in machine else ALL_NODES,
         defrag_mode=_boolean(machine, "defrag_mode", default=usual.defrag_mode),
         page_group_by_mobility_disabled=_boolean(
@@ -182,8 +183,13 @@ def _context(fields: Mapping[str, Any], machine: Mapping[str, Any], kernel: Kern
     )
 
 
-def _preempt_count(fields: Mapping[str, Any], kernel: Kernel) -> int:
+def _context_name(fields: Mapping[str, Any]) -> preempt.ContextName:
     name: preempt.ContextName = _choice(fields, "context", get_args(preempt.ContextName), "task")
+    return name
+
+
+def _preempt_count(fields: Mapping[str, Any], kernel: Kernel) -> int:
+    name = _context_name(fields)
     named = preempt.preempt_count(kernel.features, name)
     if "preempt_count" not in fields:
         return named

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags.builtin import known_release
 from kalloctrace.kernel.btf import VMLINUX
-from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.kallsyms import KALLSYMS
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
+from kalloctrace.kernel.proven import load, standing
 from kalloctrace.probe.bcc_import import find_bcc, import_bcc
 from kalloctrace.probe.plan import FREELIST, PREPARE, make_plan, prototype
 
@@ -68,6 +69,7 @@ def run_checks(kernel: LiveKernel) -> Iterator[Check]:
         ("prepare_alloc_pages", _prepare),
         ("program", _plan),
         ("flag tables", _flag_tables),
+        ("proven", _proven),
     ):
         yield _guarded(name, look, kernel)
 
@@ -99,7 +101,9 @@ def _kernel(_: LiveKernel) -> _Found:
     uname = platform.uname()
     if uname.system != "Linux" or uname.machine != "x86_64":
         return "fail", f"{uname.system} {uname.machine}", "use a Linux on x86_64, or: kalloctrace lab run"
-    builtin_features(uname.release, uname.version)
+    if known_release(uname.release, uname.version) is None:
+        mend = "let `kalloctrace verify` judge a recording before you rely on one"
+        return "warn", f"{uname.release} {uname.version}: its rules are taken from what it shows, and from 7.3", mend
     return "pass", f"{uname.release} {uname.version}", ""
 
 
@@ -177,9 +181,21 @@ def _prepare(kernel: LiveKernel) -> _Found:
 
 def _plan(kernel: LiveKernel) -> _Found:
     plan = make_plan(kernel)
-    return "pass", f"fentry and fexit on {plan.entry}, fentry on {FREELIST}; prototypes as expected", ""
+    if plan.left_out:
+        mend = "report the kernel's release, its rules must be learnt first"
+        return "warn", f"not traced, as their prototypes are not known: {'; '.join(plan.left_out)}", mend
+    entries = ", ".join(name for name in (plan.entry, plan.nolock, plan.bulk) if name is not None)
+    return "pass", f"fentry and fexit on {entries}, fentry on {FREELIST}; prototypes as expected", ""
 
 
 def _flag_tables(kernel: LiveKernel) -> _Found:
     tables = kernel.tables
     return "pass", f"{tables.source}, {len(tables.gfp_print)} names of gfp flags", ""
+
+
+def _proven(kernel: LiveKernel) -> _Found:
+    uname = platform.uname()
+    found = standing(kernel.features, uname.release, uname.version, load())
+    if found.covered:
+        return "pass", str(found), ""
+    return "warn", str(found), "check what you record: kalloctrace verify, and report a mismatch"

@@ -2,6 +2,7 @@
 """The memory layout of one captured record, taken from the header that the BPF program is compiled with."""
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -9,12 +10,17 @@ import numpy as np
 
 _SOURCES = Path(__file__).resolve().parent.parent
 
+_STRUCT = re.compile(r"^struct (?P<name>\w+) \{\n(?P<body>.*?)^\};", re.MULTILINE | re.DOTALL)
 _FIELD = re.compile(r"^\t(?P<type>[us]\d+|char) (?P<name>\w+)(?:\[(?P<count>\w+)\])?;", re.MULTILINE)
+_BASE = re.compile(r"^\tstruct (?P<name>\w+) \w+;", re.MULTILINE)
+_LENGTH = re.compile(r"^#define (?P<name>\w+) (?P<value>\d+)$", re.MULTILINE)
 _DTYPES = {
     "u32": "<u4",
     "u64": "<u8",
     "s32": "<i4",
 }
+
+_Field = tuple[str, str] | tuple[str, str, tuple[int, ...]]
 
 
 @cache
@@ -24,15 +30,23 @@ def bpf_folder() -> Path:
     return installed if installed.is_dir() else _SOURCES.parent / "bpf"
 
 
-def record_dtype(**lengths: int) -> np.dtype[np.void]:
-    """Return numpy's description of `struct record`.
+def record_dtype(struct: str, lengths: Mapping[str, int]) -> np.dtype[np.void]:
+    """Return numpy's description of a structure of the header, with the compiler's alignment.
 
     Args:
+        struct: its name; the members of a structure that it begins with are listed as its own.
         lengths: the values of the constants that the header uses as lengths of arrays.
     """
     header = (bpf_folder() / "record.h").read_text()
-    fields: list[tuple[str, str] | tuple[str, str, tuple[int, ...]]] = []
-    for found in _FIELD.finditer(header):
+    bodies = {found["name"]: found["body"] for found in _STRUCT.finditer(header)}
+    own = {found["name"]: int(found["value"]) for found in _LENGTH.finditer(header)}
+    return np.dtype(_fields(struct, bodies, own | dict(lengths)), align=True)
+
+
+def _fields(struct: str, bodies: Mapping[str, str], lengths: Mapping[str, int]) -> list[_Field]:
+    base = _BASE.search(bodies[struct])
+    fields: list[_Field] = _fields(base["name"], bodies, lengths) if base else []
+    for found in _FIELD.finditer(bodies[struct]):
         count = found["count"]
         if found["type"] == "char":
             fields.append((found["name"], f"S{count}"))
@@ -40,4 +54,4 @@ def record_dtype(**lengths: int) -> np.dtype[np.void]:
             fields.append((found["name"], _DTYPES[found["type"]]))
         else:
             fields.append((found["name"], _DTYPES[found["type"]], (lengths[count],)))
-    return np.dtype(fields)
+    return fields

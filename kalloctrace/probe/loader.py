@@ -18,11 +18,13 @@ from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.bcc_import import import_bcc
 from kalloctrace.probe.layout import bpf_folder, record_dtype
-from kalloctrace.probe.plan import PREPARE, Plan
+from kalloctrace.probe.plan import FREELIST, PREPARE, Plan
 from kalloctrace.probe.ring import Ring
 
 RING_BYTES = 32 << 20
 PENDING = 16384
+BULK_RING_BYTES = 2 << 20
+BULK_PENDING = 1024
 STACKS = 16384
 
 _OFF, _CALIBRATE, _CAPTURE = range(3)
@@ -47,14 +49,15 @@ class Counts:
     opened = submitted + dropped + no_room + replaced + (calls still running).
 
     Attributes:
-        opened: calls of the entry.
+        opened: calls of an entry.
         submitted: records that reached the ring buffer.
         dropped: records that found it full.
         no_room: calls that found the table of running calls full.
         freelist_alone: calls of get_page_from_freelist() without a running call.
-        return_alone: returns of the entry without a running call.
+        return_alone: returns of an entry without a running call.
         replaced: calls whose frame held a record that never returned.
         missed: hits that the kernel skipped as the program was already running on that CPU.
+        missed_freelist: those of get_page_from_freelist() among them.
     """
 
     opened: int
@@ -65,6 +68,7 @@ class Counts:
     return_alone: int
     replaced: int
     missed: int
+    missed_freelist: int
 
 
 class Probe:
@@ -88,11 +92,14 @@ class Probe:
             **plan.constants,
             "PENDING": PENDING,
             "RING_PAGES": RING_BYTES // mmap.PAGESIZE,
+            "BULK_PENDING": BULK_PENDING,
+            "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
             "NR_CPUS": cpus,
         }
         if stacks:
             constants["STACKS"] = STACKS
-        self._bpf = self._load(constants)
+        self._bulk = plan.bulk is not None
+        self._bpf = self._load(plan.sources(), constants)
         with Kcore() as kcore:
             table = kernel.address("__per_cpu_offset")
             offsets = self._bpf["per_cpu_offset"]
@@ -101,7 +108,11 @@ class Probe:
         if plan.prepare:
             self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
             self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
-        self._ring = Ring(self._bpf["records"].map_fd, RING_BYTES, record_dtype(**plan.lengths()))
+        lengths = plan.lengths()
+        self._rings = [Ring(self._bpf["records"].map_fd, RING_BYTES, record_dtype("record", lengths))]
+        if self._bulk:
+            dtype = record_dtype("bulk_record", lengths)
+            self._rings.append(Ring(self._bpf["bulk_records"].map_fd, BULK_RING_BYTES, dtype))
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -109,10 +120,11 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         """Detach everything."""
-        self._ring.__exit__()
+        for ring in self._rings:
+            ring.__exit__()
         self._bpf.cleanup()
 
-    def _load(self, constants: dict[str, int | str]) -> Any:  # noqa: ANN401 bcc has no types
+    def _load(self, sources: list[str], constants: dict[str, int | str]) -> Any:  # noqa: ANN401 bcc has no types
         folder = bpf_folder()
         flags = [
             f"-D{name}={value:#x}ULL" if _wide(value) else f"-D{name}={value}" for name, value in constants.items()
@@ -121,7 +133,7 @@ class Probe:
         os.environ["BCC_KERNEL_SOURCE"] = str(folder)
         try:
             return self._bcc.BPF(
-                text=(folder / "alloc.bpf.c").read_bytes(),
+                text=b"".join((folder / name).read_bytes() for name in sources),
                 cflags=[f"-I{folder}", "-Wno-unused-command-line-argument", *flags],
             )
         except Exception as error:
@@ -157,14 +169,14 @@ class Probe:
         """End capturing; calls still running stay unfinished."""
         self._switch(_OFF)
 
-    def drain(self) -> npt.NDArray[np.void]:
-        """Return what was captured since the last call."""
-        return self._ring.drain()
+    def drain(self) -> list[npt.NDArray[np.void]]:
+        """Return what was captured since the last call, an array for each kind of record."""
+        return [ring.drain() for ring in self._rings]
 
     @property
     def fill(self) -> float:
-        """Return how full the ring buffer is, between 0 and 1."""
-        return self._ring.fill
+        """Return how full the fullest ring buffer is, between 0 and 1."""
+        return max(ring.fill for ring in self._rings)
 
     def counts(self) -> Counts:
         """Return the counters."""
@@ -172,11 +184,24 @@ class Probe:
         opened, submitted, dropped, no_room, freelist_alone, return_alone, replaced = (
             sum(table[ctypes.c_int(i)]) for i in range(7)
         )
-        return Counts(opened, submitted, dropped, no_room, freelist_alone, return_alone, replaced, self._missed())
+        missed = self._missed()
+        freelist = [count for name, count in missed.items() if name.endswith(f"__{FREELIST}")]
+        return Counts(
+            opened=opened,
+            submitted=submitted,
+            dropped=dropped,
+            no_room=no_room,
+            freelist_alone=freelist_alone,
+            return_alone=return_alone,
+            replaced=replaced,
+            missed=sum(missed.values()),
+            missed_freelist=sum(freelist),
+        )
 
     def running(self) -> int:
         """Return how many calls have begun and not returned."""
-        return sum(1 for _ in self._bpf["pending"].keys())  # noqa: SIM118 a bcc table, not a dict
+        tables = ["pending", "bulk_pending"] if self._bulk else ["pending"]
+        return sum(1 for table in tables for _ in self._bpf[table].keys())  # noqa: SIM118 a bcc table, not a dict
 
     def stack(self, stack_id: int) -> tuple[int, ...]:
         """Return the addresses of a captured stack, innermost first."""
@@ -187,17 +212,18 @@ class Probe:
         self._control.tid = tid
         self._bpf["control"][ctypes.c_int(0)] = self._control
 
-    def _missed(self) -> int:
-        """Add up `recursion_misses` of the programs.
+    def _missed(self) -> dict[str, int]:
+        """Return `recursion_misses` of each program, by its name, which ends with the function's (after `__`).
 
         Linux kernel commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12);
         before it the kernel skips no tracing program, so that there is nothing to count.
         """
-        total = 0
+        missed = {}
         for function in self._bpf.funcs.values():
             lines = Path(f"/proc/self/fdinfo/{function.fd}").read_text().splitlines()
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
-        return total
+            counts = (int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
+            missed[function.name.decode()] = sum(counts)
+        return missed
 
 
 def _wide(value: int | str) -> bool:

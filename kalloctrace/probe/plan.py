@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What will be attached to a kernel, with which constants, decided before anything is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.btf import Btf
 from kalloctrace.kernel.features import Features
-from kalloctrace.kernel.live import LiveKernel, nr_node_ids
+from kalloctrace.kernel.live import NOLOCKS, LiveKernel, nr_node_ids
 
 FREELIST = "get_page_from_freelist"
 PREPARE = "prepare_alloc_pages"
@@ -15,7 +15,34 @@ PREPARE = "prepare_alloc_pages"
 MAX_NODEMASK_WORDS = 4
 """256 nodes: three nodemasks of more words do not fit on the 512 bytes of a BPF program's stack."""
 
+BULKS = ("alloc_pages_bulk_noprof", "__alloc_pages_bulk")
+"""The bulk allocator, newest name first.
+
+Linux kernel commit 387ba26fb1cb ("mm/page_alloc: add a bulk page allocator") (in v5.13),
+b951aaff5035 ("mm: enable page allocation tagging") (in v6.10).
+"""
+
 _NODEMASK_POINTERS = ("nodemask_t *", "const nodemask_t *")
+_Parameters = Sequence[str | tuple[str, ...]]
+
+_BULK_PARAMETERS: tuple[_Parameters, ...] = (
+    ("gfp_t", "int", _NODEMASK_POINTERS, "int", "struct page * *"),
+    ("gfp_t", "int", _NODEMASK_POINTERS, "int", "struct list_head *", "struct page * *"),
+)
+_NOLOCK_PARAMETERS: Mapping[str, _Parameters] = {
+    "fixed": ("int", "unsigned int"),
+    "gfp_flags": ("gfp_t", "int", "unsigned int"),
+}
+
+_MEMCG_KMEM = ("memcg_kmem_online_key", "memcg_kmem_enabled_key")
+"""The key behind memcg_kmem_online().
+
+Linux kernel commit f7a449f77960 ("mm: memcontrol: rename memcg_kmem_enabled()") (in v6.3).
+"""
+
+
+class UnknownPrototypeError(Exception):
+    """A function that is not needed has a prototype that is not known; its text is that prototype."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +51,29 @@ class Plan:
 
     Attributes:
         entry: the function that carries the preparation stage.
+        nolock: the entry without locks that carries a stage of its own; None where there is none.
+        bulk: the bulk allocator; None where there is none.
         prepare: `prepare_alloc_pages` is a function of its own on this kernel, so it is traced too.
+        left_out: functions that would belong here but have a prototype that is not known, with that prototype.
         constants: preprocessor symbols of the BPF program.
     """
 
     entry: str
+    nolock: str | None
+    bulk: str | None
     prepare: bool
+    left_out: tuple[str, ...]
     constants: Mapping[str, int | str]
+
+    def attached(self) -> list[str]:
+        """Return the functions that are attached to."""
+        optional = (self.nolock, self.bulk, PREPARE if self.prepare else None)
+        return [self.entry, FREELIST, *(name for name in optional if name is not None)]
+
+    def sources(self) -> list[str]:
+        """Return the files of the BPF program, in the order in which they are joined."""
+        parts = {"common": True, "bulk": self.bulk, "nolock": self.nolock, "alloc": True, "prepare": self.prepare}
+        return [f"{name}.bpf.c" for name, wanted in parts.items() if wanted]
 
     def lengths(self) -> dict[str, int]:
         """Return the constants that `struct record` uses as lengths of arrays."""
@@ -66,16 +109,49 @@ def _check(btf: Btf, function: str, expected: list[str | tuple[str, ...]]) -> No
             "the kernel's BTF describes no such function",
             "check that the kernel has CONFIG_DEBUG_INFO_BTF=y and that its release is supported: kalloctrace doctor",
         )
-    fits = len(found) == len(expected) and all(
-        got in want if isinstance(want, tuple) else got == want for got, want in zip(found, expected, strict=True)
-    )
-    if not fits or btf.returns(function) != "struct page *":
+    if not _fits(found, expected) or btf.returns(function) != "struct page *":
         wanted = ", ".join(want if isinstance(want, str) else want[0] for want in expected)
         raise KalloctraceError(
             f"will not attach to {function}",
             f"its prototype is {prototype(btf, function)}, expected struct page * {function}({wanted})",
             "nothing was attached; report the kernel's release, its rules must be learnt first",
         )
+
+
+def _fits(found: Sequence[str], expected: _Parameters) -> bool:
+    return len(found) == len(expected) and all(
+        got in want if isinstance(want, tuple) else got == want for got, want in zip(found, expected, strict=True)
+    )
+
+
+def find_nolock(btf: Btf, features: Features) -> str | None:
+    """Return the entry without locks that carries a stage of its own, None where there is none.
+
+    Raises:
+        UnknownPrototypeError: it has other arguments than any that is known.
+    """
+    parameters = _NOLOCK_PARAMETERS.get(features.nolock)
+    if parameters is None:
+        return None
+    function = next(name for name, kind in NOLOCKS.items() if kind == features.nolock and btf.has_function(name))
+    if not _fits(btf.parameters(function) or (), parameters) or btf.returns(function) != "struct page *":
+        raise UnknownPrototypeError(prototype(btf, function))
+    return function
+
+
+def find_bulk(btf: Btf) -> str | None:
+    """Return the bulk allocator, None where there is none.
+
+    Raises:
+        UnknownPrototypeError: it has other arguments than any that is known.
+    """
+    function = next((name for name in BULKS if btf.has_function(name)), None)
+    if function is None:
+        return None
+    found = btf.parameters(function) or ()
+    if not any(_fits(found, known) for known in _BULK_PARAMETERS) or btf.returns(function) != "long unsigned int":
+        raise UnknownPrototypeError(prototype(btf, function))
+    return function
 
 
 def make_plan(kernel: LiveKernel) -> Plan:
@@ -94,6 +170,9 @@ def make_plan(kernel: LiveKernel) -> Plan:
             f"it may have {node_count} nodes, the program has room for {64 * MAX_NODEMASK_WORDS}",
             "boot with fewer possible nodes (numa=fake=, firmware settings)",
         )
+    left_out: list[str] = []
+    nolock = _optional(left_out, lambda: find_nolock(btf, features))
+    bulk = _optional(left_out, lambda: find_bulk(btf))
     prepare = kernel.symbols.address(PREPARE) is not None
     constants: dict[str, int | str] = {
         "ENTRY": features.entry,
@@ -113,9 +192,54 @@ def make_plan(kernel: LiveKernel) -> Plan:
         constants["ENTRY_ALLOC_FLAGS"] = 1
     if features.defrag_mode:
         constants["DEFRAG_MODE_ADDRESS"] = kernel.address("defrag_mode")
-    if prepare:
-        constants["PREPARE_ALLOC_PAGES"] = 1
-    return Plan(features.entry, prepare, constants)
+    if features.config_preempt_rt:
+        constants["TASK_STRUCT__SOFTIRQ_DISABLE_CNT"] = btf.offset("task_struct", "softirq_disable_cnt")
+    if nolock is not None:
+        constants |= _nolock_constants(kernel, nolock)
+    if bulk is not None:
+        constants |= _bulk_constants(kernel, bulk)
+    return Plan(features.entry, nolock, bulk, prepare, tuple(left_out), constants)
+
+
+def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None:
+    try:
+        return find()
+    except UnknownPrototypeError as error:
+        left_out.append(str(error))
+        return None
+
+
+def _nolock_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
+    alloc = dict(kernel.tables.alloc)
+    constants: dict[str, int | str] = {
+        "NOLOCK": function,
+        "ALLOC_NOLOCK": alloc.get("ALLOC_NOLOCK", alloc.get("ALLOC_TRYLOCK", 0)),
+        "NUMA_NODE_ADDRESS": kernel.address("numa_node"),
+    }
+    if kernel.features.nolock == "gfp_flags":
+        constants["NOLOCK_GFP_FLAGS"] = 1
+    return constants
+
+
+def _bulk_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
+    constants: dict[str, int | str] = {
+        "BULK": function,
+        "BULK_ARGUMENTS": len(kernel.btf.parameters(function) or ()),
+    }
+    keys = {"MEMCG_KMEM_ADDRESS": _MEMCG_KMEM, "PAGE_OWNER_ADDRESS": ("page_owner_inited",)}
+    for constant, names in keys.items():
+        found = [address for name in names if (address := kernel.symbols.address(name)) is not None]
+        if found:
+            constants[constant] = found[0]
+    flags = kernel.page_flags
+    if flags is not None:
+        constants |= {
+            "PAGE__FLAGS": kernel.btf.offset("page", "flags"),
+            "NODES_PGSHIFT": flags.nodes_pgshift,
+            "ZONES_PGSHIFT": flags.zones_pgshift,
+            "ZONES_MASK": flags.zones_mask,
+        }
+    return constants
 
 
 def _preempt_count(kernel: LiveKernel) -> int:

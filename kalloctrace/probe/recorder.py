@@ -6,6 +6,7 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
 from kalloctrace.probe.child import Child
 from kalloctrace.probe.loader import Probe
-from kalloctrace.probe.plan import FREELIST, PREPARE, make_plan
+from kalloctrace.probe.plan import make_plan
 from kalloctrace.probe.rows import Records, RowMaker
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
@@ -82,7 +83,7 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
                 kernel.btf,
                 kernel.features,
                 (1 << nr_node_ids()) - 1,
-                lambda stack: _stack_text(kernel, probe.stack(stack)),
+                lambda stack: _stack_text(kernel, {plan.entry, plan.nolock, plan.bulk}, probe.stack(stack)),
             )
             description = {
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,7 +91,8 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
                 "mode": "stream",
                 "pid": options.pid,
                 "stacks": options.stacks,
-                "attached": [plan.entry, FREELIST] + [PREPARE] * plan.prepare,
+                "attached": plan.attached(),
+                "left_out": list(plan.left_out),
                 "frame_to_ac": frame_to_ac,
                 "cpus": psutil.cpu_count(),
                 "memory_bytes": psutil.virtual_memory().total,
@@ -118,7 +120,7 @@ class _Session:
         self._probe = probe
         self._rows = rows
         self._writer = writer
-        self._waiting: list[Records] = []
+        self._waiting: list[list[Records]] = []
         self._written_at = 0.0
 
     def run(self, child: Child | None, seconds: float | None, wakeup: int, started: Callable[[], None]) -> _Ended:
@@ -150,6 +152,7 @@ class _Session:
             freelist_alone=counts.freelist_alone,
             return_alone=counts.return_alone,
             missed=counts.missed,
+            missed_freelist=counts.missed_freelist,
             machine_changed=machine_changed,
             reason=reason,
             seconds=round(seconds, 6),
@@ -172,21 +175,22 @@ class _Session:
 
     def _drain(self) -> None:
         self._waiting.append(self._probe.drain())
-        enough = sum(map(len, self._waiting)) >= _BATCH_ROWS
+        enough = sum(len(records) for kinds in self._waiting for records in kinds) >= _BATCH_ROWS
         if enough or time.monotonic() - self._written_at >= _BATCH_SECONDS:
             self._write()
 
     def _write(self) -> None:
-        if any(map(len, self._waiting)):
-            self._writer.write(self._rows.rows(np.concatenate(self._waiting)))
+        for kind in zip(*self._waiting, strict=True):
+            if any(map(len, kind)):
+                self._writer.write(self._rows.rows(np.concatenate(kind)))
         self._waiting.clear()
         self._written_at = time.monotonic()
 
 
-def _stack_text(kernel: LiveKernel, addresses: Sequence[int]) -> str:
-    """Return a stack as text, from its outermost function to the entry: further in there is only the probe."""
+def _stack_text(kernel: LiveKernel, entries: AbstractSet[str | None], addresses: Sequence[int]) -> str:
+    """Return a stack as text, from its outermost function to an entry: further in there is only the probe."""
     names = [kernel.symbols.function_at(address) for address in addresses]
-    inner = names.index(kernel.features.entry) if kernel.features.entry in names else 0
+    inner = next((i for i, name in enumerate(names) if name in entries), 0)
     return ";".join(reversed(names[inner:]))
 
 

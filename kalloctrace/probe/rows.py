@@ -42,11 +42,11 @@ class RowMaker:
         self._mems_allowed = btf.offset("task_struct", "mems_allowed")
         self._ac = {name: (btf.offset("alloc_context", name), kind) for name, kind in _ALLOC_CONTEXT.items()}
         self._possible = possible_nodes
-        self._entry_alloc_flags = features.entry_alloc_flags
+        self._features = features
         self._stack_text = stack_text
 
     def rows(self, records: Records) -> pa.RecordBatch:
-        """Return one row for each record, in order."""
+        """Return one row for each record, in order; the records are all `struct record` or all `struct bulk_record`."""
         reached = records["freelist_calls"] > 0
         prepared = records["prepare_calls"] > 0
         columns = {
@@ -67,8 +67,14 @@ class RowMaker:
                 records["ac_nodemask_nodes"], reached & (self._member(records["ac"], "nodemask") != 0)
             ),
             "page": records["page"] != 0,
+            "entry": pa.DictionaryArray.from_arrays(pa.array(records["entry"].astype(np.int32)), _ENTRIES),
+            "softirq_disable_cnt": _where(records["softirq_disable_cnt"], self._features.config_preempt_rt),
+            "numa_node_id": pa.array(records["numa_node_id"], mask=records["entry"] != _NOLOCK),
             "entry_alloc_flags": pa.array(
-                records["entry_alloc_flags"], mask=np.full(len(records), not self._entry_alloc_flags)
+                records["entry_alloc_flags"],
+                mask=(records["entry"] == _NOLOCK)
+                | (records["entry"] == _BULK)
+                | (not self._features.entry_alloc_flags),
             ),
         }
         for name in (
@@ -90,7 +96,14 @@ class RowMaker:
         for name in ("prepare_alloc_mask", "prepare_alloc_flags"):
             columns[name] = pa.array(records[name], mask=~prepared)
         columns |= self._zonelist(records, reached) | self._preferred(records, reached)
-        arrays = [pa.array(columns[field.name]).cast(field.type) for field in COLUMNS]
+        if "nr_pages" in (records.dtype.names or ()):
+            columns |= self._bulk(records)
+        arrays = [
+            pa.array(columns[field.name]).cast(field.type)
+            if field.name in columns
+            else pa.nulls(len(records), field.type)
+            for field in COLUMNS
+        ]
         return pa.RecordBatch.from_arrays(arrays, schema=COLUMNS)
 
     def _nodes(self, words: npt.NDArray[np.uint64], present: Bools | None = None) -> pa.DictionaryArray:
@@ -100,6 +113,24 @@ class RowMaker:
             lambda value: format_nodelist(int.from_bytes(value.tobytes(), "little") & self._possible),
             present,
         )
+
+    def _bulk(self, records: Records) -> dict[str, pa.Array]:
+        """Return the columns that only the bulk allocator's calls have."""
+        looked = records["seen"] > 0
+        populated = np.array([_leading_ones(words) for words in records["populated"]], dtype=np.uint32)
+        limit = 64 * records["populated"].shape[1]
+        return {
+            "nr_pages": pa.array(records["nr_pages"]),
+            "nr_populated": pa.array(populated, mask=(populated == limit) & (records["nr_pages"] > limit)),
+            "memcg_kmem_online": pa.array(records["memcg_kmem"] > 0),
+            "page_owner_inited": pa.array(records["page_owner"] > 0),
+            "bulk_returned": pa.array(records["returned"]),
+            "bulk_seen": pa.array(records["seen"]),
+            "bulk_nodes": self._nodes(records["nodes"], looked),
+            "bulk_zones": _named(records["zones"], lambda zones: format_nodelist(int(zones)), looked),
+            "bulk_list": pa.array(records["page_array"] == 0),
+            "bulk_single_gfp_mask": pa.array(records["single_gfp_mask"], mask=records["single_calls"] == 0),
+        }
 
     def _nodemask_kind(self, records: Records) -> npt.NDArray[np.int32]:
         pointer = self._member(records["ac"], "nodemask")
@@ -153,7 +184,22 @@ _ALLOC_CONTEXT = {
 }
 """The members of `struct alloc_context` that the stage sets, on every kernel from 5.8 on."""
 
+_ENTRIES = pa.array(["normal", "nolock", "bulk", "bulk_single"])
+"""By the values of `enum entry`."""
+
+_NOLOCK, _BULK = 1, 2
+
 _NODEMASK_KINDS = pa.array(["null", "caller", "mems_allowed", "other"])
+
+
+def _where(values: npt.NDArray[Any], known: bool) -> pa.Array:
+    return pa.array(values, mask=np.full(len(values), not known))
+
+
+def _leading_ones(words: npt.NDArray[np.uint64]) -> int:
+    """Return how many bits are set in a row, from bit 0 of the first word on."""
+    value = int.from_bytes(words.tobytes(), "little")
+    return (~value & (value + 1)).bit_length() - 1
 
 
 def _named(values: npt.NDArray[Any], name: Callable[[Any], str], present: Bools | None = None) -> pa.DictionaryArray:

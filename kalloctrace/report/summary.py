@@ -30,7 +30,8 @@ class Amount:
 
     Attributes:
         count: allocations.
-        pages: pages of 4 KiB that they got: 2^order each, 0 for one that failed.
+        pages: pages of 4 KiB that they got: 2^order each, 0 for one that failed; for a call of the bulk allocator the
+            pages that were seen.
     """
 
     count: int = 0
@@ -102,7 +103,7 @@ class Summary:
         damage: what stopped the reading before its end, empty where the file just ends.
         all: all allocations.
         failed: those that returned no page.
-        rejected: those for which get_page_from_freelist() was not called.
+        rejected: those for which get_page_from_freelist() was not called, but for the bulk allocator's.
         slow_path: those for which it was called more than once.
         first: time of the first allocation, ns.
         last: time of the last one, ns.
@@ -220,9 +221,10 @@ def context_name(snapshot: Snapshot, count: int) -> ContextName:
 
 
 def _with_pages(table: pa.Table) -> pa.Table:
-    """Add the pages that each row got."""
+    """Add the pages that each row got; of a bulk call those that it took itself and that were looked at."""
     order = pc.min_element_wise(table["order"], pa.scalar(_LARGEST_ORDER, pa.uint32())).cast(pa.int64())
     pages = pc.if_else(table["page"], pc.shift_left(pa.scalar(1, pa.int64()), order), pa.scalar(0, pa.int64()))
+    pages = pc.if_else(_bulk(table), pc.fill_null(table["bulk_seen"], 0).cast(pa.int64()), pages)
     return table.append_column("pages", pages)
 
 
@@ -230,12 +232,17 @@ def _count_totals(summary: Summary, table: pa.Table) -> None:
     calls = table["freelist_calls"]
     summary.all.add(Amount(table.num_rows, _sum(table["pages"])))
     summary.failed += _sum(pc.invert(table["page"]))
-    summary.rejected += _sum(pc.equal(calls, 0))
+    summary.rejected += _sum(pc.and_(pc.equal(calls, 0), pc.invert(_bulk(table))))
     summary.slow_path += _sum(pc.greater(calls, 1))
     # Each CPU's rows are in order of time, those of all CPUs together need not be.
     times = pc.min_max(table["time"]).as_py()
     summary.first = times["min"] if summary.first is None else min(summary.first, times["min"])
     summary.last = max(summary.last, times["max"])
+
+
+def _bulk(table: pa.Table) -> pa.ChunkedArray:
+    """Return which rows are calls of the bulk allocator, none of which calls get_page_from_freelist()."""
+    return pc.equal(table["entry"].cast(pa.utf8()), "bulk")
 
 
 def _sum(column: pa.ChunkedArray) -> int:
@@ -313,9 +320,14 @@ def _zonelist(_: Snapshot, kind: str | None, nodemask: str | None, nodes: str | 
     return _Described(f"{kind or 'unknown'}, nodemask {mask}", key)
 
 
-def _context(snapshot: Snapshot, count: int) -> _Described:
-    name = context_name(snapshot, count)
+def _context(snapshot: Snapshot, count: int, softirq_disable_cnt: int | None) -> _Described:
+    # On PREEMPT_RT, where it is captured, it is the softirq part, and preempt_count has none.
+    name = context_name(snapshot, count | (softirq_disable_cnt or 0) & _SOFTIRQ_MASK)
     return _Described(name, {"context": name})
+
+
+def _entry(_: Snapshot, name: str) -> _Described:
+    return _Described(name, {"entry": name})
 
 
 def _comm(_: Snapshot, comm: str, pid: int) -> _Described:
@@ -340,6 +352,7 @@ _PROPERTIES = (
     _Property("alloc_flags", ("alloc_flags",), _alloc_flags),
     _Property("comm", ("comm", "pid"), _comm),
     _Property("zonelist", ("zonelist_kind", "ac_nodemask", "ac_nodemask_nodes"), _zonelist),
-    _Property("context", ("preempt_count",), _context),
+    _Property("context", ("preempt_count", "softirq_disable_cnt"), _context),
+    _Property("entry", ("entry",), _entry),
     _Property("stack", ("stack",), _stack),
 )

@@ -28,11 +28,15 @@ _HEADINGS = {
     "comm": "process",
     "zonelist": "zonelist and nodemask",
     "context": "context",
+    "entry": "entry",
 }
+_ONLY_WHERE_IT_VARIES = {"zonelist", "entry"}
 _LEGEND = """\
 share    of all allocations
 pages    of 4 KiB, 2^order for each allocation that got one
 none     get_page_from_freelist was not called, or no zone was eligible
+bulk     a call of the bulk allocator, of which the prepared context cannot be seen;
+         its pages are those that were looked at
 task     process context; bh_disabled: the same with bottom halves off
 softirq  interrupt context, as hardirq and nmi; its process was interrupted"""
 
@@ -71,7 +75,7 @@ class _Page:
         for breakdown in self._summary.by:
             if breakdown.name == "stack":
                 self._stacks(breakdown)
-            elif breakdown.parts and (breakdown.name != "zonelist" or len(breakdown.parts) > 1):
+            elif breakdown.parts and (breakdown.name not in _ONLY_WHERE_IT_VARIES or len(breakdown.parts) > 1):
                 self._table(breakdown)
         self._heading("model")
         self._verdict(verdict)

@@ -6,7 +6,9 @@ from typing import Any
 
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.verify.verification import Mismatch, Verification
+from kalloctrace.verify.zonelists import ZonelistMismatch
 
 MOST_MISMATCHES = 20
 
@@ -18,6 +20,8 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
         f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
         f"  lost {verdict.lost:,}  missed {verdict.missed:,}"
     )
+    if verdict.bulk:
+        yield f"  bulk: {verdict.bulk:,} calls of these, judged by the pages that they returned alone"
     if verdict.truncated:
         why = f" ({verdict.damage})" if verdict.damage else ""
         yield f"  truncated: the end of the recording is missing{why}; judged up to the last whole batch"
@@ -28,6 +32,34 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
     hidden = len(verdict.mismatches) - MOST_MISMATCHES
     if hidden > 0:
         yield f"  … and {hidden:,} mismatches more; --json has all"
+    yield from _zonelist_lines(verdict, tables)
+    yield f"  {verdict.proven}"
+
+
+def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
+    zonelists = verdict.zonelists
+    if zonelists.reason:
+        yield f"  zonelists: not predicted, {zonelists.reason}"
+        return
+    yield f"  zonelists: nodes {zonelists.nodes:,}  mismatched {len(zonelists.mismatches):,}"
+    for mismatch in zonelists.mismatches[:MOST_MISMATCHES]:
+        yield from _zonelist_mismatch_lines(mismatch, tables)
+    hidden = len(zonelists.mismatches) - MOST_MISMATCHES
+    if hidden > 0:
+        yield f"  … and {hidden:,} zonelists more; --json has all"
+
+
+def _zonelist_mismatch_lines(mismatch: ZonelistMismatch, tables: FlagTables) -> Iterator[str]:
+    yield f"  mismatch: zonelist {mismatch.kind} of node {mismatch.nid}"
+    yield f"    expected {_zonelist(mismatch.expected, tables)}"
+    yield f"    observed {_zonelist(mismatch.observed, tables)}"
+    yield f"    rule     {mismatch.rule}"
+
+
+def _zonelist(refs: tuple[ZoneRef, ...] | None, tables: FlagTables) -> str:
+    if refs is None:
+        return "no list"
+    return ", ".join(f"{tables.zone_name(ref.zone)} of node {ref.node}" for ref in refs) or "no zone"
 
 
 def _mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:

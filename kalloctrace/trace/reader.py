@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.schema import COLUMNS, FORMAT, FORMAT_KEY, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
+from kalloctrace.trace.schema import COLUMNS, FORMAT, FORMAT_KEY, LATER, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
 from kalloctrace.trace.totals import Totals
 
 _MEND_FOREIGN = "name a file that `kalloctrace record` wrote"
@@ -78,6 +78,8 @@ class TraceReader:
         have = self._reader.schema
         for column in COLUMNS:
             index = have.get_field_index(column.name)
+            if index < 0 and column.name in LATER:
+                continue
             if index < 0 or have.field(index).type != column.type:
                 raise self._damaged(f"its column {column.name} is missing or of another type")
         return snapshot, recording
@@ -110,7 +112,7 @@ class TraceReader:
                 except (KeyError, ValueError, TypeError) as error:
                     self._damage = f"its totals are damaged: {error!r}"
             if batch.num_rows:
-                yield batch.select(COLUMNS.names)
+                yield _complete(batch)
         self._ended = True
 
     @property
@@ -122,6 +124,17 @@ class TraceReader:
     def damage(self) -> str:
         """Return what stopped the reading, empty where the file simply ended."""
         return self._damage
+
+
+def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the columns of today: in their order, with those that came later."""
+    columns = [
+        batch.column(field.name)
+        if field.name in batch.schema.names
+        else pa.array([LATER[field.name]], field.type).take(pa.repeat(pa.scalar(0, pa.int32()), batch.num_rows))
+        for field in COLUMNS
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=COLUMNS)
 
 
 def read_snapshot(path: Path) -> Snapshot:

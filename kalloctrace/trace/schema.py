@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The columns of a trace and what its metadata holds.
 
-A trace is an Arrow IPC stream. Each row is one call of the page allocator's entry. The schema's metadata carries the
-format's number, the kernel's snapshot and how the recording was made; a last batch without rows carries the totals.
+A trace is an Arrow IPC stream. Each row is one call of an entry of the page allocator. The schema's metadata carries
+the format's number, the kernel's snapshot and how the recording was made; a last batch without rows carries the totals.
+
+Of a call of the bulk allocator the prepared context cannot be seen, as it never calls get_page_from_freelist(): every
+column that this call fills is null there, and freelist_calls is 0 though nothing was rejected. What shows instead are
+the nodes and zones of the pages that it took itself (not those that were in the array before, not those on a list),
+and the mask with which it calls the normal entry where it leaves a page to that; this call is a row of its own.
 """
+
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -32,8 +39,14 @@ WHO = (
 )
 
 REQUEST = (
-    _column("gfp_mask", pa.uint32(), "the entry's gfp argument"),
-    _column("order", pa.uint32(), "the entry's order argument"),
+    _column(
+        "entry",
+        _NAMES,
+        "normal; nolock: an entry without locks with a stage of its own; bulk: the bulk allocator; bulk_single: the "
+        "normal one, called by the bulk allocator",
+    ),
+    _column("gfp_mask", pa.uint32(), "the entry's gfp argument; 0 where it has none"),
+    _column("order", pa.uint32(), "the entry's order argument; 0 where it has none"),
     _column("preferred_nid", pa.int32(), "the entry's node argument"),
     _column(
         "nodemask",
@@ -44,6 +57,13 @@ REQUEST = (
     _column(
         "entry_alloc_flags", pa.uint32(), "the entry's alloc_flags argument; null where it has none", nullable=True
     ),
+    _column("nr_pages", pa.int32(), "the bulk allocator's argument: pages that shall be there", nullable=True),
+    _column(
+        "nr_populated",
+        pa.uint32(),
+        "leading elements of its array that held a page already; null also where they are too many to be counted",
+        nullable=True,
+    ),
 )
 
 CONTEXT = (
@@ -53,6 +73,10 @@ CONTEXT = (
     _column("cpusets_enabled", pa.int32(), "the counter of cpusets_enabled_key"),
     _column("gfp_allowed_mask", pa.uint32(), "gfp_allowed_mask"),
     _column("defrag_mode", pa.bool_(), "vm.defrag_mode is on"),
+    _column("softirq_disable_cnt", pa.uint32(), "current->softirq_disable_cnt, where the kernel has it", nullable=True),
+    _column("numa_node_id", pa.int32(), "the CPU's node, where the entry is nolock", nullable=True),
+    _column("memcg_kmem_online", pa.bool_(), "memcg_kmem_online(), where the entry is bulk", nullable=True),
+    _column("page_owner_inited", pa.bool_(), "the key of that name, where the entry is bulk", nullable=True),
 )
 
 OBSERVED = (
@@ -95,4 +119,38 @@ OBSERVED = (
     _column("page", pa.bool_(), "the entry returned a page, not NULL"),
 )
 
-COLUMNS = pa.schema([*WHO, *REQUEST, *CONTEXT, *OBSERVED])
+BULK = (
+    _column(
+        "bulk_returned",
+        pa.uint32(),
+        "pages in the bulk allocator's array when it returned, or on its list",
+        nullable=True,
+    ),
+    _column(
+        "bulk_seen",
+        pa.uint32(),
+        "how many of those that it took itself were looked at: of the first 128 elements, none on a list",
+        nullable=True,
+    ),
+    _column("bulk_nodes", _NAMES, "nodes of the pages that were looked at, as a list", nullable=True),
+    _column("bulk_zones", _NAMES, "indexes of their zones, as a list", nullable=True),
+    _column("bulk_list", pa.bool_(), "its pages go on a list, not into an array", nullable=True),
+    _column(
+        "bulk_single_gfp_mask",
+        pa.uint32(),
+        "gfp argument of its call of the normal entry for a single page; null where it made none",
+        nullable=True,
+    ),
+)
+
+COLUMNS = pa.schema([*WHO, *REQUEST, *CONTEXT, *OBSERVED, *BULK])
+
+LATER = MappingProxyType(
+    {
+        "entry": "normal",
+        **dict.fromkeys(("nr_pages", "nr_populated", "softirq_disable_cnt", "numa_node_id")),
+        **dict.fromkeys(("memcg_kmem_online", "page_owner_inited", "bulk_returned", "bulk_seen", "bulk_nodes")),
+        **dict.fromkeys(("bulk_zones", "bulk_list", "bulk_single_gfp_mask")),
+    }
+)
+"""Columns that came after the first traces, and what their absence means."""

@@ -2,7 +2,7 @@
 """What a recording counted, and how it ended."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Self
 
 
@@ -22,6 +22,8 @@ class Totals:
         freelist_alone: calls of get_page_from_freelist() whose entry was not seen, as those under way at the start.
         return_alone: returns whose entry was not seen, likewise.
         missed: hits that the kernel skipped as the program was already running on that CPU.
+        missed_freelist: those of get_page_from_freelist() among them: only these can make a call look rejected. None
+            where they were not counted apart.
         machine_changed: names of the machine's facts that were not the same at the end as at the start.
         reason: what ended the recording.
         seconds: how long it lasted.
@@ -39,6 +41,7 @@ class Totals:
     machine_changed: tuple[str, ...]
     reason: str
     seconds: float
+    missed_freelist: int | None = None
 
     @property
     def lost(self) -> int:
@@ -51,7 +54,12 @@ class Totals:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Build the totals from what `to_json` returned; unknown keys of a newer writer are ignored."""
-        values = {field.name: data[field.name] for field in fields(cls)}
+        """Build the totals from what `to_json` returned.
+
+        Unknown keys of a newer writer are ignored; an older one wrote none that has a default.
+        """
+        values = {
+            field.name: data[field.name] for field in fields(cls) if field.name in data or field.default is MISSING
+        }
         values["machine_changed"] = tuple(values["machine_changed"])
         return cls(**values)

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kalloctrace.kernel.nodelist import format_nodelist, parse_nodelist
+from kalloctrace.model.bulk import alloc_pages_bulk
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import Context, Preparation, Request, UnknownFact
+from kalloctrace.verify.bulk import bulk_comparisons, bulk_request_of, unobserved_bulk
 
 Row = Mapping[str, Any]
 
@@ -69,19 +71,19 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ju
         switches: what changed during the recording.
         may_miss: the kernel skipped probe hits, so that an absent call proves nothing.
     """
-    unknown = _unobserved(row, may_miss=may_miss)
+    unknown = _unobserved(kernel, row, may_miss=may_miss)
     if unknown:
         return Judged(unknown=unknown)
     try:
-        request, context = request_of(row), context_of(kernel, row)
-        expected = alloc_pages(kernel, request, context)
+        context = context_of(kernel, row)
+        expected = _expected(kernel, row, context)
         differences = tuple(_differences(kernel, expected, row))
         if not differences:
             return Judged()
         if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
             return Judged(unknown="mems_allowed changed during the call")
         for other in _other_contexts(context, switches):
-            if not any(_differences(kernel, alloc_pages(kernel, request, other), row)):
+            if not any(_differences(kernel, _expected(kernel, row, other), row)):
                 return Judged(unknown="a switch of the machine changed during the call")
     except (UnknownFact, ValueError) as error:
         # A list of nodes that is none is a ValueError; only a damaged file has one.
@@ -89,10 +91,17 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ju
     return Judged(differences)
 
 
+def _expected(kernel: Kernel, row: Row, context: Context) -> Preparation:
+    if row["entry"] == "bulk":
+        return alloc_pages_bulk(kernel, bulk_request_of(row), context)
+    return alloc_pages(kernel, request_of(row), context)
+
+
 def request_of(row: Row) -> Request:
     """Return the request of a row."""
     nodemask = row["nodemask"]
     return Request(
+        entry="nolock" if row["entry"] == "nolock" else "normal",
         gfp_mask=row["gfp_mask"],
         order=row["order"],
         preferred_nid=row["preferred_nid"],
@@ -108,16 +117,28 @@ def context_of(kernel: Kernel, row: Row) -> Context:
         gfp_allowed_mask=row["gfp_allowed_mask"],
         task_flags=row["task_flags"],
         preempt_count=row["preempt_count"],
+        softirq_disable_cnt=row["softirq_disable_cnt"] or 0,
         mems_allowed=parse_nodelist(row["mems_allowed"]),
         defrag_mode=row["defrag_mode"],
         page_group_by_mobility_disabled=kernel.machine.page_group_by_mobility_disabled,
+        numa_node_id=row["numa_node_id"],
+        memcg_kmem_online=row["memcg_kmem_online"] or False,
+        page_owner_inited=row["page_owner_inited"] or False,
     )
 
 
-def _unobserved(row: Row, *, may_miss: bool) -> str:
+def _unobserved(kernel: Kernel, row: Row, *, may_miss: bool) -> str:
     """Name what a row lacks for a verdict, empty where it lacks nothing."""
     if row["cpusets_enabled"] < 0:
         return "cpusets were being switched on"
+    if kernel.features.config_preempt_rt and row["softirq_disable_cnt"] is None:
+        return "softirq_disable_cnt was not captured"
+    if row["entry"] == "bulk":
+        return unobserved_bulk(row, may_miss=may_miss)
+    return _unobserved_freelist(row, may_miss=may_miss)
+
+
+def _unobserved_freelist(row: Row, *, may_miss: bool) -> str:
     if row["freelist_calls"] == 0:
         return "get_page_from_freelist was not seen, and probe hits were missed" if may_miss else ""
     if row["freelist_gfp_mask"] is None or row["alloc_flags"] is None:
@@ -152,6 +173,9 @@ def _differences(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[Di
 
 def _comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[tuple[str, Any, Any, str]]:
     """Yield each field with the model's value, the kernel's value, and the rule that sets it."""
+    if row["entry"] == "bulk":
+        yield from bulk_comparisons(kernel, expected, row)
+        return
     outcome = "prepared" if row["freelist_calls"] else "rejected"
     yield "outcome", expected.outcome, outcome, "order"
     if expected.outcome != outcome:

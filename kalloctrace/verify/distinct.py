@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 
 from kalloctrace.trace.gather import gathered
-from kalloctrace.trace.schema import CONTEXT, OBSERVED, REQUEST
+from kalloctrace.trace.schema import BULK, CONTEXT, OBSERVED, REQUEST
 
-KEYS = [field.name for field in (*REQUEST, *CONTEXT, *OBSERVED)]
+KEYS = [field.name for field in (*REQUEST, *CONTEXT, *OBSERVED, *BULK)]
 _COUNT = "count"
 _MERGE_ROWS = 1 << 18
 """Grouped rows to gather before they are grouped again: keeps memory flat however long the trace is."""

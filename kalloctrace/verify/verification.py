@@ -8,11 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.kernel.proven import Standing, load, standing
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
 from kalloctrace.verify.distinct import distinct_rows
+from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
 
@@ -57,12 +59,16 @@ class Verification:
         matched: allocations that the kernel prepared as the model says.
         mismatched: allocations that differ in a field or more.
         unknown: allocations that could not be judged; never a pass.
+        bulk: how many of the allocations are calls of the bulk allocator. Their prepared context cannot be seen: those
+            among the matched are judged by the pages that they returned, which proves less.
         lost: captured calls that are not in the trace for want of room.
         missed: probe hits that the kernel skipped.
         truncated: the end of the recording is missing.
         damage: what stopped the reading before its end, empty where the file just ends.
         mismatches: what differs, most frequent first.
         unknown_reasons: why allocations could not be judged, with counts.
+        zonelists: the verdict on the machine's zonelists.
+        proven: how far the rules for that kernel are proven.
     """
 
     trace: str
@@ -72,12 +78,15 @@ class Verification:
     matched: int = 0
     mismatched: int = 0
     unknown: int = 0
+    bulk: int = 0
     lost: int = 0
     missed: int = 0
     truncated: bool = False
     damage: str = ""
     mismatches: list[Mismatch] = field(default_factory=list)
     unknown_reasons: dict[str, int] = field(default_factory=dict)
+    zonelists: ZonelistVerdict = field(default_factory=lambda: ZonelistVerdict("nothing was compared"))
+    proven: Standing = field(default_factory=Standing)
 
     @property
     def incomplete(self) -> bool:
@@ -86,7 +95,7 @@ class Verification:
 
     def exit_code(self, *, strict: bool) -> Exit:
         """Return the exit code: a mismatch tells more than a gap."""
-        if self.mismatched:
+        if self.mismatched or self.zonelists.mismatches:
             return Exit.MISMATCH
         return Exit.INCOMPLETE if strict and self.incomplete else Exit.OK
 
@@ -101,12 +110,15 @@ class Verification:
             "matched": self.matched,
             "mismatched": self.mismatched,
             "unknown": self.unknown,
+            "bulk": self.bulk,
             "lost": self.lost,
             "missed": self.missed,
             "truncated": self.truncated,
             "damage": self.damage,
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
             "unknown_reasons": self.unknown_reasons,
+            "zonelists": self.zonelists.to_json(),
+            "proven": self.proven.to_json(),
         }
 
 
@@ -119,8 +131,14 @@ def verify_trace(trace: TraceReader) -> Verification:
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
-    kernel = _kernel(trace)
-    verdict = Verification(str(trace.path), trace.snapshot.release)
+    kernel, zonelists = _recorded(trace)
+    snapshot = trace.snapshot
+    verdict = Verification(
+        trace=str(trace.path),
+        kernel=snapshot.release,
+        zonelists=zonelists,
+        proven=standing(snapshot.features, snapshot.release, snapshot.version, load()),
+    )
 
     def counted() -> Iterator[pa.RecordBatch]:
         for batch in trace.batches():
@@ -136,16 +154,23 @@ def verify_trace(trace: TraceReader) -> Verification:
         # A row that was submitted and is not here is as lost as one that was dropped.
         verdict.lost = trace.totals.lost + max(0, trace.totals.submitted - verdict.allocations)
         changed = trace.totals.machine_changed
-    judge_row = _Judge(kernel, _switches(rows), verdict.missed > 0, changed)
+    missed_freelist = None if trace.totals is None else trace.totals.missed_freelist
+    judge_row = _Judge(
+        kernel,
+        _switches(rows),
+        may_miss=verdict.missed > 0,
+        may_miss_freelist=(verdict.missed if missed_freelist is None else missed_freelist) > 0,
+        machine_changed=changed,
+    )
     for row, count in rows:
         _enter(verdict, row, count, judge_row(row))
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
     return verdict
 
 
-def _kernel(trace: TraceReader) -> Kernel:
+def _recorded(trace: TraceReader) -> tuple[Kernel, ZonelistVerdict]:
     try:
-        return Kernel.of(trace.snapshot)
+        return Kernel.of(trace.snapshot), verify_zonelists(trace.snapshot)
     except (KalloctraceError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise KalloctraceError(
             f"cannot verify {trace.path}", f"its snapshot is damaged: {error!r}", "record it again"
@@ -159,15 +184,20 @@ class _Judge:
     kernel: Kernel
     switches: Switches
     may_miss: bool
+    may_miss_freelist: bool
     machine_changed: tuple[str, ...]
 
     def __call__(self, row: Row) -> Judged:
         if self.machine_changed:
             return Judged(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
-        return judge(self.kernel, row, self.switches, may_miss=self.may_miss)
+        # What the bulk allocator shows is its call of the normal entry, which is a hit of another program.
+        may_miss = self.may_miss if row["entry"] == "bulk" else self.may_miss_freelist
+        return judge(self.kernel, row, self.switches, may_miss=may_miss)
 
 
 def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
+    if row["entry"] == "bulk":
+        verdict.bulk += count
     if judged.unknown:
         verdict.unknown += count
         verdict.unknown_reasons[judged.unknown] = verdict.unknown_reasons.get(judged.unknown, 0) + count

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pytest
 
+from kalloctrace.kernel.machine import Topology
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS
@@ -23,7 +25,7 @@ BATCHES = 3
 ROWS = 7
 KEYS = {
     *("type", "trace", "kernel", "allocations", "distinct", "matched", "mismatched", "unknown"),
-    *("lost", "missed", "truncated", "damage", "mismatches", "unknown_reasons"),
+    *("bulk", "lost", "missed", "truncated", "damage", "mismatches", "unknown_reasons", "zonelists", "proven"),
 }
 Alter = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -66,10 +68,12 @@ def recorded() -> Recorded:
         return Recorded(trace.snapshot, trace.recording, rows, trace.totals.to_json())
 
 
-def write(path: Path, alter: Alter = lambda row: row, **changed_totals: object) -> Path:
+def write(
+    path: Path, alter: Alter = lambda row: row, snapshot: Snapshot | None = None, **changed_totals: object
+) -> Path:
     """Write the first rows of the recorded trace, altered, as a small trace of some batches."""
     source = recorded()
-    with TraceWriter(path, source.snapshot, source.recording) as writer:
+    with TraceWriter(path, snapshot or source.snapshot, source.recording) as writer:
         for first in range(0, BATCHES * ROWS, ROWS):
             batch = [alter(row) for row in source.rows[first : first + ROWS]]
             writer.write(pa.RecordBatch.from_pylist(batch, schema=COLUMNS))
@@ -251,3 +255,47 @@ def test_worst_exit_code_wins(tmp_path: Path, files: list[str], code: int) -> No
     assert done.returncode == code
     assert [Path(v["trace"]).name for v in verdicts(done)] == [name for name in files if name != "missing"]
     assert done.stderr.count("error: ") == files.count("missing")
+
+
+@pytest.mark.parametrize(("swapped", "code"), [(False, 0), (True, 3)])
+def test_zonelists_are_judged_where_the_trace_has_distances(tmp_path: Path, swapped: bool, code: int) -> None:
+    """Lists as the distances make them are no mismatch; any other is one, though every allocation matches."""
+    snapshot = recorded().snapshot
+    fallback = dict(snapshot.machine.fallback)
+    if swapped:
+        fallback[1] = fallback[0]
+    topology = Topology((0, 1), ((10, 20), (20, 10)), (0, 1), 1024, 1)
+    snapshot = replace(snapshot, machine=replace(snapshot.machine, topology=topology, fallback=fallback))
+    path = write(tmp_path / "t.arrows", snapshot=snapshot)
+    done = run("--json", path)
+    (verdict,) = verdicts(done)
+    zonelists = verdict["zonelists"]
+    assert (done.returncode, zonelists["predicted"], zonelists["nodes"]) == (code, True, 2)
+    assert zonelists["mismatched"] == len(zonelists["mismatches"]) == int(swapped)
+
+
+def test_damaged_distances_are_three_lines(tmp_path: Path) -> None:
+    """Distances that are no numbers are a damaged trace, and no traceback."""
+    snapshot = recorded().snapshot
+    broken: Any = ((10, "x"), ("x", 10))
+    topology = Topology((0, 1), broken, (), 1024, 1)
+    path = write(
+        tmp_path / "t.arrows", snapshot=replace(snapshot, machine=replace(snapshot.machine, topology=topology))
+    )
+    done = run(path)
+    assert done.returncode == 1
+    assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "why", "fix"]
+
+
+def test_trace_without_distances_is_told(whole: Path) -> None:
+    """A trace of before has no distances: that is said, and is no failure."""
+    done = run("--strict", whole)
+    assert done.returncode == 0
+    assert "zonelists: not predicted, the trace has no distances" in done.stdout
+
+
+def test_proven_kernel_is_told(whole: Path) -> None:
+    """The verdict says how far the rules for the trace's kernel are proven."""
+    (verdict,) = verdicts(run("--json", whole))
+    assert set(verdict["proven"]) == {"kernel", "release", "same", "differing", "measured", "refuted"}
+    assert verdict["proven"]["same"] == (verdict["proven"]["kernel"] is not None and not verdict["proven"]["differing"])

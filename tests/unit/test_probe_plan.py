@@ -7,7 +7,8 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
-from kalloctrace.probe.plan import check_prototypes
+from kalloctrace.probe.layout import bpf_folder
+from kalloctrace.probe.plan import Plan, UnknownPrototypeError, check_prototypes, find_bulk, find_nolock
 
 PAGE = "struct page *"
 ENTRY_5_10 = ("gfp_t", "unsigned int", "int", "nodemask_t *")
@@ -25,6 +26,10 @@ class FakeBtf:
     def __init__(self, functions: dict[str, tuple[str, ...]], returned: str = PAGE) -> None:
         self._functions = functions
         self._returned = returned
+
+    def has_function(self, function: str) -> bool:
+        """Tell whether there is a function of that name."""
+        return function in self._functions
 
     def parameters(self, function: str) -> tuple[str, ...] | None:
         """Return the parameter types of a function."""
@@ -93,3 +98,68 @@ def test_features_name_the_entry() -> None:
     features = replace(builtin_features("5.10"), entry="renamed_entry")
     functions = {"renamed_entry": ENTRY_5_10, "get_page_from_freelist": FREELIST}
     check_prototypes(FakeBtf(functions), features)  # type: ignore[arg-type] # the two methods it asks
+
+
+WRAPPER = "alloc_pages_nolock_noprof"
+FROZEN = "alloc_frozen_pages_nolock_noprof"
+BULK_5 = ("gfp_t", "int", "nodemask_t *", "int", "struct page * *")
+BULK_6 = (*BULK_5[:4], "struct list_head *", BULK_5[4])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "functions", "expected"),
+    [
+        ("6.12", {}, None),
+        ("6.15", {"try_alloc_pages_noprof": ("int", "unsigned int")}, "try_alloc_pages_noprof"),
+        ("6.16", {WRAPPER: ("int", "unsigned int")}, WRAPPER),
+        ("6.18", {WRAPPER: ("gfp_t", "int", "unsigned int"), FROZEN: ("gfp_t", "int", "unsigned int")}, FROZEN),
+        ("7.3", {WRAPPER: ("gfp_t", "int", "unsigned int"), FROZEN: ("gfp_t", "int", "unsigned int")}, None),
+    ],
+)
+def test_entry_without_locks(kernel: str, functions: dict[str, tuple[str, ...]], expected: str | None) -> None:
+    """The function that carries the stage, never the wrapper around it."""
+    assert find_nolock(FakeBtf(functions), builtin_features(kernel)) == expected  # type: ignore[arg-type] # what it asks
+
+
+@pytest.mark.parametrize(
+    ("functions", "expected"),
+    [
+        ({}, None),
+        ({"__alloc_pages_bulk": BULK_6}, "__alloc_pages_bulk"),
+        ({"alloc_pages_bulk_noprof": BULK_6}, "alloc_pages_bulk_noprof"),
+        ({"alloc_pages_bulk_noprof": BULK_5}, "alloc_pages_bulk_noprof"),
+    ],
+)
+def test_bulk_allocator(functions: dict[str, tuple[str, ...]], expected: str | None) -> None:
+    """With the list argument, which 6.14 dropped, or without."""
+    assert find_bulk(FakeBtf(functions, "long unsigned int")) == expected  # type: ignore[arg-type] # what it asks
+
+
+@pytest.mark.parametrize("parameters", [BULK_5[:4], (*BULK_5[:3], "long", BULK_5[4]), (*BULK_6, "int")])
+def test_unknown_bulk_allocator_is_left_out(parameters: tuple[str, ...]) -> None:
+    """Its prototype is kept, for people."""
+    with pytest.raises(UnknownPrototypeError, match="alloc_pages_bulk_noprof"):
+        find_bulk(FakeBtf({"alloc_pages_bulk_noprof": parameters}, "long unsigned int"))  # type: ignore[arg-type] # likewise
+
+
+def test_unknown_entry_without_locks_is_left_out() -> None:
+    """Arguments in another order would be read wrongly."""
+    functions = {FROZEN: ("int", "gfp_t", "unsigned int")}
+    with pytest.raises(UnknownPrototypeError, match=FROZEN):
+        find_nolock(FakeBtf(functions), builtin_features("6.18"))  # type: ignore[arg-type] # likewise
+
+
+@pytest.mark.parametrize(
+    ("nolock", "bulk", "prepare", "sources"),
+    [
+        (None, None, False, "common alloc"),
+        ("n", "b", True, "common bulk nolock alloc prepare"),
+    ],
+)
+def test_program_has_what_the_kernel_has(nolock: str | None, bulk: str | None, *, prepare: bool, sources: str) -> None:
+    """What comes first is used by what follows."""
+    plan = Plan("e", nolock, bulk, prepare, (), {})
+    assert plan.sources() == [f"{name}.bpf.c" for name in sources.split()]
+    assert all((bpf_folder() / name).is_file() for name in plan.sources())
+    extra = [name for name in (nolock, bulk, "prepare_alloc_pages" if prepare else None) if name]
+    assert plan.attached() == ["e", "get_page_from_freelist", *extra]

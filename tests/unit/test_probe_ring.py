@@ -116,15 +116,30 @@ def test_fill_tells_how_much_waits(producer: Producer) -> None:
         assert ring.fill == pytest.approx(0.5, abs=0.01)
 
 
-def test_record_has_no_holes() -> None:
-    """Fields lie for numpy where the compiler puts them: back to back, each at a multiple of its size."""
-    dtype = record_dtype(NODEMASK_WORDS=2, ALLOC_CONTEXT_WORDS=6)
+LENGTHS = {"NODEMASK_WORDS": 2, "ALLOC_CONTEXT_WORDS": 6}
+
+
+@pytest.mark.parametrize("struct", ["record", "bulk_record"])
+def test_record_has_no_holes_but_at_its_end(struct: str) -> None:
+    """Fields lie for numpy where the compiler puts them: each at a multiple of its size, the widest first."""
+    dtype = record_dtype(struct, LENGTHS)
+    base = record_dtype("record", LENGTHS)
     end = 0
     assert dtype.names is not None
     for name in dtype.names:
         kind, offset = dtype.fields[name][:2]  # type: ignore[index] # a structured type has fields
-        assert offset == end
+        assert offset == (base.itemsize if name == "page_array" else end)
         assert offset % kind.base.alignment == 0
         end = offset + kind.itemsize
-    assert dtype.itemsize == end
-    assert end % 8 == 0
+    # A structure with 64-bit members fills a multiple of 8 bytes.
+    assert dtype.itemsize == -(-end // 8) * 8
+
+
+def test_bulk_record_begins_with_a_record() -> None:
+    """Both kinds share their first members, so that one function makes rows of them."""
+    base, bulk = (record_dtype(struct, LENGTHS) for struct in ("record", "bulk_record"))
+    assert bulk.names is not None
+    assert base.names is not None
+    assert bulk.names[: len(base.names)] == base.names
+    assert bulk.fields is not None
+    assert bulk.fields["populated"][0].shape == (2,)

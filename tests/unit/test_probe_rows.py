@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Captured records become rows: pointers get names, or are said to have none."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.kernel.memory_layout import MemoryLayout
 from kalloctrace.probe.layout import record_dtype
 from kalloctrace.probe.rows import RowMaker
+from kalloctrace.trace.schema import BULK as BULK_COLUMNS
 
 OFFSETS = {
     ("task_struct", "mems_allowed"): 3184,
@@ -38,15 +40,24 @@ class FakeBtf:
         return OFFSETS[struct, member]
 
 
-def row(words: int = 1, kernel: str = "5.10", **changes: Any) -> dict[str, Any]:  # noqa: ANN401 fields have types of their own
+def row(
+    words: int = 1,
+    kernel: str = "5.10",
+    struct: str = "record",
+    *,
+    rt: bool = False,
+    **changes: Any,  # noqa: ANN401 fields have types of their own
+) -> dict[str, Any]:
     """Return the row of one record: a usual one, with some fields changed.
 
     Args:
         words: how many words a nodemask has.
         kernel: whose rules.
+        struct: the kind of record.
+        rt: of that kernel's rt flavour.
         changes: fields of the record; `ac` as a tuple of zonelist, nodemask, migratetype, highest_zoneidx, dirty.
     """
-    records = np.zeros(1, record_dtype(NODEMASK_WORDS=words, ALLOC_CONTEXT_WORDS=5))
+    records = np.zeros(1, record_dtype(struct, {"NODEMASK_WORDS": words, "ALLOC_CONTEXT_WORDS": 5}))
     zonelist, nodemask, migratetype, highest, dirty = changes.pop("ac", (0x7000, 0, 1, 3, 0))
     usual = {
         "task": TASK,
@@ -61,7 +72,7 @@ def row(words: int = 1, kernel: str = "5.10", **changes: Any) -> dict[str, Any]:
     }
     for name, value in {**usual, **changes}.items():
         records[name][0] = value
-    features = builtin_features(kernel)
+    features = replace(builtin_features(kernel), config_preempt_rt=rt)
     maker = RowMaker(LAYOUT, FakeBtf(), features, (1 << 64 * words) - 1, lambda stack: f"stack {stack}")  # type: ignore[arg-type] # the method it asks
     (found,) = maker.rows(records).to_pylist()
     return found  # type: ignore[no-any-return] # Arrow has no types
@@ -153,3 +164,84 @@ def test_argument_that_the_entry_lacks_is_absent() -> None:
     assert row()["entry_alloc_flags"] is None
     assert row(kernel="7.3")["entry_alloc_flags"] == 0
     assert row(kernel="7.3", entry_alloc_flags=0x400)["entry_alloc_flags"] == 0x400
+
+
+NORMAL, NOLOCK, BULK, SINGLE = range(4)
+TAKEN = {"freelist_calls": 0, "entry": BULK, "page_array": 0x5000, "nr_pages": 4, "returned": 4}
+
+
+def bulk(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 fields have types of their own
+    """Return the row of a call of the bulk allocator."""
+    return row(struct="bulk_record", kernel="6.12", **{**TAKEN, **changes})
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"), [(NORMAL, "normal"), (NOLOCK, "nolock"), (BULK, "bulk"), (SINGLE, "bulk_single")]
+)
+def test_entry_has_a_name(entry: int, name: str) -> None:
+    """As record.h numbers them."""
+    assert row(entry=entry)["entry"] == name
+
+
+def test_node_of_the_cpu_is_there_for_the_entry_that_asks() -> None:
+    """It is captured for allocations without locks; node 0 is a value."""
+    assert row(entry=NOLOCK, numa_node_id=1)["numa_node_id"] == 1
+    assert row(entry=NOLOCK)["numa_node_id"] == 0
+    assert row()["numa_node_id"] is None
+
+
+def test_argument_of_another_entry_is_absent() -> None:
+    """Of the entries of 7.3 only the normal one takes alloc_flags."""
+    assert row(kernel="7.3", entry=BULK)["entry_alloc_flags"] is None
+    assert row(kernel="7.3", entry=SINGLE)["entry_alloc_flags"] == 0
+
+
+def test_softirq_part_is_there_where_the_kernel_has_it() -> None:
+    """On PREEMPT_RT, where 0 is a value."""
+    assert row(rt=True, softirq_disable_cnt=0x200)["softirq_disable_cnt"] == 0x200
+    assert row(rt=True)["softirq_disable_cnt"] == 0
+    assert row()["softirq_disable_cnt"] is None
+
+
+def test_other_entries_have_no_columns_of_the_bulk_allocator() -> None:
+    """They are null, not zero."""
+    assert {name: value for name, value in row().items() if name.startswith(("bulk_", "nr_"))} == dict.fromkeys(
+        ("nr_pages", "nr_populated", *(field.name for field in BULK_COLUMNS))
+    )
+
+
+def test_bulk_row_has_what_was_seen() -> None:
+    """Nodes and zones as lists."""
+    found = bulk(seen=3, nodes=[0b10], zones=0b101, memcg_kmem=1, page_owner=0)
+    assert (found["bulk_returned"], found["bulk_seen"]) == (4, 3)
+    assert (found["bulk_nodes"], found["bulk_zones"]) == ("1", "0,2")
+    assert (found["memcg_kmem_online"], found["page_owner_inited"]) == (True, False)
+    assert found["bulk_list"] is False
+    assert found["bulk_single_gfp_mask"] is None
+
+
+def test_bulk_row_without_pages_names_no_place() -> None:
+    """No set of nodes is the empty one."""
+    found = bulk(page_array=0)
+    assert (found["bulk_nodes"], found["bulk_zones"], found["bulk_list"]) == (None, None, True)
+
+
+def test_single_call_is_there_once_it_was_made() -> None:
+    """Its mask may be 0."""
+    assert bulk(single_calls=1, single_gfp_mask=0)["bulk_single_gfp_mask"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "nr_pages", "expected"),
+    [
+        ([0, 0], 4, 0),
+        ([0b0111, 0], 4, 3),
+        ([0b1011, 0], 4, 2),
+        ([2**64 - 1, 0b1], 100, 65),
+        ([2**64 - 1, 2**64 - 1], 128, 128),
+        ([2**64 - 1, 2**64 - 1], 129, None),
+    ],
+)
+def test_populated_elements_are_counted_up_to_the_first_gap(words: list[int], nr_pages: int, expected: object) -> None:
+    """As the bulk allocator does; beyond those that were looked at nobody knows."""
+    assert bulk(populated=words, nr_pages=nr_pages)["nr_populated"] == expected

@@ -31,7 +31,9 @@ KEYS = {
     *("bytes", "per_second", "failed", "rejected", "slow_path", "lost", "missed", "running", "truncated"),
     *("damage", "by", "verification"),
 }
-TABLES = ["gfp", "order", "migratetype", "preferred_zone", "alloc_flags", "comm", "zonelist", "context", "stack"]
+TABLES = [
+    *("gfp", "order", "migratetype", "preferred_zone", "alloc_flags", "comm", "zonelist", "context", "entry", "stack"),
+]
 
 PREPARED: Row = {
     "time": 10,
@@ -39,6 +41,7 @@ PREPARED: Row = {
     "pid": 7,
     "tid": 7,
     "comm": "make",
+    "entry": "normal",
     "gfp_mask": 0xCC0,
     "order": 0,
     "preferred_nid": 0,

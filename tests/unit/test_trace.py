@@ -16,7 +16,7 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.trace.gather import gathered
 from kalloctrace.trace.reader import TraceReader, read_snapshot
-from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
+from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, LATER, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
 
@@ -44,6 +44,7 @@ ROW: dict[str, Any] = {
     "tid": 7,
     "comm": "make",
     "stack": None,
+    "entry": "normal",
     "gfp_mask": 0xCC0,
     "order": 0,
     "preferred_nid": 0,
@@ -266,7 +267,19 @@ def test_damaged_totals_leave_the_rows(tmp_path: Path, totals: bytes) -> None:
     assert "totals" in trace.damage
 
 
-@pytest.mark.parametrize("name", COLUMNS.names)
+@pytest.mark.parametrize("name", LATER)
+def test_later_column_may_be_missing(tmp_path: Path, name: str) -> None:
+    """A trace from before the column was there is read, and the column has the value that its absence means."""
+    path = tmp_path / "t.arrows"
+    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({}, {})).read_bytes()).read_all()
+    with pa.ipc.new_stream(str(path), whole.drop_columns([name]).schema) as writer:
+        writer.write_table(whole.drop_columns([name]))
+    got, _ = read(path)
+    assert [row[name] for row in got] == [LATER[name]] * 2
+    assert list(got[0]) == COLUMNS.names
+
+
+@pytest.mark.parametrize("name", [name for name in COLUMNS.names if name not in LATER])
 def test_missing_column_is_named(tmp_path: Path, name: str) -> None:
     """A trace without one of the columns is refused, and the column is named."""
     path = tmp_path / "t.arrows"

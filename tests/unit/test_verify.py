@@ -204,6 +204,13 @@ def test_what_was_not_captured_is_unknown(judge: Judge, row: Row, altered: Row, 
     assert verdict.exit_code(strict=True) == Exit.INCOMPLETE
 
 
+def test_what_another_program_missed_leaves_no_doubt(judge: Judge, row: Row) -> None:
+    """Only a hit of get_page_from_freelist() itself can be the call that was not seen."""
+    absent = {**row, "freelist_calls": 0}
+    assert judge(absent, missed=3, missed_freelist=0).mismatched == 1
+    assert judge(absent, missed=3, missed_freelist=1).unknown == 1
+
+
 def test_a_call_that_cannot_have_been_missed_is_a_mismatch(judge: Judge, row: Row) -> None:
     """Without missed probe hits, a call that was not seen was not made."""
     (mismatch,) = judge({**row, "freelist_calls": 0}, missed=0).mismatches

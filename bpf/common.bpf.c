@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * Captures one page allocation: what was asked for, what the preparation stage made of it, what came back.
+ *
+ * An entry function opens a record, the first get_page_from_freelist() of the same call fills in the prepared
+ * context, the entry's return closes it. A record is keyed by the stack frame of its call: no two live calls share
+ * one, whichever CPU they are on and whatever interrupts them. `struct alloc_context` lies in that frame at a fixed
+ * distance, which user space measures once (CALIBRATE) and stores in `control`.
+ *
+ * The program is this file and those that the kernel has something for, in this order: bulk.bpf.c, nolock.bpf.c,
+ * alloc.bpf.c, prepare.bpf.c. They are joined before they are compiled, as bcc rewrites no included file.
+ *
+ * Defined when this is compiled, from the kernel's symbols and BTF (kalloctrace/probe/plan.py):
+ *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RING_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
+ *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
+ *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, and BULK with what bulk.bpf.c says.
+ */
+#include <uapi/linux/ptrace.h>
+#include "record.h"
+
+enum mode { OFF, CALIBRATE, CAPTURE };
+
+struct control {
+	u32 mode;
+	u32 tid;		/* CALIBRATE: the one task to look at */
+	u64 frame_to_ac;	/* CAPTURE: address of the entry's trampoline frame minus address of ac */
+	u64 tgid;		/* CAPTURE: the one process to look at, 0 for all */
+};
+
+enum counter {
+	OPENED,			/* calls of an entry that were seen */
+	SUBMITTED,		/* records that reached their ring buffer */
+	DROPPED,		/* records that found it full */
+	NO_ROOM,		/* calls that found the table of running calls full */
+	FREELIST_ALONE,		/* get_page_from_freelist() without an open record */
+	RETURN_ALONE,		/* a return without an open record */
+	REPLACED,		/* calls whose frame held a record that never returned */
+	NR_COUNTERS,
+};
+
+/*
+ * Distances between frames that no call of ours can measure, as user space cannot call these functions. Each is the
+ * same at every call, so that the first one tells it.
+ */
+struct learned {
+	u64 nolock_to_ac;	/* frame of the nolock entry minus ac, 0 while it is not known */
+	u64 bulk_to_single;	/* frame of the bulk allocator minus that of the normal entry which it calls */
+	u64 bulk_running;	/* calls of the bulk allocator that have an open record */
+};
+
+BPF_ARRAY(control, struct control, 1);
+BPF_ARRAY(learned, struct learned, 1);
+BPF_ARRAY(per_cpu_offset, u64, NR_CPUS);
+BPF_PERCPU_ARRAY(counters, u64, NR_COUNTERS);
+BPF_HASH(pending, u64, struct record, PENDING);
+BPF_HASH(distances, u64, u64, 256);
+BPF_ARRAY(calibration_frame, u64, 1);
+BPF_RINGBUF_OUTPUT(records, RING_PAGES);
+#ifdef STACKS
+BPF_STACK_TRACE(stacks, STACKS);
+#endif
+
+/* One level more than bcc's macros, so that ENTRY and its like are replaced by their values. */
+#define FENTRY(function, args...) KFUNC_PROBE(function, args)
+#define FEXIT(function, args...) KRETFUNC_PROBE(function, args)
+
+#define READ(to, from) bpf_probe_read_kernel(&(to), sizeof(to), (const void *)(from))
+
+/* How far above a frame another one is looked for while its distance is not known: more than any two have between. */
+#define FRAME_SEARCH 0x200
+
+static __always_inline void count(u32 which)
+{
+	u64 *value = counters.lookup(&which);
+
+	/* Atomic, though it is this CPU's own: an interrupt may allocate in between. */
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+static __always_inline struct control *in_mode(u32 mode)
+{
+	int zero = 0;
+	struct control *c = control.lookup(&zero);
+
+	return c && c->mode == mode ? c : NULL;
+}
+
+static __always_inline bool traced(const struct control *c, u64 pid_tgid)
+{
+	return !c->tgid || c->tgid == pid_tgid >> 32;
+}
+
+/* Captures what the stage reads beside its arguments; `ctx` is for the stack's sake only. */
+static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	u64 *base;
+
+	r->time = bpf_ktime_get_ns();
+	r->pid_tgid = pid_tgid;
+	r->task = bpf_get_current_task();
+	bpf_get_current_comm(&r->comm, sizeof(r->comm));
+	r->cpu = cpu;
+	if (r->nodemask)
+		READ(r->nodemask_nodes, r->nodemask);
+
+	READ(r->task_flags, r->task + TASK_STRUCT__FLAGS);
+	READ(r->mems_allowed, r->task + TASK_STRUCT__MEMS_ALLOWED);
+#ifdef TASK_STRUCT__SOFTIRQ_DISABLE_CNT
+	READ(r->softirq_disable_cnt, r->task + TASK_STRUCT__SOFTIRQ_DISABLE_CNT);
+#endif
+	base = per_cpu_offset.lookup(&cpu);
+	if (base) {
+		READ(r->preempt_count, *base + PREEMPT_COUNT_ADDRESS);
+#ifdef NOLOCK
+		if (r->entry == ENTRY_NOLOCK)
+			READ(r->numa_node_id, *base + NUMA_NODE_ADDRESS);
+#endif
+	}
+	READ(r->cpusets_enabled, CPUSETS_ENABLED_ADDRESS);
+	READ(r->gfp_allowed_mask, GFP_ALLOWED_MASK_ADDRESS);
+#ifdef DEFRAG_MODE_ADDRESS
+	READ(r->defrag_mode, DEFRAG_MODE_ADDRESS);
+#endif
+	r->stack = -1;
+#ifdef STACKS
+	r->stack = stacks.get_stackid(ctx, 0);
+#endif
+}
+
+static __always_inline void open(u64 frame, struct record *r)
+{
+	if (pending.insert(&frame, r)) {
+		if (!pending.lookup(&frame)) {
+			count(NO_ROOM);
+			return;
+		}
+		count(REPLACED);
+		pending.update(&frame, r);
+	}
+}
+
+static __always_inline void close(u64 frame, struct record *r, u64 page)
+{
+	r->page = page;
+	/* User space polls: a wake-up for each allocation would allocate more. */
+	if (records.ringbuf_output(r, sizeof(*r), BPF_RB_NO_WAKEUP))
+		count(DROPPED);
+	else
+		count(SUBMITTED);
+	pending.delete(&frame);
+}

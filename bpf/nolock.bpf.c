@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * The entry without locks where it holds a stage of its own, from 6.15 to 7.2; later it is the normal entry's.
+ *
+ * Defined beside what common.bpf.c says: NOLOCK, the function; NOLOCK_GFP_FLAGS where it takes a mask; ALLOC_NOLOCK,
+ * the bit of alloc_flags that none but this entry sets, under whichever name.
+ */
+#ifdef NOLOCK_GFP_FLAGS
+#define NOLOCK_ARGUMENTS u32 gfp_flags, s32 nid, u32 order
+#else
+#define NOLOCK_ARGUMENTS s32 nid, u32 order
+#endif
+
+/* Returns the frame of the call whose alloc_context this is. */
+static __always_inline u64 nolock_frame(u64 ac)
+{
+	int zero = 0;
+	struct learned *l = learned.lookup(&zero);
+	u64 distance;
+
+	if (!l)
+		return 0;
+	if (l->nolock_to_ac)
+		return ac + l->nolock_to_ac;
+	/* The nearest one above is the innermost, and it alone can have made this call. */
+	for (distance = 8; distance < FRAME_SEARCH; distance += 8) {
+		u64 frame = ac + distance;
+		struct record *r = pending.lookup(&frame);
+
+		if (r && r->entry == ENTRY_NOLOCK) {
+			l->nolock_to_ac = distance;
+			return frame;
+		}
+	}
+	return 0;
+}
+
+FENTRY(NOLOCK, NOLOCK_ARGUMENTS)
+{
+	u64 frame = (u64)ctx;
+	u64 pid_tgid = bpf_get_current_pid_tgid();
+	struct control *c = in_mode(CAPTURE);
+	struct record r = {};
+
+	if (!c || !traced(c, pid_tgid))
+		return 0;
+	count(OPENED);
+	r.entry = ENTRY_NOLOCK;
+#ifdef NOLOCK_GFP_FLAGS
+	r.gfp_mask = gfp_flags;
+#endif
+	r.order = order;
+	r.preferred_nid = nid;
+	capture(&r, ctx, pid_tgid);
+	open(frame, &r);
+	return 0;
+}
+
+FEXIT(NOLOCK, NOLOCK_ARGUMENTS, u64 page)
+{
+	u64 frame = (u64)ctx;
+	struct control *c = in_mode(CAPTURE);
+	struct record *r;
+
+	if (!c || !traced(c, bpf_get_current_pid_tgid()))
+		return 0;
+	r = pending.lookup(&frame);
+	if (r)
+		close(frame, r, page);
+	else
+		count(RETURN_ALONE);
+	return 0;
+}

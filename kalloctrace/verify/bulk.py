@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Judges a call of the bulk allocator by what shows of it: the pages that it took, and the mask that it handed on.
+
+It takes all its pages from one zone, the first of the prepared zonelist that has enough, and looks no further than the
+preferred zone's node, which is where nodemask and zonelist show. That its zone is one of those is what is checked: less
+than the prepared context itself, of which nothing can be seen.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
+from kalloctrace.model.bulk import BulkRequest
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.types import Preparation
+
+Row = Mapping[str, Any]
+
+
+def bulk_request_of(row: Row) -> BulkRequest:
+    """Return the request of a row."""
+    nodemask = row["nodemask"]
+    return BulkRequest(
+        gfp_mask=row["gfp_mask"],
+        preferred_nid=row["preferred_nid"],
+        nodemask=None if nodemask is None else parse_nodelist(nodemask),
+        nr_pages=row["nr_pages"],
+        nr_populated=row["nr_populated"],
+    )
+
+
+def unobserved_bulk(row: Row, *, may_miss: bool) -> str:
+    """Name what a row lacks for a verdict, empty where it lacks nothing."""
+    if row["nr_populated"] is None or row["nr_pages"] is None or row["bulk_seen"] is None:
+        return "how many pages were in the array before was not captured"
+    if row["bulk_seen"] or row["bulk_single_gfp_mask"] is not None:
+        return ""
+    if may_miss:
+        return "nothing of the bulk call was seen, and probe hits were missed"
+    if row["bulk_returned"] > row["nr_populated"]:
+        return "pages of the bulk call that go on a list are not looked at" if row["bulk_list"] else "no page was read"
+    return ""
+
+
+def bulk_comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield each field with the model's value, the kernel's value, and the rule that sets it."""
+    single = row["bulk_single_gfp_mask"]
+    seen = _seen(row)
+    if expected.outcome == "prepared":
+        # It takes pages, or leaves one to the normal entry: nothing else ends it.
+        yield "bulk_outcome", True, bool(seen) or single is not None, "bulk"
+        if single is not None:
+            yield "bulk_single_gfp_mask", expected.gfp, single, "cpuset"
+        if seen:
+            allowed = eligible(kernel, expected)
+            yield "bulk_zone", allowed if seen not in [[ref] for ref in allowed] else seen, seen, "preferred_zone"
+        return
+    yield "bulk_zone", [], seen, "bulk"
+    yield "bulk_single_gfp_mask", row["gfp_mask"] if expected.outcome == "single" else None, single, "bulk"
+
+
+def eligible(kernel: Kernel, expected: Preparation) -> list[ZoneRef]:
+    """Return the zones that the pages of a bulk call may be of, in the order in which it tries them.
+
+    Source: mm/page_alloc.c of linux-source-6.1 6.1.192-2:5469, 7.3.4-1~bpo13+1:5183.
+    """
+    preferred, highest_zoneidx = expected.preferred_zone, expected.highest_zoneidx
+    if preferred is None or highest_zoneidx is None or expected.zonelist_kind is None or expected.zonelist_nid is None:
+        return []
+    return [
+        ref
+        for ref in kernel.machine.zonelist(expected.zonelist_kind, expected.zonelist_nid) or ()
+        if ref.zone <= highest_zoneidx and ref.node == preferred.node
+    ]
+
+
+def _seen(row: Row) -> list[ZoneRef]:
+    """Return the zones that pages were seen of: one, as a call takes pages from one alone."""
+    if not row["bulk_seen"]:
+        return []
+    nodes, zones = (node_ids(parse_nodelist(row[name])) for name in ("bulk_nodes", "bulk_zones"))
+    return [ZoneRef(node, zone) for node in nodes for zone in zones]
