@@ -77,9 +77,15 @@ def run_command(
 
     COMMAND is run as root and sees this machine's files read-only, except for the current directory and those
     given with --out: what it writes there is here afterwards.
+
+    \b
+    A kernel without 9p (the cloud flavour) or without modules (lab kernels tells)
+    boots on copies of what a recording needs, in memory:
+      no module can be loaded, and other programs of this machine are not there;
+      those directories are copied, without repositories, caches and virtual
+      environments, and what the command created or changed is copied back at the end.
     """
     needs.require_lab()
-    run.refuse_cloud(kernel)
     bootable = _obtain(kernel, refresh=refresh)
     if dry_run:
         machine = Machine(memory, cpus, numa, numa_distance, append, qemu_opt, kvm)
@@ -133,6 +139,7 @@ def list_kernels(*, refresh: bool, as_json: bool) -> None:
                 "release": found.release if found else None,
                 "version": found.image.version if found else None,
                 "suites": list(name.suites),
+                "modules": found.has_modules if found else None,
                 "cached": cached,
                 "reason": why or None,
             }
@@ -140,8 +147,10 @@ def list_kernels(*, refresh: bool, as_json: bool) -> None:
         elif found is None:
             click.echo(f"{series:6} -  ({why})")
         else:
-            state = "cached" if cached else ""
-            click.echo(f"{series:6} {found.release:32} {found.image.version:24} {state}".rstrip())
+            state = ["cached"] if cached else []
+            if not found.has_modules:
+                state.append("without modules")
+            click.echo(f"{series:6} {found.release:32} {found.image.version:24} {', '.join(state)}".rstrip())
 
 
 def _obtain(kernel: str, *, refresh: bool) -> kernels.Kernel:

@@ -17,7 +17,9 @@ _ROOT_TAG = "kalloctrace.root"
 _PASSED_ON = ("CI", "LANG", "LC_ALL", "NO_COLOR", "PYTHONPATH", "VIRTUAL_ENV")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # QEMU 7.2 emulates AVX wrongly: Arrow's vectorised group-by then mixes up keys.
-_EMULATED_CPU = "max,avx=off,avx2=off,f16c=off,fma=off"
+_EMULATION = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,avx=off,avx2=off,f16c=off,fma=off")
+# The console is slow and is what one reads after a crash: warnings and worse.
+_KERNEL_ARGUMENTS = ("loglevel=5",)
 _UNITS = {"": 1, "M": 1, "G": 1024}
 _NUMA = re.compile(r"(\d+)([MG]?)(?:,.*)?")
 _DISTANCE = re.compile(r"(\d+),(\d+)=(\d+)")
@@ -128,18 +130,58 @@ def virtme_command(image: Path, job: Path, shares: Sequence[Path], machine: Mach
         command += ["--numa", node]
     for distance in machine.distances():
         command += ["--numa-distance", distance]
-    # The console is slow and is what one reads after a crash: warnings and worse.
-    for argument in ("loglevel=5", *machine.append):
+    for argument in (*_KERNEL_ARGUMENTS, *machine.append):
         command.append(f"--kopt={argument}")
     options = _share_options(0, _ROOT_TAG, Path("/"), "readonly=on")
     for number, path in enumerate(shares, 1):
         options += _share_options(number, _share_tag(number), path, "readonly=off")
     if not machine.kvm:
         command.append("--disable-kvm")
-        options += ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", _EMULATED_CPU]
+        options += _EMULATION
     command += [f"--qemu-opt={option}" for option in (*options, *machine.qemu_options)]
     # Busybox' shell has its tools built in; with the host's, each one read over 9p, the boot takes twice as long.
     return [*command, "--script-sh", shlex.join(["busybox", "sh", str(SCRIPT), str(job)])]
+
+
+def initramfs_command(image: Path, archive: Path, shared: Path, size: int, machine: Machine) -> list[str]:
+    """Return the command that boots a kernel whose files are all in memory.
+
+    Args:
+        image: the kernel image.
+        archive: its root file system.
+        shared: the file that is the memory shared with it.
+        size: the bytes of that.
+        machine: the virtual machine.
+    """
+    command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35", "-m", machine.total_memory()]
+    command += ["-smp", str(machine.cpus), "-display", "none", "-no-reboot"]
+    command += ["-chardev", "file,id=console,path=/proc/self/fd/2", "-serial", "chardev:console"]
+    for number, node in enumerate(machine.numa):
+        node_size, _, options = node.partition(",")
+        words = ["node", *([options] if options else [])]
+        # Without a size the node has no memory.
+        if _node_size(node):
+            command += ["-object", f"memory-backend-ram,id=node{number},size={node_size}{_default_unit(node_size)}"]
+            words.insert(1, f"memdev=node{number}")
+        command += ["-numa", ",".join(words)]
+    for distance in machine.distances():
+        command += ["-numa", f"dist,{distance}"]
+    command += ["-object", f"memory-backend-file,id=shared,share=on,size={size},mem-path={_quoted(shared)}"]
+    command += ["-device", "ivshmem-plain,memdev=shared"]
+    command += ["-accel", "kvm", "-cpu", "host"] if machine.kvm else _EMULATION
+    # A root file system in tmpfs would fill half of what memory the archive leaves, and no more.
+    arguments = ("console=ttyS0", "panic=-1", "rootfstype=ramfs", *_KERNEL_ARGUMENTS, *machine.append)
+    command += ["-kernel", str(image), "-initrd", str(archive), "-append", " ".join(arguments)]
+    return [*command, *machine.qemu_options]
+
+
+def _default_unit(size: str) -> str:
+    return "M" if size.isdecimal() else ""
+
+
+def _quoted(path: Path) -> str:
+    # A comma in a value is doubled for QEMU.
+    return str(path).replace(",", ",,")
 
 
 def _share_tag(number: int) -> str:
@@ -147,11 +189,9 @@ def _share_tag(number: int) -> str:
 
 
 def _share_options(number: int, tag: str, path: Path, access: str) -> list[str]:
-    # A comma in a value is doubled for QEMU.
-    source = str(path).replace(",", ",,")
     return [
         "-fsdev",
-        f"local,id=kalloctrace{number},path={source},security_model=none,multidevs=remap,{access}",
+        f"local,id=kalloctrace{number},path={_quoted(path)},security_model=none,multidevs=remap,{access}",
         "-device",
         f"virtio-9p-pci,fsdev=kalloctrace{number},mount_tag={tag}",
     ]

@@ -12,9 +12,7 @@ own=/run/kalloctrace
 root=$own/root
 nine=trans=virtio,version=9p2000.L,access=any,msize=512000
 
-say() {
-    echo "kalloctrace lab: $*" >&2
-}
+. "${0%/*}/common.sh"
 
 mkdir -p "$root" $own/home $own/modules $own/lib/upper $own/lib/work
 
@@ -41,9 +39,6 @@ if [ ! -d /lib/modules ]; then
         mkdir -p /lib/modules && ln -s "$modules" "/lib/modules/$(uname -r)" || say "no modules can be loaded"
 fi
 
-mounted() {
-    grep -q " $1 " /proc/mounts
-}
 # virtme has made it writable with overlayfs, where the kernel has that.
 mounted /tmp || mount -t tmpfs -o mode=1777 tmpfs /tmp
 
@@ -56,13 +51,7 @@ while read -r path; do
     mount --bind "$root$path" "$path" || say "$path stays uncached"
 done <"$job/cached"
 
-mounted /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
-mounted /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
-mounted /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
-mounted /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mounted /dev/shm || { mkdir -p /dev/shm && mount -t tmpfs -o mode=1777 tmpfs /dev/shm; }
-ip link set lo up
-ulimit -l unlimited
+prepare_guest
 
 uname -r >"$job/release"
 

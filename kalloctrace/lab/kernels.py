@@ -30,7 +30,7 @@ class Kernel:
 
     Attributes:
         name: as it was asked for.
-        image: the kernel image; its modules lie where their tools expect them relative to it.
+        image: the kernel image; its modules, if it has any, lie where their tools expect them relative to it.
         release: what `uname -r` says in it; empty when only the image is known.
         version: the package's version; empty when it is no package.
     """
@@ -102,7 +102,7 @@ def _from_folder(name: KernelName) -> Kernel | None:
         return None
     if not is_unpacked(found):
         _unpack(folder.files(found.parts), found)
-    return _unpacked(name, found.image)
+    return _unpacked(name, found)
 
 
 def _from_suites(name: KernelName, *, refresh: bool) -> Kernel:
@@ -114,9 +114,14 @@ def _from_suites(name: KernelName, *, refresh: bool) -> Kernel:
             raise
         _LOG.warning("warning: using %s of before: %s: %s", old.release, error.what, error.why)
         return old
-    memory = {"package": found.image.name, "version": found.image.version, "checked": int(time.time())}
+    memory = {
+        "package": found.image.name,
+        "version": found.image.version,
+        "modules": found.has_modules,
+        "checked": int(time.time()),
+    }
     _memory(name).write_text(json.dumps(memory) + "\n", encoding="utf-8")
-    return _unpacked(name, found.image)
+    return _unpacked(name, found)
 
 
 def _fetch(name: KernelName, *, refresh: bool) -> KernelPackages:
@@ -147,16 +152,16 @@ def _remembered(name: KernelName, age: int | None) -> Kernel | None:
     try:
         memory = json.loads(_memory(name).read_text(encoding="utf-8"))
         image = Package(memory["package"], memory["version"])
+        packages = KernelPackages(image, (image,), memory["modules"])
         fresh = age is None or time.time() - memory["checked"] < age
     except (FileNotFoundError, ValueError, KeyError):
         return None
-    there = is_unpacked(KernelPackages(image, (image,)))
-    return _unpacked(name, image) if fresh and there else None
+    return _unpacked(name, packages) if fresh and is_unpacked(packages) else None
 
 
-def _unpacked(name: KernelName, package: Package) -> Kernel:
-    packages = KernelPackages(package, (package,))
-    return Kernel(str(name), find_image(_tree(packages.key), packages.release), packages.release, package.version)
+def _unpacked(name: KernelName, packages: KernelPackages) -> Kernel:
+    image = find_image(_tree(packages.key), packages.release)
+    return Kernel(str(name), image, packages.release, packages.image.version)
 
 
 def find_image(tree: Path, release: str) -> Path:
@@ -182,7 +187,8 @@ def _unpack(files: Iterable[Path], packages: KernelPackages) -> None:
         if not (tree / "lib").exists():
             # Where the packages have only /usr/lib, the tools of a host without merged /usr look in /lib.
             (tree / "lib").symlink_to("usr/lib")
-        subprocess.run([find_tool("depmod") or "depmod", "--basedir", str(tree), packages.release], check=True)
+        if packages.has_modules:
+            subprocess.run([find_tool("depmod") or "depmod", "--basedir", str(tree), packages.release], check=True)
         tree.rename(_tree(packages.key))
 
 

@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab.guest import Machine, environment, virtme_command, writable_directories, write_job
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab.guest import Machine, environment, writable_directories
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
 from kalloctrace.lab.needs import require_lab, search_path
-from kalloctrace.lab.series import KernelName
+from kalloctrace.lab.ways import Way, Work, command_of, opened
 
 _LOG = logging.getLogger(__name__)
 _POLL = 0.05
 _GRACE = 10.0
 _TAIL_LINES = 15
 _INT3 = re.compile(r"^\[ *[\d.]+\] (?:Oops: )?int3: 0000", re.MULTILINE)
+# The second is what comes of the first.
+_FATAL = re.compile("Initramfs unpacking failed|Kernel panic")
 _DAY = 24 * 60 * 60
 
 
@@ -92,7 +94,8 @@ def run_in_guest(
 ) -> GuestResult:
     """Boot a kernel and run a command in it.
 
-    The command sees this machine's files read-only, the current directory and `writable` read-write.
+    The command sees this machine's files read-only, the current directory and `writable` read-write. A kernel that has
+    no 9p to mount them with gets copies of what a recording needs, and what the command changed is copied back.
 
     Args:
         argv: the command and its arguments, handed on exactly.
@@ -119,7 +122,6 @@ def run_in_guest(
     require_lab()
     machine = Machine(memory, cpus, numa, numa_distance, append, qemu_options, kvm)
     if not isinstance(kernel, Kernel):
-        refuse_cloud(kernel)
         kernel = obtain(kernel)
     start = time.monotonic()
     boot = functools.partial(
@@ -142,7 +144,7 @@ def run_in_guest(
     code = int((job / "exit").read_text(encoding="ascii"))
     release = (job / "release").read_text(encoding="ascii").strip()
     for leftover in ("stdout", "stderr", "command", "shares", "cached"):
-        (job / leftover).unlink()
+        (job / leftover).unlink(missing_ok=True)
     return GuestResult(code, output, errors, job / "console.log", release, time.monotonic() - start)
 
 
@@ -158,12 +160,12 @@ def _boot(
 ) -> tuple[Path, bool, list[_Stream]]:
     """Boot once; return the job's directory, whether the guest ended in time, and its output."""
     job = _new_job()
-    shares = [job, *writable_directories([Path.cwd(), *writable])]
-    write_job(job, argv, shares, environment(env), Path.cwd())
-    command = virtme_command(kernel.image, job, shares, machine)
+    work = Work(argv, writable_directories([Path.cwd(), *writable]), environment(env), Path.cwd())
     streams = [_Stream(job / "stdout", sinks[0]), _Stream(job / "stderr", sinks[1])]
-    with _interruptible(), _started(command, job, timeout) as process:
-        ended = _follow(process, job, streams, time.monotonic() + timeout)
+    with _interruptible(), opened(kernel.image, machine, job, work) as way:
+        with _started(way.command, job, timeout) as process:
+            ended = _follow(process, job, way, streams, time.monotonic() + timeout)
+        way.move()
     return job, ended, streams
 
 
@@ -181,28 +183,12 @@ def _died_of_emulation(job: Path) -> bool:
 def dry_run(argv: Sequence[str], kernel: Kernel, machine: Machine, writable: Sequence[str]) -> list[str]:
     """Return the command that `run_in_guest` would start."""
     del argv  # it travels in a file
-    job = _jobs() / "job"
-    shares = [job, *writable_directories([Path.cwd(), *writable])]
-    return virtme_command(kernel.image, job, shares, machine)
-
-
-def refuse_cloud(kernel: str) -> None:
-    """Refuse the flavour that cannot mount the host's files, before it is downloaded."""
-    if "/" in kernel:
-        return
-    name = KernelName.parse(kernel)
-    if name.flavour == "cloud":
-        raise KalloctraceError(
-            f"{name} cannot be booted here",
-            "the cloud flavour has no 9p, the file system the guest gets this machine's files by",
-            f"use the generic flavour: --kernel {name.series}",
-            Exit.USAGE,
-        )
+    return command_of(kernel.image, machine, _jobs() / "job", writable_directories([Path.cwd(), *writable]))
 
 
 @contextmanager
 def _started(command: Sequence[str], job: Path, timeout: float) -> Iterator[subprocess.Popen[bytes]]:
-    """Start virtme in a process group of its own, and end all of that group whatever happens."""
+    """Start a guest in a process group of its own, and end all of that group whatever happens."""
     # Should this process be killed outright, `timeout` still ends the guest.
     limit = ["timeout", "--kill-after=5", str(int(timeout + _GRACE * 2)), *command]
     with (job / "console.log").open("wb") as console:
@@ -233,7 +219,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _follow(process: subprocess.Popen[bytes], job: Path, streams: Sequence[_Stream], deadline: float) -> bool:
+def _follow(process: subprocess.Popen[bytes], job: Path, way: Way, streams: Sequence[_Stream], deadline: float) -> bool:
     """Pass on the guest's output until it ends; return False when it had not by the deadline."""
     while process.poll() is None:
         if (job / "exit").exists():
@@ -241,6 +227,7 @@ def _follow(process: subprocess.Popen[bytes], job: Path, streams: Sequence[_Stre
             deadline = min(deadline, time.monotonic() + _GRACE)
         if time.monotonic() > deadline:
             return False
+        way.move()
         for stream in streams:
             stream.copy()
         time.sleep(_POLL)
@@ -259,7 +246,7 @@ def _give_up(job: Path, timeout: float | None) -> NoReturn:
     for line in lines[-_TAIL_LINES:]:
         _LOG.error("console: %s", line)
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
-    why = next((line for line in lines if "Kernel panic" in line), None)
+    why = next((line for line in lines if _FATAL.search(line)), None)
     if timeout is None:
         raise KalloctraceError("the guest ended before the command did", why or last, f"read its console: {console}")
     if why is None:

@@ -30,6 +30,7 @@ _NAME = re.compile(r"(?P<series>\d+\.\d+)(?:-(?P<flavour>cloud|rt))?")
 # Three numbers at least: `linux-image-6.12-amd64` is an empty package that follows the newest.
 # Nothing after the architecture: no `-dbg`, and `-unsigned` differs by a signature that no guest asks for.
 _IMAGE = re.compile(rf"linux-image-(?P<abi>\d+\.\d+\.\d+\S*?)(?:-(?P<flavour>cloud|rt))?-{ARCHITECTURE}")
+_BINARY = "linux-binary-"
 _PART = re.compile(r"\b(linux-(?:binary|modules)-\d\S*) \(= ([^)]+)\)")
 
 
@@ -83,10 +84,12 @@ class KernelPackages:
     Attributes:
         image: the `linux-image-*` package, after which the kernel is called.
         parts: the packages to unpack: the image itself, or what it was split into.
+        has_modules: whether these hold its modules, which may leave a suite before the image does.
     """
 
     image: Package
     parts: tuple[Package, ...]
+    has_modules: bool = True
 
     @property
     def release(self) -> str:
@@ -96,7 +99,8 @@ class KernelPackages:
     @property
     def key(self) -> str:
         """A name for the cache, one per build."""
-        return f"{self.image.name}_{self.image.version}"
+        without = "" if self.has_modules else "_without-modules"
+        return f"{self.image.name}_{self.image.version}{without}"
 
 
 def parse_index(text: str) -> list[Package]:
@@ -111,7 +115,10 @@ def parse_index(text: str) -> list[Package]:
 
 
 def newest(packages: Iterable[Package], name: KernelName) -> KernelPackages | None:
-    """Return the newest complete kernel that a name stands for, or None when there is none."""
+    """Return the newest kernel that a name stands for, or None when there is none.
+
+    One without modules is only taken when there is none with them.
+    """
     available = list(packages)
     known = {(package.name, package.version): package for package in available}
     found = []
@@ -123,7 +130,9 @@ def newest(packages: Iterable[Package], name: KernelName) -> KernelPackages | No
         parts = tuple(known[part] for part in wanted if part in known)
         if len(parts) == len(wanted):
             found.append(KernelPackages(package, parts or (package,)))
-    return max(found, key=lambda kernel: _VERSION_ORDER(kernel.image.version), default=None)
+        elif binary := tuple(part for part in parts if part.name.startswith(_BINARY)):
+            found.append(KernelPackages(package, binary, has_modules=False))
+    return max(found, key=lambda kernel: (kernel.has_modules, _VERSION_ORDER(kernel.image.version)), default=None)
 
 
 def why_none(packages: Iterable[Package], name: KernelName) -> str:

@@ -13,10 +13,11 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 PAGE = mmap.PAGESIZE
@@ -27,21 +28,60 @@ CGROUP = Path("/sys/fs/cgroup")
 _SOL_PACKET = 263
 _PACKET_RX_RING = 5
 _SYS_SET_MEMPOLICY = 238
+_MODULES = Path("/lib/modules")
 _POLICIES = {"default": 0, "preferred": 1, "bind": 2, "interleave": 3}
+
+
+class NotHere(Exception):  # noqa: N818  no failure of the kernel's: it was built without
+    """This kernel lacks a driver, and there are no modules to load it from."""
+
+
+def need(module: str, sign: str) -> None:
+    """Have a driver loaded.
+
+    Args:
+        module: its module.
+        sign: a file that is there when the kernel has it.
+
+    Raises:
+        NotHere: the kernel has it only as a module, and no modules are here.
+    """
+    if Path(sign).exists():
+        return
+    if not (_MODULES / os.uname().release).exists():
+        raise NotHere(f"{module} is no part of this kernel, and there are no modules for it here")
+    subprocess.run(["modprobe", module], check=True)
+
+
+def say(text: str) -> None:
+    """Print what was not done, and why."""
+    sys.stderr.write(f"kalloctrace.lab.workload: {text}\n")
+
+
+@contextmanager
+def left_out(part: str) -> Iterator[None]:
+    """Go on without a part that this kernel cannot do, and say so."""
+    try:
+        yield
+    except NotHere as reason:
+        say(f"left out {part}: {reason}")
 
 
 def touch(pages: int) -> None:
     """Write to fresh anonymous memory, a page fault a page."""
     with mmap.mmap(-1, pages * PAGE) as memory:
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
+        # PREEMPT_RT has no transparent huge pages, and refuses the advice.
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
         for start in range(0, len(memory), PAGE):
             memory[start] = 1
 
 
 def huge_pages(count: int) -> None:
-    """Fault in transparent huge pages, order 9 each."""
+    """Fault in transparent huge pages, order 9 each; single pages where the kernel has none."""
     with mmap.mmap(-1, (count + 1) * HUGE_PAGE) as memory:
-        memory.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # As above.
+            memory.madvise(mmap.MADV_HUGEPAGE)
         for start in range(0, len(memory), HUGE_PAGE):
             memory[start] = 1
 
@@ -107,9 +147,11 @@ def packet_ring(blocks: int, order: int) -> None:
 
     net/packet/af_packet.c takes each block with one __get_free_pages() of GFP_KERNEL | __GFP_COMP | __GFP_ZERO |
     __GFP_NOWARN | __GFP_NORETRY, and nothing else with this mask and order.
+
+    Raises:
+        NotHere: the kernel has no packet sockets.
     """
-    if not Path("/proc/net/packet").exists():
-        subprocess.run(["modprobe", "af_packet"], check=True)
+    need("af_packet", "/proc/net/packet")
     size = PAGE << order
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.setsockopt(_SOL_PACKET, _PACKET_RX_RING, struct.pack("4I", size, blocks, PAGE, blocks << order))
@@ -146,8 +188,8 @@ def policies(pages: int) -> None:
 @contextmanager
 def mounted_ext4(mib: int = 64) -> Iterator[Path]:
     """Make and mount a file system on a loop device: it allocates under PF_MEMALLOC_NOFS and PF_MEMALLOC_NOIO."""
-    for module in ("loop", "ext4"):
-        subprocess.run(["modprobe", module], check=True)
+    need("loop", "/dev/loop-control")
+    need("ext4", "/sys/fs/ext4")
     with tempfile.TemporaryDirectory() as name:
         image, mount = Path(name) / "image", Path(name) / "mount"
         with image.open("wb") as file:
@@ -186,12 +228,13 @@ def cpuset(mems: str) -> Iterator[None]:
 
 
 def mixed(pages: int) -> None:
-    """Do a bit of everything that any machine can do; anonymous memory makes up the count."""
+    """Do a bit of everything that this machine can do; anonymous memory makes up the count."""
     page_cache(16)
     huge_pages(16)
     slab(2000)
     network(8)
-    high_orders()
+    with left_out("high-orders"):
+        high_orders()
     policies(256)
     for _ in range(-(-pages // 10000)):
         touch(10000)
@@ -210,8 +253,8 @@ PARTS: dict[str, Callable[[int], None]] = {
 }
 
 
-def main() -> None:
-    """Run the parts named on the command line."""
+def main() -> int:
+    """Run the parts named on the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="kalloctrace.lab.workload", description=main.__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, "blocks"], default=["mixed"])
     parser.add_argument("--pages", type=int, default=10000, help="how much of each part, about in pages")
@@ -223,16 +266,20 @@ def main() -> None:
     def run() -> None:
         for part in options.parts:
             if part == "blocks":
+                # Someone counts on these: without them the work failed.
                 packet_ring(options.blocks, options.order)
             else:
-                PARTS[part](options.pages)
+                with left_out(part):
+                    PARTS[part](options.pages)
 
-    if options.cpuset_mems is None:
-        run()
-    else:
-        with cpuset(options.cpuset_mems):
+    try:
+        with nullcontext() if options.cpuset_mems is None else cpuset(options.cpuset_mems):
             run()
+    except NotHere as reason:
+        say(f"cannot make the blocks: {reason}")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

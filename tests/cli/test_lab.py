@@ -68,11 +68,19 @@ def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
     assert "virtme-ng" in done.stderr
 
 
+def build_tree(directory: Path, line: str) -> Path:
+    """Make a kernel's build tree with one line of configuration; return its image."""
+    image = directory / "arch/x86/boot/bzImage"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    (directory / ".config").write_text(f"\n{line}\n", encoding="ascii")
+    return image
+
+
 @needs_lab
 def test_dry_run_prints_the_command(tmp_path: Path) -> None:
     """A kernel image by path needs no download, and nothing is booted."""
-    image = tmp_path / "bzImage"
-    image.touch()
+    image = build_tree(tmp_path, "CONFIG_9P_FS=y")
     done = kalloctrace(
         "lab", "run", "-k", str(image), "--dry-run", "--numa", "1G", "--append", "nokaslr", "--", "true", cwd=tmp_path
     )
@@ -80,6 +88,18 @@ def test_dry_run_prints_the_command(tmp_path: Path) -> None:
     assert done.stdout.startswith(f"virtme-run --kimg {image} ")
     assert "--numa 1G" in done.stdout
     assert "--kopt=nokaslr" in done.stdout
+
+
+@needs_lab
+def test_kernel_that_mounts_nothing_is_booted_in_memory(tmp_path: Path) -> None:
+    """QEMU is started by itself then, with the archive of the files."""
+    image = build_tree(tmp_path, "# CONFIG_9P_FS is not set")
+    words = ("lab", "run", "-k", str(image), "--append", "nokaslr")
+    done = kalloctrace(*words, "--dry-run", "--", "true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("qemu-system-x86_64 ")
+    assert f"-kernel {image} -initrd {tmp_path}/cache/kalloctrace/initramfs/" in done.stdout
+    assert "nokaslr" in done.stdout
 
 
 @needs_lab

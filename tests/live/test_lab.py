@@ -9,6 +9,8 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.needs import lab_available
 from kalloctrace.lab.run import GuestResult, run_in_guest
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.verify.verification import verify_trace
 
 pytestmark = pytest.mark.live
 
@@ -25,6 +27,22 @@ printf '%s' "$1" >brought-back
 touch /tmp/scratch && echo scratch
 touch /usr/intruder 2>/dev/null || echo read-only
 python3 -c 'import kalloctrace; print("imported")'
+exit 7
+"""
+# What only the guest without shared files has to prove.
+IN_MEMORY = r"""
+uname -r
+cat given
+for m in /sys/kernel/tracing /sys/kernel/debug /sys/fs/bpf /sys/fs/cgroup /dev/shm; do
+    grep -q " $m " /proc/mounts && echo "mounted $m"
+done
+[ -e "/lib/modules/$(uname -r)" ] || echo no modules
+echo to-stderr >&2
+mkdir sub
+printf '%s' "$1" >sub/brought-back
+head -c 30000000 /dev/zero >large
+python3 -c 'import kalloctrace, pyarrow, numpy; print("imported")'
+kalloctrace record -o in-memory.arrows -- python3 -m kalloctrace.lab.workload anonymous --pages 500 >&2 || exit 1
 exit 7
 """
 ODD = os.fsdecode(bytes(range(1, 256)))
@@ -94,3 +112,34 @@ def test_panic_is_reported(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(KalloctraceError) as caught:
         run_in_guest(["sh", "-c", "echo c >/proc/sysrq-trigger"], kernel="5.10", timeout=120)
     assert "Kernel panic" in caught.value.why
+
+
+def test_kernel_without_modules_records_in_memory(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel of which only the image is left gets its job, records, and gives everything back exactly."""
+    if lab_available():
+        pytest.skip(f"no guest can be booted: {lab_available()}")
+    directory = tmp_path_factory.mktemp("in-memory")
+    monkeypatch.chdir(directory)
+    (directory / "given").write_text("given\n", encoding="ascii")
+    result = run_in_guest(["sh", "-c", IN_MEMORY, "sh", ODD], kernel="6.19")
+    assert result.release.startswith("6.19.")
+    assert result.stdout.decode().splitlines() == [
+        result.release,
+        "given",
+        "mounted /sys/kernel/tracing",
+        "mounted /sys/kernel/debug",
+        "mounted /sys/fs/bpf",
+        "mounted /sys/fs/cgroup",
+        "mounted /dev/shm",
+        "no modules",
+        "imported",
+    ]
+    assert result.returncode == 7, result.stderr.decode()
+    assert result.stderr.startswith(b"to-stderr\n")
+    assert (directory / "sub/brought-back").read_bytes() == os.fsencode(ODD)
+    assert (directory / "large").stat().st_size == 30_000_000
+    with TraceReader(directory / "in-memory.arrows") as trace:
+        verdict = verify_trace(trace)
+    assert verdict.matched == verdict.allocations > 0

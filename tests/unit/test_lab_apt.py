@@ -2,7 +2,9 @@
 """Where packages come from, and that none is used unverified."""
 
 import hashlib
+import json
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,21 +13,23 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab import apt, kernels
 from kalloctrace.lab.apt import choose_mirrors, mirrors, sources_list
 from kalloctrace.lab.folder import Folder
+from kalloctrace.lab.image import has_9p
 
 ARCHIVE, SECURITY = "http://mirror.invalid/debian/", "http://mirror.invalid/debian-security/"
 IMAGE = "linux-image-5.10.0-99-amd64"
 
 
-def build_package(directory: Path, name: str = IMAGE) -> Path:
+def build_package(directory: Path, name: str = IMAGE, depends: str = "") -> Path:
     """Build a kernel package with an image and one empty module directory."""
     tree = directory / "build" / name
-    release = name.removeprefix("linux-image-")
+    release = name.split("-", 2)[2]
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "boot").mkdir()
     (tree / "boot" / f"vmlinuz-{release}").write_bytes(b"image")
     (tree / "lib/modules" / release).mkdir(parents=True)
     (tree / "DEBIAN/control").write_text(
         f"Package: {name}\nVersion: 5.10.999-1\nArchitecture: amd64\n"
+        f"{f'Depends: {depends}' + chr(10) if depends else ''}"
         "Maintainer: nobody <nobody@example.invalid>\nDescription: none\n",
         encoding="utf-8",
     )
@@ -144,12 +148,40 @@ def test_unreachable_suites_fall_back_to_what_is_unpacked(
     before = kernels.obtain("5.10")
     monkeypatch.delenv("KALLOCTRACE_KERNEL_CACHE")
     monkeypatch.setenv("KALLOCTRACE_MIRROR", f"file://{tmp_path}/nowhere")
-    memory = f'{{"package": "{IMAGE}", "version": "5.10.999-1", "checked": 0}}'
+    memory = f'{{"package": "{IMAGE}", "version": "5.10.999-1", "modules": true, "checked": 0}}'
     (tmp_path / "cache/kalloctrace/kernels/5.10.json").write_text(memory, encoding="utf-8")
     assert kernels.obtain("5.10") == before
     assert "using 5.10.0-99-amd64 of before" in caplog.text
     with pytest.raises(KalloctraceError, match="apt could not use"):
         kernels.obtain("6.1")
+
+
+def test_image_without_modules_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is unpacked by itself, and found again from what is remembered of it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    release = "6.19.99+deb13-amd64"
+    build_package(
+        source,
+        f"linux-image-{release}",
+        depends=f"linux-binary-{release} (= 5.10.999-1), linux-modules-{release} (= 5.10.999-1)",
+    )
+    write_sums(build_package(source, f"linux-binary-{release}"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("KALLOCTRACE_KERNEL_CACHE", str(source))
+    kernel = kernels.obtain("6.19")
+    assert kernel.release == release
+    assert kernel.image.read_bytes() == b"image"
+    assert not has_9p(kernel.image)
+    monkeypatch.delenv("KALLOCTRACE_KERNEL_CACHE")
+    memory = {
+        "package": f"linux-image-{release}",
+        "version": "5.10.999-1",
+        "modules": False,
+        "checked": int(time.time()),
+    }
+    (tmp_path / "cache/kalloctrace/kernels/6.19.json").write_text(json.dumps(memory), encoding="utf-8")
+    assert kernels.obtain("6.19") == kernel
 
 
 def test_image_is_found_in_both_layouts(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import run
+from kalloctrace.lab import run, ways
 from kalloctrace.lab.guest import (
     Machine,
     command_script,
@@ -160,6 +160,7 @@ def fake_virtme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake.touch(mode=0o755)
     monkeypatch.setattr(run, "search_path", lambda: f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(run, "require_lab", lambda: None)
+    monkeypatch.setattr(ways, "has_9p", lambda _: True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(work)
     return fake
@@ -277,11 +278,3 @@ def test_termination_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
         run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), timeout=30)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert ends(pid)
-
-
-def test_cloud_flavour_is_refused() -> None:
-    """With the reason."""
-    with pytest.raises(KalloctraceError, match="cannot be booted") as caught:
-        run.refuse_cloud("6.12-cloud")
-    assert "9p" in caught.value.why
-    assert caught.value.mend.endswith("--kernel 6.12")

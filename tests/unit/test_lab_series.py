@@ -4,7 +4,7 @@
 import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab.series import SUITES, KernelName, Package, newest, parse_index, why_none
+from kalloctrace.lab.series import SUITES, KernelName, KernelPackages, Package, newest, parse_index, why_none
 
 INDEX = """\
 Package: linux-image-6.12-amd64
@@ -95,22 +95,36 @@ def test_newest_is_by_debian_order() -> None:
 
 
 def test_split_kernel_is_its_parts() -> None:
-    """A split kernel is what its image package depends on, and one whose modules are missing is passed over."""
+    """A split kernel is what its image package depends on; a newer one whose modules are missing is passed over."""
     kernel = newest(parse_index(INDEX), KernelName.parse("7.3"))
     assert kernel is not None
     assert kernel.release == "7.3.4+deb13-amd64"
+    assert kernel.has_modules
     assert [part.name for part in kernel.parts] == [
         "linux-binary-7.3.4+deb13-amd64",
         "linux-modules-7.3.4+deb13-amd64",
     ]
 
 
+def test_kernel_without_modules_is_better_than_none() -> None:
+    """The newest image is taken where all modules have gone, and has a place of its own in the cache."""
+    whole = newest(parse_index(INDEX), KernelName.parse("7.3"))
+    packages = [package for package in parse_index(INDEX) if "linux-modules" not in package.name]
+    kernel = newest(packages, KernelName.parse("7.3"))
+    assert kernel is not None
+    assert whole is not None
+    assert kernel.release == "7.3.5+deb13-amd64"
+    assert not kernel.has_modules
+    assert [part.name for part in kernel.parts] == ["linux-binary-7.3.5+deb13-amd64"]
+    assert KernelPackages(whole.image, kernel.parts, has_modules=False).key != whole.key
+
+
 def test_missing_part_is_named() -> None:
-    """A suite may keep a kernel's image after its modules have gone."""
-    packages = [package for package in parse_index(INDEX) if package.name != "linux-modules-7.3.4+deb13-amd64"]
+    """A suite may keep a kernel's name after its image has gone."""
+    packages = [package for package in parse_index(INDEX) if "linux-binary" not in package.name]
     name = KernelName.parse("7.3")
     assert newest(packages, name) is None
-    assert "no longer linux-modules-7.3." in why_none(packages, name)
+    assert "no longer linux-binary-7.3." in why_none(packages, name)
     assert why_none(packages, KernelName.parse("7.2")) == "trixie-backports no longer has one"
 
 

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+# Sourced in every guest by busybox' shell: the file systems that a recording needs, and what else any of them is given.
+
+say() {
+    echo "kalloctrace lab: $*" >&2
+}
+
+mounted() {
+    grep -q " $1 " /proc/mounts
+}
+
+prepare_guest() {
+    mounted /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
+    mounted /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug
+    mounted /sys/fs/bpf || mount -t bpf bpf /sys/fs/bpf
+    mounted /sys/fs/cgroup || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+    mounted /dev/shm || { mkdir -p /dev/shm && mount -t tmpfs -o mode=1777 tmpfs /dev/shm; }
+    ip link set lo up
+    ulimit -l unlimited
+}

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""A root file system in memory, for kernels that can mount nothing of this machine's: built once and kept.
+
+It is not compressed: under emulation a guest copies it faster than it decompresses anything.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import kalloctrace
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.lab import agent, carried, channel, newc
+from kalloctrace.lab.kernels import cache_directory
+from kalloctrace.lab.needs import find_tool
+from kalloctrace.lab.newc import NewcWriter, Tree
+
+_LOG = logging.getLogger(__name__)
+
+OWN = PurePosixPath("kalloctrace-lab")
+"""Where the guest's own files lie in the archive."""
+
+_HERE = Path(__file__).parent
+_SCRIPTS = ("init.sh", "common.sh")
+_MODULES = (Path(kalloctrace.__file__), _HERE / "__init__.py", Path(agent.__file__), Path(channel.__file__))
+_FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "root", "usr/bin", "var/tmp")
+# The archive's files are chosen and written by these.
+_MAKERS = (Path(__file__), Path(carried.__file__), Path(newc.__file__))
+_BUSYBOX = "usr/bin/busybox"
+_ETC = {
+    "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    "etc/group": "root:x:0:\nnogroup:x:65534:\n",
+    "etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+}
+_DAY = 24 * 60 * 60
+_NEW = ".new"
+_MIB = 1 << 20
+# What a kernel takes of a small machine for itself, and what compiling the BPF program takes.
+_BESIDES = 400 * _MIB
+_UNITS = {"": _MIB, "M": _MIB, "G": 1 << 30, "K": 1 << 10, "T": 1 << 40, "B": 1}
+
+
+def archive_path() -> Path:
+    """Return where the archive of today's files is, or will be.
+
+    Raises:
+        KalloctraceError: something that belongs into it is missing here.
+    """
+    return cache_directory() / "initramfs" / f"{_digest(carried.carried_files())}.cpio"
+
+
+def build_archive() -> Path:
+    """Return the archive of today's files, built when what is in it has changed.
+
+    Archives that were not used for a day are removed.
+
+    Raises:
+        KalloctraceError: something that belongs into it is missing here.
+    """
+    archive = archive_path()
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with (archive.parent / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            _LOG.info("packing the files of a guest that mounts nothing of this machine")
+            _build(archive)
+        archive.touch()
+        for old in archive.parent.iterdir():
+            if old.suffix in {".cpio", _NEW} and time.time() - old.stat().st_mtime > _DAY:
+                old.unlink()
+    return archive
+
+
+def require_memory(archive: Path, memory: str) -> None:
+    """Raise a `KalloctraceError` when a machine is too small to unpack an archive.
+
+    The archive and what is unpacked of it are in memory at the same time.
+
+    Args:
+        archive: the archive.
+        memory: the machine's memory as QEMU takes it.
+    """
+    number, unit = memory.rstrip("KMGTBkmgtb"), memory[-1:].upper()
+    if not number.isdecimal():
+        return  # QEMU says what is wrong with it
+    needed = 2 * archive.stat().st_size + _BESIDES
+    if int(number) * _UNITS["" if unit.isdecimal() else unit] < needed:
+        raise KalloctraceError(
+            f"this kernel cannot be booted with {memory} of memory",
+            f"it mounts nothing of this machine, so the {archive.stat().st_size // _MIB} MiB of files it needs are "
+            "unpacked in memory",
+            f"give it at least {-(-needed // _MIB)} MiB: --memory {-(-needed // _MIB)}M, or larger nodes",
+            Exit.USAGE,
+        )
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256(os.fsencode(sys.executable))
+    for path in files:
+        facts = path.lstat()
+        target = path.readlink() if path.is_symlink() else ""
+        line = f"{path}\0{facts.st_mode}\0{facts.st_size}\0{facts.st_mtime_ns}\0{target}\0"
+        digest.update(os.fsencode(line))
+    for path in (_busybox(), *_MODULES, *(_HERE / name for name in _SCRIPTS), *_MAKERS):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _busybox() -> Path:
+    found = find_tool("busybox")
+    assert found is not None  # noqa: S101 required by the lab
+    return Path(found)
+
+
+def _build(archive: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=archive.parent, prefix=".", suffix=_NEW, delete=False) as stream:
+        try:
+            _write(stream, carried.with_libraries(carried.carried_files()))
+        except BaseException:
+            Path(stream.name).unlink()
+            raise
+    Path(stream.name).rename(archive)
+
+
+def _write(stream: IO[bytes], files: Iterable[Path]) -> None:
+    tree = Tree(NewcWriter(stream))
+    for path in files:
+        tree.add(path)
+    for name in _FOLDERS:
+        tree.add_folder(name)
+    tree.add_device("dev/console", 0o600, 5, 1)
+    for name, text in _ETC.items():
+        tree.add_data(name, text.encode())
+    for name in _SCRIPTS:
+        tree.add_data(OWN / name, (_HERE / name).read_bytes())
+    for module in _MODULES:
+        tree.add_data(OWN / module.relative_to(_HERE.parents[1]), module.read_bytes())
+    tree.add_data(OWN / "python", os.fsencode(sys.executable))
+    busybox = _busybox()
+    tree.add_data(_BUSYBOX, busybox.read_bytes(), 0o755)
+    listed = subprocess.run([str(busybox), "--list"], check=True, capture_output=True, encoding="utf-8").stdout
+    for applet in listed.split():
+        tree.add_link(f"usr/bin/{applet}", "busybox")
+    # The kernel starts /init.
+    tree.add_data("init", f"#!/{_BUSYBOX} sh\n. /{OWN}/init.sh\n".encode(), 0o755)
+    tree.close()

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""Streams through shared memory, and both ends of a guest that shares nothing else."""
+
+import itertools
+import os
+import random
+import subprocess
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab import agent, ways
+from kalloctrace.lab.channel import MAGIC, SIZE, Channel, Ring, find_in_guest, lay_out
+
+BUSYBOX = subprocess.run(["sh", "-c", "command -v busybox"], check=False, capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    """Return fresh streams."""
+    channel = lay_out(memoryview(bytearray(SIZE)))
+    yield channel
+    channel.release()
+
+
+def drain(ring: Ring) -> bytes:
+    """Read a stream until its end."""
+    received = b""
+    while not ring.ended():
+        received += ring.read()
+    return received
+
+
+def test_bytes_arrive_in_order_however_they_are_cut() -> None:
+    """Across the end of the span, with any sizes of writes, and never more than there is room for."""
+    ring = Ring(memoryview(bytearray(64 + 24)), 0, 64 + 24)
+    source = random.Random(1).randbytes(10_000)  # noqa: S311 no secret
+    sent, received, sizes = 0, b"", itertools.cycle((1, 63, 64, 65, 7, 200))
+    while sent < len(source) or not ring.ended():
+        sent += ring.write(source[sent : sent + next(sizes)])
+        if sent == len(source):
+            ring.close()
+        received += ring.read()
+    assert received == source
+
+
+def test_full_ring_takes_no_more() -> None:
+    """What was not read is not overwritten."""
+    ring = Ring(memoryview(bytearray(8 + 24)), 0, 8 + 24)
+    assert ring.write(b"0123456789") == 8
+    assert ring.write(b"x") == 0
+    assert ring.read() == b"01234567"
+    assert ring.write(b"89") == 2
+
+
+def test_end_is_seen_after_the_last_byte() -> None:
+    """A stream has not ended while there is something to read."""
+    ring = Ring(memoryview(bytearray(32 + 24)), 0, 32 + 24)
+    ring.write(b"last")
+    ring.close()
+    assert not ring.ended()
+    ring.read()
+    assert ring.ended()
+
+
+def test_streams_do_not_overlap(channel: Channel) -> None:
+    """Each is filled to the brim with bytes of its own, and all come out."""
+    rings = (channel.job, channel.stdout, channel.stderr, channel.state, channel.files)
+    counts = [ring.write(bytes([number]) * SIZE) for number, ring in enumerate(rings, 1)]
+    assert min(counts) > 1 << 19
+    for number, (ring, count) in enumerate(zip(rings, counts, strict=True), 1):
+        assert ring.read() == bytes([number]) * count
+
+
+def write_device(folder: Path, name: str, vendor: str, content: bytes) -> Path:
+    """Write a PCI device as sysfs shows it."""
+    device = folder / name
+    device.mkdir(parents=True)
+    for fact, value in (("vendor", vendor), ("device", "0x1110"), ("enable", "0")):
+        (device / fact).write_text(f"{value}\n", encoding="ascii")
+    with (device / "resource2").open("wb") as file:
+        file.write(content)
+        file.truncate(SIZE)
+    return device
+
+
+def test_memory_is_found_among_other_devices(tmp_path: Path) -> None:
+    """Neither another vendor's nor another memory of the same kind is taken, and the device is switched on."""
+    write_device(tmp_path, "0000:00:01.0", "0x8086", MAGIC)
+    write_device(tmp_path, "0000:00:02.0", "0x1af4", b"someone else's")
+    ours = write_device(tmp_path, "0000:00:03.0", "0x1af4", MAGIC + b"!")
+    memory = find_in_guest(tmp_path)
+    assert bytes(memory[: len(MAGIC) + 1]) == MAGIC + b"!"
+    assert (ours / "enable").read_text(encoding="ascii") == "1"
+
+
+def test_missing_memory_is_an_error(tmp_path: Path) -> None:
+    """Where it was looked for is named."""
+    with pytest.raises(OSError, match=str(tmp_path)):
+        find_in_guest(tmp_path)
+
+
+def test_output_is_kept_apart_and_whole(channel: Channel, tmp_path: Path) -> None:
+    """Also when there is more of it than room, which the reader makes; the code is the shell's."""
+    script = tmp_path / "command"
+    script.write_text("head -c 6000000 /dev/zero; echo err >&2; kill -9 $$", encoding="ascii")
+    received = bytearray()
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            received.extend(channel.stdout.read())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    code = agent.run(channel, script)
+    over.set()
+    reader.join()
+    received.extend(channel.stdout.read())
+    assert (code, len(received), channel.stderr.read()) == (137, 6_000_000, b"err\n")
+
+
+def test_changed_files_come_back_and_others_do_not(channel: Channel, tmp_path: Path) -> None:
+    """Created, rewritten, made executable, linked; what stayed as it was is not sent, nor what may not be written."""
+    guest = tmp_path / "guest"
+    (guest / "old").mkdir(parents=True)
+    for name in ("same", "rewritten", "mode"):
+        (guest / "old" / name).write_bytes(b"before")
+    before = agent.state_of([str(guest)])
+    (guest / "old/rewritten").write_bytes(b"afterwards")
+    (guest / "old/mode").chmod(0o755)
+    (guest / "new").mkdir()
+    (guest / "new/file").write_bytes(b"x" * 100_000)
+    (guest / "new/link").symlink_to("/etc/passwd")
+    os.mkfifo(guest / "new/pipe")
+    agent.send_changed(channel.files, before, agent.state_of([str(guest)]))
+    archive = tmp_path / "files.tar"
+    archive.write_bytes(drain(channel.files))
+    with tarfile.open(archive) as files:
+        names = {f"/{name}" for name in files.getnames()}
+    assert names == {f"{guest}/{name}" for name in ("new", "new/file", "new/link", "old/rewritten", "old/mode")}
+
+
+@pytest.mark.skipif(not BUSYBOX, reason="there is no busybox")
+def test_broken_job_is_an_error(channel: Channel, tmp_path: Path) -> None:
+    """A job that is no archive is not silently an empty one."""
+    channel.job.write(b"no archive at all" * 100)
+    channel.job.close()
+    with pytest.raises(OSError, match="could not be unpacked"):
+        agent.unpack(channel.job, str(tmp_path))
+
+
+def test_results_are_there_when_the_exit_code_is(channel: Channel, tmp_path: Path) -> None:
+    """The code is written last, after the files that came back."""
+    job, folder = tmp_path / "job", tmp_path / "folder"
+    job.mkdir()
+    folder.mkdir()
+    (folder / "result").write_bytes(b"from the guest")
+    agent.send_changed(channel.files, {}, agent.state_of([str(folder)]))
+    (folder / "result").write_bytes(b"here")
+    with ExitStack() as stack:
+        carrier = ways.Carrier(job, [folder], b"the job", channel, stack)
+        channel.stdout.write(b"out")
+        channel.state.write(b"release 6.19\nex")
+        carrier.move()
+        assert (job / "release").read_text(encoding="ascii") == "6.19\n"
+        assert not (job / "exit").exists()
+        channel.state.write(b"it 3\n")
+        carrier.move()
+    assert (job / "exit").read_text(encoding="ascii") == "3\n"
+    assert (job / "stdout").read_bytes() == b"out"
+    assert (folder / "result").read_bytes() == b"from the guest"
+    assert drain(channel.job) == b"the job"
+
+
+def test_guest_s_own_failure_is_shown(channel: Channel, tmp_path: Path) -> None:
+    """With its reason and where to read on."""
+    channel.state.write(b"failed no space left\n")
+    with ExitStack() as stack, pytest.raises(KalloctraceError) as caught:
+        ways.Carrier(tmp_path, [], b"", channel, stack).move()
+    assert caught.value.why == "no space left"
+    assert "console.log" in caught.value.mend
