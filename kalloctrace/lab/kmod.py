@@ -4,7 +4,6 @@
 import fcntl
 import hashlib
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -14,19 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.lab import toolchain
 from kalloctrace.lab.apt import Suite
 from kalloctrace.lab.folder import Folder
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
-from kalloctrace.lab.needs import find_tool, search_path
+from kalloctrace.lab.needs import require_fetch
 from kalloctrace.lab.series import KernelName, Package
 
 _LOG = logging.getLogger(__name__)
 
-_TOOLS = {"gcc": "gcc", "ld": "binutils", "make": "make", "dpkg-deb": "dpkg"}
 _SOURCES = ("Kbuild", "*.c", "*.h")
 _PART = re.compile(r"\blinux-(?:headers|kbuild)-\d[^\s,]*")
 _ABSOLUTE_INCLUDE = re.compile(r"^include /usr/src/", re.MULTILINE)
 _RELATIVE_INCLUDE = "include $(dir $(lastword $(MAKEFILE_LIST)))../"
+_ABSOLUTE_OUTPUT = re.compile(r"^KBUILD_OUTPUT *=.*$", re.MULTILINE)
+_RELATIVE_OUTPUT = "KBUILD_OUTPUT := $(CURDIR)"
 _NO_LIBRARY = re.compile(r"error while loading shared libraries: (lib[^\s:]+): cannot open")
 _OLD_LIBRARY = re.compile(r"version `(GLIBC_[\d.]+)' not found")
 _NEW_OPTION = re.compile(r"unrecognized command-line option '([^']+)'")
@@ -60,20 +61,9 @@ def build_module(source: Path, kernel: str | Kernel) -> Path:
     with _lock():
         place = _modules() / _build_name(kernel) / digest(files)
         if not place.is_dir():
-            require_build()
-            _build(files, headers(kernel), place)
+            require_fetch()
+            _build(files, kernel, place)
     return next(place.glob("*.ko"))
-
-
-def require_build() -> None:
-    """Raise a `KalloctraceError` when something is missing to build a module."""
-    missing = {tool: package for tool, package in _TOOLS.items() if find_tool(tool) is None}
-    if missing:
-        raise KalloctraceError(
-            "no module can be built here",
-            f"missing: {', '.join(missing)}",
-            f"install {' '.join(missing.values())}",
-        )
 
 
 def source_files(source: Path) -> list[Path]:
@@ -104,7 +94,7 @@ def digest(files: Iterable[Path]) -> str:
 
 def headers(kernel: Kernel) -> Path:
     """Return the directory that modules for a kernel are built in, fetched and unpacked if it is not there yet."""
-    tree = cache_directory() / "headers" / _build_name(kernel)
+    tree = _headers_root(kernel)
     if not tree.is_dir():
         tree.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=tree.parent, prefix=".unpack-") as directory:
@@ -140,7 +130,8 @@ def make_relative(tree: Path) -> None:
     """Have the headers find each other below a directory of ours instead of in /usr/src."""
     for makefile in tree.glob("usr/src/linux-headers-*/Makefile"):
         text = makefile.read_text(encoding="utf-8")
-        makefile.write_text(_ABSOLUTE_INCLUDE.sub(lambda _: _RELATIVE_INCLUDE, text), encoding="utf-8")
+        text = _ABSOLUTE_OUTPUT.sub(_RELATIVE_OUTPUT, _ABSOLUTE_INCLUDE.sub(_RELATIVE_INCLUDE, text))
+        makefile.write_text(text, encoding="utf-8")
 
 
 def explain(output: str) -> tuple[str, str]:
@@ -175,26 +166,23 @@ def _fetch(kernel: Kernel, into: Path) -> Sequence[Path]:
     return suite.download(headers_packages(suite.packages(), kernel), into)
 
 
-def _build(files: Iterable[Path], tree: Path, place: Path) -> None:
+def _build(files: Iterable[Path], kernel: Kernel, place: Path) -> None:
     """Build a module in a directory of its own, which then becomes its place."""
+    tree = headers(kernel)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".build-") as directory:
         for file in files:
             shutil.copy(file, directory)
-        _LOG.info("building a module for %s", tree.name.removeprefix("linux-headers-"))
-        # The compiler is this machine's, not the one of the same name that built the kernel.
-        command = ["make", "-C", str(tree), f"M={directory}", "CC=gcc", "HOSTCC=gcc", "modules"]
-        # Nothing else is passed on: variables such as MAKEFLAGS, ARCH and CROSS_COMPILE would change the build.
-        env = {"PATH": search_path(), "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C"}
+        _LOG.info("building a module for %s", kernel.release)
         done = subprocess.run(
-            command,
+            toolchain.make_command(tree, _headers_root(kernel), Path(directory)),
             check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             encoding="utf-8",
             errors="replace",
-            env=env,
+            env=toolchain.environment(),
         )
         modules = list(Path(directory).glob("*.ko"))
         if done.returncode != 0 or len(modules) != 1:
@@ -205,6 +193,10 @@ def _build(files: Iterable[Path], tree: Path, place: Path) -> None:
         result.mkdir()
         modules[0].rename(result / modules[0].name)
         result.rename(place)
+
+
+def _headers_root(kernel: Kernel) -> Path:
+    return cache_directory() / "headers" / _build_name(kernel)
 
 
 def _build_name(kernel: Kernel) -> str:

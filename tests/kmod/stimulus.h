@@ -18,6 +18,14 @@ enum stimulus_context {
 	STIMULUS_CONTEXTS
 };
 
+/* Which of the kernel's functions is called. */
+enum stimulus_entry {
+	STIMULUS_NORMAL,	/* the one that carries the preparation stage */
+	STIMULUS_BULK,		/* the bulk allocator, since 5.13; the order is the number of pages, 1 to 32 */
+	STIMULUS_NOLOCK,	/* the allocation without locks, here since 6.18 */
+	STIMULUS_ENTRIES
+};
+
 /* Which allocation scopes the writing task is in meanwhile. */
 enum stimulus_scope {
 	STIMULUS_NOFS		= 1,
@@ -30,13 +38,29 @@ enum stimulus_scope {
 struct stimulus_request {
 	__u32 gfp;		/* as the kernel at hand numbers the bits; handed on unchanged */
 	__u32 order;
-	__s32 nid;		/* an online node */
+	__s32 nid;		/* an online node; with STIMULUS_NOLOCK also NUMA_NO_NODE */
 	__u32 context;		/* enum stimulus_context */
 	__u64 nodemask;		/* nodes 0 to 63, if has_nodemask */
 	__u32 has_nodemask;	/* 0 or 1 */
 	__u32 scopes;		/* of enum stimulus_scope, or'ed */
 	__u32 count;		/* how many times, one after the other */
-	__u32 unused;		/* 0 */
+	__u32 entry;		/* enum stimulus_entry */
 };
+
+#ifdef __KERNEL__
+struct seq_file;
+
+/* Prints the kernel's own values, as lines of "name value"; what opens the file is single_open(). */
+int stimulus_show_values(struct seq_file *file, void *unused);
+
+/* Whether cpusets may be in use. */
+bool stimulus_cpusets(void);
+
+/* Linux kernel commit 387ba26fb1cb ("mm/page_alloc: add a bulk page allocator") (in v5.13) */
+#define STIMULUS_HAS_BULK (LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0))
+
+/* Linux kernel commit d7242af86434 ("mm: Introduce alloc_frozen_pages_nolock()") (in v6.18) gave it its arguments. */
+#define STIMULUS_HAS_NOLOCK (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0))
+#endif
 
 #endif

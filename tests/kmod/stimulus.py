@@ -6,109 +6,55 @@ Run as root in a guest that has the module:
     python stimulus.py --module PATH --sweep 10000 --seed 1
     python stimulus.py --module PATH --exact 997 --order 3 --gfp 0xcc0
 
-It prints the module's counters, as far as they moved, as one JSON object, and needs nothing but Python.
+It prints the module's counters, as far as they moved, as one JSON object, and needs nothing but Python. Python is slow
+in an emulated guest, so a large sweep is better made on the host, for a machine that is described, and only sent there:
+
+    python stimulus.py --sweep 200000 --write FILE --nodes 0-1 --bits 0xffffff     (on the host)
+    python stimulus.py --module PATH --requests FILE                               (in the guest)
 """
 
 import argparse
+import errno
 import itertools
 import json
 import os
-import random
 import shutil
-import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum, IntFlag
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.kmod.request import (
+    NO_SCOPES,
+    PACKED,
+    Context,
+    Entry,
+    Request,
+    Scope,
+)
+from tests.kmod.sweep import Target, sweep
+
 DEVICE = Path("/dev/kalloctrace_stimulus")
+VALUES = Path("/dev/kalloctrace_values")
 CGROUPS = Path("/sys/fs/cgroup")
+DEFRAG_MODE = Path("/proc/sys/vm/defrag_mode")
 
-DMA = 0x1
-DMA32 = 0x4
-MOBILITY = 0x18
-DIRECT_RECLAIM = 0x400
-KSWAPD_RECLAIM = 0x800
-NOWARN = 0x2000
-NOFAIL = 0x8000
-THISNODE = 0x200000
-RECLAIM = DIRECT_RECLAIM | KSWAPD_RECLAIM
-LARGEST_ORDER = 10
-COSTLY_ORDER = 3
-
-_PACKED = struct.Struct("=IIiIQIIII")
 _BATCH = 1000
-
-
-class Context(IntEnum):
-    """Where a request is made from; see stimulus.h."""
-
-    TASK = 0
-    BH_DISABLED = 1
-    SOFTIRQ = 2
-    HARDIRQ = 3
-    NO_PREEMPT = 4
-    NO_IRQS = 5
-
-
-class Scope(IntFlag):
-    """Allocation scopes of the requesting task; `PIN` is `NOCMA` before 5.13."""
-
-    NOFS = 1
-    NOIO = 2
-    PIN = 4
-    NORECLAIM = 8
-
-
-NO_SCOPES = Scope(0)
-
-
-@dataclass(frozen=True)
-class Request:
-    """A page allocation, made `count` times.
-
-    Attributes:
-        gfp: the flags, as the kernel at hand numbers them.
-        order: the order.
-        nid: the preferred node, which must be online.
-        context: where it is made from.
-        nodemask: a mask of nodes 0 to 63, or None for no nodemask.
-        scopes: the scopes of the task.
-        count: how many times.
-    """
-
-    gfp: int
-    order: int = 0
-    nid: int = 0
-    context: Context = Context.TASK
-    nodemask: int | None = None
-    scopes: Scope = NO_SCOPES
-    count: int = 1
-
-    def pack(self) -> bytes:
-        """Return the module's `struct stimulus_request`."""
-        return _PACKED.pack(
-            self.gfp,
-            self.order,
-            self.nid,
-            self.context,
-            self.nodemask or 0,
-            self.nodemask is not None,
-            self.scopes,
-            self.count,
-            0,
-        )
+_GROUP = "kalloctrace-stimulus"
+_CPUSET_V1 = Path("/tmp/kalloctrace-cpuset")  # noqa: S108  (a mount point in a guest)
 
 
 class RefusedError(Exception):
     """The module refused a request."""
 
-    def __init__(self, request: Request) -> None:
-        super().__init__(f"the module refuses {request}")
+    def __init__(self, request: Request, number: int) -> None:
+        lacks = number == errno.EOPNOTSUPP
+        why = f"the kernel has no {request.entry.name.lower()} entry" if lacks else "the module refuses"
+        super().__init__(f"{why}: {request}")
         self.request = request
 
 
@@ -145,9 +91,10 @@ class Stimulus:
         nodemask: int | None = None,
         scopes: Scope = NO_SCOPES,
         count: int = 1,
+        entry: Entry = Entry.NORMAL,
     ) -> None:
         """Have one request made; the arguments are those of `Request`."""
-        self.send([Request(gfp, order, nid, context, nodemask, scopes, count)])
+        self.send([Request(gfp, order, nid, context, nodemask, scopes, count, entry)])
 
     def send(self, requests: Iterable[Request]) -> int:
         """Have requests made in their order, and return how many allocations that were.
@@ -158,27 +105,50 @@ class Stimulus:
         asked = 0
         remaining = iter(requests)
         while batch := list(itertools.islice(remaining, _BATCH)):
-            data = b"".join(request.pack() for request in batch)
-            done = 0
-            while done < len(data):
-                try:
-                    done += os.write(self._device, data[done:])
-                except OSError as error:
-                    raise RefusedError(batch[done // _PACKED.size]) from error
-            asked += sum(request.count for request in batch)
+            asked += self.send_packed(b"".join(request.pack() for request in batch))
         return asked
+
+    def send_packed(self, data: bytes) -> int:
+        """Have requests made that are packed already, and return how many allocations that were.
+
+        Raises:
+            RefusedError: the module refused one; those before it were made.
+        """
+        done = 0
+        while done < len(data):
+            try:
+                done += os.write(self._device, data[done : done + _BATCH * PACKED.size])
+            except OSError as error:
+                refused = Request.unpack(data[done : done + PACKED.size])
+                raise RefusedError(refused, error.errno or 0) from error
+        return sum(fields[7] for fields in PACKED.iter_unpack(data))
 
     def counters(self) -> dict[str, int]:
         """Return the module's counters since it was loaded."""
-        lines = os.pread(self._device, 4096, 0).decode("ascii").splitlines()
-        return {name: int(value) for name, value in (line.split() for line in lines)}
+        return parse_values(os.pread(self._device, 4096, 0).decode("ascii"))
+
+
+def parse_values(text: str) -> dict[str, int]:
+    """Read lines of a name, which may have spaces, and a value."""
+    return {name: int(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines())}
 
 
 def load(module: Path) -> None:
     """Load the module unless it is loaded."""
     if not DEVICE.exists():
         insmod = shutil.which("insmod", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin") or "insmod"
-        subprocess.run([insmod, str(module)], check=True)
+        subprocess.run([insmod, str(module), f"cpusets_key={_address('cpusets_enabled_key'):#x}"], check=True)
+
+
+def _address(symbol: str) -> int:
+    """Return a symbol's address."""
+    with Path("/proc/kallsyms").open(encoding="ascii") as lines:
+        return next(int(address, 16) for address, _, name, *_ in map(str.split, lines) if name == symbol)
+
+
+def kernel_values() -> dict[str, int]:
+    """Return the kernel's own values, as the module, which is loaded, prints them."""
+    return parse_values(VALUES.read_text(encoding="ascii"))
 
 
 def online_nodes() -> list[int]:
@@ -208,152 +178,63 @@ def use_cpuset(mems: str) -> None:
         mems: the nodes of the group, such as `0`; empty to make the group but stay outside.
     """
     (CGROUPS / "cgroup.subtree_control").write_text("+cpuset", encoding="ascii")
-    group = CGROUPS / "kalloctrace-stimulus"
+    group = CGROUPS / _GROUP
     group.mkdir(exist_ok=True)
     if mems:
         (group / "cpuset.mems").write_text(mems, encoding="ascii")
         (group / "cgroup.procs").write_text("0", encoding="ascii")
 
 
-def sweep(
-    nodes: Sequence[int],
-    size: int,
-    seed: int = 0,
-    *,
-    orders: Sequence[int] = range(12),
-    allowed: Sequence[int] | None = None,
-) -> Iterator[Request]:
-    """Yield requests that together meet every rule of the preparation.
-
-    First, in an order of chance, each context with each of the 32 combinations of zone and mobility bits and each
-    further gfp bit, on nodes, orders, nodemasks and scopes of chance; then all of it of chance. The same arguments
-    give the same requests. All of them are ones that the module accepts, and few make the kernel print a warning.
+def use_cpuset_v1(mems: str) -> None:
+    """Turn the kernel's cpusets on, with a group of cgroup v1 for this process; no group of v2 may have any.
 
     Args:
-        nodes: the online nodes.
-        size: how many requests.
-        seed: which chance.
-        orders: the orders to ask for.
-        allowed: the nodes that the process may have pages of, there or not; all by default.
+        mems: as of `use_cpuset`.
     """
-    reachable = frozenset(range(64) if allowed is None else allowed)
-    chance = random.Random(seed)  # noqa: S311  (it must be repeatable)
-    systematic = [
-        (zone | bit, context)
-        for zone, bit, context in itertools.product(range(32), [0, *(1 << n for n in range(5, 24))], Context)
-    ]
-    chance.shuffle(systematic)
-    for number in range(size):
-        if number < len(systematic):
-            gfp, context = systematic[number]
-        else:
-            gfp = chance.getrandbits(32) & chance.choice((0xFFFFFF, 0xFFFFFFFF)) & chance.getrandbits(32)
-            context = chance.choice(list(Context))
-        # Most of what a kernel asks for has one of these.
-        gfp |= chance.choice((0, KSWAPD_RECLAIM, KSWAPD_RECLAIM, RECLAIM))
-        request = Request(
-            gfp,
-            _order(chance, orders),
-            chance.choice(nodes),
-            context,
-            _nodemask(chance, nodes),
-            _scopes(chance),
-        )
-        yield harmless(request, nodes, reachable)
-
-
-def _order(chance: random.Random, orders: Sequence[int]) -> int:
-    """Return an order, half of the time one of the smallest."""
-    return chance.choice(orders if chance.random() < 0.5 else orders[:4])
-
-
-def _nodemask(chance: random.Random, nodes: Sequence[int]) -> int | None:
-    everything = sum(1 << node for node in nodes)
-    return chance.choice((None, None, None, everything, 1 << chance.choice(nodes), _elsewhere(chance, nodes)))
-
-
-def _elsewhere(chance: random.Random, nodes: Sequence[int]) -> int:
-    """Return a nodemask without any node that is there."""
-    return chance.choice((0, 1 << (max(nodes) + 1), 1 << 63))
-
-
-def _scopes(chance: random.Random) -> Scope:
-    return Scope(chance.choice((0, 0, *range(16))))
-
-
-def harmless(request: Request, nodes: Sequence[int], allowed: frozenset[int]) -> Request:
-    """Return a request changed so far that the module accepts it and the kernel's log is not flooded.
-
-    Args:
-        request: the request.
-        nodes: the online nodes.
-        allowed: the nodes that the process may have pages of, there or not.
-    """
-    gfp = request.gfp
-    if request.context is not Context.TASK:
-        gfp &= ~DIRECT_RECLAIM
-    request = replace(request, gfp=gfp)
-    if request.order <= LARGEST_ORDER and gfp & MOBILITY == MOBILITY:
-        request = _without_zone(request, nodes, allowed)
-    elif request.order <= LARGEST_ORDER and gfp & DIRECT_RECLAIM:
-        request = _with_zone(request, nodes, allowed)
-    if request.order > LARGEST_ORDER:
-        return request
-    if request.nodemask is not None or request.gfp & THISNODE or request.order > COSTLY_ORDER:
-        # What finds no page has a page of text printed.
-        request = replace(request, gfp=request.gfp | NOWARN)
-    return request
-
-
-def _without_zone(request: Request, nodes: Sequence[int], allowed: frozenset[int]) -> Request:
-    """Return a request that finds no zone: its migratetype is none, and with a page of it the kernel would crash.
-
-    Its nodemask has a node that the process may use, as the kernel could drop it otherwise.
-    """
-    # The kernel would try for ever to find one.
-    gfp = request.gfp & ~NOFAIL if request.gfp & DIRECT_RECLAIM else request.gfp
-    absent = [node for node in (max(nodes) + 1, 63) if node in allowed and node not in nodes]
-    if absent:
-        # Which of them follows from the request, so that chance goes the same way with and without.
-        return replace(request, gfp=gfp, nodemask=1 << absent[request.gfp % len(absent)])
-    others = [node for node in nodes if node in allowed and node != request.nid]
-    if others:
-        return replace(request, gfp=(gfp | THISNODE) & ~DIRECT_RECLAIM, nodemask=1 << others[0])
-    return replace(request, order=LARGEST_ORDER + 1)
-
-
-def _with_zone(request: Request, nodes: Sequence[int], allowed: frozenset[int]) -> Request:
-    """Return a request that may reclaim, unless that could go on for ever."""
-    if request.gfp & NOFAIL:
-        order = min(request.order, COSTLY_ORDER)
-        request = replace(request, gfp=request.gfp & ~THISNODE, order=order, nodemask=None)
-    narrow = request.nodemask is not None or request.gfp & (THISNODE | DMA | DMA32)
-    if narrow and not allowed.issuperset(nodes):
-        # The nodes of the cpuset may have no such zone.
-        request = replace(request, gfp=request.gfp & ~DIRECT_RECLAIM)
-    return request
+    _CPUSET_V1.mkdir(exist_ok=True)
+    if not os.path.ismount(_CPUSET_V1):
+        subprocess.run(["mount", "-t", "cgroup", "-o", "cpuset", "cpuset", str(_CPUSET_V1)], check=True)
+    group = _CPUSET_V1 / _GROUP
+    group.mkdir(exist_ok=True)
+    if mems:
+        # A group of v1 takes no process before it has CPUs.
+        cpus = (_CPUSET_V1 / "cpuset.cpus").read_text(encoding="ascii")
+        (group / "cpuset.cpus").write_text(cpus, encoding="ascii")
+        (group / "cpuset.mems").write_text(mems, encoding="ascii")
+        (group / "cgroup.procs").write_text("0", encoding="ascii")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return 1 if the module did something else than it was asked for."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.write is not None and options.sweep is None:
+        parser.error("--write needs --sweep")
+    if options.write is not None:
+        target = Target(tuple(options.nodes), frozenset(options.allowed), options.bits, tuple(options.entries))
+        requests = sweep(target, options.sweep, options.seed, part=options.part)
+        options.write.write_bytes(b"".join(request.pack() for request in requests))
+        return 0
     if options.module is not None:
         load(options.module)
     if options.cpuset is not None:
         use_cpuset(options.cpuset)
-    nodes = online_nodes()
-    requests: Iterable[Request]
-    if options.sweep is not None:
-        requests = sweep(nodes, options.sweep, options.seed, allowed=allowed_nodes())
-    else:
-        nid = nodes[0] if options.nid is None else options.nid
-        context, scopes = Context[options.context.upper()], Scope(options.scopes)
-        requests = [Request(options.gfp, options.order, nid, context, options.nodemask, scopes, options.exact)]
-    with Stimulus() as stimulus:
+    if options.cpuset_v1 is not None:
+        use_cpuset_v1(options.cpuset_v1)
+    if options.defrag_mode:
+        DEFRAG_MODE.write_text("1", encoding="ascii")
+    if options.values:
+        sys.stdout.write(json.dumps(kernel_values(), indent=1) + "\n")
+        return 0
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    with Stimulus(DEVICE) as stimulus:
         before = stimulus.counters()
         start = time.monotonic()
         try:
-            asked = stimulus.send(requests)
+            asked = _send(stimulus, options)
         except RefusedError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
@@ -363,24 +244,65 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if moved["requested"] == asked and moved["strayed"] == 0 else 1
 
 
+def _send(stimulus: Stimulus, options: argparse.Namespace) -> int:
+    """Have made what the command line says, and return how many allocations that were."""
+    if options.requests is not None:
+        return stimulus.send_packed(options.requests.read_bytes())
+    nodes = online_nodes()
+    if options.sweep is not None:
+        values = kernel_values()
+        # Without cpusets the kernel asks no one's mems_allowed.
+        allowed = frozenset(allowed_nodes() if values["cpusets"] else range(64))
+        target = Target(tuple(nodes), allowed, values["__GFP_BITS_MASK"], tuple(options.entries))
+        return stimulus.send(sweep(target, options.sweep, options.seed, part=options.part))
+    nid = nodes[0] if options.nid is None else options.nid
+    context, scopes, entry = Context[options.context.upper()], Scope(options.scopes), options.entries[0]
+    return stimulus.send(
+        [Request(options.gfp, options.order, nid, context, options.nodemask, scopes, options.exact, entry)]
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Has the kernel make page allocations.", allow_abbrev=False)
     parser.add_argument("--module", type=Path, metavar="PATH", help="load it, unless it is loaded")
-    parser.add_argument(
+    cpusets = parser.add_mutually_exclusive_group()
+    cpusets.add_argument(
         "--cpuset",
         metavar="MEMS",
         help="turn cpusets on; with nodes such as 0, in a group of these; with '', outside of the group",
     )
+    cpusets.add_argument("--cpuset-v1", metavar="MEMS", help="the same with cgroup v1")
+    parser.add_argument("--defrag-mode", action="store_true", help="set vm.defrag_mode")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--sweep", type=_natural, metavar="N", help="make N different requests")
     what.add_argument("--exact", type=_natural, metavar="N", help="make one request N times")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="which sweep (default: 0)")
-    parser.add_argument("--gfp", type=_number, default=0xCC0, metavar="MASK", help="default: 0xcc0")
-    parser.add_argument("--order", type=_number, default=0, metavar="N", help="default: 0")
-    parser.add_argument("--nid", type=_number, metavar="N", help="default: the first online node")
-    parser.add_argument("--nodemask", type=_number, metavar="MASK", help="default: none")
-    parser.add_argument("--scopes", type=_number, default=0, metavar="BITS", help="1 nofs, 2 noio, 4 pin, 8 noreclaim")
-    parser.add_argument("--context", choices=[context.name.lower() for context in Context], default="task")
+    what.add_argument("--requests", type=Path, metavar="FILE", help="make those that --write wrote")
+    what.add_argument("--values", action="store_true", help="print the kernel's own values as JSON")
+    parser.add_argument(
+        "--entries",
+        type=_entries,
+        default=[Entry.NORMAL],
+        metavar="NAMES",
+        help="of normal,bulk,nolock; --exact goes by the first (default: normal)",
+    )
+    swept = parser.add_argument_group("sweeps")
+    swept.add_argument("--seed", type=int, default=0, metavar="N", help="which sweep (default: 0)")
+    swept.add_argument(
+        "--part", type=_part, default=(0, 1), metavar="K/N", help="part K, from 1, of the systematic one"
+    )
+    swept.add_argument("--write", type=Path, metavar="FILE", help="make none, but write them down for --requests")
+    swept.add_argument("--nodes", type=parse_nodes, default=[0], metavar="LIST", help="for --write: online nodes")
+    swept.add_argument(
+        "--allowed", type=parse_nodes, default=range(64), metavar="LIST", help="for --write: nodes of the cpuset"
+    )
+    swept.add_argument("--bits", type=_number, default=0x7FFFFF, metavar="MASK", help="for --write: known gfp bits")
+    exact = parser.add_argument_group("--exact")
+    exact.add_argument("--gfp", type=_number, default=0xCC0, metavar="MASK", help="default: 0xcc0")
+    exact.add_argument("--order", type=_number, default=0, metavar="N", help="default: 0; of bulk the number of pages")
+    exact.add_argument("--nid", type=_number, metavar="N", help="default: the first online node")
+    exact.add_argument("--nodemask", type=_number, metavar="MASK", help="default: none")
+    exact.add_argument("--scopes", type=_number, default=0, metavar="BITS", help="1 nofs, 2 noio, 4 pin, 8 noreclaim")
+    exact.add_argument("--context", choices=[context.name.lower() for context in Context], default="task")
     return parser
 
 
@@ -393,6 +315,20 @@ def _natural(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, _, of = text.partition("/")
+    if not 1 <= int(part) <= int(of):
+        raise argparse.ArgumentTypeError(f"{text} is no part K/N with K from 1 to N")
+    return int(part) - 1, int(of)
+
+
+def _entries(text: str) -> list[Entry]:
+    try:
+        return [Entry[name.upper()] for name in text.split(",")]
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(f"{error} is none of normal, bulk, nolock") from None
 
 
 if __name__ == "__main__":

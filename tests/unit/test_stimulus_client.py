@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The client of the module that makes allocations: what it packs, and what it asks for."""
+"""The client of the module that makes allocations: what it packs, and how it is sent."""
 
+import errno
+import json
 import os
 import sys
-from collections import Counter
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -14,19 +14,27 @@ KMOD = ROOT / "tests/kmod"
 sys.path.insert(0, str(ROOT))
 
 from tests.kmod import stimulus  # noqa: E402  (it is a script beside its module, and no package's)
-from tests.kmod.stimulus import Context, Request, Scope  # noqa: E402
+from tests.kmod.request import Context, Entry, Request, Scope  # noqa: E402
+from tests.kmod.sweep import Target, sweep  # noqa: E402
 
-NODES = (0, 1)
+COUNTERS = "requested 5\nbulk 1\nnolock 0\nsucceeded 3\nfailed 2\nrefused 0\nstrayed 0\n"
 
 
 def test_request_is_packed_as_the_module_reads_it() -> None:
     """The 40 bytes of `struct stimulus_request`."""
-    request = Request(0xCC0, 3, 1, Context.HARDIRQ, 1 << 40, Scope.NOIO | Scope.PIN, 997)
+    request = Request(0xCC0, 3, 1, Context.HARDIRQ, 1 << 40, Scope.NOIO | Scope.PIN, 997, Entry.BULK)
     packed = request.pack()
     fields = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in (0, 4, 8, 12, 24, 28, 32, 36)]
     assert len(packed) == 40
-    assert fields == [0xCC0, 3, 1, 3, 1, 6, 997, 0]
+    assert fields == [0xCC0, 3, 1, 3, 1, 6, 997, 1]
     assert int.from_bytes(packed[16:24], sys.byteorder) == 1 << 40
+
+
+@pytest.mark.parametrize("nodemask", [None, 0, 5])
+def test_packed_request_is_read_back(nodemask: int | None) -> None:
+    """As what is sent from a file is named when it is refused."""
+    request = Request(0xFFFFFFFF, 11, -1, Context.NO_IRQS, nodemask, Scope.PIN, 3, Entry.NOLOCK)
+    assert Request.unpack(request.pack()) == request
 
 
 def test_empty_nodemask_is_not_no_nodemask() -> None:
@@ -35,10 +43,13 @@ def test_empty_nodemask_is_not_no_nodemask() -> None:
 
 
 def test_names_are_those_of_the_modules_header() -> None:
-    """Each context and scope has the header's number."""
+    """Each context, entry and scope has the header's number."""
     header = (KMOD / "stimulus.h").read_text(encoding="utf-8")
-    contexts = [line.split(",")[0].strip() for line in header.splitlines() if line.strip().startswith("STIMULUS_")]
-    assert contexts[: len(Context)] == [f"STIMULUS_{context.name}" for context in Context]
+    members = [line.split(",")[0].strip() for line in header.splitlines() if line.strip().startswith("STIMULUS_")]
+    contexts = [f"STIMULUS_{context.name}" for context in Context]
+    entries = [f"STIMULUS_{entry.name}" for entry in Entry]
+    assert members[: len(contexts) + 1] == [*contexts, "STIMULUS_CONTEXTS"]
+    assert members[len(contexts) + 1 : len(contexts) + len(entries) + 2] == [*entries, "STIMULUS_ENTRIES"]
     for scope in Scope:
         assert f"STIMULUS_{scope.name}\t" in header
         assert f"= {scope.value}" in next(line for line in header.splitlines() if f"STIMULUS_{scope.name}\t" in line)
@@ -50,104 +61,31 @@ def test_lists_of_nodes_are_read(text: str, nodes: list[int]) -> None:
     assert stimulus.parse_nodes(text) == nodes
 
 
-def test_sweep_is_repeatable() -> None:
-    """The same seed gives the same requests, another one others, and a longer one begins the same."""
-    first = list(stimulus.sweep(NODES, 5000, seed=1))
-    assert first == list(stimulus.sweep(NODES, 5000, seed=1))
-    assert first != list(stimulus.sweep(NODES, 5000, seed=2))
-    assert first == list(islice(stimulus.sweep(NODES, 9000, seed=1), 5000))
-
-
-@pytest.fixture(scope="module")
-def swept() -> list[Request]:
-    """Return the smallest sweep that is said to meet every rule."""
-    return list(stimulus.sweep(NODES, 5000, seed=0))
-
-
-def test_sweep_meets_zones_and_mobilities_in_each_context(swept: list[Request]) -> None:
-    """All 32 combinations, the illegal ones too."""
-    assert {(request.gfp & 0x1F, request.context) for request in swept} == {
-        (bits, context) for bits in range(32) for context in Context
-    }
-
-
-def test_sweep_meets_each_bit_with_each_zone(swept: list[Request]) -> None:
-    """Each bit that the kernels share, set and clear."""
-    met = {(request.gfp & 0x1F, bit, request.gfp >> bit & 1) for request in swept for bit in range(5, 24)}
-    both = {(zone, bit, value) for zone in range(32) for bit in range(5, 24) for value in (0, 1)}
-    # An illegal mobility is met without __GFP_NOWARN where the order is too large as well.
-    assert both - {(zone, 13, 0) for zone in range(0x18, 32)} <= met
-
-
-def test_sweep_meets_orders_nodes_nodemasks_and_scopes(swept: list[Request]) -> None:
-    """In each context, and too large orders with and without __GFP_NOWARN."""
-    for context in Context:
-        there = [request for request in swept if request.context is context]
-        assert {request.order for request in there} == set(range(12))
-        assert {request.nid for request in there} == set(NODES)
-        assert {request.nodemask for request in there} >= {None, 0b01, 0b10, 0b11, 0b100, 0, 1 << 63}
-        assert {int(request.scopes) for request in there} == set(range(16))
-    assert {request.gfp & stimulus.NOWARN for request in swept if request.order == 11} == {0, stimulus.NOWARN}
-
-
-@pytest.mark.parametrize("allowed", [None, [0], [1], [0, 1]])
-def test_sweep_asks_for_nothing_dangerous(allowed: list[int] | None) -> None:
-    """No sleeping in atomic contexts, no endless attempts, no migratetype that is none."""
-    for request in stimulus.sweep(NODES, 20000, seed=3, allowed=allowed):
-        direct = bool(request.gfp & stimulus.DIRECT_RECLAIM)
-        assert not direct or request.context is Context.TASK
-        if request.order > stimulus.LARGEST_ORDER:
-            continue
-        if request.gfp & stimulus.MOBILITY == stimulus.MOBILITY:
-            assert finds_no_zone(request, allowed)
-        if direct and request.gfp & stimulus.NOFAIL:
-            assert request.nodemask is None
-            assert not request.gfp & stimulus.THISNODE
-            assert request.order <= stimulus.COSTLY_ORDER
-
-
-def finds_no_zone(request: Request, allowed: list[int] | None) -> bool:
-    """Whether a request's nodemask has no zone for it, and one of the process' nodes, so that it is not dropped."""
-    if request.nodemask is None:
-        return False
-    reachable = [request.nid] if request.gfp & stimulus.THISNODE else NODES
-    kept = allowed is None or any(request.nodemask >> node & 1 for node in allowed)
-    return kept and bool(request.nodemask) and not any(request.nodemask >> node & 1 for node in reachable)
-
-
-def test_sweep_in_a_cpuset_lets_reclaim_have_a_node() -> None:
-    """What could only be had outside of it might be tried for ever, or end with a task killed."""
-    reclaiming = 0
-    for request in stimulus.sweep(NODES, 20000, seed=3, allowed=[0]):
-        if request.gfp & stimulus.DIRECT_RECLAIM and request.order <= stimulus.LARGEST_ORDER:
-            reclaiming += 1
-            assert request.nodemask is None
-            assert not request.gfp & (stimulus.THISNODE | stimulus.DMA | stimulus.DMA32)
-    assert reclaiming > 100
-
-
-def test_sweep_in_the_cpuset_of_a_single_node_still_has_both_mobilities() -> None:
-    """With too large an order, as no nodemask is safe."""
-    both = [r for r in stimulus.sweep([0], 5000, allowed=[0]) if r.gfp & stimulus.MOBILITY == stimulus.MOBILITY]
-    assert {request.order for request in both} == {11}
-
-
-def test_sweep_of_one_node_needs_no_other() -> None:
-    """Every node asked for is there."""
-    assert {request.nid for request in stimulus.sweep([3], 1000)} == {3}
-
-
 def device(tmp_path: Path) -> Path:
     """Return a file in the device's place."""
     path = tmp_path / "device"
-    path.write_text("requested 5\nsucceeded 3\nfailed 2\nrefused 0\nstrayed 0\n", encoding="ascii")
+    path.write_text(COUNTERS, encoding="ascii")
     return path
 
 
 def test_counters_are_read(tmp_path: Path) -> None:
     """By name."""
     with stimulus.Stimulus(device(tmp_path)) as there:
-        assert there.counters() == {"requested": 5, "succeeded": 3, "failed": 2, "refused": 0, "strayed": 0}
+        counters = there.counters()
+    assert counters == {
+        "requested": 5,
+        "bulk": 1,
+        "nolock": 0,
+        "succeeded": 3,
+        "failed": 2,
+        "refused": 0,
+        "strayed": 0,
+    }
+
+
+def test_names_of_values_may_have_spaces() -> None:
+    """The value is the last word."""
+    assert stimulus.parse_values("sizeof zone 1536\nZONE_DMA 0\n") == {"sizeof zone": 1536, "ZONE_DMA": 0}
 
 
 def test_all_requests_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,15 +96,18 @@ def test_all_requests_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         written.append(data[:120])
         return len(written[-1])
 
-    requests = list(stimulus.sweep(NODES, 2500))
+    requests = list(sweep(Target((0, 1)), 2500))
     with stimulus.Stimulus(device(tmp_path)) as there:
         monkeypatch.setattr(os, "write", take_three)
         assert there.send(iter(requests)) == 2500
     assert b"".join(written) == b"".join(request.pack() for request in requests)
 
 
-def test_refused_request_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was refused, after those that were made."""
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EINVAL, "the module refuses"), (errno.EOPNOTSUPP, "the kernel has no bulk entry")]
+)
+def test_refused_request_is_named(number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was refused, after those that were made, and why."""
     answers = iter([80])
 
     def refuse_third(_: int, data: bytes) -> int:
@@ -174,17 +115,54 @@ def test_refused_request_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         try:
             return next(answers)
         except StopIteration:
-            raise OSError(22, "Invalid argument") from None
+            raise OSError(number, "refused") from None
 
-    requests = [Request(0xCC0, order) for order in range(4)]
+    requests = [Request(0xCC0, order, entry=Entry.BULK) for order in range(4)]
     with stimulus.Stimulus(device(tmp_path)) as there:
         monkeypatch.setattr(os, "write", refuse_third)
-        with pytest.raises(stimulus.RefusedError) as raised:
+        with pytest.raises(stimulus.RefusedError, match=said) as raised:
             there.send(requests)
     assert raised.value.request == requests[2]
 
 
-def test_sweep_spends_most_on_small_orders(swept: list[Request]) -> None:
-    """Large ones are rare in kernels and slow everywhere."""
-    orders = Counter(request.order for request in swept)
-    assert sum(orders[order] for order in range(4)) > len(swept) / 2
+def test_sweep_written_for_a_machine_is_the_one_that_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the host, for a machine that is described, and from the file in its guest."""
+    file = tmp_path / "requests"
+    written = ["--sweep", "300", "--seed", "4", "--part", "2/3", "--entries", "normal,bulk", "--write", str(file)]
+    described = ["--nodes", "0,2", "--allowed", "2", "--bits", "0xffffff"]
+    assert stimulus.main([*written, *described]) == 0
+    target = Target((0, 2), frozenset({2}), 0xFFFFFF, (Entry.NORMAL, Entry.BULK))
+    expected = list(sweep(target, 300, 4, part=(1, 3)))
+    assert file.read_bytes() == b"".join(request.pack() for request in expected)
+
+    sent: list[bytes] = []
+
+    def take_all(_: int, data: bytes) -> int:
+        sent.append(data)
+        return len(data)
+
+    counts = iter([{"requested": 1, "strayed": 0}, {"requested": 301, "strayed": 0}])
+    monkeypatch.setattr(stimulus, "DEVICE", device(tmp_path))
+    monkeypatch.setattr(stimulus.Stimulus, "counters", lambda _: next(counts))
+    monkeypatch.setattr(os, "write", take_all)
+    assert stimulus.main(["--requests", str(file)]) == 0
+    assert b"".join(sent) == file.read_bytes()
+    assert json.loads(capsys.readouterr().out)["asked"] == 300
+
+
+def test_too_few_arguments_to_write_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only a sweep can be written down."""
+    with pytest.raises(SystemExit) as raised:
+        stimulus.main(["--exact", "3", "--write", str(tmp_path / "requests")])
+    assert raised.value.code == 2
+    assert "--write needs --sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["0/2", "3/2"])
+def test_part_that_is_none_is_refused(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are counted from 1."""
+    with pytest.raises(SystemExit):
+        stimulus.main(["--sweep", "10", "--part", part])
+    assert "is no part" in capsys.readouterr().err

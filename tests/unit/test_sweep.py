@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""The sweep: that its systematic part is whole, and that all of it is what the kernel survives."""
+
+import sys
+from collections import Counter
+from itertools import combinations, islice
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.kmod.request import (
+    COSTLY_ORDER,
+    LARGEST_BULK,
+    LARGEST_ORDER,
+    NUMA_NO_NODE,
+    Context,
+    Entry,
+    Request,
+)
+from tests.kmod.sweep import (
+    ACCOUNT,
+    DIRECT_RECLAIM,
+    DMA,
+    DMA32,
+    MOBILITY,
+    NOFAIL,
+    NOWARN,
+    THISNODE,
+    TOO_LARGE,
+    ZERO,
+    Target,
+    exact_masks,
+    obstacle,
+    sweep,
+)
+
+BITS = {"5.10": 0x7FFFFF, "6.1": 0x7FFFFFF, "6.12": 0x1FFFFFF, "7.3": 0xFFFFFF}
+"""__GFP_BITS_MASK of Debian's kernels, as their gfp_allowed_mask is after boot."""
+
+ONE = Target((0,))
+TWO = Target((0, 1))
+FOUR = Target((0, 1, 2, 3))
+CPUSETS = (Target((0,), frozenset({0})), *(Target((0, 1), frozenset(own)) for own in ({0}, {1}, {0, 1})))
+TARGETS = (ONE, TWO, FOUR, *CPUSETS, Target((0, 1, 2), frozenset({2})), Target((0, 1, 2, 3), frozenset({1, 3})))
+ALL_ENTRIES = tuple(Entry)
+
+
+def systematic(bits: int) -> set[int]:
+    """Return each combination of the zone and mobility bits with nothing, each bit and each pair of others."""
+    others = [1 << bit for bit in range(5, 32) if bits >> bit & 1]
+    return {zone | sum(some) for zone in range(32) for size in (0, 1, 2) for some in combinations(others, size)}
+
+
+@pytest.mark.parametrize("bits", BITS.values(), ids=BITS)
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_systematic_part_asks_for_each_mask_itself(target: Target, bits: int) -> None:
+    """Exactly as it is: nothing is added to it, nothing taken away."""
+    target = Target(target.nodes, target.allowed, bits)
+    whole = systematic(bits)
+    asked = [request.gfp for request in sweep(target, len(whole), seed=5)]
+    assert Counter(asked) == dict.fromkeys(whole, 1)
+
+
+@pytest.mark.parametrize("bits", BITS.values(), ids=BITS)
+def test_machines_share_the_systematic_part(bits: int) -> None:
+    """Together they ask for all of it, and none for what another does."""
+    target = Target((0,), bits=bits)
+    sizes = [len(exact_masks(bits)[part::7]) for part in range(7)]
+    asked = [r.gfp for part in range(7) for r in sweep(target, sizes[part], seed=part, part=(part, 7))]
+    assert Counter(asked) == dict.fromkeys(systematic(bits), 1)
+
+
+def test_masks_that_cannot_be_prepared_without_cpusets() -> None:
+    """One pair with both mobilities: the kernel would try for ever to find a zone."""
+    expected = {zone | MOBILITY | DIRECT_RECLAIM | NOFAIL for zone in range(8)}
+    for target in (ONE, TWO, FOUR):
+        assert {gfp for gfp in exact_masks(target.bits) if obstacle(gfp, target)} == expected
+
+
+def test_masks_that_cannot_be_prepared_in_a_cpuset() -> None:
+    """Both mobilities without another node's nodemask, and zones that the cpuset may not have."""
+    whole = exact_masks(TWO.bits)
+    both = {gfp for gfp in whole if gfp & MOBILITY == MOBILITY}
+    elsewhere = {gfp for gfp in both if gfp & THISNODE and not gfp & DIRECT_RECLAIM}
+    low = {gfp for gfp in whole if gfp & DIRECT_RECLAIM and gfp & (DMA | DMA32)}
+    found = [{gfp for gfp in whole if obstacle(gfp, target)} for target in CPUSETS]
+    assert found == [both, both, both | low, both - elsewhere]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_systematic_masks_are_prepared_unless_there_is_an_obstacle(target: Target) -> None:
+    """Only then is the order too large."""
+    requests = list(sweep(target, len(exact_masks(target.bits)), seed=1))
+    rejected = {request.gfp for request in requests if request.order > LARGEST_ORDER}
+    assert rejected == {request.gfp for request in requests if obstacle(request.gfp, target)}
+
+
+def test_obstacle_is_gone_without_its_bits() -> None:
+    """Each names bits that are set, and few of them in turn make any mask one that can be prepared."""
+    for target in TARGETS:
+        for gfp in exact_masks(target.bits):
+            mask, times = gfp, 0
+            while found := obstacle(mask, target):
+                assert mask & found.bits
+                mask, times = mask & ~found.bits, times + 1
+            assert times <= 3
+
+
+def test_sweep_is_repeatable() -> None:
+    """The same seed gives the same requests, another one others, and a longer one begins the same."""
+    first = list(sweep(TWO, 9000, seed=1))
+    assert first == list(sweep(TWO, 9000, seed=1))
+    assert first != list(sweep(TWO, 9000, seed=2))
+    assert first == list(islice(sweep(TWO, 12000, seed=1), 9000))
+
+
+@pytest.fixture(scope="module")
+def swept() -> list[Request]:
+    """Return the part of a sweep that is all of chance."""
+    return list(sweep(Target((0, 1), entries=ALL_ENTRIES), 65504, seed=0))[5504:]
+
+
+def test_chance_meets_zones_and_mobilities_in_each_context(swept: list[Request]) -> None:
+    """All 32 combinations, the illegal ones too."""
+    assert {(request.gfp & 0x1F, request.context) for request in swept} == {
+        (bits, context) for bits in range(32) for context in Context
+    }
+
+
+def test_chance_meets_all_32_bits(swept: list[Request]) -> None:
+    """Those too that no kernel knows, set and clear, in each context that may have them."""
+    met = {(bit, request.gfp >> bit & 1, request.context) for request in swept for bit in range(32)}
+    direct = {(10, 1, context) for context in Context if context is not Context.TASK}
+    assert met == {(bit, value, context) for bit in range(32) for value in (0, 1) for context in Context} - direct
+
+
+def test_chance_meets_orders_nodes_nodemasks_and_scopes(swept: list[Request]) -> None:
+    """In each context, and too large orders with and without __GFP_NOWARN."""
+    for context in Context:
+        there = [r for r in swept if r.context is context and r.entry is Entry.NORMAL]
+        assert {request.order for request in there} == set(range(12))
+        assert {request.nid for request in there} == {0, 1}
+        assert {request.nodemask for request in there} == {None, 0b01, 0b10, 0b11, 0b100, 0, 1 << 63}
+        assert {int(request.scopes) for request in there} == set(range(16))
+    assert {request.gfp & NOWARN for request in swept if request.order == TOO_LARGE} == {0, NOWARN}
+
+
+def test_chance_meets_pairs_of_nodes() -> None:
+    """As nodemasks on four nodes."""
+    met = {request.nodemask for request in sweep(FOUR, 20000)}
+    assert met >= {1 << one | 1 << other for one, other in combinations(range(4), 2)}
+
+
+def test_entries_are_asked_for_in_each_context(swept: list[Request]) -> None:
+    """What each has arguments for."""
+    bulk = [request for request in swept if request.entry is Entry.BULK]
+    nolock = [request for request in swept if request.entry is Entry.NOLOCK]
+    for requests in (bulk, nolock):
+        assert len(requests) > 500
+        assert {request.context for request in requests} == set(Context)
+    assert {request.order for request in bulk} == set(range(1, LARGEST_BULK + 1))
+    assert {request.gfp for request in nolock} == {0, ACCOUNT}
+    assert {request.order for request in nolock} == set(range(12))
+    assert {request.nid for request in nolock} == {NUMA_NO_NODE, 0, 1}
+    assert {request.nodemask for request in nolock} == {None}
+
+
+def test_entries_that_the_kernel_lacks_are_not_asked_for() -> None:
+    """5.10 has neither."""
+    assert {request.entry for request in sweep(TWO, 9000)} == {Entry.NORMAL}
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_sweep_asks_for_nothing_dangerous(target: Target) -> None:
+    """No sleeping in atomic contexts, no endless attempts, no migratetype that is none."""
+    target = Target(target.nodes, target.allowed, entries=ALL_ENTRIES)
+    for request in sweep(target, 25504, seed=3):
+        order = 0 if request.entry is Entry.BULK else request.order
+        direct = bool(request.gfp & DIRECT_RECLAIM)
+        assert request.context is Context.TASK or not direct
+        if order > LARGEST_ORDER or request.entry is Entry.NOLOCK:
+            continue
+        if request.gfp & MOBILITY == MOBILITY:
+            assert not zones_may_serve(request, target)
+            assert not direct or not request.gfp & NOFAIL
+        elif direct and request.gfp & NOFAIL:
+            assert order <= COSTLY_ORDER
+            assert request.nodemask is None
+            assert not request.gfp & THISNODE or request.nid == target.nodes[0]
+        if direct and target.restricted and request.gfp & MOBILITY != MOBILITY:
+            assert request.nodemask is None
+            assert not request.gfp & THISNODE or request.nid in target.allowed
+            assert not request.gfp & (DMA | DMA32) or target.nodes[0] in target.allowed
+
+
+def zones_may_serve(request: Request, target: Target) -> bool:
+    """Whether a zone may be eligible, at the second attempt too, which is without a nodemask outside the cpuset."""
+    if request.nodemask is None or not any(request.nodemask >> node & 1 for node in target.allowed):
+        return True
+    reachable = [request.nid] if request.gfp & THISNODE else target.nodes
+    return any(request.nodemask >> node & 1 for node in reachable)
+
+
+def test_sweep_of_one_node_needs_no_other() -> None:
+    """Every node asked for is there."""
+    assert {request.nid for request in sweep(Target((3,)), 9000)} == {3}
+
+
+def test_sweep_spends_little_on_what_is_slow(swept: list[Request]) -> None:
+    """Large orders are rare, and rarely zeroed."""
+    orders = Counter(request.order for request in swept if request.entry is Entry.NORMAL)
+    assert sum(orders[order] for order in range(4)) > sum(orders.values()) / 2
+    zeroed = [r for r in swept if r.gfp & ZERO and 6 < r.order <= LARGEST_ORDER and r.entry is Entry.NORMAL]
+    assert 0 < len(zeroed) < len(swept) / 100
