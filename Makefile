@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check setup fixtures kernel-5.10-noinline clean
+.PHONY: run test matrix check setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -20,6 +20,10 @@ run: setup
 # KALLOCTRACE_REQUIRE_LIVE=1 makes a missing guest a failure.
 test: setup check
 	$(BIN)/python -m pytest
+
+# Every kernel on every machine; the table in README comes from it. KERNELS="6.17 6.12-rt" for others.
+matrix: setup
+	$(BIN)/python tests/matrix/run.py $(KERNELS)
 
 check: setup
 	$(BIN)/ruff check
