@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What runs in a guest of the matrix: the phases, each with requests or work of its own, under one recording."""
+"""What runs in a guest of the matrix: phases with requests or work of their own, under two recordings.
+
+Cpusets are switched on between the recordings: while the kernel does that nobody can tell which way a request goes.
+"""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +20,8 @@ ALONE = Path(__file__).resolve().with_name("alone.py")
 STIMULUS = Path(__file__).resolve().parents[1] / "kmod" / "stimulus.py"
 _CHANCE = 4000
 _MACHINE_OF_V1 = "four-nodes"
-_WITHOUT_CPUSETS = "cpusets-off"
+_WORKLOAD = ("python", "-m", "kalloctrace.lab.workload")
+_SWITCH_ON = "echo +cpuset >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/kalloctrace"
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,22 @@ class Phase:
     restricted: bool = False
 
 
+WITHOUT_CPUSETS = Phase("cpusets-off")
+
+
 @dataclass(frozen=True)
 class Job:
     """What a guest does.
 
     Attributes:
         script: the shell script to run.
-        trace: where its recording is.
-        allocations: how many are asked for, at least.
-        conditions: columns of the trace that must be above 0 in some rows.
+        traces: where its recordings are.
+        allocations: how many are asked for in all, at least.
+        conditions: columns of the traces that must be above 0 in some rows.
     """
 
     script: Path
-    trace: Path
+    traces: tuple[Path, ...]
     allocations: int
     conditions: tuple[str, ...]
 
@@ -71,18 +78,20 @@ class Guest:
     machine: Machine
 
     def phases(self) -> tuple[Phase, ...]:
-        """Return what is tried: cpusets off, on, and restricted; with vm.defrag_mode where there is one."""
-        # 5.10 is what runs where people still have cgroup v1; the controller is free for one hierarchy only.
-        old = self.kernel == "5.10" and self.machine.name == _MACHINE_OF_V1
-        cpuset, mems = "--cpuset-v1" if old else "--cpuset", self.machine.cpuset
+        """Return what is tried once cpusets are on: outside of one, in one, with vm.defrag_mode where that exists."""
+        option, mems = self._cpuset_option(), self.machine.cpuset
         phases = [
-            Phase(_WITHOUT_CPUSETS),
-            Phase("cpusets-on", (cpuset, ""), ("--cpuset-mems", "")),
-            Phase("in-a-cpuset", (cpuset, mems), ("--cpuset-mems", mems), restricted=True),
+            Phase("cpusets-on", (option, ""), ("--cpuset-mems", "")),
+            Phase("in-a-cpuset", (option, mems), ("--cpuset-mems", mems), restricted=True),
         ]
         if self.features.defrag_mode:
             phases.append(Phase("defrag-mode", before="echo 1 >/proc/sys/vm/defrag_mode"))
         return tuple(phases)
+
+    def _cpuset_option(self) -> str:
+        # 5.10 is what runs where people still have cgroup v1; the controller is free for one hierarchy only.
+        old = self.kernel == "5.10" and self.machine.name == _MACHINE_OF_V1
+        return "--cpuset-v1" if old else "--cpuset"
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries that the kernel has."""
@@ -106,7 +115,7 @@ class Guest:
         """Return the nodes that a phase's task may have pages of; without cpusets the kernel asks for none of them."""
         if phase.restricted:
             return parse_nodes(self.machine.cpuset)
-        if phase.name == _WITHOUT_CPUSETS:
+        if phase == WITHOUT_CPUSETS:
             return range(64)
         return [nid for nid in nodes if not self.machine.numa or self.machine.numa[nid].split(",")[0] != "0"]
 
@@ -118,23 +127,35 @@ class Guest:
             allocations: how many in all.
             folder: where the files go, which the guest can write to.
         """
-        phases = self.phases()
-        share = -(-allocations // len(phases))
+        recordings = {"cpusets-off": (WITHOUT_CPUSETS,), "cpusets-on": self.phases()}
+        share = -(-allocations // sum(map(len, recordings.values())))
         lines = ["set -e"]
+        for name, phases in recordings.items():
+            if name == "cpusets-on":
+                switch_on = (self._cpuset_option(), "", "--exact", "1")
+                lines.append(_SWITCH_ON if module is None else self._stimulus(module, *switch_on))
+            work_script = folder / f"{name}.sh"
+            work_script.write_text("\n".join(self._work(phases, module, share, folder)), encoding="utf-8")
+            record = ["python", str(ALONE), "0", "kalloctrace", "record", "-f", "-o", str(folder / f"{name}.arrows")]
+            work = ["python", str(ALONE), "1", "--first", "sh", str(work_script)]
+            lines.append(shlex.join([*record, "--", *work]))
+        script = folder / "guest.sh"
+        script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        conditions = ("cpusets_enabled", "defrag_mode") if self.features.defrag_mode else ("cpusets_enabled",)
+        return Job(script, tuple(folder / f"{name}.arrows" for name in recordings), allocations, conditions)
+
+    def _work(self, phases: Iterable[Phase], module: Path | None, share: int, folder: Path) -> Iterator[str]:
+        """Yield the lines of a script that makes a recording's requests, and write down what they are made from."""
+        yield "set -e"
         for number, phase in enumerate(phases):
             if phase.before:
-                lines.append(phase.before)
+                yield phase.before
             if module is None:
-                work = ["python", "-m", "kalloctrace.lab.workload", "mixed", "--pages", str(share), *phase.work]
-            else:
-                file = folder / f"{phase.name}.requests"
-                file.write_bytes(b"".join(request.pack() for request in self.requests(phase, share, seed=number)))
-                work = ["python", str(STIMULUS), "--module", str(module), *phase.options, "--requests", str(file)]
-            lines.append(shlex.join(work))
-        work_script, script, trace = folder / "work.sh", folder / "record.sh", folder / "trace.arrows"
-        work_script.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        record = ["python", str(ALONE), "0", "kalloctrace", "record", "-f", "-o", str(trace)]
-        work = ["python", str(ALONE), "1", "--first", "sh", str(work_script)]
-        script.write_text(f"exec {shlex.join([*record, '--', *work])}\n", encoding="utf-8")
-        conditions = ("cpusets_enabled", "defrag_mode") if self.features.defrag_mode else ("cpusets_enabled",)
-        return Job(script, trace, allocations, conditions)
+                yield shlex.join([*_WORKLOAD, "mixed", "--pages", str(share), *phase.work])
+                continue
+            file = folder / f"{phase.name}.requests"
+            file.write_bytes(b"".join(request.pack() for request in self.requests(phase, share, seed=number)))
+            yield self._stimulus(module, *phase.options, "--requests", str(file))
+
+    def _stimulus(self, module: Path, *options: str) -> str:
+        return shlex.join(["python", str(STIMULUS), "--module", str(module), *options])

@@ -10,6 +10,7 @@ a failed row with its reason; the others go on.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -151,7 +153,7 @@ def measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: 
             f"{place}: {row.requests:,} requests, {row.distinct:,} distinct, mismatched {row.mismatched}, "
             f"unknown {row.unknown}, lost {row.lost} {row.failure}"
         )
-        if not row.lost:
+        if not row.lost and not row.unknown:
             break
     return measured
 
@@ -171,51 +173,64 @@ def _measure(kernel: Kernel, machine: Machine, module: Path | None, allocations:
             writable=[folder],
             timeout=TIMEOUT,
         )
-        if result.returncode or not job.trace.exists():
+        if result.returncode:
             said = " | ".join(result.stderr.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:])
             raise KalloctraceError(
                 f"the recording failed with exit code {result.returncode}", said, f"read {result.console}"
             )
         measured = judge(machine, job)
         if measured.row.mismatched or measured.row.unknown or measured.row.lost or measured.row.failure:
-            KEPT.mkdir(parents=True, exist_ok=True)
-            kept = KEPT / f"{kernel.name}-{machine.name}.arrows"
-            kept.write_bytes(job.trace.read_bytes())
-            say(f"{kernel.name} {machine.name}: see it with kalloctrace verify {kept.relative_to(ROOT)}")
+            kept = KEPT / f"{kernel.name}-{machine.name}"
+            kept.mkdir(parents=True, exist_ok=True)
+            for trace in job.traces:
+                shutil.copy(trace, kept)
+            say(f"{kernel.name} {machine.name}: see it with kalloctrace verify {kept.relative_to(ROOT)}/*")
     return measured
 
 
 def judge(machine: Machine, job: Job) -> Measured:
-    """Verify a trace, and see that the requests met what they were to meet."""
-    command = [sys.executable, "-m", "kalloctrace", "verify", "--json", str(job.trace)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        verdict = json.loads(done.stdout)
-    except ValueError as error:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-        raise KalloctraceError("the trace could not be verified", last, "run make matrix again") from error
+    """Verify the traces, and see that the requests met what they were to meet."""
+    verdicts = [verify(trace) for trace in job.traces]
     met = dict.fromkeys(job.conditions, 0)
-    with TraceReader(job.trace) as trace:
-        features = trace.snapshot.features
-        for batch in trace.batches():
-            for condition in met:
-                met[condition] += pc.sum(pc.greater(batch[condition].cast("int32"), 0)).as_py() or 0
+    for path in job.traces:
+        with TraceReader(path) as trace:
+            features = trace.snapshot.features
+            for batch in trace.batches():
+                for condition in met:
+                    met[condition] += pc.sum(pc.greater(batch[condition].cast("int32"), 0)).as_py() or 0
+
+    def total(*names: str) -> int:
+        return sum(verdict[name] for verdict in verdicts for name in names)
+
+    zonelists = sum(verdict["zonelists"].get("mismatched", 0) for verdict in verdicts)
     unmet = [condition for condition, rows in met.items() if not rows]
     failure = f"no request met {' and '.join(unmet)}" if unmet else ""
-    if verdict["truncated"]:
-        failure = "the recording broke off"
-    elif verdict["allocations"] < job.allocations:
-        failure = f"only {verdict['allocations']:,} of {job.allocations:,} requests were seen"
+    if total("truncated"):
+        failure = "a recording broke off"
+    elif total("allocations") < job.allocations:
+        failure = f"only {total('allocations'):,} of {job.allocations:,} requests were seen"
     row = MachineProof(
         machine.name,
-        verdict["allocations"],
-        verdict["distinct"],
-        verdict["mismatched"] + verdict["zonelists"].get("mismatched", 0),
-        verdict["unknown"],
-        verdict["lost"] + verdict["missed"],
+        total("allocations"),
+        total("distinct"),
+        total("mismatched") + zonelists,
+        total("unknown"),
+        total("lost", "missed"),
         failure,
     )
     return Measured(row, features)
+
+
+def verify(trace: Path) -> dict[str, Any]:
+    """Return the verdict of the program itself."""
+    command = [sys.executable, "-m", "kalloctrace", "verify", "--json", str(trace)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        verdict: dict[str, Any] = json.loads(done.stdout)
+    except ValueError as error:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
+        raise KalloctraceError("a trace could not be verified", last, "run make matrix again") from error
+    return verdict
 
 
 if __name__ == "__main__":
