@@ -1,32 +1,50 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /* The normal entry and get_page_from_freelist(), on every kernel. */
 
-#ifdef ENTRY_ALLOC_FLAGS
-#define ENTRY_ARGUMENTS u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask, u32 entry_alloc_flags
-#else
-#define ENTRY_ARGUMENTS u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask
-#endif
-
-/* The frame that calibration saw last, in a map of its own as programs have no memory but maps. */
-static __always_inline u64 *last_frame(void)
+/* Notes a call by the one task that calibration looks at. */
+static __always_inline void calibrate_entry(const struct control *c, u64 frame, u64 pid_tgid)
 {
+	u32 cpu = bpf_get_smp_processor_id();
 	int zero = 0;
+	struct calibrating *now = calibrating.lookup(&zero);
 
-	return calibration_frame.lookup(&zero);
+	if (!now || (u32)pid_tgid != c->tid)
+		return;
+	now->preempt_count = preempt_count_of(per_cpu_offset.lookup(&cpu));
+	now->frame = frame;
 }
 
-FENTRY(ENTRY, ENTRY_ARGUMENTS)
+/* Counts what that call shows, once get_page_from_freelist() tells where its ac is. */
+static __always_inline void calibrate_freelist(const struct control *c, u32 alloc_flags, u64 ac)
 {
-	u64 frame = (u64)ctx;
+	int zero = 0;
+	struct calibrating *now = calibrating.lookup(&zero);
+	struct calibrated shown = {};
+	u64 one = 1, *seen;
+
+	/* Fast path only (ALLOC_WMARK_LOW): the slow path comes after other calls. */
+	if (!now || !now->frame || (u32)bpf_get_current_pid_tgid() != c->tid || (alloc_flags & 3) != 1)
+		return;
+	shown.frame_to_ac = now->frame - ac;
+	shown.preempt_count = now->preempt_count;
+	now->frame = 0;
+	seen = calibrated.lookup(&shown);
+	if (seen)
+		*seen += 1;
+	else
+		calibrated.insert(&shown, &one);
+}
+
+/* `ctx` is for the stack's sake only. */
+static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask,
+					u32 entry_alloc_flags)
+{
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct control *c = in_mode(CALIBRATE);
 	struct record r = {};
 
 	if (c) {
-		u64 *last = last_frame();
-
-		if (last && (u32)pid_tgid == c->tid)
-			*last = frame;
+		calibrate_entry(c, frame, pid_tgid);
 		return 0;
 	}
 	c = in_mode(CAPTURE);
@@ -38,9 +56,7 @@ FENTRY(ENTRY, ENTRY_ARGUMENTS)
 	r.order = order;
 	r.preferred_nid = preferred_nid;
 	r.nodemask = nodemask;
-#ifdef ENTRY_ALLOC_FLAGS
 	r.entry_alloc_flags = entry_alloc_flags;
-#endif
 	capture(&r, ctx, pid_tgid);
 #ifdef BULK
 	if (single_opened(frame, &r))
@@ -50,28 +66,14 @@ FENTRY(ENTRY, ENTRY_ARGUMENTS)
 	return 0;
 }
 
-FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac_argument)
+static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	struct control *c = in_mode(CALIBRATE);
 	struct record *r;
-	u64 ac, nodemask, zoneref, frame;
+	u64 nodemask, zoneref, frame;
 
-	/* Read as plain memory: the verifier lets nobody add a variable to the typed pointer. */
-	READ(ac, &ctx[3]);
 	if (c) {
-		u64 *last = last_frame();
-
-		/* Fast path only (ALLOC_WMARK_LOW): the slow path comes after other calls. */
-		if (last && *last && (u32)bpf_get_current_pid_tgid() == c->tid && (alloc_flags & 3) == 1) {
-			u64 distance = *last - ac, one = 1, *seen;
-
-			*last = 0;
-			seen = distances.lookup(&distance);
-			if (seen)
-				*seen += 1;
-			else
-				distances.insert(&distance, &one);
-		}
+		calibrate_freelist(c, alloc_flags, ac);
 		return 0;
 	}
 	c = in_mode(CAPTURE);
@@ -103,9 +105,8 @@ FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac_
 	return 0;
 }
 
-FEXIT(ENTRY, ENTRY_ARGUMENTS, u64 page)
+static __always_inline int entry_returned(u64 frame, u64 page)
 {
-	u64 frame = (u64)ctx;
 	struct control *c = in_mode(CAPTURE);
 	struct record *r;
 

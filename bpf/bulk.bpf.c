@@ -118,9 +118,10 @@ static __always_inline void look_at_pages(struct bulk_record *b)
 #endif
 }
 
-FENTRY(BULK, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
+/* `ctx` is for the stack's sake only. */
+static __always_inline int bulk_called(void *ctx, u64 frame, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages,
+				       u64 page_array)
 {
-	u64 frame = (u64)ctx;
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct control *c = in_mode(CAPTURE);
 	struct bulk_record *b;
@@ -152,8 +153,7 @@ FENTRY(BULK, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
 	b->r.nodemask = nodemask;
 	capture(&b->r, ctx, pid_tgid);
 	b->nr_pages = nr_pages;
-	/* The last argument, as plain memory: the verifier knows no pointers to pointers. */
-	READ(b->page_array, &ctx[BULK_ARGUMENTS - 1]);
+	b->page_array = page_array;
 	if (b->page_array)
 		look_at_array(b);
 #ifdef MEMCG_KMEM_ADDRESS
@@ -165,9 +165,8 @@ FENTRY(BULK, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
 	return 0;
 }
 
-FEXIT(BULK, u32 gfp)
+static __always_inline int bulk_returned(u64 frame, u64 returned)
 {
-	u64 frame = (u64)ctx;
 	struct control *c = in_mode(CAPTURE);
 	struct bulk_record *b;
 	struct learned *l;
@@ -181,8 +180,7 @@ FEXIT(BULK, u32 gfp)
 		count(RETURN_ALONE);
 		return 0;
 	}
-	/* The return value lies behind the arguments. */
-	READ(b->returned, &ctx[BULK_ARGUMENTS]);
+	b->returned = returned;
 	b->r.page = b->returned;
 	if (b->page_array)
 		look_at_pages(b);

@@ -8,7 +8,12 @@
  * distance, which user space measures once (CALIBRATE) and stores in `control`.
  *
  * The program is this file and those that the kernel has something for, in this order: bulk.bpf.c, nolock.bpf.c,
- * alloc.bpf.c, prepare.bpf.c. They are joined before they are compiled, as bcc rewrites no included file.
+ * alloc.bpf.c, prepare.bpf.c, and last fentry.bpf.c or kprobe.bpf.c with the functions that are attached: these fetch
+ * arguments and call the steps that the other files hold. They are joined before they are compiled, as bcc rewrites
+ * no included file.
+ *
+ * The frame of a call is an address in its stack that lies at the same distance from `ac` at every call: the context of
+ * the trampoline (fentry) or the stack pointer at the function's entry (kprobe).
  *
  * Defined when this is compiled, from the kernel's symbols and BTF (kalloctrace/probe/plan.py):
  *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RING_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
@@ -23,7 +28,7 @@ enum mode { OFF, CALIBRATE, CAPTURE };
 struct control {
 	u32 mode;
 	u32 tid;		/* CALIBRATE: the one task to look at */
-	u64 frame_to_ac;	/* CAPTURE: address of the entry's trampoline frame minus address of ac */
+	u64 frame_to_ac;	/* CAPTURE: frame of the entry's call minus address of ac */
 	u64 tgid;		/* CAPTURE: the one process to look at, 0 for all */
 };
 
@@ -48,21 +53,29 @@ struct learned {
 	u64 bulk_running;	/* calls of the bulk allocator that have an open record */
 };
 
+/* CALIBRATE: the call that has been entered and not yet reached get_page_from_freelist(). */
+struct calibrating {
+	u64 frame;		/* 0 where there is none */
+	u64 preempt_count;
+};
+
+/* CALIBRATE: what one call shows, the key of how often it was seen. */
+struct calibrated {
+	u64 frame_to_ac;
+	u64 preempt_count;	/* raw, at the entry: 32 bits */
+};
+
 BPF_ARRAY(control, struct control, 1);
 BPF_ARRAY(learned, struct learned, 1);
 BPF_ARRAY(per_cpu_offset, u64, NR_CPUS);
 BPF_PERCPU_ARRAY(counters, u64, NR_COUNTERS);
 BPF_HASH(pending, u64, struct record, PENDING);
-BPF_HASH(distances, u64, u64, 256);
-BPF_ARRAY(calibration_frame, u64, 1);
+BPF_HASH(calibrated, struct calibrated, u64, 256);
+BPF_ARRAY(calibrating, struct calibrating, 1);
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 #ifdef STACKS
 BPF_STACK_TRACE(stacks, STACKS);
 #endif
-
-/* One level more than bcc's macros, so that ENTRY and its like are replaced by their values. */
-#define FENTRY(function, args...) KFUNC_PROBE(function, args)
-#define FEXIT(function, args...) KRETFUNC_PROBE(function, args)
 
 #define READ(to, from) bpf_probe_read_kernel(&(to), sizeof(to), (const void *)(from))
 
@@ -91,6 +104,15 @@ static __always_inline bool traced(const struct control *c, u64 pid_tgid)
 	return !c->tgid || c->tgid == pid_tgid >> 32;
 }
 
+static __always_inline u32 preempt_count_of(const u64 *per_cpu_base)
+{
+	u32 value = 0;
+
+	if (per_cpu_base)
+		READ(value, *per_cpu_base + PREEMPT_COUNT_ADDRESS);
+	return value;
+}
+
 /* Captures what the stage reads beside its arguments; `ctx` is for the stack's sake only. */
 static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
 {
@@ -111,13 +133,11 @@ static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
 	READ(r->softirq_disable_cnt, r->task + TASK_STRUCT__SOFTIRQ_DISABLE_CNT);
 #endif
 	base = per_cpu_offset.lookup(&cpu);
-	if (base) {
-		READ(r->preempt_count, *base + PREEMPT_COUNT_ADDRESS);
+	r->preempt_count = preempt_count_of(base);
 #ifdef NOLOCK
-		if (r->entry == ENTRY_NOLOCK)
-			READ(r->numa_node_id, *base + NUMA_NODE_ADDRESS);
+	if (base && r->entry == ENTRY_NOLOCK)
+		READ(r->numa_node_id, *base + NUMA_NODE_ADDRESS);
 #endif
-	}
 	READ(r->cpusets_enabled, CPUSETS_ENABLED_ADDRESS);
 	READ(r->gfp_allowed_mask, GFP_ALLOWED_MASK_ADDRESS);
 #ifdef DEFRAG_MODE_ADDRESS

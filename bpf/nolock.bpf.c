@@ -5,12 +5,6 @@
  * Defined beside what common.bpf.c says: NOLOCK, the function; NOLOCK_GFP_FLAGS where it takes a mask; ALLOC_NOLOCK,
  * the bit of alloc_flags that none but this entry sets, under whichever name.
  */
-#ifdef NOLOCK_GFP_FLAGS
-#define NOLOCK_ARGUMENTS u32 gfp_flags, s32 nid, u32 order
-#else
-#define NOLOCK_ARGUMENTS s32 nid, u32 order
-#endif
-
 /* Returns the frame of the call whose alloc_context this is. */
 static __always_inline u64 nolock_frame(u64 ac)
 {
@@ -35,9 +29,9 @@ static __always_inline u64 nolock_frame(u64 ac)
 	return 0;
 }
 
-FENTRY(NOLOCK, NOLOCK_ARGUMENTS)
+/* `ctx` is for the stack's sake only; gfp_flags is 0 where the function takes none. */
+static __always_inline int nolock_called(void *ctx, u64 frame, u32 gfp_flags, s32 nid, u32 order)
 {
-	u64 frame = (u64)ctx;
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct control *c = in_mode(CAPTURE);
 	struct record r = {};
@@ -46,9 +40,7 @@ FENTRY(NOLOCK, NOLOCK_ARGUMENTS)
 		return 0;
 	count(OPENED);
 	r.entry = ENTRY_NOLOCK;
-#ifdef NOLOCK_GFP_FLAGS
 	r.gfp_mask = gfp_flags;
-#endif
 	r.order = order;
 	r.preferred_nid = nid;
 	capture(&r, ctx, pid_tgid);
@@ -56,9 +48,8 @@ FENTRY(NOLOCK, NOLOCK_ARGUMENTS)
 	return 0;
 }
 
-FEXIT(NOLOCK, NOLOCK_ARGUMENTS, u64 page)
+static __always_inline int nolock_returned(u64 frame, u64 page)
 {
-	u64 frame = (u64)ctx;
 	struct control *c = in_mode(CAPTURE);
 	struct record *r;
 

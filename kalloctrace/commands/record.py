@@ -5,6 +5,7 @@ import os
 import shlex
 import time
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -16,6 +17,13 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
 @click.option("-d", "--duration", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds.")
 @click.option("--mode", type=click.Choice(["stream"]), default="stream", show_default=True, help="One row a call.")
+@click.option(
+    "--attach",
+    type=click.Choice(["auto", "fentry", "kprobe"]),
+    default="auto",
+    show_default=True,
+    help="How to attach. fentry costs least; kprobe also sees what tasks do that preempt one another.",
+)
 @click.option("--pid", type=click.IntRange(min=1), help="Record this process only.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
 @click.argument("command_line", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
@@ -24,6 +32,7 @@ def command(
     force: bool,
     duration: float | None,
     mode: str,
+    attach: Literal["auto", "fentry", "kprobe"],
     pid: int | None,
     stack: bool,
     command_line: tuple[str, ...],
@@ -55,7 +64,7 @@ def command(
     require_live(kernel)
     result = record(
         kernel,
-        Options(path, force, command_line, duration, pid, stack),
+        Options(path, force, command_line, duration, pid, stack, None if attach == "auto" else attach),
         started=lambda: click.echo(
             f"recording on {kernel.snapshot.release}"
             + (f" while {shlex.join(command_line)} runs" if command_line else "")

@@ -21,6 +21,7 @@ from kalloctrace.kernel.machine import Machine
 from kalloctrace.kernel.memory_layout import MemoryLayout, read_memory_layout, read_topology
 from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
 from kalloctrace.kernel.page_flags import PageFlags, read_page_flags
+from kalloctrace.kernel.preemption import Preemption, read_preemption
 from kalloctrace.kernel.snapshot import Snapshot
 
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -91,6 +92,11 @@ class LiveKernel:
     def features(self) -> Features:
         """The rules in force."""
         return self.observed[0]
+
+    @cached_property
+    def preemption(self) -> Preemption:
+        """Whether tasks can be preempted inside the kernel."""
+        return read_preemption(os.uname().version, rt=self.features.config_preempt_rt)
 
     @cached_property
     def layout(self) -> MemoryLayout:

@@ -16,7 +16,7 @@ from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
 from kalloctrace.kernel.proven import load, standing
 from kalloctrace.probe.bcc_import import find_bcc, import_bcc
-from kalloctrace.probe.plan import FREELIST, PREPARE, make_plan, prototype
+from kalloctrace.probe.plan import FREELIST, PREPARE, choose_attachment, make_plan, prototype
 
 Status = Literal["pass", "warn", "fail"]
 
@@ -68,6 +68,7 @@ def run_checks(kernel: LiveKernel) -> Iterator[Check]:
         ("freelist", _freelist),
         ("prepare_alloc_pages", _prepare),
         ("program", _plan),
+        ("attachment", _attachment),
         ("flag tables", _flag_tables),
         ("proven", _proven),
     ):
@@ -185,7 +186,15 @@ def _plan(kernel: LiveKernel) -> _Found:
         mend = "report the kernel's release, its rules must be learnt first"
         return "warn", f"not traced, as their prototypes are not known: {'; '.join(plan.left_out)}", mend
     entries = ", ".join(name for name in (plan.entry, plan.nolock, plan.bulk) if name is not None)
-    return "pass", f"fentry and fexit on {entries}, fentry on {FREELIST}; prototypes as expected", ""
+    return "pass", f"entry and return of {entries}, entry of {FREELIST}; prototypes as expected", ""
+
+
+def _attachment(kernel: LiveKernel) -> _Found:
+    chosen, reason = choose_attachment(None, kernel.preemption)
+    if chosen == "kprobe" and not any((folder / "kprobe_events").exists() for folder in TRACEFS):
+        mend = "mount tracefs: mount -t tracefs nodev /sys/kernel/tracing; or record with --attach fentry"
+        return "warn", f"{chosen}: {reason}; but there is no kprobe_events", mend
+    return "pass", f"{chosen}: {reason}", ""
 
 
 def _flag_tables(kernel: LiveKernel) -> _Found:

@@ -17,6 +17,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.bcc_import import import_bcc
+from kalloctrace.probe.kprobes import Hook, Kprobes
 from kalloctrace.probe.layout import bpf_folder, record_dtype
 from kalloctrace.probe.plan import FREELIST, PREPARE, Plan
 from kalloctrace.probe.ring import Ring
@@ -29,6 +30,7 @@ STACKS = 16384
 
 _OFF, _CALIBRATE, _CAPTURE = range(3)
 _CALIBRATION_PAGES = 512
+_NEARLY_ALL = 0.9
 
 
 class _Control(ctypes.Structure):
@@ -56,8 +58,8 @@ class Counts:
         freelist_alone: calls of get_page_from_freelist() without a running call.
         return_alone: returns of an entry without a running call.
         replaced: calls whose frame held a record that never returned.
-        missed: hits that the kernel skipped as the program was already running on that CPU.
-        missed_freelist: those of get_page_from_freelist() among them.
+        missed: hits that the kernel skipped as the program, or another kprobe, was already running on that CPU.
+        missed_freelist: those of get_page_from_freelist() among them whose call may have been seen.
     """
 
     opened: int
@@ -99,7 +101,11 @@ class Probe:
         if stacks:
             constants["STACKS"] = STACKS
         self._bulk = plan.bulk is not None
-        self._bpf = self._load(plan.sources(), constants)
+        self._interrupt_mask = kernel.features.interrupt_mask
+        self._missed_before: Counter[str] = Counter()
+        self._missed_kprobes_before = 0
+        hooks = plan.hooks()
+        self._bpf = self._load(plan.sources(), constants, hooks)
         with Kcore() as kcore:
             table = kernel.address("__per_cpu_offset")
             offsets = self._bpf["per_cpu_offset"]
@@ -113,6 +119,7 @@ class Probe:
         if self._bulk:
             dtype = record_dtype("bulk_record", lengths)
             self._rings.append(Ring(self._bpf["bulk_records"].map_fd, BULK_RING_BYTES, dtype))
+        self._kprobes = Kprobes({hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}) if hooks else None
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -120,11 +127,13 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         """Detach everything."""
+        if self._kprobes is not None:
+            self._kprobes.close()
         for ring in self._rings:
             ring.__exit__()
         self._bpf.cleanup()
 
-    def _load(self, sources: list[str], constants: dict[str, int | str]) -> Any:  # noqa: ANN401 bcc has no types
+    def _load(self, sources: list[str], constants: dict[str, int | str], hooks: list[Hook]) -> Any:  # noqa: ANN401 bcc has no types
         folder = bpf_folder()
         flags = [
             f"-D{name}={value:#x}ULL" if _wide(value) else f"-D{name}={value}" for name, value in constants.items()
@@ -132,37 +141,47 @@ class Probe:
         # bcc includes kernel headers only in its own prologue; the folder holds stand-ins for those.
         os.environ["BCC_KERNEL_SOURCE"] = str(folder)
         try:
-            return self._bcc.BPF(
+            bpf = self._bcc.BPF(
                 text=b"".join((folder / name).read_bytes() for name in sources),
                 cflags=[f"-I{folder}", "-Wno-unused-command-line-argument", *flags],
             )
+            for hook in hooks:
+                bpf.load_func(hook.program, bpf.KPROBE)
         except Exception as error:
             raise KalloctraceError(
                 "cannot load the BPF program", str(error), "see what is missing: kalloctrace doctor"
             ) from error
+        return bpf
 
     def calibrate(self) -> int:
-        """Measure how far `struct alloc_context` lies from the frame of the entry's call.
+        """Measure how far `struct alloc_context` lies from the frame of the entry's call, and look at preempt_count.
 
         Returns:
             The distance in bytes.
 
         Raises:
-            KalloctraceError: the measurements do not agree.
+            KalloctraceError: the measurements do not agree, or the probes change preempt_count.
         """
         self._switch(_CALIBRATE, tid=threading.get_native_id())
         with mmap.mmap(-1, _CALIBRATION_PAGES * mmap.PAGESIZE) as memory:
             for page in range(0, len(memory), mmap.PAGESIZE):
                 memory[page] = 1
         self._switch(_OFF)
-        seen = Counter({key.value: value.value for key, value in self._bpf["distances"].items()})
-        distance = self._control.frame_to_ac = _agreed(seen)
+        distances: Counter[int] = Counter()
+        preempt_counts: Counter[int] = Counter()
+        for key, value in self._bpf["calibrated"].items():
+            distances[key.frame_to_ac] += value.value
+            preempt_counts[key.preempt_count] += value.value
+        distance = self._control.frame_to_ac = agreed_distance(distances)
+        check_task_context(preempt_counts, self._interrupt_mask)
         # Written while nothing is captured: the later switch then changes nothing but the mode.
         self._switch(_OFF)
         return distance
 
     def start(self) -> None:
         """Begin to capture."""
+        self._missed_before = self._missed()
+        self._missed_kprobes_before = self._missed_kprobes()
         self._switch(_CAPTURE)
 
     def stop(self) -> None:
@@ -185,7 +204,8 @@ class Probe:
             sum(table[ctypes.c_int(i)]) for i in range(7)
         )
         missed = self._missed()
-        freelist = [count for name, count in missed.items() if name.endswith(f"__{FREELIST}")]
+        missed.subtract(self._missed_before)
+        freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
         return Counts(
             opened=opened,
             submitted=submitted,
@@ -194,7 +214,7 @@ class Probe:
             freelist_alone=freelist_alone,
             return_alone=return_alone,
             replaced=replaced,
-            missed=sum(missed.values()),
+            missed=missed.total() + self._missed_kprobes() - self._missed_kprobes_before,
             missed_freelist=sum(freelist),
         )
 
@@ -212,33 +232,72 @@ class Probe:
         self._control.tid = tid
         self._bpf["control"][ctypes.c_int(0)] = self._control
 
-    def _missed(self) -> dict[str, int]:
-        """Return `recursion_misses` of each program, by its name, which ends with the function's (after `__`).
+    def _missed(self) -> Counter[str]:
+        """Return `recursion_misses` of each program, by its name.
 
         Linux kernel commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12);
-        before it the kernel skips no tracing program, so that there is nothing to count.
+        before it the kernel skips no tracing program, so that there is nothing to count. A kprobe's is skipped, and
+        that since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf") (in v6.7) counted, only where another
+        program runs on that CPU: in an interrupt, or while a bpf(2) call changes a map.
         """
-        missed = {}
+        missed: Counter[str] = Counter()
         for function in self._bpf.funcs.values():
             lines = Path(f"/proc/self/fdinfo/{function.fd}").read_text().splitlines()
             counts = (int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
             missed[function.name.decode()] = sum(counts)
         return missed
 
+    def _missed_kprobes(self) -> int:
+        """Return how many hits found a kprobe's handler running on their CPU, over all hooks.
+
+        None of them makes a seen call look rejected: a handler runs with preemption off, so that whatever is hit
+        meanwhile is a whole call of an interrupt, whose entry is missed as well.
+        """
+        return sum(self._kprobes.missed().values()) if self._kprobes is not None else 0
+
 
 def _wide(value: int | str) -> bool:
     return isinstance(value, int) and value > 0x7FFFFFFF
 
 
-def _agreed(seen: Counter[int]) -> int:
-    """Return the one distance that nearly all measurements share; interrupts may have disturbed a few."""
+def agreed_distance(seen: Counter[int]) -> int:
+    """Return the one distance that nearly all measurements share; interrupts may have disturbed a few.
+
+    Args:
+        seen: how often each distance in bytes was measured.
+
+    Raises:
+        KalloctraceError: there is no such distance.
+    """
     total = seen.total()
     if total:
         distance, times = seen.most_common(1)[0]
-        if times >= 0.9 * total and 0 < distance < 4096:
+        if times >= _NEARLY_ALL * total and 0 < distance < 4096:
             return distance
     raise KalloctraceError(
         "cannot pair the entry with get_page_from_freelist",
         f"the distance between their frames could not be measured: {dict(seen.most_common(3))}",
         "try again on a quieter machine, and report the kernel's release if it stays so",
     )
+
+
+def check_task_context(seen: Counter[int], interrupt_mask: int) -> None:
+    """Refuse probes that make every call look like an interrupt's.
+
+    Kprobes on ftrace and trampolines raise the low byte of preempt_count at most. One that is a breakpoint runs as
+    an NMI does (exc_int3() in arch/x86/kernel/traps.c), so that the interrupt bits in it would be the probe's own.
+
+    Args:
+        seen: how often each raw preempt_count was seen in calls of one task.
+        interrupt_mask: the bits that say "not a task".
+
+    Raises:
+        KalloctraceError: more calls have such a bit than interrupts can have made.
+    """
+    interrupted = sum(times for preempt_count, times in seen.items() if preempt_count & interrupt_mask)
+    if interrupted > (1 - _NEARLY_ALL) * seen.total():
+        raise KalloctraceError(
+            "cannot capture preempt_count",
+            f"{interrupted} of {seen.total()} calls of a task look like an interrupt's: the probe is a breakpoint",
+            "let kprobes use ftrace (sysctl kernel.ftrace_enabled=1), or record with --attach fentry",
+        )

@@ -3,11 +3,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.btf import Btf
 from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.live import NOLOCKS, LiveKernel, nr_node_ids
+from kalloctrace.kernel.preemption import Preemption
+from kalloctrace.probe.kprobes import Hook
 
 FREELIST = "get_page_from_freelist"
 PREPARE = "prepare_alloc_pages"
@@ -21,6 +24,10 @@ BULKS = ("alloc_pages_bulk_noprof", "__alloc_pages_bulk")
 Linux kernel commit 387ba26fb1cb ("mm/page_alloc: add a bulk page allocator") (in v5.13),
 b951aaff5035 ("mm: enable page allocation tagging") (in v6.10).
 """
+
+Attachment = Literal["fentry", "kprobe"]
+"""How programs are attached. Trampolines (fentry, fexit) are cheap, but the kernel skips such a program while a
+preempted task has not finished it on that CPU; handlers of kprobes run with preemption off."""
 
 _NODEMASK_POINTERS = ("nodemask_t *", "const nodemask_t *")
 _Parameters = Sequence[str | tuple[str, ...]]
@@ -56,6 +63,8 @@ class Plan:
         prepare: `prepare_alloc_pages` is a function of its own on this kernel, so it is traced too.
         left_out: functions that would belong here but have a prototype that is not known, with that prototype.
         constants: preprocessor symbols of the BPF program.
+        attachment: how the functions are attached to.
+        attachment_reason: why so, for people.
     """
 
     entry: str
@@ -64,6 +73,8 @@ class Plan:
     prepare: bool
     left_out: tuple[str, ...]
     constants: Mapping[str, int | str]
+    attachment: Attachment
+    attachment_reason: str
 
     def attached(self) -> list[str]:
         """Return the functions that are attached to."""
@@ -72,8 +83,26 @@ class Plan:
 
     def sources(self) -> list[str]:
         """Return the files of the BPF program, in the order in which they are joined."""
-        parts = {"common": True, "bulk": self.bulk, "nolock": self.nolock, "alloc": True, "prepare": self.prepare}
+        parts = {
+            "common": True,
+            "bulk": self.bulk,
+            "nolock": self.nolock,
+            "alloc": True,
+            "prepare": self.prepare,
+            self.attachment: True,
+        }
         return [f"{name}.bpf.c" for name, wanted in parts.items() if wanted]
+
+    def hooks(self) -> list[Hook]:
+        """Return where each program of kprobe.bpf.c belongs; trampolines find their places by their names."""
+        if self.attachment != "kprobe":
+            return []
+        entries = {"entry": self.entry, "nolock": self.nolock, "bulk": self.bulk}
+        hooks = [Hook(FREELIST, "on_freelist")]
+        for name, function in entries.items():
+            if function is not None:
+                hooks += [Hook(function, f"on_{name}"), Hook(function, f"on_{name}_return", at_return=True)]
+        return hooks
 
     def lengths(self) -> dict[str, int]:
         """Return the constants that `struct record` uses as lengths of arrays."""
@@ -154,8 +183,26 @@ def find_bulk(btf: Btf) -> str | None:
     return function
 
 
-def make_plan(kernel: LiveKernel) -> Plan:
+def choose_attachment(wanted: Attachment | None, preemption: Preemption) -> tuple[Attachment, str]:
+    """Choose how to attach, and say why.
+
+    Args:
+        wanted: what the user asked for, None to get the one that misses nothing on this kernel.
+        preemption: whether tasks can be preempted inside the kernel.
+    """
+    if wanted is not None:
+        return wanted, "as asked for"
+    if preemption.preemptible:
+        return "kprobe", f"this kernel is preemptible ({preemption.evidence}), which makes it skip fentry programs"
+    return "fentry", f"this kernel is not preemptible ({preemption.evidence})"
+
+
+def make_plan(kernel: LiveKernel, attachment: Attachment | None = None) -> Plan:
     """Decide what to attach to and find every constant of the program.
+
+    Args:
+        kernel: the running kernel.
+        attachment: how to attach, None to choose.
 
     Raises:
         KalloctraceError: a prototype differs, a symbol is missing, or the machine has too many nodes.
@@ -198,7 +245,8 @@ def make_plan(kernel: LiveKernel) -> Plan:
         constants |= _nolock_constants(kernel, nolock)
     if bulk is not None:
         constants |= _bulk_constants(kernel, bulk)
-    return Plan(features.entry, nolock, bulk, prepare, tuple(left_out), constants)
+    chosen, reason = choose_attachment(attachment, kernel.preemption)
+    return Plan(features.entry, nolock, bulk, prepare, tuple(left_out), constants, chosen, reason)
 
 
 def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None:

@@ -20,7 +20,7 @@ from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
 from kalloctrace.probe.child import Child
 from kalloctrace.probe.loader import Probe
-from kalloctrace.probe.plan import make_plan
+from kalloctrace.probe.plan import Attachment, make_plan
 from kalloctrace.probe.rows import Records, RowMaker
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
@@ -44,6 +44,7 @@ class Options:
         seconds: end after this time.
         pid: record this process only.
         stacks: record kernel stacks.
+        attachment: how to attach, None to choose.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Options:
     seconds: float | None
     pid: int | None
     stacks: bool
+    attachment: Attachment | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     """
     command = Child(options.command) if options.command else nullcontext()
     with _signals() as wakeup, command as child:
-        plan = make_plan(kernel)
+        plan = make_plan(kernel, options.attachment)
         with Probe(kernel, plan, tgid=options.pid, stacks=options.stacks) as probe:
             frame_to_ac = probe.calibrate()
             rows = RowMaker(
@@ -92,6 +94,8 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
                 "pid": options.pid,
                 "stacks": options.stacks,
                 "attached": plan.attached(),
+                "attachment": plan.attachment,
+                "attachment_reason": plan.attachment_reason,
                 "left_out": list(plan.left_out),
                 "frame_to_ac": frame_to_ac,
                 "cpus": psutil.cpu_count(),

@@ -1,14 +1,24 @@
 # SPDX-License-Identifier: MIT
 """Prototypes are compared before anything is attached."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.preemption import Preemption
 from kalloctrace.probe.layout import bpf_folder
-from kalloctrace.probe.plan import Plan, UnknownPrototypeError, check_prototypes, find_bulk, find_nolock
+from kalloctrace.probe.plan import (
+    Attachment,
+    Plan,
+    UnknownPrototypeError,
+    check_prototypes,
+    choose_attachment,
+    find_bulk,
+    find_nolock,
+)
 
 PAGE = "struct page *"
 ENTRY_5_10 = ("gfp_t", "unsigned int", "int", "nodemask_t *")
@@ -150,16 +160,45 @@ def test_unknown_entry_without_locks_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nolock", "bulk", "prepare", "sources"),
+    ("nolock", "bulk", "prepare", "attachment", "sources"),
     [
-        (None, None, False, "common alloc"),
-        ("n", "b", True, "common bulk nolock alloc prepare"),
+        (None, None, False, "fentry", "common alloc fentry"),
+        (None, None, False, "kprobe", "common alloc kprobe"),
+        ("n", "b", True, "kprobe", "common bulk nolock alloc prepare kprobe"),
     ],
 )
-def test_program_has_what_the_kernel_has(nolock: str | None, bulk: str | None, *, prepare: bool, sources: str) -> None:
+def test_program_has_what_the_kernel_has(
+    nolock: str | None, bulk: str | None, attachment: Attachment, sources: str, *, prepare: bool
+) -> None:
     """What comes first is used by what follows."""
-    plan = Plan("e", nolock, bulk, prepare, (), {})
+    plan = Plan("e", nolock, bulk, prepare, (), {}, attachment, "")
     assert plan.sources() == [f"{name}.bpf.c" for name in sources.split()]
     assert all((bpf_folder() / name).is_file() for name in plan.sources())
     extra = [name for name in (nolock, bulk, "prepare_alloc_pages" if prepare else None) if name]
     assert plan.attached() == ["e", "get_page_from_freelist", *extra]
+
+
+def test_every_hook_has_its_program() -> None:
+    """Each function is hooked at its entry and its return, get_page_from_freelist() at its entry alone."""
+    hooks = Plan("e", "n", "b", False, (), {}, "kprobe", "").hooks()
+    assert {(hook.function, hook.at_return) for hook in hooks} == {
+        ("get_page_from_freelist", False),
+        *((function, at_return) for function in "enb" for at_return in (False, True)),
+    }
+    source = (bpf_folder() / "kprobe.bpf.c").read_text()
+    functions = re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)$", source, re.MULTILINE)
+    assert {hook.program for hook in hooks} == set(functions)
+    fewer = Plan("e", None, None, False, (), {}, "kprobe", "").hooks()
+    assert [hook.program for hook in fewer] == ["on_freelist", "on_entry", "on_entry_return"]
+    assert Plan("e", "n", "b", False, (), {}, "fentry", "").hooks() == []
+
+
+def test_preemptible_kernel_gets_kprobes() -> None:
+    """Unless the user asks for another; the reason says what was seen."""
+    yes, no = Preemption(preemptible=True, evidence="lazy"), Preemption(preemptible=False, evidence="voluntary")
+    assert choose_attachment(None, yes)[0] == "kprobe"
+    assert "lazy" in choose_attachment(None, yes)[1]
+    assert choose_attachment(None, no)[0] == "fentry"
+    assert "voluntary" in choose_attachment(None, no)[1]
+    assert choose_attachment("fentry", yes)[0] == "fentry"
+    assert choose_attachment("kprobe", no)[0] == "kprobe"

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * What is attached where the kernel cannot be preempted: trampolines. Cheap, but the kernel skips a program that a
+ * preempted task has not finished on the same CPU.
+ */
+
+/* One level more than bcc's macros, so that ENTRY and its like are replaced by their values. */
+#define FENTRY(function, args...) KFUNC_PROBE(function, args)
+#define FEXIT(function, args...) KRETFUNC_PROBE(function, args)
+
+#ifdef ENTRY_ALLOC_FLAGS
+#define ENTRY_ARGUMENTS u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask, u32 entry_alloc_flags
+#define ENTRY_ALLOC_FLAGS_ARGUMENT entry_alloc_flags
+#else
+#define ENTRY_ARGUMENTS u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask
+#define ENTRY_ALLOC_FLAGS_ARGUMENT 0
+#endif
+
+FENTRY(ENTRY, ENTRY_ARGUMENTS)
+{
+	return entry_called(ctx, (u64)ctx, gfp_mask, order, preferred_nid, nodemask, ENTRY_ALLOC_FLAGS_ARGUMENT);
+}
+
+FEXIT(ENTRY, ENTRY_ARGUMENTS, u64 page)
+{
+	return entry_returned((u64)ctx, page);
+}
+
+FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac_argument)
+{
+	u64 ac = 0;
+
+	/* Read as plain memory: the verifier lets nobody add a variable to the typed pointer. */
+	READ(ac, &ctx[3]);
+	return freelist_called(gfp_mask, order, alloc_flags, ac);
+}
+
+#ifdef NOLOCK
+#ifdef NOLOCK_GFP_FLAGS
+#define NOLOCK_ARGUMENTS u32 gfp_flags, s32 nid, u32 order
+#define NOLOCK_GFP_FLAGS_ARGUMENT gfp_flags
+#else
+#define NOLOCK_ARGUMENTS s32 nid, u32 order
+#define NOLOCK_GFP_FLAGS_ARGUMENT 0
+#endif
+
+FENTRY(NOLOCK, NOLOCK_ARGUMENTS)
+{
+	return nolock_called(ctx, (u64)ctx, NOLOCK_GFP_FLAGS_ARGUMENT, nid, order);
+}
+
+FEXIT(NOLOCK, NOLOCK_ARGUMENTS, u64 page)
+{
+	return nolock_returned((u64)ctx, page);
+}
+#endif
+
+#ifdef BULK
+FENTRY(BULK, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
+{
+	u64 page_array = 0;
+
+	/* The last argument, as plain memory: the verifier knows no pointers to pointers. */
+	READ(page_array, &ctx[BULK_ARGUMENTS - 1]);
+	return bulk_called(ctx, (u64)ctx, gfp, preferred_nid, nodemask, nr_pages, page_array);
+}
+
+FEXIT(BULK, u32 gfp)
+{
+	u64 returned = 0;
+
+	/* The return value lies behind the arguments. */
+	READ(returned, &ctx[BULK_ARGUMENTS]);
+	return bulk_returned((u64)ctx, returned);
+}
+#endif
