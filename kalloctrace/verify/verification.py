@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Holds the model against a whole trace."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.proven import Standing, load, standing
@@ -13,7 +10,6 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
-from kalloctrace.verify.distinct import distinct_rows
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
@@ -54,7 +50,7 @@ class Verification:
     Attributes:
         trace: the file's name.
         kernel: the recorded kernel's release.
-        allocations: rows.
+        allocations: calls that the trace's rows stand for.
         distinct: different combinations of request, context and observation.
         matched: allocations that the kernel prepared as the model says.
         mismatched: allocations that differ in a field or more.
@@ -140,12 +136,8 @@ def verify_trace(trace: TraceReader) -> Verification:
         proven=standing(snapshot.features, snapshot.release, snapshot.version, load()),
     )
 
-    def counted() -> Iterator[pa.RecordBatch]:
-        for batch in trace.batches():
-            verdict.allocations += batch.num_rows
-            yield batch
-
-    rows = list(distinct_rows(counted()))
+    rows = list(trace.counted())
+    verdict.allocations = sum(count for _, count in rows)
     verdict.distinct = len(rows)
     verdict.truncated, verdict.damage = trace.truncated, trace.damage
     changed: tuple[str, ...] = ()
