@@ -196,6 +196,13 @@ class TraceReader:
         self._ended = True
 
     @property
+    def sample(self) -> int:
+        """Return of how many calls one was recorded; 1 where all were."""
+        filters = self.recording.get("filters")
+        sample = filters.get("sample") if isinstance(filters, dict) else None
+        return sample if isinstance(sample, int) and sample > 1 else 1
+
+    @property
     def truncated(self) -> bool:
         """Tell whether the end of the recording is missing; known once it was read to its end."""
         return self._ended and self.totals is None

@@ -57,6 +57,7 @@ class Verification:
         unknown: allocations that could not be judged; never a pass.
         bulk: how many of the allocations are calls of the bulk allocator. Their prepared context cannot be seen: those
             among the matched are judged by the pages that they returned, which proves less.
+        sample: one call in so many was recorded; all counts here are of those alone.
         lost: captured calls that are not in the trace for want of room.
         missed: probe hits that the kernel skipped.
         truncated: the end of the recording is missing.
@@ -75,6 +76,7 @@ class Verification:
     mismatched: int = 0
     unknown: int = 0
     bulk: int = 0
+    sample: int = 1
     lost: int = 0
     missed: int = 0
     truncated: bool = False
@@ -107,6 +109,7 @@ class Verification:
             "mismatched": self.mismatched,
             "unknown": self.unknown,
             "bulk": self.bulk,
+            "sample": self.sample,
             "lost": self.lost,
             "missed": self.missed,
             "truncated": self.truncated,
@@ -132,6 +135,7 @@ def verify_trace(trace: TraceReader) -> Verification:
     verdict = Verification(
         trace=str(trace.path),
         kernel=snapshot.release,
+        sample=trace.sample,
         zonelists=zonelists,
         proven=standing(snapshot.features, snapshot.release, snapshot.version, load()),
     )

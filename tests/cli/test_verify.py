@@ -25,7 +25,18 @@ BATCHES = 3
 ROWS = 7
 KEYS = {
     *("type", "trace", "kernel", "allocations", "distinct", "matched", "mismatched", "unknown"),
-    *("bulk", "lost", "missed", "truncated", "damage", "mismatches", "unknown_reasons", "zonelists", "proven"),
+    *(
+        "bulk",
+        "sample",
+        "lost",
+        "missed",
+        "truncated",
+        "damage",
+        "mismatches",
+        "unknown_reasons",
+        "zonelists",
+        "proven",
+    ),
 }
 Alter = Callable[[dict[str, Any]], dict[str, Any]]
 
