@@ -3,8 +3,8 @@
 
 usage: python guest.py JOB.json RESULT.json
 
-JOB.json holds `touch` (the work's program), `pages`, `warm` and `rounds` (of the work), and `rows` (see rows.py). The
-standard library is all it needs, so that it starts quickly.
+JOB.json holds `touch` (the work's program), `pages`, `warm` and `rounds` (of the work), `rows` (see rows.py), and `own`
+(the rows whose start and consumer are measured too). The standard library is all it needs, so that it starts quickly.
 """
 
 import json
@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,36 @@ def measure(row: dict[str, Any], work: Work) -> dict[str, float]:
     return {**figures, **usage, "captured": captured, "lost": lost}
 
 
+def consumer(row: dict[str, Any], work: Work) -> dict[str, float]:
+    """Return the CPU time (ns) that a recorder takes an event, and what it lost, when the work becomes longer.
+
+    The difference of two runs leaves out what it takes to start and to end.
+    """
+    short = measure(row, work)
+    long = measure(row, replace(work, rounds=work.rounds * 4))
+    events = long["captured"] - short["captured"]
+    return {"an event": (long["tool"] - short["tool"]) / events, "events": events, "lost": long["lost"]}
+
+
+def start(row: dict[str, Any]) -> dict[str, float]:
+    """Return CPU time (ns) until capture begins, the compiler's part of it, and the memory (KiB) of a running recorder.
+
+    It is the command that it records that looks at its parent, as soon as capture has begun.
+    """
+    look = f"cat /proc/$PPID/schedstat /proc/$PPID/status >{SCRATCH / 'looked'}"
+    words = [word for word in row["command"][1:] if word != "{work}"]
+    words = [filled(word, Work("", 0, 0, 0)) for word in words]
+    timer = SCRATCH / "compiled"
+    run([sys.executable, str(HERE / "timed.py"), str(timer), *words, "sh", "-c", look])
+    looked = (SCRATCH / "looked").read_text(encoding="ascii")
+    memory = dict(re.findall(r"^(VmHWM|VmRSS|RssAnon|RssFile):\s+(\d+) kB$", looked, re.MULTILINE))
+    return {
+        "begins": int(looked.split()[0]),
+        "compiles": int(timer.read_text(encoding="ascii")),
+        **{name: int(kib) for name, kib in memory.items()},
+    }
+
+
 def main(job: Path, result: Path) -> int:
     """Measure all rows and write the result after each."""
     given = json.loads(job.read_text(encoding="utf-8"))
@@ -197,29 +228,37 @@ def main(job: Path, result: Path) -> int:
         HUGE_PAGES.write_text("never", encoding="ascii")
     untraced = []
     rows: dict[str, dict[str, Any]] = {}
+    own: dict[str, dict[str, Any]] = {}
 
     def bare() -> None:
         subprocess.run(work.words(), check=True)
         untraced.append(work.measured())
 
     def save() -> None:
-        content = {"release": os.uname().release, "work": asdict(work), "untraced": untraced, "rows": rows}
+        content = {"release": os.uname().release, "work": asdict(work), "untraced": untraced, "rows": rows, "own": own}
         result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     bare()
     untraced.clear()  # that was to warm up
     bare()
-    for row in given["rows"]:
+
+    def keep(kept: dict[str, dict[str, Any]], name: str, figures: Callable[[], dict[str, float]]) -> None:
         try:
-            rows[row["name"]] = measure(row, work)
+            kept[name] = figures()
         except Gap as gap:
-            rows[row["name"]] = {"gap": str(gap)}
+            kept[name] = {"gap": str(gap)}
             work.times.unlink(missing_ok=True)
         (SCRATCH / "out").unlink(missing_ok=True)
-        sys.stderr.write(f"{row['name']}: {rows[row['name']]}\n")
+        sys.stderr.write(f"{name}: {kept[name]}\n")
         save()
+
+    for row in given["rows"]:
+        keep(rows, row["name"], partial(measure, row, work))
     bare()
     save()
+    for row in given["own"]:
+        keep(own, f"{row['name']}: consumer", partial(consumer, row, work))
+        keep(own, f"{row['name']}: start", partial(start, row))
     return 0
 
 
