@@ -11,6 +11,9 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import Verification, verify_counted
 
+_SMALLEST = 1e-9
+"""A share that differs by less is the same: even a trace of a billion calls has no smaller one."""
+
 Key = tuple[Any, ...]
 Change = Literal["appeared", "vanished", "changed"]
 
@@ -154,7 +157,7 @@ def compare(before: Side, after: Side, threshold: float) -> Difference:
         differ = [
             shift
             for shift in shifts
-            if shift.change != "changed" or abs(shift.share_after - shift.share_before) >= threshold
+            if shift.change != "changed" or abs(shift.share_after - shift.share_before) >= max(threshold, _SMALLEST)
         ]
         differ.sort(key=lambda shift: -abs(shift.share_after - shift.share_before))
         by[aspect.name], same[aspect.name] = tuple(differ), len(shifts) - len(differ)
