@@ -50,12 +50,9 @@ class Callers:
         self._add_stacks(rows.who["stack"], pages)
 
     def _add_tasks(self, comm: pa.DictionaryArray, pid: npt.NDArray[np.int32], pages: npt.NDArray[np.float64]) -> None:
-        names = comm.indices.to_numpy().astype(np.int64)
-        tasks = pa.array(names << 32 | pid.view(np.uint32)).dictionary_encode()
-        keys = tasks.dictionary.to_numpy()
-        pids = keys.astype(np.uint32).view(np.int32)
-        texts = comm.dictionary.take(pa.array(keys >> 32)).to_pylist()
-        _add(self.tasks, lambda code: (texts[code], int(pids[code])), tasks.indices.to_numpy(), pages)
+        names = comm.dictionary
+        codes = comm.indices.to_numpy().astype(np.int64) << 32 | pid.view(np.uint32)
+        _add(self.tasks, lambda code: (names[code >> 32].as_py(), _signed(code & 0xFFFFFFFF)), codes, pages)
 
     def _add_stacks(self, stack: pa.DictionaryArray, pages: npt.NDArray[np.float64]) -> None:
         texts, none = stack.dictionary, len(stack.dictionary)
@@ -74,6 +71,15 @@ def _add(
         codes: of each row.
         pages: of each row.
     """
-    counts, sums = np.bincount(codes), np.bincount(codes, pages)
-    for code in np.flatnonzero(counts).tolist():
-        groups.setdefault(key(code), Amount()).add(Amount(int(counts[code]), int(sums[code])))
+    # A task mostly makes several calls in a row, and these are added up first: that is quicker than looking each up.
+    runs = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
+    met = pa.array(codes[runs]).dictionary_encode()
+    of_runs = met.indices.to_numpy()
+    counts = np.bincount(of_runs, np.diff(runs, append=len(codes)))
+    sums = np.bincount(of_runs, np.add.reduceat(pages, runs))
+    for code, count, amount in zip(met.dictionary.to_pylist(), counts.tolist(), sums.tolist(), strict=True):
+        groups.setdefault(key(code), Amount()).add(Amount(int(count), int(amount)))
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 32) if word >> 31 else word

@@ -81,9 +81,7 @@ class _Page:
         self._heading("totals" if not self._mark else f"totals, estimated from 1 call in {self._summary.sample:,}")
         self._totals()
         if self._summary.aggregate:
-            self._console.print(
-                "\n  An aggregate does not tell when, on which CPU and for whom: record --mode stream does."
-            )
+            self._console.print("\n  An aggregate tells neither time nor CPU nor process: a stream does.")
         for breakdown in self._summary.by:
             if breakdown.name == "stack":
                 self._stacks(breakdown)

@@ -64,7 +64,7 @@ class Tally:
     def _current(self) -> pa.Table:
         met = np.flatnonzero(self._counts)
         table = pa.Table.from_arrays(self._dictionary.take(met).flatten(), names=KEYS)
-        return table.append_column(COUNT, pa.array(self._counts[met]))
+        return table.append_column(COUNT.name, pa.array(self._counts[met]))
 
 
 def encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:
@@ -106,4 +106,4 @@ def distinct_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str,
 def _group(tables: list[pa.Table]) -> pa.Table:
     table = pa.concat_tables(tables)
     grouped = table.group_by(KEYS, use_threads=False).aggregate([(COUNT.name, "sum")])
-    return grouped.rename_columns([*KEYS, COUNT.name])
+    return grouped.select([*KEYS, f"{COUNT.name}_sum"]).rename_columns([*KEYS, COUNT.name])

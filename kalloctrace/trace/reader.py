@@ -154,7 +154,7 @@ class TraceReader:
             try:
                 yield decoder.decode(batch)
             except pa.ArrowException as error:
-                self._damage, self.totals = _first_line(error), None
+                self._damage, self._ended = _first_line(error), True
                 return
 
     def counted(self) -> Iterator[tuple[dict[str, Any], int]]:

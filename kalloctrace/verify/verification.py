@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Holds the model against a whole trace."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,6 +131,19 @@ def verify_trace(trace: TraceReader) -> Verification:
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
+    return verify_counted(trace, list(trace.counted()))
+
+
+def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verification:
+    """Do the same for a trace that has been read.
+
+    Args:
+        trace: the trace, at its end.
+        rows: what its `counted` gave.
+
+    Raises:
+        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+    """
     kernel, zonelists = _recorded(trace)
     snapshot = trace.snapshot
     verdict = Verification(
@@ -139,8 +153,6 @@ def verify_trace(trace: TraceReader) -> Verification:
         zonelists=zonelists,
         proven=standing(snapshot.features, snapshot.release, snapshot.version, load()),
     )
-
-    rows = list(trace.counted())
     verdict.allocations = sum(count for _, count in rows)
     verdict.distinct = len(rows)
     verdict.truncated, verdict.damage = trace.truncated, trace.damage
@@ -205,7 +217,7 @@ def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
         verdict.matched += count
 
 
-def _switches(rows: list[tuple[dict[str, Any], int]]) -> Switches:
+def _switches(rows: Sequence[tuple[Row, int]]) -> Switches:
     return Switches(
         cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row, _ in rows),
         gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row, _ in rows),
