@@ -72,8 +72,14 @@ def compiled(folder: Path) -> Path:
     return program
 
 
-def measure(kernel: str, rows: Sequence[Row], *, warm: int = WARM, rounds: int = ROUNDS) -> dict[str, Any]:
+def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = (), *, rounds: int = ROUNDS) -> dict[str, Any]:
     """Measure rows in one boot of one kernel; return what guest.py wrote.
+
+    Args:
+        kernel: its name in the lab.
+        rows: those of the table.
+        own: those of ours whose start and consumer are measured too.
+        rounds: rounds of the work that count.
 
     Raises:
         KalloctraceError: the guest failed.
@@ -81,8 +87,8 @@ def measure(kernel: str, rows: Sequence[Row], *, warm: int = WARM, rounds: int =
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as name:
         folder = Path(name)
-        job = {"touch": str(compiled(folder)), "pages": PAGES, "warm": warm, "rounds": rounds}
-        job["rows"] = [asdict(row) for row in rows]
+        job: dict[str, Any] = {"touch": str(compiled(folder)), "pages": PAGES, "warm": WARM, "rounds": rounds}
+        job |= {"rows": [asdict(row) for row in rows], "own": [asdict(row) for row in own]}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         words = [sys.executable, str(GUEST), str(folder / "job.json"), str(folder / "result.json")]
         done = run_in_guest(
@@ -95,14 +101,19 @@ def measure(kernel: str, rows: Sequence[Row], *, warm: int = WARM, rounds: int =
     return result
 
 
+def untraced(result: dict[str, Any]) -> Cost:
+    """Return what an allocation takes without any tool, the least and the mean of what guest.py measured."""
+    bare = result["untraced"]
+    return Cost(min(one["min"] for one in bare), sum(one["mean"] for one in bare) / len(bare))
+
+
 def costs(result: dict[str, Any]) -> dict[str, Cost]:
     """Return what each row added to the untraced figure of the same boot."""
-    least = min(bare["min"] for bare in result["untraced"])
-    mean = sum(bare["mean"] for bare in result["untraced"]) / len(result["untraced"])
+    bare = untraced(result)
     return {
         name: Cost(gap=figures["gap"])
         if "gap" in figures
-        else Cost(figures["min"] - least, figures["mean"] - mean, figures["captured"], figures["lost"])
+        else Cost(figures["min"] - bare.least, figures["mean"] - bare.mean, figures["captured"], figures["lost"])
         for name, figures in result["rows"].items()
     }
 
@@ -120,8 +131,8 @@ def main(kernels: tuple[str, ...], captured: str, lost: str, only: tuple[str, ..
         rows.append(Row("command", "", "", words, captured, lost=lost))
     for kernel in kernels:
         result = measure(kernel, rows)
-        untraced = ", ".join(f"{bare['min']:,.1f} (mean {bare['mean']:,.1f})" for bare in result["untraced"])
-        click.echo(f"{result['release']}: untraced {untraced}")
+        bare = untraced(result)
+        click.echo(f"{result['release']}: untraced {bare.least:,.1f} (mean {bare.mean:,.1f})")
         for name, cost in costs(result).items():
             click.echo(f"  {name}: {cost}")
 

@@ -3,8 +3,8 @@
 
 usage: python guest.py JOB.json RESULT.json
 
-JOB.json holds `touch` (the work's program), `pages`, `warm` and `rounds` (of the work), and `rows` (see rows.py). The
-standard library is all it needs, so that it starts quickly.
+JOB.json holds `touch` (the work's program), `pages`, `warm` and `rounds` (of the work), `rows` (see rows.py), and `own`
+(the rows whose start and consumer are measured too). The standard library is all it needs, so that it starts quickly.
 """
 
 import json
@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def run(words: Sequence[str]) -> tuple[str, dict[str, float]]:
         process.returncode = os.waitstatus_to_exitcode(status)
     text = (SCRATCH / "printed").read_text(encoding="utf-8", errors="replace")
     if process.returncode:
-        raise Gap(f"{words[0]} ended with {process.returncode}: {last_line(text)}")
+        raise Gap(f"{words[0]} ended with {process.returncode}: {reason(text)}")
     return text, {"user": usage.ru_utime * 1e9, "system": usage.ru_stime * 1e9}
 
 
@@ -124,17 +125,20 @@ def started(words: Sequence[str], printed: int) -> subprocess.Popen[bytes]:
     Raises:
         Gap: it is not here.
     """
-    # bcc's tools find the few headers that their programs need there, as no kernel's headers are installed.
-    env = {**os.environ, "BCC_KERNEL_SOURCE": str(_STANDINS)} if "bpfcc" in words[0] else None
+    env = dict(os.environ)
+    if words[0].endswith("-bpfcc"):
+        # No kernel's headers are installed; some of these tools need no others than this program.
+        env |= {"BCC_KERNEL_SOURCE": str(_STANDINS), "PYTHONUNBUFFERED": "1"}
     try:
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, env=env)
     except FileNotFoundError:
         raise Gap(f"{words[0]} is not installed") from None
 
 
-def last_line(text: str) -> str:
-    """Return the last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+def reason(text: str) -> str:
+    """Return the line of a tool's output that says what is wrong: the first about an error, or the last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    return next((line for line in lines if re.search(r"error|fatal|cannot|does not", line, re.IGNORECASE)), lines[-1])
 
 
 def run_beside(words: Sequence[str], work: Work) -> str:
@@ -153,11 +157,13 @@ def run_beside(words: Sequence[str], work: Work) -> str:
         time.sleep(_SETTLED)
         if process.poll() is None:
             subprocess.run(work.words(), check=True)
+            # Some print at intervals, and nothing at the end.
+            time.sleep(_SETTLED)
             process.send_signal(signal.SIGINT)
         code = process.wait()
     text = path.read_text(encoding="utf-8", errors="replace")
     if not work.times.exists():
-        raise Gap(f"{words[0]} ended with {code} before the work began: {last_line(text)}")
+        raise Gap(f"{words[0]} ended with {code} before the work began: {reason(text)}")
     return text
 
 
@@ -180,12 +186,42 @@ def measure(row: dict[str, Any], work: Work) -> dict[str, float]:
         text, _ = run([filled(word, work) for word in row["counter"]])
     captured = numbers(row["captured"], text)
     if not captured:
-        raise Gap(f"it captured nothing: {last_line(text)}")
+        raise Gap(f"it captured nothing: {reason(text)}")
     # Other programs allocate too, so that a tool may have lost some and still have more than the work made.
     lost = max(numbers(row["lost"], text), figures["allocations"] - captured, 0)
     if usage:
         usage["tool"] = usage["user"] + usage["system"] - figures["cpu"]
     return {**figures, **usage, "captured": captured, "lost": lost}
+
+
+def consumer(row: dict[str, Any], work: Work) -> dict[str, float]:
+    """Return the CPU time (ns) that a recorder takes an event, and what it lost, when the work becomes longer.
+
+    The difference of two runs leaves out what it takes to start and to end.
+    """
+    short = measure(row, work)
+    long = measure(row, replace(work, rounds=work.rounds * 4))
+    events = long["captured"] - short["captured"]
+    return {"an event": (long["tool"] - short["tool"]) / events, "events": events, "lost": long["lost"]}
+
+
+def start(row: dict[str, Any]) -> dict[str, float]:
+    """Return CPU time (ns) until capture begins, the compiler's part of it, and the memory (KiB) of a running recorder.
+
+    It is the command that it records that looks at its parent, as soon as capture has begun.
+    """
+    look = f"cat /proc/$PPID/schedstat /proc/$PPID/status >{SCRATCH / 'looked'}"
+    words = [word for word in row["command"][1:] if word != "{work}"]
+    words = [filled(word, Work("", 0, 0, 0)) for word in words]
+    timer = SCRATCH / "compiled"
+    run([sys.executable, str(HERE / "timed.py"), str(timer), *words, "sh", "-c", look])
+    looked = (SCRATCH / "looked").read_text(encoding="ascii")
+    memory = dict(re.findall(r"^(VmHWM|VmRSS|RssAnon|RssFile):\s+(\d+) kB$", looked, re.MULTILINE))
+    return {
+        "begins": int(looked.split()[0]),
+        "compiles": int(timer.read_text(encoding="ascii")),
+        **{name: int(kib) for name, kib in memory.items()},
+    }
 
 
 def main(job: Path, result: Path) -> int:
@@ -197,29 +233,37 @@ def main(job: Path, result: Path) -> int:
         HUGE_PAGES.write_text("never", encoding="ascii")
     untraced = []
     rows: dict[str, dict[str, Any]] = {}
+    own: dict[str, dict[str, Any]] = {}
 
     def bare() -> None:
         subprocess.run(work.words(), check=True)
         untraced.append(work.measured())
 
     def save() -> None:
-        content = {"release": os.uname().release, "work": asdict(work), "untraced": untraced, "rows": rows}
+        content = {"release": os.uname().release, "work": asdict(work), "untraced": untraced, "rows": rows, "own": own}
         result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     bare()
     untraced.clear()  # that was to warm up
     bare()
-    for row in given["rows"]:
+
+    def keep(kept: dict[str, dict[str, Any]], name: str, figures: Callable[[], dict[str, float]]) -> None:
         try:
-            rows[row["name"]] = measure(row, work)
+            kept[name] = figures()
         except Gap as gap:
-            rows[row["name"]] = {"gap": str(gap)}
+            kept[name] = {"gap": str(gap)}
             work.times.unlink(missing_ok=True)
         (SCRATCH / "out").unlink(missing_ok=True)
-        sys.stderr.write(f"{row['name']}: {rows[row['name']]}\n")
+        sys.stderr.write(f"{name}: {kept[name]}\n")
         save()
+
+    for row in given["rows"]:
+        keep(rows, row["name"], partial(measure, row, work))
     bare()
     save()
+    for row in given["own"]:
+        keep(own, f"{row['name']}: consumer", partial(consumer, row, work))
+        keep(own, f"{row['name']}: start", partial(start, row))
     return 0
 
 
