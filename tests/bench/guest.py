@@ -115,7 +115,7 @@ def run(words: Sequence[str]) -> tuple[str, dict[str, float]]:
         process.returncode = os.waitstatus_to_exitcode(status)
     text = (SCRATCH / "printed").read_text(encoding="utf-8", errors="replace")
     if process.returncode:
-        raise Gap(f"{words[0]} ended with {process.returncode}: {last_line(text)}")
+        raise Gap(f"{words[0]} ended with {process.returncode}: {reason(text)}")
     return text, {"user": usage.ru_utime * 1e9, "system": usage.ru_stime * 1e9}
 
 
@@ -125,17 +125,20 @@ def started(words: Sequence[str], printed: int) -> subprocess.Popen[bytes]:
     Raises:
         Gap: it is not here.
     """
-    # bcc's tools find the few headers that their programs need there, as no kernel's headers are installed.
-    env = {**os.environ, "BCC_KERNEL_SOURCE": str(_STANDINS)} if "bpfcc" in words[0] else None
+    env = dict(os.environ)
+    if words[0].endswith("-bpfcc"):
+        # No kernel's headers are installed; some of these tools need no others than this program.
+        env |= {"BCC_KERNEL_SOURCE": str(_STANDINS), "PYTHONUNBUFFERED": "1"}
     try:
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, env=env)
     except FileNotFoundError:
         raise Gap(f"{words[0]} is not installed") from None
 
 
-def last_line(text: str) -> str:
-    """Return the last line that says something."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+def reason(text: str) -> str:
+    """Return the line of a tool's output that says what is wrong: the first about an error, or the last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    return next((line for line in lines if re.search(r"error|fatal|cannot|does not", line, re.IGNORECASE)), lines[-1])
 
 
 def run_beside(words: Sequence[str], work: Work) -> str:
@@ -154,11 +157,13 @@ def run_beside(words: Sequence[str], work: Work) -> str:
         time.sleep(_SETTLED)
         if process.poll() is None:
             subprocess.run(work.words(), check=True)
+            # Some print at intervals, and nothing at the end.
+            time.sleep(_SETTLED)
             process.send_signal(signal.SIGINT)
         code = process.wait()
     text = path.read_text(encoding="utf-8", errors="replace")
     if not work.times.exists():
-        raise Gap(f"{words[0]} ended with {code} before the work began: {last_line(text)}")
+        raise Gap(f"{words[0]} ended with {code} before the work began: {reason(text)}")
     return text
 
 
@@ -181,7 +186,7 @@ def measure(row: dict[str, Any], work: Work) -> dict[str, float]:
         text, _ = run([filled(word, work) for word in row["counter"]])
     captured = numbers(row["captured"], text)
     if not captured:
-        raise Gap(f"it captured nothing: {last_line(text)}")
+        raise Gap(f"it captured nothing: {reason(text)}")
     # Other programs allocate too, so that a tool may have lost some and still have more than the work made.
     lost = max(numbers(row["lost"], text), figures["allocations"] - captured, 0)
     if usage:

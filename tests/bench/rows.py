@@ -116,7 +116,7 @@ PEERS = (
         "bcc argdist",
         "gfp",
         "aggregate",
-        ("argdist-bpfcc", "-i", "100000", "-C", "p::get_page_from_freelist(u32 gfp):u32:gfp"),
+        ("argdist-bpfcc", "-i", "1", "-C", "p::get_page_from_freelist(u32 gfp):u32:gfp"),
         r"^\s+(\d+)\s+gfp = ",
         runs_work=False,
     ),

@@ -227,7 +227,7 @@ def summary(figures: Figures) -> str:
     """Return the README's section."""
     said = (
         "Instructions that a tool adds to each allocation, smallest of many rounds (in brackets the mean, with what "
-        "the tool itself does meanwhile), measured by `make bench` in an emulator that counts them: no caches, no locks."
+        "the tool itself does meanwhile). `make bench` measures it in an emulator: no caches, and no waiting for locks."
     )
     more = "Limits, method, memory, reading and starting: [docs/performance.md](docs/performance.md)."
     return f"{said}\n\n{cost_table(figures)}\n\n{more}"
