@@ -106,7 +106,8 @@ class Guest:
         allowed = self._allowed(phase, nodes)
         bits = builtin_snapshot(self.kernel).machine.gfp_allowed_mask
         size = len(exact_masks(bits)) + _CHANCE
-        requests = list(sweep(Target(nodes, frozenset(allowed), bits, self.entries()), size, seed))
+        target = Target(nodes, frozenset(allowed), bits, self.entries(), self.features.entry_alloc_flags)
+        requests = list(sweep(target, size, seed))
         cheap = [request.order <= COSTLY_ORDER and request.entry is Entry.NORMAL for request in requests]
         times = 1 + max(0, -(-(allocations - size) // sum(cheap)))
         return (replace(r, count=times) if often else r for r, often in zip(requests, cheap, strict=True))
