@@ -231,7 +231,7 @@ def test_nothing_bad_of_a_verdict_is_lost(monkeypatch: pytest.MonkeyPatch, chang
     """Whatever `verify` finds fault with keeps the row from being proven."""
     trace = ROOT / "fixtures/5.10/stimulus-cpusets.arrows"
     monkeypatch.setattr(run, "verify", lambda _: VERDICT | change)
-    row = run.judge(MACHINES[1], Job(Path(), (trace, trace), 1000, ("cpusets_enabled",))).row
+    row = run.judge(MACHINES[1], Job((), Path(), (trace, trace), 1000, ("cpusets_enabled",))).row
     assert row.requests == 2 * (VERDICT | change)["allocations"]
     found = [name for name in ("mismatched", "unknown", "lost", "failure") if getattr(row, name)]
     assert found == ([wrong] if wrong else [])
@@ -242,5 +242,5 @@ def test_nothing_bad_of_a_verdict_is_lost(monkeypatch: pytest.MonkeyPatch, chang
 def test_conditions_that_no_request_met_are_named() -> None:
     """Cpusets that stayed off, or vm.defrag_mode: requests that were to meet them prove nothing."""
     trace = ROOT / "fixtures/7.3/stimulus.arrows"
-    measured = run.judge(MACHINES[1], Job(Path(), (trace,), 1, ("cpusets_enabled", "defrag_mode")))
+    measured = run.judge(MACHINES[1], Job((), Path(), (trace,), 1, ("cpusets_enabled", "defrag_mode")))
     assert measured.row.failure == "no request met cpusets_enabled and defrag_mode"
