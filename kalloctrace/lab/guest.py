@@ -17,7 +17,7 @@ _ROOT_TAG = "kalloctrace.root"
 _PASSED_ON = ("CI", "LANG", "LC_ALL", "NO_COLOR", "PYTHONPATH", "VIRTUAL_ENV")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # QEMU 7.2 emulates AVX wrongly: Arrow's vectorised group-by then mixes up keys.
-_EMULATION = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,avx=off,avx2=off,f16c=off,fma=off")
+_EMULATION = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,avx=off,avx2=off,f16c=off,fma=off,erms=off")
 # The console is slow and is what one reads after a crash: warnings and worse.
 _KERNEL_ARGUMENTS = ("loglevel=5",)
 _UNITS = {"": 1, "M": 1, "G": 1024}
