@@ -35,6 +35,10 @@ _LIBRARIES = {"libelf.so.1": "libelf1", "libz.so.1": "zlib1g"}
 _COMPLAINT = re.compile(r"\*\*\* (?!\[)|\berror: |\bERROR: |: not found")
 
 
+class NoHeadersError(KalloctraceError):
+    """The suites hold no headers for a kernel: they are gone, or not there yet."""
+
+
 def build_module(source: Path, kernel: str | Kernel) -> Path:
     """Return a module built for a kernel.
 
@@ -93,7 +97,12 @@ def digest(files: Iterable[Path]) -> str:
 
 
 def headers(kernel: Kernel) -> Path:
-    """Return the directory that modules for a kernel are built in, fetched and unpacked if it is not there yet."""
+    """Return the directory that modules for a kernel are built in, fetched and unpacked if it is not there yet.
+
+    Raises:
+        NoHeadersError: there are none for this kernel.
+        KalloctraceError: they could not be fetched.
+    """
     tree = _headers_root(kernel)
     if not tree.is_dir():
         tree.parent.mkdir(parents=True, exist_ok=True)
@@ -110,14 +119,14 @@ def headers_packages(packages: Iterable[Package], kernel: Kernel) -> list[Packag
     """Return the packages that make up a kernel's headers, of the kernel's own version.
 
     Raises:
-        KalloctraceError: some are missing.
+        NoHeadersError: some are missing.
     """
     known = {package.name: package for package in packages if package.version == kernel.version}
     name = f"linux-headers-{kernel.release}"
     names = [name, *_PART.findall(known[name].depends)] if name in known else [name]
     missing = [part for part in names if part not in known]
     if missing:
-        raise KalloctraceError(
+        raise NoHeadersError(
             f"the headers of {kernel.release} cannot be had",
             f"there is no {' and no '.join(missing)} {kernel.version} any more, or not yet",
             "fetch a newer kernel with `kalloctrace lab fetch --refresh`, or set KALLOCTRACE_KERNEL_CACHE to a folder "
@@ -157,7 +166,7 @@ def _fetch(kernel: Kernel, into: Path) -> Sequence[Path]:
     if folder is not None:
         try:
             packages = headers_packages(folder.packages(), kernel)
-        except KalloctraceError as error:
+        except NoHeadersError as error:
             _LOG.info("KALLOCTRACE_KERNEL_CACHE has no headers for %s: %s", kernel.release, error.why)
         else:
             return folder.files(packages)

@@ -88,6 +88,7 @@ def run_in_guest(
     kvm: bool = False,
     icount: bool = False,
     writable: Sequence[str | os.PathLike[str]] = (),
+    in_memory: bool = False,
     env: Mapping[str, str] | None = None,
     timeout: float = 600,
     stdout: BinaryIO | None = None,
@@ -110,6 +111,8 @@ def run_in_guest(
         kvm: use the host's KVM.
         icount: have the guest's clock count instructions.
         writable: further directories to share read-write.
+        in_memory: give it copies of what a recording needs even if it could mount this machine's files. Its programs
+            start in half the time, but of files elsewhere it has none.
         env: variables for the command.
         timeout: seconds after which the guest is ended.
         stdout: where the command's standard output goes as it comes.
@@ -132,6 +135,7 @@ def run_in_guest(
         kernel=kernel,
         machine=machine,
         writable=writable,
+        in_memory=in_memory,
         env=env or {},
         timeout=timeout,
         sinks=(stdout, stderr),
@@ -156,6 +160,7 @@ def _boot(
     kernel: Kernel,
     machine: Machine,
     writable: Sequence[str | os.PathLike[str]],
+    in_memory: bool,
     env: Mapping[str, str],
     timeout: float,
     sinks: tuple[BinaryIO | None, BinaryIO | None],
@@ -164,7 +169,7 @@ def _boot(
     job = _new_job()
     work = Work(argv, writable_directories([Path.cwd(), *writable]), environment(env), Path.cwd())
     streams = [_Stream(job / "stdout", sinks[0]), _Stream(job / "stderr", sinks[1])]
-    with _interruptible(), opened(kernel.image, machine, job, work) as way:
+    with _interruptible(), opened(kernel.image, machine, job, work, in_memory=in_memory) as way:
         with _started(way.command, job, timeout) as process:
             ended = _follow(process, job, way, streams, time.monotonic() + timeout)
         way.move()

@@ -50,7 +50,9 @@ class Way:
     move: Callable[[], None]
 
 
-def command_of(image: Path, machine: Machine, job: Path, folders: Sequence[Path]) -> list[str]:
+def command_of(
+    image: Path, machine: Machine, job: Path, folders: Sequence[Path], *, in_memory: bool = False
+) -> list[str]:
     """Return the command that starts a guest.
 
     Args:
@@ -58,14 +60,15 @@ def command_of(image: Path, machine: Machine, job: Path, folders: Sequence[Path]
         machine: the virtual machine.
         job: the job's directory.
         folders: the directories that are shared read-write.
+        in_memory: mount nothing of this machine, even if the kernel could.
     """
-    if has_9p(image):
+    if not in_memory and has_9p(image):
         return virtme_command(image, job, [job, *folders], machine)
     return initramfs_command(image, archive_path(), job / _SHARED, SIZE, machine)
 
 
 @contextmanager
-def opened(image: Path, machine: Machine, job: Path, work: Work) -> Iterator[Way]:
+def opened(image: Path, machine: Machine, job: Path, work: Work, *, in_memory: bool = False) -> Iterator[Way]:
     """Prepare a job in the way that a kernel allows.
 
     Args:
@@ -73,12 +76,13 @@ def opened(image: Path, machine: Machine, job: Path, work: Work) -> Iterator[Way
         machine: the virtual machine.
         job: the job's directory.
         work: what to do.
+        in_memory: as of `command_of`.
 
     Raises:
         KalloctraceError: the machine is too small, or the job holds too much.
     """
-    command = command_of(image, machine, job, work.folders)
-    if has_9p(image):
+    command = command_of(image, machine, job, work.folders, in_memory=in_memory)
+    if not in_memory and has_9p(image):
         write_job(job, work.argv, [job, *work.folders], work.env, work.cwd)
         # The guest writes into the job's directory itself.
         yield Way(command, lambda: None)

@@ -5,7 +5,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
-PACKED = struct.Struct("=IIiIQIIII")
+PACKED = struct.Struct("=IIiHHQIIII")
 """The module's `struct stimulus_request`."""
 
 NUMA_NO_NODE = -1
@@ -58,6 +58,7 @@ class Request:
         scopes: the scopes of the task.
         count: how many times.
         entry: which function is called.
+        alloc_flags: the fifth argument of `Entry.NORMAL` since 7.3, elsewhere 0.
     """
 
     gfp: int
@@ -68,6 +69,7 @@ class Request:
     scopes: Scope = NO_SCOPES
     count: int = 1
     entry: Entry = Entry.NORMAL
+    alloc_flags: int = 0
 
     def pack(self) -> bytes:
         """Return the module's `struct stimulus_request`."""
@@ -76,16 +78,17 @@ class Request:
             self.order,
             self.nid,
             self.context,
+            self.entry,
             self.nodemask or 0,
             self.nodemask is not None,
             self.scopes,
             self.count,
-            self.entry,
+            self.alloc_flags,
         )
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Request":
         """Read what `pack` returned."""
-        gfp, order, nid, context, nodes, has_nodemask, scopes, count, entry = PACKED.unpack(packed)
+        gfp, order, nid, context, entry, nodes, has_nodemask, scopes, count, alloc_flags = PACKED.unpack(packed)
         nodemask = nodes if has_nodemask else None
-        return cls(gfp, order, nid, Context(context), nodemask, Scope(scopes), count, Entry(entry))
+        return cls(gfp, order, nid, Context(context), nodemask, Scope(scopes), count, Entry(entry), alloc_flags)

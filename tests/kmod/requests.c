@@ -17,8 +17,8 @@
  *
  * With cpusets, a nodemask without any node that the task may use does not keep a zone from being eligible, as the
  * kernel's second attempt is without it (check_retry_cpuset()). Whether there are cpusets the module sees at the address
- * of cpusets_enabled_key, which is not exported: it is a parameter, and without it there may be some. An entry that the
- * kernel lacks is refused with -EOPNOTSUPP.
+ * of cpusets_enabled_key, which is not exported: it is a parameter, and without it there may be some. An entry or an
+ * argument that the kernel lacks is refused with -EOPNOTSUPP.
  *
  * read() returns the counters as lines of "name value"; reading /dev/kalloctrace_values, the kernel's own values.
  */
@@ -48,8 +48,7 @@
 /* Linux kernel commit 84172f4bb752 ("mm/page_alloc: combine __alloc_pages and __alloc_pages_nodemask") (in v5.13) */
 /* Linux kernel commit b951aaff5035 ("mm: enable page allocation tagging") (in v6.10) */
 /* Linux kernel commit 49249a2a5eeb ("mm/page_alloc: add __alloc_frozen_pages()") (in v6.14) */
-/* The fifth argument: mm/page_alloc.c:5406 of Debian's 7.3.4-1~bpo13+1. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+#if STIMULUS_HAS_ALLOC_FLAGS
 struct page *__alloc_frozen_pages_noprof(gfp_t gfp, unsigned int order, int preferred_nid, const nodemask_t *nodemask,
 					 unsigned int alloc_flags);
 #elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
@@ -99,28 +98,29 @@ struct job {
 	bool done;
 };
 
-static struct page *allocate_page(gfp_t gfp, unsigned int order, int nid, nodemask_t *nodemask)
+static struct page *allocate_page(const struct stimulus_request *request, nodemask_t *nodemask)
 {
+	gfp_t gfp = (__force gfp_t)request->gfp;
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
 	struct page *page;
 
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
-	page = __alloc_frozen_pages_noprof(gfp, order, nid, nodemask, 0);
+#if STIMULUS_HAS_ALLOC_FLAGS
+	page = __alloc_frozen_pages_noprof(gfp, request->order, request->nid, nodemask, request->alloc_flags);
 #else
-	page = __alloc_frozen_pages_noprof(gfp, order, nid, nodemask);
+	page = __alloc_frozen_pages_noprof(gfp, request->order, request->nid, nodemask);
 #endif
 	/* What makes a frozen page one that __free_pages() takes: __alloc_pages_noprof() does the same. */
 	if (page)
 		init_page_count(page);
 	return page;
 #else
-	return allocate_pages(gfp, order, nid, nodemask);
+	return allocate_pages(gfp, request->order, request->nid, nodemask);
 #endif
 }
 
 static bool allocate_normal(const struct stimulus_request *request, nodemask_t *nodemask)
 {
-	struct page *page = allocate_page((__force gfp_t)request->gfp, request->order, request->nid, nodemask);
+	struct page *page = allocate_page(request, nodemask);
 
 	if (page)
 		__free_pages(page, request->order);
@@ -307,6 +307,8 @@ static bool meaningful(const struct stimulus_request *request)
 	if (request->context >= STIMULUS_CONTEXTS || request->scopes & ~STIMULUS_SCOPES || request->has_nodemask > 1 ||
 	    !request->count)
 		return false;
+	if (request->alloc_flags && request->entry != STIMULUS_NORMAL)
+		return false;
 	if (request->nid == NUMA_NO_NODE)
 		return request->entry == STIMULUS_NOLOCK;
 	return request->nid >= 0 && request->nid < MAX_NUMNODES && node_online(request->nid);
@@ -354,6 +356,8 @@ static int objection(const struct stimulus_request *request, const nodemask_t *n
 {
 	if (!meaningful(request))
 		return -EINVAL;
+	if (request->alloc_flags && !STIMULUS_HAS_ALLOC_FLAGS)
+		return -EOPNOTSUPP;
 	switch (request->entry) {
 	case STIMULUS_NORMAL:
 		return survivable(request, nodemask) ? 0 : -EINVAL;

@@ -39,12 +39,13 @@ struct stimulus_request {
 	__u32 gfp;		/* as the kernel at hand numbers the bits; handed on unchanged */
 	__u32 order;
 	__s32 nid;		/* an online node; with STIMULUS_NOLOCK also NUMA_NO_NODE */
-	__u32 context;		/* enum stimulus_context */
+	__u16 context;		/* enum stimulus_context */
+	__u16 entry;		/* enum stimulus_entry */
 	__u64 nodemask;		/* nodes 0 to 63, if has_nodemask */
 	__u32 has_nodemask;	/* 0 or 1 */
 	__u32 scopes;		/* of enum stimulus_scope, or'ed */
 	__u32 count;		/* how many times, one after the other */
-	__u32 entry;		/* enum stimulus_entry */
+	__u32 alloc_flags;	/* STIMULUS_NORMAL since 7.3: its fifth argument, handed on unchanged; elsewhere 0 */
 };
 
 #ifdef __KERNEL__
@@ -58,6 +59,9 @@ bool stimulus_cpusets(void);
 
 /* Linux kernel commit 387ba26fb1cb ("mm/page_alloc: add a bulk page allocator") (in v5.13) */
 #define STIMULUS_HAS_BULK (LINUX_VERSION_CODE >= KERNEL_VERSION(5, 13, 0))
+
+/* mm/page_alloc.c:5406 of Debian's 7.3.4-1~bpo13+1; 7.2.13-1:5324 has no such argument. */
+#define STIMULUS_HAS_ALLOC_FLAGS (LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0))
 
 /* Linux kernel commit d7242af86434 ("mm: Introduce alloc_frozen_pages_nolock()") (in v6.18) gave it its arguments. */
 #define STIMULUS_HAS_NOLOCK (LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0))

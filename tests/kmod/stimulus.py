@@ -23,19 +23,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.kmod.request import (
-    NO_SCOPES,
-    PACKED,
-    Context,
-    Entry,
-    Request,
-    Scope,
-)
+from tests.kmod.request import PACKED, Context, Entry, Request, Scope
 from tests.kmod.sweep import Target, sweep
 
 DEVICE = Path("/dev/kalloctrace_stimulus")
@@ -52,8 +46,8 @@ class RefusedError(Exception):
     """The module refused a request."""
 
     def __init__(self, request: Request, number: int) -> None:
-        lacks = number == errno.EOPNOTSUPP
-        why = f"the kernel has no {request.entry.name.lower()} entry" if lacks else "the module refuses"
+        what = "argument alloc_flags" if request.alloc_flags else f"{request.entry.name.lower()} entry"
+        why = f"the kernel has no {what}" if number == errno.EOPNOTSUPP else "the module refuses"
         super().__init__(f"{why}: {request}")
         self.request = request
 
@@ -81,21 +75,6 @@ class Stimulus:
         """Close the device."""
         os.close(self._device)
 
-    def request(
-        self,
-        gfp: int,
-        order: int = 0,
-        *,
-        nid: int = 0,
-        context: Context = Context.TASK,
-        nodemask: int | None = None,
-        scopes: Scope = NO_SCOPES,
-        count: int = 1,
-        entry: Entry = Entry.NORMAL,
-    ) -> None:
-        """Have one request made; the arguments are those of `Request`."""
-        self.send([Request(gfp, order, nid, context, nodemask, scopes, count, entry)])
-
     def send(self, requests: Iterable[Request]) -> int:
         """Have requests made in their order, and return how many allocations that were.
 
@@ -121,7 +100,7 @@ class Stimulus:
             except OSError as error:
                 refused = Request.unpack(data[done : done + PACKED.size])
                 raise RefusedError(refused, error.errno or 0) from error
-        return sum(fields[7] for fields in PACKED.iter_unpack(data))
+        return sum(fields[8] for fields in PACKED.iter_unpack(data))
 
     def counters(self) -> dict[str, int]:
         """Return the module's counters since it was loaded."""
@@ -211,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write is not None and options.sweep is None:
         parser.error("--write needs --sweep")
     if options.write is not None:
-        target = Target(tuple(options.nodes), frozenset(options.allowed), options.bits, tuple(options.entries))
+        target = _target(options, options.nodes, options.allowed, options.bits)
         requests = sweep(target, options.sweep, options.seed, part=options.part)
         options.write.write_bytes(b"".join(request.pack() for request in requests))
         return 0
@@ -252,14 +231,17 @@ def _send(stimulus: Stimulus, options: argparse.Namespace) -> int:
     if options.sweep is not None:
         values = kernel_values()
         # Without cpusets the kernel asks no one's mems_allowed.
-        allowed = frozenset(allowed_nodes() if values["cpusets"] else range(64))
-        target = Target(tuple(nodes), allowed, values["__GFP_BITS_MASK"], tuple(options.entries))
+        allowed = allowed_nodes() if values["cpusets"] else range(64)
+        target = _target(options, nodes, allowed, values["__GFP_BITS_MASK"])
         return stimulus.send(sweep(target, options.sweep, options.seed, part=options.part))
     nid = nodes[0] if options.nid is None else options.nid
     context, scopes, entry = Context[options.context.upper()], Scope(options.scopes), options.entries[0]
-    return stimulus.send(
-        [Request(options.gfp, options.order, nid, context, options.nodemask, scopes, options.exact, entry)]
-    )
+    request = Request(options.gfp, options.order, nid, context, options.nodemask, scopes, options.exact, entry)
+    return stimulus.send([replace(request, alloc_flags=options.alloc_flags)])
+
+
+def _target(options: argparse.Namespace, nodes: Iterable[int], allowed: Iterable[int], bits: int) -> Target:
+    return Target(tuple(nodes), frozenset(allowed), bits, tuple(options.entries), options.every_alloc_flags)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -290,6 +272,9 @@ def _parser() -> argparse.ArgumentParser:
     swept.add_argument(
         "--part", type=_part, default=(0, 1), metavar="K/N", help="part K, from 1, of the systematic one"
     )
+    swept.add_argument(
+        "--every-alloc-flags", action="store_true", help="with values of 7.3's argument alloc_flags other than 0"
+    )
     swept.add_argument("--write", type=Path, metavar="FILE", help="make none, but write them down for --requests")
     swept.add_argument("--nodes", type=parse_nodes, default=[0], metavar="LIST", help="for --write: online nodes")
     swept.add_argument(
@@ -301,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     exact.add_argument("--order", type=_number, default=0, metavar="N", help="default: 0; of bulk the number of pages")
     exact.add_argument("--nid", type=_number, metavar="N", help="default: the first online node")
     exact.add_argument("--nodemask", type=_number, metavar="MASK", help="default: none")
+    exact.add_argument("--alloc-flags", type=_number, default=0, metavar="BITS", help="default: 0; others since 7.3")
     exact.add_argument("--scopes", type=_number, default=0, metavar="BITS", help="1 nofs, 2 noio, 4 pin, 8 noreclaim")
     exact.add_argument("--context", choices=[context.name.lower() for context in Context], default="task")
     return parser

@@ -13,13 +13,14 @@ it prepares anything, so they are asked for with too large an order; `obstacle` 
 - __GFP_DIRECT_RECLAIM in a cpuset without the first node: with __GFP_DMA or __GFP_DMA32, which other nodes may have no
   zone for, or with __GFP_THISNODE and __GFP_NOFAIL.
 
-All that follows is of chance: masks over the full 32 bits and sparse ones, entries, contexts, scopes.
+All that follows is of chance: masks over the full 32 bits and sparse ones, entries, contexts, scopes, and since 7.3
+alloc_flags, with bits that callers may set and bits that they may not.
 """
 
 import itertools
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -46,6 +47,8 @@ NOFAIL = 0x8000
 THISNODE = 0x200000
 ACCOUNT = 0x400000
 RECLAIM = DIRECT_RECLAIM | KSWAPD_RECLAIM
+ALLOC_NOLOCK = 0x400
+ALLOC_NO_CODETAG = 0x1000
 TOO_LARGE = LARGEST_ORDER + 1
 
 _ZONES_AND_MOBILITIES = 32
@@ -56,6 +59,9 @@ _VALID_ORDERS = (*range(TOO_LARGE), *(order for order in range(4) for _ in range
 _ORDERS = (*_VALID_ORDERS, TOO_LARGE)
 _SCOPES = tuple(Scope(bits) for bits in (*range(16), *(0 for _ in range(8))))
 _HARDLY = 1 / 16
+_SOMETIMES = 1 / 4
+_ALLOC_FLAGS = (ALLOC_NOLOCK, ALLOC_NO_CODETAG, ALLOC_NOLOCK | ALLOC_NO_CODETAG)
+_FOREIGN_ALLOC_FLAGS = tuple(1 << bit for bit in range(32) if not 1 << bit & (ALLOC_NOLOCK | ALLOC_NO_CODETAG))
 _QUICK_TO_ZERO = 6
 
 
@@ -68,12 +74,14 @@ class Target:
         allowed: the nodes of the process' cpuset, there or not; all without cpusets.
         bits: the gfp bits that the kernel knows, __GFP_BITS_MASK.
         entries: the functions to call.
+        alloc_flags: whether the normal entry takes these, as since 7.3.
     """
 
     nodes: tuple[int, ...]
     allowed: frozenset[int] = frozenset(range(64))
     bits: int = 0x7FFFFF
     entries: tuple[Entry, ...] = (Entry.NORMAL,)
+    alloc_flags: bool = False
 
     @cached_property
     def own(self) -> tuple[int, ...]:
@@ -179,7 +187,16 @@ def anything(chance: random.Random, target: Target) -> Request:
         gfp &= ~DIRECT_RECLAIM
     while chance.random() >= _HARDLY and (found := obstacle(gfp, target)):
         gfp &= ~found.bits
-    return exactly(chance, gfp, chance.choice(_ORDERS), target, entry)
+    request = exactly(chance, gfp, chance.choice(_ORDERS), target, entry)
+    if target.alloc_flags and request.entry is Entry.NORMAL and chance.random() < _SOMETIMES:
+        return replace(request, alloc_flags=_alloc_flags(chance))
+    return request
+
+
+def _alloc_flags(chance: random.Random) -> int:
+    """Return an argument other than 0; two of five have a bit that callers may not set."""
+    allowed, foreign = chance.choice(_ALLOC_FLAGS), chance.choice(_FOREIGN_ALLOC_FLAGS)
+    return chance.choice((allowed, allowed, allowed, foreign, allowed | foreign))
 
 
 def exactly(chance: random.Random, gfp: int, order: int, target: Target, entry: Entry = Entry.NORMAL) -> Request:

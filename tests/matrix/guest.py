@@ -2,6 +2,7 @@
 """What runs in a guest of the matrix: phases with requests or work of their own, under two recordings.
 
 Cpusets are switched on between the recordings: while the kernel does that nobody can tell which way a request goes.
+So is the accounting of memory, on which the bulk allocator depends.
 """
 
 import shlex
@@ -17,11 +18,14 @@ from tests.kmod.sweep import Target, exact_masks, sweep
 from tests.matrix.machines import Machine
 
 ALONE = Path(__file__).resolve().with_name("alone.py")
+SESSION = Path(__file__).resolve().with_name("session.py")
 STIMULUS = Path(__file__).resolve().parents[1] / "kmod" / "stimulus.py"
 _CHANCE = 4000
 _MACHINE_OF_V1 = "four-nodes"
 _WORKLOAD = ("python", "-m", "kalloctrace.lab.workload")
 _SWITCH_ON = "echo +cpuset >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/kalloctrace"
+# The first group that accounts for memory switches memcg_kmem_online() on.
+_ACCOUNT = "echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/kalloctrace-accounted"
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,14 @@ class Job:
     """What a guest does.
 
     Attributes:
-        script: the shell script to run.
+        command: what to run.
+        script: the lines of it, for `session.py`.
         traces: where its recordings are.
         allocations: how many are asked for in all, at least.
         conditions: columns of the traces that must be above 0 in some rows.
     """
 
+    command: tuple[str, ...]
     script: Path
     traces: tuple[Path, ...]
     allocations: int
@@ -100,13 +106,18 @@ class Guest:
         nolock = self.features.nolock != "none"
         return (Entry.NORMAL, *([Entry.BULK] if bulk else []), *([Entry.NOLOCK] if nolock else []))
 
+    @property
+    def bits(self) -> int:
+        """The gfp bits that the kernel knows."""
+        return builtin_snapshot(self.kernel).machine.gfp_allowed_mask
+
     def requests(self, phase: Phase, allocations: int, seed: int) -> Iterable[Request]:
         """Return a phase's requests; the cheap ones are repeated so that they come to a number of allocations."""
         nodes = tuple(range(len(self.machine.numa) or 1))
         allowed = self._allowed(phase, nodes)
-        bits = builtin_snapshot(self.kernel).machine.gfp_allowed_mask
-        size = len(exact_masks(bits)) + _CHANCE
-        requests = list(sweep(Target(nodes, frozenset(allowed), bits, self.entries()), size, seed))
+        size = len(exact_masks(self.bits)) + _CHANCE
+        target = Target(nodes, frozenset(allowed), self.bits, self.entries(), self.features.entry_alloc_flags)
+        requests = list(sweep(target, size, seed))
         cheap = [request.order <= COSTLY_ORDER and request.entry is Entry.NORMAL for request in requests]
         times = 1 + max(0, -(-(allocations - size) // sum(cheap)))
         return (replace(r, count=times) if often else r for r, often in zip(requests, cheap, strict=True))
@@ -129,20 +140,33 @@ class Guest:
         """
         recordings = {"cpusets-off": (WITHOUT_CPUSETS,), "cpusets-on": self.phases()}
         share = -(-allocations // sum(map(len, recordings.values())))
-        lines = ["set -e"]
+        lines = []
         for name, phases in recordings.items():
             if name == "cpusets-on":
                 switch_on = (self._cpuset_option(), "", "--exact", "1")
                 lines.append(_SWITCH_ON if module is None else self._stimulus(module, *switch_on))
+                lines.append(_ACCOUNT)
             work_script = folder / f"{name}.sh"
             work_script.write_text("\n".join(self._work(phases, module, share, folder)), encoding="utf-8")
-            record = ["python", str(ALONE), "0", "kalloctrace", "record", "-f", "-o", str(folder / f"{name}.arrows")]
+            record = ["kalloctrace", "record", "-f", "-o", str(folder / f"{name}.arrows")]
             work = ["python", str(ALONE), "1", "--first", "sh", str(work_script)]
             lines.append(shlex.join([*record, "--", *work]))
         script = folder / "guest.sh"
         script.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        conditions = ("cpusets_enabled", "defrag_mode") if self.features.defrag_mode else ("cpusets_enabled",)
-        return Job(script, tuple(folder / f"{name}.arrows" for name in recordings), allocations, conditions)
+        traces = tuple(folder / f"{name}.arrows" for name in recordings)
+        command = ("python", str(ALONE), "0", "python", str(SESSION), str(script))
+        return Job(command, script, traces, allocations, self._conditions(module))
+
+    def _conditions(self, module: Path | None) -> tuple[str, ...]:
+        bulk = module is not None and Entry.BULK in self.entries()
+        alloc_flags = module is not None and self.features.entry_alloc_flags
+        wanted = {
+            "cpusets_enabled": True,
+            "defrag_mode": self.features.defrag_mode,
+            "memcg_kmem_online": bulk,
+            "entry_alloc_flags": alloc_flags,
+        }
+        return tuple(name for name, applies in wanted.items() if applies)
 
     def _work(self, phases: Iterable[Phase], module: Path | None, share: int, folder: Path) -> Iterator[str]:
         """Yield the lines of a script that makes a recording's requests, and write down what they are made from."""

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,7 +33,7 @@ from kalloctrace.kernel.builtin import builtin_features  # noqa: E402
 from kalloctrace.kernel.features import Features  # noqa: E402
 from kalloctrace.kernel.proven import MachineProof, Proof, load, save, table, update_readme, variant_of  # noqa: E402
 from kalloctrace.lab.kernels import Kernel, obtain  # noqa: E402
-from kalloctrace.lab.kmod import build_module, headers  # noqa: E402
+from kalloctrace.lab.kmod import NoHeadersError, build_module, headers  # noqa: E402
 from kalloctrace.lab.run import run_in_guest  # noqa: E402
 from kalloctrace.trace.reader import TraceReader  # noqa: E402
 from tests.matrix.guest import Guest, Job  # noqa: E402
@@ -44,8 +45,8 @@ KERNELS = ("5.10", "6.1", "6.12", "6.16", "6.19", "7.0", "7.2", "7.3")
 REQUESTS = 1_000_000
 KMOD = ROOT / "tests" / "kmod"
 KEPT = ROOT / "build" / "matrix"
-TIMEOUT = 600
-ATTEMPTS = 3
+TIMEOUT = 400
+ATTEMPTS = 2
 _TAIL_LINES = 6
 
 _say_lock = threading.Lock()
@@ -101,24 +102,20 @@ def begin(
 ) -> Callable[[], Proof]:
     """Start the measurement of one kernel on each machine; return what waits for its proof."""
     proof = Proof(name, "", "", "", None, "module", ())
-    try:
-        kernel = obtain(name)
-    except KalloctraceError as error:
-        failed = replace(proof, failure=f"{error.what}: {error.why}")
-        return lambda: failed
-    proof = replace(proof, release=kernel.release, version=kernel.version)
     module = None
     try:
-        headers(kernel)
-    except KalloctraceError as error:
-        say(f"{name}: ordinary programs make the requests: {error.what}: {error.why}")
-        proof = replace(proof, source="workload", note=error.what)
-    else:
+        kernel = obtain(name)
+        proof = replace(proof, release=kernel.release, version=kernel.version)
         try:
+            headers(kernel)
             module = build_module(KMOD, kernel)
-        except KalloctraceError as error:
-            unbuilt = replace(proof, failure=f"{error.what}: {error.why}")
-            return lambda: unbuilt
+        except NoHeadersError as error:
+            say(f"{name}: ordinary programs make the requests: {error.what}: {error.why}")
+            proof = replace(proof, source="workload", note=error.what)
+    except Exception as error:  # noqa: BLE001  (whatever it is, this row fails by name and the others go on)
+        failed = replace(proof, failure=reason(error))
+        say(f"{name}: {failed.failure}")
+        return lambda: failed
     waiting = [submit(measure, kernel, machine, module, allocations) for machine in machines]
 
     def finish() -> Proof:
@@ -134,6 +131,14 @@ def begin(
     return finish
 
 
+def reason(error: Exception) -> str:
+    """Return what failed and why, on one line; of an error that nobody expected the traceback is printed too."""
+    if isinstance(error, KalloctraceError):
+        return f"{error.what}: {error.why}"
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
+
+
 def measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: int) -> Measured:
     """Boot a machine, record the requests on it and verify them.
 
@@ -142,16 +147,19 @@ def measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: 
     place = f"{kernel.name} {machine.name}"
     measured = Measured(MachineProof(machine.name, 0, 0, 0, 0, 0, "it was not tried"))
     for attempt in range(1, ATTEMPTS + 1):
+        began = time.monotonic()
         try:
             measured = _measure(kernel, machine, module, allocations)
-        except KalloctraceError as error:
-            say(f"{place}: attempt {attempt} failed: {error.what}: {error.why}; {error.mend}")
-            measured = Measured(MachineProof(machine.name, 0, 0, 0, 0, 0, error.what))
+        except Exception as error:  # noqa: BLE001  (as above)
+            measured = Measured(MachineProof(machine.name, 0, 0, 0, 0, 0, reason(error)))
+            mend = f"; {error.mend}" if isinstance(error, KalloctraceError) else ""
+            say(f"{place}: attempt {attempt} failed: {measured.row.failure}{mend}")
             continue
         row = measured.row
         say(
             f"{place}: {row.requests:,} requests, {row.distinct:,} distinct, mismatched {row.mismatched}, "
-            f"unknown {row.unknown}, lost {row.lost} {row.failure}"
+            f"unknown {row.unknown}, lost {row.lost}, in {time.monotonic() - began:.0f} s"
+            f"{f': {row.failure}' if row.failure else ''}"
         )
         if not row.lost and not row.unknown:
             break
@@ -161,16 +169,20 @@ def measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: 
 def _measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: int) -> Measured:
     with tempfile.TemporaryDirectory(prefix="kalloctrace-matrix-") as directory:
         folder = Path(directory)
+        if module is not None:
+            # A guest in memory has what is in this folder, and in the checkout.
+            module = Path(shutil.copy(module, folder))
         name = kernel.name.partition("-")[0]
         job = Guest(name, builtin_features(name), machine).job(module, allocations, folder)
         result = run_in_guest(
-            ["sh", str(job.script)],
+            job.command,
             kernel=kernel,
             memory=machine.memory,
             numa=machine.numa,
             numa_distance=machine.numa_distance,
             append=("quiet", "loglevel=1", "init_on_alloc=0", *machine.append),
             writable=[folder],
+            in_memory=True,
             timeout=TIMEOUT,
         )
         if result.returncode:
@@ -197,7 +209,7 @@ def judge(machine: Machine, job: Job) -> Measured:
             features = trace.snapshot.features
             for batch in trace.batches():
                 for condition in met:
-                    met[condition] += pc.sum(pc.greater(batch[condition].cast("int32"), 0)).as_py() or 0
+                    met[condition] += pc.sum(pc.greater(batch[condition].cast("int64"), 0)).as_py() or 0
 
     def total(*names: str) -> int:
         return sum(verdict[name] for verdict in verdicts for name in names)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What the matrix asks for, and what its guests are told to do."""
 
+import shlex
+import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from kalloctrace.kernel.builtin import builtin_features  # noqa: E402
-from tests.kmod.request import PACKED, Entry, Request  # noqa: E402  (scripts' neighbours, and no package's)
-from tests.matrix.guest import WITHOUT_CPUSETS, Guest  # noqa: E402
+from tests.kmod.request import PACKED, Context, Entry, Request  # noqa: E402  (scripts' neighbours, and no package's)
+from tests.kmod.sweep import exact_masks  # noqa: E402
+from tests.matrix.guest import ALONE, SESSION, WITHOUT_CPUSETS, Guest  # noqa: E402
 from tests.matrix.machines import MACHINES  # noqa: E402
 
 MODULE = Path("/cache/stimulus.ko")
@@ -68,6 +72,68 @@ def test_cpusets_are_switched_on_between_the_recordings(tmp_path: Path) -> None:
     assert len(recording) == len(job.traces) == 2
     assert recording[0] < switch < recording[1]
     assert job.conditions == ("cpusets_enabled", "defrag_mode")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "conditions"),
+    [
+        ("5.10", {"cpusets_enabled"}),
+        ("6.12", {"cpusets_enabled", "memcg_kmem_online"}),
+        ("7.2", {"cpusets_enabled", "memcg_kmem_online", "defrag_mode"}),
+        ("7.3", {"cpusets_enabled", "memcg_kmem_online", "defrag_mode", "entry_alloc_flags"}),
+    ],
+)
+def test_requests_must_meet_what_they_are_made_for(tmp_path: Path, kernel: str, conditions: set[str]) -> None:
+    """A machine where none did is a failure."""
+    assert set(guest(kernel).job(MODULE, 1000, tmp_path).conditions) == conditions
+
+
+def test_guest_does_all_in_one_process_away_from_what_makes_the_requests(tmp_path: Path) -> None:
+    """The recordings on one CPU, what they record on the other."""
+    job = guest("6.1").job(MODULE, 1000, tmp_path)
+    assert job.command[:4] == ("python", str(ALONE), "0", "python")
+    lines = [shlex.split(line) for line in job.script.read_text().splitlines()]
+    recordings = [line for line in lines if line[0] == "kalloctrace"]
+    assert [line[:2] for line in recordings] == [["kalloctrace", "record"]] * 2
+    assert [line[line.index("--") + 1 :][:4] for line in recordings] == [["python", str(ALONE), "1", "--first"]] * 2
+
+
+def test_session_stops_at_the_first_line_that_fails(tmp_path: Path) -> None:
+    """Lines of a shell and of the program itself; a guest whose recording failed has failed."""
+    script = tmp_path / "script"
+    script.write_text(f"echo one >{tmp_path}/said\nkalloctrace decode 0xcc0\nkalloctrace verify none\necho two\n")
+    done = subprocess.run([sys.executable, str(SESSION), str(script)], capture_output=True, text=True, check=False)
+    assert (tmp_path / "said").read_text() == "one\n"
+    assert "GFP_KERNEL" in done.stdout
+    assert "two" not in done.stdout
+    assert done.returncode == 1
+    assert "kalloctrace verify none ended with exit code" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kernel", "machine"),
+    [("5.10", "four-nodes"), ("6.1", "memoryless-movable"), *(("7.3", machine) for machine in BY_NAME)],
+)
+def test_each_machine_is_asked_for_everything(kernel: str, machine: str) -> None:
+    """In each phase: every order, node, context, scope and entry, nodemasks of every kind, masks of all 32 bits."""
+    there = guest(kernel, machine)
+    nodes = set(range(len(there.machine.numa) or 1))
+    for number, phase in enumerate((WITHOUT_CPUSETS, *there.phases())):
+        made = list(there.requests(phase, 50_000, number))
+        normal = [request for request in made if request.entry is Entry.NORMAL]
+        assert {request.order for request in normal} == set(range(12))
+        assert {request.nid for request in normal} == nodes
+        assert {request.context for request in normal} == set(Context)
+        assert {int(request.scopes) for request in normal} == set(range(16))
+        assert {request.entry for request in made} == set(there.entries())
+        masks = {request.nodemask for request in normal}
+        pairs = {1 << one | 1 << other for one, other in combinations(nodes, 2)}
+        assert masks >= {None, 0, 1 << 63, sum(1 << nid for nid in nodes), *(1 << nid for nid in nodes), *pairs}
+        full = [request for request in normal if request.gfp.bit_count() > 10]
+        assert {bit for bit in range(32) for request in full if request.gfp >> bit & 1} == set(range(32))
+        assert set(exact_masks(there.bits)) <= {request.gfp for request in made}
+        if kernel == "7.3":
+            assert {request.alloc_flags for request in made} >= {0, 0x400, 0x1000, 0x1400, 1}
 
 
 def test_without_cpusets_nodes_that_are_not_there_are_allowed() -> None:

@@ -22,18 +22,20 @@ COUNTERS = "requested 5\nbulk 1\nnolock 0\nsucceeded 3\nfailed 2\nrefused 0\nstr
 
 def test_request_is_packed_as_the_module_reads_it() -> None:
     """The 40 bytes of `struct stimulus_request`."""
-    request = Request(0xCC0, 3, 1, Context.HARDIRQ, 1 << 40, Scope.NOIO | Scope.PIN, 997, Entry.BULK)
+    request = Request(0xCC0, 3, 1, Context.HARDIRQ, 1 << 40, Scope.NOIO | Scope.PIN, 997, Entry.NOLOCK, 0x1400)
     packed = request.pack()
-    fields = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in (0, 4, 8, 12, 24, 28, 32, 36)]
+    fields = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in (0, 4, 8, 24, 28, 32, 36)]
+    halves = [int.from_bytes(packed[at : at + 2], sys.byteorder) for at in (12, 14)]
     assert len(packed) == 40
-    assert fields == [0xCC0, 3, 1, 3, 1, 6, 997, 1]
+    assert fields == [0xCC0, 3, 1, 1, 6, 997, 0x1400]
+    assert halves == [3, 2]
     assert int.from_bytes(packed[16:24], sys.byteorder) == 1 << 40
 
 
 @pytest.mark.parametrize("nodemask", [None, 0, 5])
 def test_packed_request_is_read_back(nodemask: int | None) -> None:
     """As what is sent from a file is named when it is refused."""
-    request = Request(0xFFFFFFFF, 11, -1, Context.NO_IRQS, nodemask, Scope.PIN, 3, Entry.NOLOCK)
+    request = Request(0xFFFFFFFF, 11, -1, Context.NO_IRQS, nodemask, Scope.PIN, 3, Entry.NOLOCK, 0xFFFFFFFF)
     assert Request.unpack(request.pack()) == request
 
 
@@ -104,9 +106,16 @@ def test_all_requests_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("number", "said"), [(errno.EINVAL, "the module refuses"), (errno.EOPNOTSUPP, "the kernel has no bulk entry")]
+    ("number", "alloc_flags", "said"),
+    [
+        (errno.EINVAL, 0, "the module refuses"),
+        (errno.EOPNOTSUPP, 0, "the kernel has no bulk entry"),
+        (errno.EOPNOTSUPP, 0x400, "the kernel has no argument alloc_flags"),
+    ],
 )
-def test_refused_request_is_named(number: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_request_is_named(
+    number: int, alloc_flags: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one that was refused, after those that were made, and why."""
     answers = iter([80])
 
@@ -117,7 +126,7 @@ def test_refused_request_is_named(number: int, said: str, tmp_path: Path, monkey
         except StopIteration:
             raise OSError(number, "refused") from None
 
-    requests = [Request(0xCC0, order, entry=Entry.BULK) for order in range(4)]
+    requests = [Request(0xCC0, order, entry=Entry.BULK, alloc_flags=alloc_flags) for order in range(4)]
     with stimulus.Stimulus(device(tmp_path)) as there:
         monkeypatch.setattr(os, "write", refuse_third)
         with pytest.raises(stimulus.RefusedError, match=said) as raised:
@@ -131,9 +140,9 @@ def test_sweep_written_for_a_machine_is_the_one_that_is_sent(
     """On the host, for a machine that is described, and from the file in its guest."""
     file = tmp_path / "requests"
     written = ["--sweep", "300", "--seed", "4", "--part", "2/3", "--entries", "normal,bulk", "--write", str(file)]
-    described = ["--nodes", "0,2", "--allowed", "2", "--bits", "0xffffff"]
+    described = ["--nodes", "0,2", "--allowed", "2", "--bits", "0xffffff", "--every-alloc-flags"]
     assert stimulus.main([*written, *described]) == 0
-    target = Target((0, 2), frozenset({2}), 0xFFFFFF, (Entry.NORMAL, Entry.BULK))
+    target = Target((0, 2), frozenset({2}), 0xFFFFFF, (Entry.NORMAL, Entry.BULK), alloc_flags=True)
     expected = list(sweep(target, 300, 4, part=(1, 3)))
     assert file.read_bytes() == b"".join(request.pack() for request in expected)
 

@@ -21,6 +21,8 @@ from tests.kmod.request import (
 )
 from tests.kmod.sweep import (
     ACCOUNT,
+    ALLOC_NO_CODETAG,
+    ALLOC_NOLOCK,
     DIRECT_RECLAIM,
     DMA,
     DMA32,
@@ -168,14 +170,29 @@ def test_entries_are_asked_for_in_each_context(swept: list[Request]) -> None:
 
 
 def test_entries_that_the_kernel_lacks_are_not_asked_for() -> None:
-    """5.10 has neither."""
-    assert {request.entry for request in sweep(TWO, 9000)} == {Entry.NORMAL}
+    """5.10 has neither, nor alloc_flags."""
+    assert {(request.entry, request.alloc_flags) for request in sweep(TWO, 9000)} == {(Entry.NORMAL, 0)}
+
+
+def test_alloc_flags_of_every_kind_are_asked_for() -> None:
+    """Each that callers may set, both, and any other bit, alone and with those; with every order; of no other entry."""
+    asked = list(sweep(Target((0, 1), entries=ALL_ENTRIES, alloc_flags=True), 45504))
+    allowed = ALLOC_NOLOCK | ALLOC_NO_CODETAG
+    for alloc_flags in (0, ALLOC_NOLOCK, ALLOC_NO_CODETAG, allowed):
+        there = [request for request in asked if request.alloc_flags == alloc_flags]
+        assert {request.order for request in there} >= set(range(12))
+        assert {request.context for request in there} == set(Context)
+        assert {request.gfp & 0x1F for request in there} == set(range(32))
+    foreign = {(r.alloc_flags & ~allowed, bool(r.alloc_flags & allowed)) for r in asked if r.alloc_flags & ~allowed}
+    others = [1 << bit for bit in range(32) if not allowed >> bit & 1]
+    assert foreign == {(bit, together) for bit in others for together in (False, True)}
+    assert {request.entry for request in asked if request.alloc_flags} == {Entry.NORMAL}
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_sweep_asks_for_nothing_dangerous(target: Target) -> None:
     """No sleeping in atomic contexts, no endless attempts, no migratetype that is none."""
-    target = Target(target.nodes, target.allowed, entries=ALL_ENTRIES)
+    target = Target(target.nodes, target.allowed, entries=ALL_ENTRIES, alloc_flags=True)
     for request in sweep(target, 25504, seed=3):
         order = 0 if request.entry is Entry.BULK else request.order
         direct = bool(request.gfp & DIRECT_RECLAIM)

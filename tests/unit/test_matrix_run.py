@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""The matrix as a whole: what cannot be measured fails by name, the rest goes on, and the result is written down."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from kalloctrace.errors import KalloctraceError  # noqa: E402  (a script's neighbours are no package's)
+from kalloctrace.kernel import proven  # noqa: E402
+from kalloctrace.kernel.builtin import builtin_features  # noqa: E402
+from kalloctrace.kernel.proven import BEGIN, END, MachineProof, Proof, load, table  # noqa: E402
+from kalloctrace.lab.kernels import Kernel  # noqa: E402
+from kalloctrace.lab.kmod import NoHeadersError  # noqa: E402
+from tests.matrix import run  # noqa: E402
+from tests.matrix.guest import Job  # noqa: E402
+from tests.matrix.machines import MACHINES, Machine  # noqa: E402
+
+GONE = KalloctraceError("there is no kernel 7.0 to be had", "the suites have no such package", "name another")
+UNBUILT = KalloctraceError("the module could not be built", "requests.c:1: error: no", "see above")
+OFFLINE = KalloctraceError("apt could not use trixie", "Could not resolve the host", "check the network")
+HUNG = KalloctraceError("the guest did not end within 300 s", "the command was still running", "allow more time")
+
+
+@dataclass
+class Lab:
+    """A lab of which each part answers, or raises what it is told to.
+
+    Attributes:
+        failing: errors by the name of the part, or of the kernel and the part.
+        lacking: how many requests a machine lacks, by its name.
+        booted: the kernels and machines that were booted.
+    """
+
+    failing: dict[str, Exception] = field(default_factory=dict)
+    lacking: dict[str, int] = field(default_factory=dict)
+    booted: list[str] = field(default_factory=list)
+
+    def _answer(self, kernel: str, part: str) -> None:
+        error = self.failing.get(f"{kernel} {part}")
+        if error is not None:
+            raise error
+
+    def obtain(self, name: str) -> Kernel:
+        """Stand in for the lab's own."""
+        self._answer(name, "kernel")
+        return Kernel(name, Path("vmlinuz"), f"{name}.1-amd64", f"{name}.1-1")
+
+    def headers(self, kernel: Kernel) -> Path:
+        """Stand in for the lab's own."""
+        self._answer(kernel.name, "headers")
+        return Path("headers")
+
+    def build_module(self, source: Path, kernel: Kernel) -> Path:
+        """Stand in for the lab's own."""
+        del source
+        self._answer(kernel.name, "module")
+        return Path("stimulus.ko")
+
+    def measure(self, kernel: Kernel, machine: Machine, module: Path | None, allocations: int) -> run.Measured:
+        """Stand in for a guest and the verdict on it."""
+        del module
+        self.booted.append(f"{kernel.name} {machine.name}")
+        self._answer(kernel.name, machine.name)
+        made = allocations - self.lacking.get(machine.name, 0)
+        failure = "too few" if made < allocations else ""
+        return run.Measured(MachineProof(machine.name, made, 7, 0, 0, 0, failure), builtin_features(kernel.name))
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Put a lab in place of the real one."""
+    made = Lab()
+    for name in ("obtain", "headers", "build_module"):
+        monkeypatch.setattr(run, name, getattr(made, name))
+    monkeypatch.setattr(run, "_measure", made.measure)
+    return made
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Put a support matrix and a README in place of the checkout's."""
+    matrix, readme = tmp_path / "proven.json", tmp_path / "README.md"
+    matrix.write_text("[]", encoding="utf-8")
+    readme.write_text(f"above\n{BEGIN}\n{END}\nbelow\n", encoding="utf-8")
+
+    def save(proofs: Sequence[Proof]) -> None:
+        proven.save(proofs, matrix)
+
+    def update_readme(path: Path) -> None:
+        assert path == ROOT / "README.md"
+        proven.update_readme(readme, load(matrix))
+
+    monkeypatch.setattr(run, "load", lambda: load(matrix))
+    monkeypatch.setattr(run, "save", save)
+    monkeypatch.setattr(run, "update_readme", update_readme)
+    return matrix, readme
+
+
+Matrix = Callable[..., tuple[int, dict[str, Proof]]]
+"""Runs the whole command; returns its exit code and the proofs it wrote, by kernel."""
+
+
+@pytest.fixture
+def matrix(lab: Lab, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Matrix:
+    """Return the whole command."""
+    del lab
+
+    def call(*arguments: str) -> tuple[int, dict[str, Proof]]:
+        monkeypatch.setattr(sys, "argv", ["make matrix", *arguments])
+        code = run.main()
+        return code, {proof.kernel: proof for proof in load(files[0])}
+
+    return call
+
+
+def test_proven_kernels_are_written_down(matrix: Matrix, files: tuple[Path, Path], lab: Lab) -> None:
+    """Data file and README's table alike, with every default kernel on every machine."""
+    code, rows = matrix("--jobs", "2")
+    assert code == 0
+    assert tuple(rows) == run.KERNELS
+    assert {(proof.proven, proof.source) for proof in rows.values()} == {(True, "module")}
+    assert all(proof.requests >= run.REQUESTS for proof in rows.values())
+    assert {tuple(m.name for m in p.machines) for p in rows.values()} == {tuple(m.name for m in MACHINES)}
+    assert f"{BEGIN}\n\n{table(load(files[0]))}\n\n{END}\nbelow" in files[1].read_text(encoding="utf-8")
+    assert len(lab.booted) == len(run.KERNELS) * len(MACHINES)
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "said"),
+    [
+        ("kernel", GONE, "there is no kernel 7.0 to be had: the suites have no such package"),
+        ("kernel", OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        ("headers", OFFLINE, "apt could not use trixie: Could not resolve the host"),
+        ("module", UNBUILT, "the module could not be built: requests.c:1: error: no"),
+    ],
+)
+def test_kernel_that_cannot_be_measured_fails_by_name(
+    matrix: Matrix, lab: Lab, part: str, error: Exception, said: str
+) -> None:
+    """It is not to be had, its headers or its module are not: the others are measured all the same."""
+    lab.failing[f"7.0 {part}"] = error
+    code, rows = matrix("6.12", "7.0", "7.3")
+    assert code == 1
+    assert {name: proof.proven for name, proof in rows.items()} == {"6.12": True, "7.0": False, "7.3": True}
+    assert rows["7.0"].failures == (said,)
+    assert not any(place.startswith("7.0") for place in lab.booted)
+
+
+def test_headers_that_are_gone_make_ordinary_programs_do(matrix: Matrix, lab: Lab) -> None:
+    """And the row says so."""
+    lab.failing["6.16 headers"] = NoHeadersError("the headers of 6.16 cannot be had", "they are gone", "take another")
+    code, rows = matrix("6.16", "7.3")
+    assert code == 0
+    assert (rows["6.16"].source, rows["6.16"].note) == ("workload", "the headers of 6.16 cannot be had")
+    assert (rows["7.3"].source, rows["7.3"].note) == ("module", "")
+
+
+@pytest.mark.parametrize("error", [HUNG, RuntimeError("nobody thought of it")])
+def test_guest_that_hangs_fails_by_name(
+    matrix: Matrix, lab: Lab, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    """After as many attempts as there are, and the other machines and kernels go on."""
+    lab.failing["6.1 four-nodes"] = error
+    code, rows = matrix("6.1", "6.12")
+    assert code == 1
+    assert {name: proof.proven for name, proof in rows.items()} == {"6.1": False, "6.12": True}
+    (failure,) = rows["6.1"].failures
+    assert failure.startswith("four-nodes: ")
+    assert str(error.args[0]) in failure
+    assert f"FAILED 6.1: {failure}" in capsys.readouterr().out
+    assert lab.booted.count("6.1 four-nodes") == run.ATTEMPTS
+    assert sum(machine.requests > 0 for machine in rows["6.1"].machines) == len(MACHINES) - 1
+
+
+def test_too_few_requests_are_a_failure(matrix: Matrix, lab: Lab) -> None:
+    """A machine that saw fewer than it was to see proves nothing."""
+    lab.lacking["two-nodes"] = 1
+    code, rows = matrix("7.2")
+    assert code == 1
+    assert rows["7.2"].failures == ("two-nodes: too few",)
+
+
+def test_other_kernels_rows_are_kept(matrix: Matrix, files: tuple[Path, Path], lab: Lab) -> None:
+    """A part of the matrix replaces its own rows; a trial none."""
+    assert matrix("5.10", "6.1")[0] == 0
+    before = files[0].read_text(encoding="utf-8")
+    lab.failing["6.1 kernel"] = GONE
+    assert matrix("6.1", "--dry-run")[0] == 1
+    assert files[0].read_text(encoding="utf-8") == before
+    assert matrix("6.1")[0] == 1
+    rows = {row["kernel"]: row for row in json.loads(files[0].read_text(encoding="utf-8"))}
+    assert rows["5.10"]["failure"] == ""
+    assert rows["6.1"]["failure"]
+    assert rows["6.1"]["machines"] == []
+
+
+VERDICT: dict[str, Any] = {
+    "allocations": 600,
+    "distinct": 5,
+    "mismatched": 0,
+    "unknown": 0,
+    "lost": 0,
+    "missed": 0,
+    "truncated": False,
+    "zonelists": {"nodes": 2, "mismatched": 0},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "wrong"),
+    [
+        ({}, ""),
+        ({"mismatched": 1}, "mismatched"),
+        ({"unknown": 1}, "unknown"),
+        ({"lost": 1}, "lost"),
+        ({"missed": 1}, "lost"),
+        ({"zonelists": {"nodes": 2, "mismatched": 1}}, "mismatched"),
+        ({"truncated": True}, "failure"),
+        ({"allocations": 300}, "failure"),
+    ],
+)
+def test_nothing_bad_of_a_verdict_is_lost(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], wrong: str) -> None:
+    """Whatever `verify` finds fault with keeps the row from being proven."""
+    trace = ROOT / "fixtures/5.10/stimulus-cpusets.arrows"
+    monkeypatch.setattr(run, "verify", lambda _: VERDICT | change)
+    row = run.judge(MACHINES[1], Job((), Path(), (trace, trace), 1000, ("cpusets_enabled",))).row
+    assert row.requests == 2 * (VERDICT | change)["allocations"]
+    found = [name for name in ("mismatched", "unknown", "lost", "failure") if getattr(row, name)]
+    assert found == ([wrong] if wrong else [])
+    proof = Proof("5.10", "", "", "", None, "module", (row,))
+    assert proof.proven is not bool(wrong)
+
+
+def test_conditions_that_no_request_met_are_named() -> None:
+    """Cpusets that stayed off, or vm.defrag_mode: requests that were to meet them prove nothing."""
+    trace = ROOT / "fixtures/7.3/stimulus.arrows"
+    measured = run.judge(MACHINES[1], Job((), Path(), (trace,), 1, ("cpusets_enabled", "defrag_mode")))
+    assert measured.row.failure == "no request met cpusets_enabled and defrag_mode"
