@@ -40,6 +40,7 @@ enum counter {
 	FREELIST_ALONE,		/* get_page_from_freelist() without an open record */
 	RETURN_ALONE,		/* a return without an open record */
 	REPLACED,		/* calls whose frame held a record that never returned */
+	FREELIST_BUSY,		/* get_page_from_freelist() whose record could not be looked for, as a program was at work */
 	NAMES_DROPPED,		/* names of tasks that found their ring buffer full */
 	NR_COUNTERS,
 };

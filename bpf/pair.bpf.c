@@ -197,8 +197,8 @@ static __always_inline void freelist_of_parked(const struct slot *s, u32 gfp_mas
 		emit_parked(c);
 		parked.delete(&frame);
 	} else if ((alloc_flags & 3) == 1) {
-		/* ALLOC_WMARK_LOW: only the first of a call has it. */
-		count(FREELIST_ALONE);
+		/* ALLOC_WMARK_LOW: only the first of a call has it. Whoever is at work in the slot may just be parking it. */
+		count(s->busy ? FREELIST_BUSY : FREELIST_ALONE);
 	}
 }
 

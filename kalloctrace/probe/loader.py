@@ -254,8 +254,8 @@ class Probe:
     def counts(self) -> Counts:
         """Return the counters."""
         table = self._bpf["counters"]
-        opened, _, dropped, no_room, freelist_alone, return_alone, replaced = (
-            sum(table[ctypes.c_int(i)]) for i in range(7)
+        opened, _, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy = (
+            sum(table[ctypes.c_int(i)]) for i in range(8)
         )
         missed = self._missed()
         missed.subtract(self._missed_before)
@@ -267,8 +267,8 @@ class Probe:
             freelist_alone=freelist_alone,
             return_alone=return_alone,
             replaced=replaced,
-            missed=missed.total() + self._missed_kprobes() - self._missed_kprobes_before,
-            missed_freelist=sum(freelist),
+            missed=missed.total() + freelist_busy + self._missed_kprobes() - self._missed_kprobes_before,
+            missed_freelist=sum(freelist) + freelist_busy,
         )
 
     def unfinished(self) -> npt.NDArray[np.void]:

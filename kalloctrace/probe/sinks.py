@@ -65,15 +65,16 @@ class RecordSink:
         for waiting, ring in zip(self._waiting, self._rings, strict=True):
             waiting.append(ring.drain())
         if _full(sum(len(records) for waiting in self._waiting for records in waiting), self._written_at):
-            self._write()
+            self.write()
 
     def finish(self, rejected: Calls) -> None:
         """Take over what is left, and write everything; rejected calls are none of this sink's."""
         del rejected
         self.drain()
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write what was taken over."""
         for waiting in self._waiting:
             records = np.concatenate(waiting)
             waiting.clear()
@@ -111,14 +112,15 @@ class StreamSink:
         """Take over what there is."""
         self._waiting.append(self._events.drain())
         if _full(sum(map(len, self._waiting)), self._written_at):
-            self._write()
+            self.write()
 
     def finish(self, rejected: Calls) -> None:
         """Take over what is left, and write everything."""
         self._waiting += [self._events.drain(), np.ascontiguousarray(rejected["e"])]
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write what was taken over."""
         events = np.concatenate(self._waiting)
         self._waiting.clear()
         self._written_at = time.monotonic()
@@ -162,16 +164,17 @@ class AggregateSink:
     def drain(self) -> None:
         """Write what was counted, so that a crash loses little."""
         if time.monotonic() - self._written_at >= _CHECKPOINT_SECONDS:
-            self._write()
+            self.write()
 
     def finish(self, rejected: Calls) -> None:
         """Write everything."""
         while not self._counters.settled():
             time.sleep(_SETTLE)
         self._counters.add(np.ascontiguousarray(rejected["e"]["a"]))
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write what was taken over."""
         totals, new = self._counters.totals()
         if len(new):
             self._writer.add(self._maker.make(new))
