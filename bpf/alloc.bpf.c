@@ -14,7 +14,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 		return 0;
 	}
 	c = in_mode(CAPTURE);
-	if (!c || !traced(c, pid_tgid))
+	if (!c || !wanted(gfp_mask, order, preferred_nid))
 		return 0;
 	count(OPENED);
 
@@ -45,7 +45,7 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 		return 0;
 	}
 	c = in_mode(CAPTURE);
-	if (!c || !traced(c, bpf_get_current_pid_tgid()))
+	if (!c)
 		return 0;
 	frame = ac + c->frame_to_ac;
 #ifdef NOLOCK
@@ -54,7 +54,7 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 #endif
 	r = pending.lookup(&frame);
 	if (!r) {
-		count(FREELIST_ALONE);
+		count_alone(FREELIST_ALONE);
 		return 0;
 	}
 	freelist_of_record(r, gfp_mask, order, alloc_flags, ac);
@@ -66,11 +66,11 @@ static __always_inline int entry_returned(u64 frame, u64 page)
 	struct control *c = in_mode(CAPTURE);
 	struct record *r;
 
-	if (!c || !traced(c, bpf_get_current_pid_tgid()))
+	if (!c)
 		return 0;
 	r = pending.lookup(&frame);
 	if (!r) {
-		count(RETURN_ALONE);
+		count_alone(RETURN_ALONE);
 		return 0;
 	}
 #ifdef BULK

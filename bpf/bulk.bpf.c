@@ -124,7 +124,7 @@ static __always_inline int bulk_called(void *ctx, u64 frame, u32 gfp, s32 prefer
 	struct learned *l;
 	int zero = 0;
 
-	if (!c || !traced(c, pid_tgid))
+	if (!c || !wanted(gfp, 0, preferred_nid))
 		return 0;
 	l = learned.lookup(&zero);
 	b = bulk_blank.lookup(&zero);
@@ -168,12 +168,12 @@ static __always_inline int bulk_returned(u64 frame, u64 returned)
 	struct learned *l;
 	int zero = 0;
 
-	if (!c || !traced(c, bpf_get_current_pid_tgid()))
+	if (!c)
 		return 0;
 	l = learned.lookup(&zero);
 	b = bulk_pending.lookup(&frame);
 	if (!l || !b) {
-		count(RETURN_ALONE);
+		count_alone(RETURN_ALONE);
 		return 0;
 	}
 	b->returned = returned;

@@ -18,7 +18,9 @@
  * Defined when this is compiled, from the kernel's symbols and BTF (kalloctrace/probe/plan.py):
  *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
  *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
- *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, and BULK with what bulk.bpf.c says.
+ *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, and BULK with what bulk.bpf.c says. What is not wanted is told by
+ *   kalloctrace/probe/filters.py: TGID, COMM_0 and COMM_1, ORDER, GFP_ANY, GFP_ALL, GFP_NONE, PREFERRED_NID, SAMPLE, MAX_RATE;
+ *   FAILED; ALLOC_FLAGS and ZONE_IDX, with either of which there is CONTEXT_FILTER; with any of all these, FILTERS.
  */
 #include <uapi/linux/ptrace.h>
 #include "record.h"
@@ -29,7 +31,6 @@ struct control {
 	u32 mode;
 	u32 tid;		/* CALIBRATE: the one task to look at */
 	u64 frame_to_ac;	/* CAPTURE: frame of the entry's call minus address of ac */
-	u64 tgid;		/* CAPTURE: the one process to look at, 0 for all */
 };
 
 enum counter {
@@ -41,6 +42,7 @@ enum counter {
 	RETURN_ALONE,		/* a return without an open record */
 	REPLACED,		/* calls whose frame held a record that never returned */
 	FREELIST_BUSY,		/* get_page_from_freelist() whose record could not be looked for, as a program was at work */
+	FILTERED,		/* calls that were not wanted once they were prepared, or had returned */
 	NAMES_DROPPED,		/* names of tasks that found their ring buffer full */
 	NR_COUNTERS,
 };
@@ -112,6 +114,14 @@ static __always_inline void count(u32 which)
 	count_many(which, 1);
 }
 
+/* Counts a probe hit whose call is not known: with filters it just was not wanted. */
+static __always_inline void count_alone(u32 which)
+{
+#ifndef FILTERS
+	count(which);
+#endif
+}
+
 static __always_inline struct control *in_mode(u32 mode)
 {
 	int zero = 0;
@@ -120,9 +130,79 @@ static __always_inline struct control *in_mode(u32 mode)
 	return c && c->mode == mode ? c : NULL;
 }
 
-static __always_inline bool traced(const struct control *c, u64 pid_tgid)
+/* Tells whether a request is one of those that are recorded. What is not defined filters nothing. */
+static __always_inline bool wanted(u32 gfp_mask, u32 order, s32 preferred_nid)
 {
-	return !c->tgid || c->tgid == pid_tgid >> 32;
+#ifdef TGID
+	if (bpf_get_current_pid_tgid() >> 32 != TGID)
+		return false;
+#endif
+#ifdef COMM_0
+	u64 comm[2] = {};
+
+	bpf_get_current_comm(comm, sizeof(comm));
+	if (comm[0] != COMM_0 || comm[1] != COMM_1)
+		return false;
+#endif
+#ifdef ORDER
+	if (order != ORDER)
+		return false;
+#endif
+#ifdef GFP_ANY
+	if (!(gfp_mask & GFP_ANY))
+		return false;
+#endif
+#ifdef GFP_ALL
+	if ((gfp_mask & GFP_ALL) != GFP_ALL)
+		return false;
+#endif
+#ifdef GFP_NONE
+	if (gfp_mask & GFP_NONE)
+		return false;
+#endif
+#ifdef PREFERRED_NID
+	if (preferred_nid != PREFERRED_NID)
+		return false;
+#endif
+#ifdef SAMPLE
+	u32 cpu = bpf_get_smp_processor_id();
+	struct slot *s = slots.lookup(&cpu);
+
+	if (!s)
+		return false;
+	s->wanted += 1;
+	if (s->wanted % SAMPLE)
+		return false;
+#endif
+	return true;
+}
+
+/* Likewise of what it was prepared with: alloc_flags, and the zone that ac->preferred_zoneref names. */
+static __always_inline bool context_wanted(u32 alloc_flags, u64 zone, s32 zone_idx)
+{
+#ifdef ALLOC_FLAGS
+	if ((alloc_flags & ALLOC_FLAGS) != ALLOC_FLAGS)
+		return false;
+#endif
+#ifdef ZONE_IDX
+	if (!zone || zone_idx != ZONE_IDX)
+		return false;
+#endif
+	return true;
+}
+
+/* Tells whether there may be one more record now: user space hands out so many at a time. */
+static __always_inline bool within_rate(void)
+{
+#ifdef MAX_RATE
+	u32 cpu = bpf_get_smp_processor_id();
+	struct slot *s = slots.lookup(&cpu);
+
+	if (!s || !s->tokens)
+		return false;
+	s->tokens -= 1;
+#endif
+	return true;
 }
 
 static __always_inline u32 preempt_count_of(const u64 *per_cpu_base)
@@ -182,11 +262,26 @@ static __always_inline void open(u64 frame, struct record *r)
 	}
 }
 
+static __always_inline bool result_wanted(const struct record *r)
+{
+#ifdef FAILED
+	if (r->page)
+		return false;
+#endif
+#ifdef CONTEXT_FILTER
+	if (!r->freelist_calls || !context_wanted(r->alloc_flags, r->preferred_zone, r->preferred_zone_idx))
+		return false;
+#endif
+	return true;
+}
+
 static __always_inline void close(u64 frame, struct record *r, u64 page)
 {
 	r->page = page;
 	/* User space polls: a wake-up for each allocation would allocate more. */
-	if (records.ringbuf_output(r, sizeof(*r), BPF_RB_NO_WAKEUP))
+	if (!result_wanted(r))
+		count(FILTERED);
+	else if (!within_rate() || records.ringbuf_output(r, sizeof(*r), BPF_RB_NO_WAKEUP))
 		count(DROPPED);
 	else
 		count(SUBMITTED);

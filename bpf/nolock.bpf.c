@@ -36,7 +36,7 @@ static __always_inline int nolock_called(void *ctx, u64 frame, u32 gfp_flags, s3
 	struct control *c = in_mode(CAPTURE);
 	struct record r = {};
 
-	if (!c || !traced(c, pid_tgid))
+	if (!c || !wanted(gfp_flags, order, nid))
 		return 0;
 	count(OPENED);
 	r.entry = ENTRY_NOLOCK;
@@ -53,12 +53,12 @@ static __always_inline int nolock_returned(u64 frame, u64 page)
 	struct control *c = in_mode(CAPTURE);
 	struct record *r;
 
-	if (!c || !traced(c, bpf_get_current_pid_tgid()))
+	if (!c)
 		return 0;
 	r = pending.lookup(&frame);
 	if (r)
 		close(frame, r, page);
 	else
-		count(RETURN_ALONE);
+		count_alone(RETURN_ALONE);
 	return 0;
 }

@@ -37,6 +37,32 @@ static __always_inline void refresh(struct allocation *a)
 	a->switches = switches;
 }
 
+#ifdef CONTEXT_FILTER
+static __always_inline bool zoneref_wanted(u32 alloc_flags, u64 zoneref)
+{
+	u64 zone = 0;
+	s32 zone_idx = 0;
+
+#ifdef ZONE_IDX
+	READ(zone, zoneref + ZONEREF__ZONE);
+	READ(zone_idx, zoneref + ZONEREF__ZONE_IDX);
+#endif
+	return context_wanted(alloc_flags, zone, zone_idx);
+}
+#endif
+
+/* Emits a call that was parked, prepared or not. */
+static __always_inline void emit_wanted(struct call *c)
+{
+#ifdef CONTEXT_FILTER
+	if (!(c->e.a.present & PREPARED) || !zoneref_wanted(c->e.a.alloc_flags, c->e.a.preferred_zoneref)) {
+		count(FILTERED);
+		return;
+	}
+#endif
+	emit_parked(c);
+}
+
 static __always_inline void park(u64 frame, struct call *c)
 {
 	struct call *old;
@@ -49,11 +75,11 @@ static __always_inline void park(u64 frame, struct call *c)
 		return;
 	}
 	/* Its frame is in use again, so that it is over: it never reached get_page_from_freelist(). */
-	emit_parked(old);
+	emit_wanted(old);
 	parked.update(&frame, c);
 }
 
-#ifdef TGID
+#ifdef FILTERS
 /* Of a call that is not wanted nothing is kept; nor may what an older one left in the same frame be taken for it. */
 static __always_inline void forget(struct slot *s, u64 frame)
 {
@@ -63,12 +89,12 @@ static __always_inline void forget(struct slot *s, u64 frame)
 		return;
 	frame = number(frame);
 	if (s->call.frame == frame) {
-		emit_parked(&s->call);
+		emit_wanted(&s->call);
 		s->call.frame = 0;
 	}
 	old = parked.lookup(&frame);
 	if (old) {
-		emit_parked(old);
+		emit_wanted(old);
 		parked.delete(&frame);
 	}
 }
@@ -140,8 +166,8 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 			calibrate_entry(c, frame, bpf_get_current_pid_tgid());
 		return 0;
 	}
-#ifdef TGID
-	if (bpf_get_current_pid_tgid() >> 32 != TGID) {
+#ifdef FILTERS
+	if (!wanted(gfp_mask, order, preferred_nid)) {
 		forget(s, frame);
 		return 0;
 	}
@@ -186,7 +212,7 @@ static __always_inline void freelist_of_parked(const struct slot *s, u32 gfp_mas
 		if (r)
 			freelist_of_record(r, gfp_mask, order, alloc_flags, ac);
 		else
-			count(FREELIST_ALONE);
+			count_alone(FREELIST_ALONE);
 		return;
 	}
 #endif
@@ -194,7 +220,7 @@ static __always_inline void freelist_of_parked(const struct slot *s, u32 gfp_mas
 	if (c && c->e.a.order == order) {
 		READ(copy, ac);
 		prepared(c, gfp_mask, alloc_flags, (u64)copy);
-		emit_parked(c);
+		emit_wanted(c);
 		parked.delete(&frame);
 	} else if ((alloc_flags & 3) == 1) {
 		/* ALLOC_WMARK_LOW: only the first of a call has it. Whoever is at work in the slot may just be parking it. */
@@ -213,7 +239,12 @@ static __always_inline void freelist_of_slot(struct slot *s, u32 cpu, u32 gfp_ma
 #endif
 	s->busy = 1;
 	barrier();
-	emit(s, cpu, gfp_mask, alloc_flags, ac);
+#ifdef CONTEXT_FILTER
+	if (!zoneref_wanted(alloc_flags, MEMBER(ac, u64, PREFERRED_ZONEREF)))
+		count(FILTERED);
+	else
+#endif
+		emit(s, cpu, gfp_mask, alloc_flags, ac);
 	s->call.frame = 0;
 	barrier();
 	s->busy = 0;

@@ -140,6 +140,8 @@ struct slot {
 	u64 frame_to_ac;		/* written by user space: frame of the entry's call minus address of ac */
 	u64 preempt_count_address;	/* likewise: that of this CPU */
 	u64 calls;			/* calls of the entry that were seen with the slot free */
+	u64 wanted;			/* calls that a sample is taken of */
+	u64 tokens;			/* records that may still be sent, written by user space */
 	struct call call;		/* its gfp_allowed_mask and switches stay from one call to the next */
 };
 

@@ -46,7 +46,7 @@ static __always_inline void begin_event(struct event *e, void *ctx)
 static __always_inline void send(struct event *e)
 {
 	/* User space polls: a wake-up for each allocation would allocate more. */
-	if (events.ringbuf_output(e, sizeof(*e), BPF_RB_NO_WAKEUP))
+	if (!within_rate() || events.ringbuf_output(e, sizeof(*e), BPF_RB_NO_WAKEUP))
 		count(DROPPED);
 }
 

@@ -186,7 +186,7 @@ def _plan(kernel: LiveKernel) -> _Found:
         mend = "report the kernel's release, its rules must be learnt first"
         return "warn", f"not traced, as their prototypes are not known: {'; '.join(plan.left_out)}", mend
     entries = ", ".join(name for name in (plan.entry, plan.nolock, plan.bulk) if name is not None)
-    return "pass", f"entry and return of {entries}, entry of {FREELIST}; prototypes as expected", ""
+    return "pass", f"{entries} and {FREELIST}; prototypes as expected", ""
 
 
 def _attachment(kernel: LiveKernel) -> _Found:

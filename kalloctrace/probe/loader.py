@@ -19,6 +19,7 @@ from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.bcc_import import import_bcc
 from kalloctrace.probe.counters import WAYS, Counters
+from kalloctrace.probe.filters import Filters
 from kalloctrace.probe.kprobes import Hook, Kprobes
 from kalloctrace.probe.layout import bpf_folder, record_dtype
 from kalloctrace.probe.plan import FREELIST, PREPARE, Mode, Plan
@@ -53,7 +54,6 @@ class _Control(ctypes.Structure):
         ("mode", ctypes.c_uint32),
         ("tid", ctypes.c_uint32),
         ("frame_to_ac", ctypes.c_uint64),
-        ("tgid", ctypes.c_uint64),
     )
 
 
@@ -64,8 +64,8 @@ class Counts:
     opened = calls taken over + dropped + no_room + replaced + calls that did not end.
 
     Attributes:
-        opened: calls of an entry.
-        dropped: calls that found the ring buffer full.
+        opened: calls of an entry, without those that a filter left out in the end.
+        dropped: calls that found the ring buffer full, or the rate used up.
         no_room: calls that found the table of running calls full.
         freelist_alone: calls of get_page_from_freelist() without a running call.
         return_alone: returns of an entry without a running call.
@@ -97,24 +97,24 @@ class Probe:
     Args:
         kernel: the running kernel.
         plan: what to attach to.
-        tgid: the one process to capture, None for all.
+        filters: which calls to capture.
         stacks: capture the kernel stack of each call too.
 
     Raises:
         KalloctraceError: bcc is missing, or the kernel refuses the program.
     """
 
-    def __init__(self, kernel: LiveKernel, plan: Plan, *, tgid: int | None = None, stacks: bool = False) -> None:
+    def __init__(self, kernel: LiveKernel, plan: Plan, *, filters: Filters, stacks: bool = False) -> None:
         self._bcc = import_bcc()
         self.mode = plan.mode
-        self._control = _Control(_OFF, 0, 0, tgid or 0)
+        self._control = _Control(_OFF, 0, 0)
         self._bulk = plan.bulk is not None
         self._interrupt_mask = kernel.features.interrupt_mask
         self._missed_before: Counter[str] = Counter()
         self._missed_kprobes_before = 0
         cpus = os.sysconf("SC_NPROCESSORS_CONF")
         hooks = plan.hooks()
-        self._bpf = self._load(plan.sources(), self._constants(plan, cpus, tgid, stacks=stacks), hooks)
+        self._bpf = self._load(plan.sources(), self._constants(plan, cpus, filters, stacks=stacks), hooks)
         with Kcore() as kcore:
             table = kernel.address("__per_cpu_offset")
             bases = [kcore.u64(table + 8 * cpu) for cpu in range(cpus)]
@@ -162,9 +162,10 @@ class Probe:
     def _ring(self, name: str, size: int, dtype: np.dtype[np.void]) -> Ring:
         return Ring(self._bpf[name].map_fd, size, dtype)
 
-    def _constants(self, plan: Plan, cpus: int, tgid: int | None, *, stacks: bool) -> dict[str, int | str]:
+    def _constants(self, plan: Plan, cpus: int, filters: Filters, *, stacks: bool) -> dict[str, int | str]:
         constants: dict[str, int | str] = {
             **plan.constants,
+            **filters.constants(),
             "PENDING": PENDING,
             "CACHE_BITS": CACHE_BITS,
             "OVERFLOW": OVERFLOW,
@@ -178,8 +179,6 @@ class Probe:
         }
         if stacks:
             constants["STACKS"] = STACKS
-        if tgid is not None:
-            constants["TGID"] = tgid
         return constants
 
     def _load(self, sources: list[str], constants: dict[str, int | str], hooks: list[Hook]) -> Any:  # noqa: ANN401 bcc has no types
@@ -246,6 +245,10 @@ class Probe:
         self._slots.items["capturing"] = _IDLE
         self._switch(_OFF)
 
+    def allow(self, records: int) -> None:
+        """Let each CPU send so many records until the next call, where the rate is limited."""
+        self._slots.items["tokens"] = records
+
     @property
     def fill(self) -> float:
         """Return how full the fullest ring buffer is, between 0 and 1."""
@@ -254,14 +257,14 @@ class Probe:
     def counts(self) -> Counts:
         """Return the counters."""
         table = self._bpf["counters"]
-        opened, _, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy = (
-            sum(table[ctypes.c_int(i)]) for i in range(8)
+        opened, _, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy, filtered = (
+            sum(table[ctypes.c_int(i)]) for i in range(9)
         )
         missed = self._missed()
         missed.subtract(self._missed_before)
         freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
         return Counts(
-            opened=opened + int(self._slots.items["calls"].sum()),
+            opened=opened - filtered + int(self._slots.items["calls"].sum()),
             dropped=dropped,
             no_room=no_room,
             freelist_alone=freelist_alone,

@@ -2,8 +2,8 @@
 """What will be attached to a kernel, with which constants, decided before anything is loaded."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.btf import Btf
@@ -90,6 +90,10 @@ class Plan:
     mode: Mode
     attachment: Attachment
     attachment_reason: str
+
+    def without_bulk(self) -> Self:
+        """Return the plan without the bulk allocator."""
+        return replace(self, bulk=None, constants={n: v for n, v in self.constants.items() if n != "BULK"})
 
     def attached(self) -> list[str]:
         """Return the functions that are attached to."""

@@ -19,6 +19,7 @@ from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
 from kalloctrace.probe.allocations import AllocationMaker
 from kalloctrace.probe.child import Child
+from kalloctrace.probe.filters import Filters
 from kalloctrace.probe.loader import Probe
 from kalloctrace.probe.plan import Attachment, Mode, Plan, make_plan
 from kalloctrace.probe.rows import RowMaker
@@ -39,7 +40,7 @@ class Options:
         overwrite: replace an existing file.
         command: run this and record while it runs; empty to record until the time is over or a signal comes.
         seconds: end after this time.
-        pid: record this process only.
+        filters: record these calls only.
         stacks: record kernel stacks.
         mode: what is made of a call.
         attachment: how to attach, None to choose.
@@ -49,7 +50,7 @@ class Options:
     overwrite: bool
     command: Sequence[str]
     seconds: float | None
-    pid: int | None
+    filters: Filters
     stacks: bool
     mode: Mode = "aggregate"
     attachment: Attachment | None = None
@@ -77,14 +78,17 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     command = Child(options.command) if options.command else nullcontext()
     with _signals() as wakeup, command as child:
         plan = make_plan(kernel, options.mode, options.attachment)
-        with Probe(kernel, plan, tgid=options.pid, stacks=options.stacks) as probe:
+        if options.filters.by_result:
+            # Neither can be seen of a call of the bulk allocator.
+            plan = plan.without_bulk()
+        with Probe(kernel, plan, filters=options.filters, stacks=options.stacks) as probe:
             frame_to_ac = probe.calibrate()
             description = {
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": list(options.command),
                 "mode": "aggregate" if options.mode == "aggregate" else "stream",
                 "returns": options.mode == "returns",
-                "pid": options.pid,
+                "filters": options.filters.to_json(),
                 "stacks": options.stacks,
                 "attached": plan.attached(),
                 "attachment": plan.attachment,
@@ -95,7 +99,9 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
                 "memory_bytes": psutil.virtual_memory().total,
             }
             with TraceWriter(options.path, kernel.snapshot, description, overwrite=options.overwrite) as writer:
-                session = _Session(probe, _sinks(kernel, plan, probe, writer), kernel.features.max_order)
+                session = _Session(
+                    probe, _sinks(kernel, plan, probe, writer), kernel.features.max_order, options.filters
+                )
                 recorded = session.run(child, options.seconds, wakeup, started)
                 changed = _changed(kernel.snapshot.machine, kernel.machine_now())
                 totals = session.totals(changed, recorded.reason, recorded.seconds)
@@ -132,13 +138,18 @@ class _Ended:
 class _Session:
     """The loop that moves what is captured to the trace."""
 
-    def __init__(self, probe: Probe, sinks: list[Sink], max_order: int) -> None:
+    def __init__(self, probe: Probe, sinks: list[Sink], max_order: int, filters: Filters) -> None:
         self._probe = probe
         self._sinks = sinks
         self._max_order = max_order
+        self._filters = filters
+        # Of a second's records those of one interval, on one CPU.
+        self._share = max(1, round((filters.max_rate or 0) * _DRAIN_INTERVAL / (psutil.cpu_count() or 1)))
+        self._allowed_at = 0.0
         self._running = 0
 
     def run(self, child: Child | None, seconds: float | None, wakeup: int, started: Callable[[], None]) -> _Ended:
+        self._allow()
         self._probe.start()
         begin = time.monotonic()
         started()
@@ -153,10 +164,18 @@ class _Session:
         unfinished = self._probe.unfinished()
         # The kernel refuses such an order before it does anything else. Others may not have come that far yet.
         rejected = unfinished["e"]["a"]["order"] > self._max_order
+        if self._filters.by_result:
+            # It is none of those that are wanted, nor is it still running.
+            unfinished, rejected = unfinished[~rejected], rejected[~rejected]
         for sink in self._sinks:
             sink.finish(unfinished[rejected])
         self._running = int((~rejected).sum()) + self._probe.running()
         return _Ended(reason, lasted, status)
+
+    def _allow(self) -> None:
+        if self._filters.max_rate is not None and time.monotonic() - self._allowed_at >= _DRAIN_INTERVAL:
+            self._probe.allow(self._share)
+            self._allowed_at = time.monotonic()
 
     def totals(self, machine_changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
         counts = self._probe.counts()
@@ -183,6 +202,7 @@ class _Session:
             if deadline is not None:
                 pause = max(0.0, min(pause, deadline - time.monotonic()))
             ready, _, _ = select.select(watched, [], [], pause)
+            self._allow()
             for sink in self._sinks:
                 sink.drain()
             if wakeup in ready:
