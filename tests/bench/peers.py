@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What it takes to read a recording: this program against those that read perf's and trace-cmd's.
 
-One guest records the same work with each of them, and all read theirs on this machine, where reading takes what it takes
+One guest records the same work with each of them, and all read theirs on this machine, where reading takes what it does
 in life. CPU time is compared.
 """
 
@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.run import run_in_guest
 from kalloctrace.trace.reader import TraceReader
 from tests.bench.cost import BUILD, PAGES, ROOT, compiled
 
-ROUNDS = 400
+ROUNDS = 200
 FEW = 4
 REPEATS = 3
 # So often the same trace is verified in one command, as its own start would outweigh the reading of one.
@@ -69,9 +70,9 @@ class _Peer:
 
 _PERF_COUNT, _PERF_COUNTED = "perf report -i {out} --stats", rf"^{_EVENT} stats:\n +SAMPLE events: +(\d+)"
 _PEERS = (
-    _Peer(f"perf record -q -m 16M -o {{out}} -e {_EVENT} -a --", "perf script -i {out}", _PERF_COUNT, _PERF_COUNTED),
+    _Peer(f"perf record -q -B -m 16M -o {{out}} -e {_EVENT} -a --", "perf script -i {out}", _PERF_COUNT, _PERF_COUNTED),
     _Peer(
-        "perf kmem --page record -q -m 16M -o {out} --", "perf kmem -i {out} --page stat", _PERF_COUNT, _PERF_COUNTED
+        "perf kmem --page record -q -B -m 16M -o {out} --", "perf kmem -i {out} --page stat", _PERF_COUNT, _PERF_COUNTED
     ),
     _Peer(
         f"trace-cmd record -q -b 40000 -o {{out}} -e {_EVENT}",
@@ -80,19 +81,19 @@ _PEERS = (
         r"^read events: (\d+)",
     ),
 )
+_VERIFY = "kalloctrace verify"
 _OURS = "kalloctrace record -f -o {out} --mode stream --"
 
 
 def readings(kernel: str) -> list[Reading]:
-    """Record in one guest, read here; the first is this program's own.
-
-    Raises:
-        KalloctraceError: the guest failed.
-    """
+    """Record in one guest, read here; the first is this program's own. A guest that fails leaves nothing but gaps."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as name:
         folder = Path(name)
-        said = _recorded(kernel, folder)
+        try:
+            said = _recorded(kernel, folder)
+        except KalloctraceError as error:
+            return [Reading(command, gap=f"{error.what}: {error.why}") for command in (_VERIFY, *map(_name, _PEERS))]
         peers = [
             _peer(peer, folder / f"few-{number}", folder / f"many-{number}", said) for number, peer in enumerate(_PEERS)
         ]
@@ -100,7 +101,11 @@ def readings(kernel: str) -> list[Reading]:
 
 
 def _recorded(kernel: str, folder: Path) -> str:
-    """Have each recorder record the work in one guest, few events and many; return what they said."""
+    """Have each recorder record the work in one guest, few events and many; return what they said.
+
+    Raises:
+        KalloctraceError: the guest failed.
+    """
     touch = str(compiled(folder))
     lines = [f"echo never >/sys/kernel/mm/transparent_hugepage/enabled; cd {_SCRATCH}"]
     for name, rounds in (("few", FEW), ("many", ROUNDS)):
@@ -112,13 +117,17 @@ def _recorded(kernel: str, folder: Path) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
+def _name(peer: _Peer) -> str:
+    return shlex.join(word for word in shlex.split(peer.read) if word not in {"-i", "{out}"})
+
+
 def _said(out: str, text: str) -> str:
     lines = text.partition(f"{out}:\n")[2].strip().splitlines()
     return lines[0] if lines else "it said nothing"
 
 
 def _peer(peer: _Peer, few: Path, many: Path, said: str) -> Reading:
-    command = shlex.join(word for word in shlex.split(peer.read) if word not in {"-i", "{out}"})
+    command = _name(peer)
     if not few.exists() or not many.exists():
         return Reading(command, gap=f"nothing was recorded: {_said(many.name, said)}")
     counts = [_count(peer, path) for path in (few, many)]
@@ -131,11 +140,11 @@ def _peer(peer: _Peer, few: Path, many: Path, said: str) -> Reading:
 def _own(folder: Path, said: str) -> Reading:
     trace = folder / "many.arrows"
     if not trace.exists():
-        return Reading("kalloctrace verify", gap=f"nothing was recorded: {_said(trace.name, said)}")
+        return Reading(_VERIFY, gap=f"nothing was recorded: {_said(trace.name, said)}")
     events = rows_of(trace)
     one, many = (_cpu([*_PROGRAM, "verify", *[str(trace)] * count]) for count in (1, 1 + TRACES))
     few = _cpu([*_PROGRAM, "verify", str(folder / "few.arrows")])
-    return Reading("kalloctrace verify", events, (many - one) / (TRACES * events) * 1e9, few)
+    return Reading(_VERIFY, events, (many - one) / (TRACES * events) * 1e9, few)
 
 
 def rows_of(trace: Path) -> int:
