@@ -18,6 +18,10 @@ replace a dictionary. There are two layouts:
 Format 1, of which the fixtures are, has a row a call too, but each with all COLUMNS. Reader and `export` give both as
 ROWS.
 
+Of other programs pyarrow reads format 2 as it is, and polars what pyarrow has read; polars alone refuses dictionary
+deltas, and pandas and DuckDB fail at dictionaries of structures (polars 2.1.0, pandas 3.1.1, DuckDB 2.0.1). For these
+there is `export`.
+
 Of a call of the bulk allocator the prepared context cannot be seen, as it never calls get_page_from_freelist(): every
 column that this call fills is null there, and freelist_calls is 0 though nothing was rejected. What shows instead are
 the nodes and zones of the pages that it took itself (not those that were in the array before, not those on a list),
