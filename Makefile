@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test matrix check setup fixtures kernel-5.10-noinline clean
+.PHONY: run test matrix bench check setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,11 @@ test: setup check
 # Every kernel on every machine; the table in README comes from it. KERNELS="6.17 6.12-rt" for others.
 matrix: setup
 	$(BIN)/python tests/matrix/run.py $(KERNELS)
+
+# What tracing costs, beside perf, trace-cmd, bpftrace and bcc's tools; docs/performance.md and README's tables.
+bench: setup
+	sh tests/bench/setup
+	$(BIN)/python tests/bench/run.py $(KERNELS)
 
 check: setup
 	$(BIN)/ruff check

@@ -14,44 +14,35 @@ BPF_RINGBUF_OUTPUT(bulk_records, BULK_RING_PAGES);
 BPF_ARRAY(bulk_blank, struct bulk_record, 1);
 
 /* Notes a call of the normal entry with the bulk call that makes it, where it has the arguments of one. */
-static __always_inline bool note_single(struct bulk_record *b, const struct record *r)
+static __always_inline bool note_single(struct bulk_record *b, u32 gfp_mask, s32 preferred_nid, u64 nodemask)
 {
-	if (r->nodemask != b->r.nodemask || r->preferred_nid != b->r.preferred_nid)
+	if (nodemask != b->r.nodemask || preferred_nid != b->r.preferred_nid)
 		return false;
 	b->single_calls += 1;
-	b->single_gfp_mask = r->gfp_mask;
+	b->single_gfp_mask = gfp_mask;
 	return true;
 }
 
-/* Returns the frame as a mere number: the verifier lets nobody add a variable to a pointer to the context. */
-static __always_inline u64 number(u64 frame)
-{
-	u64 value = 0;
-
-	READ(value, &frame);
-	return value;
-}
-
 /* Tells whether the normal entry with this frame was called by the bulk allocator. */
-static __always_inline bool single_opened(u64 frame, const struct record *r)
+static __always_inline bool single_opened(u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask)
 {
 	int zero = 0;
 	struct learned *l = learned.lookup(&zero);
 	struct bulk_record *b;
 	u64 distance, above;
 
-	if (!l || !l->bulk_running || r->order)
+	if (!l || likely(!l->bulk_running) || order)
 		return false;
 	frame = number(frame);
 	if (l->bulk_to_single) {
 		above = frame + l->bulk_to_single;
 		b = bulk_pending.lookup(&above);
-		return b && note_single(b, r);
+		return b && note_single(b, gfp_mask, preferred_nid, nodemask);
 	}
 	for (distance = 8; distance < FRAME_SEARCH; distance += 8) {
 		above = frame + distance;
 		b = bulk_pending.lookup(&above);
-		if (b && note_single(b, r)) {
+		if (b && note_single(b, gfp_mask, preferred_nid, nodemask)) {
 			l->bulk_to_single = distance;
 			return true;
 		}
@@ -99,6 +90,11 @@ static __always_inline void look_at_pages(struct bulk_record *b)
 	u64 page, flags;
 	u32 i, node;
 
+#ifndef RETURNS
+	/* Which page a call for a single one gave is not seen then. */
+	if (b->single_calls)
+		return;
+#endif
 	for (i = 0; i < BULK_PAGES; i++) {
 		if (i >= b->returned)
 			break;

@@ -16,7 +16,7 @@
  * the trampoline (fentry) or the stack pointer at the function's entry (kprobe).
  *
  * Defined when this is compiled, from the kernel's symbols and BTF (kalloctrace/probe/plan.py):
- *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RING_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
+ *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
  *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
  *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, and BULK with what bulk.bpf.c says.
  */
@@ -40,6 +40,8 @@ enum counter {
 	FREELIST_ALONE,		/* get_page_from_freelist() without an open record */
 	RETURN_ALONE,		/* a return without an open record */
 	REPLACED,		/* calls whose frame held a record that never returned */
+	FREELIST_BUSY,		/* get_page_from_freelist() whose record could not be looked for, as a program was at work */
+	NAMES_DROPPED,		/* names of tasks that found their ring buffer full */
 	NR_COUNTERS,
 };
 
@@ -67,28 +69,47 @@ struct calibrated {
 
 BPF_ARRAY(control, struct control, 1);
 BPF_ARRAY(learned, struct learned, 1);
+BPF_F_TABLE("array", u32, struct slot, slots, NR_CPUS, BPF_F_MMAPABLE);
 BPF_ARRAY(per_cpu_offset, u64, NR_CPUS);
 BPF_PERCPU_ARRAY(counters, u64, NR_COUNTERS);
 BPF_HASH(pending, u64, struct record, PENDING);
 BPF_HASH(calibrated, struct calibrated, u64, 256);
 BPF_ARRAY(calibrating, struct calibrating, 1);
-BPF_RINGBUF_OUTPUT(records, RING_PAGES);
+BPF_RINGBUF_OUTPUT(records, RECORDS_PAGES);
 #ifdef STACKS
 BPF_STACK_TRACE(stacks, STACKS);
 #endif
 
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+/* A program that interrupts this one sees memory as it is written so far. */
+#define barrier() asm volatile("" ::: "memory")
 #define READ(to, from) bpf_probe_read_kernel(&(to), sizeof(to), (const void *)(from))
 
 /* How far above a frame another one is looked for while its distance is not known: more than any two have between. */
 #define FRAME_SEARCH 0x200
 
-static __always_inline void count(u32 which)
+/* Returns a pointer as a mere number: the verifier lets nobody add a variable to a pointer to the context. */
+static __always_inline u64 number(u64 pointer)
+{
+	u64 value = 0;
+
+	READ(value, &pointer);
+	return value;
+}
+
+static __always_inline void count_many(u32 which, u64 many)
 {
 	u64 *value = counters.lookup(&which);
 
 	/* Atomic, though it is this CPU's own: an interrupt may allocate in between. */
 	if (value)
-		__sync_fetch_and_add(value, 1);
+		__sync_fetch_and_add(value, many);
+}
+
+static __always_inline void count(u32 which)
+{
+	count_many(which, 1);
 }
 
 static __always_inline struct control *in_mode(u32 mode)
@@ -170,4 +191,58 @@ static __always_inline void close(u64 frame, struct record *r, u64 page)
 	else
 		count(SUBMITTED);
 	pending.delete(&frame);
+}
+
+/* Fills in what the first get_page_from_freelist() of a call was given. */
+static __always_inline void freelist_of_record(struct record *r, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
+{
+	u64 nodemask, zoneref;
+
+	r->freelist_calls += 1;
+	if (r->freelist_calls > 1)
+		return;
+	r->freelist_gfp_mask = gfp_mask;
+	r->freelist_order = order;
+	r->alloc_flags = alloc_flags;
+	READ(r->ac, ac);
+	nodemask = r->ac[ALLOC_CONTEXT__NODEMASK / 8];
+	if (nodemask)
+		READ(r->ac_nodemask_nodes, nodemask);
+	zoneref = r->ac[ALLOC_CONTEXT__PREFERRED_ZONEREF / 8];
+	READ(r->preferred_zone, zoneref + ZONEREF__ZONE);
+	READ(r->preferred_zone_idx, zoneref + ZONEREF__ZONE_IDX);
+}
+
+/* Notes a call by the one task that calibration looks at. */
+static __always_inline void calibrate_entry(const struct control *c, u64 frame, u64 pid_tgid)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	int zero = 0;
+	struct calibrating *now = calibrating.lookup(&zero);
+
+	if (!now || (u32)pid_tgid != c->tid)
+		return;
+	now->preempt_count = preempt_count_of(per_cpu_offset.lookup(&cpu));
+	now->frame = frame;
+}
+
+/* Counts what that call shows, once get_page_from_freelist() tells where its ac is. */
+static __always_inline void calibrate_freelist(const struct control *c, u32 alloc_flags, u64 ac)
+{
+	int zero = 0;
+	struct calibrating *now = calibrating.lookup(&zero);
+	struct calibrated shown = {};
+	u64 one = 1, *seen;
+
+	/* Fast path only (ALLOC_WMARK_LOW): the slow path comes after other calls. */
+	if (!now || !now->frame || (u32)bpf_get_current_pid_tgid() != c->tid || (alloc_flags & 3) != 1)
+		return;
+	shown.frame_to_ac = now->frame - ac;
+	shown.preempt_count = now->preempt_count;
+	now->frame = 0;
+	seen = calibrated.lookup(&shown);
+	if (seen)
+		*seen += 1;
+	else
+		calibrated.insert(&shown, &one);
 }

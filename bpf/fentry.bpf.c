@@ -21,17 +21,15 @@ FENTRY(ENTRY, ENTRY_ARGUMENTS)
 	return entry_called(ctx, (u64)ctx, gfp_mask, order, preferred_nid, nodemask, ENTRY_ALLOC_FLAGS_ARGUMENT);
 }
 
+#ifdef RETURNS
 FEXIT(ENTRY, ENTRY_ARGUMENTS, u64 page)
 {
 	return entry_returned((u64)ctx, page);
 }
+#endif
 
-FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac_argument)
+FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
-	u64 ac = 0;
-
-	/* Read as plain memory: the verifier lets nobody add a variable to the typed pointer. */
-	READ(ac, &ctx[3]);
 	return freelist_called(gfp_mask, order, alloc_flags, ac);
 }
 

@@ -20,10 +20,12 @@ int on_entry(struct pt_regs *ctx)
 	return entry_called(ctx, FRAME(ctx), ctx->di, ctx->si, ctx->dx, ctx->cx, entry_alloc_flags);
 }
 
+#ifdef RETURNS
 int on_entry_return(struct pt_regs *ctx)
 {
 	return entry_returned(RETURNED_FRAME(ctx), ctx->ax);
 }
+#endif
 
 int on_freelist(struct pt_regs *ctx)
 {

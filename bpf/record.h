@@ -55,6 +55,94 @@ struct record {
 	s32 numa_node_id;		/* node of the CPU, for ENTRY_NOLOCK */
 };
 
+/*
+ * What tells one allocation from another: the request, what the kernel reads besides, and the prepared context. Read as
+ * words of 64 bits where two are compared. What is behind
+ * `switches` is 0 unless `present` says that it was captured.
+ */
+struct allocation {
+	u32 gfp_mask;			/* the entry's arguments */
+	u32 order;
+	s32 preferred_nid;
+	u32 entry_alloc_flags;		/* the fifth, 0 where it has four */
+	u32 task_flags;			/* current->flags */
+	u32 preempt_count;		/* raw, where it was captured */
+	u32 freelist_gfp_mask;		/* the arguments of the first get_page_from_freelist() */
+	u32 alloc_flags;
+	u64 zonelist;			/* *ac at that call: pointers */
+	u64 preferred_zoneref;
+	s32 migratetype;
+	s32 highest_zoneidx;
+	u32 spread_dirty_pages;
+	u32 present;			/* enum present */
+	u32 gfp_allowed_mask;
+	u32 switches;			/* enum switches */
+	u64 mems_allowed[NODEMASK_WORDS];	/* current->mems_allowed at the entry */
+	u64 nodemask_nodes[NODEMASK_WORDS];	/* *nodemask at the entry */
+	u64 ac_nodemask_nodes[NODEMASK_WORDS];	/* *ac->nodemask */
+	u64 softirq_disable_cnt;	/* current->softirq_disable_cnt, captured with preempt_count (PREEMPT_RT) */
+};
+
+enum present {
+	NODEMASK = 1,			/* the entry's nodemask argument is not NULL */
+	TASK_CONTEXT = 2,		/* mems_allowed and preempt_count were captured: where the stage looks at them */
+	PREPARED = 4,			/* get_page_from_freelist() was reached */
+	AC_NODEMASK_CALLER = 8,		/* ac->nodemask is the argument, */
+	AC_NODEMASK_MEMS_ALLOWED = 16,	/* or current->mems_allowed, */
+	AC_NODEMASK_OTHER = 32,		/* or something else that is not NULL */
+	BULK_SINGLE = 64,		/* the bulk allocator made this call */
+};
+
+enum switches {
+	CPUSETS_ENABLED = 1,
+	CPUSETS_SWITCHING = 2,		/* the counter of cpusets_enabled_key is negative */
+	DEFRAG_MODE = 4,
+};
+
+/* One allocation as the ring buffer carries it in stream mode. */
+struct event {
+	u64 time;			/* CLOCK_MONOTONIC at the entry, ns */
+	u64 pid_tgid;			/* as bpf_get_current_pid_tgid() */
+	u32 cpu;			/* at the entry */
+	s32 stack;			/* id in the stack map, negative where there is none */
+	struct allocation a;
+};
+
+/* A task has come to be, or has another name now. */
+struct name {
+	u64 time;			/* CLOCK_MONOTONIC, ns */
+	u32 tid;
+	u32 unused;
+	char comm[16];
+};
+
+/* How often an allocation was made: a cell of a CPU's cache, or what had to leave it. */
+struct counted {
+	u64 count;
+	u64 version;			/* odd while the cell changes hands */
+	struct allocation a;
+};
+
+/* A call between its entry and its first get_page_from_freelist(). */
+struct call {
+	u64 frame;			/* 0: none */
+	u64 nodemask;			/* the argument, a pointer */
+	u64 task;			/* current */
+	struct event e;
+};
+
+enum capturing { IDLE, CAPTURING, CLOSING };	/* CLOSING: calls under way are completed, new ones ignored */
+
+/* What each CPU has of its own. Shared with user space through memory. */
+struct slot {
+	u32 capturing;			/* enum capturing, written by user space */
+	u32 busy;			/* a program is at work here, and was interrupted if another one sees this */
+	u64 frame_to_ac;		/* written by user space: frame of the entry's call minus address of ac */
+	u64 preempt_count_address;	/* likewise: that of this CPU */
+	u64 calls;			/* calls of the entry that were seen with the slot free */
+	struct call call;		/* its gfp_allowed_mask and switches stay from one call to the next */
+};
+
 /* A call of the bulk allocator: what it shares with the others first, then what only it has. */
 struct bulk_record {
 	struct record r;

@@ -15,8 +15,10 @@ from kalloctrace.errors import Exit, KalloctraceError
 
 COMMANDS = {
     "decode": "explain what the bits of gfp masks and alloc_flags mean",
+    "diff": "say what differs between two traces",
     "doctor": "say what this machine can do, and mend what it cannot",
     "explain": "show how one request is prepared, rule by rule",
+    "export": "write a trace's rows as Parquet, CSV or JSON lines",
     "lab": "boot a real kernel in a virtual machine and run a command in it",
     "record": "capture page allocations live",
     "report": "summarise a trace",

@@ -45,12 +45,13 @@ def command() -> None:
 @_KERNEL
 @_REFRESH
 @click.option("--memory", metavar="SIZE", help="Such as 3G. Default: the sum of the nodes, or 3G.")
-@click.option("--cpus", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--cpus", type=click.IntRange(min=1), help="Processors. Default: 2, or 1 with --icount.")
 @click.option("--numa", multiple=True, metavar="SIZE[,cpus=N]", help="A NUMA node, such as 1G,cpus=0.")
 @click.option("--numa-distance", multiple=True, metavar="SRC,DST=VALUE", help="Two nodes' distance.")
 @click.option("--append", multiple=True, metavar="ARG", help="An argument for the kernel.")
 @click.option("--qemu-opt", multiple=True, metavar="WORD", help="A further word for QEMU's command line.")
 @click.option("--kvm", is_flag=True, help="Use the host's KVM. Default: emulation, which works anywhere.")
+@click.option("--icount", is_flag=True, help="The guest's clock counts instructions: 1 ns each, on one processor.")
 @click.option("--out", multiple=True, metavar="DIR", help="Share DIR read-write, as the current directory is.")
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass on ours.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=600, show_default=True, metavar="S")
@@ -61,12 +62,13 @@ def run_command(
     kernel: str,
     refresh: bool,
     memory: str | None,
-    cpus: int,
+    cpus: int | None,
     numa: tuple[str, ...],
     numa_distance: tuple[str, ...],
     append: tuple[str, ...],
     qemu_opt: tuple[str, ...],
     kvm: bool,
+    icount: bool,
     out: tuple[str, ...],
     env: tuple[str, ...],
     timeout: float,
@@ -88,7 +90,7 @@ def run_command(
     needs.require_lab()
     bootable = _obtain(kernel, refresh=refresh)
     if dry_run:
-        machine = Machine(memory, cpus, numa, numa_distance, append, qemu_opt, kvm)
+        machine = Machine(memory, cpus, numa, numa_distance, append, qemu_opt, kvm, icount)
         click.echo(shlex.join(run.dry_run(argv, bootable, machine, out)))
         return 0
     result = run.run_in_guest(
@@ -101,6 +103,7 @@ def run_command(
         append=append,
         qemu_options=qemu_opt,
         kvm=kvm,
+        icount=icount,
         writable=out,
         env=_variables(env),
         timeout=timeout,

@@ -16,7 +16,14 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The trace to write.  [default: a new name]")
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
 @click.option("-d", "--duration", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds.")
-@click.option("--mode", type=click.Choice(["stream"]), default="stream", show_default=True, help="One row a call.")
+@click.option(
+    "--mode",
+    type=click.Choice(["aggregate", "stream"]),
+    default="aggregate",
+    show_default=True,
+    help="aggregate counts calls that are alike, and costs least; stream has a row for each, with time and task.",
+)
+@click.option("--returns", is_flag=True, help="With stream: also what each call returned. A third probe.")
 @click.option(
     "--attach",
     type=click.Choice(["auto", "fentry", "kprobe"]),
@@ -31,7 +38,8 @@ def command(
     output: Path | None,
     force: bool,
     duration: float | None,
-    mode: str,
+    mode: Literal["aggregate", "stream"],
+    returns: bool,
     attach: Literal["auto", "fentry", "kprobe"],
     pid: int | None,
     stack: bool,
@@ -45,7 +53,7 @@ def command(
     Examples:
       kalloctrace record -- make -j8
       kalloctrace record -d 10 -o ten-seconds.arrows
-      kalloctrace record --stack --pid 1234
+      kalloctrace record --mode stream --stack --pid 1234
     """
     import psutil
 
@@ -54,7 +62,14 @@ def command(
     from kalloctrace.probe.recorder import Options, no_such_process, record
     from kalloctrace.trace.writer import exists_already
 
-    del mode
+    if mode == "aggregate" and (returns or stack):
+        option = "--returns" if returns else "--stack"
+        raise KalloctraceError(
+            f"will not record with {option}",
+            "an aggregate does not tell one call from the next",
+            f"add --mode stream, or leave out {option}",
+            Exit.USAGE,
+        )
     path = output or Path(f"kalloctrace-{os.uname().release}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.arrows")
     if path.exists() and not force:
         raise exists_already(path)
@@ -64,7 +79,16 @@ def command(
     require_live(kernel)
     result = record(
         kernel,
-        Options(path, force, command_line, duration, pid, stack, None if attach == "auto" else attach),
+        Options(
+            path,
+            force,
+            command_line,
+            duration,
+            pid,
+            stack,
+            "returns" if returns else mode,
+            None if attach == "auto" else attach,
+        ),
         started=lambda: click.echo(
             f"recording on {kernel.snapshot.release}"
             + (f" while {shlex.join(command_line)} runs" if command_line else "")

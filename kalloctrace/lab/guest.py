@@ -17,7 +17,14 @@ _ROOT_TAG = "kalloctrace.root"
 _PASSED_ON = ("CI", "LANG", "LC_ALL", "NO_COLOR", "PYTHONPATH", "VIRTUAL_ENV")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # QEMU 7.2 emulates AVX wrongly: Arrow's vectorised group-by then mixes up keys.
-_EMULATION = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,avx=off,avx2=off,f16c=off,fma=off,erms=off")
+_CPU = "max,avx=off,avx2=off,f16c=off,fma=off,erms=off"
+_EMULATION = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", _CPU)
+# An instruction takes a nanosecond of the guest's time, and waiting takes none of ours. QEMU counts each step of a
+# string instruction, so the kernel is kept from clearing and copying bytewise.
+_INSTRUCTION_CLOCK = (
+    *("-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off"),
+    *("-cpu", f"{_CPU},fsrm=off"),
+)
 # The console is slow and is what one reads after a crash: warnings and worse.
 _KERNEL_ARGUMENTS = ("loglevel=5",)
 _UNITS = {"": 1, "M": 1, "G": 1024}
@@ -33,21 +40,43 @@ class Machine:
 
     Attributes:
         memory: as QEMU takes it, such as `3G`; None for the sum of the nodes, or 3G.
-        cpus: the number of processors.
+        cpus: the number of processors; None for 2, or 1 with the instruction clock.
         numa: one entry a node: its size and options, such as `1G,cpus=0`.
         numa_distance: entries of `SRC,DST=VALUE`.
         append: arguments for the kernel.
         qemu_options: further words for QEMU.
         kvm: use the host's KVM instead of emulation.
+        icount: have the guest's clock count its instructions, one a nanosecond, so that times repeat.
     """
 
     memory: str | None = None
-    cpus: int = 2
+    cpus: int | None = None
     numa: Sequence[str] = ()
     numa_distance: Sequence[str] = ()
     append: Sequence[str] = ()
     qemu_options: Sequence[str] = ()
     kvm: bool = False
+    icount: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise a `KalloctraceError` when the parts do not go together."""
+        if self.icount and (self.kvm or self.processors() != 1):
+            raise KalloctraceError(
+                "this machine cannot have the instruction clock",
+                "only the emulator counts instructions, and of one processor only",
+                "leave out --kvm and --cpus, or --icount",
+                Exit.USAGE,
+            )
+
+    def processors(self) -> int:
+        """Return the number of processors."""
+        if self.cpus is not None:
+            return self.cpus
+        return 1 if self.icount else 2
+
+    def emulation(self) -> tuple[str, ...]:
+        """Return QEMU's words for how it emulates the processors."""
+        return _INSTRUCTION_CLOCK if self.icount else _EMULATION
 
     def total_memory(self) -> str:
         """Return the size that QEMU is told, in which the nodes must add up."""
@@ -125,7 +154,7 @@ def virtme_command(image: Path, job: Path, shares: Sequence[Path], machine: Mach
     command = ["virtme-run", "--kimg", str(image), "--mods", "auto", "--force-9p", "--show-boot-console"]
     # Writable, with the host's files in it, and not shared. It also has overlayfs loaded for guest.sh.
     command += ["--overlay-rwdir", "/tmp"]  # noqa: S108  (the guest's own)
-    command += ["--cpus", str(machine.cpus), "--memory", machine.total_memory()]
+    command += ["--cpus", str(machine.processors()), "--memory", machine.total_memory()]
     for node in machine.numa:
         command += ["--numa", node]
     for distance in machine.distances():
@@ -137,7 +166,7 @@ def virtme_command(image: Path, job: Path, shares: Sequence[Path], machine: Mach
         options += _share_options(number, _share_tag(number), path, "readonly=off")
     if not machine.kvm:
         command.append("--disable-kvm")
-        options += _EMULATION
+        options += machine.emulation()
     command += [f"--qemu-opt={option}" for option in (*options, *machine.qemu_options)]
     # Busybox' shell has its tools built in; with the host's, each one read over 9p, the boot takes twice as long.
     return [*command, "--script-sh", shlex.join(["busybox", "sh", str(SCRIPT), str(job)])]
@@ -154,7 +183,7 @@ def initramfs_command(image: Path, archive: Path, shared: Path, size: int, machi
         machine: the virtual machine.
     """
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35", "-m", machine.total_memory()]
-    command += ["-smp", str(machine.cpus), "-display", "none", "-no-reboot"]
+    command += ["-smp", str(machine.processors()), "-display", "none", "-no-reboot"]
     command += ["-chardev", "file,id=console,path=/proc/self/fd/2", "-serial", "chardev:console"]
     for number, node in enumerate(machine.numa):
         node_size, _, options = node.partition(",")
@@ -168,7 +197,7 @@ def initramfs_command(image: Path, archive: Path, shared: Path, size: int, machi
         command += ["-numa", f"dist,{distance}"]
     command += ["-object", f"memory-backend-file,id=shared,share=on,size={size},mem-path={_quoted(shared)}"]
     command += ["-device", "ivshmem-plain,memdev=shared"]
-    command += ["-accel", "kvm", "-cpu", "host"] if machine.kvm else _EMULATION
+    command += ["-accel", "kvm", "-cpu", "host"] if machine.kvm else machine.emulation()
     # A root file system in tmpfs would fill half of what memory the archive leaves, and no more.
     arguments = ("console=ttyS0", "panic=-1", "rootfstype=ramfs", *_KERNEL_ARGUMENTS, *machine.append)
     command += ["-kernel", str(image), "-initrd", str(archive), "-append", " ".join(arguments)]

@@ -80,12 +80,13 @@ def run_in_guest(
     *,
     kernel: str | Kernel = "5.10",
     memory: str | None = None,
-    cpus: int = 2,
+    cpus: int | None = None,
     numa: Sequence[str] = (),
     numa_distance: Sequence[str] = (),
     append: Sequence[str] = (),
     qemu_options: Sequence[str] = (),
     kvm: bool = False,
+    icount: bool = False,
     writable: Sequence[str | os.PathLike[str]] = (),
     in_memory: bool = False,
     env: Mapping[str, str] | None = None,
@@ -101,13 +102,14 @@ def run_in_guest(
     Args:
         argv: the command and its arguments, handed on exactly.
         kernel: a name such as `6.12`, the path of an image, or what `obtain` returned.
-        memory: see `Machine`, as for all up to `kvm`.
+        memory: see `Machine`, as for all up to `icount`.
         cpus: the number of processors.
         numa: one entry a node.
         numa_distance: the nodes' distances.
         append: arguments for the kernel.
         qemu_options: further words for QEMU.
         kvm: use the host's KVM.
+        icount: have the guest's clock count instructions.
         writable: further directories to share read-write.
         in_memory: give it copies of what a recording needs even if it could mount this machine's files. Its programs
             start in half the time, but of files elsewhere it has none.
@@ -123,7 +125,7 @@ def run_in_guest(
         KalloctraceError: the guest could not be booted, or ended before the command did.
     """
     require_lab()
-    machine = Machine(memory, cpus, numa, numa_distance, append, qemu_options, kvm)
+    machine = Machine(memory, cpus, numa, numa_distance, append, qemu_options, kvm, icount)
     if not isinstance(kernel, Kernel):
         kernel = obtain(kernel)
     start = time.monotonic()

@@ -3,7 +3,7 @@
 
 from kalloctrace.model import preempt
 from kalloctrace.model.compiled import Kernel
-from kalloctrace.model.types import Context, NodemaskOrigin, Request, Step
+from kalloctrace.model.types import Context, NodemaskOrigin, Request, Step, UnknownFact
 
 
 def cpusets_enabled(kernel: Kernel, context: Context) -> bool:
@@ -29,6 +29,9 @@ def cpuset_restriction(
     Returns:
         The gfp mask for `get_page_from_freelist`, the ALLOC_* bits to add, which nodemask, its content, and
         the step.
+
+    Raises:
+        UnknownFact: the context lacks what the answer depends on.
     """
     origin: NodemaskOrigin = "null" if request.nodemask is None else "caller"
     flags, value = 0, request.nodemask
@@ -43,6 +46,8 @@ def cpuset_restriction(
     elif not preempt.in_task_context(kernel, context):
         flags = kernel.bits.alloc_cpuset
         effect += f"preempt_count {context.preempt_count:#x} is no task's, so ALLOC_CPUSET"
+    elif context.mems_allowed is None:
+        raise UnknownFact("mems_allowed")
     else:
         origin, value = "mems_allowed", context.mems_allowed
         effect += "nodemask becomes current->mems_allowed"

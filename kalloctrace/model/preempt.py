@@ -6,7 +6,7 @@ from typing import Literal
 
 from kalloctrace.kernel.features import Features
 from kalloctrace.model.compiled import Kernel
-from kalloctrace.model.types import Context
+from kalloctrace.model.types import Context, UnknownFact
 
 ContextName = Literal["task", "bh_disabled", "softirq", "hardirq", "nmi"]
 
@@ -26,6 +26,9 @@ def in_task_context(kernel: Kernel, context: Context) -> bool:
     difference is all in the mask.
     Source: include/linux/preempt.h of linux-source-5.10 5.10.262-1 and 6.1.192-2; the new layout in
     7.3.4-1~bpo13+1:33.
+
+    Raises:
+        UnknownFact: the count is needed and was not captured.
     """
     if kernel.features.context_test == "none":
         return True
@@ -36,9 +39,12 @@ def trylock_unsafe(kernel: Kernel, context: Context) -> bool:
     """Tell whether even trying for a lock is not allowed: in NMI and hardirq on PREEMPT_RT, where locks sleep.
 
     Source: mm/page_alloc.c of Linux 6.17:7496, of linux-source-7.2 7.2.13-1:7922, 7.3.4-1~bpo13+1:5406.
+
+    Raises:
+        UnknownFact: the count is needed and was not captured.
     """
     return kernel.features.config_preempt_rt and bool(
-        context.preempt_count & kernel.features.interrupt_mask & ~_SOFTIRQ_PART
+        _captured(context) & kernel.features.interrupt_mask & ~_SOFTIRQ_PART
     )
 
 
@@ -46,10 +52,19 @@ def context_count(kernel: Kernel, context: Context) -> int:
     """Return the count that the tests of the context look at, its parts put together.
 
     Source: softirq_count() in include/linux/preempt.h of 6.12.117-1 and 7.3.4-1~bpo13+1.
+
+    Raises:
+        UnknownFact: the count was not captured.
     """
     if not kernel.features.config_preempt_rt:
-        return context.preempt_count
-    return context.preempt_count & ~_SOFTIRQ_PART | context.softirq_disable_cnt & _SOFTIRQ_PART
+        return _captured(context)
+    return _captured(context) & ~_SOFTIRQ_PART | context.softirq_disable_cnt & _SOFTIRQ_PART
+
+
+def _captured(context: Context) -> int:
+    if context.preempt_count is None:
+        raise UnknownFact("preempt_count")
+    return context.preempt_count
 
 
 def preempt_count_bits(features: Features) -> int:

@@ -64,9 +64,9 @@ class Context:
         cpusets_enabled: `cpusets_enabled()`.
         gfp_allowed_mask: `gfp_t`.
         task_flags: `current->flags`, `unsigned int`, in interrupt context those of the interrupted task.
-        preempt_count: raw, low 32 bits, laid out as that kernel does.
+        preempt_count: raw, low 32 bits, laid out as that kernel does; None where it was not captured.
         softirq_disable_cnt: `current->softirq_disable_cnt`, which holds the softirq part on PREEMPT_RT; 0 elsewhere.
-        mems_allowed: `current->mems_allowed`; bit n is node n.
+        mems_allowed: `current->mems_allowed`; bit n is node n; None where it was not captured.
         defrag_mode: the sysctl vm.defrag_mode is not 0.
         page_group_by_mobility_disabled: the variable of that name.
         numa_node_id: node of the CPU; None where it was not captured.
@@ -77,9 +77,9 @@ class Context:
     cpusets_enabled: bool
     gfp_allowed_mask: int
     task_flags: int = 0
-    preempt_count: int = 0
+    preempt_count: int | None = 0
     softirq_disable_cnt: int = 0
-    mems_allowed: int = ALL_NODES
+    mems_allowed: int | None = ALL_NODES
     defrag_mode: bool = False
     page_group_by_mobility_disabled: bool = False
     numa_node_id: int | None = None

@@ -7,12 +7,14 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 _SOURCES = Path(__file__).resolve().parent.parent
 
 _STRUCT = re.compile(r"^struct (?P<name>\w+) \{\n(?P<body>.*?)^\};", re.MULTILINE | re.DOTALL)
-_FIELD = re.compile(r"^\t(?P<type>[us]\d+|char) (?P<name>\w+)(?:\[(?P<count>\w+)\])?;", re.MULTILINE)
-_BASE = re.compile(r"^\tstruct (?P<name>\w+) \w+;", re.MULTILINE)
+_FIELD = re.compile(
+    r"^\t(?P<type>[us]\d+|char|struct (?P<struct>\w+)) (?P<name>\w+)(?:\[(?P<count>\w+)\])?;", re.MULTILINE
+)
 _LENGTH = re.compile(r"^#define (?P<name>\w+) (?P<value>\d+)$", re.MULTILINE)
 _DTYPES = {
     "u32": "<u4",
@@ -20,7 +22,7 @@ _DTYPES = {
     "s32": "<i4",
 }
 
-_Field = tuple[str, str] | tuple[str, str, tuple[int, ...]]
+_Field = tuple[str, npt.DTypeLike] | tuple[str, npt.DTypeLike, tuple[int, ...]]
 
 
 @cache
@@ -34,7 +36,8 @@ def record_dtype(struct: str, lengths: Mapping[str, int]) -> np.dtype[np.void]:
     """Return numpy's description of a structure of the header, with the compiler's alignment.
 
     Args:
-        struct: its name; the members of a structure that it begins with are listed as its own.
+        struct: its name; the members of a structure that it begins with are listed as its own, any other structure
+            in it is one member.
         lengths: the values of the constants that the header uses as lengths of arrays.
     """
     header = (bpf_folder() / "record.h").read_text()
@@ -44,14 +47,16 @@ def record_dtype(struct: str, lengths: Mapping[str, int]) -> np.dtype[np.void]:
 
 
 def _fields(struct: str, bodies: Mapping[str, str], lengths: Mapping[str, int]) -> list[_Field]:
-    base = _BASE.search(bodies[struct])
-    fields: list[_Field] = _fields(base["name"], bodies, lengths) if base else []
+    fields: list[_Field] = []
     for found in _FIELD.finditer(bodies[struct]):
-        count = found["count"]
-        if found["type"] == "char":
-            fields.append((found["name"], f"S{count}"))
+        name, count = found["name"], found["count"]
+        if found["struct"] is not None:
+            members = _fields(found["struct"], bodies, lengths)
+            fields += [(name, np.dtype(members, align=True))] if fields else members
+        elif found["type"] == "char":
+            fields.append((name, f"S{count}"))
         elif count is None:
-            fields.append((found["name"], _DTYPES[found["type"]]))
+            fields.append((name, _DTYPES[found["type"]]))
         else:
-            fields.append((found["name"], _DTYPES[found["type"]], (lengths[count],)))
+            fields.append((name, _DTYPES[found["type"]], (lengths[count],)))
     return fields

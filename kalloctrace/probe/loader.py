@@ -5,6 +5,7 @@ import ctypes
 import mmap
 import os
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,32 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.bcc_import import import_bcc
+from kalloctrace.probe.counters import WAYS, Counters
 from kalloctrace.probe.kprobes import Hook, Kprobes
 from kalloctrace.probe.layout import bpf_folder, record_dtype
-from kalloctrace.probe.plan import FREELIST, PREPARE, Plan
+from kalloctrace.probe.plan import FREELIST, PREPARE, Mode, Plan
 from kalloctrace.probe.ring import Ring
+from kalloctrace.probe.shared import SharedArray
 
 RING_BYTES = 32 << 20
+CACHE_BITS = 9
+OVERFLOW = 65536
+SPILLED_BYTES = 8 << 20
 PENDING = 16384
+FEW_BYTES = 4 << 20
+NAMES_BYTES = 1 << 20
 BULK_RING_BYTES = 2 << 20
 BULK_PENDING = 1024
 STACKS = 16384
 
+_U64 = (1 << 64) - 1
+
+_IDLE, _CAPTURING, _CLOSING = range(3)
 _OFF, _CALIBRATE, _CAPTURE = range(3)
 _CALIBRATION_PAGES = 512
 _NEARLY_ALL = 0.9
+_SETTLE = 0.02
+"""Seconds in which every program that runs on another CPU ends."""
 
 
 class _Control(ctypes.Structure):
@@ -48,12 +61,11 @@ class _Control(ctypes.Structure):
 class Counts:
     """What the program counted, exactly, since capture began.
 
-    opened = submitted + dropped + no_room + replaced + (calls still running).
+    opened = calls taken over + dropped + no_room + replaced + calls that did not end.
 
     Attributes:
         opened: calls of an entry.
-        submitted: records that reached the ring buffer.
-        dropped: records that found it full.
+        dropped: calls that found the ring buffer full.
         no_room: calls that found the table of running calls full.
         freelist_alone: calls of get_page_from_freelist() without a running call.
         return_alone: returns of an entry without a running call.
@@ -63,7 +75,6 @@ class Counts:
     """
 
     opened: int
-    submitted: int
     dropped: int
     no_room: int
     freelist_alone: int
@@ -75,6 +86,13 @@ class Counts:
 
 class Probe:
     """The attached program. Nothing of it outlives the object, nor the process: it holds file descriptors only.
+
+    Attributes:
+        mode: what the program makes of a call.
+        records: ring buffers with calls that were followed to their return, each with one kind of record.
+        events: the ring buffer of stream mode, None in others.
+        names: likewise the one with the names of tasks.
+        counters: the counters of aggregate mode, None in others.
 
     Args:
         kernel: the running kernel.
@@ -88,37 +106,41 @@ class Probe:
 
     def __init__(self, kernel: LiveKernel, plan: Plan, *, tgid: int | None = None, stacks: bool = False) -> None:
         self._bcc = import_bcc()
+        self.mode = plan.mode
         self._control = _Control(_OFF, 0, 0, tgid or 0)
-        cpus = os.sysconf("SC_NPROCESSORS_CONF")
-        constants: dict[str, int | str] = {
-            **plan.constants,
-            "PENDING": PENDING,
-            "RING_PAGES": RING_BYTES // mmap.PAGESIZE,
-            "BULK_PENDING": BULK_PENDING,
-            "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
-            "NR_CPUS": cpus,
-        }
-        if stacks:
-            constants["STACKS"] = STACKS
         self._bulk = plan.bulk is not None
         self._interrupt_mask = kernel.features.interrupt_mask
         self._missed_before: Counter[str] = Counter()
         self._missed_kprobes_before = 0
+        cpus = os.sysconf("SC_NPROCESSORS_CONF")
         hooks = plan.hooks()
-        self._bpf = self._load(plan.sources(), constants, hooks)
+        self._bpf = self._load(plan.sources(), self._constants(plan, cpus, tgid, stacks=stacks), hooks)
         with Kcore() as kcore:
             table = kernel.address("__per_cpu_offset")
-            offsets = self._bpf["per_cpu_offset"]
-            for cpu in range(cpus):
-                offsets[ctypes.c_int(cpu)] = ctypes.c_uint64(kcore.u64(table + 8 * cpu))
+            bases = [kcore.u64(table + 8 * cpu) for cpu in range(cpus)]
+        offsets = self._bpf["per_cpu_offset"]
+        for cpu, base in enumerate(bases):
+            offsets[ctypes.c_int(cpu)] = ctypes.c_uint64(base)
         if plan.prepare:
             self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
             self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
         lengths = plan.lengths()
-        self._rings = [Ring(self._bpf["records"].map_fd, RING_BYTES, record_dtype("record", lengths))]
+        self._call = record_dtype("call", lengths)
+        self._slots = SharedArray(self._bpf["slots"].map_fd, cpus, record_dtype("slot", lengths))
+        address = int(plan.constants["PREEMPT_COUNT_ADDRESS"])
+        self._slots.items["preempt_count_address"] = [base + address & _U64 for base in bases]
+        self.records = [self._ring("records", _records_bytes(plan.mode), record_dtype("record", lengths))]
         if self._bulk:
-            dtype = record_dtype("bulk_record", lengths)
-            self._rings.append(Ring(self._bpf["bulk_records"].map_fd, BULK_RING_BYTES, dtype))
+            self.records.append(self._ring("bulk_records", BULK_RING_BYTES, record_dtype("bulk_record", lengths)))
+        self.events = self.names = self.counters = None
+        if plan.mode == "stream":
+            self.events = self._ring("events", RING_BYTES, record_dtype("event", lengths))
+            self.names = self._ring("names", NAMES_BYTES, record_dtype("name", lengths))
+        if plan.mode == "aggregate":
+            counted = record_dtype("counted", lengths)
+            spilled = self._ring("spilled", SPILLED_BYTES, counted)
+            cells = (cpus << CACHE_BITS) * WAYS
+            self.counters = Counters(self._bpf, self._bcc.libbcc.lib, cells, counted, spilled)
         self._kprobes = Kprobes({hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}) if hooks else None
 
     def __enter__(self) -> Self:
@@ -129,9 +151,36 @@ class Probe:
         """Detach everything."""
         if self._kprobes is not None:
             self._kprobes.close()
-        for ring in self._rings:
-            ring.__exit__()
+        for ring in (*self.records, self.events, self.names):
+            if ring is not None:
+                ring.__exit__()
+        if self.counters is not None:
+            self.counters.close()
+        self._slots.close()
         self._bpf.cleanup()
+
+    def _ring(self, name: str, size: int, dtype: np.dtype[np.void]) -> Ring:
+        return Ring(self._bpf[name].map_fd, size, dtype)
+
+    def _constants(self, plan: Plan, cpus: int, tgid: int | None, *, stacks: bool) -> dict[str, int | str]:
+        constants: dict[str, int | str] = {
+            **plan.constants,
+            "PENDING": PENDING,
+            "CACHE_BITS": CACHE_BITS,
+            "OVERFLOW": OVERFLOW,
+            "SPILLED_PAGES": SPILLED_BYTES // mmap.PAGESIZE,
+            "RING_PAGES": RING_BYTES // mmap.PAGESIZE,
+            "RECORDS_PAGES": _records_bytes(plan.mode) // mmap.PAGESIZE,
+            "NAMES_PAGES": NAMES_BYTES // mmap.PAGESIZE,
+            "BULK_PENDING": BULK_PENDING,
+            "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
+            "NR_CPUS": cpus,
+        }
+        if stacks:
+            constants["STACKS"] = STACKS
+        if tgid is not None:
+            constants["TGID"] = tgid
+        return constants
 
     def _load(self, sources: list[str], constants: dict[str, int | str], hooks: list[Hook]) -> Any:  # noqa: ANN401 bcc has no types
         folder = bpf_folder()
@@ -173,6 +222,7 @@ class Probe:
             distances[key.frame_to_ac] += value.value
             preempt_counts[key.preempt_count] += value.value
         distance = self._control.frame_to_ac = agreed_distance(distances)
+        self._slots.items["frame_to_ac"] = distance
         check_task_context(preempt_counts, self._interrupt_mask)
         # Written while nothing is captured: the later switch then changes nothing but the mode.
         self._switch(_OFF)
@@ -183,43 +233,54 @@ class Probe:
         self._missed_before = self._missed()
         self._missed_kprobes_before = self._missed_kprobes()
         self._switch(_CAPTURE)
+        if self.mode != "returns":
+            self._slots.items["capturing"] = _CAPTURING
 
     def stop(self) -> None:
-        """End capturing; calls still running stay unfinished."""
+        """See no more calls. Those under way have a moment to end, as programs on other CPUs have to see this."""
+        if self.mode != "returns":
+            self._slots.items["capturing"] = _CLOSING
+        else:
+            self._switch(_OFF)
+        time.sleep(_SETTLE)
+        self._slots.items["capturing"] = _IDLE
         self._switch(_OFF)
-
-    def drain(self) -> list[npt.NDArray[np.void]]:
-        """Return what was captured since the last call, an array for each kind of record."""
-        return [ring.drain() for ring in self._rings]
 
     @property
     def fill(self) -> float:
         """Return how full the fullest ring buffer is, between 0 and 1."""
-        return max(ring.fill for ring in self._rings)
+        return max(ring.fill for ring in (*self.records, self.events) if ring is not None)
 
     def counts(self) -> Counts:
         """Return the counters."""
         table = self._bpf["counters"]
-        opened, submitted, dropped, no_room, freelist_alone, return_alone, replaced = (
-            sum(table[ctypes.c_int(i)]) for i in range(7)
+        opened, _, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy = (
+            sum(table[ctypes.c_int(i)]) for i in range(8)
         )
         missed = self._missed()
         missed.subtract(self._missed_before)
         freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
         return Counts(
-            opened=opened,
-            submitted=submitted,
+            opened=opened + int(self._slots.items["calls"].sum()),
             dropped=dropped,
             no_room=no_room,
             freelist_alone=freelist_alone,
             return_alone=return_alone,
             replaced=replaced,
-            missed=missed.total() + self._missed_kprobes() - self._missed_kprobes_before,
-            missed_freelist=sum(freelist),
+            missed=missed.total() + freelist_busy + self._missed_kprobes() - self._missed_kprobes_before,
+            missed_freelist=sum(freelist) + freelist_busy,
         )
 
+    def unfinished(self) -> npt.NDArray[np.void]:
+        """Return the calls that came to no get_page_from_freelist(): `struct call` of record.h."""
+        if self.mode == "returns":
+            return np.zeros(0, self._call)
+        slots = self._slots.items["call"]
+        parked = [np.frombuffer(bytes(value), self._call) for value in self._bpf["parked"].values()]
+        return np.concatenate([slots[slots["frame"] != 0], *parked])
+
     def running(self) -> int:
-        """Return how many calls have begun and not returned."""
+        """Return how many of the calls that are followed to their return have not returned."""
         tables = ["pending", "bulk_pending"] if self._bulk else ["pending"]
         return sum(1 for table in tables for _ in self._bpf[table].keys())  # noqa: SIM118 a bcc table, not a dict
 
@@ -254,6 +315,11 @@ class Probe:
         meanwhile is a whole call of an interrupt, whose entry is missed as well.
         """
         return sum(self._kprobes.missed().values()) if self._kprobes is not None else 0
+
+
+def _records_bytes(mode: Mode) -> int:
+    """Return the size of the ring buffer for calls that are followed to their return: few, where not all are."""
+    return RING_BYTES if mode == "returns" else FEW_BYTES
 
 
 def _wide(value: int | str) -> bool:

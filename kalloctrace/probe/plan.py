@@ -25,6 +25,10 @@ Linux kernel commit 387ba26fb1cb ("mm/page_alloc: add a bulk page allocator") (i
 b951aaff5035 ("mm: enable page allocation tagging") (in v6.10).
 """
 
+Mode = Literal["aggregate", "stream", "returns"]
+"""What the program makes of a call: it counts those that are alike; it sends a record of each; or it follows each to
+its return, and sends a record then."""
+
 Attachment = Literal["fentry", "kprobe"]
 """How programs are attached. Trampolines (fentry, fexit) are cheap, but the kernel skips such a program while a
 preempted task has not finished it on that CPU; handlers of kprobes run with preemption off."""
@@ -40,6 +44,15 @@ _NOLOCK_PARAMETERS: Mapping[str, _Parameters] = {
     "fixed": ("int", "unsigned int"),
     "gfp_flags": ("gfp_t", "int", "unsigned int"),
 }
+
+_CONTEXT_MEMBERS = (
+    "zonelist",
+    "nodemask",
+    "preferred_zoneref",
+    "migratetype",
+    "highest_zoneidx",
+    "spread_dirty_pages",
+)
 
 _MEMCG_KMEM = ("memcg_kmem_online_key", "memcg_kmem_enabled_key")
 """The key behind memcg_kmem_online().
@@ -63,6 +76,7 @@ class Plan:
         prepare: `prepare_alloc_pages` is a function of its own on this kernel, so it is traced too.
         left_out: functions that would belong here but have a prototype that is not known, with that prototype.
         constants: preprocessor symbols of the BPF program.
+        mode: what the program makes of a call.
         attachment: how the functions are attached to.
         attachment_reason: why so, for people.
     """
@@ -73,6 +87,7 @@ class Plan:
     prepare: bool
     left_out: tuple[str, ...]
     constants: Mapping[str, int | str]
+    mode: Mode
     attachment: Attachment
     attachment_reason: str
 
@@ -87,7 +102,10 @@ class Plan:
             "common": True,
             "bulk": self.bulk,
             "nolock": self.nolock,
-            "alloc": True,
+            "context": self.mode != "returns",
+            self.mode: self.mode != "returns",
+            "pair": self.mode != "returns",
+            "alloc": self.mode == "returns",
             "prepare": self.prepare,
             self.attachment: True,
         }
@@ -101,7 +119,9 @@ class Plan:
         hooks = [Hook(FREELIST, "on_freelist")]
         for name, function in entries.items():
             if function is not None:
-                hooks += [Hook(function, f"on_{name}"), Hook(function, f"on_{name}_return", at_return=True)]
+                hooks.append(Hook(function, f"on_{name}"))
+                if name != "entry" or self.mode == "returns":
+                    hooks.append(Hook(function, f"on_{name}_return", at_return=True))
         return hooks
 
     def lengths(self) -> dict[str, int]:
@@ -197,11 +217,12 @@ def choose_attachment(wanted: Attachment | None, preemption: Preemption) -> tupl
     return "fentry", f"this kernel is not preemptible ({preemption.evidence})"
 
 
-def make_plan(kernel: LiveKernel, attachment: Attachment | None = None) -> Plan:
+def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachment | None = None) -> Plan:
     """Decide what to attach to and find every constant of the program.
 
     Args:
         kernel: the running kernel.
+        mode: what the program makes of a call.
         attachment: how to attach, None to choose.
 
     Raises:
@@ -220,14 +241,15 @@ def make_plan(kernel: LiveKernel, attachment: Attachment | None = None) -> Plan:
     left_out: list[str] = []
     nolock = _optional(left_out, lambda: find_nolock(btf, features))
     bulk = _optional(left_out, lambda: find_bulk(btf))
-    prepare = kernel.symbols.address(PREPARE) is not None
+    prepare = mode == "returns" and kernel.symbols.address(PREPARE) is not None
+    chosen, reason = choose_attachment(attachment, kernel.preemption)
     constants: dict[str, int | str] = {
         "ENTRY": features.entry,
         "NODEMASK_WORDS": words,
         "ALLOC_CONTEXT_WORDS": btf.size("alloc_context") // 8,
-        "ALLOC_CONTEXT__NODEMASK": btf.offset("alloc_context", "nodemask"),
-        "ALLOC_CONTEXT__PREFERRED_ZONEREF": btf.offset("alloc_context", "preferred_zoneref"),
+        **{f"ALLOC_CONTEXT__{name.upper()}": btf.offset("alloc_context", name) for name in _CONTEXT_MEMBERS},
         "TASK_STRUCT__FLAGS": btf.offset("task_struct", "flags"),
+        "TASK_STRUCT__PID": btf.offset("task_struct", "pid"),
         "TASK_STRUCT__MEMS_ALLOWED": btf.offset("task_struct", "mems_allowed"),
         "ZONEREF__ZONE": btf.offset("zoneref", "zone"),
         "ZONEREF__ZONE_IDX": btf.offset("zoneref", "zone_idx"),
@@ -245,8 +267,14 @@ def make_plan(kernel: LiveKernel, attachment: Attachment | None = None) -> Plan:
         constants |= _nolock_constants(kernel, nolock)
     if bulk is not None:
         constants |= _bulk_constants(kernel, bulk)
-    chosen, reason = choose_attachment(attachment, kernel.preemption)
-    return Plan(features.entry, nolock, bulk, prepare, tuple(left_out), constants, chosen, reason)
+    if mode == "returns":
+        constants["RETURNS"] = 1
+    elif btf.has_function("bpf_get_current_task_btf"):
+        # Linux kernel commit 3ca1032ab7ab ("bpf: Introduce bpf_get_current_task_btf()") (in v5.11).
+        constants["CURRENT_BTF"] = 1
+    if chosen == "fentry":
+        constants["TYPED_CONTEXT"] = 1
+    return Plan(features.entry, nolock, bulk, prepare, tuple(left_out), constants, mode, chosen, reason)
 
 
 def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None:

@@ -12,25 +12,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
+from kalloctrace.probe.allocations import AllocationMaker
 from kalloctrace.probe.child import Child
 from kalloctrace.probe.loader import Probe
-from kalloctrace.probe.plan import Attachment, make_plan
-from kalloctrace.probe.rows import Records, RowMaker
+from kalloctrace.probe.plan import Attachment, Mode, Plan, make_plan
+from kalloctrace.probe.rows import RowMaker
+from kalloctrace.probe.sinks import AggregateSink, RecordSink, Sink, StreamSink
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
 
 _DRAIN_INTERVAL = 0.1
 _DRAIN_AT_ONCE = 0.25
-_BATCH_ROWS = 32768
-_BATCH_SECONDS = 0.5
-_SETTLE = 0.02
-"""Long enough for programs that run on other CPUs to see that capture has ended, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +41,7 @@ class Options:
         seconds: end after this time.
         pid: record this process only.
         stacks: record kernel stacks.
+        mode: what is made of a call.
         attachment: how to attach, None to choose.
     """
 
@@ -53,6 +51,7 @@ class Options:
     seconds: float | None
     pid: int | None
     stacks: bool
+    mode: Mode = "aggregate"
     attachment: Attachment | None = None
 
 
@@ -77,20 +76,14 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     """
     command = Child(options.command) if options.command else nullcontext()
     with _signals() as wakeup, command as child:
-        plan = make_plan(kernel, options.attachment)
+        plan = make_plan(kernel, options.mode, options.attachment)
         with Probe(kernel, plan, tgid=options.pid, stacks=options.stacks) as probe:
             frame_to_ac = probe.calibrate()
-            rows = RowMaker(
-                kernel.layout,
-                kernel.btf,
-                kernel.features,
-                (1 << nr_node_ids()) - 1,
-                lambda stack: _stack_text(kernel, {plan.entry, plan.nolock, plan.bulk}, probe.stack(stack)),
-            )
             description = {
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": list(options.command),
-                "mode": "stream",
+                "mode": "aggregate" if options.mode == "aggregate" else "stream",
+                "returns": options.mode == "returns",
                 "pid": options.pid,
                 "stacks": options.stacks,
                 "attached": plan.attached(),
@@ -102,12 +95,31 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
                 "memory_bytes": psutil.virtual_memory().total,
             }
             with TraceWriter(options.path, kernel.snapshot, description, overwrite=options.overwrite) as writer:
-                session = _Session(probe, rows, writer)
+                session = _Session(probe, _sinks(kernel, plan, probe, writer), kernel.features.max_order)
                 recorded = session.run(child, options.seconds, wakeup, started)
                 changed = _changed(kernel.snapshot.machine, kernel.machine_now())
                 totals = session.totals(changed, recorded.reason, recorded.seconds)
                 writer.close(totals)
     return Recorded(totals, recorded.exit_status)
+
+
+def _sinks(kernel: LiveKernel, plan: Plan, probe: Probe, writer: TraceWriter) -> list[Sink]:
+    possible = (1 << nr_node_ids()) - 1
+    entries = {plan.entry, plan.nolock, plan.bulk}
+    rows = RowMaker(
+        kernel.layout,
+        kernel.btf,
+        kernel.features,
+        possible,
+        lambda stack: _stack_text(kernel, entries, probe.stack(stack)),
+    )
+    maker = AllocationMaker(kernel.layout, kernel.btf, kernel.features, possible)
+    sinks: list[Sink] = [RecordSink(probe.records, rows, writer)]
+    if probe.events is not None and probe.names is not None:
+        sinks.append(StreamSink(probe.events, probe.names, maker, rows, writer))
+    if probe.counters is not None:
+        sinks.append(AggregateSink(probe.counters, maker, writer))
+    return sinks
 
 
 @dataclass(frozen=True)
@@ -118,41 +130,43 @@ class _Ended:
 
 
 class _Session:
-    """The loop that moves records from the ring buffer to the trace."""
+    """The loop that moves what is captured to the trace."""
 
-    def __init__(self, probe: Probe, rows: RowMaker, writer: TraceWriter) -> None:
+    def __init__(self, probe: Probe, sinks: list[Sink], max_order: int) -> None:
         self._probe = probe
-        self._rows = rows
-        self._writer = writer
-        self._waiting: list[list[Records]] = []
-        self._written_at = 0.0
+        self._sinks = sinks
+        self._max_order = max_order
+        self._running = 0
 
     def run(self, child: Child | None, seconds: float | None, wakeup: int, started: Callable[[], None]) -> _Ended:
         self._probe.start()
-        begin = self._written_at = time.monotonic()
+        begin = time.monotonic()
         started()
         try:
             if child is not None:
                 child.go()
             reason = self._until_end(child, wakeup, None if seconds is None else begin + seconds)
+            lasted = time.monotonic() - begin
         finally:
             self._probe.stop()
-        lasted = time.monotonic() - begin
         status = child.end() if child is not None else None
-        time.sleep(_SETTLE)
-        self._drain()
-        self._write()
+        unfinished = self._probe.unfinished()
+        # The kernel refuses such an order before it does anything else. Others may not have come that far yet.
+        rejected = unfinished["e"]["a"]["order"] > self._max_order
+        for sink in self._sinks:
+            sink.finish(unfinished[rejected])
+        self._running = int((~rejected).sum()) + self._probe.running()
         return _Ended(reason, lasted, status)
 
     def totals(self, machine_changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
         counts = self._probe.counts()
         return Totals(
             opened=counts.opened,
-            submitted=counts.submitted,
+            submitted=sum(sink.taken for sink in self._sinks),
             dropped=counts.dropped,
             no_room=counts.no_room,
             replaced=counts.replaced,
-            running=self._probe.running(),
+            running=self._running,
             freelist_alone=counts.freelist_alone,
             return_alone=counts.return_alone,
             missed=counts.missed,
@@ -169,26 +183,14 @@ class _Session:
             if deadline is not None:
                 pause = max(0.0, min(pause, deadline - time.monotonic()))
             ready, _, _ = select.select(watched, [], [], pause)
-            self._drain()
+            for sink in self._sinks:
+                sink.drain()
             if wakeup in ready:
                 return f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}"
             if ready:
                 return "the command ended"
             if deadline is not None and time.monotonic() >= deadline:
                 return "the time was over"
-
-    def _drain(self) -> None:
-        self._waiting.append(self._probe.drain())
-        enough = sum(len(records) for kinds in self._waiting for records in kinds) >= _BATCH_ROWS
-        if enough or time.monotonic() - self._written_at >= _BATCH_SECONDS:
-            self._write()
-
-    def _write(self) -> None:
-        for kind in zip(*self._waiting, strict=True):
-            if any(map(len, kind)):
-                self._writer.write(self._rows.rows(np.concatenate(kind)))
-        self._waiting.clear()
-        self._written_at = time.monotonic()
 
 
 def _stack_text(kernel: LiveKernel, entries: AbstractSet[str | None], addresses: Sequence[int]) -> str:

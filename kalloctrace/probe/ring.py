@@ -20,6 +20,9 @@ _HEADER = 8
 class Ring:
     """A ring buffer whose records all have one type.
 
+    Attributes:
+        dtype: numpy's description of a record.
+
     Args:
         fd: the map's file descriptor.
         size: the size of its data in bytes, a power of two.
@@ -28,6 +31,7 @@ class Ring:
 
     def __init__(self, fd: int, size: int, dtype: np.dtype[np.void]) -> None:
         page = mmap.PAGESIZE
+        self.dtype = dtype
         self._size = size
         # Records start at multiples of 8 bytes.
         stride = _HEADER + -(-dtype.itemsize // 8) * 8

@@ -55,7 +55,7 @@ class RowMaker:
             "pid": (records["pid_tgid"] >> np.uint64(32)).astype(np.int32),
             "tid": (records["pid_tgid"] & np.uint64(0xFFFFFFFF)).astype(np.int32),
             "comm": _named(records["comm"], lambda comm: comm.decode(errors="replace")),
-            "stack": _named(records["stack"], self._stack_text, records["stack"] >= 0),
+            "stack": self.stacks(records["stack"]),
             "nodemask": self._nodes(records["nodemask_nodes"], records["nodemask"] != 0),
             "mems_allowed": self._nodes(records["mems_allowed"]),
             "defrag_mode": records["defrag_mode"] != 0,
@@ -105,6 +105,10 @@ class RowMaker:
             for field in COLUMNS
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=COLUMNS)
+
+    def stacks(self, ids: npt.NDArray[np.int32]) -> pa.DictionaryArray:
+        """Return the text of each captured stack; null where the id is negative."""
+        return _named(ids, self._stack_text, ids >= 0)
 
     def _nodes(self, words: npt.NDArray[np.uint64], present: Bools | None = None) -> pa.DictionaryArray:
         """Name sets of nodes, given as rows of 64-bit words."""

@@ -71,6 +71,8 @@ def _cpusets(context: Context) -> str:
     if not context.cpusets_enabled:
         return "off"
     allowed = context.mems_allowed
+    if allowed is None:
+        return "on, mems_allowed not known"
     return "on, mems_allowed " + ("all nodes" if allowed == ALL_NODES else _nodes(allowed))
 
 

@@ -11,41 +11,17 @@ import pyarrow.compute as pc
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.preempt import SOFTIRQ_OFFSET, ContextName, preempt_count
-from kalloctrace.trace.gather import gathered
+from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
+from kalloctrace.report.callers import Callers
+from kalloctrace.trace.distinct import Tally
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import COUNT
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
 
-PAGE_SIZE = 4096
 _SOFTIRQ_MASK = 0xFF00
 _COUNTER = 0xF
 """The hardirq and the NMI count are four bits each."""
-_LARGEST_ORDER = 31
-"""Only a damaged file holds a page of a larger order; its number of pages must still fit."""
-
-
-@dataclass
-class Amount:
-    """How much there is of something.
-
-    Attributes:
-        count: allocations.
-        pages: pages of 4 KiB that they got: 2^order each, 0 for one that failed; for a call of the bulk allocator the
-            pages that were seen.
-    """
-
-    count: int = 0
-    pages: int = 0
-
-    def add(self, other: "Amount") -> None:
-        """Add another amount to this one."""
-        self.count += other.count
-        self.pages += other.pages
-
-    def to_json(self, allocations: int) -> dict[str, Any]:
-        """Return the amount, and its share of all allocations, as JSON values."""
-        share = round(self.count / allocations, 6) if allocations else 0.0
-        return {"count": self.count, "share": share, "pages": self.pages}
 
 
 @dataclass(frozen=True)
@@ -93,18 +69,22 @@ class Breakdown:
 
 @dataclass
 class Summary:
-    """The contents of a trace.
+    """The contents of a trace. Of a sample all numbers but the recorder's own are multiplied: estimates.
 
     Attributes:
         trace: the file's name.
         snapshot: the kernel and machine that were recorded.
         recording: how it was made, as the recorder wrote it.
+        aggregate: the trace does not tell when and for whom.
+        sample: one call in so many was recorded.
         totals: what was counted; None where the end of the recording is missing.
         damage: what stopped the reading before its end, empty where the file just ends.
+        rows: calls that the trace's rows stand for, not multiplied.
         all: all allocations.
-        failed: those that returned no page.
+        failed: those that are known to have returned no page.
         rejected: those for which get_page_from_freelist() was not called, but for the bulk allocator's.
-        slow_path: those for which it was called more than once.
+        slow_path: those for which it is known to have been called more than once.
+        not_followed: those whose return was not traced, so that the failed and the slow ones among them are not known.
         first: time of the first allocation, ns.
         last: time of the last one, ns.
         by: the breakdowns.
@@ -113,12 +93,16 @@ class Summary:
     trace: str
     snapshot: Snapshot
     recording: Mapping[str, Any]
+    aggregate: bool = False
+    sample: int = 1
     totals: Totals | None = None
     damage: str = ""
+    rows: int = 0
     all: Amount = field(default_factory=Amount)
     failed: int = 0
     rejected: int = 0
     slow_path: int = 0
+    not_followed: int = 0
     first: int | None = None
     last: int = 0
     by: tuple[Breakdown, ...] = ()
@@ -135,7 +119,7 @@ class Summary:
         """Return how many captured allocations are not in the trace; None where the recorder's count is missing."""
         if self.totals is None:
             return None
-        return self.totals.lost + max(0, self.totals.submitted - self.all.count)
+        return self.totals.lost + max(0, self.totals.submitted - self.rows)
 
     def to_json(self, verdict: Verification, top: int) -> dict[str, Any]:
         """Return the summary as the command line promises it.
@@ -158,15 +142,21 @@ class Summary:
             "pages": self.all.pages,
             "bytes": self.all.pages * PAGE_SIZE,
             "per_second": round(count / self.seconds, 3) if self.seconds > 0 else None,
+            "estimated": self.sample > 1,
+            "sample": self.sample,
             "failed": self.failed,
             "rejected": self.rejected,
             "slow_path": self.slow_path,
+            "not_followed": self.not_followed,
             "lost": self.lost,
             "missed": totals.missed if totals else None,
             "running": totals.running if totals else None,
             "truncated": totals is None,
             "damage": self.damage,
-            "by": {breakdown.name: breakdown.to_json(count, top) for breakdown in self.by},
+            "by": {
+                **dict.fromkeys(prop.name for prop in _PROPERTIES),
+                **{breakdown.name: breakdown.to_json(count, top) for breakdown in self.by},
+            },
             "verification": {
                 "matched": verdict.matched,
                 "mismatched": verdict.mismatched,
@@ -181,14 +171,33 @@ def summarize(trace: TraceReader) -> Summary:
     Args:
         trace: a trace that has not been read yet.
     """
-    summary = Summary(str(trace.path), trace.snapshot, trace.recording)
-    counts: dict[str, dict[tuple[Any, ...], Amount]] = {prop.name: {} for prop in _PROPERTIES}
-    for table in map(_with_pages, gathered(trace.batches())):
-        _count_totals(summary, table)
-        for prop in _PROPERTIES:
-            _count_groups(counts[prop.name], table, prop.columns)
-    summary.totals, summary.damage = trace.totals, trace.damage
-    summary.by = tuple(_breakdown(prop, counts[prop.name], trace.snapshot) for prop in _PROPERTIES)
+    tally = Tally()
+    callers = Callers()
+    for rows in trace.encoded("time", "pid", "comm", "stack"):
+        tally.add(rows.allocations, rows.indices, rows.counts)
+        if not trace.aggregate:
+            callers.add(rows)
+    summary = Summary(
+        trace=str(trace.path),
+        snapshot=trace.snapshot,
+        recording=trace.recording,
+        aggregate=trace.aggregate,
+        sample=trace.sample,
+        totals=trace.totals,
+        damage=trace.damage,
+        first=callers.first,
+        last=callers.last,
+    )
+    table = _weighted(tally.table())
+    _count_totals(summary, table)
+    groups = {prop.name: _groups(table, prop.columns) for prop in _PROPERTIES if prop.columns}
+    if not trace.aggregate:
+        groups |= {"comm": callers.tasks, "stack": callers.stacks}
+    summary.by = tuple(
+        _breakdown(prop, groups[prop.name], trace.snapshot, summary.sample)
+        for prop in _PROPERTIES
+        if prop.name in groups
+    )
     return summary
 
 
@@ -220,40 +229,35 @@ def context_name(snapshot: Snapshot, count: int) -> ContextName:
     return "bh_disabled" if count & _SOFTIRQ_MASK else "task"
 
 
-def _with_pages(table: pa.Table) -> pa.Table:
-    """Add the pages that each row got; of a bulk call those that it took itself and that were looked at."""
-    order = pc.min_element_wise(table["order"], pa.scalar(_LARGEST_ORDER, pa.uint32())).cast(pa.int64())
-    pages = pc.if_else(table["page"], pc.shift_left(pa.scalar(1, pa.int64()), order), pa.scalar(0, pa.int64()))
-    pages = pc.if_else(_bulk(table), pc.fill_null(table["bulk_seen"], 0).cast(pa.int64()), pages)
+def _weighted(table: pa.Table) -> pa.Table:
+    """Add the pages of all calls of each distinct allocation."""
+    pages = pc.multiply(pages_of(table), table[COUNT.name].cast(pa.int64()))
     return table.append_column("pages", pages)
 
 
 def _count_totals(summary: Summary, table: pa.Table) -> None:
-    calls = table["freelist_calls"]
-    summary.all.add(Amount(table.num_rows, _sum(table["pages"])))
-    summary.failed += _sum(pc.invert(table["page"]))
-    summary.rejected += _sum(pc.and_(pc.equal(calls, 0), pc.invert(_bulk(table))))
-    summary.slow_path += _sum(pc.greater(calls, 1))
-    # Each CPU's rows are in order of time, those of all CPUs together need not be.
-    times = pc.min_max(table["time"]).as_py()
-    summary.first = times["min"] if summary.first is None else min(summary.first, times["min"])
-    summary.last = max(summary.last, times["max"])
+    def calls(condition: pa.ChunkedArray) -> int:
+        return _sum(table.filter(condition)[COUNT.name]) * summary.sample
 
-
-def _bulk(table: pa.Table) -> pa.ChunkedArray:
-    """Return which rows are calls of the bulk allocator, none of which calls get_page_from_freelist()."""
-    return pc.equal(table["entry"].cast(pa.utf8()), "bulk")
+    bulk = pc.equal(table["entry"], "bulk")
+    summary.rows = _sum(table[COUNT.name])
+    summary.all = Amount(summary.rows, _sum(table["pages"])).scaled(summary.sample)
+    summary.failed = calls(pc.invert(table["page"]))
+    # None of the bulk allocator's calls get_page_from_freelist().
+    summary.rejected = calls(pc.and_(pc.equal(table["freelist_calls"], 0), pc.invert(bulk)))
+    summary.slow_path = calls(pc.greater(table["freelist_calls"], 1))
+    summary.not_followed = calls(pc.is_null(table["page"]))
 
 
 def _sum(column: pa.ChunkedArray) -> int:
     return pc.sum(column).as_py() or 0
 
 
-def _count_groups(counts: dict[tuple[Any, ...], Amount], table: pa.Table, columns: tuple[str, ...]) -> None:
-    grouped = table.group_by(list(columns), use_threads=False).aggregate([([], "count_all"), ("pages", "sum")])
-    names = (*columns, "count_all", "pages_sum")
-    for *key, count, pages in zip(*(grouped.column(name).to_pylist() for name in names), strict=True):
-        counts.setdefault(tuple(key), Amount()).add(Amount(count, pages))
+def _groups(table: pa.Table, columns: tuple[str, ...]) -> dict[tuple[Any, ...], Amount]:
+    grouped = table.group_by(list(columns), use_threads=False).aggregate([(COUNT.name, "sum"), ("pages", "sum")])
+    names = (*columns, f"{COUNT.name}_sum", "pages_sum")
+    rows = zip(*(grouped.column(name).to_pylist() for name in names), strict=True)
+    return {tuple(key): Amount(count, pages) for *key, count, pages in rows}
 
 
 class _Described(NamedTuple):
@@ -264,16 +268,20 @@ class _Described(NamedTuple):
 
 
 class _Property(NamedTuple):
-    """A way to divide allocations: the columns to group by, and what their values mean on a kernel."""
+    """A way to divide allocations: the columns to group by, and what their values mean on a kernel.
+
+    Who called is not part of an allocation: what has no columns here is counted row by row.
+    """
 
     name: str
     columns: tuple[str, ...]
     describe: Callable[..., _Described]
 
 
-def _breakdown(prop: _Property, counts: Mapping[tuple[Any, ...], Amount], snapshot: Snapshot) -> Breakdown:
+def _breakdown(prop: _Property, counts: Mapping[tuple[Any, ...], Amount], snapshot: Snapshot, factor: int) -> Breakdown:
     parts: dict[str, Part] = {}
-    for values, amount in counts.items():
+    for values, unscaled in counts.items():
+        amount = unscaled.scaled(factor)
         label, key = prop.describe(snapshot, *values)
         if label not in parts:
             parts[label] = Part(label, key, amount)
@@ -320,7 +328,9 @@ def _zonelist(_: Snapshot, kind: str | None, nodemask: str | None, nodes: str | 
     return _Described(f"{kind or 'unknown'}, nodemask {mask}", key)
 
 
-def _context(snapshot: Snapshot, count: int, softirq_disable_cnt: int | None) -> _Described:
+def _context(snapshot: Snapshot, count: int | None, softirq_disable_cnt: int | None) -> _Described:
+    if count is None:
+        return _Described("not captured", {"context": None})
     # On PREEMPT_RT, where it is captured, it is the softirq part, and preempt_count has none.
     name = context_name(snapshot, count | (softirq_disable_cnt or 0) & _SOFTIRQ_MASK)
     return _Described(name, {"context": name})
@@ -350,9 +360,9 @@ _PROPERTIES = (
     _Property("migratetype", ("migratetype",), _migratetype),
     _Property("preferred_zone", ("preferred_node", "preferred_zone"), _preferred_zone),
     _Property("alloc_flags", ("alloc_flags",), _alloc_flags),
-    _Property("comm", ("comm", "pid"), _comm),
+    _Property("comm", (), _comm),
     _Property("zonelist", ("zonelist_kind", "ac_nodemask", "ac_nodemask_nodes"), _zonelist),
     _Property("context", ("preempt_count", "softirq_disable_cnt"), _context),
     _Property("entry", ("entry",), _entry),
-    _Property("stack", ("stack",), _stack),
+    _Property("stack", (), _stack),
 )

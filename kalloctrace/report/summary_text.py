@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kalloctrace.report.summary import PAGE_SIZE, Amount, Breakdown, Part, Summary, populated_zones
+from kalloctrace.report.amount import PAGE_SIZE, Amount
+from kalloctrace.report.filters import filter_words
+from kalloctrace.report.summary import Breakdown, Part, Summary, populated_zones
 from kalloctrace.verify.verification import Verification
 
 WIDTH = 80
@@ -39,6 +41,11 @@ bulk     a call of the bulk allocator, of which the prepared context cannot be s
          its pages are those that were looked at
 task     process context; bh_disabled: the same with bottom halves off
 softirq  interrupt context, as hardirq and nmi; its process was interrupted"""
+_ESTIMATE = """\
+~        an estimate: what was recorded, times {sample:,}"""
+_NOT_FOLLOWED = """\
+pages    of calls whose return was not traced are those asked for; whether these
+         failed or took the slow path is not known"""
 
 
 def write_summary(summary: Summary, verdict: Verification, stream: TextIO, *, top: int) -> None:
@@ -65,13 +72,16 @@ class _Page:
         self._console = console
         self._summary = summary
         self._top = top
-        self._count_width = max(len("count"), len(f"{summary.all.count:,}"))
-        self._pages_width = max(len("pages"), len(f"{summary.all.pages:,}"))
+        self._mark = "~" if summary.sample > 1 else ""
+        self._count_width = max(len(f"{self._mark}count"), len(f"{summary.all.count:,}"))
+        self._pages_width = max(len(f"{self._mark}pages"), len(f"{summary.all.pages:,}"))
 
     def write(self, verdict: Verification) -> None:
         self._pairs(_header(self._summary))
-        self._heading("totals")
+        self._heading("totals" if not self._mark else f"totals, estimated from 1 call in {self._summary.sample:,}")
         self._totals()
+        if self._summary.aggregate:
+            self._console.print("\n  An aggregate tells neither time nor CPU nor process: a stream does.")
         for breakdown in self._summary.by:
             if breakdown.name == "stack":
                 self._stacks(breakdown)
@@ -80,7 +90,8 @@ class _Page:
         self._heading("model")
         self._verdict(verdict)
         self._console.print()
-        self._console.print(Text(_LEGEND, style="dim"))
+        for legend in _legends(self._summary):
+            self._console.print(Text(legend, style="dim"))
 
     def _heading(self, text: str) -> None:
         self._console.print()
@@ -116,9 +127,9 @@ class _Page:
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), expand=True, header_style="bold")
         table.add_column(_HEADINGS[breakdown.name], ratio=1, overflow="fold")
         for name, width in (
-            ("count", self._count_width),
+            (f"{self._mark}count", self._count_width),
             ("share", _SHARE_WIDTH),
-            ("pages", self._pages_width),
+            (f"{self._mark}pages", self._pages_width),
         ):
             table.add_column(name, justify="right", no_wrap=True, width=width)
         numbers = self._count_width + _SHARE_WIDTH + self._pages_width
@@ -150,7 +161,8 @@ class _Page:
 
     def _amount_line(self, amount: Amount, suffix: str = "") -> None:
         count, share, pages = self._numbers(amount)
-        self._console.print(Text(f"  {count} allocations, {share}, {pages} pages{suffix}", style="bold"))
+        mark = self._mark
+        self._console.print(Text(f"  {mark}{count} allocations, {share}, {mark}{pages} pages{suffix}", style="bold"))
 
     def _verdict(self, verdict: Verification) -> None:
         style = "red" if verdict.mismatched else "yellow" if verdict.unknown else "green"
@@ -178,13 +190,19 @@ def _header(summary: Summary) -> Iterator[tuple[str, str]]:
     else:
         yield "lasted", f"{summary.seconds:,.1f} s: {summary.totals.reason}"
     yield "recorded", ", ".join(_method(summary))
+    filters = list(filter_words(recording, snapshot.tables))
+    if filters:
+        yield "filters", "; ".join(filters)
 
 
 def _method(summary: Summary) -> Iterator[str]:
     recording = summary.recording
     pid, attached = recording.get("pid"), recording.get("attached")
     yield str(recording.get("mode", "mode not known"))
-    yield "all processes" if pid is None else f"process {pid}"
+    if pid is not None:
+        yield f"process {pid}"
+    elif not any(filter_words(recording, summary.snapshot.tables)):
+        yield "all processes"
     yield "with kernel stacks" if recording.get("stacks") else "without stacks"
     if recording.get("cpus") is not None:
         yield f"{recording['cpus']} CPUs"
@@ -197,15 +215,33 @@ def _totals(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     rate = f"{summary.all.count / seconds:,.0f} a second" if seconds > 0 else ""
     yield "allocations", summary.all.count, rate
     yield "pages", summary.all.pages, f"{summary.all.pages * PAGE_SIZE / _MIB:,.1f} MiB"
-    yield "failed", summary.failed, "returned no page"
+    yield "failed", _known(summary, summary.failed), f"returned no page{_but(summary)}"
     missing = " or its call was missed" if totals is not None and totals.missed else ""
     yield "rejected", summary.rejected, f"of these: get_page_from_freelist was never called{missing}"
-    yield "slow path", summary.slow_path, "took more than one call of get_page_from_freelist"
+    slow = f"took more than one call of get_page_from_freelist{_but(summary)}"
+    yield "slow path", _known(summary, summary.slow_path), slow
     yield "lost", summary.lost, "seen, but not in the trace for want of room"
     yield "missed", totals.missed if totals else None, "probe hits that the kernel skipped"
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
     if totals is not None and totals.machine_changed:
         yield "changed", len(totals.machine_changed), f"facts of the machine: {', '.join(totals.machine_changed)}"
+
+
+def _known(summary: Summary, number: int) -> int | None:
+    """Return a number that only traced returns can tell; None where there were none."""
+    return None if number == 0 and 0 < summary.not_followed == summary.all.count else number
+
+
+def _but(summary: Summary) -> str:
+    return f"; returns not traced: {summary.not_followed:,}" if summary.not_followed else ""
+
+
+def _legends(summary: Summary) -> Iterator[str]:
+    yield _LEGEND
+    if summary.sample > 1:
+        yield _ESTIMATE.format(sample=summary.sample)
+    if summary.not_followed:
+        yield _NOT_FOLLOWED
 
 
 def _label(name: str, part: Part) -> str:

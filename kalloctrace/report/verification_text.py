@@ -20,6 +20,8 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
         f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
         f"  lost {verdict.lost:,}  missed {verdict.missed:,}"
     )
+    if verdict.sample > 1:
+        yield f"  sample: 1 call in {verdict.sample:,} was recorded; the numbers are those of the recorded ones"
     if verdict.bulk:
         yield f"  bulk: {verdict.bulk:,} calls of these, judged by the pages that they returned alone"
     if verdict.truncated:
@@ -73,9 +75,15 @@ def _mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
         f"nodemask {request['nodemask'] if request['nodemask'] is not None else 'NULL'}"
     )
     yield (
-        f"    context  task_flags {request['task_flags']:#x}, preempt_count {request['preempt_count']:#x}, "
-        f"mems_allowed {request['mems_allowed']}, cpusets_enabled {request['cpusets_enabled']}"
+        f"    context  task_flags {request['task_flags']:#x}, preempt_count {_captured(request['preempt_count'])}, "
+        f"mems_allowed {_captured(request['mems_allowed'])}, cpusets_enabled {request['cpusets_enabled']}"
     )
+
+
+def _captured(value: int | str | None) -> str:
+    if value is None:
+        return "not captured"
+    return f"{value:#x}" if isinstance(value, int) else value
 
 
 def _value(field: str, value: Any, tables: FlagTables) -> str:  # noqa: ANN401 fields have types of their own

@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""The columns of a trace and what its metadata holds.
+"""What a trace holds: its columns, its layout in the file, and its metadata.
 
-A trace is an Arrow IPC stream. Each row is one call of an entry of the page allocator. The schema's metadata carries
-the format's number, the kernel's snapshot and how the recording was made; a last batch without rows carries the totals.
+A trace is an Arrow IPC stream (.arrows). The schema's metadata carries the format's number, the kernel's snapshot and
+how the recording was made, as JSON; a last batch without rows carries the totals as its own metadata. Without that
+batch the recording was cut off, and holds what came before.
+
+Format 2 stores each combination of request, context and observation, an ALLOCATION, once: as an entry of the
+dictionary that the column `allocation` refers to. The dictionary grows during a recording, by dictionary deltas, so
+that an index means the same from its first batch to the last; a reader must not rely on that, as a stream may also
+replace a dictionary. There are two layouts:
+
+- STREAM, where `recording["mode"]` is "stream": a row is a call, with its time and task. Its batches are not
+  compressed: lz4 would cost more instructions an event than all the rest of the writing.
+- AGGREGATE, where it is "aggregate": a row says how many calls an allocation stands for, since the row before that is
+  about it. Nothing is known of the time and task of a call.
+
+Format 1, of which the fixtures are, has a row a call too, but each with all COLUMNS. Reader and `export` give both as
+ROWS.
 
 Of a call of the bulk allocator the prepared context cannot be seen, as it never calls get_page_from_freelist(): every
 column that this call fills is null there, and freelist_calls is 0 though nothing was rejected. What shows instead are
@@ -14,8 +28,9 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 """Raised when a reader of today could misread a trace of tomorrow; a new column alone does not."""
+READABLE = (1, FORMAT)
 
 FORMAT_KEY = b"kalloctrace.format"
 SNAPSHOT_KEY = b"kalloctrace.snapshot"
@@ -68,8 +83,18 @@ REQUEST = (
 
 CONTEXT = (
     _column("task_flags", pa.uint32(), "current->flags"),
-    _column("preempt_count", pa.uint32(), "the CPU's preempt_count, raw"),
-    _column("mems_allowed", _NAMES, "current->mems_allowed, as a list"),
+    _column(
+        "preempt_count",
+        pa.uint32(),
+        "the CPU's preempt_count, raw; null where it was not captured as nothing depended on it",
+        nullable=True,
+    ),
+    _column(
+        "mems_allowed",
+        _NAMES,
+        "current->mems_allowed, as a list; null where it was not captured as nothing depended on it: cpusets were off",
+        nullable=True,
+    ),
     _column("cpusets_enabled", pa.int32(), "the counter of cpusets_enabled_key"),
     _column("gfp_allowed_mask", pa.uint32(), "gfp_allowed_mask"),
     _column("defrag_mode", pa.bool_(), "vm.defrag_mode is on"),
@@ -116,7 +141,9 @@ OBSERVED = (
     _column("prepare_alloc_mask", pa.uint32(), "*alloc_mask at its return", nullable=True),
     _column("prepare_alloc_flags", pa.uint32(), "*alloc_flags at its return", nullable=True),
     _column("prepare_same_context", pa.bool_(), "*ac was the same then as at get_page_from_freelist()", nullable=True),
-    _column("page", pa.bool_(), "the entry returned a page, not NULL"),
+    _column(
+        "page", pa.bool_(), "the entry returned a page, not NULL; null where its return was not traced", nullable=True
+    ),
 )
 
 BULK = (
@@ -144,6 +171,25 @@ BULK = (
 )
 
 COLUMNS = pa.schema([*WHO, *REQUEST, *CONTEXT, *OBSERVED, *BULK])
+"""A call as the recorder gives it to the writer."""
+
+COUNT = _column("count", pa.uint64(), "calls that the row stands for")
+
+ROWS = pa.schema([*(field.with_nullable(True) for field in WHO), *REQUEST, *CONTEXT, *OBSERVED, *BULK, COUNT])
+"""A row as the reader gives it, of any format; who called is null in an aggregate."""
+
+ALLOCATION = pa.struct(
+    [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in (*REQUEST, *CONTEXT, *OBSERVED, *BULK)
+    ]
+)
+"""All of a call that decides or shows its preparation."""
+
+_ALLOCATIONS = _column("allocation", pa.dictionary(pa.int32(), ALLOCATION), "request, context and what was observed")
+
+STREAM = pa.schema([*WHO, _ALLOCATIONS])
+AGGREGATE = pa.schema([COUNT, _ALLOCATIONS])
 
 LATER = MappingProxyType(
     {

@@ -4,23 +4,42 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.schema import COLUMNS, FORMAT, FORMAT_KEY, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
+from kalloctrace.trace.distinct import allocations_of, encode
+from kalloctrace.trace.schema import (
+    AGGREGATE,
+    ALLOCATION,
+    FORMAT,
+    FORMAT_KEY,
+    RECORDING_KEY,
+    SNAPSHOT_KEY,
+    STREAM,
+    TOTALS_KEY,
+    WHO,
+)
 from kalloctrace.trace.totals import Totals
+
+Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
 
 
 class TraceWriter:
     """A trace under way.
 
+    A recorder adds each allocation that it meets for the first time, and then refers to it by its index. That is quick
+    if batches are large: each that comes with new allocations costs time for all that are known, some 0.3 ms for 3,000.
+
     Args:
         path: the file to make.
         snapshot: the kernel and machine that are recorded.
-        recording: how the recording is made: command, filters, wall-clock time; for people.
+        recording: how the recording is made: command, filters, wall-clock time; for people. Its "mode" decides on the
+            layout: an aggregate or a stream, which is the default.
         overwrite: replace a file of this name instead of refusing.
 
     Raises:
@@ -38,15 +57,25 @@ class TraceWriter:
             raise KalloctraceError(
                 f"cannot write {path}", error.strerror or str(error), "choose another file with -o"
             ) from error
-        schema = COLUMNS.with_metadata(
+        aggregate = recording.get("mode") == "aggregate"
+        self._schema = (AGGREGATE if aggregate else STREAM).with_metadata(
             {
                 FORMAT_KEY: str(FORMAT),
                 SNAPSHOT_KEY: json.dumps(snapshot.to_json()),
                 RECORDING_KEY: json.dumps(recording),
             }
         )
-        self._writer = pa.ipc.new_stream(self._file, schema, options=pa.ipc.IpcWriteOptions(compression="zstd"))
-        self._schema = schema
+        self._aggregate = aggregate
+        options = pa.ipc.IpcWriteOptions(
+            compression="zstd" if aggregate else None, emit_dictionary_deltas=True, use_threads=False
+        )
+        self._writer = pa.ipc.new_stream(self._file, self._schema, options=options)
+        self._added: list[pa.StructArray] = []
+        self._allocations = pa.array([], ALLOCATION)
+        self._size = 0
+        self._known: dict[tuple[Any, ...], int] = {}
+        nothing = [pa.array([], field.type) for field in self._schema if field.name != "allocation"]
+        self._last = self._batch(nothing, np.zeros(0, np.int32))
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -57,14 +86,98 @@ class TraceWriter:
         self._writer.close()
         self._file.close()
 
+    def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
+        """Make allocations known that rows will refer to.
+
+        Args:
+            allocations: each with all fields of ALLOCATION, distinct and not added before.
+
+        Returns:
+            The index of the first; the others follow.
+        """
+        if not isinstance(allocations, pa.StructArray):
+            allocations = allocations_of(allocations)
+        first = self._size
+        self._added.append(allocations)
+        self._size += len(allocations)
+        return first
+
+    def write_stream(
+        self,
+        *,
+        time: Column,
+        cpu: Column,
+        pid: Column,
+        tid: Column,
+        comm: pa.DictionaryArray,
+        stack: pa.DictionaryArray | None,
+        indices: Column,
+    ) -> None:
+        """Write calls, a row each; they are in the file when this returns.
+
+        Args:
+            time: as all that follow, the column of that name in STREAM.
+            cpu: likewise.
+            pid: likewise.
+            tid: likewise.
+            comm: likewise; cheapest where each dictionary is the one before, or starts with it.
+            stack: likewise; None where stacks are not recorded.
+            indices: which of the added allocations each row is, int32.
+        """
+        if stack is None:
+            stack = pa.nulls(len(indices), STREAM.field("stack").type)
+        self._write([time, cpu, pid, tid, comm, stack], indices)
+
+    def write_aggregate(self, counts: Column, indices: Column) -> None:
+        """Write how many calls allocations stand for; the rows are in the file when this returns.
+
+        Args:
+            counts: calls since the row before that has the same index, uint64.
+            indices: which of the added allocations each row is, int32.
+        """
+        self._write([counts], indices)
+
     def write(self, batch: pa.RecordBatch) -> None:
-        """Write rows; they are in the file when this returns."""
-        self._writer.write_batch(batch)
+        """Write calls that are not grouped yet; they are in the file when this returns.
+
+        Args:
+            batch: a row a call, with all COLUMNS.
+        """
+        if not batch.num_rows:
+            return
+        allocations, local = encode(pa.Table.from_batches([batch]))
+        indices = self._indices(allocations)[local]
+        if self._aggregate:
+            met, counts = np.unique(indices, return_counts=True)
+            self.write_aggregate(counts.astype(np.uint64), met)
+        else:
+            self._write([batch.column(field.name) for field in WHO], indices)
 
     def close(self, totals: Totals) -> None:
         """Write the totals, after the last rows."""
-        empty = pa.RecordBatch.from_pylist([], schema=self._schema)
-        self._writer.write_batch(empty, custom_metadata={TOTALS_KEY: json.dumps(totals.to_json())})
+        self._writer.write_batch(self._last, custom_metadata={TOTALS_KEY: json.dumps(totals.to_json())})
+
+    def _indices(self, allocations: pa.StructArray) -> npt.NDArray[np.int32]:
+        """Return the indices of allocations, of which those are added that were not met before."""
+        rows = [tuple(row.values()) for row in allocations.to_pylist()]
+        new = [i for i, row in enumerate(rows) if row not in self._known]
+        first = self.add(allocations.take(pa.array(new, pa.int64())))
+        self._known |= {rows[i]: first + position for position, i in enumerate(new)}
+        return np.array([self._known[row] for row in rows], np.int32)
+
+    def _write(self, columns: list[Column], indices: Column) -> None:
+        if self._added:
+            self._allocations = pa.concat_arrays([self._allocations, *self._added])
+            self._added.clear()
+        batch = self._batch(columns, indices)
+        self._writer.write_batch(batch)
+        # Rows of none, but the dictionaries: the totals must not replace these.
+        self._last = batch.slice(0, 0)
+
+    def _batch(self, columns: list[Column], indices: Column) -> pa.RecordBatch:
+        allocation = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), self._allocations)
+        arrays = [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns]
+        return pa.RecordBatch.from_arrays([*arrays, allocation], schema=self._schema)
 
 
 def exists_already(path: Path) -> KalloctraceError:

@@ -118,7 +118,7 @@ def context_of(kernel: Kernel, row: Row) -> Context:
         task_flags=row["task_flags"],
         preempt_count=row["preempt_count"],
         softirq_disable_cnt=row["softirq_disable_cnt"] or 0,
-        mems_allowed=parse_nodelist(row["mems_allowed"]),
+        mems_allowed=None if row["mems_allowed"] is None else parse_nodelist(row["mems_allowed"]),
         defrag_mode=row["defrag_mode"],
         page_group_by_mobility_disabled=kernel.machine.page_group_by_mobility_disabled,
         numa_node_id=row["numa_node_id"],
@@ -131,7 +131,8 @@ def _unobserved(kernel: Kernel, row: Row, *, may_miss: bool) -> str:
     """Name what a row lacks for a verdict, empty where it lacks nothing."""
     if row["cpusets_enabled"] < 0:
         return "cpusets were being switched on"
-    if kernel.features.config_preempt_rt and row["softirq_disable_cnt"] is None:
+    # Where preempt_count was not captured either, neither is needed: the model says so where it is.
+    if kernel.features.config_preempt_rt and row["softirq_disable_cnt"] is None and row["preempt_count"] is not None:
         return "softirq_disable_cnt was not captured"
     if row["entry"] == "bulk":
         return unobserved_bulk(row, may_miss=may_miss)
@@ -181,7 +182,9 @@ def _comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[tu
     if expected.outcome != outcome:
         return
     if outcome == "rejected":
-        yield "page", False, row["page"], "order"
+        # Where the return was not traced, the outcome alone decides.
+        if row["page"] is not None:
+            yield "page", False, row["page"], "order"
     else:
         yield from _context_comparisons(expected, row)
         yield from _flag_comparisons(kernel, expected, row)

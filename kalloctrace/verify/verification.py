@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Holds the model against a whole trace."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.proven import Standing, load, standing
@@ -13,7 +11,6 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
-from kalloctrace.verify.distinct import distinct_rows
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
@@ -54,13 +51,14 @@ class Verification:
     Attributes:
         trace: the file's name.
         kernel: the recorded kernel's release.
-        allocations: rows.
+        allocations: calls that the trace's rows stand for.
         distinct: different combinations of request, context and observation.
         matched: allocations that the kernel prepared as the model says.
         mismatched: allocations that differ in a field or more.
         unknown: allocations that could not be judged; never a pass.
         bulk: how many of the allocations are calls of the bulk allocator. Their prepared context cannot be seen: those
             among the matched are judged by the pages that they returned, which proves less.
+        sample: one call in so many was recorded; all counts here are of those alone.
         lost: captured calls that are not in the trace for want of room.
         missed: probe hits that the kernel skipped.
         truncated: the end of the recording is missing.
@@ -79,6 +77,7 @@ class Verification:
     mismatched: int = 0
     unknown: int = 0
     bulk: int = 0
+    sample: int = 1
     lost: int = 0
     missed: int = 0
     truncated: bool = False
@@ -111,6 +110,7 @@ class Verification:
             "mismatched": self.mismatched,
             "unknown": self.unknown,
             "bulk": self.bulk,
+            "sample": self.sample,
             "lost": self.lost,
             "missed": self.missed,
             "truncated": self.truncated,
@@ -131,21 +131,29 @@ def verify_trace(trace: TraceReader) -> Verification:
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
+    return verify_counted(trace, list(trace.counted()))
+
+
+def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verification:
+    """Do the same for a trace that has been read.
+
+    Args:
+        trace: the trace, at its end.
+        rows: what its `counted` gave.
+
+    Raises:
+        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+    """
     kernel, zonelists = _recorded(trace)
     snapshot = trace.snapshot
     verdict = Verification(
         trace=str(trace.path),
         kernel=snapshot.release,
+        sample=trace.sample,
         zonelists=zonelists,
         proven=standing(snapshot.features, snapshot.release, snapshot.version, load()),
     )
-
-    def counted() -> Iterator[pa.RecordBatch]:
-        for batch in trace.batches():
-            verdict.allocations += batch.num_rows
-            yield batch
-
-    rows = list(distinct_rows(counted()))
+    verdict.allocations = sum(count for _, count in rows)
     verdict.distinct = len(rows)
     verdict.truncated, verdict.damage = trace.truncated, trace.damage
     changed: tuple[str, ...] = ()
@@ -209,7 +217,7 @@ def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
         verdict.matched += count
 
 
-def _switches(rows: list[tuple[dict[str, Any], int]]) -> Switches:
+def _switches(rows: Sequence[tuple[Row, int]]) -> Switches:
     return Switches(
         cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row, _ in rows),
         gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row, _ in rows),

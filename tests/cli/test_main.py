@@ -131,7 +131,10 @@ UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "another Arrow stream": (foreign_stream, "no trace of kalloctrace"),
     "an Arrow file": (arrow_file, "no trace"),
     "a Parquet file": (parquet_file, "no trace"),
-    "a newer format": (lambda path: with_metadata(path, FORMAT_KEY, b"2"), "its format is 2, this version reads 1"),
+    "a newer format": (
+        lambda path: with_metadata(path, FORMAT_KEY, b"3"),
+        "its format is 3, this version reads 1 to 2",
+    ),
     "a damaged snapshot": (lambda path: with_metadata(path, SNAPSHOT_KEY, b"{"), "damaged"),
     "a snapshot without tables": (lambda path: with_metadata(path, SNAPSHOT_KEY, b'{"release": "5.10"}'), "damaged"),
 }

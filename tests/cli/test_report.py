@@ -19,6 +19,7 @@ import pytest
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS
 from kalloctrace.trace.writer import TraceWriter
+from tests import traces
 
 TRACE = Path(__file__).parents[2] / "fixtures/5.10/two-nodes.arrows"
 WIDTH = 80
@@ -230,3 +231,70 @@ def test_locale_without_the_character(tmp_path: Path) -> None:
     done = run(write(tmp_path / "t.arrows", {"comm": "日本"}), PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert r"\u65e5\u672c (pid" in done.stdout
+
+
+def test_aggregate_says_what_it_does_not_know(tmp_path: Path) -> None:
+    """An aggregate has counts, and in place of processes and stacks the word that it has none."""
+    path = traces.aggregate(tmp_path / "t.arrows", ({"order": 0}, 30), ({"order": 2, "page": False}, 10))
+    data = report(path)
+    assert (data["allocations"], data["pages"], data["failed"]) == (40, 30, 10)
+    assert (data["by"]["comm"], data["by"]["stack"]) == (None, None)
+    assert [row["count"] for row in data["by"]["order"]["rows"]] == [30, 10]
+    shown = run(path).stdout
+    assert "An aggregate tells neither time nor CPU nor process" in shown
+    assert "process  " not in shown
+    assert re.search(r"^2 +10 +25.0% +0$", shown, re.MULTILINE)
+
+
+def test_returns_that_were_not_traced(tmp_path: Path) -> None:
+    """What only a return can tell is not known without it, and no number is made up."""
+    path = traces.aggregate(tmp_path / "t.arrows", ({"page": None}, 6), ({"page": None, "order": 2}, 4))
+    data = report(path)
+    assert (data["not_followed"], data["failed"], data["slow_path"], data["pages"]) == (10, 0, 0, 22)
+    shown = run(path).stdout
+    for name in ("failed", "slow path"):
+        assert re.search(rf"^  {name} +not known\b", shown, re.MULTILINE)
+    mixed = run(traces.stream(tmp_path / "mixed.arrows", {"page": False}, {"page": True}, {"page": None})).stdout
+    assert re.search(r"^  failed +1  .*returns not traced: 1", mixed, re.MULTILINE)
+
+
+def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
+    """Of a sample all totals are multiplied and called estimates; shares and the verdict stay those of the rows."""
+    rows = [{"order": 1}, {"order": 1}, {"order": 0, "page": False}, {"order": 1}]
+    plain_data = report(traces.stream(tmp_path / "plain.arrows", *rows))
+    path = traces.stream(tmp_path / "t.arrows", *rows, recording={"filters": {"sample": 100}})
+    data = report(path)
+    assert (plain_data["estimated"], plain_data["sample"]) == (False, 1)
+    assert (data["estimated"], data["sample"], data["lost"]) == (True, 100, 0)
+    for key in ("allocations", "pages", "bytes", "failed"):
+        assert data[key] == 100 * plain_data[key]
+    for name, table in data["by"].items():
+        for row, unscaled in zip(table["rows"], plain_data["by"][name]["rows"], strict=True):
+            assert (row["count"], row["pages"]) == (100 * unscaled["count"], 100 * unscaled["pages"])
+            assert row["share"] == unscaled["share"]
+    assert data["verification"] == plain_data["verification"]
+    shown = run(path).stdout
+    assert "totals, estimated from 1 call in 100" in shown
+    assert "~count" in shown
+    assert "an estimate: what was recorded, times 100" in shown
+    assert "~" not in run(tmp_path / "plain.arrows").stdout
+
+
+def test_filters_are_shown(tmp_path: Path) -> None:
+    """What was left out stands in the head, by the recorded kernel's names; what was not set is not mentioned."""
+    filters = {
+        **dict.fromkeys(("pid", "order", "gfp_none", "zone", "sample", "max_rate")),
+        "comm": "make",
+        "gfp_any": 0xCC0,
+        "gfp_all": 0x400,
+        "nid": 1,
+        "alloc_flags": 0x800,
+        "failed": True,
+    }
+    shown = run(traces.stream(tmp_path / "t.arrows", {}, recording={"filters": filters})).stdout
+    head = " ".join(shown[: shown.index("totals")].split())
+    assert "filters comm make; any of gfp 0xcc0 GFP_KERNEL; all of gfp 0x400 __GFP_DIRECT_RECLAIM; node 1;" in head
+    assert "ALLOC_KSWAPD; failures only" in head
+    assert "all processes" not in head
+    for name in ("pid", "order", "none of gfp", "zone", "sample", "at most"):
+        assert f"{name} " not in head[head.index("filters") :]

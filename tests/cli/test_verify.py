@@ -19,13 +19,25 @@ from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
+from tests import traces
 
 TRACE = Path(__file__).parents[2] / "fixtures/5.10/two-nodes.arrows"
 BATCHES = 3
 ROWS = 7
 KEYS = {
     *("type", "trace", "kernel", "allocations", "distinct", "matched", "mismatched", "unknown"),
-    *("bulk", "lost", "missed", "truncated", "damage", "mismatches", "unknown_reasons", "zonelists", "proven"),
+    *(
+        "bulk",
+        "sample",
+        "lost",
+        "missed",
+        "truncated",
+        "damage",
+        "mismatches",
+        "unknown_reasons",
+        "zonelists",
+        "proven",
+    ),
 }
 Alter = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -299,3 +311,28 @@ def test_proven_kernel_is_told(whole: Path) -> None:
     (verdict,) = verdicts(run("--json", whole))
     assert set(verdict["proven"]) == {"kernel", "release", "same", "differing", "measured", "refuted"}
     assert verdict["proven"]["same"] == (verdict["proven"]["kernel"] is not None and not verdict["proven"]["differing"])
+
+
+def test_aggregate_counts_calls(tmp_path: Path) -> None:
+    """Of an aggregate the calls are counted, not the rows; each mismatch has as many as it concerns."""
+    path = traces.aggregate(tmp_path / "t.arrows", ({}, 1_000_000), ({"migratetype": 99}, 70), ({"page": None}, 5))
+    (verdict,) = verdicts(run("--json", path))
+    assert (verdict["allocations"], verdict["distinct"]) == (1_000_075, 3)
+    assert (verdict["matched"], verdict["mismatched"], verdict["lost"]) == (1_000_005, 70, 0)
+    assert [(m["field"], m["count"]) for m in verdict["mismatches"]] == [("migratetype", 70)]
+
+
+def test_sample_is_named_and_not_scaled(tmp_path: Path) -> None:
+    """The verdict is on the calls that are there, and it is said that they are a sample."""
+    path = traces.stream(tmp_path / "t.arrows", {}, {}, {}, recording={"filters": {"sample": 50}})
+    (verdict,) = verdicts(run("--json", path))
+    assert (verdict["allocations"], verdict["matched"], verdict["sample"]) == (3, 3, 50)
+    assert "1 call in 50 was recorded" in run(path).stdout
+
+
+def test_mismatch_without_the_facts_is_shown(tmp_path: Path) -> None:
+    """A mismatch of a call of which not all was captured is told in words, without the numbers that there are not."""
+    change = {"migratetype": 99, "mems_allowed": None, "preempt_count": None, "page": None}
+    shown = run(traces.stream(tmp_path / "t.arrows", change))
+    assert (shown.returncode, shown.stderr) == (3, "")
+    assert "preempt_count not captured, mems_allowed not captured" in shown.stdout

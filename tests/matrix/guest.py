@@ -50,6 +50,9 @@ class Phase:
 
 WITHOUT_CPUSETS = Phase("cpusets-off")
 
+_MODES = {"cpusets-off": ("--mode", "aggregate"), "cpusets-on": ("--mode", "stream", "--returns")}
+"""Each of the two programs that capture; the second reads the machine's switches at each call, as it throws them."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -152,7 +155,7 @@ class Guest:
                 lines.append(_ACCOUNT)
             work_script = folder / f"{name}.sh"
             work_script.write_text("\n".join(self._work(phases, module, share, folder)), encoding="utf-8")
-            record = ["kalloctrace", "record", "-f", "-o", str(folder / f"{name}.arrows")]
+            record = ["kalloctrace", "record", *_MODES[name], "-f", "-o", str(folder / f"{name}.arrows")]
             work = ["python", str(ALONE), "1", "--first", "sh", str(work_script)]
             lines.append(shlex.join([*record, "--", *work]))
         script = folder / "guest.sh"

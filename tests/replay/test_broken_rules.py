@@ -11,9 +11,9 @@ import pytest
 
 from kalloctrace.kernel.features import Features
 from kalloctrace.model.compiled import Kernel
+from kalloctrace.trace.distinct import distinct_rows
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.compare import Switches, judge
-from kalloctrace.verify.distinct import distinct_rows
 from tests.broken_rules import BULK_MUTATIONS, MUTATIONS, RT_MUTATIONS
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from kalloctrace.trace.distinct import distinct_rows
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.verify.distinct import distinct_rows
 from kalloctrace.verify.verification import verify_trace
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"

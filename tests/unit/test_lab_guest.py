@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +20,7 @@ from kalloctrace.lab.guest import (
     Machine,
     command_script,
     environment,
+    initramfs_command,
     virtme_command,
     writable_directories,
     write_job,
@@ -124,6 +126,28 @@ def test_kvm_is_asked_for(tmp_path: Path) -> None:
     command = virtme_command(tmp_path / "image", tmp_path, [], Machine(kvm=True))
     assert "--disable-kvm" not in command
     assert "--qemu-opt=-accel" not in command
+
+
+def test_instruction_clock_is_the_emulator_s(tmp_path: Path) -> None:
+    """On one processor, emulated by one thread, both ways a kernel boots."""
+    machine = Machine(icount=True)
+    virtme = virtme_command(tmp_path / "image", tmp_path, [], machine)
+    memory = initramfs_command(tmp_path / "image", tmp_path / "archive", tmp_path, 4096, machine)
+    assert virtme[virtme.index("--cpus") + 1] == "1"
+    assert memory[memory.index("-smp") + 1] == "1"
+    for command in (virtme, memory):
+        words = [word.removeprefix("--qemu-opt=") for word in command]
+        assert words[words.index("-icount") + 1] == "shift=0,sleep=off"
+        assert words[words.index("-accel") + 1].startswith("tcg,thread=single")
+        assert "avx=off" in words[words.index("-cpu") + 1]
+
+
+@pytest.mark.parametrize("other", [{"kvm": True}, {"cpus": 2}])
+def test_instruction_clock_needs_one_emulated_processor(other: dict[str, Any]) -> None:
+    """Anything else is refused as wrong usage."""
+    with pytest.raises(KalloctraceError) as caught:
+        Machine(icount=True, **other)
+    assert caught.value.code == Exit.USAGE
 
 
 def test_directories_are_shared_outer_first(tmp_path: Path) -> None:

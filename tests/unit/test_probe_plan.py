@@ -12,6 +12,7 @@ from kalloctrace.kernel.preemption import Preemption
 from kalloctrace.probe.layout import bpf_folder
 from kalloctrace.probe.plan import (
     Attachment,
+    Mode,
     Plan,
     UnknownPrototypeError,
     check_prototypes,
@@ -160,18 +161,20 @@ def test_unknown_entry_without_locks_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nolock", "bulk", "prepare", "attachment", "sources"),
+    ("nolock", "bulk", "prepare", "mode", "attachment", "sources"),
     [
-        (None, None, False, "fentry", "common alloc fentry"),
-        (None, None, False, "kprobe", "common alloc kprobe"),
-        ("n", "b", True, "kprobe", "common bulk nolock alloc prepare kprobe"),
+        (None, None, False, "returns", "fentry", "common alloc fentry"),
+        (None, None, False, "returns", "kprobe", "common alloc kprobe"),
+        ("n", "b", True, "returns", "kprobe", "common bulk nolock alloc prepare kprobe"),
+        (None, None, False, "aggregate", "fentry", "common context aggregate pair fentry"),
+        ("n", "b", False, "stream", "kprobe", "common bulk nolock context stream pair kprobe"),
     ],
 )
 def test_program_has_what_the_kernel_has(
-    nolock: str | None, bulk: str | None, attachment: Attachment, sources: str, *, prepare: bool
+    nolock: str | None, bulk: str | None, mode: Mode, attachment: Attachment, sources: str, *, prepare: bool
 ) -> None:
     """What comes first is used by what follows."""
-    plan = Plan("e", nolock, bulk, prepare, (), {}, attachment, "")
+    plan = Plan("e", nolock, bulk, prepare, (), {}, mode, attachment, "")
     assert plan.sources() == [f"{name}.bpf.c" for name in sources.split()]
     assert all((bpf_folder() / name).is_file() for name in plan.sources())
     extra = [name for name in (nolock, bulk, "prepare_alloc_pages" if prepare else None) if name]
@@ -180,7 +183,7 @@ def test_program_has_what_the_kernel_has(
 
 def test_every_hook_has_its_program() -> None:
     """Each function is hooked at its entry and its return, get_page_from_freelist() at its entry alone."""
-    hooks = Plan("e", "n", "b", False, (), {}, "kprobe", "").hooks()
+    hooks = Plan("e", "n", "b", False, (), {}, "returns", "kprobe", "").hooks()
     assert {(hook.function, hook.at_return) for hook in hooks} == {
         ("get_page_from_freelist", False),
         *((function, at_return) for function in "enb" for at_return in (False, True)),
@@ -188,9 +191,11 @@ def test_every_hook_has_its_program() -> None:
     source = (bpf_folder() / "kprobe.bpf.c").read_text()
     functions = re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)$", source, re.MULTILINE)
     assert {hook.program for hook in hooks} == set(functions)
-    fewer = Plan("e", None, None, False, (), {}, "kprobe", "").hooks()
+    fewer = Plan("e", None, None, False, (), {}, "returns", "kprobe", "").hooks()
     assert [hook.program for hook in fewer] == ["on_freelist", "on_entry", "on_entry_return"]
-    assert Plan("e", "n", "b", False, (), {}, "fentry", "").hooks() == []
+    pair = Plan("e", None, None, False, (), {}, "aggregate", "kprobe", "").hooks()
+    assert [hook.program for hook in pair] == ["on_freelist", "on_entry"]
+    assert Plan("e", "n", "b", False, (), {}, "returns", "fentry", "").hooks() == []
 
 
 def test_preemptible_kernel_gets_kprobes() -> None:

@@ -16,7 +16,7 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.trace.gather import gathered
 from kalloctrace.trace.reader import TraceReader, read_snapshot
-from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, LATER, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
+from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, LATER, RECORDING_KEY, ROWS, SNAPSHOT_KEY, TOTALS_KEY
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
 
@@ -217,9 +217,9 @@ def test_writer_names_what_it_cannot_write(tmp_path: Path) -> None:
 def test_newer_format_is_named_with_its_mend(tmp_path: Path) -> None:
     """A trace of tomorrow is refused with both numbers and what to do."""
     path = write(tmp_path / "t.arrows")
-    rewrite(path, {FORMAT_KEY: b"2"})
+    rewrite(path, {FORMAT_KEY: b"3"})
     error = refusal(path)
-    assert error.why == "its format is 2, this version reads 1"
+    assert error.why == "its format is 3, this version reads 1 to 2"
     assert "newer" in error.mend
 
 
@@ -267,47 +267,80 @@ def test_damaged_totals_leave_the_rows(tmp_path: Path, totals: bytes) -> None:
     assert "totals" in trace.damage
 
 
+def stored(path: Path, layout: str, *batches: pa.RecordBatch) -> pa.Table:
+    """Return what a file of a layout holds: of format 1, or of today's."""
+    whole = pa.ipc.open_stream(write(path, *batches).read_bytes()).read_all()
+    if layout == "today's":
+        return whole
+    metadata = {**whole.schema.metadata, FORMAT_KEY: b"1"}
+    return pa.Table.from_batches(batches).replace_schema_metadata(metadata)
+
+
+def changed(whole: pa.Table, name: str, kind: pa.DataType | None) -> pa.Table:
+    """Return the contents of a trace without a column or a field of its allocations, or with it in another type."""
+    place = whole.schema.get_field_index(name)
+    if place >= 0:
+        rest = whole.drop_columns([name])
+        return rest if kind is None else rest.append_column(name, whole[name].cast(kind))
+    allocation = whole["allocation"].combine_chunks()
+    fields = dict(zip(allocation.dictionary.type.names, allocation.dictionary.flatten(), strict=True))
+    field = fields.pop(name)
+    if kind is not None:
+        fields[name] = field.cast(kind)
+    dictionary = pa.StructArray.from_arrays(list(fields.values()), list(fields))
+    column = pa.DictionaryArray.from_arrays(allocation.indices, dictionary)
+    return whole.set_column(whole.schema.get_field_index("allocation"), "allocation", column)
+
+
+def store(path: Path, table: pa.Table) -> Path:
+    """Write what a file holds as it is."""
+    with pa.ipc.new_stream(str(path), table.schema) as writer:
+        writer.write_table(table)
+    return path
+
+
+LAYOUTS = pytest.mark.parametrize("layout", ["format 1", "today's"])
+
+
+@LAYOUTS
 @pytest.mark.parametrize("name", LATER)
-def test_later_column_may_be_missing(tmp_path: Path, name: str) -> None:
+def test_later_column_may_be_missing(tmp_path: Path, name: str, layout: str) -> None:
     """A trace from before the column was there is read, and the column has the value that its absence means."""
-    path = tmp_path / "t.arrows"
-    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({}, {})).read_bytes()).read_all()
-    with pa.ipc.new_stream(str(path), whole.drop_columns([name]).schema) as writer:
-        writer.write_table(whole.drop_columns([name]))
-    got, _ = read(path)
+    whole = stored(tmp_path / "whole.arrows", layout, rows({}, {}))
+    got, _ = read(store(tmp_path / "t.arrows", changed(whole, name, None)))
     assert [row[name] for row in got] == [LATER[name]] * 2
-    assert list(got[0]) == COLUMNS.names
+    assert list(got[0]) == ROWS.names
 
 
+@LAYOUTS
 @pytest.mark.parametrize("name", [name for name in COLUMNS.names if name not in LATER])
-def test_missing_column_is_named(tmp_path: Path, name: str) -> None:
+def test_missing_column_is_named(tmp_path: Path, name: str, layout: str) -> None:
     """A trace without one of the columns is refused, and the column is named."""
-    path = tmp_path / "t.arrows"
-    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({})).read_bytes()).read_all()
-    with pa.ipc.new_stream(str(path), whole.drop_columns([name]).schema) as writer:
-        writer.write_table(whole.drop_columns([name]))
-    assert f" {name} " in refusal(path).why
+    whole = stored(tmp_path / "whole.arrows", layout, rows({}))
+    assert f" {name} " in refusal(store(tmp_path / "t.arrows", changed(whole, name, None))).why
 
 
-def test_column_of_another_type_is_named(tmp_path: Path) -> None:
+@LAYOUTS
+@pytest.mark.parametrize("name", ["time", "gfp_mask"])
+def test_column_of_another_type_is_named(tmp_path: Path, name: str, layout: str) -> None:
     """A trace in which a column has another type is refused."""
-    path = tmp_path / "t.arrows"
-    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({})).read_bytes()).read_all()
-    table = whole.set_column(0, "time", whole["time"].cast(pa.int64()))
-    with pa.ipc.new_stream(str(path), table.schema) as writer:
-        writer.write_table(table)
-    assert " time " in refusal(path).why
+    whole = stored(tmp_path / "whole.arrows", layout, rows({}))
+    assert f" {name} " in refusal(store(tmp_path / "t.arrows", changed(whole, name, pa.int64()))).why
 
 
-def test_added_column_is_ignored(tmp_path: Path) -> None:
+def test_missing_allocations_are_named(tmp_path: Path) -> None:
+    """A trace without its allocations, or with others than they should be, is refused."""
+    whole = stored(tmp_path / "whole.arrows", "today's", rows({}))
+    for table in (whole.drop_columns(["allocation"]), whole.set_column(6, "allocation", pa.array([1]))):
+        assert " allocation " in refusal(store(tmp_path / "t.arrows", table)).why
+
+
+@LAYOUTS
+def test_added_column_is_ignored(tmp_path: Path, layout: str) -> None:
     """A column that a newer writer adds does not keep the others from being read."""
-    path = tmp_path / "t.arrows"
-    whole = pa.ipc.open_stream(write(tmp_path / "whole.arrows", rows({})).read_bytes()).read_all()
-    table = whole.append_column("added", pa.array([1]))
-    with pa.ipc.new_stream(str(path), table.schema) as writer:
-        writer.write_table(table)
-    got, _ = read(path)
-    assert list(got[0]) == COLUMNS.names
+    table = stored(tmp_path / "whole.arrows", layout, rows({})).append_column("added", pa.array([1]))
+    got, _ = read(store(tmp_path / "t.arrows", table))
+    assert list(got[0]) == ROWS.names
 
 
 def test_gathered_batches_share_one_dictionary() -> None:

@@ -11,11 +11,11 @@ import pytest
 from kalloctrace.errors import Exit
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.verification_text import verification_lines
+from kalloctrace.trace.distinct import distinct_rows
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS, OBSERVED
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
-from kalloctrace.verify.distinct import distinct_rows
 from kalloctrace.verify.verification import Verification, verify_trace
 
 TRACE = Path(__file__).parents[2] / "fixtures" / "5.10" / "two-nodes.arrows"

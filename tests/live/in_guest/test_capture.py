@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.totals import Totals
 
 KALLOCTRACE = [sys.executable, "-m", "kalloctrace"]
 WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
@@ -26,10 +27,47 @@ WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
 RING_BLOCK_GFP = 0x52DC0
 
 
-def record(trace: Path, *command: str) -> None:
+MODES = {"aggregate": ["--mode", "aggregate"], "stream": ["--mode", "stream"]}
+MODES["returns"] = [*MODES["stream"], "--returns"]
+THREADS = 4
+PAGES = 20_000
+
+# All fault pages in at once, and move to another CPU now and then; memset() runs without Python's lock.
+THREADED = f"""
+import ctypes, mmap, os, signal, threading
+libc = ctypes.CDLL(None)
+cpus = sorted(os.sched_getaffinity(0))
+
+def touch(number):
+    for part in range(20):
+        os.sched_setaffinity(0, {{cpus[(number + part) % len(cpus)]}})
+        with mmap.mmap(-1, {PAGES} // 20 * mmap.PAGESIZE) as memory:
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+            view = ctypes.c_char.from_buffer(memory)
+            libc.memset(ctypes.byref(view), 1, len(memory))
+            del view
+
+threads = [threading.Thread(target=touch, args=(number,)) for number in range({THREADS})]
+os.kill(os.getpid(), signal.SIGSTOP)
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+MIXED = """
+import os, signal
+from kalloctrace.lab.workload import mixed
+os.kill(os.getpid(), signal.SIGSTOP)
+mixed({pages})
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def record(trace: Path, *command: str, options: Sequence[str] = ()) -> None:
     """Record a command."""
     done = subprocess.run(
-        [*KALLOCTRACE, "record", "-o", trace, "--", *command], capture_output=True, text=True, check=False
+        [*KALLOCTRACE, "record", *options, "-o", trace, "--", *command], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
@@ -42,16 +80,44 @@ def verify(trace: Path) -> dict[str, Any]:
 
 
 def rows(trace: Path) -> pa.Table:
-    """Return all rows of a trace."""
-    with pa.memory_map(str(trace)) as file:
-        return pa.ipc.open_stream(file).read_all().unify_dictionaries()
+    """Return all rows of a trace; `count` says for how many calls each stands."""
+    with TraceReader(trace) as reader:
+        return pa.Table.from_batches(list(reader.batches())).unify_dictionaries()
 
 
-def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path: Path) -> None:
-    """200,000 allocations of one process: no mismatch, nothing unknown, nothing lost, and perf counts the same."""
-    trace, counted = tmp_path / "mixed.arrows", tmp_path / "perf.csv"
+def calls(table: pa.Table) -> int:
+    """Return how many calls rows stand for."""
+    return int(pc.sum(table["count"]).as_py() or 0)
+
+
+@pytest.mark.parametrize(("mode", "pages"), [("aggregate", 200_000), ("stream", 30_000), ("returns", 30_000)])
+def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path: Path, mode: str, pages: int) -> None:
+    """No mismatch, nothing unknown, nothing lost, and perf counts the same."""
     subprocess.run(["modprobe", "af_packet"], check=True)
-    with paused_workload() as workload, start(trace, "--pid", str(workload.pid)) as recording:
+    counted = as_perf_counts(tmp_path, mode, MIXED.format(pages=pages))
+    assert counted.allocations >= pages
+    assert counted.rejected == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_threads_that_migrate_are_counted_to_the_last_allocation(tmp_path: Path, mode: str) -> None:
+    """Four threads on two CPUs preempt, interrupt and chase each other, and each call is still one."""
+    counted = as_perf_counts(tmp_path, mode, THREADED)
+    assert counted.allocations >= THREADS * PAGES
+    assert counted.rejected == 0
+
+
+class Counted(NamedTuple):
+    """What a recording and perf agree on: all calls, and those among them that no tracepoint tells of."""
+
+    allocations: int
+    rejected: int
+
+
+def as_perf_counts(folder: Path, mode: str, program: str) -> Counted:
+    """Record a program that stops itself at both ends; hold the trace against the model and against `perf stat`."""
+    trace, counted = folder / "counted.arrows", folder / "perf.csv"
+    with paused(program) as workload, start(trace, *MODES[mode], "--pid", str(workload.pid)) as recording:
         with counted_by_perf(workload.pid, counted):
             workload.send_signal(signal.SIGCONT)
             wait_until_stopped(workload)
@@ -59,25 +125,24 @@ def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path
         assert recording.wait(120) == 0
 
     verdict = verify(trace)
-    assert verdict["allocations"] >= 200_000
     assert verdict["matched"] == verdict["allocations"]
     assert (verdict["mismatched"], verdict["unknown"], verdict["lost"], verdict["missed"]) == (0, 0, 0, 0)
     assert not verdict["truncated"]
 
     table = rows(trace)
-    assert table["pid"].unique().to_pylist() == [workload.pid]
-    rejected = table.filter(pc.equal(table["freelist_calls"], 0)).num_rows
+    if mode != "aggregate":
+        assert table["pid"].unique().to_pylist() == [workload.pid]
+    assert calls(table) == verdict["allocations"]
+    rejected = calls(table.filter(pc.equal(table["freelist_calls"], 0)))
     by_perf = int(next(line for line in counted.read_text().splitlines() if "mm_page_alloc" in line).split(",")[0])
-    print(f"perf stat: {by_perf:,}; trace: {table.num_rows:,}, {rejected} of them rejected before the tracepoint")
-    assert rejected == 1
-    assert table.num_rows - rejected == by_perf
+    print(f"perf stat: {by_perf:,}; {mode}: {calls(table):,}, {rejected} of them rejected before the tracepoint")
+    assert calls(table) - rejected == by_perf
+    return Counted(calls(table), rejected)
 
 
 @contextmanager
-def paused_workload() -> Iterator[subprocess.Popen[bytes]]:
-    """Start the mixed workload, which stops itself before and after, so that all count between these two moments."""
-    stop = f"os.kill(os.getpid(), {signal.SIGSTOP:d})"
-    program = f"import os; from kalloctrace.lab.workload import mixed; {stop}; mixed(200_000); {stop}"
+def paused(program: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program that stops itself before and after its work, so that all count between these two moments."""
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         try:
             wait_until_stopped(process)
@@ -114,18 +179,20 @@ def counted_by_perf(pid: int, output: Path) -> Iterator[None]:
         os.close(end)
 
 
-def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path, mode: str) -> None:
     """A packet socket's ring allocates a prime number of blocks with a mask that nothing else uses."""
     trace = tmp_path / "prime.arrows"
     primes = {0: 499, 3: 1009, 9: 13}
     rings = [
         shlex.join([*WORKLOAD, "blocks", "--blocks", str(n), "--order", str(order)]) for order, n in primes.items()
     ]
-    record(trace, "sh", "-c", " && ".join(rings))
+    record(trace, "sh", "-c", " && ".join(rings), options=MODES[mode])
     table = rows(trace)
     ring = table.filter(pc.equal(table["gfp_mask"], RING_BLOCK_GFP))
-    assert {entry["values"]: entry["counts"] for entry in ring["order"].value_counts().to_pylist()} == primes
-    assert verify(trace)["matched"] == table.num_rows
+    by_order = ring.group_by("order").aggregate([("count", "sum")])
+    assert dict(zip(by_order["order"].to_pylist(), by_order["count_sum"].to_pylist(), strict=True)) == primes
+    assert verify(trace)["matched"] == calls(table)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -143,13 +210,16 @@ def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Ca
     assert attached() == before
 
 
-def test_kill_leaves_a_readable_trace_and_no_probe(tmp_path: Path, attached: Callable[[], list[str]]) -> None:
+@pytest.mark.parametrize("mode", MODES)
+def test_kill_leaves_a_readable_trace_and_no_probe(
+    tmp_path: Path, mode: str, attached: Callable[[], list[str]]
+) -> None:
     """What was written before kill -9 is judged; the trace says that its end is missing."""
     trace = tmp_path / "killed.arrows"
     before = attached()
-    with start(trace) as process:
+    with start(trace, *MODES[mode]) as process:
         subprocess.run([*WORKLOAD, "anonymous", "--pages", "3000"], check=True)
-        time.sleep(2)
+        time.sleep(5)
         process.kill()
     verdict = verify(trace)
     assert verdict["allocations"] >= 3000
@@ -158,27 +228,42 @@ def test_kill_leaves_a_readable_trace_and_no_probe(tmp_path: Path, attached: Cal
     assert attached() == before
 
 
+def test_aggregate_needs_nobody_to_read_it(tmp_path: Path) -> None:
+    """While its reader stands still it goes on counting, and loses nothing."""
+    trace = tmp_path / "alone.arrows"
+    assert record_while_stopped(trace, "aggregate", 30_000).dropped == 0
+    verdict = verify(trace)
+    assert verdict["allocations"] >= 30_000
+    assert verdict["matched"] == verdict["allocations"]
+
+
 def test_what_finds_the_ring_buffer_full_is_counted_to_the_one(tmp_path: Path) -> None:
     """While nobody drains it the buffer fills up; each call that was seen is then a row, dropped, or still running."""
     trace = tmp_path / "full.arrows"
-    with start(trace) as process:
-        process.send_signal(signal.SIGSTOP)
-        subprocess.run([*WORKLOAD, "anonymous", "--pages", "150000"], check=True)
-        process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0
-    with TraceReader(trace) as reader:
-        rows_read = sum(batch.num_rows for batch in reader.batches())
-        totals = reader.totals
-    assert totals is not None
+    totals = record_while_stopped(trace, "returns", 150_000)
     assert totals.dropped > 0
-    assert rows_read == totals.submitted
-    assert totals.opened == totals.submitted + totals.dropped + totals.no_room + totals.replaced + totals.running
-    assert totals.opened >= 150_000
     strict = subprocess.run([*KALLOCTRACE, "verify", "--strict", "--json", trace], capture_output=True, check=False)
     assert strict.returncode == 4
     verdict = json.loads(strict.stdout)
     assert (verdict["lost"], verdict["mismatched"]) == (totals.lost, 0)
+
+
+def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
+    """Record with a recorder that is stopped meanwhile; see that each call is accounted for, and return the totals."""
+    with start(trace, *MODES[mode]) as process:
+        process.send_signal(signal.SIGSTOP)
+        subprocess.run([*WORKLOAD, "anonymous", "--pages", str(pages)], check=True)
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 0
+    with TraceReader(trace) as reader:
+        rows_read = sum(calls(pa.table(batch)) for batch in reader.batches())
+        totals = reader.totals
+    assert totals is not None
+    assert rows_read == totals.submitted
+    assert totals.opened == totals.submitted + totals.dropped + totals.no_room + totals.replaced + totals.running
+    assert totals.opened >= pages
+    return totals
 
 
 def start(trace: Path, *options: str) -> subprocess.Popen[str]:
@@ -205,7 +290,19 @@ def test_stacks_lead_to_the_entry(tmp_path: Path) -> None:
     """With --stack each call has its callers, outermost first."""
     trace = tmp_path / "stacks.arrows"
     done = subprocess.run(
-        [*KALLOCTRACE, "record", "--stack", "-o", trace, "--", *WORKLOAD, "anonymous", "--pages", "2000"],
+        [
+            *KALLOCTRACE,
+            "record",
+            *MODES["stream"],
+            "--stack",
+            "-o",
+            trace,
+            "--",
+            *WORKLOAD,
+            "anonymous",
+            "--pages",
+            "2000",
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * Counts allocations that are alike. Each CPU has a small cache of counters, which user space reads in place; what
+ * has to leave it goes with its count to a hash, and from there, when that is full, to a ring buffer. Only when even that
+ * is full something is lost, and that is counted.
+ *
+ * Defined beside what common.bpf.c says: CACHE_BITS, OVERFLOW, SPILLED_PAGES.
+ */
+struct bucket {
+	struct counted way[2];
+};
+
+BPF_F_TABLE("array", u32, struct bucket, cache, NR_CPUS << CACHE_BITS, BPF_F_MMAPABLE);
+BPF_HASH(overflow, struct allocation, u64, OVERFLOW);
+BPF_RINGBUF_OUTPUT(spilled, SPILLED_PAGES);
+
+/* Words that every allocation has, and those that hold sets of nodes. */
+#define COMMON_WORDS (__builtin_offsetof(struct allocation, mems_allowed) / 8)
+#define ALL_WORDS (sizeof(struct allocation) / 8)
+
+static __always_inline void begin_event(struct event *e, void *ctx)
+{
+}
+
+static __always_inline bool same(const struct allocation *one, const struct allocation *other)
+{
+	const u64 *a = (const u64 *)one, *b = (const u64 *)other;
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < COMMON_WORDS; i++)
+		if (a[i] != b[i])
+			return false;
+	if (likely(one->present == PREPARED))
+		return true;
+#pragma unroll
+	for (i = COMMON_WORDS; i < ALL_WORDS; i++)
+		if (a[i] != b[i])
+			return false;
+	return true;
+}
+
+/* Adds to a counter outside of the caches. */
+static __always_inline void spill(struct counted *c)
+{
+	u64 *sum = overflow.lookup(&c->a);
+
+	if (!sum) {
+		if (!overflow.insert(&c->a, &c->count))
+			return;
+		sum = overflow.lookup(&c->a);
+	}
+	if (sum)
+		__sync_fetch_and_add(sum, c->count);
+	else if (spilled.ringbuf_output(c, sizeof(*c), BPF_RB_NO_WAKEUP))
+		count_many(DROPPED, c->count);
+}
+
+static __always_inline void emit_parked(const struct call *c)
+{
+	struct counted once = {.count = 1};
+
+	__builtin_memcpy(&once.a, &c->e.a, sizeof(once.a));
+	spill(&once);
+}
+
+/* Gives the cell that counts less to another allocation. User space reads `version` before and after what it reads. */
+static __always_inline void replace(struct bucket *b, const struct allocation *a)
+{
+	struct counted *c = b->way[0].count <= b->way[1].count ? &b->way[0] : &b->way[1];
+	struct counted old;
+
+	__builtin_memcpy(&old, c, sizeof(old));
+	c->version += 1;
+	c->count = 0;
+	barrier();
+	if (old.count)
+		spill(&old);
+	__builtin_memcpy(&c->a, a, sizeof(*a));
+	c->count = 1;
+	barrier();
+	c->version += 1;
+}
+
+/* Which bucket: by the words of the request that vary. */
+static __always_inline u32 bucket_of(const struct allocation *a, u32 cpu)
+{
+	const u64 *w = (const u64 *)a;
+	u64 mixed = w[0] + (w[1] << 5) + (w[2] << 9);
+
+	return cpu << CACHE_BITS | (u32)(mixed * 0x9E3779B97F4A7C15ULL >> (64 - CACHE_BITS));
+}
+
+/* As same(), for a call that has no set of nodes, and a context that is still where the kernel has it. */
+static __always_inline bool alike(const struct allocation *one, const struct allocation *request, u32 gfp_mask,
+				  u32 alloc_flags, u64 ac)
+{
+	const u64 *a = (const u64 *)one, *b = (const u64 *)request;
+
+	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[COMMON_WORDS - 1] == b[COMMON_WORDS - 1] &&
+	       one->present == PREPARED && one->freelist_gfp_mask == gfp_mask && one->alloc_flags == alloc_flags &&
+	       one->zonelist == MEMBER(ac, u64, ZONELIST) &&
+	       one->preferred_zoneref == MEMBER(ac, u64, PREFERRED_ZONEREF) &&
+	       one->migratetype == MEMBER(ac, s32, MIGRATETYPE) &&
+	       one->highest_zoneidx == MEMBER(ac, s32, HIGHEST_ZONEIDX) &&
+	       one->spread_dirty_pages == MEMBER(ac, u8, SPREAD_DIRTY_PAGES);
+}
+
+static __always_inline void emit(struct slot *s, u32 cpu, u32 gfp_mask, u32 alloc_flags, u64 ac)
+{
+	struct allocation *a = &s->call.e.a;
+	u32 index = bucket_of(a, cpu);
+	struct bucket *b = cache.lookup(&index);
+
+	if (!b)
+		return;
+	if (likely(!a->present && !MEMBER(ac, u64, NODEMASK) && alike(&b->way[0].a, a, gfp_mask, alloc_flags, ac))) {
+		b->way[0].count += 1;
+		return;
+	}
+	prepared(&s->call, gfp_mask, alloc_flags, ac);
+	if (same(a, &b->way[0].a))
+		b->way[0].count += 1;
+	else if (same(a, &b->way[1].a))
+		b->way[1].count += 1;
+	else
+		replace(b, a);
+}

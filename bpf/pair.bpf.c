@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * The normal entry and get_page_from_freelist() alone, cheaply: what alloc.bpf.c also does, but for the return.
+ *
+ * The pending call lies in a slot of its CPU, where the first get_page_from_freelist() finds it by its frame: nearly
+ * always. When the slot is needed for another call first (an interrupt allocates in between, the task moved, the call
+ * was rejected), the older one is parked in a hash by its frame. A program that interrupts another one on the same CPU
+ * sees the slot busy and leaves it alone: its own call goes by way of the hash.
+ *
+ * aggregate.bpf.c or stream.bpf.c, which come before, say what becomes of a call: begin_event(), emit(), emit_parked().
+ *
+ * Defined beside what common.bpf.c says: the offsets ALLOC_CONTEXT__* of all members in use; CURRENT_BTF where
+ * bpf_get_current_task_btf() exists; TYPED_CONTEXT where ac may be read as the structure that it is.
+ */
+
+/* How many calls may come between two looks at what hardly ever changes; a power of two. */
+#define REFRESH 64
+
+BPF_HASH(parked, u64, struct call, PENDING);
+
+static __always_inline void refresh(struct allocation *a)
+{
+	s32 cpusets = 0, defrag = 0;
+	u32 switches = 0;
+
+	READ(a->gfp_allowed_mask, GFP_ALLOWED_MASK_ADDRESS);
+	READ(cpusets, CPUSETS_ENABLED_ADDRESS);
+	if (cpusets > 0)
+		switches |= CPUSETS_ENABLED;
+	if (cpusets < 0)
+		switches |= CPUSETS_SWITCHING;
+#ifdef DEFRAG_MODE_ADDRESS
+	READ(defrag, DEFRAG_MODE_ADDRESS);
+	if (defrag)
+		switches |= DEFRAG_MODE;
+#endif
+	a->switches = switches;
+}
+
+static __always_inline void park(u64 frame, struct call *c)
+{
+	struct call *old;
+
+	if (!parked.insert(&frame, c))
+		return;
+	old = parked.lookup(&frame);
+	if (!old) {
+		count(NO_ROOM);
+		return;
+	}
+	/* Its frame is in use again, so that it is over: it never reached get_page_from_freelist(). */
+	emit_parked(old);
+	parked.update(&frame, c);
+}
+
+#ifdef TGID
+/* Of a call that is not wanted nothing is kept; nor may what an older one left in the same frame be taken for it. */
+static __always_inline void forget(struct slot *s, u64 frame)
+{
+	struct call *old;
+
+	if (s->busy)
+		return;
+	frame = number(frame);
+	if (s->call.frame == frame) {
+		emit_parked(&s->call);
+		s->call.frame = 0;
+	}
+	old = parked.lookup(&frame);
+	if (old) {
+		emit_parked(old);
+		parked.delete(&frame);
+	}
+}
+#endif
+
+/*
+ * Notes a request and what the stage reads beside it. Of the task's context it reads more than the flags only where
+ * cpusets are on (Debian's 7.3 also where the caller wants no locks); so does this. `ctx` is for the stack's sake only.
+ */
+static __always_inline void begin(const struct slot *s, struct call *c, void *ctx, u64 frame, u32 gfp_mask, u32 order,
+				  s32 preferred_nid, u64 nodemask, u32 entry_alloc_flags)
+{
+	struct allocation *a = &c->e.a;
+	u32 present = 0;
+#ifdef CURRENT_BTF
+	void *task = bpf_get_current_task_btf();
+
+	a->task_flags = *(u32 *)(task + TASK_STRUCT__FLAGS);
+#else
+	void *task = (void *)bpf_get_current_task();
+
+	READ(a->task_flags, task + TASK_STRUCT__FLAGS);
+#endif
+	a->gfp_mask = gfp_mask;
+	a->order = order;
+	a->preferred_nid = preferred_nid;
+#ifdef ENTRY_ALLOC_FLAGS
+	a->entry_alloc_flags = entry_alloc_flags;
+#endif
+	c->nodemask = nodemask;
+	c->task = (u64)task;
+	if (unlikely(a->present & ~PREPARED)) {
+		a->preempt_count = 0;
+		__builtin_memset(a->mems_allowed, 0, sizeof(*a) - __builtin_offsetof(struct allocation, mems_allowed));
+	}
+	if (unlikely(nodemask)) {
+		READ(a->nodemask_nodes, nodemask);
+		present |= NODEMASK;
+	}
+	if (a->switches & (CPUSETS_ENABLED | CPUSETS_SWITCHING) || entry_alloc_flags) {
+		READ(a->preempt_count, s->preempt_count_address);
+		READ(a->mems_allowed, task + TASK_STRUCT__MEMS_ALLOWED);
+#ifdef TASK_STRUCT__SOFTIRQ_DISABLE_CNT
+		bpf_probe_read_kernel(&a->softirq_disable_cnt, 4, task + TASK_STRUCT__SOFTIRQ_DISABLE_CNT);
+#endif
+		present |= TASK_CONTEXT;
+	}
+#ifdef BULK
+	if (unlikely(single_opened(frame, gfp_mask, order, preferred_nid, nodemask)))
+		present |= BULK_SINGLE;
+#endif
+	a->present = present;
+	begin_event(&c->e, ctx);
+}
+
+/* `ctx` is for the stack's sake only. */
+static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask,
+					u32 entry_alloc_flags)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	struct slot *s = slots.lookup(&cpu);
+	struct control *c;
+
+	if (!s)
+		return 0;
+	if (unlikely(s->capturing != CAPTURING)) {
+		c = in_mode(CALIBRATE);
+		if (c)
+			calibrate_entry(c, frame, bpf_get_current_pid_tgid());
+		return 0;
+	}
+#ifdef TGID
+	if (bpf_get_current_pid_tgid() >> 32 != TGID) {
+		forget(s, frame);
+		return 0;
+	}
+#endif
+	if (unlikely(s->busy)) {
+		struct call nested = {};
+
+		count(OPENED);
+		nested.e.a.gfp_allowed_mask = s->call.e.a.gfp_allowed_mask;
+		nested.e.a.switches = s->call.e.a.switches;
+		begin(s, &nested, ctx, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
+		park(number(frame), &nested);
+		return 0;
+	}
+	s->busy = 1;
+	barrier();
+	if (unlikely(s->call.frame))
+		park(s->call.frame, &s->call);
+	if (unlikely(s->calls % REFRESH == 0))
+		refresh(&s->call.e.a);
+	s->calls += 1;
+	begin(s, &s->call, ctx, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
+	s->call.frame = frame;
+	barrier();
+	s->busy = 0;
+	return 0;
+}
+
+/* The call is not in the slot: it is parked, or was not seen, or this is not its first get_page_from_freelist(). */
+static __always_inline void freelist_of_parked(const struct slot *s, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
+{
+	u64 frame = ac + s->frame_to_ac;
+	u64 copy[ALLOC_CONTEXT_WORDS] = {};
+	struct call *c;
+
+#ifdef NOLOCK
+	if (alloc_flags & ALLOC_NOLOCK) {
+		struct record *r;
+
+		frame = nolock_frame(ac);
+		r = pending.lookup(&frame);
+		if (r)
+			freelist_of_record(r, gfp_mask, order, alloc_flags, ac);
+		else
+			count(FREELIST_ALONE);
+		return;
+	}
+#endif
+	c = parked.lookup(&frame);
+	if (c && c->e.a.order == order) {
+		READ(copy, ac);
+		prepared(c, gfp_mask, alloc_flags, (u64)copy);
+		emit_parked(c);
+		parked.delete(&frame);
+	} else if ((alloc_flags & 3) == 1) {
+		/* ALLOC_WMARK_LOW: only the first of a call has it. Whoever is at work in the slot may just be parking it. */
+		count(s->busy ? FREELIST_BUSY : FREELIST_ALONE);
+	}
+}
+
+/* Completes the call in the slot: the common case. */
+static __always_inline void freelist_of_slot(struct slot *s, u32 cpu, u32 gfp_mask, u32 alloc_flags, u64 ac)
+{
+#ifndef TYPED_CONTEXT
+	u64 copy[ALLOC_CONTEXT_WORDS] = {};
+
+	READ(copy, ac);
+	ac = (u64)copy;
+#endif
+	s->busy = 1;
+	barrier();
+	emit(s, cpu, gfp_mask, alloc_flags, ac);
+	s->call.frame = 0;
+	barrier();
+	s->busy = 0;
+}
+
+static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
+{
+	u32 cpu = bpf_get_smp_processor_id();
+	struct slot *s = slots.lookup(&cpu);
+	struct control *c;
+
+	if (!s)
+		return 0;
+	if (unlikely(s->capturing == IDLE)) {
+		c = in_mode(CALIBRATE);
+		if (c)
+			calibrate_freelist(c, alloc_flags, number(ac));
+	} else if (likely(!s->busy && s->call.frame - s->frame_to_ac == ac && s->call.e.a.order == order)) {
+		freelist_of_slot(s, cpu, gfp_mask, alloc_flags, ac);
+	} else {
+		freelist_of_parked(s, gfp_mask, order, alloc_flags, number(ac));
+	}
+	return 0;
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/* Sends a record for each allocation, of one size, so that user space can read whole spans of them. */
+BPF_RINGBUF_OUTPUT(events, RING_PAGES);
+/* Names come apart: to ask for one at each allocation would cost as much as the rest of the request. */
+BPF_RINGBUF_OUTPUT(names, NAMES_PAGES);
+
+static __always_inline void send_name(struct name *n, u64 task)
+{
+	n->time = bpf_ktime_get_ns();
+	READ(n->tid, task + TASK_STRUCT__PID);
+	if (names.ringbuf_output(n, sizeof(*n), BPF_RB_NO_WAKEUP))
+		count(NAMES_DROPPED);
+}
+
+RAW_TRACEPOINT_PROBE(task_newtask)
+{
+	struct name n = {};
+
+	/* It still has the name of the one that made it. */
+	bpf_get_current_comm(&n.comm, sizeof(n.comm));
+	send_name(&n, ctx->args[0]);
+	return 0;
+}
+
+RAW_TRACEPOINT_PROBE(task_rename)
+{
+	struct name n = {};
+
+	bpf_probe_read_kernel_str(&n.comm, sizeof(n.comm), (const void *)ctx->args[1]);
+	send_name(&n, ctx->args[0]);
+	return 0;
+}
+
+/* `ctx` is for the stack's sake only. */
+static __always_inline void begin_event(struct event *e, void *ctx)
+{
+	e->time = bpf_ktime_get_ns();
+	e->pid_tgid = bpf_get_current_pid_tgid();
+	e->cpu = bpf_get_smp_processor_id();
+	e->stack = -1;
+#ifdef STACKS
+	e->stack = stacks.get_stackid(ctx, 0);
+#endif
+}
+
+static __always_inline void send(struct event *e)
+{
+	/* User space polls: a wake-up for each allocation would allocate more. */
+	if (events.ringbuf_output(e, sizeof(*e), BPF_RB_NO_WAKEUP))
+		count(DROPPED);
+}
+
+static __always_inline void emit_parked(struct call *c)
+{
+	send(&c->e);
+}
+
+static __always_inline void emit(struct slot *s, u32 cpu, u32 gfp_mask, u32 alloc_flags, u64 ac)
+{
+	prepared(&s->call, gfp_mask, alloc_flags, ac);
+	send(&s->call.e);
+}

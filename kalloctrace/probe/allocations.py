@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Names what the pair of probes captured: pointers become zonelists and zones, bits become columns."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kalloctrace.kernel.btf import Btf
+from kalloctrace.kernel.features import Features
+from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
+from kalloctrace.kernel.memory_layout import MemoryLayout
+from kalloctrace.kernel.nodelist import format_nodelist
+from kalloctrace.trace.schema import ALLOCATION
+
+Allocations = npt.NDArray[np.void]
+
+# enum present and enum switches of record.h
+NODEMASK, TASK_CONTEXT, PREPARED, CALLER, MEMS_ALLOWED, OTHER, BULK_SINGLE = (1 << bit for bit in range(7))
+CPUSETS_ENABLED, CPUSETS_SWITCHING, DEFRAG_MODE = (1 << bit for bit in range(3))
+
+_UNKNOWN_ZONE = -1
+
+
+class AllocationMaker:
+    """Makes the trace's allocations of those that one recording captured.
+
+    Args:
+        layout: the addresses of the machine's zones and zonelists.
+        btf: the kernel's types.
+        features: the kernel's rules.
+        possible_nodes: the node ids that may exist, as a set: bits beyond them in a nodemask mean nothing.
+    """
+
+    def __init__(self, layout: MemoryLayout, btf: Btf, features: Features, possible_nodes: int) -> None:
+        self._owners = layout.zonelist_addresses
+        self._zonerefs = _zoneref_addresses(layout, btf.size("zoneref"))
+        self._possible = possible_nodes
+        self._features = features
+
+    def make(self, captured: Allocations) -> pa.StructArray:
+        """Return an allocation for each one captured, in order.
+
+        Args:
+            captured: `struct allocation` of record.h, distinct.
+        """
+        rows = [self._row(row) for row in captured]
+        return pa.array(rows, ALLOCATION)
+
+    def _row(self, row: np.void) -> dict[str, Any]:
+        present, switches = int(row["present"]), int(row["switches"])
+        features = self._features
+        context = bool(present & TASK_CONTEXT)
+        made = {
+            "entry": "bulk_single" if present & BULK_SINGLE else "normal",
+            **{name: int(row[name]) for name in ("gfp_mask", "order", "preferred_nid", "task_flags")},
+            "nodemask": self._nodes(row["nodemask_nodes"]) if present & NODEMASK else None,
+            "entry_alloc_flags": int(row["entry_alloc_flags"]) if features.entry_alloc_flags else None,
+            "preempt_count": int(row["preempt_count"]) if context else None,
+            "mems_allowed": self._nodes(row["mems_allowed"]) if context else None,
+            "cpusets_enabled": -1 if switches & CPUSETS_SWITCHING else int(bool(switches & CPUSETS_ENABLED)),
+            "gfp_allowed_mask": int(row["gfp_allowed_mask"]),
+            "defrag_mode": bool(switches & DEFRAG_MODE),
+            "softirq_disable_cnt": int(row["softirq_disable_cnt"]) if context and features.config_preempt_rt else None,
+            "freelist_calls": int(bool(present & PREPARED)),
+        }
+        return made | (self._context(row, present) if present & PREPARED else {})
+
+    def _context(self, row: np.void, present: int) -> dict[str, Any]:
+        """Return what the first get_page_from_freelist() was given."""
+        kind, nid = self._owners.get(int(row["zonelist"]), (None, None))
+        known = int(row["preferred_zoneref"]) in self._zonerefs
+        zone = self._zonerefs.get(int(row["preferred_zoneref"]), ZoneRef(_UNKNOWN_ZONE, _UNKNOWN_ZONE))
+        pointer = next(
+            (
+                name
+                for bit, name in ((CALLER, "caller"), (MEMS_ALLOWED, "mems_allowed"), (OTHER, "other"))
+                if present & bit
+            ),
+            "null",
+        )
+        return {
+            "freelist_gfp_mask": int(row["freelist_gfp_mask"]),
+            # The program takes it for the call's only if the order is the entry's too.
+            "freelist_order": int(row["order"]),
+            "alloc_flags": int(row["alloc_flags"]),
+            "zonelist_kind": kind,
+            "zonelist_nid": nid,
+            "ac_nodemask": pointer,
+            "ac_nodemask_nodes": None if pointer == "null" else self._nodes(row["ac_nodemask_nodes"]),
+            "preferred_node": None if known and zone is None else zone and zone.node,
+            "preferred_zone": None if known and zone is None else zone and zone.zone,
+            "migratetype": int(row["migratetype"]),
+            "highest_zoneidx": int(row["highest_zoneidx"]),
+            "spread_dirty_pages": bool(row["spread_dirty_pages"]),
+        }
+
+    def _nodes(self, words: npt.NDArray[np.uint64]) -> str:
+        return format_nodelist(int.from_bytes(words.tobytes(), "little") & self._possible)
+
+
+def _zoneref_addresses(layout: MemoryLayout, size: int) -> dict[int, ZoneRef | None]:
+    """Return the address of each entry of each zonelist with its zone, None for the terminating one."""
+    addresses: dict[int, ZoneRef | None] = {}
+    for start, (kind, nid) in layout.zonelist_addresses.items():
+        for position, zone in enumerate((*_entries(layout, kind, nid), None)):
+            addresses[start + position * size] = zone
+    return addresses
+
+
+def _entries(layout: MemoryLayout, kind: ZonelistKind, nid: int) -> tuple[ZoneRef, ...]:
+    return layout.zonelists[kind][nid]

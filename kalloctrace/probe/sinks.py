@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""What moves captured allocations into the trace, one way for each mode."""
+
+import time
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kalloctrace.probe.allocations import AllocationMaker
+from kalloctrace.probe.counters import Counters
+from kalloctrace.probe.grouping import Grouper
+from kalloctrace.probe.names import TaskNames
+from kalloctrace.probe.ring import Ring
+from kalloctrace.probe.rows import Records, RowMaker
+from kalloctrace.trace.writer import TraceWriter
+
+_BATCH_ROWS = 32768
+_BATCH_SECONDS = 0.5
+_CHECKPOINT_SECONDS = 2.0
+_SETTLE = 0.01
+
+Calls = npt.NDArray[np.void]
+
+
+class Sink(Protocol):
+    """Moves what one part of the program captures.
+
+    Attributes:
+        taken: calls that it has taken over so far.
+    """
+
+    taken: int
+
+    def drain(self) -> None:
+        """Take over what there is; may write it."""
+
+    def finish(self, rejected: Calls) -> None:
+        """Take over what is left, and write everything.
+
+        Args:
+            rejected: `struct call` of calls that ended without get_page_from_freelist(), and that no other showed.
+        """
+
+
+class RecordSink:
+    """Writes calls that were followed to their return, a row each.
+
+    Args:
+        rings: the ring buffers, each of one kind of record.
+        rows: names what was captured.
+        writer: the trace.
+    """
+
+    def __init__(self, rings: list[Ring], rows: RowMaker, writer: TraceWriter) -> None:
+        self.taken = 0
+        self._rings = rings
+        self._rows = rows
+        self._writer = writer
+        self._waiting: list[list[Records]] = [[] for _ in rings]
+        self._written_at = time.monotonic()
+
+    def drain(self) -> None:
+        """Take over what there is."""
+        for waiting, ring in zip(self._waiting, self._rings, strict=True):
+            waiting.append(ring.drain())
+        if _full(sum(len(records) for waiting in self._waiting for records in waiting), self._written_at):
+            self.write()
+
+    def finish(self, rejected: Calls) -> None:
+        """Take over what is left, and write everything; rejected calls are none of this sink's."""
+        del rejected
+        self.drain()
+        self.write()
+
+    def write(self) -> None:
+        """Write what was taken over."""
+        for waiting in self._waiting:
+            records = np.concatenate(waiting)
+            waiting.clear()
+            waiting.append(records[:0])
+            if len(records):
+                self._writer.write(self._rows.rows(records))
+                self.taken += len(records)
+        self._written_at = time.monotonic()
+
+
+class StreamSink:
+    """Writes calls that were followed to their first get_page_from_freelist(), a row each.
+
+    Args:
+        events: the ring buffer with `struct event`.
+        names: the one with `struct name`.
+        maker: names what was captured.
+        rows: names stacks.
+        writer: the trace.
+    """
+
+    def __init__(self, events: Ring, names: Ring, maker: AllocationMaker, rows: RowMaker, writer: TraceWriter) -> None:
+        self.taken = 0
+        self._events = events
+        self._name_changes = names
+        self._maker = maker
+        self._rows = rows
+        self._writer = writer
+        self._grouper = Grouper(events.dtype["a"])
+        self._names = TaskNames()
+        self._waiting: list[Records] = []
+        self._written_at = time.monotonic()
+
+    def drain(self) -> None:
+        """Take over what there is."""
+        self._waiting.append(self._events.drain())
+        if _full(sum(map(len, self._waiting)), self._written_at):
+            self.write()
+
+    def finish(self, rejected: Calls) -> None:
+        """Take over what is left, and write everything."""
+        self._waiting += [self._events.drain(), np.ascontiguousarray(rejected["e"])]
+        self.write()
+
+    def write(self) -> None:
+        """Write what was taken over."""
+        events = np.concatenate(self._waiting)
+        self._waiting.clear()
+        self._written_at = time.monotonic()
+        if not len(events):
+            return
+        # After the events: a name that is missing here came later than they did.
+        self._names.learn(self._name_changes.drain())
+        indices, new = self._grouper.numbers(np.ascontiguousarray(events["a"]))
+        if len(new):
+            self._writer.add(self._maker.make(new))
+        tids = events["pid_tgid"].astype(np.uint32)
+        self._writer.write_stream(
+            time=np.ascontiguousarray(events["time"]),
+            cpu=np.ascontiguousarray(events["cpu"]),
+            pid=(events["pid_tgid"] >> np.uint64(32)).astype(np.int32),
+            tid=tids.astype(np.int32),
+            comm=self._names.column(tids, events["cpu"], events["time"]),
+            stack=self._rows.stacks(events["stack"]),
+            indices=indices,
+        )
+        self.taken += len(events)
+
+
+class AggregateSink:
+    """Writes now and then how often each allocation was made since the last time.
+
+    Args:
+        counters: the program's.
+        maker: names what was captured.
+        writer: the trace.
+    """
+
+    def __init__(self, counters: Counters, maker: AllocationMaker, writer: TraceWriter) -> None:
+        self.taken = 0
+        self._counters = counters
+        self._maker = maker
+        self._writer = writer
+        self._written = np.zeros(0, np.uint64)
+        self._written_at = time.monotonic()
+
+    def drain(self) -> None:
+        """Write what was counted, so that a crash loses little."""
+        if time.monotonic() - self._written_at >= _CHECKPOINT_SECONDS:
+            self.write()
+
+    def finish(self, rejected: Calls) -> None:
+        """Write everything."""
+        while not self._counters.settled():
+            time.sleep(_SETTLE)
+        self._counters.add(np.ascontiguousarray(rejected["e"]["a"]))
+        self.write()
+
+    def write(self) -> None:
+        """Write what was taken over."""
+        totals, new = self._counters.totals()
+        if len(new):
+            self._writer.add(self._maker.make(new))
+        before = np.zeros(len(totals), np.uint64)
+        before[: len(self._written)] = self._written
+        # What is on its way between two places counts the next time.
+        more = np.flatnonzero(totals > before)
+        counts = totals[more] - before[more]
+        if len(more):
+            self._writer.write_aggregate(counts, more.astype(np.int32))
+        self._written = np.maximum(totals, before)
+        self.taken += int(counts.sum())
+        self._written_at = time.monotonic()
+
+
+def _full(rows: int, written_at: float) -> bool:
+    return rows >= _BATCH_ROWS or time.monotonic() - written_at >= _BATCH_SECONDS

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""What differs between two traces: by names, as two kernels may number their flags differently."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.verify.verification import Verification, verify_counted
+
+_SMALLEST = 1e-9
+"""A share that differs by less is the same: even a trace of a billion calls has no smaller one."""
+
+Key = tuple[Any, ...]
+Change = Literal["appeared", "vanished", "changed"]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two traces.
+
+    Attributes:
+        trace: the file's name.
+        kernel: the recorded kernel's release.
+        allocations: what its rows stand for; of a sample those that were recorded.
+        sample: one call in so many was recorded.
+        aggregate: its rows say how often an allocation occurred.
+        truncated: its end is missing.
+        lost: captured calls that are not in the trace.
+        counts: for each aspect, how many allocations are of which kind.
+    """
+
+    trace: str
+    kernel: str
+    allocations: int
+    sample: int
+    aggregate: bool
+    truncated: bool
+    lost: int
+    counts: Mapping[str, Counter[Key]]
+
+    def share(self, aspect: str, key: Key) -> float:
+        """Return which part of the trace's allocations is of a kind."""
+        return self.counts[aspect][key] / self.allocations if self.allocations else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what is said about the trace as a whole as JSON values."""
+        names = ("trace", "kernel", "allocations", "sample", "aggregate", "truncated", "lost")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A kind of allocation that one trace has and the other has not, or has in another share.
+
+    Attributes:
+        change: what it is.
+        key: the kind.
+        before: allocations of the first trace.
+        after: those of the second.
+        share_before: their part of all, 0 to 1.
+        share_after: likewise.
+    """
+
+    change: Change
+    key: dict[str, Any]
+    before: int
+    after: int
+    share_before: float
+    share_after: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the shift as JSON values."""
+        return {
+            "change": self.change,
+            **self.key,
+            "before": self.before,
+            "after": self.after,
+            "share_before": round(self.share_before, 6),
+            "share_after": round(self.share_after, 6),
+        }
+
+
+@dataclass(frozen=True)
+class Difference:
+    """All that differs.
+
+    Attributes:
+        before: the first trace.
+        after: the second.
+        threshold: by how much a share must differ to count, 0 to 1.
+        by: for each aspect what differs, the largest difference first.
+        same: for each aspect how many kinds are in both in about the same share.
+    """
+
+    before: Side
+    after: Side
+    threshold: float
+    by: Mapping[str, tuple[Shift, ...]] = field(default_factory=dict)
+    same: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the difference as the command line promises it."""
+        return {
+            "type": "diff",
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "threshold": self.threshold,
+            "by": {
+                aspect: {"same": self.same[aspect], "rows": [shift.to_json() for shift in shifts]}
+                for aspect, shifts in self.by.items()
+            },
+        }
+
+
+def side_of(trace: TraceReader) -> Side:
+    """Count the kinds of allocations of a trace.
+
+    Args:
+        trace: a trace that has not been read yet.
+
+    Raises:
+        KalloctraceError: its snapshot lacks something that every kernel has.
+    """
+    rows = list(trace.counted())
+    verdict = verify_counted(trace, rows)
+    return Side(
+        trace=str(trace.path),
+        kernel=trace.snapshot.release,
+        allocations=verdict.allocations,
+        sample=trace.sample,
+        aggregate=trace.aggregate,
+        truncated=verdict.truncated,
+        lost=verdict.lost,
+        counts={
+            **{aspect.name: _counts(aspect, rows, trace.snapshot.tables) for aspect in _OF_ROWS},
+            _VERDICTS.name: Counter(dict(_verdicts(verdict))),
+        },
+    )
+
+
+def compare(before: Side, after: Side, threshold: float) -> Difference:
+    """Return what differs between two traces.
+
+    Args:
+        before: the first.
+        after: the second.
+        threshold: by how much a share must differ to count, 0 to 1. What only one of the two has always counts.
+    """
+    by, same = {}, {}
+    for aspect in ASPECTS:
+        keys = before.counts[aspect.name].keys() | after.counts[aspect.name].keys()
+        shifts = [_shift(aspect, key, before, after) for key in sorted(keys, key=str)]
+        differ = [
+            shift
+            for shift in shifts
+            if shift.change != "changed" or abs(shift.share_after - shift.share_before) >= max(threshold, _SMALLEST)
+        ]
+        differ.sort(key=lambda shift: -abs(shift.share_after - shift.share_before))
+        by[aspect.name], same[aspect.name] = tuple(differ), len(shifts) - len(differ)
+    return Difference(before, after, threshold, by, same)
+
+
+@dataclass(frozen=True)
+class Aspect:
+    """A way to divide allocations into kinds.
+
+    Attributes:
+        name: stable identifier.
+        about: what its kinds are, for people.
+        fields: names of the parts of a kind.
+        kind: returns the kind of a distinct allocation, by the recorded kernel's tables.
+    """
+
+    name: str
+    about: str
+    fields: tuple[str, ...]
+    kind: Callable[[Mapping[str, Any], FlagTables], Key]
+
+
+def _request(row: Mapping[str, Any], tables: FlagTables) -> Key:
+    return (row["entry"], decode_gfp(row["gfp_mask"], tables).text or "0x0", row["order"])
+
+
+def _alloc_flags(row: Mapping[str, Any], tables: FlagTables) -> Key:
+    flags = row["alloc_flags"]
+    return (None if flags is None else decode_alloc(flags, tables).text,)
+
+
+def _preparation(row: Mapping[str, Any], tables: FlagTables) -> Key:
+    return (*_request(row, tables), *_alloc_flags(row, tables))
+
+
+_OF_ROWS = (
+    Aspect("request", "requests", ("entry", "gfp", "order"), _request),
+    Aspect("alloc_flags", "flags of the first attempt", ("alloc_flags",), _alloc_flags),
+    Aspect("preparation", "flags that a request got", ("entry", "gfp", "order", "alloc_flags"), _preparation),
+)
+_VERDICTS = Aspect("verdict", "verdicts of the model", ("verdict", "about"), lambda *_: ())
+ASPECTS = (*_OF_ROWS, _VERDICTS)
+
+
+def _counts(aspect: Aspect, rows: Sequence[tuple[Mapping[str, Any], int]], tables: FlagTables) -> Counter[Key]:
+    counts: Counter[Key] = Counter()
+    for row, count in rows:
+        counts[aspect.kind(row, tables)] += count
+    return counts
+
+
+def _verdicts(verdict: Verification) -> Iterator[tuple[Key, int]]:
+    if verdict.matched:
+        yield ("matched", None), verdict.matched
+    fields: Counter[str] = Counter()
+    for mismatch in verdict.mismatches:
+        fields[mismatch.difference.field] += mismatch.count
+    yield from ((("mismatched", name), count) for name, count in fields.items())
+    yield from ((("unknown", reason), count) for reason, count in verdict.unknown_reasons.items())
+
+
+def _shift(aspect: Aspect, key: Key, before: Side, after: Side) -> Shift:
+    old, new = before.counts[aspect.name][key], after.counts[aspect.name][key]
+    return Shift(
+        change="changed" if old and new else "appeared" if new else "vanished",
+        key=dict(zip(aspect.fields, key, strict=True)),
+        before=old,
+        after=new,
+        share_before=before.share(aspect.name, key),
+        share_after=after.share(aspect.name, key),
+    )

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: MIT
+"""What a tool adds to the instructions of an allocation, measured in a guest under the instruction clock.
+
+`python tests/bench/cost.py --kernel 5.10 --kernel 7.3 -- kalloctrace record -f -o {out} -- {work}` measures one
+command; `make bench` uses this for its whole table. rows.py says what may stand in a command.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab.run import run_in_guest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.bench.rows import OURS, PEERS, Row  # noqa: E402  (a script's neighbours are no package's)
+
+BUILD = ROOT / "build" / "bench"
+GUEST = Path(__file__).with_name("guest.py")
+PAGES = 512
+WARM = 60
+ROUNDS = 60
+TIMEOUT = 3600
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row added to an allocation.
+
+    Attributes:
+        least: instructions, smallest round against smallest.
+        mean: instructions, mean of all rounds: with what the tool itself does meanwhile.
+        captured: the allocations that it captured.
+        lost: those that it saw and lost.
+        gap: why there is no figure; empty where there is one.
+    """
+
+    least: float = 0
+    mean: float = 0
+    captured: int = 0
+    lost: int = 0
+    gap: str = ""
+
+    def __str__(self) -> str:
+        """Return the figures in words."""
+        if self.gap:
+            return self.gap
+        return f"+{self.least:,.1f} (mean +{self.mean:,.1f}), captured {self.captured:,}, lost {self.lost:,}"
+
+
+def compiled(folder: Path) -> Path:
+    """Return the work's program, built in a folder.
+
+    Raises:
+        KalloctraceError: there is no compiler.
+    """
+    if shutil.which("gcc") is None:
+        raise KalloctraceError("the benchmark's work cannot be built", "gcc is not installed", "apt install gcc")
+    program = folder / "touch"
+    # Static, for guests that have none of this machine's libraries.
+    subprocess.run(["gcc", "-O2", "-static", "-o", program, GUEST.with_name("touch.c")], check=True)
+    return program
+
+
+def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = (), *, rounds: int = ROUNDS) -> dict[str, Any]:
+    """Measure rows in one boot of one kernel; return what guest.py wrote.
+
+    Args:
+        kernel: its name in the lab.
+        rows: those of the table.
+        own: those of ours whose start and consumer are measured too.
+        rounds: rounds of the work that count.
+
+    Raises:
+        KalloctraceError: the guest failed.
+    """
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD) as name:
+        folder = Path(name)
+        job: dict[str, Any] = {"touch": str(compiled(folder)), "pages": PAGES, "warm": WARM, "rounds": rounds}
+        job |= {"rows": [asdict(row) for row in rows], "own": [asdict(row) for row in own]}
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        words = [sys.executable, str(GUEST), str(folder / "job.json"), str(folder / "result.json")]
+        done = run_in_guest(
+            words, kernel=kernel, icount=True, writable=[ROOT], timeout=TIMEOUT, stderr=sys.stderr.buffer
+        )
+        if done.returncode:
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing"]
+            raise KalloctraceError(f"the benchmark failed on {kernel}", said[-1], f"read {done.console}")
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return result
+
+
+def untraced(result: dict[str, Any]) -> Cost:
+    """Return what an allocation takes without any tool, the least and the mean of what guest.py measured."""
+    bare = result["untraced"]
+    return Cost(min(one["min"] for one in bare), sum(one["mean"] for one in bare) / len(bare))
+
+
+def costs(result: dict[str, Any]) -> dict[str, Cost]:
+    """Return what each row added to the untraced figure of the same boot."""
+    bare = untraced(result)
+    return {
+        name: Cost(gap=figures["gap"])
+        if "gap" in figures
+        else Cost(figures["min"] - bare.least, figures["mean"] - bare.mean, figures["captured"], figures["lost"])
+        for name, figures in result["rows"].items()
+    }
+
+
+@click.command()
+@click.option("--kernel", "kernels", multiple=True, default=("5.10", "7.3"), show_default=True)
+@click.option("--captured", default=r"^([\d,]+) allocations in", show_default=True, help="Matches what was captured.")
+@click.option("--lost", default=r"lost (\d+), missed", show_default=True, help="Matches what was lost.")
+@click.option("--only", multiple=True, metavar="TEXT", help="Measure the rows of the table with this in their names.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def main(kernels: tuple[str, ...], captured: str, lost: str, only: tuple[str, ...], words: tuple[str, ...]) -> None:
+    """Print the instructions that a command, or rows of the table, add to an allocation."""
+    rows = [row for row in (*PEERS, *OURS) if any(text in row.name for text in only)]
+    if words:
+        rows.append(Row("command", "", "", words, captured, lost=lost))
+    for kernel in kernels:
+        result = measure(kernel, rows)
+        bare = untraced(result)
+        click.echo(f"{result['release']}: untraced {bare.least:,.1f} (mean {bare.mean:,.1f})")
+        for name, cost in costs(result).items():
+            click.echo(f"  {name}: {cost}")
+
+
+if __name__ == "__main__":
+    main()

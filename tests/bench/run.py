@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""Measures what this program costs beside its peers, and writes the tables: `make bench` runs it.
+
+All figures go into recorded.json, which the tests compare with; docs/performance.md and the README's section are made
+of that file. What could not be measured is a gap with its reason.
+"""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from kalloctrace.errors import KalloctraceError  # noqa: E402  (a script's neighbours are no package's)
+from kalloctrace.probe.bcc_import import import_bcc  # noqa: E402
+from tests.bench import tables  # noqa: E402
+from tests.bench.cost import costs, measure, untraced  # noqa: E402
+from tests.bench.peers import readings  # noqa: E402
+from tests.bench.rows import OURS, PEERS  # noqa: E402
+
+RECORDED = Path(__file__).with_name("recorded.json")
+PAGE = ROOT / "docs" / "performance.md"
+README = ROOT / "README.md"
+BEGIN = "<!-- what it costs: written by make bench -->"
+END = "<!-- end of what it costs -->"
+
+_STARTS = 21
+_VERSIONS = (
+    ("perf", "--version"),
+    ("trace-cmd", "--version"),
+    ("bpftrace", "--version"),
+    ("qemu-system-x86_64", "--version"),
+)
+
+
+def kernel_figures(kernel: str) -> dict[str, Any]:
+    """Return all that is measured in one boot of a kernel."""
+    result = measure(kernel, (*PEERS, *OURS), [row for row in OURS if row.kind == "stream"])
+    return {
+        "release": result["release"],
+        "untraced": asdict(untraced(result)),
+        "rows": {name: asdict(cost) for name, cost in costs(result).items()},
+        "own": result["own"],
+    }
+
+
+def versions() -> list[str]:
+    """Return the tools' versions, and which are missing."""
+    said = []
+    for words in _VERSIONS:
+        if shutil.which(words[0]) is None:
+            said.append(f"{words[0]} is not installed")
+            continue
+        done = subprocess.run(words, check=False, capture_output=True, encoding="utf-8")
+        said.append(next(line for line in (done.stdout + done.stderr).splitlines() if line.strip()).strip())
+    return [*said, f"bcc {import_bcc().__version__}"]
+
+
+def median_seconds(words: Sequence[str]) -> float:
+    """Return how long a command takes, as the median of a few runs."""
+    times = []
+    for _ in range(_STARTS):
+        start = time.perf_counter()
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def starting() -> dict[str, float]:
+    """Return how long Python with click takes, and `decode`."""
+    program = str(Path(sys.executable).with_name("kalloctrace"))
+    return {
+        "click": median_seconds([sys.executable, "-c", "import click"]),
+        "decode": median_seconds([program, "decode", "0xcc0"]),
+    }
+
+
+def write(figures: tables.Figures) -> None:
+    """Write the page and the README's section.
+
+    Raises:
+        KalloctraceError: the README has no place for it.
+    """
+    text = README.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise KalloctraceError(
+            f"cannot write the table into {README}",
+            "one of its two markers is missing",
+            f"put the lines {BEGIN} and {END} where the table belongs",
+        )
+    README.write_text(f"{before}{begin}\n\n{tables.summary(figures)}\n\n{end}{after}", encoding="utf-8")
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text(tables.page(figures), encoding="utf-8")
+
+
+@click.command()
+@click.option("--tables-only", is_flag=True, help="Write the tables again from what was recorded.")
+@click.argument("kernels", nargs=-1)
+def main(tables_only: bool, kernels: tuple[str, ...]) -> None:
+    """Measure KERNELS, by default 5.10 and 7.3."""
+    if tables_only:
+        write(json.loads(RECORDED.read_text(encoding="utf-8")))
+        return
+    names = kernels or ("5.10", "7.3")
+    figures = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "tools": versions(),
+        "starting": starting(),
+        "reading": [asdict(reading) for reading in readings(names[0])],
+        "kernels": {name: kernel_figures(name) for name in names},
+    }
+    RECORDED.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write(figures)
+    click.echo(tables.page(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace diff` as people and scripts run it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.traces import RECORDED, aggregate, stream
+
+KEYS = {"type", "before", "after", "threshold", "by"}
+ASPECTS = ["request", "alloc_flags", "preparation", "verdict"]
+NEWER = RECORDED.parents[1] / "7.3" / "stimulus.arrows"
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the real program."""
+    return subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "diff", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+        timeout=120,
+    )
+
+
+def difference(*arguments: str | Path) -> dict[str, Any]:
+    """Run the program with --json and return its one object."""
+    done = run("--json", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert set(found) == KEYS
+    assert list(found["by"]) == ASPECTS
+    return found
+
+
+def test_trace_does_not_differ_from_itself() -> None:
+    """Nothing appears, vanishes or changes."""
+    found = difference("--threshold", "0.0001", RECORDED, RECORDED)
+    assert [part["rows"] for part in found["by"].values()] == [[]] * len(ASPECTS)
+    assert all(part["same"] > 0 for part in found["by"].values())
+
+
+def test_each_kind_of_change(tmp_path: Path) -> None:
+    """A kind that one trace lacks has appeared or vanished; one in another share has changed, if by enough."""
+    before = stream(tmp_path / "a.arrows", *[{"order": 0}] * 6, *[{"order": 1}] * 3, {"order": 2})
+    after = stream(tmp_path / "b.arrows", *[{"order": 0}] * 6, {"order": 1}, *[{"order": 3}] * 3)
+    rows = difference(before, after)["by"]["request"]["rows"]
+    assert [(row["order"], row["change"], row["before"], row["after"]) for row in rows] == [
+        (3, "appeared", 0, 3),
+        (1, "changed", 3, 1),
+        (2, "vanished", 1, 0),
+    ]
+    assert [row["share_before"] for row in rows] == [0.0, 0.3, 0.1]
+    part = difference("--threshold", "21", before, after)["by"]["request"]
+    assert ([row["order"] for row in part["rows"]], part["same"]) == ([3, 2], 2)
+
+
+def test_layouts_can_be_compared(tmp_path: Path) -> None:
+    """A stream and an aggregate of the same calls do not differ."""
+    before = stream(tmp_path / "a.arrows", *[{"order": 0}] * 3, {"order": 1})
+    after = aggregate(tmp_path / "b.arrows", ({"order": 0}, 3), ({"order": 1}, 1))
+    found = difference("--threshold", "0", before, after)
+    assert [part["rows"] for part in found["by"].values()] == [[]] * len(ASPECTS)
+    assert (found["before"]["aggregate"], found["after"]["aggregate"]) == (False, True)
+
+
+def test_verdicts_are_compared(tmp_path: Path) -> None:
+    """A mismatch that is new has appeared, with the field that differs."""
+    before = stream(tmp_path / "a.arrows", {}, {})
+    after = stream(tmp_path / "b.arrows", {}, {"migratetype": 99})
+    rows = difference(before, after)["by"]["verdict"]["rows"]
+    assert {(row["change"], row["verdict"], row["about"]) for row in rows} == {
+        ("appeared", "mismatched", "migratetype"),
+        ("changed", "matched", None),
+    }
+
+
+def test_flags_are_compared_by_name() -> None:
+    """GFP_KERNEL is the same request on two kernels that number its bits differently."""
+    found = difference(RECORDED, NEWER)
+    changed = [row for row in found["by"]["request"]["rows"] if row["change"] == "changed"]
+    assert (found["before"]["kernel"][:4], found["after"]["kernel"][:3]) == ("5.10", "7.3")
+    assert changed or found["by"]["request"]["same"]
+
+
+def test_text_fits_and_says_the_same() -> None:
+    """No line is too wide, each part has its number of differences, and --top limits what is shown."""
+    found = difference(RECORDED, NEWER)
+    done = run("--top", "2", RECORDED, NEWER)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines[4:])) <= 80
+    for name, heading in (("request", "requests"), ("verdict", "verdicts of the model")):
+        assert any(line.startswith(f"{heading}: {len(found['by'][name]['rows']):,} differ") for line in lines)
+    assert sum(line.startswith(("  + ", "  - ", "  ~ ")) for line in lines) <= 2 * len(ASPECTS)
+
+
+@pytest.mark.parametrize("words", [[], [RECORDED], ["--threshold", "-1", RECORDED, RECORDED]])
+def test_wrong_usage(words: list[str | Path]) -> None:
+    """It takes two traces."""
+    assert run(*words).returncode == 2
+
+
+def test_unreadable_trace_is_named(tmp_path: Path) -> None:
+    """Either trace that cannot be read is named."""
+    missing = tmp_path / "missing.arrows"
+    for pair in ((missing, RECORDED), (RECORDED, missing)):
+        done = run(*pair)
+        assert done.returncode == 1
+        assert str(missing) in done.stderr

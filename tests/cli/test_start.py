@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""How much the program loads before it answers: modules are compared rather than times, which depend on the machine."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_PRINT = "import json, sys; json.dump({n: getattr(m, '__file__', None) for n, m in sys.modules.items()}, sys.stderr)"
+_CLICK = f"import click\n{_PRINT}"
+# The rooms that decoding a number needs; see CONTRIBUTING.md.
+_ROOMS = ("kalloctrace.flags", "kalloctrace.commands.decode", "kalloctrace.errors", "kalloctrace.__main__")
+
+
+def _decode(words: list[str]) -> str:
+    return f"from kalloctrace.__main__ import main\ncode = main({['decode', *words]})\n{_PRINT}\nraise SystemExit(code)"
+
+
+def loaded(script: str) -> dict[str, str | None]:
+    """Return the file of each module that a script has loaded."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules: dict[str, str | None] = json.loads(done.stderr)
+    return modules
+
+
+@pytest.mark.parametrize("words", [["0xcc0"], ["--kernel", "6.12", "GFP_KERNEL"], ["--kind", "alloc", "0x901"]])
+def test_decoding_a_number_loads_little_beyond_click(words: list[str]) -> None:
+    """No other installed package, neither numpy, pyarrow, rich nor bcc; and of this one the flags alone."""
+    base, modules = loaded(_CLICK), loaded(_decode(words))
+    added = modules.keys() - base.keys()
+    own = {name for name in added if name.startswith("kalloctrace.")}
+    installed = {
+        name for name in added - own if {"site-packages", "dist-packages"} & set(Path(modules[name] or "").parts)
+    }
+    packages = {name.partition(".")[0] for name in modules}
+    assert "kalloctrace.commands.decode" in own
+    assert not {name for name in own if not name.startswith((*_ROOMS, "kalloctrace.commands"))}
+    assert {name for name in own if name.startswith("kalloctrace.commands.")} == {"kalloctrace.commands.decode"}
+    assert not installed
+    assert not packages & {"numpy", "pyarrow", "rich", "bcc", "psutil"}

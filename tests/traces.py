@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Traces for tests: of calls that a real kernel prepared, in any layout."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import ALLOCATION, COLUMNS
+from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.writer import TraceWriter
+
+RECORDED = Path(__file__).parents[1] / "fixtures" / "5.10" / "two-nodes.arrows"
+Row = dict[str, Any]
+
+
+@cache
+def source() -> tuple[Snapshot, Totals, Row]:
+    """Return the kernel and the totals of a recording, and a call of it that got its page at once."""
+    with TraceReader(RECORDED) as trace:
+        row = next(
+            row for batch in trace.batches() for row in batch.to_pylist() if row["freelist_calls"] and row["page"]
+        )
+        for _ in trace.encoded():
+            pass
+        assert trace.totals is not None
+        return trace.snapshot, trace.totals, row
+
+
+def stream(path: Path, *changes: Mapping[str, Any], recording: Mapping[str, Any] | None = None) -> Path:
+    """Write a stream with one call for each set of changed columns."""
+    snapshot, totals, row = source()
+    with TraceWriter(path, snapshot, {"mode": "stream", **(recording or {})}) as writer:
+        writer.write(pa.RecordBatch.from_pylist([{**row, **change} for change in changes], schema=COLUMNS))
+        writer.close(replace(totals, opened=len(changes), submitted=len(changes)))
+    return path
+
+
+def aggregate(path: Path, *counted: tuple[Mapping[str, Any], int], recording: Mapping[str, Any] | None = None) -> Path:
+    """Write an aggregate with a count for each set of changed columns."""
+    snapshot, totals, row = source()
+    calls = sum(count for _, count in counted)
+    with TraceWriter(path, snapshot, {"mode": "aggregate", **(recording or {})}) as writer:
+        rows = [{field.name: {**row, **change}[field.name] for field in ALLOCATION} for change, _ in counted]
+        first = writer.add(pa.array(rows, ALLOCATION))
+        counts = np.array([count for _, count in counted], np.uint64)
+        writer.write_aggregate(counts, np.arange(first, first + len(counted), dtype=np.int32))
+        writer.close(replace(totals, opened=calls, submitted=calls))
+    return path

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""Equal records get equal numbers, and no others do."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from kalloctrace.probe.grouping import Grouper
+
+PAIR = np.dtype([("one", "<u8"), ("other", "<u8")])
+
+
+def records(*pairs: tuple[int, int]) -> npt.NDArray[np.void]:
+    """Return records of two words."""
+    return np.array(list(pairs), PAIR)
+
+
+def test_numbers_follow_the_first_meeting() -> None:
+    """And new ones are handed out once."""
+    grouper = Grouper(PAIR)
+    numbers, new = grouper.numbers(records((7, 7), (1, 2), (7, 7)))
+    assert numbers.tolist() == [0, 1, 0]
+    assert new.tolist() == [(7, 7), (1, 2)]
+    numbers, new = grouper.numbers(records((1, 2), (3, 4), (3, 4), (7, 7)))
+    assert numbers.tolist() == [1, 2, 2, 0]
+    assert new.tolist() == [(3, 4)]
+
+
+def test_no_records_are_no_groups() -> None:
+    """Before and after others."""
+    grouper = Grouper(PAIR)
+    for _ in range(2):
+        numbers, new = grouper.numbers(records()[:0])
+        assert (len(numbers), len(new)) == (0, 0)
+        grouper.numbers(records((1, 2)))
+
+
+def test_many_records_are_told_apart() -> None:
+    """As a dictionary would."""
+    chance = np.random.default_rng(1)
+    some = chance.integers(0, 40, (5000, 2)).astype(np.uint64)
+    grouper = Grouper(PAIR)
+    met: dict[object, int] = {}
+    for start in range(0, len(some), 500):
+        part = np.ascontiguousarray(some[start : start + 500]).view(PAIR).ravel()
+        numbers, _ = grouper.numbers(part)
+        for pair, number in zip(part.tolist(), numbers.tolist(), strict=True):
+            assert met.setdefault(pair, number) == number
+    assert sorted(met.values()) == list(range(len(met)))
+
+
+def test_records_of_the_same_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hash is no proof."""
+    monkeypatch.setattr(Grouper, "_hash", lambda _, words: np.zeros(len(words), np.uint64))
+    grouper = Grouper(PAIR)
+    for _ in range(2):
+        numbers, _ = grouper.numbers(records((1, 2), (3, 4), (1, 2), (5, 6)))
+        assert numbers.tolist() == [0, 1, 0, 2]

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: MIT
+"""Format 2: each allocation is stored once, and comes back as often as it occurred."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.trace.distinct import Tally, distinct_rows
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, WHO
+from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.writer import TraceWriter
+
+SNAPSHOT = builtin_snapshot("5.10")
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
+ROW: dict[str, Any] = {
+    "entry": "normal",
+    "gfp_mask": 0xCC0,
+    "order": 0,
+    "preferred_nid": 0,
+    "task_flags": 0,
+    "preempt_count": 0,
+    "mems_allowed": "0",
+    "cpusets_enabled": 0,
+    "gfp_allowed_mask": 0x7FFFFF,
+    "defrag_mode": False,
+    "freelist_calls": 1,
+    "page": True,
+}
+WHOSE: dict[str, Any] = {"time": 1, "cpu": 0, "pid": 7, "tid": 7, "comm": "make", "stack": None}
+COUNTS = (
+    "opened",
+    "submitted",
+    "dropped",
+    "no_room",
+    "replaced",
+    "running",
+    "freelist_alone",
+    "return_alone",
+    "missed",
+)
+TOTALS = Totals.from_json(
+    {**dict.fromkeys(COUNTS, 0), "machine_changed": [], "reason": "the time was over", "seconds": 1.0}
+)
+
+
+def allocations(*orders: int) -> pa.StructArray:
+    """Return allocations that differ in their order."""
+    return pa.array([{**ROW, "order": order} for order in orders], ALLOCATION)
+
+
+def write_calls(writer: TraceWriter, *indices: int) -> None:
+    """Write calls that refer to allocations; their times go up, and each has a process of its own."""
+    rows = len(indices)
+    writer.write_stream(
+        time=np.arange(rows, dtype=np.uint64),
+        cpu=np.zeros(rows, np.uint32),
+        pid=np.arange(rows, dtype=np.int32),
+        tid=np.arange(rows, dtype=np.int32),
+        comm=pa.array(["make"] * rows, STREAM.field("comm").type),
+        stack=None,
+        indices=np.array(indices, np.int32),
+    )
+
+
+def stream(path: Path, write: Callable[[TraceWriter], object]) -> Path:
+    """Write a stream."""
+    with TraceWriter(path, SNAPSHOT, {"mode": "stream"}) as writer:
+        write(writer)
+        writer.close(TOTALS)
+    return path
+
+
+def calls(added: pa.StructArray, *indices: int) -> Callable[[TraceWriter], None]:
+    """Return what writes allocations and a batch that refers to them."""
+
+    def write(writer: TraceWriter) -> None:
+        writer.add(added)
+        write_calls(writer, *indices)
+
+    return write
+
+
+def referring(batch: pa.RecordBatch, indices: list[int | None], dictionary: pa.StructArray) -> pa.RecordBatch:
+    """Return a batch of a stream with other allocations, right or wrong."""
+    allocation = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), dictionary, safe=False)
+    return pa.RecordBatch.from_arrays([*batch.columns[:-1], allocation], schema=batch.schema)
+
+
+def only_batch(path: Path) -> pa.RecordBatch:
+    """Return the batch of a stream that has one."""
+    (batch,) = pa.ipc.open_stream(path.read_bytes()).read_all().to_batches()
+    return batch
+
+
+def orders(path: Path) -> list[int]:
+    """Return the order of each row, as `batches` gives them."""
+    with TraceReader(path) as trace:
+        found = [order for batch in trace.batches() for order in batch["order"].to_pylist()]
+        assert not trace.truncated, trace.damage
+    return found
+
+
+def counted(path: Path) -> list[tuple[int, int]]:
+    """Return orders and counts, as `counted` gives them."""
+    with TraceReader(path) as trace:
+        return sorted((row["order"], count) for row, count in trace.counted())
+
+
+def test_index_means_the_same_throughout(tmp_path: Path) -> None:
+    """Allocations are added between batches, and older indices still stand for the older ones."""
+
+    def write(writer: TraceWriter) -> None:
+        assert writer.add(allocations(1, 2)) == 0
+        write_calls(writer, 0, 1, 0)
+        assert writer.add(allocations(3)) == 2
+        assert writer.add(allocations(4)) == 3
+        write_calls(writer, 3, 0, 2)
+
+    path = stream(tmp_path / "t.arrows", write)
+    assert orders(path) == [1, 2, 1, 4, 1, 3]
+    assert counted(path) == [(1, 3), (2, 1), (3, 1), (4, 1)]
+
+
+def test_additions_are_stored_as_deltas(tmp_path: Path) -> None:
+    """What is known already is not written again."""
+
+    def write(writer: TraceWriter) -> None:
+        for batch in range(3):
+            writer.add(allocations(*range(10 * batch, 10 * batch + 10)))
+            write_calls(writer, *range(10 * batch + 10))
+
+    path = stream(tmp_path / "t.arrows", write)
+    reader = pa.ipc.open_stream(path.read_bytes())
+    reader.read_all()
+    # Names and stacks are empty or the same each time: the deltas are the allocations'.
+    assert (reader.stats.num_dictionary_deltas, reader.stats.num_replaced_dictionaries) == (2, 0)
+
+
+def test_replaced_dictionary_is_understood(tmp_path: Path) -> None:
+    """Another writer may give the same index another meaning later; equal allocations are one nevertheless."""
+    path = stream(tmp_path / "t.arrows", calls(allocations(1, 2), 0, 1))
+    batch = only_batch(path)
+    with pa.ipc.new_stream(str(path), batch.schema) as writer:
+        for other in (allocations(1, 2), allocations(2, 1), allocations(5, 2, 1), allocations(5)):
+            writer.write_batch(referring(batch, [0, 0] if len(other) == 1 else [0, 1], other))
+    with TraceReader(path) as trace:
+        found = [order for rows in trace.batches() for order in rows["order"].to_pylist()]
+    assert found == [1, 2, 2, 1, 5, 2, 5, 5]
+    assert counted(path) == [(1, 2), (2, 3), (5, 3)]
+
+
+def test_aggregate_comes_back(tmp_path: Path) -> None:
+    """An aggregate says how often an allocation occurred, in as many rows as it likes, and nothing of who called."""
+    path = tmp_path / "t.arrows"
+    with TraceWriter(path, SNAPSHOT, {"mode": "aggregate"}) as writer:
+        writer.add(allocations(1, 2, 3))
+        writer.write_aggregate(np.array([5, 1 << 60], np.uint64), np.array([0, 1], np.int32))
+        writer.write_aggregate(np.array([7], np.uint64), np.array([0], np.int32))
+        writer.close(TOTALS)
+    assert counted(path) == [(1, 12), (2, 1 << 60)]
+    with TraceReader(path) as trace:
+        assert trace.aggregate
+        rows = [row for batch in trace.batches() for row in batch.to_pylist()]
+    assert [(row["order"], row["count"]) for row in rows] == [(1, 5), (2, 1 << 60), (1, 7)]
+    assert all(row[field.name] is None for row in rows for field in WHO)
+
+
+def test_calls_are_grouped_for_an_aggregate(tmp_path: Path) -> None:
+    """Calls that are not grouped yet become counts."""
+    path = tmp_path / "t.arrows"
+    with TraceWriter(path, SNAPSHOT, {"mode": "aggregate"}) as writer:
+        for batch in ([1, 2, 1], [2, 3]):
+            rows = [{**WHOSE, **ROW, "order": order} for order in batch]
+            writer.write(pa.RecordBatch.from_pylist(rows, schema=COLUMNS))
+        writer.close(TOTALS)
+    assert counted(path) == [(1, 2), (2, 2), (3, 1)]
+
+
+def test_rows_of_a_stream_count_once(tmp_path: Path) -> None:
+    """A row of a stream or of format 1 is one call."""
+    path = stream(tmp_path / "t.arrows", calls(allocations(1), 0, 0))
+    for name in (path, FIXTURES / "5.10" / "one-node.arrows"):
+        with TraceReader(name) as trace:
+            for batch in trace.batches():
+                assert batch.schema.names == ROWS.names
+                assert set(batch[COUNT.name].to_pylist()) == {1}
+
+
+def test_trace_can_be_read_again(tmp_path: Path) -> None:
+    """Each way to read begins at the start, whatever was read before."""
+    path = stream(tmp_path / "t.arrows", calls(allocations(1), 0, 0))
+    with TraceReader(path) as trace:
+        for _ in range(2):
+            assert sum(batch.num_rows for batch in trace.batches()) == 2
+            assert [count for _, count in trace.counted()] == [2]
+            assert trace.totals == TOTALS
+
+
+@pytest.mark.parametrize("trace", ["5.10/two-nodes", "7.3/stimulus-cpusets", "noinline-5.10/prepare", "6.16/cpusets"])
+def test_format_1_becomes_format_2(tmp_path: Path, trace: str) -> None:
+    """A recording of format 1, written anew, has the same rows in the same order, and the same counts."""
+    old, new = FIXTURES / f"{trace}.arrows", tmp_path / "new.arrows"
+    with TraceReader(old) as reader, TraceWriter(new, reader.snapshot, reader.recording) as writer:
+        assert reader.recording["mode"] == "stream"
+        rows = []
+        for batch in reader.batches():
+            rows += batch.to_pylist()
+            writer.write(batch)
+        assert reader.totals is not None
+        writer.close(reader.totals)
+        before = {tuple(row.values()): count for row, count in reader.counted()}
+        assert before == {tuple(row.values()): count for row, count in distinct_rows(reader.batches())}
+    with TraceReader(new) as reader:
+        assert pa.ipc.open_stream(new.read_bytes()).schema.metadata[FORMAT_KEY] == str(FORMAT).encode()
+        assert [row for batch in reader.batches() for row in batch.to_pylist()] == rows
+        assert {tuple(row.values()): count for row, count in reader.counted()} == before
+
+
+@pytest.mark.parametrize("index", [-1, 2, 1 << 30])
+def test_index_of_nothing_is_damage(tmp_path: Path, index: int) -> None:
+    """An index that is none of the dictionary's ends the reading there, and is named; nothing is read out of bounds."""
+    path = stream(tmp_path / "t.arrows", calls(allocations(1, 2), 0, 1))
+    batch = only_batch(path)
+    with pa.ipc.new_stream(str(path), batch.schema) as writer:
+        writer.write_batch(batch)
+        writer.write_batch(referring(batch, [0, index], allocations(1, 2)))
+    with TraceReader(path) as trace:
+        assert sum(count for _, count in trace.counted()) == 2
+        assert trace.truncated
+        assert "allocation" in trace.damage
+
+
+def test_missing_index_is_damage(tmp_path: Path) -> None:
+    """A row without an allocation ends the reading."""
+    path = stream(tmp_path / "t.arrows", calls(allocations(1, 2), 0, 1))
+    batch = only_batch(path)
+    with pa.ipc.new_stream(str(path), batch.schema) as writer:
+        writer.write_batch(referring(batch, [0, None], allocations(1, 2)))
+    with TraceReader(path) as trace:
+        assert list(trace.counted()) == []
+        assert trace.truncated
+
+
+def test_tally_stays_small_when_dictionaries_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the dictionary is another, what is kept is what is distinct."""
+    monkeypatch.setattr("kalloctrace.trace.distinct._MERGE_ROWS", 10)
+    tally = Tally()
+    for batch in range(40):
+        tally.add(allocations(batch % 3, 9), np.array([0, 1, 1], np.int32))
+        assert sum(group.num_rows for group in tally._groups) <= 12  # noqa: SLF001 - memory is what is tested
+    assert sorted((row["order"], count) for row, count in tally.rows()) == [(0, 14), (1, 13), (2, 13), (9, 80)]
+
+
+def test_unknown_is_told_from_nothing(tmp_path: Path) -> None:
+    """What was not captured is null, and stays null."""
+    row = {**ROW, "mems_allowed": None, "preempt_count": None, "page": None}
+    path = stream(tmp_path / "t.arrows", calls(pa.array([row], ALLOCATION), 0))
+    with TraceReader(path) as trace:
+        ((got, _),) = trace.counted()
+        (flat,) = [row for batch in trace.batches() for row in batch.to_pylist()]
+    assert (got["mems_allowed"], got["preempt_count"], got["page"]) == (None, None, None)
+    assert (flat["mems_allowed"], flat["preempt_count"], flat["page"]) == (None, None, None)
