@@ -8,6 +8,7 @@ So is the accounting of memory, on which the bulk allocator depends.
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 
 from kalloctrace.kernel.builtin import builtin_snapshot
@@ -122,8 +123,11 @@ class Guest:
         target = Target(nodes, frozenset(allowed), self.bits, self.entries(), self.features.entry_alloc_flags)
         requests = list(sweep(target, size, seed))
         cheap = [request.order <= COSTLY_ORDER and request.entry is Entry.NORMAL for request in requests]
-        times = 1 + max(0, -(-(allocations - size) // sum(cheap)))
-        return (replace(r, count=times) if often else r for r, often in zip(requests, cheap, strict=True))
+        times, more = divmod(max(0, allocations - size), sum(cheap))
+        counts = (
+            1 + times + (seen <= more) if often else 1 for seen, often in zip(accumulate(cheap), cheap, strict=True)
+        )
+        return (replace(request, count=count) for request, count in zip(requests, counts, strict=True))
 
     def _allowed(self, phase: Phase, nodes: Iterable[int]) -> Iterable[int]:
         """Return the nodes that a phase's task may have pages of; without cpusets the kernel asks for none of them."""

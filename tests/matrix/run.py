@@ -67,8 +67,13 @@ def main() -> int:
     machines = [machine for machine in MACHINES if not options.machine or machine.name in options.machine]
     allocations = -(-options.requests // len(machines))
     with ThreadPoolExecutor(options.jobs) as pool:
-        begun = [begin(name, machines, allocations, pool.submit) for name in options.kernels or KERNELS]
-        proofs = [finish() for finish in begun]
+        try:
+            begun = [begin(name, machines, allocations, pool.submit) for name in options.kernels or KERNELS]
+            proofs = [finish() for finish in begun]
+        except KeyboardInterrupt:
+            say("interrupted: nothing is written down; waiting for the guests that are running")
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     if not options.dry_run:
         measured = {proof.kernel for proof in proofs}
         save([*(proof for proof in load() if proof.kernel not in measured), *proofs])

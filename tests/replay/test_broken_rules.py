@@ -29,9 +29,7 @@ NOWHERE = {
     "no NOWARN": "likewise",
     "PREEMPT_RT: softirq part of preempt_count": "none of these is an rt flavour",
     "PREEMPT_RT: locks may be tried anywhere": "likewise",
-    "bulk: accounting ignored": "the guests run without memory cgroups",
-    "bulk: accounting whatever the mask": "likewise",
-    "bulk: page_owner ignored": "page_owner is off",
+    "bulk: page_owner ignored": "Debian's kernels are built without CONFIG_PAGE_OWNER",
     "bulk: zones of any index": "a looser rule, which a kernel that obeys the stricter one cannot show",
     "bulk: zones of any node": "likewise",
 }
@@ -39,6 +37,10 @@ NO_CMA = {
     "no ALLOC_CMA": "Debian's kernel is built without CONFIG_CMA before 7.2",
     "ALLOC_CMA for all": "likewise",
     "ALLOC_CMA for reclaimable": "likewise",
+}
+NO_ACCOUNTING = {
+    "bulk: accounting ignored": "the guests ran without memory cgroups",
+    "bulk: accounting whatever the mask": "likewise",
 }
 NO_NOCMA = {
     "ALLOC_CMA in spite of NOCMA": "PF_MEMALLOC_NOCMA went in 5.13",
@@ -65,6 +67,7 @@ NOT_IN = {
     "5.10": {
         **NOWHERE,
         **NO_CMA,
+        **NO_ACCOUNTING,
         **NO_NOLOCK,
         **NO_ARGUMENT,
         "no scopes": "5.10 applies current_gfp_context on the slow path only",
@@ -79,10 +82,11 @@ NOT_IN = {
         "bulk: no gfp_allowed_mask": "likewise",
         "bulk: in the task's scopes": "likewise",
     },
-    "6.1": {**NOWHERE, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
-    "6.12": {**NOWHERE, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
+    "6.1": {**NOWHERE, **NO_ACCOUNTING, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
+    "6.12": {**NOWHERE, **NO_ACCOUNTING, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
     "7.2": {
         **NOWHERE,
+        **NO_ACCOUNTING,
         **NO_NOCMA,
         **NO_ARGUMENT,
         **IN_TASK_ALREADY,
@@ -93,7 +97,6 @@ NOT_IN = {
         **NO_NOCMA,
         "one mask without locks for all": "this is the rule since 6.18",
         "node of the CPU is 0": "the caller of the entry has chosen the node",
-        "no check of alloc_flags": "not shown yet: the stimulus module passes 0 only",
     },
 }
 """The kernels whose fixtures are made of requests for every rule, and the rules that these cannot show there."""

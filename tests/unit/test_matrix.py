@@ -40,7 +40,7 @@ def test_requests_come_to_the_number_asked_for(tmp_path: Path, kernel: str) -> N
     files = sorted(tmp_path.glob("*.requests"))
     made = [requests(file) for file in files]
     assert len(files) == (4 if kernel == "7.3" else 3)
-    assert sum(request.count for phase in made for request in phase) >= 100_000
+    assert 100_000 <= sum(request.count for phase in made for request in phase) < 100_004
     for phase in made:
         assert {request.gfp & 0x1F for request in phase} == set(range(32))
 

@@ -3,6 +3,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -186,6 +187,28 @@ def test_too_few_requests_are_a_failure(matrix: Matrix, lab: Lab) -> None:
     code, rows = matrix("7.2")
     assert code == 1
     assert rows["7.2"].failures == ("two-nodes: too few",)
+
+
+def test_interrupt_boots_no_more_guests(
+    matrix: Matrix, lab: Lab, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured until then is not written down as the whole."""
+
+    def obtain(name: str) -> Kernel:
+        if name == "6.12":
+            raise KeyboardInterrupt
+        return lab.obtain(name)
+
+    def measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: int) -> run.Measured:
+        time.sleep(0.2)
+        return lab.measure(kernel, machine, module, allocations)
+
+    monkeypatch.setattr(run, "obtain", obtain)
+    monkeypatch.setattr(run, "_measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        matrix("5.10", "6.1", "6.12", "--jobs", "1")
+    assert len(lab.booted) <= 2
+    assert load(files[0]) == ()
 
 
 def test_other_kernels_rows_are_kept(matrix: Matrix, files: tuple[Path, Path], lab: Lab) -> None:
