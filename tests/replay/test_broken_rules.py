@@ -83,10 +83,9 @@ NOT_IN = {
         "bulk: in the task's scopes": "likewise",
     },
     "6.1": {**NOWHERE, **NO_ACCOUNTING, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
-    "6.12": {**NOWHERE, **NO_ACCOUNTING, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
+    "6.12": {**NOWHERE, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
     "7.2": {
         **NOWHERE,
-        **NO_ACCOUNTING,
         **NO_NOCMA,
         **NO_ARGUMENT,
         **IN_TASK_ALREADY,
