@@ -64,7 +64,21 @@ def test_record_without_root_is_three_lines_and_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [("--pid", "0"), ("-d", "0"), ("-d", "x"), ("--mode", "guess"), ("--frobnicate",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--pid", "0"),
+        ("-d", "0"),
+        ("-d", "x"),
+        ("--mode", "guess"),
+        ("--frobnicate",),
+        ("--returns",),
+        ("--stack",),
+        ("--max-rate", "5"),
+        ("--mode", "stream", "--failed"),
+        ("--sample", "1"),
+    ],
+)
 def test_wrong_usage_of_record_exits_with_2(tmp_path: Path, words: tuple[str, ...]) -> None:
     """Before anything else is looked at."""
     done = subprocess.run(

@@ -195,6 +195,43 @@ def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path, mode: str) -> No
     assert verify(trace)["matched"] == calls(table)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_filters_leave_exactly_what_they_ask_for(tmp_path: Path, mode: str) -> None:
+    """Of three rings of blocks those of one order, and nothing that any other process or mask asks for."""
+    trace = tmp_path / "filtered.arrows"
+    rings = [shlex.join([*WORKLOAD, "blocks", "--blocks", "53", "--order", str(order)]) for order in (0, 2, 3)]
+    filters = ["--gfp-all", hex(RING_BLOCK_GFP), "--order", "2", "--comm", "python"]
+    filters += ["--alloc-flags", "ALLOC_WMARK_LOW|ALLOC_KSWAPD", "--gfp-none", "__GFP_DMA32"]
+    record(trace, "sh", "-c", " && ".join(rings), options=[*MODES[mode], *filters])
+    table = rows(trace)
+    assert verify(trace)["matched"] == calls(table) == 53
+
+
+def test_sample_is_one_call_in_so_many(tmp_path: Path) -> None:
+    """On each CPU; and the trace says so."""
+    trace = tmp_path / "sampled.arrows"
+    ring = [*WORKLOAD, "blocks", "--blocks", "499", "--order", "0"]
+    record(trace, *ring, options=["--gfp-all", hex(RING_BLOCK_GFP), "--sample", "4"])
+    verdict = verify(trace)
+    cpus = os.cpu_count() or 1
+    assert 499 // 4 - cpus <= verdict["allocations"] == verdict["matched"] <= 499 // 4
+    assert verdict["sample"] == 4
+
+
+def test_failures_alone_are_recorded(tmp_path: Path) -> None:
+    """The mixed workload asks once for what no kernel gives."""
+    trace = tmp_path / "failed.arrows"
+    with paused(MIXED.format(pages=1000)) as workload:
+        options = [*MODES["returns"], "--failed", "--pid", str(workload.pid)]
+        with start(trace, *options) as recording:
+            workload.send_signal(signal.SIGCONT)
+            wait_until_stopped(workload)
+            recording.send_signal(signal.SIGINT)
+            assert recording.wait(120) == 0
+    (row,) = rows(trace).to_pylist()
+    assert not row["page"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Callable[[], list[str]]) -> None:
     """Ctrl-C and SIGTERM leave a trace with its totals, and nothing attached."""

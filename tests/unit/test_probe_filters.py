@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""Filters become constants of the program, and nothing where nothing is asked for."""
+
+import pytest
+
+from kalloctrace.probe.filters import Filters
+
+
+def test_nothing_asked_for_is_nothing_compiled() -> None:
+    """So that it costs nothing."""
+    assert Filters().constants() == {}
+    assert not any(Filters().to_json().values())
+
+
+def test_name_is_compared_as_two_words() -> None:
+    """As the kernel pads it; longer ones are cut as the kernel cuts them."""
+    constants = Filters(comm="ab").constants()
+    assert (constants["COMM_0"], constants["COMM_1"]) == (0x6261, 0)
+    long = Filters(comm="0123456789abcdefgh").constants()
+    assert long["COMM_1"].to_bytes(8, "little") == b"89abcde\0"
+
+
+@pytest.mark.parametrize(
+    ("filters", "context", "by_result"),
+    [
+        (Filters(order=0), False, False),
+        (Filters(zone=2), True, True),
+        (Filters(alloc_flags=0x800), True, True),
+        (Filters(failed=True), False, True),
+        (Filters(sample=10, max_rate=5), False, False),
+    ],
+)
+def test_what_shows_late_is_known(filters: Filters, context: bool, by_result: bool) -> None:
+    """What a request was prepared with, and what it returned, shows after its entry; 0 is a value like others."""
+    constants = filters.constants()
+    assert constants["FILTERS"] == 1
+    assert ("CONTEXT_FILTER" in constants) == context
+    assert filters.by_result == by_result
