@@ -12,6 +12,8 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from kalloctrace.probe.structs import opaque
+
 _BUSY = 1 << 31
 _DISCARDED = 1 << 30
 _HEADER = 8
@@ -38,7 +40,7 @@ class Ring:
         self._slot = np.dtype(
             {
                 "names": ["header", "record"],
-                "formats": ["<u4", dtype],
+                "formats": ["<u4", opaque(dtype)],
                 "offsets": [0, _HEADER],
                 "itemsize": stride,
             }
@@ -72,7 +74,7 @@ class Ring:
         # Chosen by a mask, which copies: the memory is the kernel's again with the next line.
         records: npt.NDArray[np.void] = span["record"][(span["header"] & _DISCARDED) == 0]
         self._consumer[0] = start + len(span) * self._slot.itemsize
-        return records
+        return records.view(self.dtype)
 
     @property
     def fill(self) -> float:

@@ -13,6 +13,7 @@ from kalloctrace.probe.grouping import Grouper
 from kalloctrace.probe.names import TaskNames
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.rows import Records, RowMaker
+from kalloctrace.probe.structs import joined, member
 from kalloctrace.trace.writer import TraceWriter
 
 _BATCH_ROWS = 32768
@@ -76,7 +77,7 @@ class RecordSink:
     def write(self) -> None:
         """Write what was taken over."""
         for waiting in self._waiting:
-            records = np.concatenate(waiting)
+            records = joined(waiting)
             waiting.clear()
             waiting.append(records[:0])
             if len(records):
@@ -121,14 +122,14 @@ class StreamSink:
 
     def write(self) -> None:
         """Write what was taken over."""
-        events = np.concatenate(self._waiting)
+        events = joined(self._waiting)
         self._waiting.clear()
         self._written_at = time.monotonic()
         if not len(events):
             return
         # After the events: a name that is missing here came later than they did.
         self._names.learn(self._name_changes.drain())
-        indices, new = self._grouper.numbers(np.ascontiguousarray(events["a"]))
+        indices, new = self._grouper.numbers(member(events, "a"))
         if len(new):
             self._writer.add(self._maker.make(new))
         tids = events["pid_tgid"].astype(np.uint32)

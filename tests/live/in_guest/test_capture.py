@@ -30,7 +30,7 @@ RING_BLOCK_GFP = 0x52DC0
 MODES = {"aggregate": ["--mode", "aggregate"], "stream": ["--mode", "stream"]}
 MODES["returns"] = [*MODES["stream"], "--returns"]
 THREADS = 4
-PAGES = 20_000
+PAGES = 10_000
 
 # All fault pages in at once, and move to another CPU now and then; memset() runs without Python's lock.
 THREADED = f"""
@@ -90,7 +90,7 @@ def calls(table: pa.Table) -> int:
     return int(pc.sum(table["count"]).as_py() or 0)
 
 
-@pytest.mark.parametrize(("mode", "pages"), [("aggregate", 200_000), ("stream", 30_000), ("returns", 30_000)])
+@pytest.mark.parametrize(("mode", "pages"), [("aggregate", 200_000), ("stream", 10_000), ("returns", 10_000)])
 def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path: Path, mode: str, pages: int) -> None:
     """No mismatch, nothing unknown, nothing lost, and perf counts the same."""
     subprocess.run(["modprobe", "af_packet"], check=True)
@@ -99,7 +99,7 @@ def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path
     assert counted.rejected == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["aggregate", "stream"])
 def test_threads_that_migrate_are_counted_to_the_last_allocation(tmp_path: Path, mode: str) -> None:
     """Four threads on two CPUs preempt, interrupt and chase each other, and each call is still one."""
     counted = as_perf_counts(tmp_path, mode, THREADED)
@@ -179,15 +179,14 @@ def counted_by_perf(pid: int, output: Path) -> Iterator[None]:
         os.close(end)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path, mode: str) -> None:
+def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path) -> None:
     """A packet socket's ring allocates a prime number of blocks with a mask that nothing else uses."""
     trace = tmp_path / "prime.arrows"
     primes = {0: 499, 3: 1009, 9: 13}
     rings = [
         shlex.join([*WORKLOAD, "blocks", "--blocks", str(n), "--order", str(order)]) for order, n in primes.items()
     ]
-    record(trace, "sh", "-c", " && ".join(rings), options=MODES[mode])
+    record(trace, "sh", "-c", " && ".join(rings), options=MODES["returns"])
     table = rows(trace)
     ring = table.filter(pc.equal(table["gfp_mask"], RING_BLOCK_GFP))
     by_order = ring.group_by("order").aggregate([("count", "sum")])
@@ -195,7 +194,7 @@ def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path, mode: str) -> No
     assert verify(trace)["matched"] == calls(table)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["aggregate", "stream"])
 def test_filters_leave_exactly_what_they_ask_for(tmp_path: Path, mode: str) -> None:
     """Of three rings of blocks those of one order, and nothing that any other process or mask asks for."""
     trace = tmp_path / "filtered.arrows"
@@ -247,7 +246,7 @@ def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Ca
     assert attached() == before
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["aggregate", "stream"])
 def test_kill_leaves_a_readable_trace_and_no_probe(
     tmp_path: Path, mode: str, attached: Callable[[], list[str]]
 ) -> None:
