@@ -34,7 +34,7 @@ def test_capture_in_a_5_10_guest(numa: tuple[str, ...], tmp_path: Path, capsys: 
         numa=numa,
         writable=[tmp_path],
         env={"KALLOCTRACE_REQUIRE_LIVE": "1", "KALLOCTRACE_IN_GUEST": "1", "TMPDIR": "/tmp"},  # noqa: S108 the guest's
-        timeout=2400,
+        timeout=3300,
         stdout=sys.stdout.buffer,
         stderr=sys.stderr.buffer,
     )
