@@ -3,13 +3,14 @@
  * The normal entry and get_page_from_freelist() alone, cheaply: what alloc.bpf.c also does, but for the return.
  *
  * The pending call lies in a slot of its CPU, where the first get_page_from_freelist() finds it by its frame: nearly
- * always. When the slot is needed for another call first (an interrupt allocates in between, the task moved, the call
+ * always. When the slot is needed for another call first (an interrupt allocates in between, another task runs, the call
  * was rejected), the older one is parked in a hash by its frame. A program that interrupts another one on the same CPU
- * sees the slot busy and leaves it alone: its own call goes by way of the hash.
+ * sees the slot busy and leaves it alone: its own call goes by way of the hash. A task that moves to another CPU between
+ * the two has its call parked by the tracepoint of its move.
  *
  * aggregate.bpf.c or stream.bpf.c, which come before, say what becomes of a call: begin_event(), emit(), emit_parked().
  *
- * Defined beside what common.bpf.c says: the offsets ALLOC_CONTEXT__* of all members in use; CURRENT_BTF where
+ * Defined beside what common.bpf.c says: the offsets ALLOC_CONTEXT__* of all members in use and TASK_STRUCT__CPU; CURRENT_BTF where
  * bpf_get_current_task_btf() exists; TYPED_CONTEXT where ac may be read as the structure that it is.
  */
 
@@ -63,13 +64,11 @@ static __always_inline void emit_wanted(struct call *c)
 	emit_parked(c);
 }
 
-static __always_inline void park(u64 frame, struct call *c)
+/* Parks a call whose frame has an entry already, or finds no room. */
+static __always_inline void park_over(u64 frame, struct call *c)
 {
-	struct call *old;
+	struct call *old = parked.lookup(&frame);
 
-	if (!parked.insert(&frame, c))
-		return;
-	old = parked.lookup(&frame);
 	if (!old) {
 		count(NO_ROOM);
 		return;
@@ -77,6 +76,52 @@ static __always_inline void park(u64 frame, struct call *c)
 	/* Its frame is in use again, so that it is over: it never reached get_page_from_freelist(). */
 	emit_wanted(old);
 	parked.update(&frame, c);
+}
+
+/* Tells whether the call in the slot has been parked when its task moved to another CPU. */
+static __always_inline bool moved_away(const struct slot *s)
+{
+	return s->moved == s->calls;
+}
+
+/* Makes room in the slot. Another CPU may be parking the same call at the same time: moved_away() is asked again. */
+static __always_inline void park_slot(struct slot *s)
+{
+	u64 frame = s->call.frame;
+
+	if (!moved_away(s) && parked.insert(&frame, &s->call) && !moved_away(s))
+		park_over(frame, &s->call);
+	s->slot_to_ac = s->frame_to_ac;
+	s->call.frame = 0;
+}
+
+/*
+ * A task moves to another CPU. It does not run meanwhile, but the CPU that it leaves does, and may be about to park the
+ * call itself: the number of the call tells whether what was copied is one whole call. Marked before it is parked, so that
+ * the other CPU, whose insert() fails then, sees why.
+ */
+RAW_TRACEPOINT_PROBE(sched_migrate_task)
+{
+	u64 task = ctx->args[0], calls;
+	u32 cpu = 0;
+	struct slot *s;
+	struct call c;
+
+	READ(cpu, task + TASK_STRUCT__CPU);
+	s = slots.lookup(&cpu);
+	if (!s || !s->call.frame || s->call.task != task || moved_away(s))
+		return 0;
+	calls = s->calls;
+	barrier();
+	__builtin_memcpy(&c, &s->call, sizeof(c));
+	barrier();
+	if (!c.frame || c.task != task || s->calls != calls)
+		return 0;
+	s->moved = calls;
+	s->slot_to_ac = 0;
+	barrier();
+	parked.update(&c.frame, &c);
+	return 0;
 }
 
 #ifdef FILTERS
@@ -89,7 +134,8 @@ static __always_inline void forget(struct slot *s, u64 frame)
 		return;
 	frame = number(frame);
 	if (s->call.frame == frame) {
-		emit_wanted(&s->call);
+		if (!moved_away(s))
+			emit_wanted(&s->call);
 		s->call.frame = 0;
 	}
 	old = parked.lookup(&frame);
@@ -179,16 +225,20 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 		nested.e.a.gfp_allowed_mask = s->call.e.a.gfp_allowed_mask;
 		nested.e.a.switches = s->call.e.a.switches;
 		begin(s, &nested, ctx, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
-		park(number(frame), &nested);
+		frame = number(frame);
+		if (parked.insert(&frame, &nested))
+			park_over(frame, &nested);
 		return 0;
 	}
 	s->busy = 1;
 	barrier();
 	if (unlikely(s->call.frame))
-		park(s->call.frame, &s->call);
-	if (unlikely(s->calls % REFRESH == 0))
-		refresh(&s->call.e.a);
+		park_slot(s);
+	/* Before anything else of the slot changes. */
 	s->calls += 1;
+	barrier();
+	if (unlikely(s->calls % REFRESH == 1))
+		refresh(&s->call.e.a);
 	begin(s, &s->call, ctx, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
 	s->call.frame = frame;
 	barrier();
@@ -197,7 +247,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 }
 
 /* The call is not in the slot: it is parked, or was not seen, or this is not its first get_page_from_freelist(). */
-static __always_inline void freelist_of_parked(const struct slot *s, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
+static __always_inline void freelist_of_parked(struct slot *s, bool busy, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	u64 frame = ac + s->frame_to_ac;
 	u64 copy[ALLOC_CONTEXT_WORDS] = {};
@@ -216,6 +266,14 @@ static __always_inline void freelist_of_parked(const struct slot *s, u32 gfp_mas
 		return;
 	}
 #endif
+	if (unlikely(!busy && s->call.frame == frame && !moved_away(s))) {
+		/* It is in the slot after all: another CPU has just taken it for the one before it, which moved away. */
+		s->busy = 1;
+		barrier();
+		park_slot(s);
+		barrier();
+		s->busy = 0;
+	}
 	c = parked.lookup(&frame);
 	if (c && c->e.a.order == order) {
 		READ(copy, ac);
@@ -224,7 +282,10 @@ static __always_inline void freelist_of_parked(const struct slot *s, u32 gfp_mas
 		parked.delete(&frame);
 	} else if ((alloc_flags & 3) == 1) {
 		/* ALLOC_WMARK_LOW: only the first of a call has it. Whoever is at work in the slot may just be parking it. */
-		count(s->busy ? FREELIST_BUSY : FREELIST_ALONE);
+		if (busy)
+			count(FREELIST_BUSY);
+		else
+			count_alone(FREELIST_ALONE);
 	}
 }
 
@@ -237,8 +298,6 @@ static __always_inline void freelist_of_slot(struct slot *s, u32 cpu, u32 gfp_ma
 	READ(copy, ac);
 	ac = (u64)copy;
 #endif
-	s->busy = 1;
-	barrier();
 #ifdef CONTEXT_FILTER
 	if (!zoneref_wanted(alloc_flags, MEMBER(ac, u64, PREFERRED_ZONEREF)))
 		count(FILTERED);
@@ -246,8 +305,6 @@ static __always_inline void freelist_of_slot(struct slot *s, u32 cpu, u32 gfp_ma
 #endif
 		emit(s, cpu, gfp_mask, alloc_flags, ac);
 	s->call.frame = 0;
-	barrier();
-	s->busy = 0;
 }
 
 static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
@@ -255,6 +312,7 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 	u32 cpu = bpf_get_smp_processor_id();
 	struct slot *s = slots.lookup(&cpu);
 	struct control *c;
+	bool busy, here;
 
 	if (!s)
 		return 0;
@@ -262,10 +320,21 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 		c = in_mode(CALIBRATE);
 		if (c)
 			calibrate_freelist(c, alloc_flags, number(ac));
-	} else if (likely(!s->busy && s->call.frame - s->frame_to_ac == ac && s->call.e.a.order == order)) {
-		freelist_of_slot(s, cpu, gfp_mask, alloc_flags, ac);
-	} else {
-		freelist_of_parked(s, gfp_mask, order, alloc_flags, number(ac));
+		return 0;
 	}
+	busy = s->busy;
+	if (likely(!busy)) {
+		/* First, so that no interrupt gives the slot to another call once it was looked at. */
+		s->busy = 1;
+		barrier();
+		here = s->call.frame - s->slot_to_ac == ac && s->call.e.a.order == order;
+		if (likely(here))
+			freelist_of_slot(s, cpu, gfp_mask, alloc_flags, ac);
+		barrier();
+		s->busy = 0;
+		if (likely(here))
+			return 0;
+	}
+	freelist_of_parked(s, busy, gfp_mask, order, alloc_flags, number(ac));
 	return 0;
 }

@@ -138,8 +138,10 @@ struct slot {
 	u32 capturing;			/* enum capturing, written by user space */
 	u32 busy;			/* a program is at work here, and was interrupted if another one sees this */
 	u64 frame_to_ac;		/* written by user space: frame of the entry's call minus address of ac */
-	u64 preempt_count_address;	/* likewise: that of this CPU */
-	u64 calls;			/* calls of the entry that were seen with the slot free */
+	u64 slot_to_ac;			/* the same, or 0 as the call in the slot has moved away; written by any CPU */
+	u64 preempt_count_address;	/* written by user space: that of this CPU */
+	u64 calls;			/* calls of the entry that were seen with the slot free; the number of the last one */
+	u64 moved;			/* the number of the call that moved away with its task, written by any CPU */
 	u64 wanted;			/* calls that a sample is taken of */
 	u64 tokens;			/* records that may still be sent, written by user space */
 	struct call call;		/* its gfp_allowed_mask and switches stay from one call to the next */

@@ -221,7 +221,7 @@ class Probe:
             distances[key.frame_to_ac] += value.value
             preempt_counts[key.preempt_count] += value.value
         distance = self._control.frame_to_ac = agreed_distance(distances)
-        self._slots.items["frame_to_ac"] = distance
+        self._slots.items["frame_to_ac"] = self._slots.items["slot_to_ac"] = distance
         check_task_context(preempt_counts, self._interrupt_mask)
         # Written while nothing is captured: the later switch then changes nothing but the mode.
         self._switch(_OFF)
@@ -278,9 +278,10 @@ class Probe:
         """Return the calls that came to no get_page_from_freelist(): `struct call` of record.h."""
         if self.mode == "returns":
             return np.zeros(0, self._call)
-        slots = self._slots.items["call"]
+        slots = self._slots.items
+        own = slots["call"][(slots["call"]["frame"] != 0) & (slots["moved"] != slots["calls"])]
         parked = [np.frombuffer(bytes(value), self._call) for value in self._bpf["parked"].values()]
-        return np.concatenate([slots[slots["frame"] != 0], *parked])
+        return np.concatenate([own, *parked])
 
     def running(self) -> int:
         """Return how many of the calls that are followed to their return have not returned."""

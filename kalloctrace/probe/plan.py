@@ -255,6 +255,7 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
         "TASK_STRUCT__FLAGS": btf.offset("task_struct", "flags"),
         "TASK_STRUCT__PID": btf.offset("task_struct", "pid"),
         "TASK_STRUCT__MEMS_ALLOWED": btf.offset("task_struct", "mems_allowed"),
+        "TASK_STRUCT__CPU": _task_cpu(btf),
         "ZONEREF__ZONE": btf.offset("zoneref", "zone"),
         "ZONEREF__ZONE_IDX": btf.offset("zoneref", "zone_idx"),
         "PREEMPT_COUNT_ADDRESS": _preempt_count(kernel),
@@ -320,6 +321,17 @@ def _bulk_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
             "ZONES_MASK": flags.zones_mask,
         }
     return constants
+
+
+def _task_cpu(btf: Btf) -> int:
+    """Return where `struct task_struct` names the CPU of a task.
+
+    Linux kernel commit bcf9033e5449 ("sched: move CPU field back into thread_info if THREAD_INFO_IN_TASK=y"), in
+    v5.16.
+    """
+    if btf.has_member("task_struct", "cpu"):
+        return btf.offset("task_struct", "cpu")
+    return btf.offset("task_struct", "thread_info") + btf.offset("thread_info", "cpu")
 
 
 def _preempt_count(kernel: LiveKernel) -> int:

@@ -55,6 +55,34 @@ for thread in threads:
     thread.join()
 os.kill(os.getpid(), signal.SIGSTOP)
 """
+# One thread faults pages in while the other moves it to and fro, also between an entry and what follows.
+CHASED = f"""
+import ctypes, mmap, os, signal, threading
+libc = ctypes.CDLL(None)
+cpus = sorted(os.sched_getaffinity(0))
+moved, over = threading.Event(), threading.Event()
+
+def touch():
+    moved.tid = threading.get_native_id()
+    moved.set()
+    for part in range(20):
+        with mmap.mmap(-1, {PAGES} // 20 * mmap.PAGESIZE) as memory:
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+            view = ctypes.c_char.from_buffer(memory)
+            libc.memset(ctypes.byref(view), 1, len(memory))
+            del view
+    over.set()
+
+os.kill(os.getpid(), signal.SIGSTOP)
+thread = threading.Thread(target=touch)
+thread.start()
+moved.wait()
+while not over.is_set():
+    for cpu in cpus:
+        os.sched_setaffinity(moved.tid, {{cpu}})
+thread.join()
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
 MIXED = """
 import os, signal
 from kalloctrace.lab.workload import mixed
@@ -99,11 +127,15 @@ def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path
     assert counted.rejected == 1
 
 
-@pytest.mark.parametrize("mode", ["aggregate", "stream"])
-def test_threads_that_migrate_are_counted_to_the_last_allocation(tmp_path: Path, mode: str) -> None:
-    """Four threads on two CPUs preempt, interrupt and chase each other, and each call is still one."""
-    counted = as_perf_counts(tmp_path, mode, THREADED)
-    assert counted.allocations >= THREADS * PAGES
+@pytest.mark.parametrize(
+    ("mode", "program", "pages"), [("aggregate", THREADED, THREADS * PAGES), ("stream", CHASED, PAGES)]
+)
+def test_threads_that_migrate_are_counted_to_the_last_allocation(
+    tmp_path: Path, mode: str, program: str, pages: int
+) -> None:
+    """Threads that preempt, interrupt and move each other, and each call is still one."""
+    counted = as_perf_counts(tmp_path, mode, program)
+    assert counted.allocations >= pages
     assert counted.rejected == 0
 
 
@@ -129,7 +161,12 @@ def as_perf_counts(folder: Path, mode: str, program: str) -> Counted:
     assert (verdict["mismatched"], verdict["unknown"], verdict["lost"], verdict["missed"]) == (0, 0, 0, 0)
     assert not verdict["truncated"]
 
-    table = rows(trace)
+    with TraceReader(trace) as reader:
+        table = pa.Table.from_batches(list(reader.batches())).unify_dictionaries()
+        totals = reader.totals
+    # All stands still, so that none can be under way.
+    assert totals is not None
+    assert (totals.running, totals.freelist_alone) == (0, 0)
     if mode != "aggregate":
         assert table["pid"].unique().to_pylist() == [workload.pid]
     assert calls(table) == verdict["allocations"]
