@@ -51,7 +51,9 @@ class Phase:
 WITHOUT_CPUSETS = Phase("cpusets-off")
 
 _MODES = {"cpusets-off": ("--mode", "aggregate"), "cpusets-on": ("--mode", "stream", "--returns")}
-"""Each of the two programs that capture; the second reads the machine's switches at each call, as it throws them."""
+"""How each recording captures; with --returns the machine's switches are read at each call, as it throws them."""
+_MACHINE_OF_STREAM = "one-node"
+"""The machine on which the first recording has a row for each call."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,12 @@ class Guest:
         nolock = self.features.nolock != "none"
         return (Entry.NORMAL, *([Entry.BULK] if bulk else []), *([Entry.NOLOCK] if nolock else []))
 
+    def mode(self, recording: str) -> tuple[str, ...]:
+        """Return the options that say how a recording captures: each kernel sees each of them."""
+        if recording == WITHOUT_CPUSETS.name and self.machine.name == _MACHINE_OF_STREAM:
+            return ("--mode", "stream")
+        return _MODES[recording]
+
     @property
     def bits(self) -> int:
         """The gfp bits that the kernel knows."""
@@ -155,7 +163,7 @@ class Guest:
                 lines.append(_ACCOUNT)
             work_script = folder / f"{name}.sh"
             work_script.write_text("\n".join(self._work(phases, module, share, folder)), encoding="utf-8")
-            record = ["kalloctrace", "record", *_MODES[name], "-f", "-o", str(folder / f"{name}.arrows")]
+            record = ["kalloctrace", "record", *self.mode(name), "-f", "-o", str(folder / f"{name}.arrows")]
             work = ["python", str(ALONE), "1", "--first", "sh", str(work_script)]
             lines.append(shlex.join([*record, "--", *work]))
         script = folder / "guest.sh"

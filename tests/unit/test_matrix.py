@@ -157,3 +157,9 @@ def test_machines_are_those_of_the_support_matrix() -> None:
         "low-memory",
     ]
     assert len({distance.split("=")[1] for distance in BY_NAME["four-nodes"].numa_distance}) == 6
+
+
+def test_each_kernel_sees_each_way_to_capture() -> None:
+    """Over all machines."""
+    modes = {guest("6.12", machine.name).mode(name) for machine in MACHINES for name in ("cpusets-off", "cpusets-on")}
+    assert modes == {("--mode", "aggregate"), ("--mode", "stream"), ("--mode", "stream", "--returns")}
