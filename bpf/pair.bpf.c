@@ -219,7 +219,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 	}
 #endif
 	if (unlikely(s->busy)) {
-		struct call nested = {};
+		struct call nested = {.e.cpu = s->call.e.cpu, .e.stack = -1};
 
 		count(OPENED);
 		nested.e.a.gfp_allowed_mask = s->call.e.a.gfp_allowed_mask;

@@ -99,7 +99,7 @@ enum switches {
 	DEFRAG_MODE = 4,
 };
 
-/* One allocation as the ring buffer carries it in stream mode. */
+/* One allocation in stream mode. */
 struct event {
 	u64 time;			/* CLOCK_MONOTONIC at the entry, ns */
 	u64 pid_tgid;			/* as bpf_get_current_pid_tgid() */
@@ -144,7 +144,9 @@ struct slot {
 	u64 moved;			/* the number of the call that moved away with its task, written by any CPU */
 	u64 wanted;			/* calls that a sample is taken of */
 	u64 tokens;			/* records that may still be sent, written by user space */
-	struct call call;		/* its gfp_allowed_mask and switches stay from one call to the next */
+	u64 sent;			/* events that were put into this CPU's lane */
+	u64 taken;			/* those of them that user space has taken over, written by it */
+	struct call call;		/* what is the same at every call stays: gfp_allowed_mask, switches, cpu, stack */
 };
 
 /* A call of the bulk allocator: what it shares with the others first, then what only it has. */

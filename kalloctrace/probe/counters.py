@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kalloctrace.probe.grouping import Grouper
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.shared import SharedArray
+from kalloctrace.probe.structs import words_of
 
 WAYS = 2
 """Cells of a bucket: `struct bucket` of aggregate.bpf.c."""
@@ -52,7 +53,7 @@ class Counters:
         keys, values = self._read_overflow()
         cells = self._read_cells()
         once = np.ones(len(self._added), np.uint64)
-        numbers, new = self._grouper.numbers(np.concatenate([spilled["a"], self._added, keys, cells["a"]]))
+        numbers, new = self._grouper.numbers(words_of(np.concatenate([spilled["a"], self._added, keys, cells["a"]])))
         counts = np.concatenate([spilled["count"], once, values, cells["count"]])
         size = max(len(self._apart), int(numbers.max(initial=-1)) + 1)
         # What is not in a place that is read again the next time.

@@ -4,10 +4,11 @@
 import numpy as np
 import numpy.typing as npt
 
+from kalloctrace.probe.structs import Words
+
 _MULTIPLIER = 0x9E3779B97F4A7C15
 """Odd, and its bits look random: 2^64 divided by the golden ratio."""
 
-Words = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int32]
 
 
@@ -26,21 +27,29 @@ class Grouper:
         self._hashes: Words = np.zeros(0, np.uint64)
         self._numbers: Numbers = np.zeros(0, np.int32)
 
-    def numbers(self, records: npt.NDArray[np.void]) -> tuple[Numbers, npt.NDArray[np.void]]:
+    def numbers(self, words: Words) -> tuple[Numbers, npt.NDArray[np.void]]:
         """Return the number of each record, and those that were not met before, in the order of their numbers.
 
         Args:
-            records: of the grouper's type, next to each other in memory.
+            words: a row for each record, its words as columns; it may be a part of something wider.
         """
-        words = records.view(np.uint64).reshape(len(records), self._width)
         before = len(self._known)
+        # Of records in a row that are equal the first one stands for all.
+        starts = _starts(words)
+        numbers = self._look_up_known(words[starts])[np.cumsum(starts) - 1]
+        return numbers, self._known[before:].copy().view(self._dtype).ravel()
+
+    def _look_up_known(self, words: Words) -> Numbers:
+        """Return the number of each record, and learn those that have none."""
         numbers = self._look_up(words)
-        wrong = self._known[numbers] != words if before else np.ones_like(words, np.bool_)
+        wrong = (self._known[numbers] != words).any(axis=1) if len(self._known) else np.ones(len(words), np.bool_)
         if wrong.any():
-            self._learn(words[wrong.any(axis=1)])
-            numbers = self._look_up_exactly(words)
-        new = np.ascontiguousarray(self._known[before:])
-        return numbers, new.view(self._dtype).ravel()
+            self._learn(words[wrong])
+            numbers = self._look_up(words)
+            # Whose hash is another's by chance.
+            for row in np.flatnonzero((self._known[numbers] != words).any(axis=1)):
+                numbers[row] = np.flatnonzero((self._known == words[row]).all(axis=1))[0]
+        return numbers
 
     def _hash(self, words: Words) -> Words:
         hashes: Words = words @ self._powers
@@ -48,21 +57,10 @@ class Grouper:
 
     def _look_up(self, words: Words) -> Numbers:
         """Return the number of a known record with the same hash, or any where there is none."""
-        hashes = self._hash(words)
-        # Of records in a row that are equal the first one stands for all.
-        starts = np.ones(len(hashes), np.bool_)
-        starts[1:] = hashes[1:] != hashes[:-1]
-        at = np.searchsorted(self._hashes, hashes[starts])
         if not len(self._hashes):
             return np.zeros(len(words), np.int32)
-        numbers: Numbers = self._numbers[np.minimum(at, len(self._hashes) - 1)][np.cumsum(starts) - 1]
-        return numbers
-
-    def _look_up_exactly(self, words: Words) -> Numbers:
-        """Return the number of each record, all of which are known, also where hashes are equal by chance."""
-        numbers = self._look_up(words)
-        for row in np.flatnonzero((self._known[numbers] != words).any(axis=1)):
-            numbers[row] = np.flatnonzero((self._known == words[row]).all(axis=1))[0]
+        at = np.searchsorted(self._hashes, self._hash(words))
+        numbers: Numbers = self._numbers[np.minimum(at, len(self._hashes) - 1)]
         return numbers
 
     def _learn(self, words: Words) -> None:
@@ -73,3 +71,12 @@ class Grouper:
         hashes = self._hash(self._known)
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._numbers = hashes[order], order.astype(np.int32)
+
+
+def _starts(words: Words) -> npt.NDArray[np.bool_]:
+    """Tell which records differ from the one before: column by column, as rows may lie apart from each other."""
+    starts = np.zeros(len(words), np.bool_)
+    starts[:1] = True
+    for column in words.T:
+        starts[1:] |= column[1:] != column[:-1]
+    return starts

@@ -21,6 +21,7 @@ from kalloctrace.probe.bcc_import import import_bcc
 from kalloctrace.probe.counters import WAYS, Counters
 from kalloctrace.probe.filters import Filters
 from kalloctrace.probe.kprobes import Hook, Kprobes
+from kalloctrace.probe.lanes import Lanes, lane_bits
 from kalloctrace.probe.layout import bpf_folder, record_dtype
 from kalloctrace.probe.plan import FREELIST, PREPARE, Mode, Plan
 from kalloctrace.probe.ring import Ring
@@ -90,7 +91,7 @@ class Probe:
     Attributes:
         mode: what the program makes of a call.
         records: ring buffers with calls that were followed to their return, each with one kind of record.
-        events: the ring buffer of stream mode, None in others.
+        events: the events of stream mode, None in others.
         names: likewise the one with the names of tasks.
         counters: the counters of aggregate mode, None in others.
 
@@ -114,7 +115,11 @@ class Probe:
         self._missed_kprobes_before = 0
         cpus = os.sysconf("SC_NPROCESSORS_CONF")
         hooks = plan.hooks()
-        self._bpf = self._load(plan.sources(), self._constants(plan, cpus, filters, stacks=stacks), hooks)
+        lengths = plan.lengths()
+        event = record_dtype("event", lengths)
+        bits = lane_bits(RING_BYTES, cpus, event.itemsize)
+        constants = self._constants(plan, cpus, filters, stacks=stacks) | {"LANE_BITS": bits}
+        self._bpf = self._load(plan.sources(), constants, hooks)
         with Kcore() as kcore:
             table = kernel.address("__per_cpu_offset")
             bases = [kcore.u64(table + 8 * cpu) for cpu in range(cpus)]
@@ -124,7 +129,6 @@ class Probe:
         if plan.prepare:
             self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
             self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
-        lengths = plan.lengths()
         self._call = record_dtype("call", lengths)
         self._slots = SharedArray(self._bpf["slots"].map_fd, cpus, record_dtype("slot", lengths))
         address = int(plan.constants["PREEMPT_COUNT_ADDRESS"])
@@ -132,9 +136,13 @@ class Probe:
         self.records = [self._ring("records", _records_bytes(plan.mode), record_dtype("record", lengths))]
         if self._bulk:
             self.records.append(self._ring("bulk_records", BULK_RING_BYTES, record_dtype("bulk_record", lengths)))
+        # What is the same at every call.
+        own = self._slots.items["call"]["e"]
+        own["cpu"], own["stack"] = np.arange(cpus), -1
         self.events = self.names = self.counters = None
         if plan.mode == "stream":
-            self.events = self._ring("events", RING_BYTES, record_dtype("event", lengths))
+            parked = self._ring("events", FEW_BYTES, event)
+            self.events = Lanes(self._bpf["lanes"].map_fd, bits, self._slots.items, parked)
             self.names = self._ring("names", NAMES_BYTES, record_dtype("name", lengths))
         if plan.mode == "aggregate":
             counted = record_dtype("counted", lengths)
@@ -151,11 +159,9 @@ class Probe:
         """Detach everything."""
         if self._kprobes is not None:
             self._kprobes.close()
-        for ring in (*self.records, self.events, self.names):
-            if ring is not None:
-                ring.__exit__()
-        if self.counters is not None:
-            self.counters.close()
+        for buffer in (*self.records, self.events, self.names, self.counters):
+            if buffer is not None:
+                buffer.close()
         self._slots.close()
         self._bpf.cleanup()
 
@@ -170,7 +176,7 @@ class Probe:
             "CACHE_BITS": CACHE_BITS,
             "OVERFLOW": OVERFLOW,
             "SPILLED_PAGES": SPILLED_BYTES // mmap.PAGESIZE,
-            "RING_PAGES": RING_BYTES // mmap.PAGESIZE,
+            "EVENTS_PAGES": FEW_BYTES // mmap.PAGESIZE,
             "RECORDS_PAGES": _records_bytes(plan.mode) // mmap.PAGESIZE,
             "NAMES_PAGES": NAMES_BYTES // mmap.PAGESIZE,
             "BULK_PENDING": BULK_PENDING,
@@ -251,8 +257,8 @@ class Probe:
 
     @property
     def fill(self) -> float:
-        """Return how full the fullest ring buffer is, between 0 and 1."""
-        return max(ring.fill for ring in (*self.records, self.events) if ring is not None)
+        """Return how full the fullest buffer is, between 0 and 1."""
+        return max(buffer.fill for buffer in (*self.records, self.events) if buffer is not None)
 
     def counts(self) -> Counts:
         """Return the counters."""

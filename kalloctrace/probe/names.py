@@ -45,17 +45,26 @@ class TaskNames:
             cpus: the CPU of each, which is part of an idle task's name.
             times: CLOCK_MONOTONIC, ns.
         """
-        positions = np.empty(len(tids), np.int32)
-        for tid in np.unique(tids):
-            rows = np.flatnonzero(tids == tid)
-            if tid == _IDLE:
-                positions[rows] = [self._position(f"swapper/{cpu}") for cpu in cpus[rows]]
+        encoded = pa.array(tids).dictionary_encode()
+        codes = encoded.indices.to_numpy()
+        histories = [self._history.get(tid, [(0, self._position(UNKNOWN))]) for tid in encoded.dictionary.to_pylist()]
+        positions = np.array([history[0][1] for history in histories], np.int32)[codes]
+        for code, (tid, history) in enumerate(zip(encoded.dictionary.to_pylist(), histories, strict=True)):
+            if tid != _IDLE and len(history) == 1:
                 continue
-            history = self._history.get(int(tid), [(0, self._position(UNKNOWN))])
-            since = np.array([time for time, _ in history], np.uint64)
-            names = np.array([name for _, name in history], np.int32)
-            positions[rows] = names[np.maximum(np.searchsorted(since, times[rows], side="right") - 1, 0)]
+            rows = np.flatnonzero(codes == code)
+            if tid == _IDLE:
+                positions[rows] = self._idle(cpus[rows])
+            else:
+                since, names = (np.array(part, np.int64) for part in zip(*history, strict=True))
+                positions[rows] = names[np.maximum(np.searchsorted(since, times[rows], side="right") - 1, 0)]
         return pa.DictionaryArray.from_arrays(pa.array(positions), pa.array(list(self._texts), pa.utf8()))
+
+    def _idle(self, cpus: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
+        names = np.zeros(int(cpus.max()) + 1, np.int32)
+        for cpu in np.flatnonzero(np.bincount(cpus)):
+            names[cpu] = self._position(f"swapper/{cpu}")
+        return names[cpus]
 
     def _position(self, comm: str) -> int:
         return self._texts.setdefault(comm, len(self._texts))

@@ -7,7 +7,6 @@ say "not finished" and "discarded".
 """
 
 import mmap
-from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -51,11 +50,7 @@ class Ring:
         self._producer = np.frombuffer(self._rest, "<u8", 1)
         self._data = np.frombuffer(self._rest, "u1", 2 * size, page)
 
-    def __enter__(self) -> Self:
-        """Return the object itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Unmap the memory."""
         del self._consumer, self._producer, self._data
         self._consumer_page.close()

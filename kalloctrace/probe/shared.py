@@ -25,6 +25,5 @@ class SharedArray:
         self.items = np.frombuffer(self._memory, dtype, length)
 
     def close(self) -> None:
-        """Unmap the memory."""
-        del self.items
-        self._memory.close()
+        """Unmap the memory, as soon as nobody looks at a part of it any more."""
+        del self.items, self._memory

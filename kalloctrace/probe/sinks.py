@@ -2,7 +2,7 @@
 """What moves captured allocations into the trace, one way for each mode."""
 
 import time
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,11 @@ import numpy.typing as npt
 from kalloctrace.probe.allocations import AllocationMaker
 from kalloctrace.probe.counters import Counters
 from kalloctrace.probe.grouping import Grouper
+from kalloctrace.probe.lanes import Lanes
 from kalloctrace.probe.names import TaskNames
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.rows import Records, RowMaker
-from kalloctrace.probe.structs import joined, member
+from kalloctrace.probe.structs import joined, words_of
 from kalloctrace.trace.writer import TraceWriter
 
 _BATCH_ROWS = 32768
@@ -86,18 +87,28 @@ class RecordSink:
         self._written_at = time.monotonic()
 
 
+class _Columns(NamedTuple):
+    """Of calls, a column each: members of `struct event`, and which allocation it was."""
+
+    time: npt.NDArray[np.uint64]
+    pid_tgid: npt.NDArray[np.uint64]
+    cpu: npt.NDArray[np.uint32]
+    stack: npt.NDArray[np.int32]
+    indices: npt.NDArray[np.int32]
+
+
 class StreamSink:
     """Writes calls that were followed to their first get_page_from_freelist(), a row each.
 
     Args:
-        events: the ring buffer with `struct event`.
+        events: what each CPU wrote.
         names: the one with `struct name`.
         maker: names what was captured.
         rows: names stacks.
         writer: the trace.
     """
 
-    def __init__(self, events: Ring, names: Ring, maker: AllocationMaker, rows: RowMaker, writer: TraceWriter) -> None:
+    def __init__(self, events: Lanes, names: Ring, maker: AllocationMaker, rows: RowMaker, writer: TraceWriter) -> None:
         self.taken = 0
         self._events = events
         self._name_changes = names
@@ -106,43 +117,52 @@ class StreamSink:
         self._writer = writer
         self._grouper = Grouper(events.dtype["a"])
         self._names = TaskNames()
-        self._waiting: list[Records] = []
+        self._waiting: list[_Columns] = []
         self._written_at = time.monotonic()
 
     def drain(self) -> None:
         """Take over what there is."""
-        self._waiting.append(self._events.drain())
-        if _full(sum(map(len, self._waiting)), self._written_at):
+        for events in self._events.drain():
+            self._take(events)
+        if _full(sum(len(columns.time) for columns in self._waiting), self._written_at):
             self.write()
 
     def finish(self, rejected: Calls) -> None:
         """Take over what is left, and write everything."""
-        self._waiting += [self._events.drain(), np.ascontiguousarray(rejected["e"])]
+        for events in (*self._events.drain(), np.ascontiguousarray(rejected["e"])):
+            self._take(events)
         self.write()
+
+    def _take(self, events: Calls) -> None:
+        """Keep what a trace says of events; they themselves are gone afterwards."""
+        if not len(events):
+            return
+        indices, new = self._grouper.numbers(words_of(events, "a"))
+        if len(new):
+            self._writer.add(self._maker.make(new))
+        time_, pid_tgid, cpu, stack = (events[name].copy() for name in ("time", "pid_tgid", "cpu", "stack"))
+        self._waiting.append(_Columns(time_, pid_tgid, cpu, stack, indices))
 
     def write(self) -> None:
         """Write what was taken over."""
-        events = joined(self._waiting)
-        self._waiting.clear()
         self._written_at = time.monotonic()
-        if not len(events):
+        if not self._waiting:
             return
+        columns = _Columns(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
+        self._waiting.clear()
         # After the events: a name that is missing here came later than they did.
         self._names.learn(self._name_changes.drain())
-        indices, new = self._grouper.numbers(member(events, "a"))
-        if len(new):
-            self._writer.add(self._maker.make(new))
-        tids = events["pid_tgid"].astype(np.uint32)
+        tids = columns.pid_tgid.astype(np.uint32)
         self._writer.write_stream(
-            time=np.ascontiguousarray(events["time"]),
-            cpu=np.ascontiguousarray(events["cpu"]),
-            pid=(events["pid_tgid"] >> np.uint64(32)).astype(np.int32),
-            tid=tids.astype(np.int32),
-            comm=self._names.column(tids, events["cpu"], events["time"]),
-            stack=self._rows.stacks(events["stack"]),
-            indices=indices,
+            time=columns.time,
+            cpu=columns.cpu,
+            pid=(columns.pid_tgid >> np.uint64(32)).astype(np.int32),
+            tid=tids.view(np.int32),
+            comm=self._names.column(tids, columns.cpu, columns.time),
+            stack=self._rows.stacks(columns.stack),
+            indices=columns.indices,
         )
-        self.taken += len(events)
+        self.taken += len(columns.time)
 
 
 class AggregateSink:

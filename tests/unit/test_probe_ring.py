@@ -6,6 +6,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def drained(ring: Ring) -> list[int]:
 
 def test_records_come_in_order_and_give_their_room_back(producer: Producer) -> None:
     """Each record is seen once."""
-    with Ring(producer.fd, SIZE, DTYPE) as ring:
+    with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         for value in (1, 2, 3):
             producer.put(value)
         assert drained(ring) == [1, 2, 3]
@@ -77,7 +78,7 @@ def test_records_come_in_order_and_give_their_room_back(producer: Producer) -> N
 
 def test_unfinished_record_holds_back_those_behind_it(producer: Producer) -> None:
     """A program that is interrupted between reserving and submitting leaves its record busy for a while."""
-    with Ring(producer.fd, SIZE, DTYPE) as ring:
+    with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         producer.put(1)
         busy = producer.position
         producer.put(2, BUSY)
@@ -89,7 +90,7 @@ def test_unfinished_record_holds_back_those_behind_it(producer: Producer) -> Non
 
 def test_discarded_record_is_skipped(producer: Producer) -> None:
     """It takes room, and is no record."""
-    with Ring(producer.fd, SIZE, DTYPE) as ring:
+    with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         producer.put(1)
         producer.put(2, DISCARDED)
         producer.put(3)
@@ -99,7 +100,7 @@ def test_discarded_record_is_skipped(producer: Producer) -> None:
 def test_records_that_wrap_are_whole(producer: Producer) -> None:
     """4,096 is no multiple of a slot's size: records cross the end of the data again and again."""
     seen = []
-    with Ring(producer.fd, SIZE, DTYPE) as ring:
+    with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         for value in range(1000):
             producer.put(value)
             if value % 97 == 0:
@@ -110,7 +111,7 @@ def test_records_that_wrap_are_whole(producer: Producer) -> None:
 
 def test_fill_tells_how_much_waits(producer: Producer) -> None:
     """The recorder drains at once when the buffer fills up."""
-    with Ring(producer.fd, SIZE, DTYPE) as ring:
+    with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         for value in range(SIZE // SLOT // 2):
             producer.put(value)
         assert ring.fill == pytest.approx(0.5, abs=0.01)

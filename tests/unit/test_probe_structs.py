@@ -4,7 +4,7 @@
 import numpy as np
 
 from kalloctrace.probe.layout import record_dtype
-from kalloctrace.probe.structs import joined, member
+from kalloctrace.probe.structs import joined, words_of
 
 EVENT = record_dtype("event", {"NODEMASK_WORDS": 2})
 
@@ -20,14 +20,13 @@ def test_parts_follow_each_other() -> None:
     assert len(joined([none])) == 0
 
 
-def test_member_is_a_copy() -> None:
-    """With its own members, and apart from where it was."""
+def test_words_are_those_of_the_structures() -> None:
+    """Of all of them, or of one member."""
     events = np.zeros(3, EVENT)
+    events["time"] = [7, 8, 9]
     events["a"]["gfp_mask"] = [1, 2, 3]
-    events["a"]["mems_allowed"] = [[1, 2], [3, 4], [5, 6]]
-    taken = member(events, "a")
-    events["a"]["gfp_mask"] = 0
-    assert taken["gfp_mask"].tolist() == [1, 2, 3]
-    assert taken["mems_allowed"].tolist() == [[1, 2], [3, 4], [5, 6]]
-    assert taken.flags.c_contiguous
-    assert len(member(events[:0], "a")) == 0
+    assert words_of(events)[:, 0].tolist() == [7, 8, 9]
+    words = words_of(events, "a")
+    assert words.shape == (3, EVENT["a"].itemsize // 8)
+    assert words[:, 0].tolist() == [1, 2, 3]
+    assert words_of(events[:0], "a").shape == (0, words.shape[1])
