@@ -10,14 +10,16 @@ import ctypes
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fcntl import ioctl
 from pathlib import Path
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import TRACEFS
+from kalloctrace.probe.optimized import is_jump
 
 GROUP = "kalloctrace"
 
@@ -30,6 +32,10 @@ never returns, which is counted as running or replaced.
 
 _PROFILE = re.compile(r"^\s*(?P<event>\w+)\s+(?P<hits>\d+)\s+(?P<missed>\d+)$", re.MULTILINE)
 _DEFINITION = re.compile(rf"^[pr]\d*:(?P<event>{GROUP}/\w+_(?P<pid>\d+)) ", re.MULTILINE)
+
+_BECOMES_JUMP = 5.0
+"""Seconds that this may take; the kernel waits for every task to have left what is replaced."""
+_POLL = 0.05
 
 # include/uapi/linux/perf_event.h; arch/x86/entry/syscalls/syscall_64.tbl
 _SYS_PERF_EVENT_OPEN = 298
@@ -49,11 +55,13 @@ class Hook:
         function: symbol of the kernel.
         program: name of the function of the BPF program.
         at_return: it runs when the function has returned, not when it is entered.
+        offset: bytes from the function's start; above 0 where the kprobe is to become a jump, as optimized.py says.
     """
 
     function: str
     program: str
     at_return: bool = False
+    offset: int = 0
 
     def event(self, pid: int) -> str:
         """Return the name of the definition of a process; `kprobe_profile` shows it without its group."""
@@ -62,7 +70,8 @@ class Hook:
     def definition(self, pid: int) -> str:
         """Return the line that `kprobe_events` takes."""
         kind = f"r{MAXACTIVE}" if self.at_return else "p"
-        return f"{kind}:{GROUP}/{self.event(pid)} {self.function}\n"
+        place = f"{self.function}+{self.offset}" if self.offset else self.function
+        return f"{kind}:{GROUP}/{self.event(pid)} {place}\n"
 
 
 def left_behind(definitions: str, alive: Iterator[int]) -> list[str]:
@@ -86,37 +95,51 @@ class Kprobes:
 
     Args:
         programs: the file descriptor of each hook's program, loaded with the type of a kprobe.
+        code: returns what the kernel has in memory at a hook's place.
 
     Raises:
         KalloctraceError: tracefs is not there, or the kernel refuses a probe.
     """
 
-    def __init__(self, programs: Mapping[Hook, int]) -> None:
+    def __init__(self, programs: Mapping[Hook, int], code: Callable[[Hook], bytes]) -> None:
         self._pid = os.getpid()
         self._folder = _tracefs()
-        self._hooks = list(programs)
-        self._files: list[int] = []
+        self._files: dict[Hook, int] = {}
         for event in left_behind((self._folder / "kprobe_events").read_text(), _processes()):
             self._remove(event)
         try:
             for hook, program in programs.items():
-                self._write(hook.definition(self._pid))
-                self._files.append(self._attach(hook, program))
+                self._attach(hook, program)
+            if not self._all_jumps(code):
+                for hook in [hook for hook in programs if hook.offset]:
+                    self._detach(hook)
+                    self._attach(replace(hook, offset=0), programs[hook])
         except OSError as error:
             self.close()
             raise KalloctraceError(
-                f"cannot attach a kprobe to {hook.function}",
+                "cannot attach kprobes",
                 error.strerror or str(error),
                 "see the kernel's log for the reason; or record with --attach fentry",
             ) from error
 
+    @property
+    def jumps(self) -> list[str]:
+        """Return the functions whose kprobe is a jump."""
+        return [hook.function for hook in self._files if hook.offset]
+
+    def _all_jumps(self, code: Callable[[Hook], bytes]) -> bool:
+        """Wait a moment until the kernel has made jumps of all kprobes that are to become one; tell whether it has."""
+        deadline = time.monotonic() + _BECOMES_JUMP
+        while not all(is_jump(code(hook)) for hook in self._files if hook.offset):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
+        return True
+
     def close(self) -> None:
         """Detach everything."""
-        for file in self._files:
-            os.close(file)
-        self._files.clear()
-        for hook in self._hooks:
-            self._remove(f"{GROUP}/{hook.event(self._pid)}")
+        for hook in list(self._files):
+            self._detach(hook)
 
     def missed(self) -> dict[str, int]:
         """Return how many hits the kernel did not hand to each program, by its name, since it was attached.
@@ -126,18 +149,23 @@ class Kprobes:
         Linux kernel commit dfea08a2116f ("tracing/kprobes: 'nmissed' not showed correctly for kretprobe") (in v5.17).
         """
         misses = profile_misses((self._folder / "kprobe_profile").read_text())
-        return {hook.program: misses[hook.event(self._pid)] for hook in self._hooks}
+        return {hook.program: misses[hook.event(self._pid)] for hook in self._files}
 
-    def _attach(self, hook: Hook, program: int) -> int:
+    def _attach(self, hook: Hook, program: int) -> None:
+        self._write(hook.definition(self._pid))
         event = self._folder / "events" / GROUP / hook.event(self._pid) / "id"
-        file = _perf_event_open(int(event.read_text()))
         try:
-            ioctl(file, _PERF_EVENT_IOC_SET_BPF, program)
-            ioctl(file, _PERF_EVENT_IOC_ENABLE, 0)
+            file = _perf_event_open(int(event.read_text()))
         except OSError:
-            os.close(file)
+            self._remove(f"{GROUP}/{hook.event(self._pid)}")
             raise
-        return file
+        self._files[hook] = file
+        ioctl(file, _PERF_EVENT_IOC_SET_BPF, program)
+        ioctl(file, _PERF_EVENT_IOC_ENABLE, 0)
+
+    def _detach(self, hook: Hook) -> None:
+        os.close(self._files.pop(hook))
+        self._remove(f"{GROUP}/{hook.event(self._pid)}")
 
     def _remove(self, event: str) -> None:
         # Without its process a definition does nothing, and the next recording tries again.

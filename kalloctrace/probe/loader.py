@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from kalloctrace.probe.filters import Filters
 from kalloctrace.probe.kprobes import Hook, Kprobes
 from kalloctrace.probe.lanes import Lanes, lane_bits
 from kalloctrace.probe.layout import bpf_folder, record_dtype
+from kalloctrace.probe.optimized import CODE_BYTES, past_ftrace
 from kalloctrace.probe.plan import FREELIST, PREPARE, Mode, Plan
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.shared import SharedArray
@@ -114,15 +115,20 @@ class Probe:
         self._missed_before: Counter[str] = Counter()
         self._missed_kprobes_before = 0
         cpus = os.sysconf("SC_NPROCESSORS_CONF")
-        hooks = plan.hooks()
+        with Kcore() as kcore:
+            table = kernel.address("__per_cpu_offset")
+            bases = [kcore.u64(table + 8 * cpu) for cpu in range(cpus)]
+            hooks = [_as_jump(hook, kcore, kernel) for hook in plan.hooks()]
+
+        def code(hook: Hook) -> bytes:
+            with Kcore() as kcore:
+                return kcore.read(kernel.address(hook.function) + hook.offset, 1)
+
         lengths = plan.lengths()
         event = record_dtype("event", lengths)
         bits = lane_bits(RING_BYTES, cpus, event.itemsize)
         constants = self._constants(plan, cpus, filters, stacks=stacks) | {"LANE_BITS": bits}
         self._bpf = self._load(plan.sources(), constants, hooks)
-        with Kcore() as kcore:
-            table = kernel.address("__per_cpu_offset")
-            bases = [kcore.u64(table + 8 * cpu) for cpu in range(cpus)]
         offsets = self._bpf["per_cpu_offset"]
         for cpu, base in enumerate(bases):
             offsets[ctypes.c_int(cpu)] = ctypes.c_uint64(base)
@@ -149,7 +155,8 @@ class Probe:
             spilled = self._ring("spilled", SPILLED_BYTES, counted)
             cells = (cpus << CACHE_BITS) * WAYS
             self.counters = Counters(self._bpf, self._bcc.libbcc.lib, cells, counted, spilled)
-        self._kprobes = Kprobes({hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}) if hooks else None
+        programs = {hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}
+        self._kprobes = Kprobes(programs, code) if hooks else None
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -206,6 +213,11 @@ class Probe:
                 "cannot load the BPF program", str(error), "see what is missing: kalloctrace doctor"
             ) from error
         return bpf
+
+    @property
+    def jumps(self) -> list[str]:
+        """Return the functions whose kprobe the kernel has made a jump of."""
+        return [] if self._kprobes is None else self._kprobes.jumps
 
     def calibrate(self) -> int:
         """Measure how far `struct alloc_context` lies from the frame of the entry's call, and look at preempt_count.
@@ -325,6 +337,13 @@ class Probe:
         meanwhile is a whole call of an interrupt, whose entry is missed as well.
         """
         return sum(self._kprobes.missed().values()) if self._kprobes is not None else 0
+
+
+def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
+    """Return a hook that may become a jump, where the function shows a place for that."""
+    if hook.at_return:
+        return hook
+    return replace(hook, offset=past_ftrace(kcore.read(kernel.address(hook.function), CODE_BYTES)))
 
 
 def _records_bytes(mode: Mode) -> int:

@@ -93,6 +93,7 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
                 "attached": plan.attached(),
                 "attachment": plan.attachment,
                 "attachment_reason": plan.attachment_reason,
+                "kprobes_as_jumps": probe.jumps,
                 "left_out": list(plan.left_out),
                 "frame_to_ac": frame_to_ac,
                 "cpus": psutil.cpu_count(),

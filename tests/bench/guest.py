@@ -197,8 +197,9 @@ def measure(row: dict[str, Any], work: Work) -> dict[str, float]:
 def consumer(row: dict[str, Any], work: Work) -> dict[str, float]:
     """Return the CPU time (ns) that a recorder takes an event, and what it lost, when the work becomes longer.
 
-    The difference of two runs leaves out what it takes to start and to end.
+    The difference of two runs leaves out what it takes to start and to end, once all that it needs was read before.
     """
+    measure(row, work)
     short = measure(row, work)
     long = measure(row, replace(work, rounds=work.rounds * 4))
     events = long["captured"] - short["captured"]

@@ -8,6 +8,7 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.probe.kprobes import Hook, left_behind, profile_misses
 from kalloctrace.probe.loader import agreed_distance, check_task_context
+from kalloctrace.probe.optimized import is_jump, past_ftrace
 
 IN_TASK_6_1 = 0x00FF0100
 NMI_AND_HARDIRQ = 0x00110000
@@ -55,3 +56,32 @@ def test_distance_needs_agreement() -> None:
     for seen in (Counter[int](), Counter({0x58: 300, 0x60: 200}), Counter({-8: 500}), Counter({4096: 500})):
         with pytest.raises(KalloctraceError):
             agreed_distance(seen)
+
+
+def test_definition_behind_the_function_start() -> None:
+    """The offset is in bytes."""
+    assert Hook("f", "on_f", offset=9).definition(12) == "p:kalloctrace/on_f_12 f+9\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "offset"),
+    [
+        ("0f1f440000 41574156", 5),
+        ("e8fb12b3e1 41574156", 5),
+        ("f30f1efa 0f1f440000", 9),
+        ("660f1f00 0f1f440000", 9),
+        ("0f1f40d6 e8fb12b3e1", 9),
+        ("4157415641554154 55", 0),
+        ("f30f1efa 4157415641", 0),
+        ("cc1f440000 41574156", 0),
+    ],
+)
+def test_place_behind_what_ftrace_uses(code: str, offset: int) -> None:
+    """With and without endbr64; where neither is there, nothing is guessed."""
+    assert past_ftrace(bytes.fromhex(code)) == offset
+
+
+def test_jump_is_no_breakpoint() -> None:
+    """Which is what a kprobe is before it becomes one."""
+    assert is_jump(b"\xe9")
+    assert not is_jump(b"\xcc")
