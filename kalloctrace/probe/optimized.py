@@ -10,12 +10,14 @@ _ENDBR = tuple(map(bytes.fromhex, ("f30f1efa", "660f1f00", "0f1f40d6")))
 """endbr64, and what the kernel puts in its place where it jumps to the function by no pointer: gen_endbr_poison() in
 arch/x86/include/asm/ibt.h, of different releases.
 """
-_NOP, _CALL = bytes.fromhex("0f1f440000"), b"\xe8"
-"""What is at the place for ftrace, used or not: five bytes."""
+_UNUSED = tuple(map(bytes.fromhex, ("0f1f440000", "6666666690")))
+_USED = b"\xe8"
+_SITE_BYTES = 5
+"""What is at the place for ftrace: a long nop, of either kind, or a call."""
 
 _JUMP = b"\xe9"
 
-CODE_BYTES = 9
+CODE_BYTES = 4 + _SITE_BYTES
 
 
 def past_ftrace(code: bytes) -> int:
@@ -25,8 +27,7 @@ def past_ftrace(code: bytes) -> int:
         code: its first `CODE_BYTES` bytes.
     """
     start = 4 if code.startswith(_ENDBR) else 0
-    site = code[start : start + len(_NOP)]
-    return start + len(_NOP) if site == _NOP or site.startswith(_CALL) else 0
+    return start + _SITE_BYTES if code[start:].startswith((*_UNUSED, _USED)) else 0
 
 
 def is_jump(code: bytes) -> bool:

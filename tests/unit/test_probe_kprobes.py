@@ -67,6 +67,7 @@ def test_definition_behind_the_function_start() -> None:
     ("code", "offset"),
     [
         ("0f1f440000 41574156", 5),
+        ("6666666690 41574156", 5),
         ("e8fb12b3e1 41574156", 5),
         ("f30f1efa 0f1f440000", 9),
         ("660f1f00 0f1f440000", 9),
