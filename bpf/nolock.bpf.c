@@ -2,8 +2,7 @@
 /*
  * The entry without locks where it holds a stage of its own, from 6.15 to 7.2; later it is the normal entry's.
  *
- * Defined beside what common.bpf.c says: NOLOCK, the function; NOLOCK_GFP_FLAGS where it takes a mask; ALLOC_NOLOCK,
- * the bit of alloc_flags that none but this entry sets, under whichever name.
+ * Defined beside what common.bpf.c says: NOLOCK, the function; NOLOCK_GFP_FLAGS where it takes a mask.
  */
 /* Returns the frame of the call whose alloc_context this is. */
 static __always_inline u64 nolock_frame(u64 ac)

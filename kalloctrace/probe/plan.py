@@ -268,6 +268,7 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
         constants["DEFRAG_MODE_ADDRESS"] = kernel.address("defrag_mode")
     if features.config_preempt_rt:
         constants["TASK_STRUCT__SOFTIRQ_DISABLE_CNT"] = btf.offset("task_struct", "softirq_disable_cnt")
+    constants |= _without_locks(kernel)
     if nolock is not None:
         constants |= _nolock_constants(kernel, nolock)
     if bulk is not None:
@@ -290,11 +291,16 @@ def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None
         return None
 
 
-def _nolock_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
+def _without_locks(kernel: LiveKernel) -> dict[str, int | str]:
+    """Return the bit of alloc_flags that an allocation without locks has, where there are such."""
     alloc = dict(kernel.tables.alloc)
+    found = [alloc[name] for name in ("ALLOC_NOLOCK", "ALLOC_TRYLOCK") if name in alloc]
+    return {"ALLOC_NOLOCK": found[0]} if found else {}
+
+
+def _nolock_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
     constants: dict[str, int | str] = {
         "NOLOCK": function,
-        "ALLOC_NOLOCK": alloc.get("ALLOC_NOLOCK", alloc.get("ALLOC_TRYLOCK", 0)),
         "NUMA_NODE_ADDRESS": kernel.address("numa_node"),
     }
     if kernel.features.nolock == "gfp_flags":
