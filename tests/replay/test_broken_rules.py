@@ -38,10 +38,6 @@ NO_CMA = {
     "ALLOC_CMA for all": "likewise",
     "ALLOC_CMA for reclaimable": "likewise",
 }
-NO_ACCOUNTING = {
-    "bulk: accounting ignored": "the guests ran without memory cgroups",
-    "bulk: accounting whatever the mask": "likewise",
-}
 NO_NOCMA = {
     "ALLOC_CMA in spite of NOCMA": "PF_MEMALLOC_NOCMA went in 5.13",
     "NOCMA on every kernel": "the same bit is PF_MEMALLOC_PIN since, which makes the request unmovable before that",
@@ -67,7 +63,6 @@ NOT_IN = {
     "5.10": {
         **NOWHERE,
         **NO_CMA,
-        **NO_ACCOUNTING,
         **NO_NOLOCK,
         **NO_ARGUMENT,
         "no scopes": "5.10 applies current_gfp_context on the slow path only",
@@ -81,8 +76,10 @@ NOT_IN = {
         "bulk: one missing page not counted": "likewise",
         "bulk: no gfp_allowed_mask": "likewise",
         "bulk: in the task's scopes": "likewise",
+        "bulk: accounting ignored": "likewise",
+        "bulk: accounting whatever the mask": "likewise",
     },
-    "6.1": {**NOWHERE, **NO_ACCOUNTING, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
+    "6.1": {**NOWHERE, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
     "6.12": {**NOWHERE, **NO_CMA, **NO_NOCMA, **NO_NOLOCK, **NO_ARGUMENT, **IN_TASK_ALREADY},
     "7.2": {
         **NOWHERE,
