@@ -184,8 +184,6 @@ static __always_inline int bulk_returned(u64 frame, u64 returned)
 		look_at_pages(b);
 	if (bulk_records.ringbuf_output(b, sizeof(*b), BPF_RB_NO_WAKEUP))
 		count(DROPPED);
-	else
-		count(SUBMITTED);
 	bulk_pending.delete(&frame);
 	__sync_fetch_and_sub(&l->bulk_running, 1);
 	return 0;

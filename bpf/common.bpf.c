@@ -36,7 +36,6 @@ struct control {
 
 enum counter {
 	OPENED,			/* calls of an entry that were seen */
-	SUBMITTED,		/* records that reached their ring buffer */
 	DROPPED,		/* records that found it full */
 	NO_ROOM,		/* calls that found the table of running calls full */
 	FREELIST_ALONE,		/* get_page_from_freelist() without an open record */
@@ -284,8 +283,6 @@ static __always_inline void close(u64 frame, struct record *r, u64 page)
 		count(FILTERED);
 	else if (!within_rate() || records.ringbuf_output(r, sizeof(*r), BPF_RB_NO_WAKEUP))
 		count(DROPPED);
-	else
-		count(SUBMITTED);
 	pending.delete(&frame);
 }
 

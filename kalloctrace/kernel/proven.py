@@ -281,29 +281,6 @@ def table(proofs: Iterable[Proof]) -> str:
     return "\n".join([head, rule, *rows])
 
 
-def update_readme(path: Path, proofs: Iterable[Proof] | None = None) -> None:
-    """Write the table into a README, between its two markers.
-
-    Args:
-        path: the README.
-        proofs: what was measured; by default what the package holds.
-
-    Raises:
-        KalloctraceError: the markers are not there.
-    """
-    text = path.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise KalloctraceError(
-            f"cannot write the table into {path}",
-            "one of its two markers is missing",
-            f"put the lines {BEGIN} and {END} where the table belongs",
-        )
-    new = table(load() if proofs is None else proofs)
-    path.write_text(f"{before}{begin}\n\n{new}\n\n{end}{after}", encoding="utf-8")
-
-
 def _values(record: Proof | MachineProof) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields(record)}
 

@@ -74,6 +74,7 @@ class Counts:
         replaced: calls whose frame held a record that never returned.
         missed: hits that the kernel skipped as the program, or another kprobe, was already running on that CPU.
         missed_freelist: those of get_page_from_freelist() among them whose call may have been seen.
+        names_dropped: names that tasks were given and that found their ring buffer full.
     """
 
     opened: int
@@ -84,6 +85,7 @@ class Counts:
     replaced: int
     missed: int
     missed_freelist: int
+    names_dropped: int
 
 
 class Probe:
@@ -275,7 +277,7 @@ class Probe:
     def counts(self) -> Counts:
         """Return the counters."""
         table = self._bpf["counters"]
-        opened, _, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy, filtered = (
+        opened, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy, filtered, names_dropped = (
             sum(table[ctypes.c_int(i)]) for i in range(9)
         )
         missed = self._missed()
@@ -290,6 +292,7 @@ class Probe:
             replaced=replaced,
             missed=missed.total() + freelist_busy + self._missed_kprobes() - self._missed_kprobes_before,
             missed_freelist=sum(freelist) + freelist_busy,
+            names_dropped=names_dropped,
         )
 
     def unfinished(self) -> npt.NDArray[np.void]:

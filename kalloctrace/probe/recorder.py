@@ -191,6 +191,7 @@ class _Session:
             return_alone=counts.return_alone,
             missed=counts.missed,
             missed_freelist=counts.missed_freelist,
+            names_dropped=counts.names_dropped,
             machine_changed=machine_changed,
             reason=reason,
             seconds=round(seconds, 6),

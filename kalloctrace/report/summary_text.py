@@ -223,6 +223,8 @@ def _totals(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     yield "lost", summary.lost, "seen, but not in the trace for want of room"
     yield "missed", totals.missed if totals else None, "probe hits that the kernel skipped"
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
+    if totals is not None and totals.names_dropped:
+        yield "names lost", totals.names_dropped, "so that calls may be listed under the name a task had before"
     if totals is not None and totals.machine_changed:
         yield "changed", len(totals.machine_changed), f"facts of the machine: {', '.join(totals.machine_changed)}"
 

@@ -24,6 +24,7 @@ class Totals:
         missed: hits that the kernel skipped as the program was already running on that CPU.
         missed_freelist: those of get_page_from_freelist() among them: only these can make a call look rejected. None
             where they were not counted apart.
+        names_dropped: new names of tasks that were lost, so that rows may have an older one.
         machine_changed: names of the machine's facts that were not the same at the end as at the start.
         reason: what ended the recording.
         seconds: how long it lasted.
@@ -42,6 +43,7 @@ class Totals:
     reason: str
     seconds: float
     missed_freelist: int | None = None
+    names_dropped: int = 0
 
     @property
     def lost(self) -> int:

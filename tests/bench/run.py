@@ -24,12 +24,12 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kalloctrace.errors import KalloctraceError  # noqa: E402  (a script's neighbours are no package's)
-from kalloctrace.probe.bcc_import import import_bcc  # noqa: E402
+from kalloctrace.probe.bcc_import import import_bcc  # noqa: E402  (a script's neighbours are no package's)
 from tests.bench import tables  # noqa: E402
 from tests.bench.cost import costs, measure, untraced  # noqa: E402
 from tests.bench.peers import readings  # noqa: E402
 from tests.bench.rows import OURS, PEERS  # noqa: E402
+from tests.section import write_section  # noqa: E402
 
 RECORDED = Path(__file__).with_name("recorded.json")
 PAGE = ROOT / "docs" / "performance.md"
@@ -94,16 +94,7 @@ def write(figures: tables.Figures) -> None:
     Raises:
         KalloctraceError: the README has no place for it.
     """
-    text = README.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise KalloctraceError(
-            f"cannot write the table into {README}",
-            "one of its two markers is missing",
-            f"put the lines {BEGIN} and {END} where the table belongs",
-        )
-    README.write_text(f"{before}{begin}\n\n{tables.summary(figures)}\n\n{end}{after}", encoding="utf-8")
+    write_section(README, BEGIN, END, tables.summary(figures))
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(tables.page(figures), encoding="utf-8")
 

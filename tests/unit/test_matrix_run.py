@@ -23,6 +23,7 @@ from kalloctrace.lab.kmod import NoHeadersError  # noqa: E402
 from tests.matrix import run  # noqa: E402
 from tests.matrix.guest import Job  # noqa: E402
 from tests.matrix.machines import MACHINES, Machine  # noqa: E402
+from tests.section import write_section  # noqa: E402
 
 GONE = KalloctraceError("there is no kernel 7.0 to be had", "the suites have no such package", "name another")
 UNBUILT = KalloctraceError("the module could not be built", "requests.c:1: error: no", "see above")
@@ -95,13 +96,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     def save(proofs: Sequence[Proof]) -> None:
         proven.save(proofs, matrix)
 
-    def update_readme(path: Path) -> None:
+    def write(path: Path, *section: str) -> None:
         assert path == ROOT / "README.md"
-        proven.update_readme(readme, load(matrix))
+        write_section(readme, *section)
 
     monkeypatch.setattr(run, "load", lambda: load(matrix))
     monkeypatch.setattr(run, "save", save)
-    monkeypatch.setattr(run, "update_readme", update_readme)
+    monkeypatch.setattr(run, "write_section", write)
     return matrix, readme
 
 

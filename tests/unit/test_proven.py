@@ -21,7 +21,6 @@ from kalloctrace.kernel.proven import (
     save,
     standing,
     table,
-    update_readme,
     variant_of,
 )
 
@@ -220,27 +219,6 @@ def test_table_cells_stay_cells() -> None:
     """A failure with a bar and a line break in it does not break the table."""
     (line,) = table([replace(GONE, failure="a|b\nc")]).splitlines()[2:]
     assert "a\\|b c" in line
-
-
-def test_readme_is_written_between_its_markers(tmp_path: Path) -> None:
-    """Only what stands between the markers changes, and doing it twice changes nothing more."""
-    path = tmp_path / "README.md"
-    path.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
-    update_readme(path, ALL)
-    once = path.read_text()
-    assert once == f"before\n\n{BEGIN}\n\n{table(ALL)}\n\n{END}\n\nafter\n"
-    update_readme(path, ALL)
-    assert path.read_text() == once
-
-
-@pytest.mark.parametrize("text", ["", BEGIN, f"{END}{BEGIN}"])
-def test_readme_without_markers_is_left_alone(tmp_path: Path, text: str) -> None:
-    """Where the table belongs is not guessed."""
-    path = tmp_path / "README.md"
-    path.write_text(text)
-    with pytest.raises(KalloctraceError, match="cannot write the table"):
-        update_readme(path, ALL)
-    assert path.read_text() == text
 
 
 def test_readme_has_the_table_of_the_packaged_file() -> None:
