@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The names of tasks at any time of a recording: those at its start, and each change since."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,9 @@ import pyarrow as pa
 _PROC = Path("/proc")
 UNKNOWN = "?"
 _IDLE = 0
+_NEVER = (1 << 64) - 1
+_LATER = 0
+"""Stands for a name that is filled in afterwards."""
 
 
 class TaskNames:
@@ -45,20 +50,33 @@ class TaskNames:
             cpus: the CPU of each, which is part of an idle task's name.
             times: CLOCK_MONOTONIC, ns.
         """
-        encoded = pa.array(tids).dictionary_encode()
-        codes = encoded.indices.to_numpy()
-        histories = [self._history.get(tid, [(0, self._position(UNKNOWN))]) for tid in encoded.dictionary.to_pylist()]
-        positions = np.array([history[0][1] for history in histories], np.int32)[codes]
-        for code, (tid, history) in enumerate(zip(encoded.dictionary.to_pylist(), histories, strict=True)):
-            if tid != _IDLE and len(history) == 1:
-                continue
-            rows = np.flatnonzero(codes == code)
-            if tid == _IDLE:
-                positions[rows] = self._idle(cpus[rows])
-            else:
-                since, names = (np.array(part, np.int64) for part in zip(*history, strict=True))
-                positions[rows] = names[np.maximum(np.searchsorted(since, times[rows], side="right") - 1, 0)]
+        # A task makes many calls in a row.
+        starts = np.flatnonzero(np.concatenate([[True], tids[1:] != tids[:-1]])) if len(tids) else np.zeros(0, np.int64)
+        runs = pa.array(tids[starts]).dictionary_encode()
+        lengths = np.diff(starts, append=len(tids))
+        span = (int(times.min(initial=_NEVER)), int(times.max(initial=0)))
+        known = [self._throughout(tid, span) for tid in runs.dictionary.to_pylist()]
+        codes = runs.indices.to_numpy()
+        positions = np.repeat(np.array([_LATER if name is None else name for name in known], np.int32)[codes], lengths)
+        for code, tid in enumerate(runs.dictionary.to_pylist()):
+            if known[code] is None:
+                rows = np.flatnonzero(np.repeat(codes == code, lengths))
+                positions[rows] = self._idle(cpus[rows]) if tid == _IDLE else self._at(tid, times[rows])
         return pa.DictionaryArray.from_arrays(pa.array(positions), pa.array(list(self._texts), pa.utf8()))
+
+    def _throughout(self, tid: int, span: tuple[int, int]) -> int | None:
+        """Return the name that a thread has all the time; None where it changes, or depends on the CPU."""
+        if tid == _IDLE:
+            return None
+        history = self._history.get(tid, [(0, self._position(UNKNOWN))])
+        first, last = (max(bisect_right(history, time, key=itemgetter(0)) - 1, 0) for time in span)
+        return history[first][1] if first == last else None
+
+    def _at(self, tid: int, times: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
+        since, names = (np.array(part) for part in zip(*self._history[tid], strict=True))
+        at = np.searchsorted(since.astype(np.uint64), times, side="right")
+        chosen: npt.NDArray[np.int32] = names.astype(np.int32)[np.maximum(at - 1, 0)]
+        return chosen
 
     def _idle(self, cpus: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         names = np.zeros(int(cpus.max()) + 1, np.int32)

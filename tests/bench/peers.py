@@ -59,7 +59,7 @@ class _Peer:
         record: the recorder's words up to the work's, with `{out}` for the file.
         read: the reader's words, with `{out}` likewise.
         count: words of a command that tells how many events are in the file.
-        counted: matches their number.
+        counted: matches their number, or each of them with an empty group.
     """
 
     record: str
@@ -77,8 +77,8 @@ _PEERS = (
     _Peer(
         f"trace-cmd record -q -b 40000 -o {{out}} -e {_EVENT}",
         "trace-cmd report -i {out}",
-        "trace-cmd report --stat -i {out}",
-        r"^read events: (\d+)",
+        "trace-cmd report -i {out}",
+        r" mm_page_alloc: +()",
     ),
 )
 _VERIFY = "kalloctrace verify"
@@ -141,10 +141,15 @@ def _own(folder: Path, said: str) -> Reading:
     trace = folder / "many.arrows"
     if not trace.exists():
         return Reading(_VERIFY, gap=f"nothing was recorded: {_said(trace.name, said)}")
-    events = rows_of(trace)
-    one, many = (_cpu([*_PROGRAM, "verify", *[str(trace)] * count]) for count in (1, 1 + TRACES))
-    few = _cpu([*_PROGRAM, "verify", str(folder / "few.arrows")])
-    return Reading(_VERIFY, events, (many - one) / (TRACES * events) * 1e9, few)
+    few = folder / "few.arrows"
+    events, next_to_none = rows_of(trace), rows_of(few)
+    start, whole = (_cpu([*_PROGRAM, "verify", *[str(path)] * TRACES]) for path in (few, trace))
+    return Reading(
+        _VERIFY,
+        events,
+        (whole - start) / (TRACES * (events - next_to_none)) * 1e9,
+        _cpu([*_PROGRAM, "verify", str(few)]),
+    )
 
 
 def rows_of(trace: Path) -> int:
@@ -156,7 +161,7 @@ def rows_of(trace: Path) -> int:
 def _count(peer: _Peer, path: Path) -> int:
     words = shlex.split(peer.count.format(out=shlex.quote(str(path))))
     done = subprocess.run(words, check=False, capture_output=True, encoding="utf-8", errors="replace")
-    return sum(map(int, re.findall(peer.counted, done.stdout, re.MULTILINE)))
+    return sum(int(number) if number else 1 for number in re.findall(peer.counted, done.stdout, re.MULTILINE))
 
 
 def _cpu(words: Sequence[str]) -> float:

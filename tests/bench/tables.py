@@ -215,7 +215,7 @@ def _sections(figures: Figures) -> Iterator[str]:
     yield (
         "One guest recorded the same work with each tool, and each recording was read on the machine that made this "
         "page: CPU time, least of three, output to nowhere. The time of reading next to no events is subtracted. "
-        "`verify` read its trace twenty times in one command."
+        "`verify` read its trace, and that with next to none, twenty times in one command."
     )
     yield reading_table(figures)
     yield "## Starting"

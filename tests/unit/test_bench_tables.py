@@ -103,7 +103,15 @@ def test_costs_are_what_a_row_adds() -> None:
     ("name", "text", "count"),
     [
         ("perf stat", "61674;;kmem:mm_page_alloc;2;100.00;;\n", 61674),
-        ("trace-cmd record", "CPU: 0\nentries: 4\nread events: 12\n\nCPU: 1\nread events: 30\n", 42),
+        (
+            "trace-cmd record",
+            (
+                "cpus=1\n"
+                "   dd-133   [000]    18.541851: mm_page_alloc:        page=0xffffffff9e084722 pfn=1069474 order=1\n"
+                "   mm_page_alloc-134   [001]    18.541855: mm_page_alloc:        page=0xffffffff9e0846fe order=0\n"
+            ),
+            2,
+        ),
         (
             "perf record",
             "Aggregated stats:\n     SAMPLE events:      7\nkmem:mm_page_alloc stats:\n     SAMPLE events:      7\n",
