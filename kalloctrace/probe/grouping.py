@@ -9,6 +9,8 @@ from kalloctrace.probe.structs import Words
 _MULTIPLIER = 0x9E3779B97F4A7C15
 """Odd, and its bits look random: 2^64 divided by the golden ratio."""
 
+_AT_ONCE = 1024
+
 Numbers = npt.NDArray[np.int32]
 
 
@@ -23,6 +25,8 @@ class Grouper:
         self._dtype = dtype
         self._width = dtype.itemsize // 8
         self._powers: Words = np.full(self._width, _MULTIPLIER, np.uint64).cumprod(dtype=np.uint64)
+        # In one piece, a multiple of 8 words a record, and small enough to stay in the processor's cache.
+        self._scratch: Words = np.zeros((_AT_ONCE + 1, -(-self._width // 8) * 8), np.uint64)
         self._known: Words = np.zeros((0, self._width), np.uint64)
         self._hashes: Words = np.zeros(0, np.uint64)
         self._numbers: Numbers = np.zeros(0, np.int32)
@@ -35,9 +39,24 @@ class Grouper:
         """
         before = len(self._known)
         # Of records in a row that are equal the first one stands for all.
-        starts = _starts(words)
+        starts = self._starts(words)
         numbers = self._look_up_known(words[starts])[np.cumsum(starts) - 1]
         return numbers, self._known[before:].copy().view(self._dtype).ravel()
+
+    def _starts(self, words: Words) -> npt.NDArray[np.bool_]:
+        """Tell which records differ from the one before."""
+        starts = np.ones(len(words), np.bool_)
+        for first in range(1, len(words), _AT_ONCE):
+            count = min(_AT_ONCE, len(words) - first)
+            self._scratch[: count + 1, : self._width] = words[first - 1 : first + count]
+            flat, width = self._scratch[: count + 1].ravel(), self._scratch.shape[1]
+            # The answers of one record, a byte each, are whole words again.
+            answers = (flat[width:] != flat[:-width]).view(np.uint64).reshape(count, width // 8)
+            differs = answers[:, 0] != 0
+            for column in answers.T[1:]:
+                differs |= column != 0
+            starts[first : first + count] = differs
+        return starts
 
     def _look_up_known(self, words: Words) -> Numbers:
         """Return the number of each record, and learn those that have none."""
@@ -71,20 +90,3 @@ class Grouper:
         hashes = self._hash(self._known)
         order = np.argsort(hashes, kind="stable")
         self._hashes, self._numbers = hashes[order], order.astype(np.int32)
-
-
-def _starts(words: Words) -> npt.NDArray[np.bool_]:
-    """Tell which records differ from the one before."""
-    count, own = words.shape
-    # Filled up so that the answers of one record, a byte each, are whole words again; and in one piece, for speed.
-    width = -(-own // 8) * 8
-    filled = np.empty((count, width), np.uint64)
-    filled[:, :own] = words
-    filled[:, own:] = 0
-    flat = filled.ravel()
-    answers = (flat[width:] != flat[:-width]).view(np.uint64).reshape(-1, width // 8)
-    starts = np.zeros(count, np.bool_)
-    starts[:1] = True
-    for column in answers.T:
-        starts[1:] |= column != 0
-    return starts

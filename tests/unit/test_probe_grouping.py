@@ -56,3 +56,11 @@ def test_records_of_the_same_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) ->
     for _ in range(2):
         numbers, _ = grouper.numbers(records((1, 2), (3, 4), (1, 2), (5, 6)))
         assert numbers.tolist() == [0, 1, 0, 2]
+
+
+def test_runs_end_where_they_end() -> None:
+    """Also in long spans, which are looked at piece by piece."""
+    lengths = np.random.default_rng(2).integers(1, 700, 30)
+    rows = np.repeat(np.arange(30, dtype=np.uint64) % 7, lengths)
+    numbers, _ = Grouper(PAIR).numbers(np.stack([rows, rows], axis=1))
+    assert numbers.tolist() == rows.tolist()
