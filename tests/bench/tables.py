@@ -11,7 +11,7 @@ Figures = Mapping[str, Any]
 """What run.py wrote into recorded.json."""
 
 CONSUMER = 400
-"""Instructions that a recorder may take for an event of its ring buffer, all the way into the file."""
+"""Instructions that a recorder may take for an event, from the buffer it lies in all the way into the file."""
 READING = 100
 """How many times the CPU time of `verify` the peers' readers are to take for an event."""
 STARTING = 2.5
@@ -130,7 +130,7 @@ def _an_event(figures: Figures) -> str:
 
 
 _CONSUMER = (
-    (f"instructions an event, from ring buffer to file, system calls too (limit: {CONSUMER})", _an_event),
+    (f"instructions an event, from buffer to file, system calls too (limit: {CONSUMER})", _an_event),
     ("events lost of those of the longer run", lambda figures: f"{figures['lost']:,} of {figures['events']:,}"),
 )
 _START = (
@@ -208,7 +208,8 @@ def _sections(figures: Figures) -> Iterator[str]:
     yield "## The recorder itself"
     yield (
         "In the same boots. Instructions an event are the difference between a short run and a long one, so that start "
-        "and end are not in it. One processor is shared with the work, which never waits for it."
+        "and end are not in it. One processor is shared with the work, which never waits for it. bcc keeps the compiler "
+        "(LLVM) loaded; what is resident and not its own are pages of such files, which the system may take back."
     )
     yield own_table(figures)
     yield "## Reading a recording"
