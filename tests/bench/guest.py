@@ -29,6 +29,7 @@ _ENTRIES = ("__alloc_frozen_pages_noprof", "__alloc_pages_noprof", "__alloc_page
 _SETTLED = 2.0
 _LONGER = 20
 _START_TIMEOUT = 300.0
+_BTF = Path("/sys/kernel/btf/vmlinux")
 _STANDINS = HERE.parents[1] / "bpf"
 
 
@@ -130,6 +131,9 @@ def started(words: Sequence[str], printed: int) -> subprocess.Popen[bytes]:
     if words[0].endswith("-bpfcc"):
         # No kernel's headers are installed; some of these tools need no others than this program.
         env |= {"BCC_KERNEL_SOURCE": str(_STANDINS), "PYTHONUNBUFFERED": "1"}
+    if words[0] == "bpftrace":
+        # It looks for the kernel's types by their id, which vmlinux has none of before 5.11.
+        env |= {"BPFTRACE_BTF": str(_BTF)}
     try:
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, env=env)
     except FileNotFoundError:

@@ -208,8 +208,8 @@ def _sections(figures: Figures) -> Iterator[str]:
     yield "## The recorder itself"
     yield (
         "In the same boots. Instructions an event are the difference between a short run and a long one, so that start "
-        "and end are not in it. One processor is shared with the work, which never waits for it. bcc keeps the compiler "
-        "(LLVM) loaded; what is resident and not its own are pages of such files, which the system may take back."
+        "and end are not in it. One processor is shared with the work, which never waits for it. bcc keeps its "
+        "compiler (LLVM) loaded; what is resident and not its own are pages of such files, which the system may take back."
     )
     yield own_table(figures)
     yield "## Reading a recording"
