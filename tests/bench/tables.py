@@ -209,7 +209,8 @@ def _sections(figures: Figures) -> Iterator[str]:
     yield (
         "In the same boots. Instructions an event are the difference between a short run and a long one, so that start "
         "and end are not in it. One processor is shared with the work, which never waits for it. bcc keeps its "
-        "compiler (LLVM) loaded; what is resident and not its own are pages of such files, which the system may take back."
+        "compiler (LLVM) loaded; what is resident and not its own are pages of such files, which the system may take "
+        "back."
     )
     yield own_table(figures)
     yield "## Reading a recording"
