@@ -122,16 +122,19 @@ class StreamSink:
 
     def drain(self) -> None:
         """Take over what there is."""
-        for events in self._events.drain():
-            self._take(events)
+        self._take_all()
         if _full(sum(len(columns.time) for columns in self._waiting), self._written_at):
             self.write()
 
     def finish(self, rejected: Calls) -> None:
         """Take over what is left, and write everything."""
-        for events in (*self._events.drain(), np.ascontiguousarray(rejected["e"])):
-            self._take(events)
+        self._take_all()
+        self._take(np.ascontiguousarray(rejected["e"]))
         self.write()
+
+    def _take_all(self) -> None:
+        for events in self._events.drain():
+            self._take(events)
 
     def _take(self, events: Calls) -> None:
         """Keep what a trace says of events; they themselves are gone afterwards."""
