@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
 """What was counted is written once, whenever it is read."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pytest
 
+from kalloctrace.probe import names
 from kalloctrace.probe.layout import record_dtype
-from kalloctrace.probe.sinks import AggregateSink
+from kalloctrace.probe.sinks import AggregateSink, StreamSink
 
 CALL = record_dtype("call", {"NODEMASK_WORDS": 1})
 ALLOCATION = CALL["e"]["a"]
@@ -78,3 +82,81 @@ def test_rejected_calls_are_counted_at_the_end() -> None:
     sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
     sink.finish(np.zeros(3, CALL))
     assert counters.added == 3
+
+
+class FakeEvents:
+    """Spans of events, each of which is written over when the next one is asked for."""
+
+    dtype = CALL["e"]
+
+    def __init__(self, *spans: list[tuple[int, int, int]]) -> None:
+        self.spans = list(spans)
+
+    def drain(self) -> Iterator[npt.NDArray[np.void]]:
+        """Yield each span once; its events are (time, thread, gfp mask)."""
+        for span in self.spans:
+            yield from self._passing(span)
+        self.spans = []
+
+    def _passing(self, span: list[tuple[int, int, int]]) -> Iterator[npt.NDArray[np.void]]:
+        events = made(span)
+        yield events
+        events.view(np.uint8)[:] = 0xFF
+
+
+def made(calls: list[tuple[int, int, int]]) -> npt.NDArray[np.void]:
+    """Return events."""
+    events = np.zeros(len(calls), FakeEvents.dtype)
+    for event, (time, thread, gfp_mask) in zip(events, calls, strict=True):
+        event["time"], event["pid_tgid"], event["cpu"], event["stack"] = time, 70 << 32 | thread, thread % 2, -1
+        event["a"]["gfp_mask"] = gfp_mask
+    return events
+
+
+class FakeNames:
+    """Nobody's name changes."""
+
+    def drain(self) -> npt.NDArray[np.void]:
+        """Return no change."""
+        return np.zeros(0, record_dtype("name", {}))
+
+
+class FakeRows:
+    """There are no stacks."""
+
+    def stacks(self, ids: npt.NDArray[np.int32]) -> int:
+        """Return how many calls there were."""
+        return len(ids)
+
+
+class StreamWriter(FakeWriter):
+    """Keeps the columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, int, int, int, str, int]] = []
+
+    def write_stream(self, *, stack: int, comm: pa.DictionaryArray, **columns: npt.NDArray[np.int64]) -> None:
+        """Take in rows."""
+        assert stack == len(comm)
+        parts = (columns[name].tolist() for name in ("time", "cpu", "pid", "tid"))
+        self.rows += zip(*parts, comm.to_pylist(), columns["indices"].tolist(), strict=True)
+
+
+def test_each_event_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was is kept once; what is gone from the buffer was kept before; what was rejected comes last."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter([(71, "one"), (72, "two")]))
+    events = FakeEvents([(10, 71, 5), (11, 71, 5), (12, 72, 6)], [(9, 72, 5)])
+    writer = StreamWriter()
+    sink = StreamSink(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
+    rejected = np.zeros(1, CALL)
+    rejected["e"] = made([(13, 71, 7)])
+    sink.finish(rejected)
+    assert writer.rows == [
+        (10, 1, 70, 71, "one", 0),
+        (11, 1, 70, 71, "one", 0),
+        (12, 0, 70, 72, "two", 1),
+        (9, 0, 70, 72, "two", 0),
+        (13, 1, 70, 71, "one", 2),
+    ]
+    assert (writer.known, sink.taken) == (3, 5)
