@@ -109,9 +109,9 @@ class Kprobes:
             self._remove(event)
         try:
             for hook, program in programs.items():
-                self._attach(hook, program)
+                self._attach_where_possible(hook, program)
             if not self._all_jumps(code):
-                for hook in [hook for hook in programs if hook.offset]:
+                for hook in [hook for hook in self._files if hook.offset]:
                     self._detach(hook)
                     self._attach(replace(hook, offset=0), programs[hook])
         except OSError as error:
@@ -151,6 +151,14 @@ class Kprobes:
         misses = profile_misses((self._folder / "kprobe_profile").read_text())
         return {hook.program: misses[hook.event(self._pid)] for hook in self._files}
 
+    def _attach_where_possible(self, hook: Hook, program: int) -> None:
+        try:
+            self._attach(hook, program)
+        except OSError:
+            if not hook.offset:
+                raise
+            self._attach(replace(hook, offset=0), program)
+
     def _attach(self, hook: Hook, program: int) -> None:
         self._write(hook.definition(self._pid))
         event = self._folder / "events" / GROUP / hook.event(self._pid) / "id"
@@ -160,8 +168,12 @@ class Kprobes:
             self._remove(f"{GROUP}/{hook.event(self._pid)}")
             raise
         self._files[hook] = file
-        ioctl(file, _PERF_EVENT_IOC_SET_BPF, program)
-        ioctl(file, _PERF_EVENT_IOC_ENABLE, 0)
+        try:
+            ioctl(file, _PERF_EVENT_IOC_SET_BPF, program)
+            ioctl(file, _PERF_EVENT_IOC_ENABLE, 0)
+        except OSError:
+            self._detach(hook)
+            raise
 
     def _detach(self, hook: Hook) -> None:
         os.close(self._files.pop(hook))
