@@ -3,9 +3,14 @@
  * Writes a record for each allocation, of one size, so that user space can read whole spans of them: into a lane of its
  * CPU, which nobody else writes to, so that there is nothing to lock; a call that was parked into a ring buffer.
  *
- * Defined beside what common.bpf.c says: LANE_BITS, EVENTS_PAGES, NAMES_PAGES.
+ * Defined beside what common.bpf.c says: LANE_BITS, CELL_WORDS, EVENTS_PAGES, NAMES_PAGES.
  */
-BPF_F_TABLE("array", u32, struct event, lanes, NR_CPUS << LANE_BITS, BPF_F_MMAPABLE);
+/* Holds a struct event in whole lines of the processor's cache. */
+struct cell {
+	u64 words[CELL_WORDS];
+};
+
+BPF_F_TABLE("array", u32, struct cell, lanes, NR_CPUS << LANE_BITS, BPF_F_MMAPABLE);
 BPF_RINGBUF_OUTPUT(events, EVENTS_PAGES);
 /* Names come apart: to ask for one at each allocation would cost as much as the rest of the request. */
 BPF_RINGBUF_OUTPUT(names, NAMES_PAGES);
@@ -58,14 +63,14 @@ static __always_inline void emit(struct slot *s, u32 cpu, u32 gfp_mask, u32 allo
 {
 	u64 sent = s->sent;
 	u32 index = cpu << LANE_BITS | (sent & ((1 << LANE_BITS) - 1));
-	struct event *e = lanes.lookup(&index);
+	struct cell *cell = lanes.lookup(&index);
 
-	if (unlikely(!e || sent - s->taken >= 1 << LANE_BITS || !within_rate())) {
+	if (unlikely(!cell || sent - s->taken >= 1 << LANE_BITS || !within_rate())) {
 		count(DROPPED);
 		return;
 	}
 	prepared(&s->call, gfp_mask, alloc_flags, ac);
-	__builtin_memcpy(e, &s->call.e, sizeof(*e));
+	__builtin_memcpy(cell, &s->call.e, sizeof(s->call.e));
 	/* Only now: user space reads what lies before this. x86 keeps stores in order. */
 	barrier();
 	s->sent = sent + 1;

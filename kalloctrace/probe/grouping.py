@@ -9,8 +9,6 @@ from kalloctrace.probe.structs import Words
 _MULTIPLIER = 0x9E3779B97F4A7C15
 """Odd, and its bits look random: 2^64 divided by the golden ratio."""
 
-_AT_ONCE = 1024
-
 Numbers = npt.NDArray[np.int32]
 
 
@@ -25,37 +23,36 @@ class Grouper:
         self._dtype = dtype
         self._width = dtype.itemsize // 8
         self._powers: Words = np.full(self._width, _MULTIPLIER, np.uint64).cumprod(dtype=np.uint64)
-        # In one piece, a multiple of 8 words a record, and small enough to stay in the processor's cache.
-        self._scratch: Words = np.zeros((_AT_ONCE + 1, -(-self._width // 8) * 8), np.uint64)
         self._known: Words = np.zeros((0, self._width), np.uint64)
         self._hashes: Words = np.zeros(0, np.uint64)
         self._numbers: Numbers = np.zeros(0, np.int32)
 
-    def numbers(self, words: Words) -> tuple[Numbers, npt.NDArray[np.void]]:
+    def numbers(self, rows: Words, first: int = 0) -> tuple[Numbers, npt.NDArray[np.void]]:
         """Return the number of each record, and those that were not met before, in the order of their numbers.
 
         Args:
-            words: a row for each record, its words as columns; it may be a part of something wider.
+            rows: a row of words for each record, in one piece; fastest where a row has a multiple of 8.
+            first: the column that the record begins with; what is before it and behind it plays no part.
         """
         before = len(self._known)
         # Of records in a row that are equal the first one stands for all.
-        starts = self._starts(words)
-        numbers = self._look_up_known(words[starts])[np.cumsum(starts) - 1]
+        starts = self._starts(rows, first)
+        numbers = self._look_up_known(rows[starts, first : first + self._width])[np.cumsum(starts) - 1]
         return numbers, self._known[before:].copy().view(self._dtype).ravel()
 
-    def _starts(self, words: Words) -> npt.NDArray[np.bool_]:
+    def _starts(self, rows: Words, first: int) -> npt.NDArray[np.bool_]:
         """Tell which records differ from the one before."""
-        starts = np.ones(len(words), np.bool_)
-        for first in range(1, len(words), _AT_ONCE):
-            count = min(_AT_ONCE, len(words) - first)
-            self._scratch[: count + 1, : self._width] = words[first - 1 : first + count]
-            flat, width = self._scratch[: count + 1].ravel(), self._scratch.shape[1]
-            # The answers of one record, a byte each, are whole words again.
-            answers = (flat[width:] != flat[:-width]).view(np.uint64).reshape(count, width // 8)
-            differs = answers[:, 0] != 0
-            for column in answers.T[1:]:
-                differs |= column != 0
-            starts[first : first + count] = differs
+        if rows.shape[1] % 8:
+            rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
+        flat, width = rows.ravel(), rows.shape[1]
+        # The answers of one row, a byte each, are words again.
+        answers = (flat[width:] != flat[:-width]).view(np.uint64).reshape(-1, width // 8)
+        asked = np.zeros(width, np.bool_)
+        asked[first : first + self._width] = True
+        starts = np.zeros(len(rows), np.bool_)
+        starts[:1] = True
+        for column, mask in zip(answers.T, asked.view(np.uint64), strict=True):
+            starts[1:] |= column & mask != 0
         return starts
 
     def _look_up_known(self, words: Words) -> Numbers:

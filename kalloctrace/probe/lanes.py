@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.shared import SharedArray
-from kalloctrace.probe.structs import Structs, opaque
+from kalloctrace.probe.structs import Structs, opaque, padded
 
 
 class Lanes:
@@ -26,10 +26,11 @@ class Lanes:
 
     def __init__(self, fd: int, bits: int, slots: npt.NDArray[np.void], parked: Ring) -> None:
         self.dtype = parked.dtype
+        self._cell = cell_dtype(parked.dtype)
         self._parked = parked
         self._size = 1 << bits
         self._slots = slots
-        self._shared = SharedArray(fd, len(slots) << bits, opaque(self.dtype))
+        self._shared = SharedArray(fd, len(slots) << bits, opaque(self._cell))
 
     def close(self) -> None:
         """Unmap the memory."""
@@ -38,7 +39,7 @@ class Lanes:
         del self._slots
 
     def drain(self) -> Iterator[Structs]:
-        """Yield the events that are there now, CPU by CPU.
+        """Yield the events that are there now, CPU by CPU: arrays with the members of `struct event`.
 
         They are where the program wrote them: what is to stay has to be copied before the next ones are asked for.
         """
@@ -47,7 +48,7 @@ class Lanes:
             lane = self._shared.items[cpu * self._size : (cpu + 1) * self._size]
             start, end = int(self._slots["taken"][cpu]) % self._size, int(sent[cpu]) % self._size
             for piece in [lane[start:end]] if start < end else [lane[start:], lane[:end]]:
-                yield piece.view(self.dtype)
+                yield piece.view(self._cell)
             self._slots["taken"][cpu] = sent[cpu]
         yield self._parked.drain()
 
@@ -57,15 +58,21 @@ class Lanes:
         return max(float((self._slots["sent"] - self._slots["taken"]).max()) / self._size, self._parked.fill)
 
 
-def lane_bits(total: int, cpus: int, event: int) -> int:
-    """Return the size of a lane, as a power of two of events.
+def cell_dtype(event: np.dtype[np.void]) -> np.dtype[np.void]:
+    """Return numpy's description of what holds a `struct event` in a lane: whole lines of the processor's cache."""
+    return padded(event, _CACHE_LINE)
+
+
+def lane_bits(total: int, cpus: int, cell: int) -> int:
+    """Return the size of a lane, as a power of two of cells.
 
     Args:
-        total: bytes for all lanes together, or less where a lane would be too small to be of use.
+        total: bytes for all lanes together, or more where a lane would be too small to be of use.
         cpus: how many lanes.
-        event: bytes of an event.
+        cell: bytes of a cell.
     """
-    return max(_LEAST_BITS, (total // (cpus * event)).bit_length() - 1)
+    return max(_LEAST_BITS, (total // (cpus * cell)).bit_length() - 1)
 
 
+_CACHE_LINE = 64
 _LEAST_BITS = 10

@@ -21,7 +21,7 @@ from kalloctrace.probe.bcc_import import import_bcc
 from kalloctrace.probe.counters import WAYS, Counters
 from kalloctrace.probe.filters import Filters
 from kalloctrace.probe.kprobes import Hook, Kprobes
-from kalloctrace.probe.lanes import Lanes, lane_bits
+from kalloctrace.probe.lanes import Lanes, cell_dtype, lane_bits
 from kalloctrace.probe.layout import bpf_folder, record_dtype
 from kalloctrace.probe.optimized import CODE_BYTES, past_ftrace
 from kalloctrace.probe.plan import FREELIST, PREPARE, Mode, Plan
@@ -128,8 +128,9 @@ class Probe:
 
         lengths = plan.lengths()
         event = record_dtype("event", lengths)
-        bits = lane_bits(RING_BYTES, cpus, event.itemsize)
-        constants = self._constants(plan, cpus, filters, stacks=stacks) | {"LANE_BITS": bits}
+        cell = cell_dtype(event).itemsize
+        bits = lane_bits(RING_BYTES, cpus, cell)
+        constants = self._constants(plan, cpus, filters, stacks=stacks) | {"LANE_BITS": bits, "CELL_WORDS": cell // 8}
         self._bpf = self._load(plan.sources(), constants, hooks)
         offsets = self._bpf["per_cpu_offset"]
         for cpu, base in enumerate(bases):

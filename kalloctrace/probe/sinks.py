@@ -14,7 +14,7 @@ from kalloctrace.probe.lanes import Lanes
 from kalloctrace.probe.names import TaskNames
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.rows import Records, RowMaker
-from kalloctrace.probe.structs import joined, words_of
+from kalloctrace.probe.structs import first_word, joined, words_of
 from kalloctrace.trace.writer import TraceWriter
 
 _BATCH_ROWS = 32768
@@ -140,7 +140,7 @@ class StreamSink:
         """Keep what a trace says of events; they themselves are gone afterwards."""
         if not len(events):
             return
-        indices, new = self._grouper.numbers(words_of(events, "a"))
+        indices, new = self._grouper.numbers(words_of(events), first_word(events.dtype, "a"))
         if len(new):
             self._writer.add(self._maker.make(new))
         time_, pid_tgid, cpu, stack = (events[name].copy() for name in ("time", "pid_tgid", "cpu", "stack"))

@@ -21,17 +21,32 @@ def joined(parts: Sequence[Structs]) -> Structs:
     return np.concatenate([part.view(opaque(dtype)) for part in parts]).view(dtype)
 
 
-def words_of(structs: Structs, member: str | None = None) -> Words:
-    """Return structures, or one member of each, as rows of words, where they are.
+def padded(dtype: np.dtype[np.void], multiple: int) -> np.dtype[np.void]:
+    """Return the type of a structure that is followed by unused bytes, up to a multiple of so many."""
+    if dtype.fields is None:
+        raise TypeError(f"{dtype} has no members")
+    members = {name: field[:2] for name, field in dtype.fields.items()}
+    return np.dtype(
+        {
+            "names": list(members),
+            "formats": [kind for kind, _ in members.values()],
+            "offsets": [offset for _, offset in members.values()],
+            "itemsize": -(-dtype.itemsize // multiple) * multiple,
+        }
+    )
+
+
+def words_of(structs: Structs) -> Words:
+    """Return structures as rows of words, where they are.
 
     Args:
-        structs: they lie in one piece in memory, and have a multiple of 8 bytes, as their member has.
-        member: its name.
+        structs: they lie in one piece in memory, and have a multiple of 8 bytes.
     """
-    words = structs.view(np.uint64).reshape(len(structs), structs.dtype.itemsize // 8)
-    if member is None:
-        return words
-    if structs.dtype.fields is None:
-        raise TypeError(f"{structs.dtype} has no members")
-    dtype, offset = structs.dtype.fields[member][:2]
-    return words[:, offset // 8 : (offset + dtype.itemsize) // 8]
+    return structs.view(np.uint64).reshape(len(structs), structs.dtype.itemsize // 8)
+
+
+def first_word(dtype: np.dtype[np.void], member: str) -> int:
+    """Return which word of a structure is the first of a member."""
+    if dtype.fields is None:
+        raise TypeError(f"{dtype} has no members")
+    return int(dtype.fields[member][1]) // 8

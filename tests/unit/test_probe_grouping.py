@@ -64,3 +64,13 @@ def test_runs_end_where_they_end() -> None:
     rows = np.repeat(np.arange(30, dtype=np.uint64) % 7, lengths)
     numbers, _ = Grouper(PAIR).numbers(np.stack([rows, rows], axis=1))
     assert numbers.tolist() == rows.tolist()
+
+
+@pytest.mark.parametrize("columns", [2, 3, 8, 19, 24])
+def test_what_is_beside_a_record_plays_no_part(columns: int) -> None:
+    """Whatever the width of a row, and wherever in it the record lies."""
+    chance = np.random.default_rng(3)
+    for first in range(columns - 1):
+        rows = chance.integers(0, 2, (300, columns)).astype(np.uint64)
+        numbers, new = Grouper(PAIR).numbers(rows, first)
+        assert [tuple(new[number]) for number in numbers] == [tuple(row) for row in rows[:, first : first + 2].tolist()]

@@ -9,7 +9,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from kalloctrace.probe.lanes import Lanes, lane_bits
+from kalloctrace.probe.lanes import Lanes, cell_dtype, lane_bits
 from kalloctrace.probe.layout import record_dtype
 from kalloctrace.probe.ring import Ring
 
@@ -17,6 +17,7 @@ CPUS, BITS = 3, 2
 LANE = 1 << BITS
 LENGTHS = {"NODEMASK_WORDS": 1}
 EVENT = record_dtype("event", LENGTHS)
+CELL = cell_dtype(EVENT)
 SLOT = record_dtype("slot", LENGTHS)
 
 
@@ -25,8 +26,8 @@ class Program:
 
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the program
-        self.file.truncate(-(-(CPUS << BITS) * EVENT.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE)
-        self.events = np.frombuffer(mmap.mmap(self.file.fileno(), 0), EVENT, CPUS << BITS)
+        self.file.truncate(-(-(CPUS << BITS) * CELL.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self.events = np.frombuffer(mmap.mmap(self.file.fileno(), 0), CELL, CPUS << BITS)
         self.slots = np.zeros(CPUS, SLOT)
         self.ring = tempfile.TemporaryFile()  # noqa: SIM115 likewise
         self.ring.truncate(2 * mmap.PAGESIZE + 2 * mmap.PAGESIZE)

@@ -4,7 +4,7 @@
 import numpy as np
 
 from kalloctrace.probe.layout import record_dtype
-from kalloctrace.probe.structs import joined, words_of
+from kalloctrace.probe.structs import first_word, joined, padded, words_of
 
 EVENT = record_dtype("event", {"NODEMASK_WORDS": 2})
 
@@ -21,12 +21,25 @@ def test_parts_follow_each_other() -> None:
 
 
 def test_words_are_those_of_the_structures() -> None:
-    """Of all of them, or of one member."""
+    """And a member begins with one of them."""
     events = np.zeros(3, EVENT)
     events["time"] = [7, 8, 9]
     events["a"]["gfp_mask"] = [1, 2, 3]
-    assert words_of(events)[:, 0].tolist() == [7, 8, 9]
-    words = words_of(events, "a")
-    assert words.shape == (3, EVENT["a"].itemsize // 8)
-    assert words[:, 0].tolist() == [1, 2, 3]
-    assert words_of(events[:0], "a").shape == (0, words.shape[1])
+    words = words_of(events)
+    assert words.shape == (3, EVENT.itemsize // 8)
+    assert words[:, 0].tolist() == [7, 8, 9]
+    assert words[:, first_word(EVENT, "a")].tolist() == [1, 2, 3]
+    assert words_of(events[:0]).shape == (0, words.shape[1])
+
+
+def test_unused_bytes_follow_the_members() -> None:
+    """Up to a multiple; where it is one already there are none."""
+    cell = padded(EVENT, 64)
+    assert cell.itemsize % 64 == 0 <= cell.itemsize - EVENT.itemsize < 64
+    cells = np.zeros(2, cell)
+    cells["a"]["order"] = [3, 4]
+    assert cells.view(np.uint8).reshape(2, -1)[:, : EVENT.itemsize].copy().view(EVENT)["a"]["order"].tolist() == [
+        [3],
+        [4],
+    ]
+    assert padded(cell, 64).itemsize == cell.itemsize
