@@ -60,11 +60,11 @@ CHASED = f"""
 import ctypes, mmap, os, signal, threading
 libc = ctypes.CDLL(None)
 cpus = sorted(os.sched_getaffinity(0))
-moved, over = threading.Event(), threading.Event()
+begun, over, left = threading.Event(), threading.Event(), threading.Event()
 
 def touch():
-    moved.tid = threading.get_native_id()
-    moved.set()
+    begun.tid = threading.get_native_id()
+    begun.set()
     for part in range(20):
         with mmap.mmap(-1, {PAGES} // 20 * mmap.PAGESIZE) as memory:
             memory.madvise(mmap.MADV_NOHUGEPAGE)
@@ -72,14 +72,16 @@ def touch():
             libc.memset(ctypes.byref(view), 1, len(memory))
             del view
     over.set()
+    left.wait()
 
 os.kill(os.getpid(), signal.SIGSTOP)
 thread = threading.Thread(target=touch)
 thread.start()
-moved.wait()
+begun.wait()
 while not over.is_set():
     for cpu in cpus:
-        os.sched_setaffinity(moved.tid, {{cpu}})
+        os.sched_setaffinity(begun.tid, {{cpu}})
+left.set()
 thread.join()
 os.kill(os.getpid(), signal.SIGSTOP)
 """
@@ -207,10 +209,12 @@ def counted_by_perf(pid: int, output: Path) -> Iterator[None]:
 
     with subprocess.Popen(command, pass_fds=(control[0], acknowledged[1])) as perf:
         os.close(acknowledged[1])
-        tell(b"enable")
-        yield
-        tell(b"disable")
-        perf.send_signal(signal.SIGINT)
+        try:
+            tell(b"enable")
+            yield
+            tell(b"disable")
+        finally:
+            perf.send_signal(signal.SIGINT)
     os.close(acknowledged[0])
     for end in control:
         os.close(end)
@@ -339,14 +343,18 @@ def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
     return totals
 
 
-def start(trace: Path, *options: str) -> subprocess.Popen[str]:
-    """Start a recording that has no end of its own; return when it captures."""
-    process = subprocess.Popen([*KALLOCTRACE, "record", *options, "-o", trace], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("recording"):
-            return process
-    raise AssertionError("the recording did not begin")
+@contextmanager
+def start(trace: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a recording that has no end of its own, and wait until it captures; whatever happens, it ends with this."""
+    with subprocess.Popen(
+        [*KALLOCTRACE, "record", *options, "-o", trace], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert any(line.startswith("recording") for line in process.stderr), "the recording did not begin"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_two_recordings_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
