@@ -16,6 +16,7 @@ _TOOLS = {
     "depmod": "the package kmod",
     "file": "the package file",
     "timeout": "the package coreutils",
+    "setpriv": "the package util-linux",
 }
 _FETCH_TOOLS = {
     "apt-get": "the package apt",

@@ -196,8 +196,8 @@ def dry_run(argv: Sequence[str], kernel: Kernel, machine: Machine, writable: Seq
 @contextmanager
 def _started(command: Sequence[str], job: Path, timeout: float) -> Iterator[subprocess.Popen[bytes]]:
     """Start a guest in a process group of its own, and end all of that group whatever happens."""
-    # Should this process be killed outright, `timeout` still ends the guest.
-    limit = ["timeout", "--kill-after=5", str(int(timeout + _GRACE * 2)), *command]
+    # Should this process end without a word, as threads do at SIGTERM and all at SIGKILL, the guest ends too.
+    limit = ["setpriv", "--pdeathsig", "TERM", "timeout", "--kill-after=5", str(int(timeout + _GRACE * 2)), *command]
     with (job / "console.log").open("wb") as console:
         process = subprocess.Popen(
             limit,

@@ -302,3 +302,21 @@ def test_termination_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
         run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), timeout=30)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert ends(pid)
+
+
+def test_guest_does_not_outlive_its_owner(fake_virtme: Path, tmp_path: Path) -> None:
+    """Also one that a thread started, and whose process is killed outright."""
+    pid = tmp_path / "pid"
+    write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; wait")
+    owner = os.fork()
+    if not owner:
+        boot = threading.Thread(target=run.run_in_guest, args=(["x"],), kwargs={"kernel": Kernel("x", Path("/image"))})
+        boot.start()
+        boot.join()
+        os._exit(1)
+    deadline = time.monotonic() + 20
+    while not pid.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(owner, signal.SIGKILL)
+    os.waitpid(owner, 0)
+    assert ends(pid)
