@@ -72,14 +72,13 @@ def compiled(folder: Path) -> Path:
     return program
 
 
-def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = (), *, rounds: int = ROUNDS) -> dict[str, Any]:
+def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = ()) -> dict[str, Any]:
     """Measure rows in one boot of one kernel; return what guest.py wrote.
 
     Args:
         kernel: its name in the lab.
         rows: those of the table.
         own: those of ours whose start and consumer are measured too.
-        rounds: rounds of the work that count.
 
     Raises:
         KalloctraceError: the guest failed.
@@ -87,7 +86,7 @@ def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = (), *, rounds
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as name:
         folder = Path(name)
-        job: dict[str, Any] = {"touch": str(compiled(folder)), "pages": PAGES, "warm": WARM, "rounds": rounds}
+        job: dict[str, Any] = {"touch": str(compiled(folder)), "pages": PAGES, "warm": WARM, "rounds": ROUNDS}
         job |= {"rows": [asdict(row) for row in rows], "own": [asdict(row) for row in own]}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         words = [sys.executable, str(GUEST), str(folder / "job.json"), str(folder / "result.json")]
@@ -116,6 +115,11 @@ def costs(result: dict[str, Any]) -> dict[str, Cost]:
         else Cost(figures["min"] - bare.least, figures["mean"] - bare.mean, figures["captured"], figures["lost"])
         for name, figures in result["rows"].items()
     }
+
+
+def alone(kernel: str) -> dict[str, Cost]:
+    """Return what our rows by fentry add in a boot without peers, which leave a kernel a little different."""
+    return costs(measure(kernel, [row for row in OURS if row.name.endswith("fentry")]))
 
 
 @click.command()

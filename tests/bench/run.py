@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from kalloctrace.probe.bcc_import import import_bcc  # noqa: E402  (a script's neighbours are no package's)
 from tests.bench import tables  # noqa: E402
-from tests.bench.cost import costs, measure, untraced  # noqa: E402
+from tests.bench.cost import alone, costs, measure, untraced  # noqa: E402
 from tests.bench.peers import readings  # noqa: E402
 from tests.bench.rows import OURS, PEERS  # noqa: E402
 from tests.section import write_section  # noqa: E402
@@ -47,13 +47,14 @@ _VERSIONS = (
 
 
 def kernel_figures(kernel: str) -> dict[str, Any]:
-    """Return all that is measured in one boot of a kernel."""
+    """Return all that is measured in one boot of a kernel, and for the tests what our rows are without the others."""
     result = measure(kernel, (*PEERS, *OURS), [row for row in OURS if row.kind == "stream"])
     return {
         "release": result["release"],
         "untraced": asdict(untraced(result)),
         "rows": {name: asdict(cost) for name, cost in costs(result).items()},
         "own": result["own"],
+        "alone": {name: asdict(cost) for name, cost in alone(kernel).items()},
     }
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from kalloctrace.lab.needs import find_tool, lab_available
 from kalloctrace.probe.bcc_import import import_bcc
-from tests.bench.cost import Cost, costs, measure
-from tests.bench.rows import OURS
+from tests.bench.cost import Cost, alone
 
 pytestmark = pytest.mark.live
 
@@ -20,7 +19,6 @@ RECORDED = Path(__file__).parents[1] / "bench" / "recorded.json"
 # Between the few boots that were compared the untraced figure moved by 5 instructions, and a recorder's by a fiftieth.
 # Another compiler makes other code of the same program: with one, the cost may still not grow by much.
 INSTRUCTIONS, SAME, OTHER = 25, 0.08, 0.15
-FEWER_ROUNDS = 20
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +29,7 @@ def recorded() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def measured(recorded: dict[str, Any]) -> dict[str, Cost]:
+def measured() -> dict[str, Cost]:
     """Measure both modes in one boot, as they are attached by default there."""
     missing = lab_available()
     if find_tool("gcc") is None:
@@ -40,14 +38,12 @@ def measured(recorded: dict[str, Any]) -> dict[str, Cost]:
         pytest.fail(f"no cost can be measured: {missing}")
     if missing:
         pytest.skip(f"no cost can be measured: {missing}")
-    before = recorded["kernels"][KERNEL]["rows"]
-    rows = [row for row in OURS if row.name.endswith("fentry") and not before[row.name]["gap"]]
-    return costs(measure(KERNEL, rows, rounds=FEWER_ROUNDS))
+    return alone(KERNEL)
 
 
 def test_an_allocation_costs_what_was_recorded(recorded: dict[str, Any], measured: dict[str, Cost]) -> None:
     """In each mode; a change on purpose is recorded by `make bench`."""
-    before = recorded["kernels"][KERNEL]["rows"]
+    before = recorded["kernels"][KERNEL]["alone"]
     same = f"bcc {import_bcc().__version__}" in recorded["tools"]
     assert measured
     for name, cost in measured.items():
