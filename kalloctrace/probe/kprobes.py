@@ -117,7 +117,7 @@ class Kprobes:
         except OSError as error:
             self.close()
             raise KalloctraceError(
-                "cannot attach kprobes",
+                f"cannot attach a kprobe to {hook.function}",
                 error.strerror or str(error),
                 "see the kernel's log for the reason; or record with --attach fentry",
             ) from error
