@@ -47,6 +47,10 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 	c = in_mode(CAPTURE);
 	if (!c)
 		return 0;
+#ifdef SLOW
+	if (!first_of_call(alloc_flags))
+		slow_attempt(gfp_mask, order, alloc_flags, ac);
+#endif
 	frame = ac + c->frame_to_ac;
 #ifdef NOLOCK
 	if (alloc_flags & ALLOC_NOLOCK)

@@ -7,7 +7,7 @@
  * one, whichever CPU they are on and whatever interrupts them. `struct alloc_context` lies in that frame at a fixed
  * distance, which user space measures once (CALIBRATE) and stores in `control`.
  *
- * The program is this file and those that the kernel has something for, in this order: bulk.bpf.c, nolock.bpf.c,
+ * The program is this file and those that the kernel has something for, in this order: slow.bpf.c, bulk.bpf.c, nolock.bpf.c,
  * alloc.bpf.c, prepare.bpf.c, and last fentry.bpf.c or kprobe.bpf.c with the functions that are attached: these fetch
  * arguments and call the steps that the other files hold. They are joined before they are compiled, as bcc rewrites
  * no included file.
@@ -44,6 +44,7 @@ enum counter {
 	FREELIST_BUSY,		/* get_page_from_freelist() whose record could not be looked for, as a program was at work */
 	FILTERED,		/* calls that were not wanted once they were prepared, or had returned */
 	NAMES_DROPPED,		/* names of tasks that found their ring buffer full */
+	ZONES_DROPPED,		/* lists of zones of slow calls that were not copied whole, as there was no room */
 	NR_COUNTERS,
 };
 
@@ -214,8 +215,8 @@ static __always_inline u32 preempt_count_of(const u64 *per_cpu_base)
 	return value;
 }
 
-/* Captures what the stage reads beside its arguments; `ctx` is for the stack's sake only. */
-static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
+/* Captures who calls, and what the stage reads beside its arguments. */
+static __always_inline void capture_context(struct record *r, u64 pid_tgid)
 {
 	u32 cpu = bpf_get_smp_processor_id();
 	u64 *base;
@@ -245,6 +246,12 @@ static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
 	READ(r->defrag_mode, DEFRAG_MODE_ADDRESS);
 #endif
 	r->stack = -1;
+}
+
+/* Likewise, with the stack where it is wanted: for its sake only there is `ctx`. */
+static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
+{
+	capture_context(r, pid_tgid);
 #ifdef STACKS
 	r->stack = stacks.get_stackid(ctx, 0);
 #endif
@@ -304,6 +311,19 @@ static __always_inline void freelist_of_record(struct record *r, u32 gfp_mask, u
 	zoneref = r->ac[ALLOC_CONTEXT__PREFERRED_ZONEREF / 8];
 	READ(r->preferred_zone, zoneref + ZONEREF__ZONE);
 	READ(r->preferred_zone_idx, zoneref + ZONEREF__ZONE_IDX);
+}
+
+/*
+ * Tells the first get_page_from_freelist() of a call, by ALLOC_WMARK_LOW, from those of its slow path, which would find a
+ * rejected call that had the same frame before. A call without locks has no slow path.
+ */
+static __always_inline bool first_of_call(u32 alloc_flags)
+{
+#ifdef ALLOC_NOLOCK
+	if (alloc_flags & ALLOC_NOLOCK)
+		return true;
+#endif
+	return (alloc_flags & 3) == 1;
 }
 
 /* Notes a call by the one task that calibration looks at. */

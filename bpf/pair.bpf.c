@@ -246,19 +246,6 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 	return 0;
 }
 
-/*
- * Tells the first get_page_from_freelist() of a call, by ALLOC_WMARK_LOW, from those of its slow path, which would find a
- * rejected call that had the same frame before. A call without locks has no slow path.
- */
-static __always_inline bool first_of_call(u32 alloc_flags)
-{
-#ifdef ALLOC_NOLOCK
-	if (alloc_flags & ALLOC_NOLOCK)
-		return true;
-#endif
-	return (alloc_flags & 3) == 1;
-}
-
 /* The call is not in the slot: it is parked, or was not seen, or this is not its first get_page_from_freelist(). */
 static __always_inline void freelist_of_parked(struct slot *s, bool busy, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
@@ -279,8 +266,12 @@ static __always_inline void freelist_of_parked(struct slot *s, bool busy, u32 gf
 		return;
 	}
 #endif
-	if (!first_of_call(alloc_flags))
+	if (!first_of_call(alloc_flags)) {
+#ifdef SLOW
+		slow_attempt(gfp_mask, order, alloc_flags, ac);
+#endif
 		return;
+	}
 	if (unlikely(!busy && s->call.frame == frame && !moved_away(s))) {
 		/* It is in the slot after all: another CPU has just taken it for the one before it, which moved away. */
 		s->busy = 1;

@@ -165,3 +165,34 @@ struct bulk_record {
 	s32 memcg_kmem;			/* the counter of the key that memcg_kmem_online() asks */
 	s32 page_owner;			/* the counter of page_owner_inited */
 };
+
+#define SLOW_STACK 24
+
+/* One step of a call of the slow path, in the order of time. */
+struct slow_event {
+	u64 frame;			/* the stack pointer where the entry calls __alloc_pages_slowpath(); begins and returns */
+	u64 ac;				/* address of ac; begins and attempts */
+	u64 oom_mm;			/* current->signal->oom_mm: not NULL for a victim of the OOM killer */
+	u64 lost;			/* events that had been lost by then */
+	u64 stack[SLOW_STACK];		/* of addresses, innermost first; begins */
+	u32 kind;			/* enum slow_kind */
+	s32 prio;			/* current->prio */
+	struct record r;		/* as at an entry; freelist_* is what get_page_from_freelist(), or the slow path, was given */
+};
+
+enum slow_kind {
+	SLOW_BEGINS,
+	SLOW_ATTEMPT,			/* get_page_from_freelist() */
+	SLOW_RETURNS,
+	SLOW_RECLAIM,			/* direct reclaim begins */
+	SLOW_COMPACTION,		/* direct compaction begins */
+	SLOW_OOM,			/* current has the OOM killer choose a victim */
+};
+
+/* A zone as it was. */
+struct slow_zone {
+	u64 time;			/* of the event that it belongs to */
+	u64 frame;			/* likewise */
+	u64 zone;			/* its address */
+	u64 words[ZONE_WORDS];		/* struct zone */
+};

@@ -45,6 +45,7 @@ from kalloctrace.flags.tables import FlagTables
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
 @click.option("--sample", type=click.IntRange(min=2), metavar="N", help="Only one call in N.")
 @click.option("--max-rate", type=click.IntRange(min=1), metavar="N", help="At most N calls a second; needs stream.")
+@click.option("--slow/--no-slow", default=True, show_default=True, help="Record each attempt of the slow path too.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
 @click.argument("command_line", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 def command(
@@ -66,6 +67,7 @@ def command(
     failed: bool,
     sample: int | None,
     max_rate: int | None,
+    slow: bool,
     stack: bool,
     command_line: tuple[str, ...],
 ) -> int:
@@ -123,6 +125,7 @@ def command(
             stack,
             "returns" if returns else mode,
             None if attach == "auto" else attach,
+            slow,
         ),
         started=lambda: click.echo(
             f"recording on {kernel.snapshot.release}"
@@ -137,6 +140,12 @@ def command(
         f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
         err=True,
     )
+    if totals.slow:
+        click.echo(
+            f"slow path: {totals.slow:,} calls, of these {totals.slow_running} still running; "
+            f"events lost {totals.slow_lost}, missed {totals.slow_missed}",
+            err=True,
+        )
     click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
     if result.exit_status not in (None, 0):
         raise KalloctraceError(

@@ -31,6 +31,15 @@ class Symbols:
         start = self._text.rfind(b"\n", 0, end) + 1
         return int(self._text[start:end].split()[0], 16)
 
+    def compiled(self, function: str) -> str | None:
+        """Return the symbol of a function that the compiler may have specialised, as `f.constprop.0`; None without one.
+
+        Its part for what hardly ever happens (`f.cold`) is none.
+        """
+        name = re.escape(function.encode())
+        found = re.search(rb" ((?:" + name + rb")(?:\.(?:constprop|isra|part)\.\d+)*)\n", self._text)
+        return found[1].decode() if found else None
+
     def hidden(self) -> bool:
         """Tell whether the kernel shows zeroes instead of addresses (kptr_restrict, no CAP_SYSLOG)."""
         return re.search(rb"^0*[1-9a-f][0-9a-f]* [tT] ", self._text, re.MULTILINE) is None
@@ -47,3 +56,9 @@ class Symbols:
         starts, names = self._functions
         index = bisect_right(starts, address) - 1
         return names[index] if index >= 0 else f"{address:#x}"
+
+    def end_of(self, function: str) -> int | None:
+        """Return the address of what follows a function, None where the kernel has no such function."""
+        address = self.address(function)
+        starts, _ = self._functions
+        return None if address is None else starts[bisect_right(starts, address)]

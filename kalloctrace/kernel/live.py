@@ -302,3 +302,8 @@ def _tables(btf: Btf, base: str, version: str) -> FlagTables:
         if file.is_file():
             return replace(tables, gfp_print=from_tracefs_format(file.read_text()), source=f"tracefs+{tables.source}")
     return tables
+
+
+def has_tracepoint(event: str) -> bool:
+    """Tell whether the kernel has a tracepoint, such as `kmem/mm_page_alloc`."""
+    return any((folder / "events" / event).is_dir() for folder in TRACEFS)

@@ -55,17 +55,25 @@ class Hook:
         function: symbol of the kernel.
         program: name of the function of the BPF program.
         at_return: it runs when the function has returned, not when it is entered.
-        offset: bytes from the function's start; above 0 where the kprobe is to become a jump, as optimized.py says.
+        hot: the function is called for each allocation, so that it matters what a hit costs.
+        offset: bytes from the function's start; above 0 in a hot function where the kprobe is to become a jump, as
+            optimized.py says.
     """
 
     function: str
     program: str
     at_return: bool = False
+    hot: bool = True
     offset: int = 0
 
     def event(self, pid: int) -> str:
         """Return the name of the definition of a process; `kprobe_profile` shows it without its group."""
         return f"{self.program}_{pid}"
+
+    @property
+    def to_jump(self) -> bool:
+        """Tell whether the kprobe is to become a jump."""
+        return self.hot and self.offset > 0
 
     def definition(self, pid: int) -> str:
         """Return the line that `kprobe_events` takes."""
@@ -111,7 +119,7 @@ class Kprobes:
             for hook, program in programs.items():
                 self._attach_where_possible(hook, program)
             if not self._all_jumps(code):
-                for hook in [hook for hook in self._files if hook.offset]:
+                for hook in [hook for hook in self._files if hook.to_jump]:
                     self._detach(hook)
                     self._attach(replace(hook, offset=0), programs[hook])
         except OSError as error:
@@ -125,12 +133,12 @@ class Kprobes:
     @property
     def jumps(self) -> list[str]:
         """Return the functions whose kprobe is a jump."""
-        return [hook.function for hook in self._files if hook.offset]
+        return [hook.function for hook in self._files if hook.to_jump]
 
     def _all_jumps(self, code: Callable[[Hook], bytes]) -> bool:
         """Wait a moment until the kernel has made jumps of all kprobes that are to become one; tell whether it has."""
         deadline = time.monotonic() + _BECOMES_JUMP
-        while not all(is_jump(code(hook)) for hook in self._files if hook.offset):
+        while not all(is_jump(code(hook)) for hook in self._files if hook.to_jump):
             if time.monotonic() > deadline:
                 return False
             time.sleep(_POLL)
@@ -155,7 +163,7 @@ class Kprobes:
         try:
             self._attach(hook, program)
         except OSError:
-            if not hook.offset:
+            if not hook.to_jump:
                 raise
             self._attach(replace(hook, offset=0), program)
 

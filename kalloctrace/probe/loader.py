@@ -37,7 +37,17 @@ FEW_BYTES = 4 << 20
 NAMES_BYTES = 1 << 20
 BULK_RING_BYTES = 2 << 20
 BULK_PENDING = 1024
+SLOW_BYTES = 8 << 20
+ZONES_BYTES = 16 << 20
+SLOW_OPEN = 16384
 STACKS = 16384
+
+SLOW_PROGRAMS = (
+    *("on_slowpath", "on_slowpath_return"),
+    *("raw_tracepoint__mm_vmscan_direct_reclaim_begin", "raw_tracepoint__mm_compaction_try_to_compact_pages"),
+    "raw_tracepoint__mark_victim",
+)
+"""Those of slow.bpf.c: what they miss is no allocation."""
 
 _U64 = (1 << 64) - 1
 
@@ -75,6 +85,8 @@ class Counts:
         missed: hits that the kernel skipped as the program, or another kprobe, was already running on that CPU.
         missed_freelist: those of get_page_from_freelist() among them whose call may have been seen.
         names_dropped: names that tasks were given and that found their ring buffer full.
+        zones_dropped: how often there was no room for the zones of a call of the slow path.
+        slow_missed: hits of the slow path that the kernel skipped, or calls beyond those that it follows at once.
     """
 
     opened: int
@@ -86,6 +98,8 @@ class Counts:
     missed: int
     missed_freelist: int
     names_dropped: int
+    zones_dropped: int
+    slow_missed: int
 
 
 class Probe:
@@ -97,6 +111,7 @@ class Probe:
         events: the events of stream mode, None in others.
         names: likewise the one with the names of tasks.
         counters: the counters of aggregate mode, None in others.
+        slow: the events of the slow path and the zones of its calls, None where it is not traced.
 
     Args:
         kernel: the running kernel.
@@ -115,7 +130,7 @@ class Probe:
         self._bulk = plan.bulk is not None
         self._interrupt_mask = kernel.features.interrupt_mask
         self._missed_before: Counter[str] = Counter()
-        self._missed_kprobes_before = 0
+        self._missed_kprobes_before: Counter[str] = Counter()
         cpus = os.sysconf("SC_NPROCESSORS_CONF")
         with Kcore() as kcore:
             table = kernel.address("__per_cpu_offset")
@@ -148,6 +163,12 @@ class Probe:
         # What is the same at every call.
         own = self._slots.items["call"]["e"]
         own["cpu"], own["stack"] = np.arange(cpus), -1
+        self.slow: tuple[Ring, Ring] | None = None
+        if plan.slow is not None:
+            self.slow = (
+                self._ring("slow_events", SLOW_BYTES, record_dtype("slow_event", lengths)),
+                self._ring("slow_zones", ZONES_BYTES, record_dtype("slow_zone", lengths)),
+            )
         self.events = self.names = self.counters = None
         if plan.mode == "stream":
             parked = self._ring("events", FEW_BYTES, event)
@@ -169,7 +190,7 @@ class Probe:
         """Detach everything."""
         if self._kprobes is not None:
             self._kprobes.close()
-        for buffer in (*self.records, self.events, self.names, self.counters):
+        for buffer in (*self.records, *(self.slow or ()), self.events, self.names, self.counters):
             if buffer is not None:
                 buffer.close()
         self._slots.close()
@@ -189,6 +210,9 @@ class Probe:
             "EVENTS_PAGES": FEW_BYTES // mmap.PAGESIZE,
             "RECORDS_PAGES": _records_bytes(plan.mode) // mmap.PAGESIZE,
             "NAMES_PAGES": NAMES_BYTES // mmap.PAGESIZE,
+            "SLOW_PAGES": SLOW_BYTES // mmap.PAGESIZE,
+            "ZONES_PAGES": ZONES_BYTES // mmap.PAGESIZE,
+            "SLOW_OPEN": SLOW_OPEN,
             "BULK_PENDING": BULK_PENDING,
             "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
             "NR_CPUS": cpus,
@@ -273,16 +297,23 @@ class Probe:
     @property
     def fill(self) -> float:
         """Return how full the fullest buffer is, between 0 and 1."""
-        return max(buffer.fill for buffer in (*self.records, self.events) if buffer is not None)
+        buffers: list[Ring | Lanes] = [*self.records, *(self.slow or ())]
+        if self.events is not None:
+            buffers.append(self.events)
+        return max(buffer.fill for buffer in buffers)
 
     def counts(self) -> Counts:
         """Return the counters."""
         table = self._bpf["counters"]
-        opened, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy, filtered, names_dropped = (
-            sum(table[ctypes.c_int(i)]) for i in range(9)
+        opened, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy, filtered, *of_others = (
+            sum(table[ctypes.c_int(i)]) for i in range(10)
         )
+        names_dropped, zones_dropped = of_others
         missed = self._missed()
         missed.subtract(self._missed_before)
+        skipped = self._missed_kprobes()
+        skipped.subtract(self._missed_kprobes_before)
+        slow_missed = sum(missed.pop(name, 0) + skipped.pop(name, 0) for name in SLOW_PROGRAMS)
         freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
         return Counts(
             opened=opened - filtered + int(self._slots.items["calls"].sum()),
@@ -291,9 +322,11 @@ class Probe:
             freelist_alone=freelist_alone,
             return_alone=return_alone,
             replaced=replaced,
-            missed=missed.total() + freelist_busy + self._missed_kprobes() - self._missed_kprobes_before,
+            missed=missed.total() + freelist_busy + skipped.total(),
             missed_freelist=sum(freelist) + freelist_busy,
             names_dropped=names_dropped,
+            zones_dropped=zones_dropped,
+            slow_missed=slow_missed,
         )
 
     def unfinished(self) -> npt.NDArray[np.void]:
@@ -334,18 +367,18 @@ class Probe:
             missed[function.name.decode()] = sum(counts)
         return missed
 
-    def _missed_kprobes(self) -> int:
-        """Return how many hits found a kprobe's handler running on their CPU, over all hooks.
+    def _missed_kprobes(self) -> Counter[str]:
+        """Return how many hits of each program found a kprobe's handler running on their CPU.
 
         None of them makes a seen call look rejected: a handler runs with preemption off, so that whatever is hit
         meanwhile is a whole call of an interrupt, whose entry is missed as well.
         """
-        return sum(self._kprobes.missed().values()) if self._kprobes is not None else 0
+        return Counter(self._kprobes.missed() if self._kprobes is not None else {})
 
 
 def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
     """Return a hook that may become a jump, where the function shows a place for that."""
-    if hook.at_return:
+    if hook.at_return or not hook.hot:
         return hook
     return replace(hook, offset=past_ftrace(kcore.read(kernel.address(hook.function), CODE_BYTES)))
 

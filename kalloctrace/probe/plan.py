@@ -8,12 +8,15 @@ from typing import Literal, Self
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.btf import Btf
 from kalloctrace.kernel.features import Features
-from kalloctrace.kernel.live import NOLOCKS, LiveKernel, nr_node_ids
+from kalloctrace.kernel.kcore import Kcore
+from kalloctrace.kernel.live import NOLOCKS, LiveKernel, has_tracepoint, nr_node_ids
 from kalloctrace.kernel.preemption import Preemption
+from kalloctrace.probe.call_site import CALL_BYTES, call_sites
 from kalloctrace.probe.kprobes import Hook
 
 FREELIST = "get_page_from_freelist"
 PREPARE = "prepare_alloc_pages"
+SLOWPATH = "__alloc_pages_slowpath"
 
 MAX_NODEMASK_WORDS = 4
 """256 nodes: three nodemasks of more words do not fit on the 512 bytes of a BPF program's stack."""
@@ -32,6 +35,13 @@ its return, and sends a record then."""
 Attachment = Literal["fentry", "kprobe"]
 """How programs are attached. Trampolines (fentry, fexit) are cheap, but the kernel skips such a program while a
 preempted task has not finished it on that CPU; handlers of kprobes run with preemption off."""
+
+_SLOW_EVENTS = {
+    "RECLAIM": "vmscan/mm_vmscan_direct_reclaim_begin",
+    "COMPACTION": "compaction/mm_compaction_try_to_compact_pages",
+    "OOM_VICTIM": "oom/mark_victim",
+}
+"""What the kernel does between two attempts of the slow path: the constant of slow.bpf.c, and the tracepoint."""
 
 _NODEMASK_POINTERS = ("nodemask_t *", "const nodemask_t *")
 _Parameters = Sequence[str | tuple[str, ...]]
@@ -74,6 +84,7 @@ class Plan:
         nolock: the entry without locks that carries a stage of its own; None where there is none.
         bulk: the bulk allocator; None where there is none.
         prepare: `prepare_alloc_pages` is a function of its own on this kernel, so it is traced too.
+        slow: where the entry calls the slow path, in bytes from its start; None where that is not traced.
         left_out: functions that would belong here but have a prototype that is not known, with that prototype.
         constants: preprocessor symbols of the BPF program.
         mode: what the program makes of a call.
@@ -85,6 +96,7 @@ class Plan:
     nolock: str | None
     bulk: str | None
     prepare: bool
+    slow: int | None
     left_out: tuple[str, ...]
     constants: Mapping[str, int | str]
     mode: Mode
@@ -95,6 +107,10 @@ class Plan:
         """Return the plan without the bulk allocator."""
         return replace(self, bulk=None, constants={n: v for n, v in self.constants.items() if n != "BULK"})
 
+    def without_slow(self) -> Self:
+        """Return the plan without the slow path."""
+        return replace(self, slow=None, constants={n: v for n, v in self.constants.items() if n != "SLOW"})
+
     def attached(self) -> list[str]:
         """Return the functions that are attached to."""
         optional = (self.nolock, self.bulk, PREPARE if self.prepare else None)
@@ -104,6 +120,7 @@ class Plan:
         """Return the files of the BPF program, in the order in which they are joined."""
         parts = {
             "common": True,
+            "slow": self.slow is not None,
             "bulk": self.bulk,
             "nolock": self.nolock,
             "context": self.mode != "returns",
@@ -116,11 +133,19 @@ class Plan:
         return [f"{name}.bpf.c" for name, wanted in parts.items() if wanted]
 
     def hooks(self) -> list[Hook]:
-        """Return where each program of kprobe.bpf.c belongs; trampolines find their places by their names."""
+        """Return where each program of slow.bpf.c and kprobe.bpf.c belongs; trampolines find their places by names."""
+        hooks = []
+        if self.slow is not None:
+            # Not at the function itself: not every kernel lets one attach to it (Debian's 5.10 was built so that ftrace
+            # does not know it). Both places are reached in the slow path alone.
+            hooks = [
+                Hook(self.entry, "on_slowpath", hot=False, offset=self.slow),
+                Hook(self.entry, "on_slowpath_return", hot=False, offset=self.slow + CALL_BYTES),
+            ]
         if self.attachment != "kprobe":
-            return []
+            return hooks
         entries = {"entry": self.entry, "nolock": self.nolock, "bulk": self.bulk}
-        hooks = [Hook(FREELIST, "on_freelist")]
+        hooks.append(Hook(FREELIST, "on_freelist"))
         for name, function in entries.items():
             if function is not None:
                 hooks.append(Hook(function, f"on_{name}"))
@@ -129,8 +154,8 @@ class Plan:
         return hooks
 
     def lengths(self) -> dict[str, int]:
-        """Return the constants that `struct record` uses as lengths of arrays."""
-        return {name: int(self.constants[name]) for name in ("NODEMASK_WORDS", "ALLOC_CONTEXT_WORDS")}
+        """Return the constants that record.h uses as lengths of arrays."""
+        return {name: int(self.constants[name]) for name in ("NODEMASK_WORDS", "ALLOC_CONTEXT_WORDS", "ZONE_WORDS")}
 
 
 def prototype(btf: Btf, function: str) -> str:
@@ -207,6 +232,18 @@ def find_bulk(btf: Btf) -> str | None:
     return function
 
 
+def find_slow(kernel: LiveKernel) -> int | None:
+    """Return where the entry calls the slow path, in bytes from its start; None where that is not one place."""
+    slow = kernel.symbols.compiled(SLOWPATH)
+    target = None if slow is None else kernel.symbols.address(slow)
+    start, end = kernel.address(kernel.features.entry), kernel.symbols.end_of(kernel.features.entry)
+    if target is None or end is None:
+        return None
+    with Kcore() as kcore:
+        sites = call_sites(kcore.read(start, end - start), start, target)
+    return sites[0] if len(sites) == 1 else None
+
+
 def choose_attachment(wanted: Attachment | None, preemption: Preemption) -> tuple[Attachment, str]:
     """Choose how to attach, and say why.
 
@@ -256,6 +293,7 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
         "TASK_STRUCT__PID": btf.offset("task_struct", "pid"),
         "TASK_STRUCT__MEMS_ALLOWED": btf.offset("task_struct", "mems_allowed"),
         "TASK_STRUCT__CPU": _task_cpu(btf),
+        "ZONE_WORDS": btf.size("zone") // 8,
         "ZONEREF__ZONE": btf.offset("zoneref", "zone"),
         "ZONEREF__ZONE_IDX": btf.offset("zoneref", "zone_idx"),
         "PREEMPT_COUNT_ADDRESS": _preempt_count(kernel),
@@ -269,6 +307,8 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
     if features.config_preempt_rt:
         constants["TASK_STRUCT__SOFTIRQ_DISABLE_CNT"] = btf.offset("task_struct", "softirq_disable_cnt")
     constants |= _without_locks(kernel)
+    slow = find_slow(kernel)
+    constants |= _slow_constants(kernel) if slow is not None else {}
     if nolock is not None:
         constants |= _nolock_constants(kernel, nolock)
     if bulk is not None:
@@ -280,7 +320,7 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
         constants["CURRENT_BTF"] = 1
     if chosen == "fentry":
         constants["TYPED_CONTEXT"] = 1
-    return Plan(features.entry, nolock, bulk, prepare, tuple(left_out), constants, mode, chosen, reason)
+    return Plan(features.entry, nolock, bulk, prepare, slow, tuple(left_out), constants, mode, chosen, reason)
 
 
 def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None:
@@ -296,6 +336,18 @@ def _without_locks(kernel: LiveKernel) -> dict[str, int | str]:
     alloc = dict(kernel.tables.alloc)
     found = [alloc[name] for name in ("ALLOC_NOLOCK", "ALLOC_TRYLOCK") if name in alloc]
     return {"ALLOC_NOLOCK": found[0]} if found else {}
+
+
+def _slow_constants(kernel: LiveKernel) -> dict[str, int | str]:
+    btf = kernel.btf
+    return {
+        "SLOW": 1,
+        "ZONEREF_SIZE": btf.size("zoneref"),
+        "TASK_STRUCT__PRIO": btf.offset("task_struct", "prio"),
+        "TASK_STRUCT__SIGNAL": btf.offset("task_struct", "signal"),
+        "SIGNAL_STRUCT__OOM_MM": btf.offset("signal_struct", "oom_mm"),
+        **{constant: 1 for constant, event in _SLOW_EVENTS.items() if has_tracepoint(event)},
+    }
 
 
 def _nolock_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:

@@ -24,6 +24,8 @@ from kalloctrace.probe.loader import Probe
 from kalloctrace.probe.plan import Attachment, Mode, Plan, make_plan
 from kalloctrace.probe.rows import RowMaker
 from kalloctrace.probe.sinks import AggregateSink, RecordSink, Sink, StreamSink
+from kalloctrace.probe.slow import SlowSink
+from kalloctrace.probe.zone_copies import ZoneCopies
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
 
@@ -44,6 +46,7 @@ class Options:
         stacks: record kernel stacks.
         mode: what is made of a call.
         attachment: how to attach, None to choose.
+        slow: record calls of the slow path too.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class Options:
     stacks: bool
     mode: Mode = "aggregate"
     attachment: Attachment | None = None
+    slow: bool = True
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,9 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
         if options.filters.by_result:
             # Neither can be seen of a call of the bulk allocator.
             plan = plan.without_bulk()
+        if not options.slow or options.filters.alloc_flags is not None:
+            # What the first attempt of a call was given is not known any more in its slow path.
+            plan = plan.without_slow()
         with Probe(kernel, plan, filters=options.filters, stacks=options.stacks) as probe:
             frame_to_ac = probe.calibrate()
             description = {
@@ -94,15 +101,15 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
                 "attachment": plan.attachment,
                 "attachment_reason": plan.attachment_reason,
                 "kprobes_as_jumps": probe.jumps,
+                "slow": plan.slow is not None,
                 "left_out": list(plan.left_out),
                 "frame_to_ac": frame_to_ac,
                 "cpus": psutil.cpu_count(),
                 "memory_bytes": psutil.virtual_memory().total,
             }
             with TraceWriter(options.path, kernel.snapshot, description, overwrite=options.overwrite) as writer:
-                session = _Session(
-                    probe, _sinks(kernel, plan, probe, writer), kernel.features.max_order, options.filters
-                )
+                sinks, slow = _sinks(kernel, plan, probe, writer, options.filters)
+                session = _Session(probe, sinks, slow, kernel.features.max_order, options.filters)
                 recorded = session.run(child, options.seconds, wakeup, started)
                 changed = _changed(kernel.snapshot.machine, kernel.machine_now())
                 totals = session.totals(changed, recorded.reason, recorded.seconds)
@@ -110,7 +117,9 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     return Recorded(totals, recorded.exit_status)
 
 
-def _sinks(kernel: LiveKernel, plan: Plan, probe: Probe, writer: TraceWriter) -> list[Sink]:
+def _sinks(
+    kernel: LiveKernel, plan: Plan, probe: Probe, writer: TraceWriter, filters: Filters
+) -> tuple[list[Sink], SlowSink | None]:
     possible = (1 << nr_node_ids()) - 1
     entries = {plan.entry, plan.nolock, plan.bulk}
     rows = RowMaker(
@@ -126,7 +135,14 @@ def _sinks(kernel: LiveKernel, plan: Plan, probe: Probe, writer: TraceWriter) ->
         sinks.append(StreamSink(probe.events, probe.names, maker, rows, writer))
     if probe.counters is not None:
         sinks.append(AggregateSink(probe.counters, maker, writer))
-    return sinks
+    if probe.slow is None:
+        return sinks, None
+    copies = ZoneCopies(kernel.btf, kernel.layout.zone_addresses)
+
+    def stack_text(addresses: tuple[int, ...]) -> str:
+        return ";".join(kernel.symbols.function_at(address) for address in reversed(addresses))
+
+    return sinks, SlowSink(probe.slow, rows, copies, stack_text, filters=filters, writer=writer)
 
 
 @dataclass(frozen=True)
@@ -139,9 +155,12 @@ class _Ended:
 class _Session:
     """The loop that moves what is captured to the trace."""
 
-    def __init__(self, probe: Probe, sinks: list[Sink], max_order: int, filters: Filters) -> None:
+    def __init__(
+        self, probe: Probe, sinks: list[Sink], slow: SlowSink | None, max_order: int, filters: Filters
+    ) -> None:
         self._probe = probe
         self._sinks = sinks
+        self._slow = slow
         self._max_order = max_order
         self._filters = filters
         # Of a second's records those of one interval, on one CPU.
@@ -170,6 +189,8 @@ class _Session:
             unfinished, rejected = unfinished[~rejected], rejected[~rejected]
         for sink in self._sinks:
             sink.finish(unfinished[rejected])
+        if self._slow is not None:
+            self._slow.finish()
         self._running = int((~rejected).sum()) + self._probe.running()
         return _Ended(reason, lasted, status)
 
@@ -179,7 +200,7 @@ class _Session:
             self._allowed_at = time.monotonic()
 
     def totals(self, machine_changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
-        counts = self._probe.counts()
+        counts, slow = self._probe.counts(), self._slow
         return Totals(
             opened=counts.opened,
             submitted=sum(sink.taken for sink in self._sinks),
@@ -192,6 +213,12 @@ class _Session:
             missed=counts.missed,
             missed_freelist=counts.missed_freelist,
             names_dropped=counts.names_dropped,
+            slow=None if slow is None else slow.taken,
+            slow_running=0 if slow is None else slow.running,
+            slow_alone=0 if slow is None else slow.assembly.alone,
+            slow_lost=0 if slow is None else slow.assembly.lost,
+            slow_missed=counts.slow_missed,
+            zones_dropped=counts.zones_dropped,
             machine_changed=machine_changed,
             reason=reason,
             seconds=round(seconds, 6),
@@ -207,6 +234,8 @@ class _Session:
             self._allow()
             for sink in self._sinks:
                 sink.drain()
+            if self._slow is not None:
+                self._slow.drain()
             if wakeup in ready:
                 return f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}"
             if ready:

@@ -41,6 +41,8 @@ class RowMaker:
         self._zonelist_addresses = layout.zonelist_addresses
         self._mems_allowed = btf.offset("task_struct", "mems_allowed")
         self._ac = {name: (btf.offset("alloc_context", name), kind) for name, kind in _ALLOC_CONTEXT.items()}
+        if btf.has_member("alloc_context", "alloc_flags"):
+            self._ac["alloc_flags"] = (btf.offset("alloc_context", "alloc_flags"), "<u4")
         self._possible = possible_nodes
         self._features = features
         self._stack_text = stack_text
@@ -64,7 +66,7 @@ class RowMaker:
                 pa.array(self._nodemask_kind(records), mask=~reached), _NODEMASK_KINDS
             ),
             "ac_nodemask_nodes": self._nodes(
-                records["ac_nodemask_nodes"], reached & (self._member(records["ac"], "nodemask") != 0)
+                records["ac_nodemask_nodes"], reached & (self.member(records["ac"], "nodemask") != 0)
             ),
             "page": records["page"] != 0,
             "entry": pa.DictionaryArray.from_arrays(pa.array(records["entry"].astype(np.int32)), _ENTRIES),
@@ -90,7 +92,7 @@ class RowMaker:
         for name in ("freelist_gfp_mask", "freelist_order", "alloc_flags"):
             columns[name] = pa.array(records[name], mask=~reached)
         for name in ("migratetype", "highest_zoneidx", "spread_dirty_pages"):
-            columns[name] = pa.array(self._member(records["ac"], name), mask=~reached)
+            columns[name] = pa.array(self.member(records["ac"], name), mask=~reached)
         columns["prepare_returned"] = pa.array(records["prepare_returned"] != 0, mask=~prepared)
         columns["prepare_same_context"] = pa.array(self._same_context(records), mask=~prepared | ~reached)
         for name in ("prepare_alloc_mask", "prepare_alloc_flags"):
@@ -137,25 +139,34 @@ class RowMaker:
         }
 
     def _nodemask_kind(self, records: Records) -> npt.NDArray[np.int32]:
-        pointer = self._member(records["ac"], "nodemask")
+        pointer = self.member(records["ac"], "nodemask")
         own = records["task"] + np.uint64(self._mems_allowed)
         kinds = np.select([pointer == 0, pointer == records["nodemask"], pointer == own], [0, 1, 2], 3)
         return kinds.astype(np.int32)
 
-    def _member(self, ac: npt.NDArray[np.uint64], name: str) -> npt.NDArray[Any]:
-        """Take a member out of copies of `struct alloc_context`, one a row."""
+    def member(self, ac: npt.NDArray[np.uint64], name: str) -> npt.NDArray[Any]:
+        """Return a member of copies of `struct alloc_context`, one a row."""
         offset, kind = self._ac[name]
         raw = np.ascontiguousarray(ac).view(np.uint8)[:, offset : offset + np.dtype(kind).itemsize]
         return np.ascontiguousarray(raw).view(kind).ravel()
 
+    def ac_alloc_flags(self, ac: npt.NDArray[np.uint64]) -> list[int | None]:
+        """Return ac->alloc_flags of such copies; None where the kernel has no such member."""
+        if "alloc_flags" not in self._ac:
+            return [None] * len(ac)
+        flags: list[int | None] = self.member(ac, "alloc_flags").tolist()
+        return flags
+
     def _same_context(self, records: Records) -> Bools:
         """Tell where prepare_alloc_pages() left what get_page_from_freelist() was given."""
-        pairs = [(self._member(records["prepare_ac"], name), self._member(records["ac"], name)) for name in self._ac]
+        pairs = [
+            (self.member(records["prepare_ac"], name), self.member(records["ac"], name)) for name in _ALLOC_CONTEXT
+        ]
         same: Bools = np.all([before == after for before, after in pairs], axis=0)
         return same
 
     def _zonelist(self, records: Records, reached: Bools) -> dict[str, pa.Array]:
-        zonelist = self._member(records["ac"], "zonelist")
+        zonelist = self.member(records["ac"], "zonelist")
         unique, inverse = np.unique(zonelist, return_inverse=True)
         owners = [self._zonelist_addresses.get(int(address)) for address in unique]
         unknown = np.array([owner is None for owner in owners], dtype=bool)[inverse] | ~reached

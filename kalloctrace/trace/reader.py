@@ -2,7 +2,7 @@
 """Reads a trace batch by batch, and says when it is no trace, too new, or cut off."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,7 @@ from kalloctrace.trace.schema import (
     TOTALS_KEY,
     WHO,
 )
+from kalloctrace.trace.slow import SLOW_KEY, from_text
 from kalloctrace.trace.totals import Totals
 
 _MEND_FOREIGN = "name a file that `kalloctrace record` wrote"
@@ -170,8 +171,24 @@ class TraceReader:
             tally.add(rows.allocations, rows.indices, rows.counts)
         yield from tally.rows()
 
+    def slow_calls(self) -> Iterator[dict[str, Any]]:
+        """Yield the calls of the slow path, with the columns of SLOW."""
+        for _, metadata in self._messages([0]):
+            if SLOW_KEY in metadata:
+                try:
+                    yield from from_text(metadata[SLOW_KEY])
+                except ValueError as error:
+                    self._damage = f"its calls of the slow path are damaged: {_first_line(error)}"
+                    return
+
     def _stored(self, fields: list[int] | None = None) -> Iterator[pa.RecordBatch]:
         """Yield the batches of the file that have rows."""
+        for batch, _ in self._messages(fields):
+            if batch.num_rows:
+                yield batch
+
+    def _messages(self, fields: list[int] | None = None) -> Iterator[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
+        """Yield all batches of the file, with their own metadata."""
         self._damage, self._ended, self.totals = "", False, None
         self._file.seek(0)
         options = pa.ipc.IpcReadOptions(included_fields=fields)
@@ -191,8 +208,7 @@ class TraceReader:
                     self.totals = Totals.from_json(json.loads(metadata[TOTALS_KEY]))
                 except (KeyError, ValueError, TypeError) as error:
                     self._damage = f"its totals are damaged: {error!r}"
-            if batch.num_rows:
-                yield batch
+            yield batch, metadata or {}
         self._ended = True
 
     @property

@@ -24,6 +24,12 @@ class Totals:
         missed: hits that the kernel skipped as the program was already running on that CPU.
         missed_freelist: those of get_page_from_freelist() among them: only these can make a call look rejected. None
             where they were not counted apart.
+        slow: calls of the slow path that are in the trace; None where it was not traced.
+        slow_running: those among them whose return was not seen.
+        slow_alone: attempts and returns of calls whose begin was not seen, as those under way at the start.
+        slow_lost: events of such calls that found the ring buffer full.
+        slow_missed: hits of the slow path that the kernel skipped, or calls beyond those that it can follow at once.
+        zones_dropped: how often there was no room for the zones of such a call.
         names_dropped: new names of tasks that were lost, so that rows may have an older one.
         machine_changed: names of the machine's facts that were not the same at the end as at the start.
         reason: what ended the recording.
@@ -44,6 +50,12 @@ class Totals:
     seconds: float
     missed_freelist: int | None = None
     names_dropped: int = 0
+    slow: int | None = None
+    slow_running: int = 0
+    slow_alone: int = 0
+    slow_lost: int = 0
+    slow_missed: int = 0
+    zones_dropped: int = 0
 
     @property
     def lost(self) -> int:

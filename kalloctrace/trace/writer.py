@@ -2,7 +2,7 @@
 """Writes a trace as it is captured: after a crash it is readable up to its last whole batch."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -24,6 +24,7 @@ from kalloctrace.trace.schema import (
     TOTALS_KEY,
     WHO,
 )
+from kalloctrace.trace.slow import SLOW_KEY, to_text
 from kalloctrace.trace.totals import Totals
 
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
@@ -152,6 +153,10 @@ class TraceWriter:
             self.write_aggregate(counts.astype(np.uint64), met)
         else:
             self._write([batch.column(field.name) for field in WHO], indices)
+
+    def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        """Write calls of the slow path, each with all columns of SLOW; they are in the file when this returns."""
+        self._writer.write_batch(self._last, custom_metadata={SLOW_KEY: to_text(calls)})
 
     def close(self, totals: Totals) -> None:
         """Write the totals, after the last rows."""

@@ -9,6 +9,7 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.preemption import Preemption
+from kalloctrace.probe.call_site import call_sites
 from kalloctrace.probe.layout import bpf_folder
 from kalloctrace.probe.plan import (
     Attachment,
@@ -174,16 +175,41 @@ def test_program_has_what_the_kernel_has(
     nolock: str | None, bulk: str | None, mode: Mode, attachment: Attachment, sources: str, *, prepare: bool
 ) -> None:
     """What comes first is used by what follows."""
-    plan = Plan("e", nolock, bulk, prepare, (), {}, mode, attachment, "")
+    plan = Plan("e", nolock, bulk, prepare, None, (), {}, mode, attachment, "")
     assert plan.sources() == [f"{name}.bpf.c" for name in sources.split()]
     assert all((bpf_folder() / name).is_file() for name in plan.sources())
     extra = [name for name in (nolock, bulk, "prepare_alloc_pages" if prepare else None) if name]
     assert plan.attached() == ["e", "get_page_from_freelist", *extra]
 
 
+@pytest.mark.parametrize("attachment", ["fentry", "kprobe"])
+def test_slow_path_is_followed_where_the_entry_calls_it(attachment: Attachment) -> None:
+    """By kprobes at the call and behind it, however the rest is attached; and not where it is not wanted."""
+    plan = Plan("e", None, None, False, 0x99, (), {"SLOW": 1}, "aggregate", attachment, "")
+    hooks = [hook for hook in plan.hooks() if not hook.hot]
+    assert [hook.definition(1) for hook in hooks] == [
+        "p:kalloctrace/on_slowpath_1 e+153\n",
+        "p:kalloctrace/on_slowpath_return_1 e+158\n",
+    ]
+    assert not any(hook.to_jump or hook.at_return for hook in hooks)
+    assert plan.sources()[:2] == ["common.bpf.c", "slow.bpf.c"]
+    without = plan.without_slow()
+    assert "slow.bpf.c" not in without.sources()
+    assert "SLOW" not in without.constants
+    assert all(hook.hot for hook in without.hooks())
+
+
+def test_calls_are_found_by_their_target() -> None:
+    """Before and behind the function, and no other function's."""
+    code = bytes.fromhex("90 e8 fa0f0000 e8 f5efffff 90 e8 00000000")
+    assert call_sites(code, 0x1000, 0x2000) == [1]
+    assert call_sites(code, 0x1000, 0x0) == [6]
+    assert call_sites(code, 0x1000, 0x3000) == []
+
+
 def test_every_hook_has_its_program() -> None:
     """Each function is hooked at its entry and its return, get_page_from_freelist() at its entry alone."""
-    hooks = Plan("e", "n", "b", False, (), {}, "returns", "kprobe", "").hooks()
+    hooks = Plan("e", "n", "b", False, None, (), {}, "returns", "kprobe", "").hooks()
     assert {(hook.function, hook.at_return) for hook in hooks} == {
         ("get_page_from_freelist", False),
         *((function, at_return) for function in "enb" for at_return in (False, True)),
@@ -191,11 +217,11 @@ def test_every_hook_has_its_program() -> None:
     source = (bpf_folder() / "kprobe.bpf.c").read_text()
     functions = re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)$", source, re.MULTILINE)
     assert {hook.program for hook in hooks} == set(functions)
-    fewer = Plan("e", None, None, False, (), {}, "returns", "kprobe", "").hooks()
+    fewer = Plan("e", None, None, False, None, (), {}, "returns", "kprobe", "").hooks()
     assert [hook.program for hook in fewer] == ["on_freelist", "on_entry", "on_entry_return"]
-    pair = Plan("e", None, None, False, (), {}, "aggregate", "kprobe", "").hooks()
+    pair = Plan("e", None, None, False, None, (), {}, "aggregate", "kprobe", "").hooks()
     assert [hook.program for hook in pair] == ["on_freelist", "on_entry"]
-    assert Plan("e", "n", "b", False, (), {}, "returns", "fentry", "").hooks() == []
+    assert Plan("e", "n", "b", False, None, (), {}, "returns", "fentry", "").hooks() == []
 
 
 def test_preemptible_kernel_gets_kprobes() -> None:

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
+/*
+ * The slow path: what follows when the first get_page_from_freelist() of a call found no page. Nothing here runs before.
+ *
+ * Each step is an event of one ring buffer, in order: the call of __alloc_pages_slowpath(), each get_page_from_freelist()
+ * that it comes to, what the kernel does in between (tracepoints), and its return. kalloctrace/probe/slow.py makes calls of
+ * them. The zones of its list are copied as they are at the beginning, and again where no page was found; user space knows
+ * what lies where in them.
+ *
+ * Defined beside what common.bpf.c says: SLOW_PAGES, ZONES_PAGES, SLOW_OPEN, ZONE_WORDS, ZONEREF_SIZE, the offsets
+ * TASK_STRUCT__PRIO, TASK_STRUCT__SIGNAL and SIGNAL_STRUCT__OOM_MM, and for tracepoints that exist RECLAIM, COMPACTION and OOM_VICTIM.
+ */
+
+/* How many zones of a list are copied. */
+#define SLOW_ZONES 16
+
+BPF_RINGBUF_OUTPUT(slow_events, SLOW_PAGES);
+BPF_RINGBUF_OUTPUT(slow_zones, ZONES_PAGES);
+/* Where ac is, by the stack pointer of the entry where it calls __alloc_pages_slowpath(). */
+BPF_HASH(slow_open, u64, u64, SLOW_OPEN);
+/* Events that found the ring buffer full. */
+BPF_ARRAY(slow_lost, u64, 1);
+
+static __always_inline struct slow_event *slow_event_of(u32 kind)
+{
+	struct slow_event *e;
+	u64 signal, *lost;
+	int zero = 0;
+
+#ifdef TGID
+	if (bpf_get_current_pid_tgid() >> 32 != TGID)
+		return NULL;
+#endif
+	lost = slow_lost.lookup(&zero);
+	if (!lost)
+		return NULL;
+	e = slow_events.ringbuf_reserve(sizeof(*e));
+	if (!e) {
+		__sync_fetch_and_add(lost, 1);
+		return NULL;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->kind = kind;
+	e->lost = *lost;
+	capture_context(&e->r, bpf_get_current_pid_tgid());
+	READ(e->prio, e->r.task + TASK_STRUCT__PRIO);
+	READ(signal, e->r.task + TASK_STRUCT__SIGNAL);
+	READ(e->oom_mm, signal + SIGNAL_STRUCT__OOM_MM);
+	return e;
+}
+
+static __always_inline void slow_happened(u32 kind)
+{
+	struct slow_event *e;
+
+	if (!in_mode(CAPTURE))
+		return;
+	e = slow_event_of(kind);
+	if (e)
+		slow_events.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+/* A get_page_from_freelist() that is not the first of its call. */
+static __always_inline void slow_attempt(u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
+{
+	struct slow_event *e = slow_event_of(SLOW_ATTEMPT);
+
+	if (!e)
+		return;
+	e->ac = ac;
+	freelist_of_record(&e->r, gfp_mask, order, alloc_flags, ac);
+	slow_events.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+/* Copies the zones of ac->zonelist. */
+static __always_inline void copy_zones(u64 time, u64 frame, u64 ac)
+{
+	u64 zonelist = 0, zone;
+	struct slow_zone *z;
+	u32 i;
+
+	READ(zonelist, ac + ALLOC_CONTEXT__ZONELIST);
+	for (i = 0; i < SLOW_ZONES; i++) {
+		zone = 0;
+		READ(zone, zonelist + i * ZONEREF_SIZE + ZONEREF__ZONE);
+		if (!zone)
+			break;
+		z = slow_zones.ringbuf_reserve(sizeof(*z));
+		if (!z) {
+			count(ZONES_DROPPED);
+			break;
+		}
+		z->time = time;
+		z->frame = frame;
+		z->zone = zone;
+		bpf_probe_read_kernel(z->words, sizeof(z->words), (const void *)zone);
+		slow_zones.ringbuf_submit(z, BPF_RB_NO_WAKEUP);
+	}
+}
+
+/* Where the entry calls the slow path. */
+int on_slowpath(struct pt_regs *ctx)
+{
+	u64 frame = ctx->sp, ac = ctx->dx, time;
+	struct slow_event *e;
+
+	if (!in_mode(CAPTURE))
+		return 0;
+	e = slow_event_of(SLOW_BEGINS);
+	if (!e)
+		return 0;
+	e->frame = frame;
+	e->ac = ac;
+	freelist_of_record(&e->r, ctx->di, ctx->si, 0, ac);
+	bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+	time = e->r.time;
+	slow_events.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	slow_open.update(&frame, &ac);
+	copy_zones(time, frame, ac);
+	return 0;
+}
+
+/* The instruction behind that call: it is reached in no other way. */
+int on_slowpath_return(struct pt_regs *ctx)
+{
+	u64 frame = ctx->sp, page = ctx->ax, time, *ac;
+	struct slow_event *e;
+
+	if (!in_mode(CAPTURE))
+		return 0;
+	ac = slow_open.lookup(&frame);
+	e = slow_event_of(SLOW_RETURNS);
+	if (e) {
+		e->frame = frame;
+		e->r.page = page;
+		time = e->r.time;
+		slow_events.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+		if (ac && !page)
+			copy_zones(time, frame, *ac);
+	}
+	slow_open.delete(&frame);
+	return 0;
+}
+
+#ifdef RECLAIM
+RAW_TRACEPOINT_PROBE(mm_vmscan_direct_reclaim_begin)
+{
+	slow_happened(SLOW_RECLAIM);
+	return 0;
+}
+#endif
+
+#ifdef COMPACTION
+RAW_TRACEPOINT_PROBE(mm_compaction_try_to_compact_pages)
+{
+	slow_happened(SLOW_COMPACTION);
+	return 0;
+}
+#endif
+
+#ifdef OOM_VICTIM
+RAW_TRACEPOINT_PROBE(mark_victim)
+{
+	slow_happened(SLOW_OOM);
+	return 0;
+}
+#endif

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""Makes calls of the slow path out of the events that the program sends of them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kalloctrace.probe.filters import Filters
+from kalloctrace.probe.ring import Ring
+from kalloctrace.probe.rows import RowMaker
+from kalloctrace.probe.zone_copies import ZoneCopies
+from kalloctrace.trace.slow import SLOW
+from kalloctrace.trace.writer import TraceWriter
+
+Event = Any
+"""`struct slow_event`, one record of numpy's."""
+Events = npt.NDArray[np.void]
+
+BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = range(6)
+"""enum slow_kind of record.h."""
+_BETWEEN = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
+
+_GIVEN = [column.name for column in SLOW.field("given").type]
+_WHO = ("time", "cpu", "pid", "tid", "comm")
+
+
+@dataclass
+class SlowCall:
+    """One call of __alloc_pages_slowpath().
+
+    Attributes:
+        begins: its first event.
+        attempts: the events of its attempts.
+        between: before each attempt, and last after them all, what the kernel did.
+        returns: its last event; None while it runs, or where its return was missed.
+        complete: no event was lost while it ran.
+    """
+
+    begins: Event
+    attempts: list[Event] = field(default_factory=list)
+    between: list[list[str]] = field(default_factory=lambda: [[]])
+    returns: Event | None = None
+    complete: bool = True
+
+
+@dataclass
+class Assembly:
+    """Puts events, in the order of time, together to calls.
+
+    Attributes:
+        alone: attempts and returns of calls whose begin was not seen.
+        lost: events that the program had no room for.
+    """
+
+    alone: int = 0
+    lost: int = 0
+    _open: dict[int, SlowCall] = field(default_factory=dict)
+
+    def take(self, events: Iterable[Event]) -> list[SlowCall]:
+        """Take events over; return the calls that are over."""
+        over = []
+        for event in events:
+            if event["lost"] != self.lost:
+                self.lost = int(event["lost"])
+                for call in self._open.values():
+                    call.complete = False
+            kind, frame = int(event["kind"]), int(event["frame"])
+            if kind == BEGINS:
+                if frame in self._open:
+                    over.append(self._open.pop(frame))
+                self._open[frame] = SlowCall(event)
+            elif kind == RETURNS:
+                call_over = self._open.pop(frame, None)
+                if call_over is None:
+                    self.alone += 1
+                else:
+                    call_over.returns = event
+                    over.append(call_over)
+            else:
+                self._step(kind, event)
+        return over
+
+    def still_open(self) -> list[SlowCall]:
+        """Return the calls whose return was not seen."""
+        return list(self._open.values())
+
+    def _step(self, kind: int, event: Event) -> None:
+        """Add what happened to the innermost call of its task that it can belong to."""
+        task = event["r"]["task"]
+        for call in reversed(self._open.values()):
+            if call.begins["r"]["task"] == task and (kind != ATTEMPT or call.begins["ac"] == event["ac"]):
+                if kind == ATTEMPT:
+                    call.attempts.append(event)
+                    call.between.append([])
+                else:
+                    call.between[-1].append(_BETWEEN[kind])
+                return
+        # The kernel reclaims and compacts for others than the slow path too.
+        if kind == ATTEMPT:
+            self.alone += 1
+
+
+class SlowSink:
+    """Writes calls of the slow path.
+
+    Args:
+        rings: the ring buffers with `struct slow_event` and with `struct slow_zone`.
+        rows: names what was captured.
+        copies: reads what was copied of zones.
+        stack_text: returns the text of a stack of addresses, innermost first.
+        filters: which calls are wanted.
+        writer: the trace.
+
+    Attributes:
+        taken: calls that were written.
+        running: those among them whose return was not seen.
+    """
+
+    def __init__(
+        self,
+        rings: tuple[Ring, Ring],
+        rows: RowMaker,
+        copies: ZoneCopies,
+        stack_text: Callable[[tuple[int, ...]], str],
+        *,
+        filters: Filters,
+        writer: TraceWriter,
+    ) -> None:
+        self.taken = self.running = 0
+        self.assembly = Assembly()
+        self._events, self._zones = rings
+        self._rows = rows
+        self._copies = copies
+        self._stack_text = stack_text
+        self._filters = filters
+        self._writer = writer
+        self._copied: dict[tuple[int, int], list[dict[str, Any]]] = {}
+
+    def drain(self) -> None:
+        """Take over what there is, and write the calls that are over."""
+        # Events first: a call's zones are sent after the event that they belong to, and may just be coming.
+        calls = self.assembly.take(self._events.drain())
+        self._take_zones()
+        self._write(calls)
+
+    def finish(self) -> None:
+        """Take over what is left, and write everything."""
+        self.drain()
+        calls = self.assembly.still_open()
+        self.running = len(calls)
+        self._write(calls)
+
+    def _take_zones(self) -> None:
+        for zone in self._zones.drain():
+            found = self._copies.zone(int(zone["zone"]), zone["words"])
+            if found is not None:
+                self._copied.setdefault((int(zone["time"]), int(zone["frame"])), []).append(found)
+
+    def _write(self, calls: list[SlowCall]) -> None:
+        if not calls:
+            return
+        rows = [row for row in self._named(calls) if wanted(self._filters, row)]
+        if rows:
+            self._writer.write_slow(rows)
+            self.taken += len(rows)
+
+    def _named(self, calls: list[SlowCall]) -> list[dict[str, Any]]:
+        events = [event for call in calls for event in (call.begins, *call.attempts)]
+        records = np.array([event.tobytes() for event in events]).view(self._events.dtype)["r"].copy()
+        # The caller's nodemask, if any, is what the slow path was given.
+        at = np.cumsum([0, *(1 + len(call.attempts) for call in calls)])
+        nodemasks = self._rows.member(records["ac"], "nodemask")
+        for start, end in pairwise(at):
+            records["nodemask"][start:end] = nodemasks[start]
+        named = self._rows.rows(records).to_pylist()
+        flags = self._rows.ac_alloc_flags(records["ac"])
+        for row, event, ac_alloc_flags in zip(named, events, flags, strict=True):
+            row["gfp_mask"], row["order"] = row["freelist_gfp_mask"], row["freelist_order"]
+            row |= {"prio": int(event["prio"]), "oom_victim": bool(event["oom_mm"]), "ac_alloc_flags": ac_alloc_flags}
+        return [self._row(call, named[start:end]) for call, (start, end) in zip(calls, pairwise(at), strict=True)]
+
+    def _row(self, call: SlowCall, named: list[dict[str, Any]]) -> dict[str, Any]:
+        given, *attempts = named
+        # A kprobe that is a breakpoint runs as an NMI does, and raises the CPU's counter itself.
+        given["preempt_count"] = attempts[0]["preempt_count"] if attempts else None
+        frame, begun = int(call.begins["frame"]), given["time"]
+        zones = [{"at": "begins", **zone} for zone in self._copied.pop((begun, frame), [])]
+        over = None if call.returns is None else int(call.returns["r"]["time"])
+        if over is not None:
+            zones += [{"at": "returns", **zone} for zone in self._copied.pop((over, frame), [])]
+        return {
+            **{name: given[name] for name in _WHO},
+            "stack": self._stack_text(tuple(int(address) for address in call.begins["stack"] if address)),
+            "given": {name: given[name] for name in _GIVEN},
+            "attempts": [
+                {
+                    "after": attempt["time"] - begun,
+                    "alloc_flags": attempt["alloc_flags"],
+                    "between": between,
+                    **{name: attempt[name] for name in _GIVEN},
+                }
+                for attempt, between in zip(attempts, call.between, strict=False)
+            ],
+            "after_last": call.between[-1],
+            "page": None if call.returns is None else bool(call.returns["r"]["page"]),
+            "duration": None if over is None else over - begun,
+            "complete": call.complete,
+            "zones": zones,
+        }
+
+
+def wanted(filters: Filters, call: Mapping[str, Any]) -> bool:
+    """Tell whether a call is one of those that are recorded.
+
+    Args:
+        filters: as for every allocation; a sample is taken of other calls only.
+        call: the columns of SLOW.
+    """
+    given = call["given"]
+    gfp = given["gfp_mask"]
+    return (
+        filters.pid in (None, call["pid"])
+        and filters.comm in (None, call["comm"])
+        and filters.order in (None, given["order"])
+        and (filters.gfp_any is None or bool(gfp & filters.gfp_any))
+        and (filters.gfp_all is None or gfp & filters.gfp_all == filters.gfp_all)
+        and (filters.gfp_none is None or not gfp & filters.gfp_none)
+        and filters.nid in (None, given["zonelist_nid"])
+        and filters.zone in (None, given["preferred_zone"])
+        and not (filters.failed and call["page"])
+    )

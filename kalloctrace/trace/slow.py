@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Calls of the slow path as a trace holds them: with every attempt, and the zones as they were.
+
+Rows of a trace are all of one shape, so these come beside: as metadata of batches without rows, in Arrow's own form.
+Whoever does not know them reads past them.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+SLOW_KEY = b"kalloctrace.slow"
+
+_Column = tuple[str, pa.DataType, str]
+
+_CONTEXT: Sequence[_Column] = (
+    ("gfp_mask", pa.uint32(), "the gfp argument"),
+    ("order", pa.uint32(), "the order argument"),
+    ("zonelist_kind", pa.utf8(), "FALLBACK or NOFALLBACK; null where ac->zonelist is no known list"),
+    ("zonelist_nid", pa.int32(), "the node that owns ac->zonelist"),
+    ("ac_nodemask", pa.utf8(), "what ac->nodemask points to: null, caller, mems_allowed, other"),
+    ("ac_nodemask_nodes", pa.utf8(), "nodes in *ac->nodemask, as a list"),
+    ("preferred_node", pa.int32(), "node of ac->preferred_zoneref; null where its zone is NULL"),
+    ("preferred_zone", pa.int32(), "its zone's index; -1 where the zone is not known"),
+    ("migratetype", pa.int32(), "ac->migratetype"),
+    ("highest_zoneidx", pa.int32(), "ac->highest_zoneidx"),
+    ("spread_dirty_pages", pa.bool_(), "ac->spread_dirty_pages"),
+    ("ac_alloc_flags", pa.uint32(), "ac->alloc_flags, where the kernel has it"),
+    ("task_flags", pa.uint32(), "current->flags"),
+    ("preempt_count", pa.uint32(), "the CPU's preempt_count, raw; of `given` that of the first attempt"),
+    ("softirq_disable_cnt", pa.uint32(), "current->softirq_disable_cnt, where the kernel has it"),
+    ("mems_allowed", pa.utf8(), "current->mems_allowed, as a list"),
+    ("cpusets_enabled", pa.int32(), "the counter of cpusets_enabled_key"),
+    ("gfp_allowed_mask", pa.uint32(), "gfp_allowed_mask"),
+    ("defrag_mode", pa.bool_(), "vm.defrag_mode is on"),
+    ("prio", pa.int32(), "current->prio"),
+    ("oom_victim", pa.bool_(), "current->signal->oom_mm is not NULL"),
+)
+
+_ATTEMPT: Sequence[_Column] = (
+    ("after", pa.uint64(), "ns since the slow path was entered"),
+    ("alloc_flags", pa.uint32(), "the alloc_flags argument"),
+    (
+        "between",
+        pa.list_(pa.utf8()),
+        "what the kernel did since the attempt before: direct_reclaim, compaction, oom; as far as it has tracepoints",
+    ),
+    *_CONTEXT,
+)
+
+_ZONE: Sequence[_Column] = (
+    ("at", pa.utf8(), "begins or returns: when it was looked at"),
+    ("node", pa.int32(), "its node"),
+    ("zone", pa.int32(), "its index"),
+    ("free", pa.int64(), "vm_stat[NR_FREE_PAGES], pages; what CPUs have not added yet is not in it"),
+    ("free_cma", pa.int64(), "vm_stat[NR_FREE_CMA_PAGES]; 0 without CMA"),
+    ("min", pa.uint64(), "_watermark[WMARK_MIN], pages"),
+    ("low", pa.uint64(), "_watermark[WMARK_LOW]"),
+    ("high", pa.uint64(), "_watermark[WMARK_HIGH]"),
+    ("boost", pa.uint64(), "watermark_boost"),
+    ("reserved_highatomic", pa.uint64(), "nr_reserved_highatomic"),
+    ("free_highatomic", pa.uint64(), "nr_free_highatomic, where the kernel has it"),
+    ("lowmem_reserve", pa.list_(pa.int64()), "lowmem_reserve[], by the highest zone of a request"),
+    ("managed", pa.uint64(), "managed_pages"),
+    ("free_blocks", pa.list_(pa.uint64()), "free_area[order].nr_free, by order"),
+    ("free_types", pa.list_(pa.uint32()), "by order, the migratetypes with a free block: bit n is type n"),
+)
+
+
+def _struct(columns: Sequence[_Column]) -> pa.StructType:
+    return pa.struct([pa.field(name, kind, metadata={"about": about}) for name, kind, about in columns])
+
+
+SLOW = pa.schema(
+    [
+        pa.field(name, kind, metadata={"about": about})
+        for name, kind, about in (
+            ("time", pa.uint64(), "CLOCK_MONOTONIC when __alloc_pages_slowpath() was entered, ns"),
+            ("cpu", pa.uint32(), "CPU then"),
+            ("pid", pa.int32(), "process id (tgid) of the current task, also in interrupts"),
+            ("tid", pa.int32(), "thread id of the current task"),
+            ("comm", pa.utf8(), "name of the current task"),
+            ("stack", pa.utf8(), "kernel stack, outermost;…;innermost"),
+            ("given", _struct(_CONTEXT), "what it was given, and what else it reads"),
+            ("attempts", pa.list_(_struct(_ATTEMPT)), "its calls of get_page_from_freelist(), in order"),
+            ("after_last", pa.list_(pa.utf8()), "what the kernel did after the last of them, as `between`"),
+            ("page", pa.bool_(), "it returned a page, not NULL; null where its return was not seen"),
+            ("duration", pa.uint64(), "ns until it returned; null likewise"),
+            ("complete", pa.bool_(), "no event was lost while it ran"),
+            ("zones", pa.list_(_struct(_ZONE)), "the zones of its list; none where there was no room for them"),
+        )
+    ]
+)
+"""A row a call of the slow path."""
+
+
+def to_text(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Return calls, each with all columns of SLOW, as text: metadata must be such."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SLOW, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(pa.Table.from_pylist(list(calls), SLOW))
+    return base64.b64encode(sink.getvalue()).decode()
+
+
+def from_text(text: bytes) -> list[dict[str, Any]]:
+    """Return the calls of such a text; what came to SLOW later is None.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        table = pa.ipc.open_stream(base64.b64decode(text, validate=True)).read_all()
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
