@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""Which rules the slow path of a release follows, where nothing but the release tells.
+
+Distributions of long-term kernels get some of them as fixes, hence the patch levels. Whether a kernel has ALLOC_HARDER
+or ALLOC_NON_BLOCK, __GFP_ATOMIC, vm.defrag_mode or a fifth argument of the entry is told by its tables and features.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from kalloctrace.flags.builtin import known_release
+from kalloctrace.flags.releases import Release
+
+
+class Row(NamedTuple):
+    """Releases in which a rule is in force.
+
+    Attributes:
+        rule: name of the attribute of `SlowpathRules`.
+        since: first release that has it.
+        source: where that was read.
+        until: first release that no longer has it, for a fix that went into one series; None where all later have it.
+    """
+
+    rule: str
+    since: Release
+    source: str
+    until: Release | None = None
+
+
+@dataclass(frozen=True)
+class SlowpathRules:
+    """What the slow path of one kernel looks like, rule by rule.
+
+    Attributes:
+        compact_skipped_returns: after compaction that was skipped there is no attempt.
+        reserves_keep_kswapd: opening the reserves leaves ALLOC_KSWAPD as it was.
+        highatomic_for_high: ALLOC_HIGHATOMIC is for __GFP_HIGH alone, not for every request that cannot block.
+        compact_first: the first attempt is the one that retries come back to, and compaction comes before reclaim in
+            the first round of a costly or unmovable high order.
+        defrag_falls_back_at_once: ALLOC_NOFRAGMENT of vm.defrag_mode is dropped for requests that cannot reclaim, too.
+        defrag_promotes: with vm.defrag_mode, compaction for unmovable pages makes whole blocks, for order 0 as well.
+    """
+
+    compact_skipped_returns: bool = False
+    reserves_keep_kswapd: bool = False
+    highatomic_for_high: bool = False
+    compact_first: bool = False
+    defrag_falls_back_at_once: bool = False
+    defrag_promotes: bool = False
+
+
+def _since(major: int, minor: int, patch: int = 0) -> Release:
+    return Release(major, minor, patch)
+
+
+_KSWAPD = '"mm/page_alloc: don\'t wake kswapd from rmqueue() unless __GFP_KSWAPD_RECLAIM is specified" (in v6.5)'
+_HIGHATOMIC = '"mm/page_alloc: only set ALLOC_HIGHATOMIC for __GPF_HIGH allocations" (in v6.18)'
+_FLOW = '"mm/page_alloc: simplify __alloc_pages_slowpath() flow" and the two commits before it (in v7.0)'
+_READ_7_2 = "mm/page_alloc.c of linux-source-7.2 7.2.12-1~bpo13+1"
+
+ROWS = (
+    Row(
+        "compact_skipped_returns",
+        _since(5, 13),
+        '06dac2f467fe ("mm: compaction: update the COMPACT[STALL|FAIL] events properly") (in v5.13)',
+    ),
+    Row("reserves_keep_kswapd", _since(6, 1, 116), f"{_KSWAPD}; mm/page_alloc.c:5257 of 6.1.192-2", _since(6, 2)),
+    Row("reserves_keep_kswapd", _since(6, 5), _KSWAPD),
+    Row("highatomic_for_high", _since(6, 1, 157), f"{_HIGHATOMIC}; Debian changelog of 6.1.158-1", _since(6, 2)),
+    Row("highatomic_for_high", _since(6, 12, 54), f"{_HIGHATOMIC}; Debian changelog of 6.12.57-1", _since(6, 13)),
+    Row("highatomic_for_high", _since(6, 18), _HIGHATOMIC),
+    Row("compact_first", _since(7, 0), _FLOW),
+    Row("defrag_falls_back_at_once", _since(7, 2), _READ_7_2),
+    Row("defrag_promotes", _since(7, 2), _READ_7_2),
+)
+
+
+def slowpath_rules(kernel: str, version: str = "") -> SlowpathRules | None:
+    """Return the rules of a release.
+
+    Args:
+        kernel: "6.12", "v6.12", "6.12.117", or `uname -r`; without a patch level the newest of that series.
+        version: `uname -v`, from which Debian's package version is read.
+
+    Returns:
+        The rules; None where the release does not tell them.
+    """
+    release = known_release(kernel, version)
+    if release is None:
+        return None
+    in_force = (row.rule for row in ROWS if row.since <= release and (row.until is None or release < row.until))
+    return SlowpathRules(**dict.fromkeys(in_force, True))
