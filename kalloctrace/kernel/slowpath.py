@@ -54,7 +54,6 @@ def _since(major: int, minor: int, patch: int = 0) -> Release:
     return Release(major, minor, patch)
 
 
-_KSWAPD = '"mm/page_alloc: don\'t wake kswapd from rmqueue() unless __GFP_KSWAPD_RECLAIM is specified" (in v6.5)'
 _HIGHATOMIC = '"mm/page_alloc: only set ALLOC_HIGHATOMIC for __GPF_HIGH allocations" (in v6.18)'
 _FLOW = '"mm/page_alloc: simplify __alloc_pages_slowpath() flow" and the two commits before it (in v7.0)'
 _READ_7_2 = "mm/page_alloc.c of linux-source-7.2 7.2.12-1~bpo13+1"
@@ -65,8 +64,11 @@ ROWS = (
         _since(5, 13),
         '06dac2f467fe ("mm: compaction: update the COMPACT[STALL|FAIL] events properly") (in v5.13)',
     ),
-    Row("reserves_keep_kswapd", _since(6, 1, 116), f"{_KSWAPD}; mm/page_alloc.c:5257 of 6.1.192-2", _since(6, 2)),
-    Row("reserves_keep_kswapd", _since(6, 5), _KSWAPD),
+    Row(
+        "reserves_keep_kswapd",
+        _since(6, 1),
+        '"mm/page_alloc: ensure kswapd doesn\'t accidentally go to sleep" (in v6.1); mm/page_alloc.c:5257 of 6.1.192-2',
+    ),
     Row("highatomic_for_high", _since(6, 1, 157), f"{_HIGHATOMIC}; Debian changelog of 6.1.158-1", _since(6, 2)),
     Row("highatomic_for_high", _since(6, 12, 54), f"{_HIGHATOMIC}; Debian changelog of 6.12.57-1", _since(6, 13)),
     Row("highatomic_for_high", _since(6, 18), _HIGHATOMIC),

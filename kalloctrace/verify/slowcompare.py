@@ -20,15 +20,26 @@ _CALLERS = {
 
 def fits_evidence(prediction: Prediction, attempt: SlowAttempt) -> bool:
     """Tell whether what the trace shows around an attempt agrees with a prediction."""
-    events = attempt.events
-    if events is not None and not events <= prediction.events:
-        return False
-    # A task that is being killed leaves reclaim before it begins, and counts that as progress.
-    reclaimed = attempt.reclaimed if events is not None and "direct_reclaim" in events else None
-    if reclaimed is not None and (prediction.state.site == "reclaim") != (reclaimed > 0):
-        return False
+    site, events = prediction.state.site, attempt.events
+    if events is not None:
+        if not events <= prediction.events:
+            return False
+        began = "direct_reclaim" in events
+        if not began and site != "reclaim" and "direct_reclaim" in prediction.events:
+            return False
+        if began and attempt.reclaimed is not None and (site == "reclaim") != (attempt.reclaimed > 0):
+            return False
     sites = next((sites for part, sites in _CALLERS.items() if part in attempt.caller), None)
-    return sites is None or prediction.state.site in sites
+    return sites is None or site in sites
+
+
+def skips_reclaim(prediction: Prediction, attempt: SlowAttempt) -> bool:
+    """Tell whether reclaim would have made progress before it began, as it does for a task that is being killed.
+
+    Source: `throttle_direct_reclaim`, mm/vmscan.c of linux-source-5.10 5.10.262-1 to 7.3.4-1~bpo13+1.
+    """
+    seen = attempt.events is None or "direct_reclaim" in attempt.events
+    return prediction.state.site == "reclaim" and not seen
 
 
 def distance(kernel: SlowKernel, call: SlowCall, prediction: Prediction, attempt: SlowAttempt) -> tuple[int, int]:

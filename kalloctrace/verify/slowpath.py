@@ -9,11 +9,11 @@ classified by all of the call.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from kalloctrace.model.slowpath import enter, next_attempts
+from kalloctrace.model import slowpath
 from kalloctrace.model.slowtypes import Facts, Failure, Kind, Prediction, SlowAttempt, SlowCall, SlowKernel, State
 from kalloctrace.model.types import Step, UnknownFact
 from kalloctrace.verify.compare import Difference
-from kalloctrace.verify.slowcompare import distance, fits_evidence, slow_differences
+from kalloctrace.verify.slowcompare import distance, fits_evidence, skips_reclaim, slow_differences
 
 _VOLATILE = ("task_flags", "prio", "oom_victim", "cpusets_enabled", "gfp_allowed_mask", "defrag_mode", "mems_allowed")
 _CACHED = 1 << 16
@@ -111,7 +111,7 @@ def judge_slowpath(kernel: SlowKernel, call: SlowCall) -> CallVerdict:
         reason = f"not captured at the entry: {', '.join(sorted(call.context.unknown))}"
         return _given_up(call, [], [], reason)
     verdicts: list[AttemptVerdict] = []
-    layers: list[_Layer] = [[_Node(enter(kernel, call))]]
+    layers: list[_Layer] = [[_Node(slowpath.enter(kernel, call))]]
     before = call.facts
     for index, attempt in enumerate(call.attempts, 1):
         if attempt.number != index:
@@ -161,10 +161,17 @@ def _judge_attempt(
     if not fitting:
         return AttemptVerdict(differences=(_other_sequence(equal, attempt),)), _advance(equal)
     unknown = _not_captured(attempt)
-    likely = [each for each in fitting if each.prediction.restarted != "possible"]
-    if not likely and not unknown and not _mems_changed(before, attempt.facts):
-        unknown = "only a change of the cpuset, which no trace shows, explains it"
+    changed = _mems_changed(before, attempt.facts)
+    likely = [each for each in fitting if not _improbable(each, attempt, cpuset_changed=changed)]
+    if not likely and not unknown:
+        unknown = "only a change of the cpuset, or a kill during reclaim, that no trace shows explains it"
     return AttemptVerdict(unknown=unknown), _advance(likely or fitting)
+
+
+def _improbable(candidate: _Candidate, attempt: SlowAttempt, *, cpuset_changed: bool) -> bool:
+    """Tell whether a candidate takes something that is rare and cannot be seen."""
+    anew = candidate.prediction.restarted == "possible" and not cpuset_changed
+    return anew or skips_reclaim(candidate.prediction, attempt)
 
 
 def _candidates(
@@ -175,7 +182,7 @@ def _candidates(
     failures: list[Failure] = []
     for parent, node in enumerate(layer):
         for read in dict.fromkeys((facts, before or facts)):
-            for outcome in next_attempts(kernel, call, node.state, read):
+            for outcome in slowpath.next_attempts(kernel, call, node.state, read):
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
                 else:
@@ -260,7 +267,9 @@ def _judge_null(
         ended = [node for node in layer if _may_fail(kernel, call, node, facts)]
         victim = [node for node in layer if _may_fail(kernel, call, node, replace(facts, oom_victim=True))]
         if not ended and not victim:
-            step = next((o.steps[-1] for o in next_attempts(kernel, call, layer[0].state, facts) if o.steps), _NOTHING)
+            step = next(
+                (o.steps[-1] for o in slowpath.next_attempts(kernel, call, layer[0].state, facts) if o.steps), _NOTHING
+            )
             difference = Difference("sequence", "another attempt", "NULL", step.rule, step.effect)
             return AttemptVerdict(differences=(difference,)), layer
     except UnknownFact as error:
@@ -271,4 +280,4 @@ def _judge_null(
 
 
 def _may_fail(kernel: SlowKernel, call: SlowCall, node: _Node, facts: Facts) -> bool:
-    return any(isinstance(outcome, Failure) for outcome in next_attempts(kernel, call, node.state, facts))
+    return any(isinstance(outcome, Failure) for outcome in slowpath.next_attempts(kernel, call, node.state, facts))
