@@ -95,6 +95,34 @@ def _comparisons(
             yield field, want, getattr(seen, name), field
 
 
+def entry_differences(expected: SlowCall, call: SlowCall) -> Iterator[Difference]:
+    """Yield the captured arguments in which a call of the slow path differs from a prediction.
+
+    Args:
+        expected: what `kalloctrace.model.slowentry.slowpath_call` returned.
+        call: what was captured.
+    """
+    want, seen = expected.context, call.context
+    fields: list[tuple[str, Any, Any, frozenset[str]]] = [
+        ("slow_gfp_mask", expected.gfp_mask, call.gfp_mask, frozenset()),
+        ("slow_order", expected.order, call.order, frozenset()),
+        (
+            "zonelist",
+            (want.zonelist_kind, want.zonelist_nid),
+            (seen.zonelist_kind, seen.zonelist_nid),
+            frozenset({"zonelist_kind", "zonelist_nid"}),
+        ),
+        ("ac_nodemask_nodes", _nodes(want.nodemask), _nodes(seen.nodemask), frozenset({"nodemask"})),
+    ]
+    for name in ("preferred_zone", "highest_zoneidx", "migratetype", "spread_dirty_pages", "alloc_flags"):
+        field = "ac_alloc_flags" if name == "alloc_flags" else name
+        fields.append((field, getattr(want, name), getattr(seen, name), frozenset({name})))
+    for field, wanted, got, members in fields:
+        if wanted != got and not members & seen.unknown:
+            effect = "as the fast path leaves it, with the caller's nodemask and the task's scopes"
+            yield Difference(field, wanted, got, "slow_entry", effect)
+
+
 def _nodes(mask: int | None) -> str | None:
     return None if mask is None else format_nodelist(mask)
 
