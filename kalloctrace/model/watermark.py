@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: MIT
+"""Whether a zone has enough free pages for a request: `__zone_watermark_ok` and what it is made of.
+
+Numbers are pages. A number that is not known is a range, and the answer is `unknown` where the range leaves it open.
+Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:3569, 6.1.192-2:4001, 6.12.118-1:3180, 7.2.12-1~bpo13+1:3561,
+7.3.4-1~bpo13+1:3581.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Self
+
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.watermark_rules import WatermarkRules
+
+WMARK_MASK = 0x3
+WMARK_MIN, WMARK_LOW, WMARK_HIGH = range(3)
+WMARK_NAMES = ("min", "low", "high")
+
+PCP_TYPES = frozenset(("MIGRATE_UNMOVABLE", "MIGRATE_MOVABLE", "MIGRATE_RECLAIMABLE"))
+"""The types below MIGRATE_PCPTYPES, each of which any request may take."""
+
+HIGHATOMIC, CMA = "MIGRATE_HIGHATOMIC", "MIGRATE_CMA"
+
+Outcome = Literal["ok", "watermark", "block", "unknown"]
+"""The check passes; too few pages; enough pages and no block of the order and type; not enough is known."""
+
+
+class Range(NamedTuple):
+    """A number of pages, as far as it is known: from `low` to `high`."""
+
+    low: int
+    high: int
+
+
+NONE = Range(0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class AllocBits:
+    """Values of the ALLOC_* flags that the check asks for; 0 where the kernel has no such flag.
+
+    Attributes:
+        high: ALLOC_HIGH, since 6.3 ALLOC_MIN_RESERVE.
+        harder: ALLOC_HARDER, since 6.3 ALLOC_NON_BLOCK.
+    """
+
+    no_watermarks: int
+    oom: int
+    harder: int
+    high: int
+    cpuset: int
+    cma: int
+    highatomic: int
+    kswapd: int
+
+    @classmethod
+    def of(cls, tables: FlagTables) -> Self:
+        """Look the flags up in a kernel's tables."""
+        alloc = dict(tables.alloc)
+        return cls(
+            no_watermarks=alloc["ALLOC_NO_WATERMARKS"],
+            oom=alloc["ALLOC_OOM"],
+            harder=alloc.get("ALLOC_HARDER", alloc.get("ALLOC_NON_BLOCK", 0)),
+            high=alloc.get("ALLOC_HIGH", alloc.get("ALLOC_MIN_RESERVE", 0)),
+            cpuset=alloc["ALLOC_CPUSET"],
+            cma=alloc["ALLOC_CMA"],
+            highatomic=alloc.get("ALLOC_HIGHATOMIC", 0),
+            kswapd=alloc["ALLOC_KSWAPD"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Watermarks:
+    """What one kernel's check is made of.
+
+    Attributes:
+        rules: which of the known checks it is.
+        bits: the values of the flags.
+        boost_skippers: gfp bits (`gfp_t`), one of which lets an order-0 request ignore the boost; 0 where
+            ALLOC_MIN_RESERVE does.
+    """
+
+    rules: WatermarkRules
+    bits: AllocBits
+    boost_skippers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FreeBlocks:
+    """The free blocks of one order.
+
+    Attributes:
+        count: how many, of all types together.
+        types: the MIGRATE_* names that have one; None where that is not known.
+    """
+
+    count: int
+    types: frozenset[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneState:
+    """One zone at the moment of the request.
+
+    Attributes:
+        node: its node id.
+        zone: its name as in /proc/zoneinfo, "Normal".
+        index: `enum zone_type`; None where the kernel's zones are not known.
+        free: NR_FREE_PAGES.
+        watermarks: `wmark_pages()` of min, low and high, the boost included.
+        boost: `watermark_boost`; None where it is not known.
+        reserved_highatomic: `nr_reserved_highatomic`; None where it is not known.
+        free_highatomic: `nr_free_highatomic`; None where it is not known or the kernel does not count it.
+        free_cma: NR_FREE_CMA_PAGES; None where it is not known.
+        lowmem_reserve: by `enum zone_type`; None where it is not known.
+        managed: `managed_pages`; None where it is not known.
+        blocks: by order, ascending; None where they are not known.
+        reclaimable: file pages on the zone's lists, which reclaim could free; None where they are not known.
+    """
+
+    node: int
+    zone: str
+    index: int | None
+    free: int
+    watermarks: tuple[int, int, int]
+    boost: int | None = None
+    reserved_highatomic: int | None = None
+    free_highatomic: int | None = None
+    free_cma: int | None = None
+    lowmem_reserve: tuple[int, ...] | None = None
+    managed: int | None = None
+    blocks: tuple[FreeBlocks, ...] | None = None
+    reclaimable: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatermarkCheck:
+    """What one check looked at and found.
+
+    Attributes:
+        outcome: what came of it.
+        watermark: "min", "low" or "high".
+        mark: that watermark as it stands.
+        lowered: the same after the reserves that the request may use.
+        lowmem_reserve: what the zone keeps for requests that could use lower zones only.
+        order_pages: pages not counted because a block of the order needs them together: 2**order - 1.
+        highatomic: pages kept for high-order atomic requests.
+        cma: free pages in CMA areas, which the request may not use.
+        usable: free pages less these three.
+        largest: the largest order of a free block of a type that the request may take; None when there is none or it
+            is not known.
+        types_there: types of free blocks of the order or larger, none of which the request may take.
+    """
+
+    outcome: Outcome
+    watermark: str
+    mark: int
+    lowered: int
+    lowmem_reserve: Range
+    order_pages: int
+    highatomic: Range
+    cma: Range
+    usable: Range
+    largest: int | None = None
+    types_there: frozenset[str] = frozenset()
+
+    @property
+    def needed(self) -> Range:
+        """How many usable pages there must be more than."""
+        return Range(self.lowered + self.lowmem_reserve.low, self.lowered + self.lowmem_reserve.high)
+
+
+def has_reserves(kernel: Watermarks, alloc_flags: int) -> bool:
+    """Say whether the request may use pages kept for high-order atomic requests.
+
+    5.10 asks for ALLOC_HARDER and ALLOC_OOM; ALLOC_RESERVES of 6.3 and later has ALLOC_MIN_RESERVE and
+    ALLOC_HIGHATOMIC besides.
+    """
+    bits = kernel.bits
+    flags = bits.harder | bits.oom
+    if kernel.rules.reserves == "min_reserve":
+        flags |= bits.high | bits.highatomic
+    return bool(alloc_flags & flags)
+
+
+def highatomic_pages(kernel: Watermarks, state: ZoneState, alloc_flags: int) -> Range:
+    """Return the pages that are kept for high-order atomic requests from this one."""
+    if has_reserves(kernel, alloc_flags):
+        return NONE
+    reserved = _known(state.reserved_highatomic, state.free)
+    if kernel.rules.highatomic == "reserved":
+        return reserved
+    free = _free_highatomic(state, reserved.high)
+    if kernel.rules.highatomic == "free":
+        return free
+    return Range(min(free.low, reserved.low), max(free.high, reserved.high))
+
+
+def _free_highatomic(state: ZoneState, at_most: int) -> Range:
+    if state.free_highatomic is not None:
+        return Range(state.free_highatomic, state.free_highatomic)
+    if state.blocks is not None and all(_lacks(blocks, HIGHATOMIC) for blocks in state.blocks):
+        return NONE
+    return Range(0, at_most)
+
+
+def _lacks(blocks: FreeBlocks, migratetype: str) -> bool:
+    return blocks.count == 0 or (blocks.types is not None and migratetype not in blocks.types)
+
+
+def _known(value: int | None, at_most: int) -> Range:
+    return Range(0, at_most) if value is None else Range(value, value)
+
+
+def lowered_mark(kernel: Watermarks, mark: int, alloc_flags: int) -> int:
+    """Return a watermark after the reserves that the flags open.
+
+    Until 6.2: half for ALLOC_HIGH, then half for ALLOC_OOM or a quarter for ALLOC_HARDER. Since 6.3 the quarter (for
+    ALLOC_NON_BLOCK) goes with ALLOC_MIN_RESERVE only, and the half for ALLOC_OOM comes besides.
+    """
+    bits = kernel.bits
+    high = bool(alloc_flags & bits.high)
+    if high:
+        mark -= mark // 2
+    if kernel.rules.reserves == "harder":
+        if alloc_flags & bits.oom:
+            return mark - mark // 2
+        return mark - mark // 4 if alloc_flags & bits.harder else mark
+    if high and alloc_flags & bits.harder:
+        mark -= mark // 4
+    return mark - mark // 2 if alloc_flags & bits.oom else mark
+
+
+def zone_watermark_ok(
+    kernel: Watermarks,
+    state: ZoneState,
+    order: int,
+    highest_zoneidx: int | None,
+    alloc_flags: int,
+    *,
+    watermark: int = WMARK_MIN,
+) -> WatermarkCheck:
+    """Check a zone as `__zone_watermark_ok` does, and for order 0 the page types as `rmqueue` does.
+
+    Args:
+        kernel: the kernel's own check.
+        state: the zone.
+        order: of the request.
+        highest_zoneidx: `enum zone_type`; None where it is not known.
+        alloc_flags: ALLOC_* bits; the watermark's own bits are not looked at.
+        watermark: index into `state.watermarks`.
+
+    Returns:
+        The outcome and the numbers that led to it.
+    """
+    order_pages = (1 << order) - 1
+    highatomic = highatomic_pages(kernel, state, alloc_flags)
+    cma = NONE if alloc_flags & kernel.bits.cma else _free_cma(state)
+    check = WatermarkCheck(
+        outcome="unknown",
+        watermark=WMARK_NAMES[watermark],
+        mark=state.watermarks[watermark],
+        lowered=lowered_mark(kernel, state.watermarks[watermark], alloc_flags),
+        lowmem_reserve=_lowmem_reserve(state, highest_zoneidx),
+        order_pages=order_pages,
+        highatomic=highatomic,
+        cma=cma,
+        usable=Range(
+            state.free - order_pages - highatomic.high - cma.high, state.free - order_pages - highatomic.low - cma.low
+        ),
+    )
+    if check.usable.high <= check.needed.low:
+        return replace(check, outcome="watermark")
+    found = suitable_block(kernel, state, order, alloc_flags)
+    check = replace(check, largest=found.largest, types_there=found.types_there)
+    return replace(check, outcome=found.outcome if check.usable.low > check.needed.high else "unknown")
+
+
+def zone_watermark_fast(
+    kernel: Watermarks,
+    state: ZoneState,
+    order: int,
+    highest_zoneidx: int | None,
+    alloc_flags: int,
+    *,
+    gfp_mask: int = 0,
+) -> WatermarkCheck:
+    """Check a zone as `get_page_from_freelist` does, against the watermark that the flags name.
+
+    An order-0 request with rights to the reserves is not held back by the boost, at the min watermark.
+    Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:3669, which asks for __GFP_ATOMIC, as 6.1.192-2 does; of
+    6.12.118-1, which asks for ALLOC_MIN_RESERVE.
+
+    Args:
+        kernel: the kernel's own check.
+        state: the zone.
+        order: of the request.
+        highest_zoneidx: `enum zone_type`; None where it is not known.
+        alloc_flags: ALLOC_* bits; with ALLOC_NO_WATERMARKS only the blocks count.
+        gfp_mask: `gfp_t`; only the bits in `kernel.boost_skippers` are looked at.
+
+    Returns:
+        As of `zone_watermark_ok`.
+    """
+    watermark = alloc_flags & WMARK_MASK
+    check = zone_watermark_ok(kernel, state, order, highest_zoneidx, alloc_flags, watermark=watermark)
+    if alloc_flags & kernel.bits.no_watermarks and check.outcome in ("watermark", "unknown"):
+        return replace(check, outcome=suitable_block(kernel, state, order, alloc_flags).outcome)
+    skips = bool(gfp_mask & kernel.boost_skippers if kernel.boost_skippers else alloc_flags & kernel.bits.high)
+    if check.outcome == "ok" or order > 0 or watermark != WMARK_MIN or not skips or not state.boost:
+        return check
+    return zone_watermark_ok(kernel, without_boost(state), order, highest_zoneidx, alloc_flags)
+
+
+def without_boost(state: ZoneState) -> ZoneState:
+    """Return the zone as it would be without its watermark boost."""
+    boost = state.boost or 0
+    low, middle, high = state.watermarks
+    return replace(state, watermarks=(low - boost, middle - boost, high - boost), boost=0)
+
+
+def _free_cma(state: ZoneState) -> Range:
+    if state.free_cma is None and state.blocks is not None and all(_lacks(blocks, CMA) for blocks in state.blocks):
+        return NONE
+    return _known(state.free_cma, state.free)
+
+
+def _lowmem_reserve(state: ZoneState, highest_zoneidx: int | None) -> Range:
+    reserve = state.lowmem_reserve
+    if reserve is None:
+        return Range(0, state.managed if state.managed is not None else state.free)
+    if highest_zoneidx is None or not 0 <= highest_zoneidx < len(reserve):
+        return Range(min(reserve, default=0), max(reserve, default=0))
+    return Range(reserve[highest_zoneidx], reserve[highest_zoneidx])
+
+
+class Found(NamedTuple):
+    """Whether a free block serves a request.
+
+    Attributes:
+        outcome: "ok", "block" (there is none) or "unknown".
+        largest: the largest order of a block of a type that it may take; None when there is none or it is not known.
+        types_there: types of blocks large enough, when none of them serves.
+    """
+
+    outcome: Outcome
+    largest: int | None
+    types_there: frozenset[str]
+
+
+def suitable_block(kernel: Watermarks, state: ZoneState, order: int, alloc_flags: int) -> Found:
+    """Look for a free block of the order or larger, of a type that the request may take."""
+    if state.blocks is None:
+        return Found("unknown", None, frozenset())
+    sure, perhaps = _types(kernel, order, alloc_flags)
+    listed = [(block_order, blocks.types) for block_order, blocks in enumerate(state.blocks) if blocks.count]
+    told = [(block_order, types) for block_order, types in listed if types is not None]
+    large = [types for block_order, types in listed if block_order >= order]
+    served = any(types is not None and types & sure for types in large)
+    doubtful = any(types is None or types & perhaps for types in large)
+    largest = max((block_order for block_order, types in told if types & sure), default=None)
+    if not served:
+        there = frozenset[str]().union(*(types for types in large if types is not None))
+        return Found("unknown" if doubtful else "block", largest, there)
+    # The check before 4.4 went on to compare the pages in blocks of each order with a part of the watermark.
+    certain = order == 0 or kernel.rules.block_of_any_type
+    return Found("ok" if certain else "unknown", largest, frozenset())
+
+
+def _types(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozenset[str], frozenset[str]]:
+    """Return the types that the request may take for certain, and those that it perhaps may."""
+    sure, perhaps = set(PCP_TYPES), set[str]()
+    if alloc_flags & kernel.bits.cma:
+        sure.add(CMA)
+    highatomic = _takes_highatomic(kernel, order, alloc_flags)
+    if highatomic is None:
+        perhaps.add(HIGHATOMIC)
+    elif highatomic:
+        sure.add(HIGHATOMIC)
+    if not kernel.rules.known:
+        # MIGRATE_RESERVE went in 4.4; who takes from it, or from MIGRATE_HIGHATOMIC, is not modelled before 5.9.
+        perhaps |= {"MIGRATE_RESERVE", HIGHATOMIC}
+    return frozenset(sure), frozenset(perhaps - sure)
+
+
+def _takes_highatomic(kernel: Watermarks, order: int, alloc_flags: int) -> bool | None:
+    rules, bits = kernel.rules, kernel.bits
+    if rules.reserves == "harder":
+        return order > 0 and bool(alloc_flags & (bits.harder | bits.oom))
+    if alloc_flags & bits.oom:
+        return True
+    if order > 0:
+        return bool(alloc_flags & bits.highatomic)
+    return rules.order0_highatomic if alloc_flags & bits.harder else False
