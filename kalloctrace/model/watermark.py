@@ -22,7 +22,7 @@ PCP_TYPES = frozenset(("MIGRATE_UNMOVABLE", "MIGRATE_MOVABLE", "MIGRATE_RECLAIMA
 HIGHATOMIC, CMA = "MIGRATE_HIGHATOMIC", "MIGRATE_CMA"
 
 Outcome = Literal["ok", "watermark", "block", "unknown"]
-"""The check passes; too few pages; enough pages and no block of the order and type; not enough is known."""
+"""The check passes; too few pages; no block of the order and type; not enough is known."""
 
 
 class Range(NamedTuple):
@@ -146,9 +146,9 @@ class WatermarkCheck:
         order_pages: pages not counted because a block of the order needs them together: 2**order - 1.
         highatomic: pages kept for high-order atomic requests.
         cma: free pages in CMA areas, which the request may not use.
-        usable: free pages less these three.
-        largest: the largest order of a free block of a type that the request may take; None when there is none or it
-            is not known.
+        usable: free pages less these three; what is not known of them is part of the free pages.
+        largest: the largest order of a free block whose type the request may take or that is not known; None when
+            there is none.
         types_there: types of free blocks of the order or larger, none of which the request may take.
     """
 
@@ -255,25 +255,28 @@ def zone_watermark_ok(
     """
     order_pages = (1 << order) - 1
     highatomic = highatomic_pages(kernel, state, alloc_flags)
-    cma = NONE if alloc_flags & kernel.bits.cma else _free_cma(state)
+    cma = NONE if alloc_flags & kernel.bits.cma else free_cma_pages(state)
     check = WatermarkCheck(
         outcome="unknown",
         watermark=WMARK_NAMES[watermark],
         mark=state.watermarks[watermark],
         lowered=lowered_mark(kernel, state.watermarks[watermark], alloc_flags),
-        lowmem_reserve=_lowmem_reserve(state, highest_zoneidx),
+        lowmem_reserve=lowmem_reserve_pages(state, highest_zoneidx),
         order_pages=order_pages,
         highatomic=highatomic,
         cma=cma,
         usable=Range(
-            state.free - order_pages - highatomic.high - cma.high, state.free - order_pages - highatomic.low - cma.low
+            state.free - order_pages - min(highatomic.high + cma.high, max(state.free, highatomic.low + cma.low)),
+            state.free - order_pages - highatomic.low - cma.low,
         ),
     )
     if check.usable.high <= check.needed.low:
         return replace(check, outcome="watermark")
     found = suitable_block(kernel, state, order, alloc_flags)
     check = replace(check, largest=found.largest, types_there=found.types_there)
-    return replace(check, outcome=found.outcome if check.usable.low > check.needed.high else "unknown")
+    # Without a block it is refused whatever the watermark says.
+    told = found.outcome == "block" or check.usable.low > check.needed.high
+    return replace(check, outcome=found.outcome if told else "unknown")
 
 
 def zone_watermark_fast(
@@ -319,13 +322,15 @@ def without_boost(state: ZoneState) -> ZoneState:
     return replace(state, watermarks=(low - boost, middle - boost, high - boost), boost=0)
 
 
-def _free_cma(state: ZoneState) -> Range:
+def free_cma_pages(state: ZoneState) -> Range:
+    """Return the free pages in CMA areas."""
     if state.free_cma is None and state.blocks is not None and all(_lacks(blocks, CMA) for blocks in state.blocks):
         return NONE
     return _known(state.free_cma, state.free)
 
 
-def _lowmem_reserve(state: ZoneState, highest_zoneidx: int | None) -> Range:
+def lowmem_reserve_pages(state: ZoneState, highest_zoneidx: int | None) -> Range:
+    """Return what the zone keeps from requests that could be served by higher zones, up to that one."""
     reserve = state.lowmem_reserve
     if reserve is None:
         return Range(0, state.managed if state.managed is not None else state.free)
@@ -339,7 +344,7 @@ class Found(NamedTuple):
 
     Attributes:
         outcome: "ok", "block" (there is none) or "unknown".
-        largest: the largest order of a block of a type that it may take; None when there is none or it is not known.
+        largest: the largest order of a block whose type it may take or that is not known; None when there is none.
         types_there: types of blocks large enough, when none of them serves.
     """
 
@@ -352,13 +357,12 @@ def suitable_block(kernel: Watermarks, state: ZoneState, order: int, alloc_flags
     """Look for a free block of the order or larger, of a type that the request may take."""
     if state.blocks is None:
         return Found("unknown", None, frozenset())
-    sure, perhaps = _types(kernel, order, alloc_flags)
+    sure, perhaps = types_for(kernel, order, alloc_flags)
     listed = [(block_order, blocks.types) for block_order, blocks in enumerate(state.blocks) if blocks.count]
-    told = [(block_order, types) for block_order, types in listed if types is not None]
     large = [types for block_order, types in listed if block_order >= order]
     served = any(types is not None and types & sure for types in large)
     doubtful = any(types is None or types & perhaps for types in large)
-    largest = max((block_order for block_order, types in told if types & sure), default=None)
+    largest = max((block_order for block_order, types in listed if types is None or types & sure), default=None)
     if not served:
         there = frozenset[str]().union(*(types for types in large if types is not None))
         return Found("unknown" if doubtful else "block", largest, there)
@@ -367,7 +371,7 @@ def suitable_block(kernel: Watermarks, state: ZoneState, order: int, alloc_flags
     return Found("ok" if certain else "unknown", largest, frozenset())
 
 
-def _types(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozenset[str], frozenset[str]]:
+def types_for(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozenset[str], frozenset[str]]:
     """Return the types that the request may take for certain, and those that it perhaps may."""
     sure, perhaps = set(PCP_TYPES), set[str]()
     if alloc_flags & kernel.bits.cma:

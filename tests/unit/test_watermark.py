@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: MIT
+"""The watermark check of each kernel against numbers worked out by hand from its source; and each rule broken."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+
+from kalloctrace.flags.builtin import builtin_tables
+from kalloctrace.flags.releases import Release, parse_release
+from kalloctrace.kernel.watermark_rules import OLDEST_RULES, SHARED_RULES, watermark_rules
+from kalloctrace.model import watermark
+from kalloctrace.model.watermark import AllocBits, FreeBlocks, Range, Watermarks, ZoneState, zone_watermark_fast
+from tests.broken_watermark import MUTATIONS
+
+MIN, LOW = 0, 1
+NO_WATERMARKS, OOM, HARDER, HIGH, CPUSET, CMA, HIGHATOMIC = 0x4, 0x8, 0x10, 0x20, 0x40, 0x80, 0x200
+"""From 6.3 on HARDER is ALLOC_NON_BLOCK and HIGH is ALLOC_MIN_RESERVE."""
+
+NORMAL = 2
+GFP_ATOMIC_5_10 = 0xA20
+
+
+def _types(letters: str) -> frozenset[str]:
+    names = {"U": "UNMOVABLE", "M": "MOVABLE", "E": "RECLAIMABLE", "H": "HIGHATOMIC", "C": "CMA", "I": "ISOLATE"}
+    return frozenset(f"MIGRATE_{names[letter]}" for letter in letters)
+
+
+def zone(free: int, letters: str = "U U U U U U U U U U U", /, **more: object) -> ZoneState:
+    """Return a zone of min 1000, low 1250 and high 1500 pages, with one block of each order of the types named."""
+    per_order = tuple(FreeBlocks(0 if word == "-" else 1, _types(word.strip("-"))) for word in letters.split())
+    state = ZoneState(
+        node=0,
+        zone="DMA32",
+        index=1,
+        free=free,
+        watermarks=(1000, 1250, 1500),
+        boost=0,
+        reserved_highatomic=0,
+        free_highatomic=0,
+        free_cma=0,
+        lowmem_reserve=(0, 0, 100, 300, 300),
+        blocks=per_order,
+    )
+    return replace(state, **more)  # type: ignore[arg-type]
+
+
+def kernel(release: str) -> Watermarks:
+    """Return the check of a built-in release."""
+    tables = builtin_tables(release)
+    atomic = tables.gfp("__GFP_ATOMIC") if tables.has_gfp("__GFP_ATOMIC") else 0
+    return Watermarks(watermark_rules(parse_release(release)), AllocBits.of(tables), atomic)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a kernel answers: the outcome, and the least free pages that pass where the outcome hangs on them."""
+
+    what: str
+    kernels: str
+    state: ZoneState
+    flags: int
+    outcome: str
+    order: int = 0
+    gfp: int = 0
+    highest: int = NORMAL
+
+
+ALL, OLD, NEW = "5.10 6.1 6.12 7.2 7.3", "5.10", "6.1 6.12 7.2 7.3"
+NO_HIGH_ORDER = "U U - - - - - - - - -"
+
+EXPECTATIONS = (
+    # min 1000 + lowmem_reserve[2] 100: there must be more than 1100.
+    Expectation("equal to the watermark", ALL, zone(1100), CPUSET, "watermark"),
+    Expectation("one page above", ALL, zone(1101), CPUSET, "ok"),
+    Expectation("the low watermark, equal", ALL, zone(1350), LOW, "watermark"),
+    Expectation("the low watermark, above", ALL, zone(1351), LOW, "ok"),
+    # lowmem_reserve[3] is 300, lowmem_reserve[1] 0.
+    Expectation("for a movable request", ALL, zone(1300), CPUSET, "watermark", highest=3),
+    Expectation("for a movable request, above", ALL, zone(1301), CPUSET, "ok", highest=3),
+    Expectation("for a DMA32 request", ALL, zone(1000), CPUSET, "watermark", highest=1),
+    Expectation("for a DMA32 request, above", ALL, zone(1001), CPUSET, "ok", highest=1),
+    # 2**3 - 1 = 7 pages do not count.
+    Expectation("order 3, equal", ALL, zone(1107), CPUSET, "watermark", order=3),
+    Expectation("order 3, above", ALL, zone(1108), CPUSET, "ok", order=3),
+    # 1000 - 500 = 500.
+    Expectation("half for ALLOC_HIGH", ALL, zone(600), HIGH, "watermark"),
+    Expectation("half for ALLOC_HIGH, above", ALL, zone(601), HIGH, "ok"),
+    # An odd watermark: 1001 - 500 = 501.
+    Expectation("half of odd", ALL, zone(601, watermarks=(1001, 1251, 1501)), HIGH, "watermark"),
+    # 1000 - 250 = 750 in 5.10; nothing for ALLOC_NON_BLOCK by itself since 6.3.
+    Expectation("a quarter for ALLOC_HARDER", OLD, zone(850), HARDER, "watermark"),
+    Expectation("a quarter for ALLOC_HARDER, above", OLD, zone(851), HARDER, "ok"),
+    Expectation("nothing for ALLOC_NON_BLOCK", NEW, zone(1100), HARDER, "watermark"),
+    Expectation("nothing for ALLOC_NON_BLOCK, above", NEW, zone(1101), HARDER, "ok"),
+    # 500 - 125 = 375.
+    Expectation("atomic", ALL, zone(475), HIGH | HARDER, "watermark"),
+    Expectation("atomic, above", ALL, zone(476), HIGH | HARDER, "ok"),
+    # OOM alone halves; with HIGH it is 250; 5.10 leaves the quarter out, since 6.3 it is 375 - 187 = 188.
+    Expectation("ALLOC_OOM", ALL, zone(600), OOM, "watermark"),
+    Expectation("ALLOC_OOM, above", ALL, zone(601), OOM, "ok"),
+    Expectation("ALLOC_OOM and HIGH", ALL, zone(350), OOM | HIGH, "watermark"),
+    Expectation("ALLOC_OOM and HIGH, above", ALL, zone(351), OOM | HIGH, "ok"),
+    Expectation("all of them", OLD, zone(350), OOM | HIGH | HARDER, "watermark"),
+    Expectation("all of them, above", OLD, zone(351), OOM | HIGH | HARDER, "ok"),
+    Expectation("all of them", NEW, zone(288), OOM | HIGH | HARDER, "watermark"),
+    Expectation("all of them, above", NEW, zone(289), OOM | HIGH | HARDER, "ok"),
+    # 40 pages reserved, 10 of them free.
+    Expectation(
+        "all that is reserved is kept",
+        "5.10 6.1",
+        zone(1140, reserved_highatomic=40, free_highatomic=10),
+        0,
+        "watermark",
+    ),
+    Expectation(
+        "all that is reserved is kept, above",
+        "5.10 6.1",
+        zone(1141, reserved_highatomic=40, free_highatomic=10),
+        0,
+        "ok",
+    ),
+    Expectation(
+        "what is free is kept", "6.12 7.2 7.3", zone(1110, reserved_highatomic=40, free_highatomic=10), 0, "watermark"
+    ),
+    Expectation(
+        "what is free is kept, above", "6.12 7.2 7.3", zone(1111, reserved_highatomic=40, free_highatomic=10), 0, "ok"
+    ),
+    Expectation(
+        "not counted, and no H block", "6.12", zone(1101, reserved_highatomic=40, free_highatomic=None), 0, "ok"
+    ),
+    Expectation(
+        "not counted, with an H block",
+        "6.12",
+        zone(1101, "UH U U U U U U U U U U", reserved_highatomic=40, free_highatomic=None),
+        0,
+        "unknown",
+    ),
+    Expectation("HIGH does not open it", OLD, zone(640, reserved_highatomic=40), HIGH, "watermark"),
+    Expectation("HIGH opens it", NEW, zone(601, reserved_highatomic=40, free_highatomic=40), HIGH, "ok"),
+    Expectation("HARDER opens it", OLD, zone(851, reserved_highatomic=40), HARDER, "ok"),
+    Expectation("OOM opens it", ALL, zone(601, reserved_highatomic=40, free_highatomic=40), OOM, "ok"),
+    # 200 free pages in CMA areas.
+    Expectation("CMA pages are not for all", ALL, zone(1300, free_cma=200), 0, "watermark"),
+    Expectation("CMA pages are not for all, above", ALL, zone(1301, free_cma=200), 0, "ok"),
+    Expectation("CMA pages for movable requests", ALL, zone(1101, free_cma=200), CMA, "ok"),
+    # A block of the order or larger, of a type that may be taken.
+    Expectation("no block", ALL, zone(5000, NO_HIGH_ORDER), CPUSET, "block", order=2),
+    Expectation("a larger block", ALL, zone(5000, "U U - - - - - - E - -"), CPUSET, "ok", order=2),
+    Expectation("a CMA block", ALL, zone(5000, "U U - - C - - - - - -"), CPUSET, "block", order=2),
+    Expectation("a CMA block for movable requests", ALL, zone(5000, "U U - - C - - - - - -"), CMA, "ok", order=2),
+    Expectation("an isolated block", ALL, zone(5000, "U U - - I - - - - - -"), CPUSET, "block", order=2),
+    Expectation("a highatomic block", ALL, zone(5000, "U U - - H - - - - - -"), HIGH, "block", order=2),
+    Expectation("a highatomic block, HARDER", OLD, zone(5000, "U U - - H - - - - - -"), HARDER, "ok", order=2),
+    Expectation("a highatomic block, OOM", ALL, zone(5000, "U U - - H - - - - - -"), OOM, "ok", order=2),
+    Expectation("a highatomic block, NON_BLOCK", NEW, zone(5000, "U U - - H - - - - - -"), HARDER, "block", order=2),
+    Expectation("a highatomic block, HIGHATOMIC", NEW, zone(5000, "U U - - H - - - - - -"), HIGHATOMIC, "ok", order=2),
+    # Order 0 takes no highatomic page in 5.10, and one when it may not block or is being killed in later kernels.
+    Expectation("order 0, H only", ALL, zone(5000, "H H H H - - - - - - -"), CPUSET, "block"),
+    Expectation("order 0, H only, HARDER", OLD, zone(5000, "H H H H - - - - - - -"), HARDER, "block"),
+    Expectation("order 0, H only, NON_BLOCK", NEW, zone(5000, "H H H H - - - - - - -"), HARDER, "ok"),
+    Expectation("order 0, H only, NON_BLOCK", "6.6", zone(5000, "H H H H - - - - - - -"), HARDER, "unknown"),
+    # min 1000 holds a boost of 400: without it an order-0 request that may go below needs more than 300 + 100.
+    Expectation("boosted", ALL, zone(601, boost=400), 0, "watermark"),
+    Expectation("boosted, atomic", "5.10 6.1", zone(401, boost=400), HIGH, "ok", gfp=GFP_ATOMIC_5_10),
+    Expectation("boosted, atomic, equal", "5.10 6.1", zone(400, boost=400), HIGH, "watermark", gfp=GFP_ATOMIC_5_10),
+    Expectation("boosted, HIGH alone", "5.10 6.1", zone(401, boost=400), HIGH, "watermark", gfp=0x820),
+    Expectation("boosted, HIGH alone", "6.12 7.2 7.3", zone(401, boost=400), HIGH, "ok", gfp=0x820),
+    Expectation("boosted, order 1", "6.12", zone(402, boost=400), HIGH, "watermark", order=1, gfp=0x820),
+    Expectation("boosted, at the low watermark", "6.12", zone(401, boost=400), HIGH | LOW, "watermark", gfp=0x820),
+    Expectation("no watermarks", ALL, zone(1), NO_WATERMARKS, "ok"),
+    Expectation("no watermarks, no block", ALL, zone(5000, NO_HIGH_ORDER), NO_WATERMARKS, "block", order=2),
+    # What is not known.
+    Expectation("lowmem_reserve not known, high", ALL, zone(1301, lowmem_reserve=None, managed=300), 0, "ok"),
+    Expectation("lowmem_reserve not known, low", ALL, zone(1000, lowmem_reserve=None, managed=300), 0, "watermark"),
+    Expectation("lowmem_reserve not known", ALL, zone(1101, lowmem_reserve=None, managed=300), 0, "unknown"),
+    Expectation("blocks not known", ALL, zone(5000, blocks=None), 0, "unknown", order=1),
+    Expectation("blocks not known, too low", ALL, zone(50, blocks=None), 0, "watermark", order=1),
+    Expectation("the only block is of types not known", ALL, zone(5000, blocks=(FreeBlocks(9),)), 0, "unknown"),
+)
+
+CASES = [(release, case) for case in EXPECTATIONS for release in case.kernels.split()]
+
+
+def answer(release: str, case: Expectation) -> str:
+    """Return the outcome of a case on a kernel."""
+    check = zone_watermark_fast(kernel(release), case.state, case.order, case.highest, case.flags, gfp_mask=case.gfp)
+    return check.outcome
+
+
+@pytest.mark.parametrize(("release", "case"), CASES, ids=[f"{release}: {case.what}" for release, case in CASES])
+def test_expectation(release: str, case: Expectation) -> None:
+    """Each kernel passes or refuses as its source says."""
+    assert answer(release, case) == case.outcome
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_broken_rule_is_caught(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rule that is broken on purpose makes an expectation fail."""
+    name, broken = MUTATIONS[mutation]
+    monkeypatch.setattr(watermark, name, broken)
+    assert [case.what for release, case in CASES if answer(release, case) != case.outcome] != []
+
+
+def test_numbers_of_a_check() -> None:
+    """A check tells each number that it compared."""
+    state = zone(2000, "U - - H - - - - - - -", reserved_highatomic=40, free_cma=200)
+    check = zone_watermark_fast(kernel("5.10"), state, 2, NORMAL, HIGH)
+    assert (check.outcome, check.watermark, check.mark, check.lowered) == ("block", "min", 1000, 500)
+    assert (check.order_pages, check.highatomic, check.cma) == (3, Range(40, 40), Range(200, 200))
+    assert (check.usable, check.lowmem_reserve, check.needed) == (Range(1757, 1757), Range(100, 100), Range(600, 600))
+    assert (check.largest, check.types_there) == (0, frozenset({"MIGRATE_HIGHATOMIC"}))
+
+
+def test_what_is_not_known_is_a_part_of_the_free_pages() -> None:
+    """No more pages can be kept back than are free."""
+    state = zone(10, reserved_highatomic=None, free_cma=None, blocks=None)
+    assert zone_watermark_fast(kernel("5.10"), state, 0, NORMAL, 0).usable == Range(0, 10)
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        (None, OLDEST_RULES),
+        (Release(2, 6, 32), OLDEST_RULES),
+        (Release(4, 3, 3), OLDEST_RULES),
+        (Release(4, 4, 0), SHARED_RULES),
+        (Release(5, 8, 18), SHARED_RULES),
+    ],
+)
+def test_kernels_whose_check_is_not_known(release: Release | None, expected: object) -> None:
+    """Kernels before 5.9 get what they share with others, and say so."""
+    assert watermark_rules(release) == expected
+    assert not watermark_rules(release).known
+
+
+def test_patched_kernels_promise_no_rule() -> None:
+    """A vendor that moves code between releases is taken at no number."""
+    assert watermark_rules(Release(5, 14, 0), patched=True) == OLDEST_RULES
+
+
+@pytest.mark.parametrize(
+    ("release", "reserves", "highatomic"),
+    [
+        ("5.10", "harder", "reserved"),
+        ("6.1.115", "harder", "reserved"),
+        ("6.1.116", "min_reserve", "reserved"),
+        ("6.2", "harder", "reserved"),
+        ("6.3", "min_reserve", "reserved"),
+        ("6.11", "min_reserve", "unknown"),
+        ("6.12.5", "min_reserve", "unknown"),
+        ("6.12", "min_reserve", "free"),
+        ("6.13", "min_reserve", "free"),
+        ("7.3", "min_reserve", "free"),
+    ],
+)
+def test_rules_by_release(release: str, reserves: str, highatomic: str) -> None:
+    """Each release has the rules of the source that was read for it."""
+    rules = watermark_rules(parse_release(release))
+    assert (rules.reserves, rules.highatomic, rules.known) == (reserves, highatomic, True)
+
+
+def test_before_4_4_a_block_is_not_enough() -> None:
+    """Without the check that compares each order nothing is said to pass."""
+    old = Watermarks(OLDEST_RULES, kernel("5.10").bits)
+    assert zone_watermark_fast(old, zone(5000), 3, NORMAL, 0).outcome == "unknown"
+    assert zone_watermark_fast(old, zone(5000, NO_HIGH_ORDER), 3, NORMAL, 0).outcome == "block"
+    assert zone_watermark_fast(old, zone(5000), 0, NORMAL, 0).outcome == "ok"
