@@ -25,6 +25,7 @@ _TRACE_SUFFIX = ".arrows"
 
 
 @click.command
+@click.argument("log", metavar="[LOG | -]", required=False)
 @click.option("--kernel", metavar="K", help="A release such as 5.10 or 7.3, 'live', or a trace file.")
 @click.option("--gfp", metavar="MASK", help="The gfp mask: a number, or names joined by | in quotes.")
 @click.option("--order", metavar="N", help="The order: 2 to the power of N pages.")
@@ -44,6 +45,7 @@ _TRACE_SUFFIX = ".arrows"
 @click.option("--batch", metavar="FILE", help="Answer a file of JSON lines, or '-' for standard input.")
 def command(
     *,
+    log: str | None,
     kernel: str | None,
     gfp: str | None,
     order: str | None,
@@ -68,6 +70,10 @@ def command(
     kalloctrace explain --kernel 5.10 --gfp GFP_KERNEL --order 0
     kalloctrace explain --kernel 7.3 --gfp 0x820 --order 1 --context hardirq --cpusets
     kalloctrace explain --batch requests.jsonl
+    dmesg | kalloctrace explain -
+
+    With a kernel log (a file, or - for standard input) it says why page allocations failed, zone by zone; only --kernel
+    and --json go with it.
 
     A batch has one JSON object a line and gets one answer a line, in the same order; a line that is not valid (an
     empty one too) gets an error object, and the exit code is 1 at the end. Members of a line, of which kernel, gfp
@@ -100,6 +106,11 @@ def command(
         "--alloc-context": alloc_context,
         "--machine": machine_trace,
     }
+    if log is not None:
+        from kalloctrace.commands.explain_log import explain_log
+
+        given = [option for option, value in {**single, "--batch": batch}.items() if value is not None]
+        return explain_log(log, kernel, given, as_json=as_json)
     if batch is not None:
         given = [option for option, value in single.items() if value is not None]
         if given:

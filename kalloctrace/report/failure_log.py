@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: MIT
+"""Page allocation failures, stalls and OOM kills in a kernel log: what the text says, and nothing it does not.
+
+The lines are those of `warn_alloc`, `dump_header` and `show_free_areas` in mm/page_alloc.c, mm/oom_kill.c and
+mm/show_mem.c of linux-source-5.10 5.10.262-1 to 7.3.4-1~bpo13+1, and those of logs of 2.6 to 5.7.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from kalloctrace.flags.logforms import ReleaseText, release_in
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.flags.textsearch import Found, find_masks
+
+Event = Literal["failure", "stall", "oom"]
+
+ZONE_NAMES = ("DMA", "DMA32", "Normal", "HighMem", "Movable", "Device")
+"""In the order of `enum zone_type`; each but Normal and Movable depends on the kernel's configuration."""
+
+_MIGRATETYPES = {
+    "U": "MIGRATE_UNMOVABLE",
+    "M": "MIGRATE_MOVABLE",
+    "E": "MIGRATE_RECLAIMABLE",
+    "H": "MIGRATE_HIGHATOMIC",
+    "R": "MIGRATE_RESERVE",
+    "C": "MIGRATE_CMA",
+    "I": "MIGRATE_ISOLATE",
+}
+
+# Bounded, so that no number is too long to read.
+_NUMBER, _NODE = r"\d{1,15}", r"\d{1,5}"
+_ZONE = "|".join(ZONE_NAMES)
+_NODES = r"\(null\)|[\d,-]*\d"
+_PREFIX = re.compile(
+    r"(?:>\s?"
+    r"|<\d{1,2}>"
+    r"|\[\s*\+?\d+\.\d+\]\s?"
+    r"|\[\s*(?P<caller>[TC]\d+)\]\s?"
+    r"|\[\w{3} \w{3}\s+\d{1,2} [\d:]{8} \d{4}\]\s?"
+    r"|(?:\w{3}\s+\d{1,2} [\d:]{8}|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]+)\s+\S+\s+kernel:\s?"
+    r"|kernel:\s?)"
+)
+_FAILURE = re.compile(r"(?P<comm>.*?):? ?page allocation failure[.:] ?order:(?P<order>\d{1,3}), ?mode:(?P<rest>.*)")
+_STALL = re.compile(
+    r"(?P<comm>.*?): page allocation stalls? for (?P<time>\d+ ?m?secs?|\d+ms)[,:] order: ?(?P<order>\d{1,3}), "
+    r"?mode:(?P<rest>.*)"
+)
+_OOM = re.compile(r"(?P<comm>.*?) invoked oom-killer: gfp_mask=(?P<rest>.*?\border=(?P<order>-?\d{1,3})(?:,.*)?)")
+_HEADERS: tuple[tuple[Event, re.Pattern[str]], ...] = (("failure", _FAILURE), ("stall", _STALL), ("oom", _OOM))
+_NODEMASK = re.compile(rf"nodemask=(?P<nodes>{_NODES})(?=,|\s|$)")
+_CPUSET = re.compile(r"cpuset=(?P<cpuset>\S*?),? ?mems_allowed=(?P<nodes>[\d,-]*\d)")
+_OOM_KILL = re.compile(
+    rf"oom-kill:constraint=(?P<constraint>\w+),nodemask=(?P<nodemask>{_NODES}),cpuset=(?P<cpuset>[^,]*),"
+    r"mems_allowed=(?P<mems>[\d,-]*\d)(?P<rest>.*)"
+)
+_MEMCG = re.compile(r"oom_memcg=|Memory cgroup out of memory|^memory: usage \d+kB, limit \d+kB|CONSTRAINT_MEMCG")
+_MEMCG_LIMIT = re.compile(r"memory: usage (?P<usage>\d{1,15})kB, limit (?P<limit>\d{1,15})kB")
+_ZONE_LINE = re.compile(rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}) free:(?P<free>{_NUMBER})kB(?P<rest>.*)")
+_FIELD = re.compile(r"([a-z_]+):(\d{1,15})[kK]B")
+_LOWMEM_RESERVE = re.compile(r"lowmem_reserve\[\]:(?P<pages>(?: \d{1,15})+)$")
+_BUDDY = re.compile(
+    rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}): "
+    rf"(?P<blocks>(?:{_NUMBER}[*_]{_NUMBER}kB(?: \([A-Z]*\))? *)+)(?:= (?P<total>{_NUMBER})kB)?$"
+)
+_BLOCKS = re.compile(r"(?P<count>\d{1,15})[*_](?P<size>\d{1,15})kB(?: \((?P<types>[A-Z]*)\))?")
+
+
+class Blocks(NamedTuple):
+    """The free blocks of one order, as printed.
+
+    Attributes:
+        number: how many.
+        size: of one, in kB.
+        types: MIGRATE_* names; None where the kernel prints none.
+    """
+
+    number: int
+    size: int
+    types: frozenset[str] | None
+
+
+@dataclass
+class LoggedZone:
+    """One zone as a log shows it.
+
+    Attributes:
+        node: 0 where the kernel prints no node (built without CONFIG_NUMA).
+        zone: its name.
+        kilobytes: the fields of its line, "free", "min", in kB; empty when only its blocks are shown.
+        lowmem_reserve: pages, by `enum zone_type`; None when the line is missing.
+        blocks: by order; None when the line is missing or does not add up.
+    """
+
+    node: int
+    zone: str
+    kilobytes: dict[str, int] = field(default_factory=dict)
+    lowmem_reserve: tuple[int, ...] | None = None
+    blocks: tuple[Blocks, ...] | None = None
+
+
+@dataclass
+class LoggedFailure:
+    """One report of a log.
+
+    Attributes:
+        event: what happened.
+        line: 1-based number of the line that begins it.
+        comm: the task.
+        order: of the request; negative for the OOM killer that a person invoked.
+        mask: its gfp mask; None when the line has none that can be read.
+        nodemask: as printed, "(null)" or a list; None when it is not printed.
+        cpuset: the task's cpuset; None when it is not printed.
+        mems_allowed: its nodes, as printed; None when they are not printed.
+        release: the kernel that the report names, else one named before; None when none is.
+        zones: in the order printed.
+        waited: how long, for a stall, as printed.
+        memcg: the limit of a memory cgroup caused it.
+        memcg_limit: usage and limit in kB, when they are printed.
+        contradictions: what in the report does not fit together.
+        latest: the zone whose line was read last.
+    """
+
+    event: Event
+    line: int
+    comm: str
+    order: int
+    mask: Found | None = None
+    nodemask: str | None = None
+    cpuset: str | None = None
+    mems_allowed: str | None = None
+    release: ReleaseText | None = None
+    zones: list[LoggedZone] = field(default_factory=list)
+    waited: str | None = None
+    memcg: bool = False
+    memcg_limit: tuple[int, int] | None = None
+    contradictions: list[str] = field(default_factory=list)
+    latest: LoggedZone | None = None
+
+    def zone(self, node: int, name: str) -> LoggedZone:
+        """Return the zone of that name, a new one when the report has not shown it yet."""
+        for zone in self.zones:
+            if (zone.node, zone.zone) == (node, name):
+                return zone
+        zone = LoggedZone(node, name)
+        self.zones.append(zone)
+        return zone
+
+
+class _Message(NamedTuple):
+    line: int
+    caller: str
+    text: str
+
+
+def find_failures(lines: Iterable[str], tables: FlagTables | None = None) -> list[LoggedFailure]:
+    """Find every failure, stall and OOM kill in a text.
+
+    Args:
+        lines: the text, with or without line ends; prefixes of dmesg, journals and mail are taken off.
+        tables: what to decode masks with where the text names no kernel release; None for none.
+
+    Returns:
+        The reports, in the order of their first lines.
+    """
+    messages = _unwrapped(lines)
+    masks: dict[int, Found] = {}
+    for found in find_masks((message.text for message in messages), tables):
+        masks.setdefault(found.line, found)
+    reports: list[LoggedFailure] = []
+    current: dict[str, LoggedFailure] = {}
+    boot: ReleaseText | None = None
+    for number, message in enumerate(messages, 1):
+        begun = _header(message, masks.get(number))
+        if begun is not None:
+            begun.release = boot
+            reports.append(begun)
+            current[message.caller] = begun
+        release = release_in(message.text)
+        if release is not None and release.comm is None:
+            boot = release
+        report = current.get(message.caller)
+        if report is not None:
+            if release is not None and (release.comm is None or report.comm.endswith(release.comm)):
+                report.release = release
+            _read(report, message.text)
+    return reports
+
+
+def _unwrapped(lines: Iterable[str]) -> list[_Message]:
+    """Take the prefixes off, and put lines together that a mail or terminal has wrapped."""
+    messages: list[_Message] = []
+    prefixed = False
+    for number, raw in enumerate(lines, 1):
+        text, caller, has_prefix = _without_prefix(raw.rstrip("\r\n"))
+        if prefixed and not has_prefix and text and messages and _cut(messages[-1].text, text):
+            last = messages[-1]
+            messages[-1] = last._replace(text=f"{last.text.rstrip()} {text.strip()}")
+            continue
+        prefixed = prefixed or has_prefix
+        messages.append(_Message(number, caller, text.strip()))
+    return messages
+
+
+def _without_prefix(line: str) -> tuple[str, str, bool]:
+    at, caller, stamped = 0, "", False
+    while (match := _PREFIX.match(line, at)) is not None:
+        caller = match["caller"] or caller
+        stamped = stamped or not match[0].startswith(">")
+        at = match.end()
+    return line[at:], caller, stamped
+
+
+# Lines that are longer than a mail's, and how the next piece of them begins; "active_anon:" and the like follow
+# Mem-Info on lines of their own, without a prefix.
+_LONG_LINE = re.compile(rf"page allocation|invoked oom-killer|(?:Node \d+ )?(?:{_ZONE})(?: free:|: )|CPU: ")
+_NEW_LINE = re.compile(rf"(?:active|unevictable|slab_|mapped|free:|Node \d|(?:{_ZONE})[: ]|lowmem_reserve|\d+ pages)")
+
+
+def _cut(last: str, text: str) -> bool:
+    return _LONG_LINE.search(last) is not None and (" free:" in last or _NEW_LINE.match(text.strip()) is None)
+
+
+def _header(message: _Message, mask: Found | None) -> LoggedFailure | None:
+    for event, pattern in _HEADERS:
+        match = pattern.match(message.text)
+        if match is None:
+            continue
+        report = LoggedFailure(event, message.line, match["comm"].strip(), int(match["order"]), mask)
+        if event == "stall":
+            report.waited = match["time"]
+        nodemask, cpuset = _NODEMASK.search(match["rest"]), _CPUSET.search(match["rest"])
+        report.nodemask = nodemask["nodes"] if nodemask is not None else None
+        if cpuset is not None:
+            report.cpuset, report.mems_allowed = cpuset["cpuset"], cpuset["nodes"]
+        return report
+    return None
+
+
+def _read(report: LoggedFailure, text: str) -> None:
+    """Take from one line what it says about the report's zones and limits."""
+    zone_line = _ZONE_LINE.match(text)
+    if zone_line is not None:
+        _read_zone(report, zone_line)
+        return
+    reserve = _LOWMEM_RESERVE.match(text)
+    if reserve is not None:
+        _read_reserve(report, tuple(int(pages) for pages in reserve["pages"].split()))
+        return
+    buddy = _BUDDY.match(text)
+    if buddy is not None:
+        _read_blocks(report, buddy)
+        return
+    _read_limits(report, text)
+
+
+def _read_zone(report: LoggedFailure, match: re.Match[str]) -> None:
+    zone = report.zone(int(match["node"] or 0), match["zone"])
+    fields = {"free": int(match["free"]), **{name: int(value) for name, value in _FIELD.findall(match["rest"])}}
+    if zone.kilobytes and zone.kilobytes != fields:
+        report.contradictions.append(f"{_name(zone)} is shown twice, with other numbers; the first are used")
+        report.latest = None
+        return
+    zone.kilobytes = fields
+    report.latest = zone
+
+
+def _read_reserve(report: LoggedFailure, pages: tuple[int, ...]) -> None:
+    """Give the pages to the zone whose line came before."""
+    if report.latest is not None and report.latest.lowmem_reserve is None:
+        report.latest.lowmem_reserve = pages
+
+
+def _read_blocks(report: LoggedFailure, match: re.Match[str]) -> None:
+    zone = report.zone(int(match["node"] or 0), match["zone"])
+    blocks = tuple(
+        Blocks(int(block["count"]), int(block["size"]), _types(block["types"]))
+        for block in _BLOCKS.finditer(match["blocks"])
+    )
+    sizes = [block.size for block in blocks]
+    if any(size != sizes[0] << order for order, size in enumerate(sizes)):
+        report.contradictions.append(f"the free blocks of {_name(zone)} are not listed by order")
+        return
+    total = sum(block.number * block.size for block in blocks)
+    if match["total"] is None:
+        report.contradictions.append(f"the list of free blocks of {_name(zone)} is cut off")
+    elif int(match["total"]) != total:
+        report.contradictions.append(
+            f"the free blocks of {_name(zone)} add up to {total:,} kB, but {int(match['total']):,} kB is printed"
+        )
+    elif zone.blocks is None:
+        zone.blocks = blocks
+
+
+def _types(letters: str | None) -> frozenset[str] | None:
+    return None if letters is None else frozenset(_MIGRATETYPES.get(letter, letter) for letter in letters)
+
+
+def _read_limits(report: LoggedFailure, text: str) -> None:
+    killed = _OOM_KILL.search(text)
+    if killed is not None and report.event == "oom":
+        report.nodemask, report.cpuset, report.mems_allowed = killed["nodemask"], killed["cpuset"], killed["mems"]
+    elif report.mems_allowed is None and (cpuset := _CPUSET.search(text)) is not None:
+        report.cpuset, report.mems_allowed = cpuset["cpuset"], cpuset["nodes"]
+    if report.event == "oom" and _MEMCG.search(text) is not None:
+        report.memcg = True
+        limit = _MEMCG_LIMIT.search(text)
+        if limit is not None:
+            report.memcg_limit = (int(limit["usage"]), int(limit["limit"]))
+
+
+def _name(zone: LoggedZone) -> str:
+    return f"node {zone.node} {zone.zone}"
+
+
+def zone_layouts(zones: Iterable[LoggedZone]) -> Iterator[tuple[str, ...]]:
+    """Yield each set of zones that the kernel may have been built with, in the order of `enum zone_type`.
+
+    The length of lowmem_reserve is the number of zones, and those that are printed are among them. No kernel has
+    HighMem (32 bits) together with DMA32 or Device (64 bits).
+    """
+    shown = list(zones)
+    lengths = {len(zone.lowmem_reserve) for zone in shown if zone.lowmem_reserve is not None}
+    if len(lengths) != 1:
+        return
+    needed = {"Normal", "Movable", *(zone.zone for zone in shown)}
+    for choice in range(1 << len(ZONE_NAMES)):
+        layout = tuple(name for bit, name in enumerate(ZONE_NAMES) if choice >> bit & 1)
+        mixed = "HighMem" in layout and ("DMA32" in layout or "Device" in layout)
+        if len(layout) in lengths and needed <= set(layout) and not mixed:
+            yield layout

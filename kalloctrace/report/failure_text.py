@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: MIT
+"""Judged failures, for people."""
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kalloctrace.model.why import Why, ZoneVerdict
+from kalloctrace.report.failure import Failure
+from kalloctrace.report.failure_words import headline, kilobytes, remedy_sentence, zone_name, zone_sentence
+
+WIDTH = 100
+"""Of the text where no terminal says how wide it is."""
+
+_VERDICTS = {
+    "excluded": ("closed", "dim"),
+    "watermark": ("too few pages", "red"),
+    "block": ("no block", "yellow"),
+    "passes": ("would pass", "green"),
+    "unknown": ("unknown", "magenta"),
+}
+
+
+def write_failures(failures: Iterable[Failure], stream: TextIO) -> None:
+    """Write each failure: why, each zone, what would have let it pass, what is not known."""
+    console = Console(file=stream, highlight=False, width=None if stream.isatty() else WIDTH)
+    with console.capture() as captured:
+        for number, failure in enumerate(failures):
+            if number:
+                console.print()
+            _write(failure, console)
+    # The table fills its last column with spaces.
+    stream.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def _write(failure: Failure, console: Console) -> None:
+    logged = failure.logged
+    console.print(Text(headline(failure), "bold"))
+    kernel = failure.kernel or "unknown kernel"
+    console.print(Text(f"line {logged.line}, {kernel}; {_certainty(failure)}", "dim"))
+    if failure.why is not None:
+        console.print()
+        console.print(_table(failure, failure.why.zones))
+        remedies = [remedy_sentence(failure, remedy) for remedy in failure.why.remedies]
+        _list(console, "any one of these would have let it pass", remedies)
+        _list(console, "what the log does not tell", list(_conditions(failure.why)))
+    _list(console, "the log does not have", list(failure.missing))
+    _list(console, "the log contradicts itself", logged.contradictions)
+
+
+def _certainty(failure: Failure) -> str:
+    if failure.logged.memcg:
+        return "certain"
+    if failure.why is None:
+        return "unknown"
+    return "certain, by the state that the log shows" if failure.why.certain else "not certain"
+
+
+def _table(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("zone", no_wrap=True)
+    for name in ("free", "min"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("why")
+    for verdict in verdicts:
+        state = verdict.state
+        word, style = _VERDICTS[verdict.kind]
+        sure = "" if verdict.certain else " ?"
+        table.add_row(
+            zone_name(state),
+            kilobytes(failure, state.free),
+            kilobytes(failure, state.watermarks[0]),
+            Text(f"{word}{sure}", style),
+            zone_sentence(failure, verdict),
+        )
+    return table
+
+
+def _conditions(why: Why) -> Iterator[str]:
+    """Yield what the verdicts hang on, each condition once."""
+    unless: dict[str, list[str]] = {}
+    for verdict in why.zones:
+        for condition in verdict.unless:
+            unless.setdefault(condition, []).append(zone_name(verdict.state))
+    for condition, zones in unless.items():
+        yield f"if {condition}, another answer would hold for {', '.join(zones)}"
+
+
+def _list(console: Console, heading: str, items: list[str]) -> None:
+    if not items:
+        return
+    console.print()
+    console.print(Text(f"{heading}:"))
+    for item in items:
+        lines = textwrap.wrap(item, console.width, initial_indent="  - ", subsequent_indent="    ")
+        console.print(Text("\n".join(lines)))
