@@ -216,7 +216,12 @@ def why(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState]) -> Why
         The verdicts in the same order, and the remedies.
     """
     verdicts = tuple(judge(kernel, attempt, state) for state in zones)
-    asked = [verdict.kind for verdict in verdicts if verdict.kind != "excluded"]
+    # A zone that would serve if it may be asked at all is as good as not known.
+    asked: list[Kind] = [
+        "unknown" if verdict.kind == "passes" and not verdict.certain else verdict.kind
+        for verdict in verdicts
+        if verdict.kind != "excluded"
+    ]
     conclusion = _conclusion(asked)
     # That the printed state would do does not say why the state before it did not.
     refused = conclusion not in ("passes", "unknown")
@@ -251,6 +256,8 @@ def judge(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> ZoneVerdict
     # A zone that refused is one more that did not serve, whether it was asked or not.
     if not refused and _doubtful_node(kernel, attempt, state):
         unless.append("the cpuset's ancestors did not allow this node either")
+    if not refused and attempt.thisnode and attempt.preferred_nid is None:
+        unless.append("__GFP_THISNODE asked for another node")
     if not refused and (attempt.highest_zoneidx is None or state.index is None):
         unless.append("the request could not use this zone at all")
     return ZoneVerdict(state, kind, None, check, kind != "unknown" and not unless, tuple(unless), passes_if)

@@ -295,23 +295,25 @@ def _before(release: Release | None, since: Release) -> bool:
 
 
 def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _Mask) -> list[str]:
-    missing: list[str] = []
     if logged.memcg:
-        return missing
+        return []
+    missing = []
     if not kernel:
         missing.append("the kernel's release (name it with --kernel)")
     if mask.value is None and mask.names is None:
         missing.append("the gfp mask")
     elif mask.names is None:
         missing.append(f"what the bits of mask {mask.value:#x} mean on this kernel, so which zones it may use")
-    if not any(_is_shown(zone) for zone in logged.zones):
+    shown = [zone for zone in logged.zones if _is_shown(zone)]
+    if not shown:
         return [*missing, "the zones (the lines 'Node 0 Normal free:… min:… low:… high:…' after Mem-Info)"]
     missing += [f"the line of node {zone.node} {zone.zone}" for zone in logged.zones if not _is_shown(zone)]
-    shown = [zone for zone in logged.zones if _is_shown(zone)]
     missing += [f"the free blocks of node {zone.node} {zone.zone}" for zone in shown if zone.blocks is None]
     missing += [f"lowmem_reserve of node {zone.node} {zone.zone}" for zone in shown if zone.lowmem_reserve is None]
     if _layout(logged.zones) is None and all(zone.lowmem_reserve is not None for zone in shown):
         missing.append("which zones this kernel has, so which part of lowmem_reserve holds")
+    if "__GFP_THISNODE" in (mask.names or ()) and len({zone.node for zone in shown}) > 1:
+        missing.append("which node __GFP_THISNODE asked for")
     if not rules.known:
         missing.append(_unknown_rules(kernel, rules))
     return missing

@@ -55,8 +55,8 @@ def _by_zones(failure: Failure, answer: Why) -> str:
         passed = _zone_list([verdict.state for verdict in asked if verdict.kind == "passes"])
         return f"{passed} would have served by the state that is printed, which was read after the failure"
     blocks = f"no free block of {kilobytes(failure, 1 << failure.attempt.order)} or more of a type that it may take"
-    refused = _mixed([verdict for verdict in asked if verdict.kind != "unknown"], blocks)
-    doubtful = [verdict.state for verdict in asked if verdict.kind == "unknown"]
+    refused = _mixed([verdict for verdict in asked if verdict.kind in ("watermark", "block")], blocks)
+    doubtful = [verdict.state for verdict in asked if verdict.kind in ("unknown", "passes")]
     open_still = f"what the log tells of {_zone_list(doubtful)} leaves it open" if doubtful else ""
     return "; ".join(filter(None, (refused, open_still)))
 
@@ -121,11 +121,11 @@ def _blocks(failure: Failure, kind: Kind, check: WatermarkCheck, *, above: bool)
 def _excluded(failure: Failure, verdict: ZoneVerdict) -> str:
     logged = failure.logged
     return {
-        "highest_zoneidx": f"closed: the mask goes up to {failure.highest_zone} (highest_zoneidx)",
-        "nodemask": f"closed: the request's nodemask is {logged.nodemask}",
-        "cpuset": f"closed: the cpuset {logged.cpuset} has nodes {logged.mems_allowed}, and __GFP_HARDWALL is set",
-        "THISNODE": "closed: __GFP_THISNODE asks for another node",
-        None: "closed",
+        "highest_zoneidx": f"the mask goes up to {failure.highest_zone} (highest_zoneidx)",
+        "nodemask": f"the request's nodemask is {logged.nodemask}",
+        "cpuset": f"the cpuset {logged.cpuset} has nodes {logged.mems_allowed}, and __GFP_HARDWALL is set",
+        "THISNODE": "__GFP_THISNODE asks for another node",
+        None: "not asked",
     }[verdict.excluded_by]
 
 

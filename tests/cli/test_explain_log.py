@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace explain LOG` as people and scripts run it."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DATA = Path(__file__).parents[1] / "unit" / "data" / "failures"
+LOG = "6.19-lowmem-reserve.log"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in DATA.glob("*.log"):
+        shutil.copy(path, tmp_path)
+
+
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Run the real program."""
+    return subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "explain", *arguments],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_text() -> None:
+    """A log file gets, for each failure, a sentence, a row a zone, and what would have helped."""
+    done = run(LOG)
+    assert (done.returncode, done.stderr) == (0, b"")
+    text = done.stdout.decode()
+    assert text.count("line ") == 2
+    assert "order 0 (4 kB)" in text
+    assert "too few free pages" in text
+    assert "any one of these would have let it pass:" in text
+    assert "\x1b" not in text
+
+
+def test_json_from_standard_input() -> None:
+    """With - the log comes from standard input; --json prints one object a failure and line."""
+    done = run("--json", "-", stdin=Path(LOG).read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["type"], first["line"], second["line"]) == ("failure", 2, 22)
+    assert set(first) == {
+        *("type", "line", "event", "comm", "kernel", "rules", "order", "gfp", "gfp_text", "nodemask", "mems_allowed"),
+        *("highest_zone", "alloc_flags", "conclusion", "certainty", "summary", "zones", "remedies", "missing"),
+        "contradictions",
+    }
+    assert set(first["zones"][0]) == {
+        *("node", "zone", "verdict", "excluded_by", "certainty", "unless", "passes_if", "why", "free_kb", "min_kb"),
+        *("boost_kb", "lowmem_reserve", "free_blocks"),
+    }
+    assert set(second["remedies"][0]) == {"change", "node", "zone", "value", "text"}
+
+
+def test_kernel_option() -> None:
+    """--kernel judges by another release than the log names."""
+    done = run("--json", "--kernel", "5.10", LOG)
+    assert json.loads(done.stdout.splitlines()[0])["kernel"] == "5.10"
+
+
+def test_bytes_of_any_encoding() -> None:
+    """A log may hold bytes that are no text."""
+    done = run("-", stdin=b"\xff\x00 noise \xfe\n" + Path(LOG).read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_no_failure() -> None:
+    """Text without a failure is an error of three lines."""
+    done = run("-", stdin=b"[    0.000000] Linux version 6.12\n")
+    assert done.returncode == 1
+    assert done.stdout == b""
+    lines = done.stderr.decode().splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == ["error", "why", "fix"]
+
+
+def test_missing_file() -> None:
+    """A file that is not there is named."""
+    done = run("none.log")
+    assert done.returncode == 1
+    assert b"none.log" in done.stderr
+
+
+@pytest.mark.parametrize("option", [("--gfp", "0xcc0"), ("--order", "0"), ("--cpusets",), ("--batch", "-")])
+def test_options_of_a_single_request(option: tuple[str, ...]) -> None:
+    """What describes a single request does not go with a log."""
+    done = run(LOG, *option)
+    assert done.returncode == 2
+    assert option[0].encode() in done.stderr
+
+
+def test_kernel_that_is_not_known() -> None:
+    """A kernel that is not built in is wrong usage."""
+    assert run("--kernel", "4.19", LOG).returncode == 2
+
+
+def test_help_names_the_log() -> None:
+    """The help says that a log is taken."""
+    assert b"dmesg | kalloctrace explain -" in run("--help").stdout
