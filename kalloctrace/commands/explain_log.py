@@ -2,13 +2,18 @@
 """`kalloctrace explain LOG`: why the page allocations failed that a kernel log shows."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kalloctrace.errors import Exit, KalloctraceError
+
+if TYPE_CHECKING:
+    from kalloctrace.report.failure import NamedKernel
 
 
 def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, as_json: bool) -> int:
@@ -16,23 +21,23 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
 
     Args:
         name: a file, or "-" for standard input.
-        kernel: the release to judge by, in place of the one in the log.
+        kernel: what to judge by in place of the release in the log: a release, "live" or a trace file.
         other_options: options of a single request that were given, none of which goes with a log.
         as_json: one object a line instead of text.
 
     Raises:
         KalloctraceError: the text shows no failure, or an option does not go with a log.
     """
-    from kalloctrace.flags.builtin import builtin_tables
     from kalloctrace.report.failure import explain_failure
     from kalloctrace.report.failure_log import find_failures
 
     if other_options:
         what = f"{other_options[0]} does not go with a log"
         raise KalloctraceError(what, "the log says what was asked for", "leave it out", Exit.USAGE)
-    tables = builtin_tables(kernel) if kernel is not None else None
+    named = _named(kernel) if kernel is not None else None
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    failures = [explain_failure(logged, kernel) for logged in find_failures(_lines(data), tables)]
+    reports = find_failures(_lines(data), named.tables if named is not None else None)
+    failures = [explain_failure(report, named) for report in reports]
     if not failures:
         raise KalloctraceError(
             "no failure found",
@@ -49,6 +54,25 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
 
         write_failures(failures, sys.stdout)
     return Exit.OK
+
+
+def _named(kernel: str) -> "NamedKernel":
+    """Return the kernel that --kernel names: a release, this machine's, or a trace's."""
+    from kalloctrace.report.failure import NamedKernel
+
+    if kernel == "live":
+        from kalloctrace.kernel.live import live_tables
+
+        running = os.uname()
+        return NamedKernel(running.release, running.version, live_tables())
+    if kernel.endswith(".arrows"):
+        from kalloctrace.trace.reader import read_snapshot
+
+        snapshot = read_snapshot(Path(kernel))
+        return NamedKernel(snapshot.release, snapshot.version, snapshot.tables)
+    from kalloctrace.flags.builtin import builtin_tables
+
+    return NamedKernel(kernel, "", builtin_tables(kernel))
 
 
 def _lines(data: bytes) -> list[str]:

@@ -2,6 +2,7 @@
 """A failure that a log shows, judged zone by zone; what the log does not tell stays unknown."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from kalloctrace.flags.builtin import builtin_tables, known_release, tables_of
 from kalloctrace.flags.decode import decode_gfp
@@ -81,6 +82,20 @@ class _Mask:
         return (self.tables, self.value) if self.tables is not None and self.value is not None else None
 
 
+class NamedKernel(NamedTuple):
+    """A kernel to judge by, in place of the one that the log names.
+
+    Attributes:
+        release: `uname -r`, or a release such as "5.10".
+        version: `uname -v`, "" when it is not known.
+        tables: its flags.
+    """
+
+    release: str
+    version: str
+    tables: FlagTables
+
+
 @dataclass(frozen=True)
 class Failure:
     """A report of a log with its answer.
@@ -110,24 +125,21 @@ class Failure:
     page_kb: int
 
 
-def explain_failure(logged: LoggedFailure, kernel: str | None = None) -> Failure:
+def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) -> Failure:
     """Answer why a logged request failed.
 
     Args:
         logged: the report.
-        kernel: the release to judge by, in place of the one in the log.
-
-    Raises:
-        KalloctraceError: `kernel` names no kernel that is built in (exit code 2).
+        kernel: the kernel to judge by; None for the one in the log.
     """
-    name, version = kernel or "", ""
     if kernel is not None:
-        tables: FlagTables | None = builtin_tables(kernel)
+        name, version, tables = kernel
     else:
+        name, version, tables = "", "", None
         if logged.release is not None:
             name, version = logged.release.release, logged.release.version
-        known = known_release(name, version)
-        tables = tables_of(known) if known is not None else None
+            known = known_release(name, version)
+            tables = tables_of(known) if known is not None else None
     patched = is_backporting_vendor(name)
     release = parse_release(name, version)
     rules = watermark_rules(release, patched=patched)

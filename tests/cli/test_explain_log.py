@@ -67,6 +67,14 @@ def test_kernel_option() -> None:
     assert json.loads(done.stdout.splitlines()[0])["kernel"] == "5.10"
 
 
+def test_kernel_of_a_trace() -> None:
+    """--kernel takes a trace, whose own tables then hold."""
+    trace = next((Path(__file__).parents[2] / "fixtures" / "6.12").glob("*.arrows"))
+    done = run("--json", "--kernel", str(trace), LOG)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout.splitlines()[0])["kernel"].startswith("6.12.")
+
+
 def test_bytes_of_any_encoding() -> None:
     """A log may hold bytes that are no text."""
     done = run("-", stdin=b"\xff\x00 noise \xfe\n" + Path(LOG).read_bytes())
