@@ -110,6 +110,13 @@ def test_kernel_that_is_not_known() -> None:
     assert run("--kernel", "4.19", LOG).returncode == 2
 
 
+def test_documented_answer() -> None:
+    """docs/page-allocation-failure.md shows what the program prints."""
+    page = (Path(__file__).parents[2] / "docs" / "page-allocation-failure.md").read_text()
+    shown = page.split("made-two-nodes.log\n")[1].split("…\n```")[0]
+    assert run("made-two-nodes.log").stdout.decode().startswith(shown)
+
+
 def test_help_names_the_log() -> None:
     """The help says that a log is taken."""
     assert b"dmesg | kalloctrace explain -" in run("--help").stdout
