@@ -7,6 +7,7 @@ from typing import Any
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.verify.slow_trace import SlowVerification
 from kalloctrace.verify.verification import Mismatch, Verification
 from kalloctrace.verify.zonelists import ZonelistMismatch
 
@@ -34,8 +35,34 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
     hidden = len(verdict.mismatches) - MOST_MISMATCHES
     if hidden > 0:
         yield f"  … and {hidden:,} mismatches more; --json has all"
+    if verdict.slow is not None:
+        yield from _slow_lines(verdict.slow, verdict.slow_lost, tables)
     yield from _zonelist_lines(verdict, tables)
     yield f"  {verdict.proven}"
+
+
+def _slow_lines(slow: SlowVerification, lost: int, tables: FlagTables) -> Iterator[str]:
+    yield (
+        f"  slow path: {slow.calls:,} calls, of these {slow.failed:,} failed; {slow.attempts:,} attempts:"
+        f" matched {slow.matched:,}  mismatched {slow.mismatched:,}  unknown {slow.unknown:,}  lost {lost:,}"
+    )
+    if slow.calls_mismatched or slow.calls_unknown:
+        yield f"    calls as a whole: mismatched {slow.calls_mismatched:,}  unknown {slow.calls_unknown:,}"
+    if slow.kinds:
+        yield f"    {', '.join(f'{kind} {count:,}' for kind, count in slow.kinds.most_common())}"
+    for reason, count in slow.unknown_reasons.most_common():
+        yield f"    unknown: {count:,} × {reason}"
+    for mismatch in slow.mismatches[:MOST_MISMATCHES]:
+        difference, given = mismatch.difference, mismatch.call["given"]
+        which = f"attempt {mismatch.number}" if mismatch.number else mismatch.step
+        yield f"    mismatch: {which}, {difference.field}"
+        yield f"      expected {_value(difference.field, difference.expected, tables)}"
+        yield f"      observed {_value(difference.field, difference.observed, tables)}"
+        yield f"      rule     {difference.rule}: {difference.effect}"
+        yield f"      request  {_gfp(given['gfp_mask'], tables)}, order {given['order']}, of {mismatch.call['comm']}"
+    hidden = len(slow.mismatches) - MOST_MISMATCHES
+    if hidden > 0:
+        yield f"    … and {hidden:,} mismatches more; --json has all"
 
 
 def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:

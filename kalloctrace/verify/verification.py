@@ -11,6 +11,7 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
+from kalloctrace.verify.slow_trace import SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
@@ -67,6 +68,8 @@ class Verification:
         unknown_reasons: why allocations could not be judged, with counts.
         zonelists: the verdict on the machine's zonelists.
         proven: how far the rules for that kernel are proven.
+        slow: the verdict on the slow path; None where it was not recorded.
+        slow_lost: events of the slow path that were lost or missed.
     """
 
     trace: str
@@ -86,15 +89,18 @@ class Verification:
     unknown_reasons: dict[str, int] = field(default_factory=dict)
     zonelists: ZonelistVerdict = field(default_factory=lambda: ZonelistVerdict("nothing was compared"))
     proven: Standing = field(default_factory=Standing)
+    slow: SlowVerification | None = None
+    slow_lost: int = 0
 
     @property
     def incomplete(self) -> bool:
         """Tell whether allocations are missing from the verdict."""
-        return self.truncated or self.lost > 0 or self.missed > 0 or self.unknown > 0
+        slow = self.slow is not None and (self.slow.unknown > 0 or self.slow.calls_unknown > 0)
+        return self.truncated or slow or any((self.lost, self.missed, self.unknown, self.slow_lost))
 
     def exit_code(self, *, strict: bool) -> Exit:
         """Return the exit code: a mismatch tells more than a gap."""
-        if self.mismatched or self.zonelists.mismatches:
+        if self.mismatched or self.zonelists.mismatches or (self.slow is not None and self.slow.mismatches):
             return Exit.MISMATCH
         return Exit.INCOMPLETE if strict and self.incomplete else Exit.OK
 
@@ -119,6 +125,8 @@ class Verification:
             "unknown_reasons": self.unknown_reasons,
             "zonelists": self.zonelists.to_json(),
             "proven": self.proven.to_json(),
+            "slow": None if self.slow is None else self.slow.to_json(),
+            "slow_lost": self.slow_lost,
         }
 
 
@@ -173,7 +181,19 @@ def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verif
     for row, count in rows:
         _enter(verdict, row, count, judge_row(row))
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
+    _verify_slow(verdict, trace, kernel)
     return verdict
+
+
+def _verify_slow(verdict: Verification, trace: TraceReader, kernel: Kernel) -> None:
+    totals = trace.totals
+    if not trace.recording.get("slow"):
+        return
+    # A trace may be long: it is read once more only where there is something to find.
+    calls = trace.slow_calls() if totals is None or totals.slow else ()
+    verdict.slow = verify_slow(trace.snapshot, kernel, calls)
+    if totals is not None:
+        verdict.slow_lost = totals.slow_lost + totals.slow_missed
 
 
 def _recorded(trace: TraceReader) -> tuple[Kernel, ZonelistVerdict]:
