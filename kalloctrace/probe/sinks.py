@@ -2,7 +2,7 @@
 """What moves captured allocations into the trace, one way for each mode."""
 
 import time
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,32 @@ class RecordSink:
         self._written_at = time.monotonic()
 
 
+class _Known:
+    """The allocations that one sink has added to the trace; others may add some in between.
+
+    Args:
+        maker: names what was captured.
+        writer: the trace.
+    """
+
+    def __init__(self, maker: AllocationMaker, writer: TraceWriter) -> None:
+        self._maker = maker
+        self._writer = writer
+        self._indices = np.zeros(0, np.int32)
+
+    def add(self, new: Calls) -> None:
+        """Add `struct allocation` of record.h, which get the next numbers."""
+        if len(new):
+            first = self._writer.add(self._maker.make(new))
+            added = np.arange(first, first + len(new), dtype=np.int32)
+            self._indices = np.concatenate([self._indices, added])
+
+    def indices(self, numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """Return where in the trace the allocations of these numbers are."""
+        chosen: npt.NDArray[np.int32] = self._indices[numbers]
+        return chosen
+
+
 class _Columns(NamedTuple):
     """Of calls, a column each: members of `struct event`, and which allocation it was."""
 
@@ -112,7 +138,7 @@ class StreamSink:
         self.taken = 0
         self._events = events
         self._name_changes = names
-        self._maker = maker
+        self._known = _Known(maker, writer)
         self._rows = rows
         self._writer = writer
         self._grouper = Grouper(events.dtype["a"])
@@ -140,11 +166,10 @@ class StreamSink:
         """Keep what a trace says of events; they themselves are gone afterwards."""
         if not len(events):
             return
-        indices, new = self._grouper.numbers(words_of(events), first_word(events.dtype, "a"))
-        if len(new):
-            self._writer.add(self._maker.make(new))
+        numbers, new = self._grouper.numbers(words_of(events), first_word(events.dtype, "a"))
+        self._known.add(new)
         time_, pid_tgid, cpu, stack = (events[name].copy() for name in ("time", "pid_tgid", "cpu", "stack"))
-        self._waiting.append(_Columns(time_, pid_tgid, cpu, stack, indices))
+        self._waiting.append(_Columns(time_, pid_tgid, cpu, stack, self._known.indices(numbers)))
 
     def write(self) -> None:
         """Write what was taken over."""
@@ -180,7 +205,7 @@ class AggregateSink:
     def __init__(self, counters: Counters, maker: AllocationMaker, writer: TraceWriter) -> None:
         self.taken = 0
         self._counters = counters
-        self._maker = maker
+        self._known = _Known(maker, writer)
         self._writer = writer
         self._written = np.zeros(0, np.uint64)
         self._written_at = time.monotonic()
@@ -200,15 +225,14 @@ class AggregateSink:
     def write(self) -> None:
         """Write what was taken over."""
         totals, new = self._counters.totals()
-        if len(new):
-            self._writer.add(self._maker.make(new))
+        self._known.add(new)
         before = np.zeros(len(totals), np.uint64)
         before[: len(self._written)] = self._written
         # What is on its way between two places counts the next time.
         more = np.flatnonzero(totals > before)
         counts = totals[more] - before[more]
         if len(more):
-            self._writer.write_aggregate(counts, more.astype(np.int32))
+            self._writer.write_aggregate(counts, self._known.indices(more))
         self._written = np.maximum(totals, before)
         self.taken += int(counts.sum())
         self._written_at = time.monotonic()

@@ -76,6 +76,18 @@ def test_counts_are_written_as_they_grow() -> None:
     assert sink.taken == 15
 
 
+def test_others_may_add_allocations_in_between() -> None:
+    """As calls of the bulk allocator do, which go by another way: each count stays with its own allocation."""
+    counters, writer = FakeCounters(), FakeWriter()
+    sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    counters.counts, counters.new = [5], 1
+    sink.write()
+    writer.add(pa.array([{}, {}], pa.struct([])))
+    counters.counts, counters.new = [6, 3], 1
+    sink.write()
+    assert writer.sums == {0: 6, 3: 3}
+
+
 def test_rejected_calls_are_counted_at_the_end() -> None:
     """Those that no other call showed to be over."""
     counters, writer = FakeCounters(), FakeWriter()
@@ -141,6 +153,19 @@ class StreamWriter(FakeWriter):
         assert stack == len(comm)
         parts = (columns[name].tolist() for name in ("time", "cpu", "pid", "tid"))
         self.rows += zip(*parts, comm.to_pylist(), columns["indices"].tolist(), strict=True)
+
+
+def test_events_keep_their_allocation_when_others_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As calls of the bulk allocator are."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter([(71, "one")]))
+    events = FakeEvents([(10, 71, 5)])
+    writer = StreamWriter()
+    sink = StreamSink(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
+    sink.drain()
+    writer.add(pa.array([{}, {}], pa.struct([])))
+    events.spans = [[(11, 71, 6), (12, 71, 5)]]
+    sink.finish(np.zeros(0, CALL))
+    assert [row[-1] for row in writer.rows] == [0, 3, 0]
 
 
 def test_each_event_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
