@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,9 +28,10 @@ from kalloctrace.probe.sinks import AggregateSink, RecordSink, Sink, StreamSink
 from kalloctrace.probe.slow import SlowSink
 from kalloctrace.probe.zone_copies import ZoneCopies
 from kalloctrace.trace.totals import Totals
-from kalloctrace.trace.writer import TraceWriter
+from kalloctrace.trace.writer import RowWriter, TraceWriter
 
-_DRAIN_INTERVAL = 0.1
+DRAIN_INTERVAL = 0.1
+"""Seconds between two looks at what was captured."""
 _DRAIN_AT_ONCE = 0.25
 
 
@@ -80,46 +82,106 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
         KalloctraceError: the machine cannot be traced, or the trace cannot be written.
     """
     command = Child(options.command) if options.command else nullcontext()
-    with _signals() as wakeup, command as child:
-        plan = make_plan(kernel, options.mode, options.attachment)
-        if options.filters.by_result:
-            # Neither can be seen of a call of the bulk allocator.
-            plan = plan.without_bulk()
-        if not options.slow or options.filters.alloc_flags is not None:
-            # What the first attempt of a call was given is not known any more in its slow path.
-            plan = plan.without_slow()
-        with Probe(kernel, plan, filters=options.filters, stacks=options.stacks) as probe:
-            frame_to_ac = probe.calibrate()
-            description = {
-                "started": datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": list(options.command),
-                "mode": "aggregate" if options.mode == "aggregate" else "stream",
-                "returns": options.mode == "returns",
-                "filters": options.filters.to_json(),
-                "stacks": options.stacks,
-                "attached": plan.attached(),
-                "attachment": plan.attachment,
-                "attachment_reason": plan.attachment_reason,
-                "kprobes_as_jumps": probe.jumps,
-                "slow": plan.slow is not None,
-                "left_out": list(plan.left_out),
-                "frame_to_ac": frame_to_ac,
-                "cpus": psutil.cpu_count(),
-                "memory_bytes": psutil.virtual_memory().total,
-            }
-            with TraceWriter(options.path, kernel.snapshot, description, overwrite=options.overwrite) as writer:
-                sinks, slow = _sinks(kernel, plan, probe, writer, options.filters)
-                session = _Session(probe, sinks, slow, kernel.features.max_order, options.filters)
-                recorded = session.run(child, options.seconds, wakeup, started)
-                changed = _changed(kernel.snapshot.machine, kernel.machine_now())
-                totals = session.totals(changed, recorded.reason, recorded.seconds)
-                writer.close(totals)
+    with (
+        signals() as wakeup,
+        command as child,
+        attached(
+            kernel,
+            options.filters,
+            mode=options.mode,
+            attachment=options.attachment,
+            stacks=options.stacks,
+            slow=options.slow,
+            command=options.command,
+        ) as capture,
+        TraceWriter(options.path, kernel.snapshot, capture.description, overwrite=options.overwrite) as writer,
+    ):
+        session = Session(capture, writer)
+        recorded = session.run(child, options.seconds, wakeup, started)
+        totals = session.totals(capture.machine_changed(), recorded.reason, recorded.seconds)
+        writer.close(totals)
     return Recorded(totals, recorded.exit_status)
 
 
-def _sinks(
-    kernel: LiveKernel, plan: Plan, probe: Probe, writer: TraceWriter, filters: Filters
-) -> tuple[list[Sink], SlowSink | None]:
+@dataclass(frozen=True)
+class Capture:
+    """What is attached and measured, ready to capture.
+
+    Attributes:
+        kernel: the running kernel.
+        plan: what is attached to.
+        probe: the program.
+        filters: which calls are recorded.
+        description: how the recording is made, for the trace.
+    """
+
+    kernel: LiveKernel
+    plan: Plan
+    probe: Probe
+    filters: Filters
+    description: dict[str, Any]
+
+    def machine_changed(self) -> tuple[str, ...]:
+        """Name the machine's facts that are not those of the snapshot any more."""
+        return _changed(self.kernel.snapshot.machine, self.kernel.machine_now())
+
+
+@contextmanager
+def attached(
+    kernel: LiveKernel,
+    filters: Filters,
+    *,
+    mode: Mode,
+    attachment: Attachment | None,
+    stacks: bool,
+    slow: bool,
+    command: Sequence[str] = (),
+) -> Iterator[Capture]:
+    """Attach to this machine's kernel; nothing stays attached behind the context.
+
+    Args:
+        kernel: the running kernel.
+        filters: record these calls only.
+        mode: what is made of a call.
+        attachment: how to attach, None to choose.
+        stacks: record kernel stacks.
+        slow: record calls of the slow path too.
+        command: what is recorded, for the description.
+
+    Raises:
+        KalloctraceError: the machine cannot be traced.
+    """
+    plan = make_plan(kernel, mode, attachment)
+    if filters.by_result:
+        # Neither can be seen of a call of the bulk allocator.
+        plan = plan.without_bulk()
+    if not slow or filters.alloc_flags is not None:
+        # What the first attempt of a call was given is not known any more in its slow path.
+        plan = plan.without_slow()
+    with Probe(kernel, plan, filters=filters, stacks=stacks) as probe:
+        frame_to_ac = probe.calibrate()
+        description = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": list(command),
+            "mode": "aggregate" if mode == "aggregate" else "stream",
+            "returns": mode == "returns",
+            "filters": filters.to_json(),
+            "stacks": stacks,
+            "attached": plan.attached(),
+            "attachment": plan.attachment,
+            "attachment_reason": plan.attachment_reason,
+            "kprobes_as_jumps": probe.jumps,
+            "slow": plan.slow is not None,
+            "left_out": list(plan.left_out),
+            "frame_to_ac": frame_to_ac,
+            "cpus": psutil.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        }
+        yield Capture(kernel, plan, probe, filters, description)
+
+
+def _sinks(capture: Capture, writer: RowWriter) -> tuple[list[Sink], SlowSink | None]:
+    kernel, plan, probe = capture.kernel, capture.plan, capture.probe
     possible = (1 << nr_node_ids()) - 1
     entries = {plan.entry, plan.nolock, plan.bulk}
     rows = RowMaker(
@@ -142,7 +204,7 @@ def _sinks(
     def stack_text(addresses: tuple[int, ...]) -> str:
         return ";".join(kernel.symbols.function_at(address) for address in reversed(addresses))
 
-    return sinks, SlowSink(probe.slow, rows, copies, stack_text, filters=filters, writer=writer)
+    return sinks, SlowSink(probe.slow, rows, copies, stack_text, filters=capture.filters, writer=writer)
 
 
 @dataclass(frozen=True)
@@ -152,25 +214,27 @@ class _Ended:
     exit_status: int | None
 
 
-class _Session:
-    """The loop that moves what is captured to the trace."""
+class Session:
+    """The loop that moves what is captured to whom it is written.
 
-    def __init__(
-        self, probe: Probe, sinks: list[Sink], slow: SlowSink | None, max_order: int, filters: Filters
-    ) -> None:
-        self._probe = probe
-        self._sinks = sinks
-        self._slow = slow
-        self._max_order = max_order
-        self._filters = filters
+    Args:
+        capture: what is attached.
+        writer: takes the rows.
+    """
+
+    def __init__(self, capture: Capture, writer: RowWriter) -> None:
+        self._probe = capture.probe
+        self._sinks, self._slow = _sinks(capture, writer)
+        self._max_order = capture.kernel.features.max_order
+        self._filters = capture.filters
         # Of a second's records those of one interval, on one CPU.
-        self._share = max(1, round((filters.max_rate or 0) * _DRAIN_INTERVAL / (psutil.cpu_count() or 1)))
+        self._share = max(1, round((self._filters.max_rate or 0) * DRAIN_INTERVAL / (psutil.cpu_count() or 1)))
         self._allowed_at = 0.0
-        self._running = 0
+        self._running: int | None = None
 
     def run(self, child: Child | None, seconds: float | None, wakeup: int, started: Callable[[], None]) -> _Ended:
-        self._allow()
-        self._probe.start()
+        """Capture until the command, the time or a signal ends it."""
+        self.begin()
         begin = time.monotonic()
         started()
         try:
@@ -179,8 +243,36 @@ class _Session:
             reason = self._until_end(child, wakeup, None if seconds is None else begin + seconds)
             lasted = time.monotonic() - begin
         finally:
-            self._probe.stop()
+            self.stop()
         status = child.end() if child is not None else None
+        self.finish()
+        return _Ended(reason, lasted, status)
+
+    def begin(self) -> None:
+        """Begin to capture."""
+        self._allow()
+        self._probe.start()
+
+    def drain(self) -> None:
+        """Take over what there is; wanted some times a second."""
+        self._allow()
+        for sink in self._sinks:
+            sink.drain()
+        if self._slow is not None:
+            self._slow.drain()
+
+    def write(self) -> None:
+        """Write all that was captured so far."""
+        for sink in self._sinks:
+            sink.drain()
+            sink.write()
+
+    def stop(self) -> None:
+        """See no more calls."""
+        self._probe.stop()
+
+    def finish(self) -> None:
+        """Take over and write what is left, once the probe was stopped."""
         unfinished = self._probe.unfinished()
         # The kernel refuses such an order before it does anything else. Others may not have come that far yet.
         rejected = unfinished["e"]["a"]["order"] > self._max_order
@@ -192,22 +284,29 @@ class _Session:
         if self._slow is not None:
             self._slow.finish()
         self._running = int((~rejected).sum()) + self._probe.running()
-        return _Ended(reason, lasted, status)
+
+    @property
+    def pause(self) -> float:
+        """Return in how many seconds to drain again: at once where much waits."""
+        return 0.0 if self._probe.fill > _DRAIN_AT_ONCE else DRAIN_INTERVAL
 
     def _allow(self) -> None:
-        if self._filters.max_rate is not None and time.monotonic() - self._allowed_at >= _DRAIN_INTERVAL:
+        if self._filters.max_rate is not None and time.monotonic() - self._allowed_at >= DRAIN_INTERVAL:
             self._probe.allow(self._share)
             self._allowed_at = time.monotonic()
 
     def totals(self, machine_changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
+        """Return what was counted; before the end all that is on its way counts as running."""
+        submitted = sum(sink.taken for sink in self._sinks)
         counts, slow = self._probe.counts(), self._slow
+        on_their_way = max(0, counts.opened - submitted - counts.dropped - counts.no_room - counts.replaced)
         return Totals(
             opened=counts.opened,
-            submitted=sum(sink.taken for sink in self._sinks),
+            submitted=submitted,
             dropped=counts.dropped,
             no_room=counts.no_room,
             replaced=counts.replaced,
-            running=self._running,
+            running=on_their_way if self._running is None else self._running,
             freelist_alone=counts.freelist_alone,
             return_alone=counts.return_alone,
             missed=counts.missed,
@@ -227,15 +326,11 @@ class _Session:
     def _until_end(self, child: Child | None, wakeup: int, deadline: float | None) -> str:
         watched = [wakeup] if child is None else [wakeup, child.pidfd]
         while True:
-            pause = 0.0 if self._probe.fill > _DRAIN_AT_ONCE else _DRAIN_INTERVAL
+            pause = self.pause
             if deadline is not None:
                 pause = max(0.0, min(pause, deadline - time.monotonic()))
             ready, _, _ = select.select(watched, [], [], pause)
-            self._allow()
-            for sink in self._sinks:
-                sink.drain()
-            if self._slow is not None:
-                self._slow.drain()
+            self.drain()
             if wakeup in ready:
                 return f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}"
             if ready:
@@ -252,7 +347,7 @@ def _stack_text(kernel: LiveKernel, entries: AbstractSet[str | None], addresses:
 
 
 @contextmanager
-def _signals() -> Iterator[int]:
+def signals() -> Iterator[int]:
     """Turn the signals that end a recording into bytes on a pipe; yield its end to read."""
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

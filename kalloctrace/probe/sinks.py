@@ -15,7 +15,7 @@ from kalloctrace.probe.names import TaskNames
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.rows import Records, RowMaker
 from kalloctrace.probe.structs import first_word, joined, words_of
-from kalloctrace.trace.writer import TraceWriter
+from kalloctrace.trace.writer import RowWriter
 
 _BATCH_ROWS = 32768
 _BATCH_SECONDS = 0.5
@@ -37,6 +37,9 @@ class Sink(Protocol):
     def drain(self) -> None:
         """Take over what there is; may write it."""
 
+    def write(self) -> None:
+        """Write what was taken over."""
+
     def finish(self, rejected: Calls) -> None:
         """Take over what is left, and write everything.
 
@@ -54,7 +57,7 @@ class RecordSink:
         writer: the trace.
     """
 
-    def __init__(self, rings: list[Ring], rows: RowMaker, writer: TraceWriter) -> None:
+    def __init__(self, rings: list[Ring], rows: RowMaker, writer: RowWriter) -> None:
         self.taken = 0
         self._rings = rings
         self._rows = rows
@@ -95,7 +98,7 @@ class _Known:
         writer: the trace.
     """
 
-    def __init__(self, maker: AllocationMaker, writer: TraceWriter) -> None:
+    def __init__(self, maker: AllocationMaker, writer: RowWriter) -> None:
         self._maker = maker
         self._writer = writer
         self._indices = np.zeros(0, np.int32)
@@ -134,7 +137,7 @@ class StreamSink:
         writer: the trace.
     """
 
-    def __init__(self, events: Lanes, names: Ring, maker: AllocationMaker, rows: RowMaker, writer: TraceWriter) -> None:
+    def __init__(self, events: Lanes, names: Ring, maker: AllocationMaker, rows: RowMaker, writer: RowWriter) -> None:
         self.taken = 0
         self._events = events
         self._name_changes = names
@@ -202,7 +205,7 @@ class AggregateSink:
         writer: the trace.
     """
 
-    def __init__(self, counters: Counters, maker: AllocationMaker, writer: TraceWriter) -> None:
+    def __init__(self, counters: Counters, maker: AllocationMaker, writer: RowWriter) -> None:
         self.taken = 0
         self._counters = counters
         self._known = _Known(maker, writer)

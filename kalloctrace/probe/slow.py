@@ -14,7 +14,7 @@ from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.rows import RowMaker
 from kalloctrace.probe.zone_copies import ZoneCopies
 from kalloctrace.trace.slow import SLOW
-from kalloctrace.trace.writer import TraceWriter
+from kalloctrace.trace.writer import RowWriter
 
 Event = Any
 """`struct slow_event`, one record of numpy's."""
@@ -128,7 +128,7 @@ class SlowSink:
         stack_text: Callable[[tuple[int, ...]], str],
         *,
         filters: Filters,
-        writer: TraceWriter,
+        writer: RowWriter,
     ) -> None:
         self.taken = self.running = 0
         self.assembly = Assembly()

@@ -2,14 +2,14 @@
 """One explained request, for people."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 from kalloctrace.flags.decode import WMARK_MASK, decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.nodelist import format_nodelist
 from kalloctrace.model.page_alloc import nolock_function
-from kalloctrace.model.types import ALL_NODES, Context, Request
+from kalloctrace.model.types import ALL_NODES, Context, Request, Step
 from kalloctrace.model.whatif import Answer
 
 WIDTH = 80
@@ -26,15 +26,24 @@ def write_explanation(name: str, answer: Answer, stream: TextIO) -> None:
         stream: where to write; headings are bold when it is a terminal.
     """
     bold = stream.isatty()
-    for heading, lines in (
-        (f"request to {_entry(answer)} on Linux {name}", _request(answer)),
-        ("steps", _steps(answer)),
-        ("outcome", _rejection(answer))
-        if answer.preparation.outcome == "rejected"
-        else ("get_page_from_freelist receives", _arguments(answer)),
-    ):
+    for heading, lines in explanation(name, answer):
         stream.write(f"{_BOLD}{heading}{_PLAIN}\n" if bold else f"{heading}\n")
         stream.writelines(f"{line}\n" for line in lines)
+
+
+def explanation(name: str, answer: Answer) -> Iterator[tuple[str, Iterator[str]]]:
+    """Yield the headings and their lines, of at most WIDTH characters.
+
+    Args:
+        name: what the request called its kernel.
+        answer: the request and its preparation.
+    """
+    yield f"request to {_entry(answer)} on Linux {name}", _request(answer)
+    yield "steps", step_lines(answer.preparation.steps)
+    if answer.preparation.outcome == "rejected":
+        yield "outcome", _rejection(answer)
+    else:
+        yield "get_page_from_freelist receives", _arguments(answer)
 
 
 def _entry(answer: Answer) -> str:
@@ -52,7 +61,8 @@ def _request(answer: Answer) -> Iterator[str]:
     if answer.kernel.features.entry_alloc_flags:
         yield from _field("alloc_flags argument", _alloc_argument(request, tables))
     yield from _field("current->flags", f"{context.task_flags:#x} {_pf_names(context.task_flags, tables)}")
-    yield from _field("preempt_count", f"{context.preempt_count:#x}")
+    count = context.preempt_count
+    yield from _field("preempt_count", "not captured: nothing depends on it" if count is None else f"{count:#x}")
     yield from _field("cpusets", _cpusets(context))
 
 
@@ -80,8 +90,9 @@ def _nodes(nodes: int) -> str:
     return f"nodes {format_nodelist(nodes)}" if nodes else "no node"
 
 
-def _steps(answer: Answer) -> Iterator[str]:
-    for number, step in enumerate(answer.preparation.steps, 1):
+def step_lines(steps: Sequence[Step]) -> Iterator[str]:
+    """Yield the lines of steps, in their order."""
+    for number, step in enumerate(steps, 1):
         yield f"  {number:2} {step.function}"
         yield from textwrap.wrap(step.effect, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)
 

@@ -94,8 +94,8 @@ def _zonelist(refs: tuple[ZoneRef, ...] | None, tables: FlagTables) -> str:
 def _mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
     request, difference = mismatch.request, mismatch.difference
     yield f"  mismatch: {mismatch.count:,} × {difference.field}"
-    yield f"    expected {_value(difference.field, difference.expected, tables)}"
-    yield f"    observed {_value(difference.field, difference.observed, tables)}"
+    yield f"    expected {value_text(difference.field, difference.expected, tables)}"
+    yield f"    observed {value_text(difference.field, difference.observed, tables)}"
     yield f"    rule     {difference.rule}: {difference.effect}"
     yield (
         f"    request  {_gfp(request['gfp_mask'], tables)}, order {request['order']}, node {request['preferred_nid']}, "
@@ -113,7 +113,8 @@ def _captured(value: int | str | None) -> str:
     return f"{value:#x}" if isinstance(value, int) else value
 
 
-def _value(field: str, value: Any, tables: FlagTables) -> str:  # noqa: ANN401 fields have types of their own
+def value_text(field: str, value: Any, tables: FlagTables) -> str:  # noqa: ANN401 fields have types of their own
+    """Return a value of a compared field in words."""
     if field == "alloc_flags":
         return f"{value:#x} {decode_alloc(value, tables).text}"
     if field == "freelist_gfp_mask":

@@ -4,7 +4,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,35 @@ from kalloctrace.trace.slow import SLOW_KEY, to_text
 from kalloctrace.trace.totals import Totals
 
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
+
+
+class RowWriter(Protocol):
+    """What takes rows as they are captured; `TraceWriter` says what each argument is."""
+
+    def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
+        """Make allocations known that rows will refer to; return the index of the first."""
+
+    def write_stream(
+        self,
+        *,
+        time: Column,
+        cpu: Column,
+        pid: Column,
+        tid: Column,
+        comm: pa.DictionaryArray,
+        stack: pa.DictionaryArray | None,
+        indices: Column,
+    ) -> None:
+        """Take calls, a row each."""
+
+    def write_aggregate(self, counts: Column, indices: Column) -> None:
+        """Take how many calls allocations stand for."""
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take calls that are not grouped yet."""
+
+    def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        """Take calls of the slow path."""
 
 
 class TraceWriter:

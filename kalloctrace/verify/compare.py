@@ -91,6 +91,22 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ju
     return Judged(differences)
 
 
+def predict(kernel: Kernel, row: Row) -> Preparation:
+    """Return what the model makes of a row's request in the row's context.
+
+    Raises:
+        UnknownFact: the row lacks a fact that the answer depends on.
+        ValueError: the row is damaged.
+    """
+    return _expected(kernel, row, context_of(kernel, row))
+
+
+def compared(kernel: Kernel, row: Row) -> Iterator[tuple[str, Any, Any]]:
+    """Yield each field that is compared, with the model's value and the kernel's; it raises as `predict` does."""
+    for field, want, got, _ in _comparisons(kernel, predict(kernel, row), row):
+        yield field, want, got
+
+
 def _expected(kernel: Kernel, row: Row, context: Context) -> Preparation:
     if row["entry"] == "bulk":
         return alloc_pages_bulk(kernel, bulk_request_of(row), context)

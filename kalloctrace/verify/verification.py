@@ -171,7 +171,7 @@ def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verif
         verdict.lost = trace.totals.lost + max(0, trace.totals.submitted - verdict.allocations)
         changed = trace.totals.machine_changed
     missed_freelist = None if trace.totals is None else trace.totals.missed_freelist
-    judge_row = _Judge(
+    judge_row = Judge(
         kernel,
         _switches(rows),
         may_miss=verdict.missed > 0,
@@ -206,8 +206,16 @@ def _recorded(trace: TraceReader) -> tuple[Kernel, ZonelistVerdict]:
 
 
 @dataclass(frozen=True)
-class _Judge:
-    """What is the same for every row of one trace."""
+class Judge:
+    """Judges the rows of one trace.
+
+    Attributes:
+        kernel: the kernel that was recorded.
+        switches: the values that the machine's switches had anywhere in the trace.
+        may_miss: the kernel skipped probe hits.
+        may_miss_freelist: those of get_page_from_freelist() among them.
+        machine_changed: names of the machine's facts that are not those of the snapshot any more.
+    """
 
     kernel: Kernel
     switches: Switches
@@ -216,6 +224,7 @@ class _Judge:
     machine_changed: tuple[str, ...]
 
     def __call__(self, row: Row) -> Judged:
+        """Return the verdict on one distinct row."""
         if self.machine_changed:
             return Judged(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
         # What the bulk allocator shows is its call of the normal entry, which is a hit of another program.

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""Plays a recorded stream back in its own time."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.observation import Observation, write_counted
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.tally import RunningTally
+from kalloctrace.trace.totals import Totals
+
+_WHO = ("time", "pid", "comm", "stack")
+_OVER = "the trace is over"
+
+
+class Replay:
+    """A trace as if it were recorded now. Lost and missed are those of the whole trace from the start.
+
+    Attributes:
+        snapshot: the kernel and machine that were recorded.
+        recording: how the trace was made.
+        ended: why nothing more will come; empty while it goes on.
+
+    Args:
+        path: a stream.
+        clock: returns seconds, from any moment on.
+
+    Raises:
+        KalloctraceError: the file cannot be read, or tells no times.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.ended = ""
+        self._clock = clock
+        self._reader = TraceReader(path)
+        if self._reader.aggregate:
+            self._reader.__exit__()
+            raise KalloctraceError(
+                f"cannot play {path} back",
+                "it is an aggregate, which tells no times",
+                "play one back that was recorded with --mode stream; see this one with: kalloctrace report",
+            )
+        self.snapshot, self.recording = self._reader.snapshot, self._reader.recording
+        self._begin, self._last, self._totals = self._survey()
+        self._tally = RunningTally(tasks=True)
+        self._batches = self._reader.encoded(*_WHO)
+        self._allocations: pa.StructArray | None = None
+        self._interned = np.zeros(0, np.int32)
+        self._waiting: list[_Waiting] = []
+        self._seconds = 0.0
+        self._submitted = 0
+        self._looked_at = clock()
+
+    def __enter__(self) -> Self:
+        """Return the object itself, with its clock at the trace's first call."""
+        self._looked_at = self._clock()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._reader.__exit__()
+
+    def drain(self) -> None:
+        """Play what the time since the last look holds."""
+        now = self._clock()
+        self.advance(now - self._looked_at)
+        self._looked_at = now
+
+    def advance(self, seconds: float) -> None:
+        """Play so much of the trace's time."""
+        self._seconds = min(self._seconds + seconds, self._length)
+        self._play(self._begin + int(self._seconds * 1e9))
+        if self._seconds >= self._length:
+            self.ended = _OVER
+
+    def observe(self) -> Observation:
+        """Return what was counted so far."""
+        totals = replace(self._totals, submitted=self._submitted, seconds=round(self._seconds, 6))
+        return Observation(self._seconds, self._tally.rows(), totals)
+
+    def finish(self, reason: str) -> Observation:
+        """Stop here."""
+        self.ended = self.ended or reason
+        return self.observe()
+
+    def write(self, path: Path) -> None:
+        """Write what was played so far as a trace of its own, an aggregate."""
+        write_counted(path, self.snapshot, self.recording, self.observe())
+
+    @property
+    def _length(self) -> float:
+        """Return how long the trace is: to its last call, or to the end of its recording."""
+        return max((self._last - self._begin) / 1e9, self._totals.seconds)
+
+    def _survey(self) -> tuple[int, int, Totals]:
+        """Return the time of the first and the last call, and what the recording counted."""
+        first, last, rows = None, 0, 0
+        for batch in self._reader.encoded("time"):
+            times = batch.who["time"].to_numpy()
+            first = int(times.min()) if first is None else min(first, int(times.min()))
+            last = max(last, int(times.max()))
+            rows += len(times)
+        totals = self._reader.totals
+        if totals is None:
+            totals = Totals(rows, rows, 0, 0, 0, 0, 0, 0, 0, (), "the end of the trace is missing", 0.0)
+        return first or 0, last, totals
+
+    def _play(self, until: int) -> None:
+        """Count the calls up to a time."""
+        # What one CPU wrote is in order, what several wrote is not: a batch may hold a later call than the next one's
+        # first, but it is written within a second.
+        while not self._waiting or self._waiting[-1].first <= until + _SLACK:
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            self._waiting.append(_Waiting(batch, self._indices(batch)))
+        still = []
+        for waiting in self._waiting:
+            due = waiting.rows(until)
+            if len(due):
+                self._count(waiting, due)
+            if waiting.left:
+                still.append(waiting)
+        self._waiting = still
+
+    def _count(self, waiting: "_Waiting", due: npt.NDArray[np.intp]) -> None:
+        who = {name: column.take(pa.array(due)) for name, column in waiting.who.items()}
+        self._tally.count(waiting.indices[due], comm=who["comm"], pid=who["pid"], stack=who["stack"])
+        self._submitted += len(due)
+
+    def _indices(self, batch: Encoded) -> npt.NDArray[np.int32]:
+        if batch.allocations is not self._allocations:
+            self._allocations = batch.allocations
+            self._interned = self._tally.intern(batch.allocations)
+        indices: npt.NDArray[np.int32] = self._interned[batch.indices]
+        return indices
+
+
+_SLACK = 2_000_000_000
+"""Nanoseconds by which a batch may come before calls that were earlier: the recorder writes twice a second."""
+
+
+class _Waiting:
+    """A batch whose calls are not all due."""
+
+    def __init__(self, batch: Encoded, indices: npt.NDArray[np.int32]) -> None:
+        self.who = {name: batch.who[name] for name in ("comm", "pid", "stack")}
+        self.indices = indices
+        times = batch.who["time"].to_numpy()
+        self._order = np.argsort(times, kind="stable")
+        self._times = times[self._order]
+        self._done = 0
+        self.first = int(self._times[0])
+
+    @property
+    def left(self) -> bool:
+        return self._done < len(self._times)
+
+    def rows(self, until: int) -> npt.NDArray[np.intp]:
+        """Return the rows that are due now and were not before."""
+        end = int(np.searchsorted(self._times, until, side="right"))
+        due = self._order[self._done : max(end, self._done)]
+        self._done = max(end, self._done)
+        return due

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: MIT
+"""Counts rows while they are captured or played back: by allocation, and in a stream by who asked too."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kalloctrace.trace.distinct import Indices, allocations_of, encode
+from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.schema import ALLOCATION, COUNT
+from kalloctrace.trace.writer import Column
+
+MOST_KEYS = 20_000
+"""How many combinations of allocation, task and stack are told apart: what comes later is counted under OTHERS."""
+OTHERS = "(others)"
+
+_NO_PID, _NO_STACK = -1, -1
+_NAMES = pa.dictionary(pa.int32(), pa.utf8())
+_KEY = ("allocation", "comm", "pid", "stack")
+
+
+class RunningTally:
+    """How often each allocation was made so far. What was met once keeps its place in `rows`.
+
+    Args:
+        tasks: tell tasks and stacks apart too; only rows of a stream know them.
+        most: so many combinations with tasks and stacks at most, which bounds the memory.
+    """
+
+    def __init__(self, *, tasks: bool, most: int = MOST_KEYS) -> None:
+        self._tasks = tasks
+        self._most = most
+        self._added: list[pa.StructArray] = []
+        self._allocations = pa.array([], ALLOCATION)
+        self._size = 0
+        self._known: dict[tuple[Any, ...], int] = {}
+        self._comms: dict[str, int] = {}
+        self._stacks: dict[str, int] = {}
+        self._places: dict[tuple[int, int, int, int], int] = {}
+        self._counts: list[int] = []
+
+    def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
+        """Make allocations known, distinct and not added before; return the index of the first."""
+        if not isinstance(allocations, pa.StructArray):
+            allocations = allocations_of(allocations)
+        first = self._size
+        self._added.append(allocations)
+        self._size += len(allocations)
+        return first
+
+    def intern(self, allocations: pa.StructArray) -> Indices:
+        """Return the indices of allocations, of which those are added that were not interned before."""
+        rows = [tuple(row.values()) for row in allocations.to_pylist()]
+        new = [i for i, row in enumerate(rows) if row not in self._known]
+        first = self.add(allocations.take(pa.array(new, pa.int64())))
+        self._known |= {rows[i]: first + position for position, i in enumerate(new)}
+        return np.array([self._known[row] for row in rows], np.int32)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Count calls that are not grouped yet: a row a call, with all COLUMNS."""
+        if not batch.num_rows:
+            return
+        table = pa.Table.from_batches([batch])
+        allocations, local = encode(table)
+        indices = self.intern(allocations)[local]
+        comm, stack = (table[name].combine_chunks() for name in ("comm", "stack"))
+        self.count(indices, comm=comm, pid=table["pid"].combine_chunks(), stack=stack)
+
+    def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
+        """Leave calls of the slow path alone: each is counted by its first attempt."""
+
+    def write_stream(
+        self,
+        *,
+        time: Column,
+        cpu: Column,
+        pid: Column,
+        tid: Column,
+        comm: pa.DictionaryArray,
+        stack: pa.DictionaryArray | None,
+        indices: Column,
+    ) -> None:
+        """Count calls of added allocations; the arguments are those of `TraceWriter`."""
+        del time, cpu, tid
+        self.count(np.asarray(indices, np.int32), comm=comm, pid=pa.array(pid), stack=stack)
+
+    def write_aggregate(self, counts: Column, indices: Column) -> None:
+        """Add counts of added allocations."""
+        for index, count in zip(np.asarray(indices).tolist(), np.asarray(counts).tolist(), strict=True):
+            self._add((index, 0, _NO_PID, _NO_STACK), count)
+
+    def count(
+        self, indices: Indices, *, comm: pa.DictionaryArray, pid: pa.Array, stack: pa.DictionaryArray | None
+    ) -> None:
+        """Count a call a row.
+
+        Args:
+            indices: which of the added allocations each is.
+            comm: names of tasks.
+            pid: process ids, int32.
+            stack: kernel stacks; None where none are recorded.
+        """
+        if not self._tasks:
+            for index, count in enumerate(np.bincount(indices, minlength=0).tolist()):
+                if count:
+                    self._add((index, 0, _NO_PID, _NO_STACK), count)
+            return
+        none = np.full(len(indices), _NO_STACK, np.int32)
+        columns = [
+            indices,
+            _codes(comm, self._comms),
+            pid.to_numpy(zero_copy_only=False).astype(np.int32),
+            none if stack is None or not len(stack.dictionary) else _codes(stack, self._stacks),
+        ]
+        table = pa.table([pa.array(column) for column in columns], list(_KEY))
+        groups = table.group_by(list(_KEY), use_threads=False).aggregate([([], "count_all")])
+        keys = zip(*(groups[name].to_pylist() for name in _KEY), strict=True)
+        for key, count in zip(keys, groups["count_all"].to_pylist(), strict=True):
+            self._add(key, count)
+
+    def _add(self, key: tuple[int, int, int, int], count: int) -> None:
+        if self._tasks and key not in self._places and len(self._places) >= self._most:
+            key = (key[0], self._comms.setdefault(OTHERS, len(self._comms)), _NO_PID, _NO_STACK)
+        place = self._places.setdefault(key, len(self._counts))
+        if place == len(self._counts):
+            self._counts.append(0)
+        self._counts[place] += count
+
+    def rows(self) -> Encoded:
+        """Return a row for each combination that was met, in the order of their first meeting."""
+        if self._added:
+            self._allocations = pa.concat_arrays([self._allocations, *self._added])
+            self._added.clear()
+        keys = np.array(list(self._places), np.int64).reshape(-1, len(_KEY)).astype(np.int32)
+        who = dict(self._who(keys)) if self._tasks else {}
+        return Encoded(self._allocations, keys[:, 0].copy(), np.array(self._counts, np.uint64), who)
+
+    def _who(self, keys: npt.NDArray[np.int32]) -> Iterator[tuple[str, pa.Array]]:
+        for name, column, texts in (("comm", 1, self._comms), ("stack", 3, self._stacks)):
+            indices = pa.array(keys[:, column], mask=keys[:, column] < 0)
+            yield name, pa.DictionaryArray.from_arrays(indices, pa.array(list(texts), pa.utf8())).cast(_NAMES)
+        yield "pid", pa.array(keys[:, 2], mask=keys[:, 2] == _NO_PID)
+
+
+def counts_of(rows: Encoded) -> npt.NDArray[np.uint64]:
+    """Return how many calls each allocation of a tally stands for, whoever asked."""
+    sums = np.zeros(len(rows.allocations), np.uint64)
+    if rows.counts is not None:
+        np.add.at(sums, rows.indices, rows.counts)
+    return sums
+
+
+def counted_rows(rows: Encoded) -> pa.Table:
+    """Return each allocation that occurred: a column for each of its fields, and `count`."""
+    counts = counts_of(rows)
+    met = np.flatnonzero(counts)
+    table = pa.Table.from_arrays(rows.allocations.take(pa.array(met)).flatten(), names=[f.name for f in ALLOCATION])
+    return table.append_column(COUNT.name, pa.array(counts[met]))
+
+
+def _codes(column: pa.DictionaryArray, texts: dict[str, int]) -> npt.NDArray[np.int32]:
+    """Return the number of each text, after new ones were given one; -1 where there is none."""
+    indices = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    used = np.unique(indices)
+    numbers = np.full(len(column.dictionary) + 1, -1, np.int32)
+    for index in used[used >= 0].tolist():
+        numbers[index] = texts.setdefault(column.dictionary[index].as_py(), len(texts))
+    codes: npt.NDArray[np.int32] = numbers[indices]
+    return codes
