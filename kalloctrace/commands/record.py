@@ -3,15 +3,13 @@
 
 import os
 import shlex
-import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import click
 
+from kalloctrace.commands.wanted import Wanted, filters_of, require, wanted_options
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.flags.tables import FlagTables
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -33,18 +31,8 @@ from kalloctrace.flags.tables import FlagTables
     show_default=True,
     help="How to attach. fentry costs least; kprobe also sees what tasks do that preempt one another.",
 )
-@click.option("--pid", type=click.IntRange(min=1), help="Only calls of this process.")
-@click.option("--comm", metavar="NAME", help="Only calls of tasks with this name (15 bytes).")
-@click.option("--order", type=click.IntRange(min=0), help="Only calls of this order.")
-@click.option("--gfp-any", metavar="MASK", help="Only calls with some of these gfp flags.")
-@click.option("--gfp-all", metavar="MASK", help="Only calls with all of these gfp flags.")
-@click.option("--gfp-none", metavar="MASK", help="Only calls with none of these gfp flags.")
-@click.option("--node", type=click.IntRange(min=-1), help="Only calls that prefer this node.")
-@click.option("--zone", metavar="NAME", help="Only calls whose preferred zone is of this kind, such as Normal.")
-@click.option("--alloc-flags", metavar="FLAGS", help="Only calls that were prepared with all of these.")
+@wanted_options
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
-@click.option("--sample", type=click.IntRange(min=2), metavar="N", help="Only one call in N.")
-@click.option("--max-rate", type=click.IntRange(min=1), metavar="N", help="At most N calls a second; needs stream.")
 @click.option("--slow/--no-slow", default=True, show_default=True, help="Record each attempt of the slow path too.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
 @click.argument("command_line", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
@@ -55,21 +43,11 @@ def command(
     mode: Literal["aggregate", "stream"],
     returns: bool,
     attach: Literal["auto", "fentry", "kprobe"],
-    pid: int | None,
-    comm: str | None,
-    order: int | None,
-    gfp_any: str | None,
-    gfp_all: str | None,
-    gfp_none: str | None,
-    node: int | None,
-    zone: str | None,
-    alloc_flags: str | None,
     failed: bool,
-    sample: int | None,
-    max_rate: int | None,
     slow: bool,
     stack: bool,
     command_line: tuple[str, ...],
+    **wanted: Unpack[Wanted],
 ) -> int:
     """Capture page allocations live, as root, into a trace.
 
@@ -85,35 +63,21 @@ def command(
 
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
-    from kalloctrace.probe.filters import Filters
     from kalloctrace.probe.recorder import Options, no_such_process, record
+    from kalloctrace.trace.name import new_name
     from kalloctrace.trace.writer import exists_already
 
-    _require("--returns", {"--failed": failed and not returns})
-    _require(
-        "--mode stream", {"--returns": returns, "--stack": stack, "--max-rate": max_rate} if mode != "stream" else {}
-    )
-    path = output or Path(f"kalloctrace-{os.uname().release}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.arrows")
+    require("record", "--returns", {"--failed": failed and not returns})
+    streamed = {"--returns": returns, "--stack": stack, "--max-rate": wanted["max_rate"]}
+    require("record", "--mode stream", streamed if mode != "stream" else {})
+    path = output or new_name(os.uname().release)
+    pid = wanted["pid"]
     if path.exists() and not force:
         raise exists_already(path)
     if pid is not None and not psutil.pid_exists(pid):
         raise no_such_process(pid)
     kernel = LiveKernel()
     require_live(kernel)
-    filters = Filters(
-        pid,
-        comm,
-        order,
-        _flags(gfp_any, kernel.tables),
-        _flags(gfp_all, kernel.tables),
-        _flags(gfp_none, kernel.tables),
-        node,
-        _zone(zone, kernel.tables),
-        _flags(alloc_flags, kernel.tables, "alloc_flags"),
-        failed,
-        sample,
-        max_rate,
-    )
     result = record(
         kernel,
         Options(
@@ -121,7 +85,7 @@ def command(
             force,
             command_line,
             duration,
-            filters,
+            filters_of(wanted, kernel.tables, failed=failed),
             stack,
             "returns" if returns else mode,
             None if attach == "auto" else attach,
@@ -154,31 +118,3 @@ def command(
             "the trace is whole; mend the command if that was not meant",
         )
     return Exit.OK
-
-
-def _require(needed: str, given: Mapping[str, object]) -> None:
-    """Refuse options without another one that gives them their meaning."""
-    for option, value in given.items():
-        if value:
-            raise KalloctraceError(
-                f"will not record with {option} alone",
-                f"it asks for what only {needed} captures",
-                f"add {needed}, or leave out {option}",
-                Exit.USAGE,
-            )
-
-
-def _flags(text: str | None, tables: FlagTables, kind: Literal["gfp", "alloc_flags"] = "gfp") -> int | None:
-    from kalloctrace.flags.decode import parse_flags
-
-    return None if text is None else parse_flags(text, tables, kind)
-
-
-def _zone(name: str | None, tables: FlagTables) -> int | None:
-    if name is None:
-        return None
-    index = tables.zone_index(name)
-    if index is None:
-        names = ", ".join(tables.zone_name(number) for _, number in tables.zone_type)
-        raise KalloctraceError(f"{name!r} is no zone", f"this kernel has {names}", "name one of these", Exit.USAGE)
-    return index
