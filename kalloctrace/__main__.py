@@ -20,6 +20,7 @@ COMMANDS = {
     "explain": "show how one request is prepared, rule by rule",
     "export": "write a trace's rows as Parquet, CSV or JSON lines",
     "lab": "boot a real kernel in a virtual machine and run a command in it",
+    "live": "watch page allocations as they happen",
     "record": "capture page allocations live",
     "report": "summarise a trace",
     "verify": "check a trace against the model",

@@ -90,7 +90,7 @@ class Observer:
     def __exit__(self, *_: object) -> None:
         """End the recording if that was not done, and detach."""
         with self._contexts:
-            self.finish("something failed")
+            self.finish("the watching was broken off")
 
     def drain(self) -> None:
         """Take over what there is."""

@@ -14,11 +14,12 @@ from kalloctrace.report.live_table import LiveRow, alloc_text, gfp_text, migrate
 Condition = Callable[[LiveRow], bool]
 
 HELP = """\
-Words, all of which must hold. A word alone is looked for in all texts of a row.
-  comm pid stack gfp order node zone migratetype alloc_flags entry rate count verdict
-  =  !=  >  >=  <  <=    equal, or compared as numbers
-  ~  !~                  the text contains it, or not
-  &                      gfp and alloc_flags: has all of these bits
+Words, all of which must hold. One alone is looked for in all texts of a row.
+comm pid stack gfp order node zone migratetype alloc_flags entry rate count
+verdict, each followed by a sign and a value:
+  =  !=  >  >=  <  <=   equal, or compared as numbers
+  ~  !~                 the text contains it, or not
+  &                     gfp and alloc_flags: has all of these bits
 Such as: order>0 zone=Normal gfp&__GFP_ZERO comm~python verdict=MISMATCH"""
 
 _WORD = re.compile(r"(?P<field>[a-z_]+)(?P<sign>!=|!~|>=|<=|=|~|>|<|&)(?P<value>.*)")

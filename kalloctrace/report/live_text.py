@@ -15,8 +15,8 @@ Style = Literal["plain", "good", "bad", "doubt", "faint", "strong"]
 Part = tuple[str, Style]
 
 
-def status_parts(table: LiveTable) -> list[Part]:
-    """Return the numbers that are always in sight: the rate, what is missing, and the verdict."""
+def count_parts(table: LiveTable) -> list[Part]:
+    """Return how much there is, and what is missing: always in sight."""
     totals = table.totals
     return [
         (f"{rate_text(table.rate)}/s", "strong"),
@@ -25,6 +25,12 @@ def status_parts(table: LiveTable) -> list[Part]:
         (f"lost {totals.lost:,}", "bad" if totals.lost else "plain"),
         (f"missed {totals.missed:,}", "doubt" if totals.missed else "plain"),
         (f"running {totals.running:,}", "plain"),
+    ]
+
+
+def verdict_parts(table: LiveTable) -> list[Part]:
+    """Return what the model says to all calls since the beginning."""
+    return [
         (f"matched {table.matched:,}", "good"),
         (f"mismatched {table.mismatched:,}", "bad" if table.mismatched else "plain"),
         (f"unknown {table.unknown:,}", "doubt" if table.unknown else "plain"),
@@ -69,28 +75,24 @@ def clock(seconds: float) -> str:
 
 
 def table_lines(
-    table: LiveTable, rows: Sequence[LiveRow], by: By, tables: FlagTables, *, width: int, top: int
-) -> Iterator[str]:
-    """Yield a moment as lines of at most so many characters.
+    table: LiveTable, rows: Sequence[LiveRow], by: By, tables: FlagTables, width: int
+) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return a moment as lines, and the short names in them with what they stand for.
 
     Args:
         table: the moment.
         rows: its rows that are shown, in their order.
         by: what they stand for.
         tables: of the recorded kernel.
-        width: characters of a line.
-        top: so many rows at most.
+        width: characters of a line at most.
     """
-    for line in flow([(clock(table.seconds), "strong"), *status_parts(table)], width):
-        yield "  ".join(text for text, _ in line)
+    groups = ([(clock(table.seconds), "strong"), *count_parts(table)], verdict_parts(table))
+    lines = ["  ".join(text for text, _ in line) for group in groups for line in flow(group, width)]
     placed = place(by, width)
     cells = Cells(tables)
-    yield joined_cells([(part.heading, part) for part in placed])
-    for row in rows[:top]:
-        yield joined_cells([(cells.text(row, part), part) for part in placed])
-    if len(rows) > top:
-        yield f"… and {len(rows) - top:,} rows more"
-    yield from legend_lines(cells.legend(), width)
+    lines.append(joined_cells([(part.heading, part) for part in placed]))
+    lines += (joined_cells([(cells.text(row, part), part) for part in placed]) for row in rows)
+    return lines, cells.legend()
 
 
 def legend_lines(legend: Sequence[tuple[str, str]], width: int) -> Iterator[str]:

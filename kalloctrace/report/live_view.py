@@ -51,10 +51,15 @@ class View:
         self._now: Observation | None = None
         self.set_filter(words)
 
-    def update(self, seen: Observation) -> None:
-        """Take in a moment."""
+    def update(self, seen: Observation, *, whole: bool = False) -> None:
+        """Take in a moment.
+
+        Args:
+            seen: the moment.
+            whole: rates are those of the whole recording, as nothing more will come.
+        """
         self.known.learn(seen)
-        self._before, self._now = self._now, seen
+        self._before, self._now = None if whole else self._now, seen
         self._refresh()
 
     def rows(self) -> list[LiveRow]:

@@ -2,10 +2,10 @@
 """Plays a recorded stream back in its own time."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +49,8 @@ class Replay:
                 "it is an aggregate, which tells no times",
                 "play one back that was recorded with --mode stream; see this one with: kalloctrace report",
             )
-        self.snapshot, self.recording = self._reader.snapshot, self._reader.recording
+        self.snapshot = self._reader.snapshot
+        self.recording: Mapping[str, Any] = self._reader.recording
         self._begin, self._last, self._totals = self._survey()
         self._tally = RunningTally(tasks=True)
         self._batches = self._reader.encoded(*_WHO)

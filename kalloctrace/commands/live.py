@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: MIT
+"""The `live` command."""
+
+import shlex
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Unpack, cast
+
+import click
+
+from kalloctrace.commands.wanted import Wanted, filters_of, require, wanted_options
+from kalloctrace.errors import Exit, KalloctraceError
+
+if TYPE_CHECKING:
+    from kalloctrace.kernel.snapshot import Snapshot
+    from kalloctrace.report.live_table import By, SortName
+    from kalloctrace.report.live_view import View
+    from kalloctrace.trace.observation import Observation, Source
+
+_SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone", "migratetype", "alloc_flags")
+
+
+@click.command()
+@click.option(
+    "--by",
+    type=click.Choice(["request", "task"]),
+    default="request",
+    show_default=True,
+    help="What a row is. task tells who asks, for which each call is sent to user space, as record --mode stream does.",
+)
+@click.option("--stack", is_flag=True, help="Tell kernel stacks apart too; implies --by task.")
+@click.option(
+    "-i",
+    "--interval",
+    type=click.FloatRange(min=0.1),
+    default=1.0,
+    show_default=True,
+    help="Seconds between two updates.",
+)
+@click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many intervals.")
+@click.option("--sort", type=click.Choice([*_SORTS, "verdict", "stack"]), default="rate", help="Sort by this column.")
+@click.option("--filter", "words", default="", metavar="WORDS", help="Show only rows such as 'order>0 zone=Normal'.")
+@click.option("--plain", is_flag=True, help="Text instead of a screen; so it is where the output is no terminal.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a row and line instead.")
+@click.option("--top", type=click.IntRange(min=1), help="Rows of each interval.  [default: 20 as text, all as JSON]")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Record into this trace besides.")
+@click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--replay", metavar="TRACE", type=click.Path(path_type=Path), help="Play a recorded stream back instead.")
+@click.option(
+    "--attach",
+    type=click.Choice(["auto", "fentry", "kprobe"]),
+    default="auto",
+    show_default=True,
+    help="How to attach, as record does.",
+)
+@wanted_options
+def command(
+    by: Literal["request", "task"],
+    stack: bool,
+    interval: float,
+    count: int | None,
+    sort: str,
+    words: str,
+    plain: bool,
+    as_json: bool,
+    top: int | None,
+    output: Path | None,
+    force: bool,
+    replay: Path | None,
+    attach: Literal["auto", "fentry", "kprobe"],
+    **wanted: Unpack[Wanted],
+) -> int:
+    """Watch page allocations as they happen, as root: rates, and the model's verdict on each.
+
+    On a terminal it is a screen: ? shows its keys. In a pipe it is text, a block an interval. Costs the kernel what
+    record does in the same mode: aggregate, which does not know who asks, or stream with --by task or --stack.
+    Exit code 3 means that the kernel did something else than the model says.
+
+    \b
+    Examples:
+      kalloctrace live
+      kalloctrace live --by task --comm python
+      kalloctrace live --interval 5 --count 12 -o minute.arrows | tee log
+      kalloctrace live --replay fixtures/5.10/two-nodes.arrows    needs no root
+    """
+    chosen: By = "stack" if stack else by
+    show = _Show(chosen, sort, words, interval, count, top, plain or as_json or not _on_terminal(), as_json)
+    show.check()
+    if replay is not None:
+        given: dict[str, object] = {"-o": output, "--attach": attach != "auto"}
+        given |= {f"--{name.replace('_', '-')}": value is not None for name, value in wanted.items()}
+        return _replay(replay, show, given)
+    require("watch", "--by task", {"--max-rate": wanted["max_rate"] if chosen == "request" else None})
+    return _record(show, output, wanted, force=force, attachment=None if attach == "auto" else attach)
+
+
+@dataclass(frozen=True)
+class _Show:
+    """How a recording is shown."""
+
+    by: "By"
+    sort: str
+    words: str
+    interval: float
+    count: int | None
+    top: int | None
+    plain: bool
+    as_json: bool
+
+    def check(self) -> None:
+        """Refuse to sort by what is not there."""
+        from kalloctrace.report.live_table import sort_names
+
+        if self.sort not in sort_names(self.by):
+            raise KalloctraceError(
+                f"cannot sort by {self.sort}",
+                f"with --by {self.by} there is no such column",
+                "add --stack" if self.sort == "stack" else "add --by task",
+                Exit.USAGE,
+            )
+
+    def view(self, snapshot: "Snapshot") -> "View":
+        """Return the view of a recording."""
+        from kalloctrace.report.live_view import View
+
+        return View(snapshot, self.by, cast("SortName", self.sort), self.words)
+
+    def lines(self, moments: "Iterable[Observation]", view: "View") -> None:
+        """Write moments as text."""
+        from kalloctrace.screen.plain import MOST_ROWS, TextBlocks, json_block, show
+
+        text = TextBlocks(view, self.top or MOST_ROWS)
+        show(moments, (lambda: json_block(view, self.top)) if self.as_json else text, view, click.echo)
+
+    def screen(self, source: "Source", view: "View", replayed: str = "") -> str:
+        """Run the screen until it ends, and return why."""
+        from kalloctrace.screen.app import LiveApp
+
+        app = LiveApp(source, view, interval=self.interval, count=self.count, replayed=replayed)
+        app.run()
+        for path in app.written:
+            _wrote(path)
+        if app.failure is not None:
+            raise app.failure
+        if app.return_code:
+            raise KalloctraceError(
+                "the screen failed", "see what it says above", "watch as text: add --plain; and report it"
+            )
+        return app.reason
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
+    from kalloctrace.screen.plain import played
+    from kalloctrace.trace.replay import Replay
+
+    refused = next((option for option, value in given.items() if value), None)
+    if refused is not None:
+        raise KalloctraceError(
+            f"{refused} does not go with --replay",
+            "the trace is as it was recorded",
+            "leave it out; --filter chooses rows",
+            Exit.USAGE,
+        )
+    with Replay(path) as replay:
+        view = show.view(replay.snapshot)
+        if show.by == "stack" and not replay.recording.get("stacks"):
+            raise KalloctraceError(
+                f"cannot tell the stacks of {path} apart", "it was recorded without", "leave --stack out", Exit.USAGE
+            )
+        if show.plain:
+            show.lines(played(replay, show.interval, show.count), view)
+        else:
+            show.screen(replay, view, path.name)
+    return _exit(view)
+
+
+def _record(
+    show: _Show,
+    output: Path | None,
+    wanted: Wanted,
+    *,
+    force: bool,
+    attachment: Literal["fentry", "kprobe"] | None,
+) -> int:
+    import psutil
+
+    from kalloctrace.kernel.live import LiveKernel
+    from kalloctrace.probe.checks import require_live
+    from kalloctrace.probe.observer import Observer
+    from kalloctrace.probe.recorder import no_such_process, signals
+    from kalloctrace.screen.plain import recorded
+    from kalloctrace.trace.writer import exists_already
+
+    if output is not None and output.exists() and not force:
+        raise exists_already(output)
+    if wanted["pid"] is not None and not psutil.pid_exists(wanted["pid"]):
+        raise no_such_process(wanted["pid"])
+    kernel = LiveKernel()
+    require_live(kernel)
+    filters = filters_of(wanted, kernel.tables)
+    view = show.view(kernel.snapshot)
+    click.echo(f"attaching to {kernel.snapshot.release}", err=True)
+    with (
+        signals() as wakeup,
+        Observer(
+            kernel,
+            filters,
+            mode="aggregate" if show.by == "request" else "stream",
+            attachment=attachment,
+            stacks=show.by == "stack",
+            output=output,
+            overwrite=force,
+        ) as observer,
+    ):
+        if show.plain:
+            show.lines(recorded(observer, show.interval, show.count, wakeup), view)
+        else:
+            view.update(observer.finish(show.screen(observer, view)))
+        totals = observer.observe().totals
+    click.echo(
+        f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
+        f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
+        err=True,
+    )
+    if output is not None:
+        _wrote(output)
+    return _exit(view)
+
+
+def _wrote(path: Path) -> None:
+    click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
+
+
+def _exit(view: "View") -> Exit:
+    return Exit.MISMATCH if view.table is not None and view.table.mismatched else Exit.OK
