@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple
 
 from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
@@ -75,11 +76,14 @@ _IMPORTANT: tuple[SortName, ...] = (
 )
 """The columns that have to go on a narrow screen come last."""
 
-_GROWING: tuple[tuple[SortName, ...], ...] = (
-    ("order", "node", "rate", "count", "migratetype", "comm"),
-    ("gfp", "alloc_flags", "stack"),
-)
-"""What grows first, one after the other, and what shares the rest."""
+_GROWING: tuple[SortName, ...] = ("order", "node", "rate", "count", "migratetype", "comm")
+"""What grows first, one after the other, where there is room for all that it has use for."""
+
+_LEGEND: tuple[SortName, ...] = ("alloc_flags", "migratetype", "gfp")
+"""The column with the most short names comes last, as the end of a legend may be cut."""
+
+_SHARES: Mapping[SortName, int] = MappingProxyType({"stack": 3, "gfp": 1, "alloc_flags": 1})
+"""What shares the rest, and how."""
 
 
 def place(by: By, width: int) -> list[Placed]:
@@ -97,16 +101,17 @@ def place(by: By, width: int) -> list[Placed]:
         if name in there and columns[name].least + GAP <= left:
             widths[name] = columns[name].least
             left -= columns[name].least + GAP
-    first, shared = _GROWING
-    for name in first:
+    for name in _GROWING:
         if name in widths and left >= columns[name].most - columns[name].least:
             left -= columns[name].most - columns[name].least
             widths[name] = columns[name].most
-    growing = [name for name in shared if name in widths]
-    for number, name in enumerate(growing):
-        more = min(left // (len(growing) - number), columns[name].most - columns[name].least)
+    shares = {name: share for name, share in _SHARES.items() if name in widths}
+    while shares:
+        name, share = next(iter(shares.items()))
+        more = min(left * share // sum(shares.values()), columns[name].most - columns[name].least)
         widths[name] += more
         left -= more
+        del shares[name]
     return [Placed(column, widths[column.name]) for column in _COLUMNS if column.name in widths]
 
 
@@ -134,9 +139,8 @@ class Cells:
         return clipped(printable(_PLAIN[name](row, self.tables)), width)
 
     def legend(self) -> list[tuple[str, str]]:
-        """Return the short names that were used and what they stand for, in the order of the columns and names."""
-        order = [column.name for column in _COLUMNS]
-        used = sorted(self.short_names.items(), key=lambda item: (order.index(item[0][0]), item[0][1]))
+        """Return the short names that were used and what they stand for: of alloc_flags first, of gfp masks last."""
+        used = sorted(self.short_names.items(), key=lambda item: (_LEGEND.index(item[0][0]), item[0][1]))
         return [(text, name) for (_, text), name in used]
 
     def _alloc_flags(self, row: LiveRow, width: int) -> str:

@@ -41,7 +41,7 @@ def detail(known: Known, release: str, row: LiveRow, chosen: Sequence[tuple[int,
     index, count = chosen[position]
     return [
         *_who(row),
-        Line(f"allocation {position + 1} of {len(chosen)} in this row: {count:,} calls", "heading"),
+        Line(f"allocation {position + 1} of {len(chosen)} in this row: {count:,} call{'s' * (count != 1)}", "heading"),
         *_verdict(known.judged(index)),
         *_comparison(known.kernel, known.rows[index]),
         Line(""),

@@ -137,20 +137,22 @@ class LiveApp(App[None]):
             return
         self._show_heads()
         placed = place(self.view.by, self.size.width - 1)
-        cells = Cells(self.view.snapshot.tables)
-        chosen = self._chosen(table)
+        chosen, top = self._chosen(table), table.scroll_y
         rows = self.view.rows()
         self._shown = rows[:MOST_ROWS]
         self._filling = True
         table.clear(columns=True)
         for part in placed:
             table.add_column(self._heading(part), width=part.width + GAP, key=part.column.name)
-        for row in self._shown:
+        in_sight, beyond = Cells(self.view.snapshot.tables), Cells(self.view.snapshot.tables)
+        for number, row in enumerate(self._shown):
+            cells = in_sight if top <= number < top + self.size.height else beyond
             table.add_row(*(_cell(cells, row, part) for part in placed))
+        table.scroll_to(y=top, animate=False)
         if chosen is not None and table.row_count:
             table.move_cursor(row=chosen, animate=False)
         self._filling = False
-        self._show_legend(cells, len(rows))
+        self._show_legend(in_sight, len(rows))
 
     def _chosen(self, table: Rows) -> int | None:
         """Return where the chosen row is now: the first place stays chosen, other rows are followed."""
@@ -287,6 +289,7 @@ class LiveApp(App[None]):
         asked = self.query_one("#filter", Input)
         asked.add_class("asked")
         asked.value = self.view.filter
+        asked.cursor_position = len(asked.value)
         asked.border_title = "filter: Enter applies, Esc leaves it as it was, ? in the table shows how"
         asked.focus()
 

@@ -20,6 +20,7 @@ from kalloctrace.screen.parts import STYLES, Head
 class Page(Screen[None]):
     """Lines of text that can be scrolled, below the head."""
 
+    CSS = "VerticalScroll { scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,backspace,q", "dismiss", "Back"),
         Binding("up,k", "scroll(-1)", "Up", show=False),
@@ -98,8 +99,8 @@ class Help(Page):
 
 _TEXT = f"""\
 keys
-  up down  choose a row                  space  pause: the screen stands still,
-  enter    explain it, step by step             the recording goes on
+  up down  choose a row                  space  the screen stands still, the
+  enter    explain it, step by step             recording goes on
   < >      sort by another column        /      filter the rows; Esc shows all
   r        sort the other way round      b      by request, task, stack
   w        write the session so far      l      hide or show the legend

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace live` where its output is no terminal."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import played
+
+TRACE = Path(__file__).parents[2] / "fixtures" / "5.10" / "two-nodes.arrows"
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the real program."""
+    command = [sys.executable, "-m", "kalloctrace", "live", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def objects(*arguments: str | Path) -> list[dict[str, Any]]:
+    """Return the objects that it prints."""
+    done = run("--json", *arguments)
+    assert done.stderr == ""
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_intervals_add_up_to_the_trace() -> None:
+    """What came new in each interval is, over all, what the trace holds."""
+    lines = objects("--replay", TRACE, "--interval", "2")
+    totals = [line for line in lines if line["type"] == "live_totals"]
+    rows = [line for line in lines if line["type"] == "live"]
+    assert len(totals) == 6
+    assert totals[-1]["count"] == sum(row["new"] for row in rows) == 26_662
+    assert (totals[-1]["matched"], totals[-1]["lost"], totals[-1]["missed"]) == (26_662, 0, 0)
+    assert {row["verdict"] for row in rows} == {"ok"}
+
+
+def test_text_has_a_block_an_interval_of_80_columns() -> None:
+    """And explains each short name once."""
+    done = run("--replay", TRACE, "--interval", "4", "--top", "5")
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    blocks = done.stdout.split("\n\n")
+    assert [block.split()[0] for block in blocks if block.strip()] == ["0:00:04", "0:00:08", "0:00:10"]
+    assert done.stdout.count("HUM GFP_HIGHUSER_MOVABLE") == 1
+    assert done.stdout.count("lost 0  missed 0  running 0") == 3
+
+
+def test_count_ends_it() -> None:
+    """After so many intervals."""
+    lines = objects("--replay", TRACE, "--count", "2", "--top", "1")
+    assert [line["type"] for line in lines] == ["live_totals", "live"] * 2
+    assert lines[-1]["seconds"] == 2.0
+
+
+def test_mismatch_is_exit_code_3(tmp_path: Path) -> None:
+    """And the row that has it says so."""
+    trace = played.trace(tmp_path / "wrong.arrows", wrong=True)
+    done = run("--replay", trace, "--by", "task", "--sort", "verdict", "--interval", "9")
+    assert done.returncode == 3
+    first = done.stdout.splitlines()[3]
+    assert first.split()[1] == "sh"
+    assert first.endswith("MISMATCH")
+
+
+def test_stacks_are_lists_innermost_first(tmp_path: Path) -> None:
+    """As `report` has them."""
+    lines = objects("--replay", played.trace(tmp_path / "t.arrows"), "--stack", "--interval", "20")
+    assert [line["stack"] for line in lines[1:]] == [played.FAULT.split(";")[::-1], played.FORK.split(";")[::-1]]
+
+
+def test_filter_chooses_rows() -> None:
+    """The numbers above them stay those of all."""
+    lines = objects("--replay", TRACE, "--interval", "99", "--filter", "order>0 zone=Normal")
+    assert lines[0]["count"] == 26_662
+    assert lines[1:]
+    assert all(line["order"] > 0 and line["zone"] == "Normal" for line in lines[1:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (["--sort", "pid", "--replay", TRACE], 2, "cannot sort by pid"),
+        (["--stack", "--replay", TRACE], 2, "cannot tell the stacks"),
+        (["--pid", "1", "--replay", TRACE], 2, "--pid does not go with --replay"),
+        (["-o", "x.arrows", "--replay", TRACE], 2, "-o does not go with --replay"),
+        (["--filter", "oder=1", "--replay", TRACE], 2, "cannot filter by 'oder=1'"),
+        (["--replay", "no-such.arrows"], 1, "cannot read no-such.arrows"),
+        (["--max-rate", "5"], 2, "will not watch with --max-rate alone"),
+    ],
+    ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_three_lines(arguments: list[str | Path], code: int, what: str) -> None:
+    """What, why, and the mend."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(f"error: {what}")
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_existing_file_is_refused_before_anything_is_attached(tmp_path: Path) -> None:
+    """With -f it would be replaced."""
+    path = tmp_path / "mine.arrows"
+    path.write_text("mine")
+    done = run("-o", path)
+    assert done.returncode == 1
+    assert "will not overwrite" in done.stderr
+    assert path.read_text() == "mine"
+
+
+def test_reader_that_goes_away_is_no_failure() -> None:
+    """As with `| head -1`."""
+    program = f"{sys.executable} -m kalloctrace live --replay {TRACE} --interval 0.1"
+    script = f'{program} | head -1; exit "${{PIPESTATUS[0]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may trace")
+def test_ordinary_user_is_told_what_is_missing() -> None:
+    """As by `record`."""
+    done = run("--count", "1")
+    assert done.returncode == 1
+    assert "cannot trace this machine" in done.stderr

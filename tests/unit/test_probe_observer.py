@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""A recording that is looked at while it goes on, with a kernel that a test plays."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.probe import observer
+from kalloctrace.probe.filters import Filters
+from kalloctrace.probe.observer import Observer
+from kalloctrace.trace.observation import Observation
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.writer import RowWriter
+from kalloctrace.verify.verification import verify_trace
+from tests.traces import source
+
+
+class FakeSession:
+    """Counts calls of two allocations; a third one shows only at the end, as a rejected call does."""
+
+    pause = 0.1
+
+    def __init__(self, writer: RowWriter, log: list[str]) -> None:
+        self.log = log
+        self.calls = [0, 0, 0]
+        self.fails = False
+        self._writer = writer
+        self._written = [0, 0, 0]
+        _, _, row = source()
+        rows = [{f.name: {**row, "order": order}[f.name] for f in ALLOCATION} for order in range(3)]
+        writer.add(pa.array(rows, ALLOCATION))
+
+    def begin(self) -> None:
+        """Take note."""
+        self.log.append("begin")
+
+    def drain(self) -> None:
+        """Take note, or fail."""
+        if self.fails:
+            raise OSError("the buffer is gone")
+        self.log.append("drain")
+
+    def write(self) -> None:
+        """Write what is more than before."""
+        more = [now - before for now, before in zip(self.calls, self._written, strict=True)]
+        met = [i for i, count in enumerate(more) if count]
+        counts = np.array([more[i] for i in met], np.uint64)
+        self._writer.write_aggregate(counts, np.array(met, np.int32))
+        self._written = list(self.calls)
+
+    def stop(self) -> None:
+        """Take note."""
+        self.log.append("stop")
+
+    def finish(self) -> None:
+        """Write the rest, and one more."""
+        self.calls[2] += 1
+        self.write()
+
+    def totals(self, changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
+        """Return totals that go with what was written."""
+        calls = sum(self._written)
+        return Totals(calls, calls, 0, 0, 0, 0, 0, 0, 0, changed, reason, seconds)
+
+
+class Machine:
+    """What a test has of the fake kernel."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.session: FakeSession
+        self.changed: tuple[str, ...] = ()
+
+    @contextmanager
+    def attached(self, *_: object, **__: object) -> Iterator[Any]:
+        """Attach, and take note."""
+        self.log.append("attach")
+        try:
+            yield SimpleNamespace(description={"mode": "aggregate"}, machine_changed=lambda: self.changed)
+        finally:
+            self.log.append("detach")
+
+    def make_session(self, _: object, writer: RowWriter) -> FakeSession:
+        """Return the session."""
+        self.session = FakeSession(writer, self.log)
+        return self.session
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Put a fake kernel below the observer."""
+    made = Machine()
+    monkeypatch.setattr(observer, "attached", made.attached)
+    monkeypatch.setattr(observer, "Session", made.make_session)
+    return made
+
+
+def observing(output: Path | None = None, *, overwrite: bool = False) -> Observer:
+    """Return an observer in aggregate mode."""
+    kernel: Any = SimpleNamespace(snapshot=source()[0])
+    return Observer(
+        kernel, Filters(), mode="aggregate", attachment=None, stacks=False, output=output, overwrite=overwrite
+    )
+
+
+def counts(seen: Observation) -> list[int]:
+    """Return the counts of the rows."""
+    assert seen.rows.counts is not None
+    found: list[int] = seen.rows.counts.tolist()
+    return found
+
+
+def test_moments_add_up(machine: Machine) -> None:
+    """Each holds all since the beginning, and an earlier one stays what it was."""
+    with observing() as watched:
+        machine.session.calls = [5, 0, 0]
+        first = watched.observe()
+        machine.session.calls = [7, 4, 0]
+        second = watched.observe()
+        last = watched.finish("over")
+        assert watched.observe() == last
+    assert [counts(seen) for seen in (first, second, last)] == [[5], [7, 4], [7, 4, 1]]
+    assert (last.totals.reason, last.totals.submitted) == ("over", 12)
+    assert machine.log == ["attach", "begin", "stop", "detach"]
+
+
+def test_failure_detaches_and_leaves_a_whole_trace(machine: Machine, tmp_path: Path) -> None:
+    """Whatever happened in between."""
+    path = tmp_path / "t.arrows"
+
+    def watch() -> None:
+        with observing(path) as watched:
+            machine.session.calls = [2, 0, 0]
+            machine.session.fails = True
+            watched.drain()
+
+    with pytest.raises(OSError, match="buffer is gone"):
+        watch()
+    assert machine.log[-2:] == ["stop", "detach"]
+    with TraceReader(path) as reader:
+        assert verify_trace(reader).allocations == 3
+        assert not reader.truncated
+
+
+def test_session_is_written_as_it_goes_on(machine: Machine, tmp_path: Path) -> None:
+    """A trace of what was counted so far, beside the one that is being recorded."""
+    recorded, so_far = tmp_path / "recorded.arrows", tmp_path / "so-far.arrows"
+    with observing(recorded) as watched:
+        machine.session.calls = [3, 1, 0]
+        watched.write(so_far)
+        machine.session.calls = [9, 1, 0]
+    for path, allocations in ((so_far, 4), (recorded, 11)):
+        with TraceReader(path) as reader:
+            assert reader.aggregate
+            assert verify_trace(reader).allocations == allocations
+
+
+def test_machine_that_changed_is_told(machine: Machine) -> None:
+    """At the end in any case."""
+    machine.changed = ("nodes",)
+    with observing() as watched:
+        assert watched.finish("over").totals.machine_changed == ("nodes",)
+
+
+def test_existing_file_is_not_replaced(machine: Machine, tmp_path: Path) -> None:
+    """Nothing stays attached, and the file is what it was."""
+    path = tmp_path / "t.arrows"
+    path.write_text("mine")
+    with pytest.raises(KalloctraceError, match="will not overwrite"), observing(path):
+        pass
+    assert path.read_text() == "mine"
+    assert machine.log == ["attach", "detach"]
