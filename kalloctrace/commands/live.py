@@ -194,6 +194,7 @@ def _record(
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
     from kalloctrace.probe.recorder import no_such_process, signals
+    from kalloctrace.report.live_text import mode_text
     from kalloctrace.screen.plain import recorded
     from kalloctrace.trace.writer import exists_already
 
@@ -219,6 +220,10 @@ def _record(
         ) as observer,
     ):
         if show.plain:
+            how = mode_text(kernel.snapshot, observer.recording, show.by)
+            click.echo(
+                f"watching {kernel.snapshot.release}, {how}" + ("" if show.count else "; Ctrl-C ends it"), err=True
+            )
             show.lines(recorded(observer, show.interval, show.count, wakeup), view)
         else:
             view.update(observer.finish(show.screen(observer, view)))

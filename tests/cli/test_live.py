@@ -3,6 +3,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import played
+from tests.terminal import on_terminal
 
 TRACE = Path(__file__).parents[2] / "fixtures" / "5.10" / "two-nodes.arrows"
 
@@ -127,3 +129,25 @@ def test_ordinary_user_is_told_what_is_missing() -> None:
     done = run("--count", "1")
     assert done.returncode == 1
     assert "cannot trace this machine" in done.stderr
+
+
+@pytest.mark.parametrize("way", ["q", "ctrl-c", "SIGTERM", "SIGINT", "SIGHUP"])
+def test_screen_leaves_the_terminal_as_it_was(way: str) -> None:
+    """Whatever ends it, and the exit code is 0."""
+    keys = {"q": b"q", "ctrl-c": b"\x03"}
+    with on_terminal([sys.executable, "-m", "kalloctrace", "live", "--replay", str(TRACE)]) as terminal:
+        terminal.wait_for(b"verdict", 30)
+        if way in keys:
+            terminal.send(keys[way])
+        else:
+            terminal.process.send_signal(signal.Signals[way])
+        assert terminal.end(30) == 0
+        assert terminal.restored
+
+
+def test_screen_ends_after_so_many_intervals() -> None:
+    """By itself."""
+    command = [sys.executable, "-m", "kalloctrace", "live", "--replay", str(TRACE), "--count", "1", "--interval", "0.5"]
+    with on_terminal(command) as terminal:
+        assert terminal.end(30) == 0
+        assert terminal.restored

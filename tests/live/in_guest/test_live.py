@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace live` on the running kernel: what it shows is what a trace of the same time holds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.terminal import on_terminal
+
+KALLOCTRACE = [sys.executable, "-m", "kalloctrace"]
+WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
+PAGES = 5_000
+
+
+@contextmanager
+def watching(*options: str) -> Iterator["subprocess.Popen[str]"]:
+    """Watch, and wait until it captures; whatever happens, it ends with this."""
+    command = [*KALLOCTRACE, "live", "--json", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert any(line.startswith("watching") for line in process.stderr), "it did not begin"
+            yield process
+        finally:
+            process.kill()
+
+
+def work() -> None:
+    """Allocate pages."""
+    subprocess.run([*WORKLOAD, "anonymous", "--pages", str(PAGES)], check=True)
+
+
+def printed(process: "subprocess.Popen[str]") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Wait for the end; return the numbers of each moment, and all rows."""
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    lines = [json.loads(line) for line in out.splitlines()]
+    return [one for one in lines if one["type"] == "live_totals"], [one for one in lines if one["type"] == "live"]
+
+
+def verify(trace: Path) -> dict[str, Any]:
+    """Return the verdict on a trace."""
+    done = subprocess.run([*KALLOCTRACE, "verify", "--json", trace], capture_output=True, text=True, check=False)
+    verdict: dict[str, Any] = json.loads(done.stdout)
+    return verdict
+
+
+@pytest.mark.parametrize("by", ["request", "task"])
+def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], list[str]], by: str) -> None:
+    """Three intervals under work: rates, no mismatch, a clean end, and a trace that verifies and has as many calls."""
+    trace = tmp_path / "live.arrows"
+    before = attached()
+    with watching("--by", by, "--interval", "5", "--count", "3", "-o", str(trace)) as process:
+        assert len(attached()) > len(before)
+        work()
+        totals, rows = printed(process)
+    assert attached() == before
+    assert len(totals) == 3
+    assert max(moment["rate"] for moment in totals) > 0
+    last = totals[-1]
+    assert last["count"] == sum(row["new"] for row in rows) >= PAGES
+    assert (last["mismatched"], last["unknown"], last["lost"], last["missed"]) == (0, 0, 0, 0)
+    verdict = verify(trace)
+    assert (verdict["allocations"], verdict["matched"], verdict["mismatched"]) == (last["count"], last["count"], 0)
+    assert not verdict["truncated"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_it_whole(tmp_path: Path, attached: Callable[[], list[str]], number: int) -> None:
+    """With a last moment, a whole trace, and nothing attached."""
+    trace = tmp_path / "ended.arrows"
+    before = attached()
+    with watching("--interval", "60", "-o", str(trace)) as process:
+        work()
+        process.send_signal(number)
+        totals, _ = printed(process)
+    assert attached() == before
+    verdict = verify(trace)
+    assert [moment["count"] for moment in totals] == [verdict["allocations"]]
+    assert verdict["allocations"] >= PAGES
+    assert not verdict["truncated"]
+
+
+def test_stacks_tell_who_asks() -> None:
+    """The faults of the workload, under its name."""
+    with watching("--stack", "--interval", "60") as process:
+        work()
+        process.send_signal(signal.SIGINT)
+        _, rows = printed(process)
+    faults = [row for row in rows if row["stack"] and "handle_mm_fault" in row["stack"]]
+    assert sum(row["count"] for row in faults if row["comm"].startswith("python")) >= PAGES
+
+
+def test_kill_leaves_nothing_attached(attached: Callable[[], list[str]]) -> None:
+    """Not even then."""
+    before = attached()
+    with watching("--interval", "60") as process:
+        assert len(attached()) > len(before)
+        process.kill()
+        process.wait(60)
+    assert attached() == before
+
+
+def test_screen_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attached: Callable[[], list[str]]
+) -> None:
+    """It shows the work, writes the session, and leaves terminal and kernel as they were."""
+    monkeypatch.chdir(tmp_path)
+    before = attached()
+    with on_terminal([*KALLOCTRACE, "live"]) as terminal:
+        terminal.wait_for(b"verdict", 120)
+        work()
+        terminal.send(b"w")
+        terminal.wait_for(b"wrote", 60)
+        terminal.send(b"q")
+        assert terminal.end(60) == 0
+        assert terminal.restored
+    assert attached() == before
+    (trace,) = tmp_path.glob(f"kalloctrace-{os.uname().release}-*.arrows")
+    verdict = verify(trace)
+    assert verdict["allocations"] >= PAGES
+    assert verdict["matched"] == verdict["allocations"]
