@@ -16,7 +16,7 @@ from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.filters import Filters
 from kalloctrace.probe.plan import Attachment, Mode
 from kalloctrace.probe.recorder import Session, attached
-from kalloctrace.trace.observation import Observation, write_counted
+from kalloctrace.trace.observation import Observation, observation, write_counted
 from kalloctrace.trace.tally import RunningTally
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import Column, RowWriter, TraceWriter
@@ -135,7 +135,7 @@ class Observer:
     def _observation(self, reason: str, seconds: float | None = None) -> Observation:
         lasted = time.monotonic() - self._began if seconds is None else seconds
         totals: Totals = self._session.totals(self._changed, reason, lasted)
-        return Observation(lasted, self._tally.rows(), totals)
+        return observation(lasted, self._tally, totals)
 
     def _look_at_machine(self) -> None:
         self._machine_at = time.monotonic()

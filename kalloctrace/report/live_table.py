@@ -222,15 +222,14 @@ def live_table(known: Known, before: Observation | None, now: Observation, by: B
 
     Args:
         known: has learned the allocations of `now`.
-        before: an earlier moment of the same recording; None for its beginning.
+        before: an earlier moment of the same recording; None for its beginning, as which one counts that is too old.
         now: the moment.
         by: what a row stands for. Where the recording does not know tasks, it is a request in any case.
     """
-    counts = _counts(now)
-    new = counts.copy()
-    if before is not None:
-        earlier = _counts(before)
-        new[: len(earlier)] -= earlier
+    if before is not None and not now.follows(before):
+        before = None
+    counts = now.counts
+    new = counts if before is None else counts - now.counts_at(before)
     interval = now.seconds - (0.0 if before is None else before.seconds)
     verdicts = known.verdicts()[now.rows.indices]
     columns = {
@@ -281,22 +280,21 @@ def _rows(known: Known, table: pa.Table, all_new: int, interval: float) -> list[
     ]
 
 
-def members(known: Known, now: Observation, row: LiveRow) -> list[tuple[int, int]]:
+def members(known: Known, now: Observation, row: LiveRow, by: By) -> list[tuple[int, int]]:
     """Return the allocations that a row of the table is made of, and their counts: what differs first, then by count.
 
     Args:
         known: has learned the allocations of `now`.
         now: the moment that the table was made of, or a later one.
         row: a row of it.
+        by: what the row stands for.
     """
     chosen = known.codes()[now.rows.indices] == known.code(row.asked)
-    for name, value in row.who._asdict().items():
-        column = now.rows.who.get(name)
-        if value is not None and column is not None:
-            texts = column.cast(pa.utf8()) if pa.types.is_dictionary(column.type) else column
-            chosen &= np.array([text == value for text in texts.to_pylist()], np.bool_)
+    for name, column in _who_columns(now, by).items():
+        wanted = getattr(row.who, name)
+        chosen &= np.array([value == wanted for value in column.to_pylist()], np.bool_)
     sums: dict[int, int] = {}
-    for index, count in zip(now.rows.indices[chosen].tolist(), _counts(now)[chosen].tolist(), strict=True):
+    for index, count in zip(now.rows.indices[chosen].tolist(), now.counts[chosen].tolist(), strict=True):
         sums[index] = sums.get(index, 0) + count
     return sorted(sums.items(), key=lambda item: (not known.judged(item[0]).differences, -item[1]))
 
@@ -362,11 +360,6 @@ _SORT_VALUES: dict[str, Callable[[LiveRow, FlagTables], Any]] = {
     "alloc_flags": alloc_text,
     "verdict": lambda row, _: _VERDICT_ORDER[row.verdict],
 }
-
-
-def _counts(seen: Observation) -> npt.NDArray[np.uint64]:
-    counts = seen.rows.counts
-    return np.ones(len(seen.rows.indices), np.uint64) if counts is None else counts
 
 
 def _rate(calls: int, seconds: float) -> float:

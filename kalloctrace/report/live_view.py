@@ -51,16 +51,18 @@ class View:
         self._now: Observation | None = None
         self.set_filter(words)
 
-    def update(self, seen: Observation, *, whole: bool = False) -> None:
+    def update(self, seen: Observation, *, whole: bool = False, held: bool = False) -> None:
         """Take in a moment.
 
         Args:
             seen: the moment.
             whole: rates are those of the whole recording, as nothing more will come.
+            held: the table stays what it was.
         """
         self.known.learn(seen)
         self._before, self._now = None if whole else self._now, seen
-        self._refresh()
+        if not held:
+            self.refresh()
 
     def rows(self) -> list[LiveRow]:
         """Return the rows that are shown, in their order."""
@@ -71,7 +73,7 @@ class View:
 
     def members(self, row: LiveRow) -> list[tuple[int, int]]:
         """Return the allocations that a row is made of, and their counts."""
-        return [] if self._now is None else members(self.known, self._now, row)
+        return [] if self._now is None else members(self.known, self._now, row, self.by)
 
     def set_filter(self, words: str) -> None:
         """Show only the rows that fit.
@@ -87,7 +89,7 @@ class View:
         self.by = by
         if self.sort not in sort_names(by):
             self.set_sort("rate")
-        self._refresh()
+        self.refresh()
 
     def set_sort(self, name: SortName) -> None:
         """Sort by a column, the other way round where it is the one already."""
@@ -99,6 +101,7 @@ class View:
         names = sort_names(self.by)
         self.set_sort(names[(names.index(self.sort) + step) % len(names)])
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Make the table of the last moment."""
         if self._now is not None:
             self.table = live_table(self.known, self._before, self._now, self.by)

@@ -94,7 +94,7 @@ class LiveApp(App[None]):
         self._interval = interval
         self._left = count
         self._replayed = replayed
-        self._paused = False
+        self._paused = self._over = False
         self._legend = True
         self._short_names: list[tuple[str, str]] = []
         self._shown: list[LiveRow] = []
@@ -124,9 +124,10 @@ class LiveApp(App[None]):
 
     def tick(self) -> None:
         """Take in the moment, and show it unless the screen is paused."""
-        if self._paused:
+        if self._over:
             return
-        self.view.update(self._source.observe(), whole=bool(self._source.ended))
+        self._over = bool(self._source.ended)
+        self.view.update(self._source.observe(), whole=self._over, held=self._paused)
         self.refresh_table()
 
     def refresh_table(self) -> None:
@@ -238,7 +239,8 @@ class LiveApp(App[None]):
     def action_pause(self) -> None:
         """Let the screen stand still, or move again; the recording goes on."""
         self._paused = not self._paused
-        self._guarded(self.tick)
+        if not self._paused:
+            self.view.refresh()
         self.refresh_table()
 
     def action_sort(self, step: int) -> None:

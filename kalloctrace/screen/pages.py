@@ -117,6 +117,7 @@ numbers
   unknown     calls that cannot be judged, as a fact was not captured
 
 columns
+  pid         -: tasks of this name that were quiet for long, taken together
   order       2 to the power of it pages are asked for
   node, zone  the preferred zone, where the allocator looks first
   alloc_flags those of the first attempt; (bulk): it cannot be seen;

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.trace.encoded import Encoded
-from kalloctrace.trace.observation import Observation, write_counted
+from kalloctrace.trace.observation import Observation, observation, write_counted
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.tally import RunningTally
+from kalloctrace.trace.tally import MOST_KEYS, RunningTally
 from kalloctrace.trace.totals import Totals
 
 _WHO = ("time", "pid", "comm", "stack")
@@ -33,12 +33,13 @@ class Replay:
     Args:
         path: a stream.
         clock: returns seconds, from any moment on.
+        most: how many tasks and stacks are told apart; see `RunningTally`.
 
     Raises:
         KalloctraceError: the file cannot be read, or tells no times.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, *, most: int = MOST_KEYS) -> None:
         self.ended = ""
         self._clock = clock
         self._reader = TraceReader(path)
@@ -52,7 +53,7 @@ class Replay:
         self.snapshot = self._reader.snapshot
         self.recording: Mapping[str, Any] = self._reader.recording
         self._begin, self._last, self._totals = self._survey()
-        self._tally = RunningTally(tasks=True)
+        self._tally = RunningTally(tasks=True, most=most)
         self._batches = self._reader.encoded(*_WHO)
         self._allocations: pa.StructArray | None = None
         self._interned = np.zeros(0, np.int32)
@@ -86,7 +87,7 @@ class Replay:
     def observe(self) -> Observation:
         """Return what was counted so far."""
         totals = replace(self._totals, submitted=self._submitted, seconds=round(self._seconds, 6))
-        return Observation(self._seconds, self._tally.rows(), totals)
+        return observation(self._seconds, self._tally, totals)
 
     def finish(self, reason: str) -> Observation:
         """Stop here."""

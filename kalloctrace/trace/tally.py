@@ -10,37 +10,49 @@ import pyarrow as pa
 
 from kalloctrace.trace.distinct import Indices, allocations_of, encode
 from kalloctrace.trace.encoded import Encoded
-from kalloctrace.trace.schema import ALLOCATION, COUNT
+from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.writer import Column
 
 MOST_KEYS = 20_000
-"""How many combinations of allocation, task and stack are told apart: what comes later is counted under OTHERS."""
+"""How many combinations of allocation, task and stack are told apart: beyond it the quietest are taken together."""
 OTHERS = "(others)"
+"""The name of tasks where even their names are too many."""
 
+_KEPT_MOVES = 64
 _NO_PID, _NO_STACK = -1, -1
 _NAMES = pa.dictionary(pa.int32(), pa.utf8())
 _KEY = ("allocation", "comm", "pid", "stack")
+_Key = tuple[int, int, int, int]
 
 
 class RunningTally:
-    """How often each allocation was made so far. What was met once keeps its place in `rows`.
+    """How often each allocation was made so far. What was met once keeps its place in `rows`, in one generation.
+
+    Attributes:
+        generation: grows when combinations were taken together, so that places are others.
+        moves: of the last generations, where each place of one went in the next.
 
     Args:
         tasks: tell tasks and stacks apart too; only rows of a stream know them.
-        most: so many combinations with tasks and stacks at most, which bounds the memory.
+        most: about so many combinations with tasks and stacks at most, which bounds the memory. Of tasks that have been
+            quiet for the longest time the name alone is kept then.
     """
 
     def __init__(self, *, tasks: bool, most: int = MOST_KEYS) -> None:
+        self.generation = 0
+        self.moves: dict[int, Indices] = {}
         self._tasks = tasks
-        self._most = most
+        self._most = self._limit = most
         self._added: list[pa.StructArray] = []
         self._allocations = pa.array([], ALLOCATION)
         self._size = 0
         self._known: dict[tuple[Any, ...], int] = {}
         self._comms: dict[str, int] = {}
         self._stacks: dict[str, int] = {}
-        self._places: dict[tuple[int, int, int, int], int] = {}
+        self._places: dict[_Key, int] = {}
         self._counts: list[int] = []
+        self._touched: list[int] = []
+        self._now = 0
 
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
         """Make allocations known, distinct and not added before; return the index of the first."""
@@ -118,16 +130,38 @@ class RunningTally:
         table = pa.table([pa.array(column) for column in columns], list(_KEY))
         groups = table.group_by(list(_KEY), use_threads=False).aggregate([([], "count_all")])
         keys = zip(*(groups[name].to_pylist() for name in _KEY), strict=True)
+        self._now += 1
         for key, count in zip(keys, groups["count_all"].to_pylist(), strict=True):
             self._add(key, count)
+        if len(self._places) > self._limit:
+            self._fold()
 
-    def _add(self, key: tuple[int, int, int, int], count: int) -> None:
-        if self._tasks and key not in self._places and len(self._places) >= self._most:
-            key = (key[0], self._comms.setdefault(OTHERS, len(self._comms)), _NO_PID, _NO_STACK)
+    def _add(self, key: _Key, count: int) -> None:
         place = self._places.setdefault(key, len(self._counts))
         if place == len(self._counts):
             self._counts.append(0)
+            self._touched.append(0)
         self._counts[place] += count
+        self._touched[place] = self._now
+
+    def _fold(self) -> None:
+        """Take the quiet combinations together: those of one name, or all where that does not help."""
+        quiet = sorted(self._places, key=lambda key: self._touched[self._places[key]])[: -self._most // 2]
+        places, counts, touched = self._places, self._counts, self._touched
+        named = {key: (key[0], key[1], _NO_PID, _NO_STACK) for key in quiet}
+        if len({named.get(key, key) for key in places}) > self._most:
+            others = self._comms.setdefault(OTHERS, len(self._comms))
+            named = {key: (key[0], others, _NO_PID, _NO_STACK) for key in quiet}
+        self._places, self._counts, self._touched = {}, [], []
+        move = np.zeros(len(places), np.int32)
+        for key, place in places.items():
+            self._add(named.get(key, key), counts[place])
+            move[place] = self._places[named.get(key, key)]
+            self._touched[move[place]] = touched[place]
+        self.moves[self.generation] = move
+        self.moves.pop(self.generation - _KEPT_MOVES, None)
+        self.generation += 1
+        self._limit = max(self._most, 2 * len(self._places))
 
     def rows(self) -> Encoded:
         """Return a row for each combination that was met, in the order of their first meeting."""
@@ -151,14 +185,6 @@ def counts_of(rows: Encoded) -> npt.NDArray[np.uint64]:
     if rows.counts is not None:
         np.add.at(sums, rows.indices, rows.counts)
     return sums
-
-
-def counted_rows(rows: Encoded) -> pa.Table:
-    """Return each allocation that occurred: a column for each of its fields, and `count`."""
-    counts = counts_of(rows)
-    met = np.flatnonzero(counts)
-    table = pa.Table.from_arrays(rows.allocations.take(pa.array(met)).flatten(), names=[f.name for f in ALLOCATION])
-    return table.append_column(COUNT.name, pa.array(counts[met]))
 
 
 def _codes(column: pa.DictionaryArray, texts: dict[str, int]) -> npt.NDArray[np.int32]:

@@ -2,20 +2,24 @@
 """A stream that is played back, and the tally behind it."""
 
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.report.live_table import Who
+from kalloctrace.report.live_view import View
 from kalloctrace.trace.encoded import Encoded
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
 from kalloctrace.trace.tally import OTHERS, RunningTally
 from kalloctrace.verify.verification import verify_trace
 from tests import played
-from tests.traces import RECORDED, aggregate
+from tests.traces import RECORDED, aggregate, stream
 
 
-def tasks(rows: Encoded) -> dict[tuple[str, int, str], int]:
+def tasks(rows: Encoded) -> dict[tuple[str | None, int | None, str | None], int]:
     """Return the counts by task and stack."""
     assert rows.counts is not None
     who = (rows.who[name].to_pylist() for name in ("comm", "pid", "stack"))
@@ -79,11 +83,49 @@ def test_what_was_played_is_a_trace_of_its_own(tmp_path: Path) -> None:
     assert (verdict.allocations, verdict.matched, verdict.lost) == (30, 30, 0)
 
 
-def test_tasks_beyond_the_limit_are_counted_together(tmp_path: Path) -> None:
-    """No call is left out, and memory stays bounded."""
-    tally = RunningTally(tasks=True, most=1)
-    with TraceReader(played.trace(tmp_path / "t.arrows")) as reader:
-        for batch in reader.encoded("pid", "comm", "stack"):
-            indices = tally.intern(batch.allocations)[batch.indices]
-            tally.count(indices, comm=batch.who["comm"], pid=batch.who["pid"], stack=batch.who["stack"])
-    assert tasks(tally.rows()) == {("python", 70, played.FAULT): 25, (OTHERS, None, None): 11}
+def many_tasks(path: Path) -> Path:
+    """Write a stream of 40 tasks of two names, one after the other, with two calls each; a further one calls always."""
+    begin = 5 * played.SECOND
+    made: list[dict[str, Any]] = []
+    for number in range(40):
+        time = begin + number * played.SECOND // 20
+        task = {"comm": "cc1" if number % 2 else "as", "pid": 100 + number, "tid": 100 + number, "stack": played.FORK}
+        make = {"comm": "make", "pid": 70, "tid": 70, "stack": played.FAULT}
+        made += [{**task, "time": time}, {**task, "time": time + 1}, {**make, "time": time + 2}]
+    return stream(path, *made, recording={"stacks": True})
+
+
+def test_tasks_beyond_the_limit_are_taken_together(tmp_path: Path) -> None:
+    """Those that are quiet, under their name: no call is left out, and none counts as new that is not."""
+    with Replay(many_tasks(tmp_path / "t.arrows"), most=10) as replay:
+        view = View(replay.snapshot, "task")
+        new = 0
+        for _ in range(20):
+            replay.advance(0.1)
+            view.update(replay.observe())
+            assert view.table is not None
+            assert all(row.new <= row.count for row in view.table.rows)
+            new += sum(row.new for row in view.table.rows)
+            assert len(view.table.rows) <= 20
+        left = tasks(replay.observe().rows)
+    assert new == sum(left.values()) == 120
+    assert left["make", 70, played.FAULT] == 40
+    assert left["cc1", None, None] > 10
+    together = next(row for row in view.rows() if row.who == Who("cc1", None))
+    assert sum(count for _, count in view.members(together)) == together.count == left["cc1", None, None]
+
+
+def test_names_beyond_the_limit_are_taken_together_too(tmp_path: Path) -> None:
+    """Memory stays bounded whatever tasks call themselves."""
+    tally = RunningTally(tasks=True, most=4)
+    with TraceReader(many_tasks(tmp_path / "t.arrows")) as reader:
+        (batch,) = reader.encoded("pid", "comm", "stack")
+    indices = tally.intern(batch.allocations)[batch.indices]
+    pids, stacks = batch.who["pid"], batch.who["stack"]
+    for number in range(50):
+        names = pa.array([f"task {number}"]).dictionary_encode()
+        tally.count(indices[:1], comm=names, pid=pids[:1], stack=stacks[:1])
+    left = tasks(tally.rows())
+    assert sum(left.values()) == 50
+    assert left[OTHERS, None, None] > 30
+    assert len(left) <= 8
