@@ -151,3 +151,14 @@ def test_screen_ends_after_so_many_intervals() -> None:
     with on_terminal(command) as terminal:
         assert terminal.end(30) == 0
         assert terminal.restored
+
+
+@pytest.mark.parametrize("arguments", [["verify"], ["report"], ["live", "--replay"]], ids=" ".join)
+def test_screen_alone_loads_textual(arguments: list[str]) -> None:
+    """Other commands, and text in a pipe, start without it."""
+    script = (
+        "import sys\nfrom kalloctrace.__main__ import main\n"
+        f"code = main({[*arguments, str(TRACE)]})\nassert 'textual' not in sys.modules\nraise SystemExit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

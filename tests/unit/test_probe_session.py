@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""The loop between program and trace, with a program that a test plays."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kalloctrace.probe import recorder
+from kalloctrace.probe.filters import Filters
+from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.loader import Counts
+from kalloctrace.probe.recorder import DRAIN_INTERVAL, Session
+
+CALL = record_dtype("call", {"NODEMASK_WORDS": 1})
+MAX_ORDER = 10
+
+
+class FakeProbe:
+    """Has seen ten calls, dropped one, and holds two that came to no end, of which one asked for too much."""
+
+    fill = 0.0
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    def start(self) -> None:
+        """Take note."""
+        self.log.append("start")
+
+    def stop(self) -> None:
+        """Take note."""
+        self.log.append("stop")
+
+    def unfinished(self) -> Any:  # noqa: ANN401 numpy's
+        """Return two calls."""
+        calls = np.zeros(2, CALL)
+        calls["e"]["a"]["order"] = [0, MAX_ORDER + 1]
+        return calls
+
+    def running(self) -> int:
+        """Return none."""
+        return 0
+
+    def counts(self) -> Counts:
+        """Return the counts."""
+        return Counts(10, 1, *(0 for _ in range(9)))
+
+
+class FakeSink:
+    """Takes over what the test says."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.taken = 0
+        self.waiting = 0
+        self.log = log
+
+    def drain(self) -> None:
+        """Take note."""
+        self.log.append("drain")
+
+    def write(self) -> None:
+        """Take over what waits."""
+        self.taken, self.waiting = self.taken + self.waiting, 0
+
+    def finish(self, rejected: np.ndarray[Any, Any]) -> None:
+        """Take over the rest."""
+        self.waiting += len(rejected)
+        self.write()
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, FakeProbe, FakeSink]:
+    """Return a session with its fakes."""
+    probe = FakeProbe()
+    sink = FakeSink(probe.log)
+    monkeypatch.setattr(recorder, "_sinks", lambda *_: ([sink], None))
+    kernel = SimpleNamespace(features=SimpleNamespace(max_order=MAX_ORDER))
+    capture: Any = SimpleNamespace(probe=probe, kernel=kernel, filters=Filters())
+    return Session(capture, None), probe, sink  # type: ignore[arg-type] # no sink writes
+
+
+def test_what_is_on_its_way_counts_as_running(played: tuple[Session, FakeProbe, FakeSink]) -> None:
+    """Until the end; then it is known what it was, and all calls are accounted for at any time."""
+    session, _, sink = played
+    session.begin()
+    sink.waiting = 5
+    for submitted, running in ((0, 9), (5, 4)):
+        totals = session.totals((), "it goes on", 1.0)
+        assert (totals.submitted, totals.running) == (submitted, running)
+        assert totals.opened == totals.submitted + totals.lost + totals.replaced + totals.running
+        session.write()
+    sink.waiting = 2
+    session.stop()
+    session.finish()
+    totals = session.totals((), "over", 2.0)
+    assert (totals.submitted, totals.running) == (8, 1)
+    assert totals.opened == totals.submitted + totals.lost + totals.replaced + totals.running
+
+
+def test_everything_is_taken_over_before_it_is_written(played: tuple[Session, FakeProbe, FakeSink]) -> None:
+    """A moment holds what came up to it."""
+    session, probe, _ = played
+    session.begin()
+    session.write()
+    assert probe.log == ["start", "drain"]
+
+
+def test_full_buffer_leaves_no_time(played: tuple[Session, FakeProbe, FakeSink]) -> None:
+    """It is drained at once."""
+    session, probe, _ = played
+    assert session.pause == DRAIN_INTERVAL
+    probe.fill = 0.5
+    assert session.pause == 0.0
