@@ -91,10 +91,14 @@ def _comparison(kernel: Kernel, row: Row) -> Iterator[Line]:
 
 
 def _value(kernel: Kernel, field: str, value: object) -> str:
-    if field in ("zonelist", "preferred_zone", "bulk_zone") and value is None:
-        return "none"
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else str(value).lower()
     if field == "zonelist" and isinstance(value, tuple):
         return f"{value[0]} of node {value[1]}"
+    if field == "migratetype" and isinstance(value, int):
+        return f"{value} {kernel.tables.migratetype_name(value)}"
+    if field == "highest_zoneidx" and isinstance(value, int):
+        return f"{value} {kernel.tables.zone_name(value)}"
     # A space behind each sign lets long masks be broken there.
     return value_text(field, value, kernel.tables).replace("|", "| ")
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from rich.text import Text
 from textual.app import App, ComposeResult
@@ -103,7 +103,9 @@ class LiveApp(App[None]):
     def compose(self) -> ComposeResult:
         """Lay the screen out."""
         yield Head()
-        yield Rows(cursor_type="row", cell_padding=0)
+        # Red stays red under the cursor.
+        own: Literal["renderable"] = "renderable"
+        yield Rows(cursor_type="row", cell_padding=0, cursor_foreground_priority=own, cursor_background_priority=own)
         yield Static(id="legend")
         yield Input(id="filter", placeholder="order>0 zone=Normal gfp&__GFP_ZERO comm~python", select_on_focus=False)
         yield Footer(compact=True)
