@@ -125,7 +125,12 @@ class _Show:
         """Return the view of a recording."""
         from kalloctrace.report.live_view import View
 
-        return View(snapshot, self.by, cast("SortName", self.sort), self.words)
+        try:
+            return View(snapshot, self.by, cast("SortName", self.sort), self.words)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise KalloctraceError(
+                "cannot judge allocations", f"the kernel's description is damaged: {error!r}", "record it again"
+            ) from error
 
     def lines(self, moments: "Iterable[Observation]", view: "View") -> None:
         """Write moments as text."""
@@ -193,7 +198,7 @@ def _record(
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
-    from kalloctrace.probe.recorder import no_such_process, signals
+    from kalloctrace.probe.recorder import no_such_process, signalled, signals
     from kalloctrace.report.live_text import mode_text
     from kalloctrace.screen.plain import recorded
     from kalloctrace.trace.writer import exists_already
@@ -226,7 +231,10 @@ def _record(
             )
             show.lines(recorded(observer, show.interval, show.count, wakeup), view)
         else:
-            view.update(observer.finish(show.screen(observer, view)))
+            # Who did not wait for it to be attached gets no screen.
+            reason = signalled(wakeup) or show.screen(observer, view)
+            with signals():
+                view.update(observer.finish(reason))
         totals = observer.observe().totals
     click.echo(
         f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "

@@ -363,6 +363,17 @@ def signals() -> Iterator[int]:
         os.close(write_end)
 
 
+def signalled(wakeup: int, seconds: float = 0.0) -> str:
+    """Wait for a signal that ends a recording, and name it; return an empty text where none came.
+
+    Args:
+        wakeup: what `signals` yields.
+        seconds: how long to wait.
+    """
+    ready, _, _ = select.select([wakeup], [], [], seconds)
+    return f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}" if ready else ""
+
+
 def _changed(before: Machine, after: Machine) -> tuple[str, ...]:
     """Name the facts that the model takes from the snapshot and that are not the same any more.
 

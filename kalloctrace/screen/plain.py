@@ -2,13 +2,11 @@
 """A recording under way as text: one block an interval."""
 
 import json
-import os
-import select
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 from kalloctrace.probe.observer import Observer
+from kalloctrace.probe.recorder import signalled
 from kalloctrace.report.live_text import legend_lines, row_json, table_lines, totals_json
 from kalloctrace.report.live_view import View
 from kalloctrace.trace.observation import Observation
@@ -91,14 +89,15 @@ def recorded(observer: Observer, interval: float, count: int | None, wakeup: int
         count: so many at most.
         wakeup: a pipe that has a byte when a signal wants it to end.
     """
-    due, number = time.monotonic(), 0
+    number, due = 0, time.monotonic()
     while number != count:
-        due += interval
         number += 1
+        # A reader that was slow does not make the next intervals shorter.
+        due = max(due, time.monotonic()) + interval
         while (left := due - time.monotonic()) > 0:
-            ready, _, _ = select.select([wakeup], [], [], min(left, observer.pause))
+            reason = signalled(wakeup, min(left, observer.pause))
             observer.drain()
-            if ready:
-                yield observer.finish(f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}")
+            if reason:
+                yield observer.finish(reason)
                 return
         yield observer.observe() if number != count else observer.finish("the intervals were over")

@@ -20,6 +20,7 @@ from kalloctrace.trace.totals import Totals
 
 _WHO = ("time", "pid", "comm", "stack")
 _OVER = "the trace is over"
+_NEVER = (1 << 64) - 1
 
 
 class Replay:
@@ -80,8 +81,10 @@ class Replay:
     def advance(self, seconds: float) -> None:
         """Play so much of the trace's time."""
         self._seconds = min(self._seconds + seconds, self._length)
-        self._play(self._begin + int(self._seconds * 1e9))
-        if self._seconds >= self._length:
+        over = self._seconds >= self._length
+        # Whatever a damaged file says of times, at the end all is played.
+        self._play(_NEVER if over else self._begin + int(self._seconds * 1e9))
+        if over:
             self.ended = _OVER
 
     def observe(self) -> Observation:
@@ -100,8 +103,8 @@ class Replay:
 
     @property
     def _length(self) -> float:
-        """Return how long the trace is: to its last call, or to the end of its recording."""
-        return max((self._last - self._begin) / 1e9, self._totals.seconds)
+        """Return how long the trace is: as long as its recording lasted, or to its last call where that is missing."""
+        return self._totals.seconds or (self._last - self._begin) / 1e9
 
     def _survey(self) -> tuple[int, int, Totals]:
         """Return the time of the first and the last call, and what the recording counted."""
