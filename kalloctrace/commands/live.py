@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The `live` command."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,13 @@ _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone
     help="Seconds between two updates.",
 )
 @click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many intervals.")
-@click.option("--sort", type=click.Choice([*_SORTS, "verdict", "stack"]), default="rate", help="Sort by this column.")
+@click.option(
+    "--sort",
+    type=click.Choice([*_SORTS, "verdict", "stack"]),
+    default="rate",
+    metavar="COLUMN",
+    help="Sort by rate, count, share, comm, pid, gfp, order, node, zone, migratetype, alloc_flags, verdict or stack.",
+)
 @click.option("--filter", "words", default="", metavar="WORDS", help="Show only rows such as 'order>0 zone=Normal'.")
 @click.option("--plain", is_flag=True, help="Text instead of a screen; so it is where the output is no terminal.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row and line instead.")
@@ -157,7 +164,9 @@ class _Show:
 
 
 def _on_terminal() -> bool:
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    # Textual reads keys from the first, and draws on the last.
+    files = (sys.stdin, sys.stdout, sys.stderr)
+    return os.environ.get("TERM") != "dumb" and all(file is not None and file.isatty() for file in files)
 
 
 def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import played
-from tests.terminal import on_terminal
+from tests.terminal import LEFT_SCREEN, on_terminal
 
 TRACE = Path(__file__).parents[2] / "fixtures" / "5.10" / "two-nodes.arrows"
 
@@ -162,3 +163,18 @@ def test_screen_alone_loads_textual(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("redirected", ["stdin", "stdout", "stderr"])
+def test_screen_needs_all_of_the_terminal(redirected: str) -> None:
+    """Elsewhere it is text, which needs none."""
+    end, theirs = pty.openpty()
+    files: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs, redirected: subprocess.DEVNULL}
+    command = [sys.executable, "-m", "kalloctrace", "live", "--replay", str(TRACE), "--interval", "99", "--top", "1"]
+    with subprocess.Popen(command, **files) as process:
+        assert process.wait(60) == 0
+        os.close(theirs)
+    printed = os.read(end, 1 << 16) if redirected != "stdout" else b""
+    os.close(end)
+    assert LEFT_SCREEN not in printed
+    assert (b"lost 0" in printed) == (redirected != "stdout")
