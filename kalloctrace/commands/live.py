@@ -2,7 +2,6 @@
 """The `live` command."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -148,12 +147,13 @@ class _Show:
 
     def screen(self, source: "Source", view: "View", replayed: str = "") -> str:
         """Run the screen until it ends, and return why."""
+        from kalloctrace.commands.ended import say_wrote
         from kalloctrace.screen.app import LiveApp
 
         app = LiveApp(source, view, interval=self.interval, count=self.count, replayed=replayed)
         app.run()
         for path in app.written:
-            _wrote(path)
+            say_wrote(path)
         if app.failure is not None:
             raise app.failure
         if app.return_code:
@@ -204,6 +204,7 @@ def _record(
 ) -> int:
     import psutil
 
+    from kalloctrace.commands.ended import say_ended, say_wrote
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
@@ -245,18 +246,10 @@ def _record(
             with signals():
                 view.update(observer.finish(reason))
         totals = observer.observe().totals
-    click.echo(
-        f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
-        f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
-        err=True,
-    )
+    say_ended(totals)
     if output is not None:
-        _wrote(output)
+        say_wrote(output)
     return _exit(view)
-
-
-def _wrote(path: Path) -> None:
-    click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
 
 
 def _exit(view: "View") -> Exit:

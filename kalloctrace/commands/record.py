@@ -61,6 +61,7 @@ def command(
     """
     import psutil
 
+    from kalloctrace.commands.ended import say_ended, say_wrote
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.recorder import Options, no_such_process, record
@@ -98,19 +99,8 @@ def command(
             err=True,
         ),
     )
-    totals = result.totals
-    click.echo(
-        f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
-        f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
-        err=True,
-    )
-    if totals.slow:
-        click.echo(
-            f"slow path: {totals.slow:,} calls, of these {totals.slow_running} still running; "
-            f"events lost {totals.slow_lost}, missed {totals.slow_missed}",
-            err=True,
-        )
-    click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
+    say_ended(result.totals)
+    say_wrote(path)
     if result.exit_status not in (None, 0):
         raise KalloctraceError(
             f"the command {shlex.join(command_line)} failed",
