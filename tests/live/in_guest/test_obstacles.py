@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `doctor` and `record` say where something is in the way; each obstacle is put up in a mount namespace."""
+"""What `doctor`, `record` and `live` say where something is in the way, each put up in a mount namespace."""
 
 import json
 import subprocess
@@ -44,14 +44,15 @@ def test_doctor_names_the_obstacle_and_its_mend(obstacle: str, tmp_path: Path) -
     assert mend in check["mend"]
 
 
+@pytest.mark.parametrize("command", ["record -o new.arrows -- true", "live -o new.arrows --count 1"])
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_record_refuses_before_it_attaches_or_writes(
-    obstacle: str, tmp_path: Path, attached: Callable[[], list[str]]
+def test_what_captures_refuses_before_it_attaches_or_writes(
+    obstacle: str, command: str, tmp_path: Path, attached: Callable[[], list[str]]
 ) -> None:
     """Three lines, exit code 1, no file, no probe."""
     before = attached()
     tmp_path.chmod(0o777)
-    done = behind(obstacle, "record -o new.arrows -- true", tmp_path)
+    done = behind(obstacle, command, tmp_path)
     assert done.returncode == 1
     assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "why", "fix"]
     assert not (tmp_path / "new.arrows").exists()
