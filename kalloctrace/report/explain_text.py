@@ -12,6 +12,9 @@ from kalloctrace.model.page_alloc import nolock_function
 from kalloctrace.model.types import ALL_NODES, Context, Request, Step
 from kalloctrace.model.whatif import Answer
 
+Field = tuple[str, str]
+"""A label and its text."""
+
 WIDTH = 80
 _LABEL = 24
 _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
@@ -38,32 +41,34 @@ def explanation(name: str, answer: Answer) -> Iterator[tuple[str, Iterator[str]]
         name: what the request called its kernel.
         answer: the request and its preparation.
     """
-    yield f"request to {_entry(answer)} on Linux {name}", _request(answer)
+    yield f"request to {entry_name(answer)} on Linux {name}", _lines(request_fields(answer))
     yield "steps", step_lines(answer.preparation.steps)
     if answer.preparation.outcome == "rejected":
-        yield "outcome", _rejection(answer)
+        yield "outcome", _lines(rejection_fields(answer))
     else:
-        yield "get_page_from_freelist receives", _arguments(answer)
+        yield "get_page_from_freelist receives", _lines(argument_fields(answer))
 
 
-def _entry(answer: Answer) -> str:
+def entry_name(answer: Answer) -> str:
+    """Return the name of the kernel's function that was called."""
     if answer.request.entry == "nolock":
         return nolock_function(answer.kernel)
     return answer.kernel.features.entry
 
 
-def _request(answer: Answer) -> Iterator[str]:
+def request_fields(answer: Answer) -> Iterator[Field]:
+    """Yield what the caller passed, and what the stage reads besides."""
     request, context, tables = answer.request, answer.context, answer.kernel.tables
-    yield from _field("gfp", f"{request.gfp_mask:#x} {decode_gfp(request.gfp_mask, tables).text}")
-    yield from _field("order", str(request.order))
-    yield from _field("preferred_nid", str(request.preferred_nid))
-    yield from _field("nodemask", "NULL" if request.nodemask is None else _nodes(request.nodemask))
+    yield "gfp", f"{request.gfp_mask:#x} {decode_gfp(request.gfp_mask, tables).text}"
+    yield "order", str(request.order)
+    yield "preferred_nid", str(request.preferred_nid)
+    yield "nodemask", "NULL" if request.nodemask is None else _nodes(request.nodemask)
     if answer.kernel.features.entry_alloc_flags:
-        yield from _field("alloc_flags argument", _alloc_argument(request, tables))
-    yield from _field("current->flags", f"{context.task_flags:#x} {_pf_names(context.task_flags, tables)}")
+        yield "alloc_flags argument", _alloc_argument(request, tables)
+    yield "current->flags", f"{context.task_flags:#x} {_pf_names(context.task_flags, tables)}"
     count = context.preempt_count
-    yield from _field("preempt_count", "not captured: nothing depends on it" if count is None else f"{count:#x}")
-    yield from _field("cpusets", _cpusets(context))
+    yield "preempt_count", "not captured: nothing depends on it" if count is None else f"{count:#x}"
+    yield "cpusets", _cpusets(context)
 
 
 def _alloc_argument(request: Request, tables: FlagTables) -> str:
@@ -97,14 +102,16 @@ def step_lines(steps: Sequence[Step]) -> Iterator[str]:
         yield from textwrap.wrap(step.effect, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)
 
 
-def _rejection(answer: Answer) -> Iterator[str]:
+def rejection_fields(answer: Answer) -> Iterator[Field]:
+    """Yield why nothing was prepared."""
     done = answer.preparation
-    yield from _field("rejected", done.reason or "")
+    yield "rejected", done.reason or ""
     warning = "the kernel prints a warning, once per boot" if done.warns else "nothing is printed"
-    yield from _field("", f"NULL is returned, get_page_from_freelist is never called; {warning}")
+    yield "", f"NULL is returned, get_page_from_freelist is never called; {warning}"
 
 
-def _arguments(answer: Answer) -> Iterator[str]:
+def argument_fields(answer: Answer) -> Iterator[Field]:
+    """Yield what `get_page_from_freelist` receives."""
     done, tables = answer.preparation, answer.kernel.tables
     # All of these are set when the outcome is "prepared".
     gfp, flags = done.gfp or 0, done.alloc_flags or 0
@@ -115,23 +122,30 @@ def _arguments(answer: Answer) -> Iterator[str]:
         "caller": f"the caller's: {_nodes(done.nodemask_value or 0)}",
         "mems_allowed": "current->mems_allowed",
     }
-    yield from _field("gfp_mask", f"{gfp:#x} {decode_gfp(gfp, tables).text}")
-    yield from _field("order", str(answer.request.order))
-    yield from _field("alloc_flags", f"{flags:#x} {decode_alloc(flags, tables).text}")
-    yield from _field("ac.zonelist", f"{done.zonelist_kind} of node {done.zonelist_nid}")
-    yield from _field("ac.nodemask", nodemask[done.nodemask or "null"])
-    yield from _field(
+    yield "gfp_mask", f"{gfp:#x} {decode_gfp(gfp, tables).text}"
+    yield "order", str(answer.request.order)
+    yield "alloc_flags", f"{flags:#x} {decode_alloc(flags, tables).text}"
+    yield "ac.zonelist", f"{done.zonelist_kind} of node {done.zonelist_nid}"
+    yield "ac.nodemask", nodemask[done.nodemask or "null"]
+    yield (
         "ac.preferred_zoneref",
-        "the terminating entry: no zone is eligible"
-        if preferred is None
-        else f"{tables.zone_name(preferred.zone)} of node {preferred.node}",
+        (
+            "the terminating entry: no zone is eligible"
+            if preferred is None
+            else f"{tables.zone_name(preferred.zone)} of node {preferred.node}"
+        ),
     )
-    yield from _field("ac.migratetype", f"{migratetype} {tables.migratetype_name(migratetype)}")
-    yield from _field("ac.highest_zoneidx", f"{zone} {tables.zone_name(zone)}")
-    yield from _field("ac.spread_dirty_pages", str(bool(done.spread_dirty_pages)).lower())
+    yield "ac.migratetype", f"{migratetype} {tables.migratetype_name(migratetype)}"
+    yield "ac.highest_zoneidx", f"{zone} {tables.zone_name(zone)}"
+    yield "ac.spread_dirty_pages", str(bool(done.spread_dirty_pages)).lower()
 
 
-def _field(label: str, value: str) -> list[str]:
+def _lines(fields: Iterator[Field]) -> Iterator[str]:
+    for label, value in fields:
+        yield from _wrapped(label, value)
+
+
+def _wrapped(label: str, value: str) -> list[str]:
     # A long mask is one word to textwrap; a space after each | would no longer be what the kernel prints.
     indent = " " * (_LABEL + 2)
     lines: list[str] = []

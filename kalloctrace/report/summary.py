@@ -214,6 +214,14 @@ def populated_zones(snapshot: Snapshot) -> Iterator[tuple[int, list[dict[str, An
         )
 
 
+def frames_of(snapshot: Snapshot, stack: str) -> list[str]:
+    """Return the functions of a stack, innermost first, from the entry of the page allocator on."""
+    frames = stack.split(";")[::-1]
+    # What lies inside the entry is the probe's own.
+    entry = snapshot.features.entry
+    return frames[frames.index(entry) :] if entry in frames else frames
+
+
 def context_name(snapshot: Snapshot, count: int) -> ContextName:
     """Return the context that a raw preempt_count stands for on a kernel, the innermost first.
 
@@ -347,10 +355,7 @@ def _comm(_: Snapshot, comm: str, pid: int) -> _Described:
 def _stack(snapshot: Snapshot, stack: str | None) -> _Described:
     if stack is None:
         return _Described("not recorded", {"frames": None})
-    frames = stack.split(";")[::-1]
-    # What lies inside the entry is the probe's own.
-    entry = snapshot.features.entry
-    frames = frames[frames.index(entry) :] if entry in frames else frames
+    frames = frames_of(snapshot, stack)
     return _Described("\n".join(frames), {"frames": frames})
 
 

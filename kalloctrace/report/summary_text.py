@@ -77,7 +77,7 @@ class _Page:
         self._pages_width = max(len(f"{self._mark}pages"), len(f"{summary.all.pages:,}"))
 
     def write(self, verdict: Verification) -> None:
-        self._pairs(_header(self._summary))
+        self._pairs(header_fields(self._summary))
         self._heading("totals" if not self._mark else f"totals, estimated from 1 call in {self._summary.sample:,}")
         self._totals()
         if self._summary.aggregate:
@@ -110,7 +110,7 @@ class _Page:
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True, justify="right")
         grid.add_column(overflow="fold")
-        for name, value, about in _totals(self._summary):
+        for name, value, about in total_fields(self._summary):
             grid.add_row(f"  {name}", "not known" if value is None else f"{value:,}", Text(printable(about)))
         self._console.print(grid)
         if self._summary.totals is None:
@@ -173,7 +173,8 @@ class _Page:
         self._console.print(Text(printable(more)), soft_wrap=True)
 
 
-def _header(summary: Summary) -> Iterator[tuple[str, str]]:
+def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
+    """Yield a label, empty where it is the one before, and a text for each fact about the recording."""
     snapshot, recording = summary.snapshot, summary.recording
     yield "trace", summary.trace
     yield "kernel", snapshot.release
@@ -210,7 +211,8 @@ def _method(summary: Summary) -> Iterator[str]:
         yield f"at {' and '.join(map(str, attached))}"
 
 
-def _totals(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
+def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
+    """Yield the name of each total, its number (None where it is not known), and what it means."""
     totals, seconds = summary.totals, summary.seconds
     rate = f"{summary.all.count / seconds:,.0f} a second" if seconds > 0 else ""
     yield "allocations", summary.all.count, rate

@@ -56,8 +56,8 @@ def _slow_lines(slow: SlowVerification, lost: int, tables: FlagTables) -> Iterat
         difference, given = mismatch.difference, mismatch.call["given"]
         which = f"attempt {mismatch.number}" if mismatch.number else mismatch.step
         yield f"    mismatch: {which}, {difference.field}"
-        yield f"      expected {_value(difference.field, difference.expected, tables)}"
-        yield f"      observed {_value(difference.field, difference.observed, tables)}"
+        yield f"      expected {value_text(difference.field, difference.expected, tables)}"
+        yield f"      observed {value_text(difference.field, difference.observed, tables)}"
         yield f"      rule     {difference.rule}: {difference.effect}"
         yield f"      request  {_gfp(given['gfp_mask'], tables)}, order {given['order']}, of {mismatch.call['comm']}"
     hidden = len(slow.mismatches) - MOST_MISMATCHES
@@ -80,12 +80,13 @@ def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
 
 def _zonelist_mismatch_lines(mismatch: ZonelistMismatch, tables: FlagTables) -> Iterator[str]:
     yield f"  mismatch: zonelist {mismatch.kind} of node {mismatch.nid}"
-    yield f"    expected {_zonelist(mismatch.expected, tables)}"
-    yield f"    observed {_zonelist(mismatch.observed, tables)}"
+    yield f"    expected {zonelist_text(mismatch.expected, tables)}"
+    yield f"    observed {zonelist_text(mismatch.observed, tables)}"
     yield f"    rule     {mismatch.rule}"
 
 
-def _zonelist(refs: tuple[ZoneRef, ...] | None, tables: FlagTables) -> str:
+def zonelist_text(refs: tuple[ZoneRef, ...] | None, tables: FlagTables) -> str:
+    """Return the entries of a zonelist; None is for a list that is not there."""
     if refs is None:
         return "no list"
     return ", ".join(f"{tables.zone_name(ref.zone)} of node {ref.node}" for ref in refs) or "no zone"
@@ -114,7 +115,7 @@ def _captured(value: int | str | None) -> str:
 
 
 def value_text(field: str, value: Any, tables: FlagTables) -> str:  # noqa: ANN401 fields have types of their own
-    """Return a value of a compared field in words."""
+    """Return a field's value, of the model or of the kernel, with the names of that kernel."""
     if field == "alloc_flags":
         return f"{value:#x} {decode_alloc(value, tables).text}"
     if field == "freelist_gfp_mask":

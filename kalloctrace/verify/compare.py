@@ -76,14 +76,14 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ju
         return Judged(unknown=unknown)
     try:
         context = context_of(kernel, row)
-        expected = _expected(kernel, row, context)
+        expected = expected_of(kernel, row, context)
         differences = tuple(_differences(kernel, expected, row))
         if not differences:
             return Judged()
         if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
             return Judged(unknown="mems_allowed changed during the call")
         for other in _other_contexts(context, switches):
-            if not any(_differences(kernel, _expected(kernel, row, other), row)):
+            if not any(_differences(kernel, expected_of(kernel, row, other), row)):
                 return Judged(unknown="a switch of the machine changed during the call")
     except (UnknownFact, ValueError) as error:
         # A list of nodes that is none is a ValueError; only a damaged file has one.
@@ -98,7 +98,7 @@ def predict(kernel: Kernel, row: Row) -> Preparation:
         UnknownFact: the row lacks a fact that the answer depends on.
         ValueError: the row is damaged.
     """
-    return _expected(kernel, row, context_of(kernel, row))
+    return expected_of(kernel, row, context_of(kernel, row))
 
 
 def compared(kernel: Kernel, row: Row) -> Iterator[tuple[str, Any, Any]]:
@@ -107,7 +107,13 @@ def compared(kernel: Kernel, row: Row) -> Iterator[tuple[str, Any, Any]]:
         yield field, want, got
 
 
-def _expected(kernel: Kernel, row: Row, context: Context) -> Preparation:
+def expected_of(kernel: Kernel, row: Row, context: Context) -> Preparation:
+    """Predict a row's preparation.
+
+    Raises:
+        UnknownFact: it depends on what was not captured.
+        ValueError: the row is damaged.
+    """
     if row["entry"] == "bulk":
         return alloc_pages_bulk(kernel, bulk_request_of(row), context)
     return alloc_pages(kernel, request_of(row), context)

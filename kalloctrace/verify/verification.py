@@ -54,6 +54,7 @@ class Verification:
         kernel: the recorded kernel's release.
         allocations: calls that the trace's rows stand for.
         distinct: different combinations of request, context and observation.
+        judged: the verdict on each of them, in the order in which they came.
         matched: allocations that the kernel prepared as the model says.
         mismatched: allocations that differ in a field or more.
         unknown: allocations that could not be judged; never a pass.
@@ -76,6 +77,7 @@ class Verification:
     kernel: str
     allocations: int = 0
     distinct: int = 0
+    judged: list[Judged] = field(default_factory=list)
     matched: int = 0
     mismatched: int = 0
     unknown: int = 0
@@ -179,7 +181,9 @@ def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verif
         machine_changed=changed,
     )
     for row, count in rows:
-        _enter(verdict, row, count, judge_row(row))
+        judged = judge_row(row)
+        verdict.judged.append(judged)
+        _enter(verdict, row, count, judged)
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
     _verify_slow(verdict, trace, kernel)
     return verdict
