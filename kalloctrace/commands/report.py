@@ -7,25 +7,32 @@ from pathlib import Path
 
 import click
 
-from kalloctrace.errors import Exit
+from kalloctrace.errors import Exit, KalloctraceError
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page that opens offline.")
+@click.option("-f", "--force", is_flag=True, help="Replace the page if it exists.")
 @click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
-def command(as_json: bool, top: int, trace: Path) -> int:
+def command(as_json: bool, top: int, html: Path | None, force: bool, trace: Path) -> int:
     """Summarise a trace: who allocated what, from where, and whether the model agrees.
 
     Needs no root and no bcc. Names are those of the recorded kernel. Of the kernel stacks, where the trace has
-    them, the text shows half as many as rows.
+    them, the text shows half as many as rows. The page of --html has everything in one file: charts, filters, and
+    how each request is prepared.
 
     \b
     Examples:
       kalloctrace report my.arrows
       kalloctrace report --top 30 my.arrows | less
       kalloctrace report --json my.arrows | jq '.by.gfp.rows[0]'
+      kalloctrace report --html my.html my.arrows
     """
+    if html is not None:
+        _write_page(trace, html, force=force, as_json=as_json)
+        return Exit.OK
     from kalloctrace.report.summary import summarize
     from kalloctrace.trace.reader import TraceReader
     from kalloctrace.verify.verification import verify_trace
@@ -41,3 +48,41 @@ def command(as_json: bool, top: int, trace: Path) -> int:
 
         write_summary(summary, verdict, sys.stdout, top=top)
     return Exit.OK
+
+
+def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
+    from kalloctrace.report.page.data import Limits, page_data
+    from kalloctrace.report.page.document import page_html
+    from kalloctrace.trace.reader import TraceReader
+
+    if as_json:
+        raise KalloctraceError(
+            "--html does not go with --json", "one writes a page, the other prints", "ask for one of them", Exit.USAGE
+        )
+    if html.exists():
+        _refuse(trace, html, force=force)
+    with TraceReader(trace) as reader:
+        page = page_html(page_data(reader, Limits()))
+    try:
+        file = html.open("w" if force else "x", encoding="utf-8", newline="\n")
+    except FileExistsError as error:
+        raise _exists(html) from error
+    with file:
+        file.write(page)
+    click.echo(f"wrote {html}; open it in a browser", err=True)
+
+
+def _refuse(trace: Path, html: Path, *, force: bool) -> None:
+    """Refuse to replace what nobody asked to, before a long trace is read."""
+    if html.samefile(trace):
+        raise KalloctraceError(
+            f"will not overwrite {trace}", "it is the trace itself", "choose another file for the page", Exit.USAGE
+        )
+    if not force:
+        raise _exists(html)
+
+
+def _exists(html: Path) -> KalloctraceError:
+    return KalloctraceError(
+        f"will not overwrite {html}", "a file of this name exists", "choose another, or add -f to replace it"
+    )

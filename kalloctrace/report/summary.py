@@ -222,11 +222,17 @@ def frames_of(snapshot: Snapshot, stack: str) -> list[str]:
     return frames[frames.index(entry) :] if entry in frames else frames
 
 
-def context_name(snapshot: Snapshot, count: int) -> ContextName:
+def context_name(snapshot: Snapshot, count: int, softirq_disable_cnt: int | None = None) -> ContextName:
     """Return the context that a raw preempt_count stands for on a kernel, the innermost first.
 
     An odd softirq count means that a softirq runs; disabling bottom halves counts by two.
+
+    Args:
+        snapshot: the kernel.
+        count: the raw preempt_count.
+        softirq_disable_cnt: on PREEMPT_RT, the softirq part, which preempt_count has not; None where not captured.
     """
+    count |= (softirq_disable_cnt or 0) & _SOFTIRQ_MASK
     hardirq = preempt_count(snapshot.features, "hardirq")
     if count & _COUNTER * preempt_count(snapshot.features, "nmi"):
         return "nmi"
@@ -337,11 +343,8 @@ def _zonelist(_: Snapshot, kind: str | None, nodemask: str | None, nodes: str | 
 
 
 def _context(snapshot: Snapshot, count: int | None, softirq_disable_cnt: int | None) -> _Described:
-    if count is None:
-        return _Described("not captured", {"context": None})
-    # On PREEMPT_RT, where it is captured, it is the softirq part, and preempt_count has none.
-    name = context_name(snapshot, count | (softirq_disable_cnt or 0) & _SOFTIRQ_MASK)
-    return _Described(name, {"context": name})
+    name = None if count is None else context_name(snapshot, count, softirq_disable_cnt)
+    return _Described(name or "not captured", {"context": name})
 
 
 def _entry(_: Snapshot, name: str) -> _Described:

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+// Calls over time, and callers as an icicle. Colours are the style's, so that a change of theme draws nothing anew.
+"use strict";
+
+const SERIES = 7;
+const FONT_SIZE = 12;
+const LETTER = 7.25;
+const FRAME = 24;
+const NARROWEST = 2;
+
+const note = (text) => element("p", { class: "note" }, text);
+
+function drawTime() {
+  const figure = find("#time figure");
+  if (data.aggregate) {
+    figure.replaceChildren(
+      note("This trace is an aggregate: it counts calls and knows no time. Record with --mode stream to see when."),
+    );
+    return;
+  }
+  if (!selected.time.length) {
+    figure.replaceChildren(note("No allocation passes the filters."));
+    return;
+  }
+  const { time } = data;
+  const step = time.span / time.buckets / 1e9;
+  const nameOf =
+    state.split === "comm"
+      ? (i) => data.values.comm[time.comm[i]]
+      : (i) => label(valueOf(state.split, time.row[i]));
+  const names = ranked(sumCells(time, selected.time, nameOf)).map(([name]) => name);
+  const series = names.length > SERIES ? [...names.slice(0, SERIES - 1), "other"] : names;
+  const place = new Map(names.map((name, i) => [name, Math.min(i, series.length - 1)]));
+  const sums = sumCells(time, selected.time, (i) => time.x[i] * SERIES + place.get(nameOf(i)));
+  const bars = [...sums].map(([where, sum]) => ({
+    from: Math.floor(where / SERIES) * step,
+    to: (Math.floor(where / SERIES) + 1) * step,
+    series: series[where % SERIES],
+    weight: weightOf(sum),
+  }));
+  const unit = state.weight;
+  const chart = Plot.plot({
+    width: figure.clientWidth,
+    height: 260,
+    marginLeft: 56,
+    marginBottom: 40,
+    style: { fontSize: `${FONT_SIZE}px`, background: "none", color: "var(--text)", overflow: "visible" },
+    ariaLabel: `${unit} over time, divided by ${state.split}`,
+    x: { label: "seconds since the first call", domain: [0, time.span / 1e9], ticks: figure.clientWidth / 90 },
+    y: { label: unit, grid: true, tickFormat: (number) => short.format(number), ticks: 5 },
+    color: { domain: series, range: series.map((_, i) => `var(--series-${i})`) },
+    marks: [
+      Plot.rectY(
+        bars,
+        Plot.stackY({
+          x1: "from",
+          x2: "to",
+          y: "weight",
+          fill: "series",
+          order: series,
+          inset: 0,
+          insetRight: figure.clientWidth > 4 * time.buckets ? 1 : 0,
+        }),
+      ),
+      Plot.ruleY([0], { stroke: "var(--line)" }),
+    ],
+  });
+  const busiest = busiestPart(bars);
+  figure.replaceChildren(
+    element(
+      "ul",
+      { class: "legend" },
+      series.map((name, i) =>
+        element("li", {}, element("span", { class: "swatch", style: `background: var(--series-${i})` }), `${seriesName(name)}`),
+      ),
+    ),
+    chart,
+    element(
+      "figcaption",
+      {},
+      `Each bar is ${seconds(step)}. The busiest, at ${seconds(busiest.from)}, has ${count(busiest.weight)} ${unit}.`,
+    ),
+  );
+}
+
+const seriesName = (name) => (name === "other" ? "other" : state.split === "comm" ? name : `${state.split} ${name}`);
+
+function busiestPart(bars) {
+  const parts = d3.rollups(bars, (part) => d3.sum(part, (bar) => bar.weight), (bar) => bar.from);
+  const [from, weight] = d3.greatest(parts, ([, sum]) => sum);
+  return { from, weight };
+}
+
+function seconds(value) {
+  if (value >= 1) return `${value.toFixed(2)} s`;
+  return value >= 1e-3 ? `${(value * 1e3).toPrecision(3)} ms` : `${(value * 1e6).toPrecision(3)} µs`;
+}
+
+/** Where the icicle is zoomed to: functions, from its first level on. */
+let zoom = [];
+
+function drawCallers() {
+  const [figure, table, controls] = [find("#callers figure"), find("#callers .table"), find("#callers .controls")];
+  controls.hidden = !data.callers;
+  if (!data.callers) {
+    figure.replaceChildren(
+      note(
+        data.aggregate
+          ? "This trace is an aggregate: it knows no stacks. Record with --mode stream --stack to see who calls."
+          : "This trace has no kernel stacks. Record with --stack to see who calls.",
+      ),
+    );
+    table.replaceChildren();
+    return;
+  }
+  const sums = sumCells(data.callers, selected.callers, (i) => data.callers.x[i]);
+  drawIcicle(figure, callTree(sums));
+  table.replaceChildren(functionTable(sums));
+}
+
+/** Returns a tree of functions, in which the weight of each is that of all stacks that lead there. */
+function callTree(sums) {
+  const root = { name: "all calls", children: new Map(), own: 0, calls: 0, pages: 0 };
+  for (const [stack, sum] of sums) {
+    const frames = data.callers.stacks[stack];
+    let node = root;
+    enter(node, sum);
+    for (let i = 0; i < frames.length; i++) {
+      const frame = frames[state.from === "outermost" ? frames.length - 1 - i : i];
+      if (!node.children.has(frame)) {
+        const name = data.callers.frames[frame];
+        node.children.set(frame, { name, children: new Map(), own: 0, calls: 0, pages: 0 });
+      }
+      node = node.children.get(frame);
+      enter(node, sum);
+    }
+    node.own += weightOf(sum);
+  }
+  return root;
+}
+
+function enter(node, sum) {
+  node.calls += sum.calls;
+  node.pages += sum.pages;
+}
+
+function drawIcicle(figure, tree) {
+  const hadFocus = figure.contains(document.activeElement);
+  const path = [tree];
+  for (const name of zoom) {
+    const next = [...path[path.length - 1].children.values()].find((child) => child.name === name);
+    if (!next) break;
+    path.push(next);
+  }
+  zoom = path.slice(1).map((node) => node.name);
+  const top = path[path.length - 1];
+  const width = figure.clientWidth;
+  const root = d3
+    .hierarchy(top, (node) => [...node.children.values()])
+    .sum((node) => node.own)
+    .sort((a, b) => b.value - a.value);
+  if (!root.value) {
+    figure.replaceChildren(note(`No ${state.weight} in what passes the filters.`));
+    return;
+  }
+  d3.partition().size([width, (root.height + 1) * FRAME])(root);
+  const frames = root.descendants().filter((node) => node.x1 - node.x0 >= NARROWEST);
+  const depth = d3.max(frames, (node) => node.depth) + 1;
+  const details = element("output", { class: "details" }, describeFrame(root, tree));
+  const svg = d3
+    .create("svg")
+    .attr("width", width)
+    .attr("height", depth * FRAME)
+    .attr("role", "group")
+    .attr("aria-label", `Callers, weighed by ${state.weight}`)
+    .attr("class", "icicle");
+  const cell = svg
+    .selectAll("g")
+    .data(frames)
+    .join("g")
+    .attr("transform", (node) => `translate(${node.x0},${node.depth * FRAME})`)
+    .attr("role", "button")
+    .attr("tabindex", 0)
+    .attr("aria-label", (node) => describeFrame(node, tree))
+    .on("click", (_, node) => zoomTo(node))
+    .on("keydown", (event, node) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      zoomTo(node);
+    })
+    .on("pointerenter focus", (_, node) => (details.textContent = describeFrame(node, tree)));
+  cell
+    .append("rect")
+    .attr("width", (node) => Math.max(1, node.x1 - node.x0 - 1))
+    .attr("height", FRAME - 1)
+    .attr("rx", 2)
+    .attr("class", (node) => (node.depth || path.length > 1 ? `frame tint-${tint(node.data.name)}` : "frame root"));
+  cell
+    .filter((node) => fitting(node).length > 2)
+    .append("text")
+    .attr("x", 5)
+    .attr("y", FRAME / 2)
+    .attr("dy", "0.32em")
+    .text(fitting);
+  cell.append("title").text((node) => describeFrame(node, tree));
+  figure.replaceChildren(crumbs(path), svg.node(), details);
+  if (hadFocus) figure.querySelector(".icicle g")?.focus();
+}
+
+function fitting(node) {
+  const room = Math.floor((node.x1 - node.x0 - 10) / LETTER);
+  const { name } = node.data;
+  return name.length <= room ? name : room > 3 ? `${name.slice(0, room - 1)}…` : "";
+}
+
+function describeFrame(node, tree) {
+  const { name, calls, pages } = node.data;
+  return `${name}: ${amountText(calls, pages)} (${mib(pages)}), ${share(weightOf(node.data), weightOf(tree))} of what passes the filters`;
+}
+
+function tint(name) {
+  let hash = 0;
+  for (const letter of name) hash = (hash * 31 + letter.codePointAt(0)) >>> 0;
+  return hash % 5;
+}
+
+function zoomTo(node) {
+  const below = node
+    .ancestors()
+    .reverse()
+    .slice(1)
+    .map(({ data: { name } }) => name);
+  // The frame that already fills the width leads out again.
+  zoom = below.length ? [...zoom, ...below] : zoom.slice(0, -1);
+  drawCallers();
+}
+
+function crumbs(path) {
+  const buttons = path.slice(0, -1).map((node, i) =>
+    element("li", {}, element("button", { type: "button", onclick: () => ((zoom = zoom.slice(0, i)), drawCallers()) }, breakable(node.name))),
+  );
+  return element("ol", { class: "crumbs", "aria-label": "Zoomed to", hidden: path.length < 2 }, buttons, element("li", {}, breakable(path[path.length - 1].name)));
+}
+
+/** The functions themselves, each with all that they lead to; one that calls itself counts once. */
+function functionTable(sums) {
+  const functions = new Map();
+  for (const [stack, { calls, pages }] of sums) {
+    for (const frame of new Set(data.callers.stacks[stack])) add(functions, data.callers.frames[frame], calls, pages);
+  }
+  return table({ caption: "Functions, with all that they call", heading: "function", entries: ranked(functions) });
+}

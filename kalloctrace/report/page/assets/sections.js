@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: MIT
+// The page's tables and lists. All of them follow the filters.
+"use strict";
+
+const FIRST_ROWS = 12;
+const FIRST_ITEMS = 10;
+
+/** A table with a bar in each row, and where 'filter' names a filter, a button that sets it. */
+function table({ caption, heading, entries, filter, name = String, value = name }) {
+  const all = total();
+  const largest = entries.length ? Math.max(...entries.slice(0, FIRST_ROWS).map(([, sum]) => weightOf(sum))) : 0;
+  const body = element("tbody");
+  const row = ([one, sum]) =>
+    element(
+      "tr",
+      {},
+      element(
+        "th",
+        { scope: "row" },
+        filter
+          ? element(
+              "button",
+              {
+                type: "button",
+                class: "pick",
+                "aria-pressed": String(state[filter] === value(one)),
+                onclick: () => choose(filter, state[filter] === value(one) ? "" : value(one)),
+              },
+              breakable(name(one)),
+            )
+          : breakable(name(one)),
+        element("span", { class: "meter", style: `width: ${largest ? (100 * weightOf(sum)) / largest : 0}%` }),
+      ),
+      element("td", {}, count(sum.calls)),
+      element("td", {}, count(sum.pages)),
+      element("td", { class: "wide" }, mib(sum.pages)),
+      element("td", { class: "wide" }, share(weightOf(sum), weightOf(all))),
+    );
+  body.append(...entries.slice(0, FIRST_ROWS).map(row));
+  const hidden = entries.length - FIRST_ROWS;
+  const more = element(
+    "button",
+    {
+      type: "button",
+      onclick: () => {
+        const next = entries.slice(body.children.length, body.children.length + 200);
+        body.append(...next.map(row));
+        more.hidden = body.children.length === entries.length;
+        more.textContent = `Show more (${whole.format(entries.length - body.children.length)})`;
+      },
+      hidden: hidden <= 0,
+    },
+    `Show more (${whole.format(hidden)})`,
+  );
+  return element(
+    "div",
+    { class: "tabled" },
+    element(
+      "table",
+      {},
+      element("caption", {}, caption),
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          element("th", { scope: "col" }, heading),
+          element("th", { scope: "col" }, "allocations"),
+          element("th", { scope: "col" }, "pages"),
+          element("th", { scope: "col", class: "wide" }, "MiB"),
+          element("th", { scope: "col", class: "wide" }, "share"),
+        ),
+      ),
+      body,
+    ),
+    entries.length ? null : note("No allocation passes the filters."),
+    more,
+  );
+}
+
+/** Allocations by one column. */
+function breakdown(name, caption, heading) {
+  const sums = sumRows((row) => data.rows[name][row]);
+  return table({
+    caption,
+    heading,
+    entries: ranked(sums),
+    filter: FILTERS.some((filter) => filter.name === name) ? name : undefined,
+    name: (index) => label(data.values[name][index]),
+    value: (index) => key(data.values[name][index]),
+  });
+}
+
+/** Allocations by each flag of their mask; one with several flags counts in each. */
+function flagTable(name, caption) {
+  const sums = sumRows((row) => valueOf(name, row).bits);
+  return table({ caption, heading: "flag", entries: ranked(sums), filter: name });
+}
+
+/** Two columns against each other; the shade of a cell is its share of the largest. */
+function matrix(down, across, caption, names) {
+  const sums = sumRows((row) => `${data.rows[down][row]} ${data.rows[across][row]}`);
+  const largest = d3.max([...sums.values()], weightOf) ?? 0;
+  const met = (name, place) => {
+    const indices = new Set([...sums.keys()].map((pair) => Number(pair.split(" ")[place])));
+    return [...indices].sort((a, b) => compareValues(data.values[name][a], data.values[name][b]));
+  };
+  const [downs, acrosses] = [met(down, 0), met(across, 1)];
+  const pick = (name, index) => {
+    const value = key(data.values[name][index]);
+    return element(
+      "button",
+      {
+        type: "button",
+        class: "pick",
+        "aria-pressed": String(state[name] === value),
+        onclick: () => choose(name, state[name] === value ? "" : value),
+      },
+      breakable(label(data.values[name][index])),
+    );
+  };
+  const cell = (i, j) => {
+    const sum = sums.get(`${i} ${j}`);
+    if (!sum) return element("td", { class: "nothing" }, "·");
+    const depth = largest ? Math.sqrt(weightOf(sum) / largest) : 0;
+    const title = `${amountText(sum.calls, sum.pages)}, ${mib(sum.pages)}`;
+    return element("td", { style: `--depth: ${Math.round(100 * depth)}%`, title }, mark + short.format(weightOf(sum)));
+  };
+  return element(
+    "div",
+    { class: "tabled" },
+    element(
+      "table",
+      { class: "matrix" },
+      element("caption", {}, `${caption}, ${state.weight}`),
+      element(
+        "thead",
+        {},
+        element(
+          "tr",
+          {},
+          element("th", { scope: "col" }, `${names[0]} \\ ${names[1]}`),
+          acrosses.map((j) => element("th", { scope: "col" }, pick(across, j))),
+        ),
+      ),
+      element(
+        "tbody",
+        {},
+        downs.map((i) => element("tr", {}, element("th", { scope: "row" }, pick(down, i)), acrosses.map((j) => cell(i, j)))),
+      ),
+    ),
+    downs.length ? null : note("No allocation passes the filters."),
+  );
+}
+
+const ZONES = ["DMA", "DMA32", "Normal", "HighMem", "Movable", "Device"];
+
+/** Numbers as numbers, zones as they lie in memory, "none" last. */
+function compareValues(a, b) {
+  const place = (value) => {
+    if (value === "none") return [2, 0];
+    const zone = ZONES.indexOf(value);
+    return [0, typeof value === "number" ? value : zone >= 0 ? zone : Number.NaN];
+  };
+  const [[groupA, placeA], [groupB, placeB]] = [place(a), place(b)];
+  if (groupA !== groupB) return groupA - groupB;
+  return Number.isNaN(placeA) || Number.isNaN(placeB) ? label(a).localeCompare(label(b)) : placeA - placeB;
+}
+
+/** One distinct request: a line that opens to its explanation. */
+function request(row) {
+  const calls = selected.calls[row];
+  const pages = calls * data.rows.pages[row];
+  const [verdict, outcome, entry] = [valueOf("verdict", row), valueOf("outcome", row), valueOf("entry", row)];
+  const badges = [
+    verdict === "matched" ? null : verdict,
+    outcome === "failed" || outcome === "rejected" ? outcome : null,
+    entry === "normal" ? null : entry,
+  ].filter(Boolean);
+  return element(
+    "li",
+    { class: "request" },
+    element(
+      "details",
+      { ontoggle: (event) => explain(event.currentTarget, row) },
+      element(
+        "summary",
+        {},
+        element(
+          "span",
+          { class: "what" },
+          element("code", {}, breakable(valueOf("gfp", row).text)),
+          ` order ${valueOf("order", row)}, node ${valueOf("nid", row)}`,
+        ),
+        element("span", { class: "many" }, amountText(calls, pages)),
+        badges.map((badge) => element("span", { class: `badge ${badge}` }, badge)),
+      ),
+    ),
+  );
+}
+
+/** One that differs: in what, and why, is told without opening it. */
+function mismatch(row) {
+  const item = request(row);
+  item.prepend(...data.differences[row].map(difference));
+  return item;
+}
+
+function difference(numbers) {
+  const [field, expected, observed, rule, effect] = numbers.map((number) => data.texts[number]);
+  return element(
+    "div",
+    { class: "difference" },
+    element("h3", {}, `${field} differs`),
+    fields([
+      ["expected", expected],
+      ["observed", observed],
+      ["rule", effect ? `${rule}: ${effect}` : rule],
+    ]),
+  );
+}
+
+const fields = (pairs) =>
+  element(
+    "dl",
+    { class: "fields" },
+    pairs.map(([name, text]) => [element("dt", {}, breakable(name)), element("dd", {}, breakable(text))]),
+  );
+
+/** Fills a request's details when they are opened for the first time. */
+function explain(details, row) {
+  if (!details.open || details.children.length > 1) return;
+  const sections = data.explained[row];
+  const known = data.unknown[row];
+  // A list of mismatches has told them already.
+  const told = details.parentElement.querySelector(":scope > .difference");
+  details.append(
+    element("h4", {}, "what the kernel did"),
+    ...(told ? [] : (data.differences[row] ?? []).map(difference)),
+    fields([
+      ["alloc_flags", valueOf("alloc_flags", row).text],
+      ["preferred zone", zoneText(row)],
+      ["migratetype", valueOf("migratetype", row)],
+      ["outcome", OUTCOMES[valueOf("outcome", row)]],
+      ...(known === undefined ? [] : [["unknown", data.texts[known]]]),
+    ]),
+    ...(sections ?? []).map(([heading, pairs], i) =>
+      element(
+        "div",
+        {},
+        element("h4", {}, data.texts[heading]),
+        i === 1 ? steps(pairs) : fields(pairs.map((pair) => pair.map((number) => data.texts[number]))),
+      ),
+    ),
+  );
+  if (!sections) details.append(note(notExplained(row)));
+}
+
+const OUTCOMES = {
+  page: "returned a page",
+  failed: "returned NULL",
+  rejected: "rejected: get_page_from_freelist was not called",
+  "not traced": "the return was not traced",
+};
+
+function zoneText(row) {
+  const [node, zone] = [valueOf("node", row), valueOf("zone", row)];
+  return node === "none" ? "none" : `${zone} of node ${node}`;
+}
+
+const steps = (pairs) =>
+  element(
+    "ol",
+    { class: "steps" },
+    pairs.map(([name, text]) => element("li", {}, element("code", {}, data.texts[name]), " ", breakable(data.texts[text]))),
+  );
+
+function notExplained(row) {
+  const [gfp, order, nid] = [valueOf("gfp", row).value, valueOf("order", row), valueOf("nid", row)];
+  return (
+    `This page explains ${whole.format(data.limits.explained)} requests. For this one: kalloctrace explain ` +
+    `--kernel TRACE --gfp 0x${gfp.toString(16)} --order ${order} --nid ${nid}`
+  );
+}
+
+/** Rows that pass the filters, as the data order them (mismatches, failures, then the most frequent) or by weight. */
+function rowsWhere(good) {
+  const rows = [];
+  for (let row = 0; row < rowCount; row++) if (selected.calls[row] && good(row)) rows.push(row);
+  return rows;
+}
+
+function drawOverview() {
+  const judged = data.verification;
+  const verdict = find("#verdict");
+  verdict.className = `verdict ${judged.mismatched || judged.zonelists.mismatches.length ? "mismatched" : judged.unknown ? "unknown" : "matched"}`;
+  verdict.replaceChildren(
+    ...["matched", "mismatched", "unknown", "lost", "missed"].map((name) =>
+      element("span", { class: judged[name] ? name : "zero" }, element("strong", {}, whole.format(judged[name])), ` ${name}`),
+    ),
+  );
+  find("#notices").replaceChildren(...notices().map((text) => element("p", { class: "notice" }, text)));
+  find("#recording .two").replaceChildren(
+    element("dl", { class: "fields" }, data.header.map(([name, text]) => [element("dt", {}, name), element("dd", {}, text)])),
+    element(
+      "table",
+      {},
+      element("caption", {}, "Totals"),
+      element(
+        "tbody",
+        {},
+        data.totals.map(([name, number, about]) =>
+          element(
+            "tr",
+            {},
+            element("th", { scope: "row" }, name),
+            element("td", {}, number === null ? "not known" : whole.format(number)),
+            element("td", { class: "about" }, about),
+          ),
+        ),
+      ),
+    ),
+  );
+}
+
+function notices() {
+  const { rest, limits, sample } = data;
+  const texts = [];
+  const left = ({ count: calls, pages }) => amountText(calls * sample, pages * sample);
+  if (data.truncated) {
+    const why = data.damage ? ` (${data.damage})` : "";
+    texts.push(`The end of the recording is missing${why}: this page counts up to its last whole batch.`);
+  }
+  if (sample > 1) {
+    texts.push(
+      `1 call in ${whole.format(sample)} was recorded. Numbers with ~ are estimates, what was recorded times ` +
+        `${whole.format(sample)}; the verdict above counts the recorded calls alone.`,
+    );
+  }
+  if (rest.rows.rows) {
+    texts.push(
+      `This page holds the first ${whole.format(limits.rows)} distinct requests: mismatches, failures, then the most ` +
+        `frequent. Not in it: ${whole.format(rest.rows.rows)} others (${left(rest.rows)}).`,
+    );
+  }
+  if (rest.cells.cells) {
+    texts.push(
+      `Of what is in it, ${whole.format(rest.cells.cells)} of the smallest groups of a request and a task are beyond ` +
+        `what it can hold, and left out of tables and charts (${left(rest.cells)}).`,
+    );
+  }
+  if (rest.callers.cells) {
+    texts.push(
+      `The callers leave out ${whole.format(rest.callers.cells)} of the smallest groups of a request, a task and a ` +
+        `stack (${left(rest.callers)}).`,
+    );
+  }
+  return texts;
+}
+
+function drawSelected() {
+  const [part, all] = [total(), wholeTotal];
+  find("#selected").textContent =
+    part.calls === all.calls
+      ? `All ${count(all.calls)} allocations: ${count(all.pages)} pages, ${mib(all.pages)}`
+      : `${count(part.calls)} of ${count(all.calls)} allocations (${share(part.calls, all.calls)}): ${count(part.pages)} pages, ${mib(part.pages)}`;
+  const active = FILTERS.filter(({ name }) => state[name]);
+  find("#filters-title").textContent = active.length ? `Filters (${active.length})` : "Filters";
+  find("#reset").disabled = !active.length;
+  find("#chips").replaceChildren(
+    ...active.map((filter) =>
+      element(
+        "button",
+        { type: "button", class: "chip", onclick: () => choose(filter.name, ""), "aria-label": `Remove filter: ${filter.label} ${state[filter.name]}` },
+        `${filter.label}: ${state[filter.name]} ×`,
+      ),
+    ),
+  );
+}
+
+function drawFindings() {
+  const wrong = rowsWhere((row) => valueOf("verdict", row) === "mismatched");
+  const { verification } = data;
+  find("#findings .list").replaceChildren(
+    ...(wrong.length
+      ? growing(wrong, mismatch, FIRST_ITEMS, "mismatches")
+      : [
+          note(
+            verification.mismatched
+              ? "None in what passes the filters."
+              : `None: of ${whole.format(verification.allocations)} allocations the kernel prepared ${whole.format(verification.matched)} as the model says.`,
+          ),
+        ]),
+  );
+  const { zonelists } = verification;
+  find("#zonelists").replaceChildren(
+    ...zonelists.mismatches.map((one) =>
+      element(
+        "div",
+        { class: "difference" },
+        element("h3", {}, `zonelist ${one.list} differs`),
+        fields([
+          ["expected", one.expected],
+          ["observed", one.observed],
+          ["rule", one.rule],
+        ]),
+      ),
+    ),
+    note(
+      zonelists.reason
+        ? `Zonelists were not predicted: ${zonelists.reason}.`
+        : `Zonelists of ${whole.format(zonelists.nodes)} nodes were predicted, ${whole.format(zonelists.mismatches.length)} differ.`,
+    ),
+    note(`${verification.proven[0].toUpperCase()}${verification.proven.slice(1)}.`),
+  );
+  const reasons = sumRows((row) => (data.unknown[row] === undefined ? [] : data.texts[data.unknown[row]]));
+  find("#unknown").replaceChildren(
+    ...(reasons.size ? [table({ caption: "Could not be judged", heading: "reason", entries: ranked(reasons) })] : []),
+  );
+}
+
+function drawFailures() {
+  const bad = rowsWhere((row) => ["failed", "rejected"].includes(valueOf("outcome", row)));
+  const untraced = {
+    none: "Whether calls returned a page was not traced: record with --mode stream --returns. Rejections are known without it.",
+    some: "Of some calls the return was not traced: whether these failed is not known.",
+    all: null,
+  }[data.returns];
+  find("#failures .list").replaceChildren(
+    ...(untraced && rowCount ? [note(untraced)] : []),
+    ...(bad.length
+      ? growing(bad, request, FIRST_ITEMS, "failures")
+      : [note(data.returns === "all" ? "None in what passes the filters." : "None known in what passes the filters.")]),
+  );
+}
+
+function drawTables() {
+  find("#shape-tables").replaceChildren(
+    matrix("order", "migratetype", "order × migratetype", ["order", "type"]),
+    matrix("node", "zone", "preferred node × zone", ["node", "zone"]),
+    breakdown("alloc_flags", "alloc_flags of the first attempt", "alloc_flags"),
+    breakdown("outcome", "What became of them", "outcome"),
+  );
+  find("#flag-tables").replaceChildren(
+    breakdown("gfp", "gfp masks, as callers passed them", "gfp mask"),
+    flagTable("gfp", "gfp flags: those of each mask"),
+  );
+  const byTask = data.aggregate
+    ? note("This trace is an aggregate: it knows no tasks. Record with --mode stream to see who allocates.")
+    : table({
+        caption: "Tasks, by name",
+        heading: "task",
+        entries: ranked(sumCells(data.time, selected.time, (i) => data.time.comm[i])),
+        filter: "comm",
+        name: (index) => data.values.comm[index],
+      });
+  find("#task-tables").replaceChildren(
+    byTask,
+    element("div", {}, breakdown("context", "Contexts", "context"), breakdown("entry", "Entries", "entry")),
+  );
+}
+
+function drawRequests() {
+  const weight = (row) => selected.calls[row] * (state.weight === "pages" ? data.rows.pages[row] : 1);
+  const rows = rowsWhere(() => true).sort((a, b) => weight(b) - weight(a));
+  find("#requests .list").replaceChildren(
+    ...(rows.length ? growing(rows, request, FIRST_ITEMS, "requests") : [note("No allocation passes the filters.")]),
+  );
+}
+
+function drawLegend() {
+  const legend = [
+    ["pages", "of 4 KiB: 2^order for each allocation that got one, 0 for one that failed. Where the return was not traced, those that were asked for."],
+    ["gfp mask", "as the caller passed it, with the names of the recorded kernel"],
+    ["alloc_flags", "of the first call of get_page_from_freelist"],
+    ["preferred zone", "of ac->preferred_zoneref: where the allocator looks first, which need not be where the page came from"],
+    ["none", "get_page_from_freelist was not called, or no zone was eligible"],
+    ["context", "softirq, hardirq and nmi interrupted the task; bh_disabled is task context with bottom halves off; it is captured only where something depends on it"],
+    ["entry", "bulk is a call of the bulk allocator, of which the prepared context cannot be seen; its pages are those that were looked at"],
+    ["verdict", "matched: as the model says. mismatched: otherwise. unknown: could not be judged, which is never a pass"],
+    ["rule", "what the model follows at that place; kalloctrace explain tells the same on the command line"],
+  ];
+  find("#legend").replaceChildren(
+    ...legend.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]),
+  );
+}

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""A trace's calls counted in cells: by allocation and task over time, and by allocation and task for each stack."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.reader import TraceReader
+
+Numbers = npt.NDArray[np.int64]
+
+BUCKETS = 240
+"""Parts that the time of a recording is divided into, at most."""
+NOBODY = ""
+"""Stands for the task in an aggregate, which knows none."""
+
+_MERGE_ROWS = 1 << 18
+_AXES = ("row", "comm", "x")
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Calls that have an allocation, a task's name and a place on an axis in common.
+
+    Attributes:
+        row: the number of the allocation.
+        comm: that of the name.
+        x: the part of the time, or the number of the stack.
+        count: calls, at least 1.
+    """
+
+    row: Numbers
+    comm: Numbers
+    x: Numbers
+    count: Numbers
+
+    def __len__(self) -> int:
+        """Return how many cells there are."""
+        return len(self.row)
+
+    def where(self, chosen: npt.NDArray[Any]) -> "Cells":
+        """Return some of the cells.
+
+        Args:
+            chosen: a mask, or indices in the order that is wanted.
+        """
+        return Cells(self.row[chosen], self.comm[chosen], self.x[chosen], self.count[chosen])
+
+    def halved(self) -> "Cells":
+        """Return the cells with every two neighbours on the axis made one."""
+        return _grouped([_table(self.row, self.comm, self.x // 2, self.count)])
+
+
+@dataclass
+class Counted:
+    """All calls of a trace.
+
+    Attributes:
+        rows: each distinct allocation, as a mapping from column to Python value.
+        comms: names of tasks.
+        stacks: texts of stacks, outermost;…;innermost; None stands for a call that has none.
+        time: calls by part of the time; for an aggregate they are all in part 0.
+        callers: calls by stack; none for an aggregate.
+        buckets: parts of the time.
+    """
+
+    rows: list[dict[str, Any]]
+    comms: list[str]
+    stacks: list[str | None]
+    time: Cells
+    callers: Cells
+    buckets: int
+
+    def counts(self) -> Numbers:
+        """Return how many calls each distinct allocation stands for."""
+        counts = np.zeros(len(self.rows), np.int64)
+        np.add.at(counts, self.time.row, self.time.count)
+        return counts
+
+
+def count_cells(trace: TraceReader, first: int | None, last: int) -> Counted:
+    """Read a trace from its start to its end.
+
+    Args:
+        trace: what to read.
+        first: time of its first call, ns; None where it has none.
+        last: time of its last one.
+    """
+    rows, comms, stacks = _Numbered(lambda row: tuple(row.values())), _Numbered(), _Numbered()
+    time, callers = _Gathering(), _Gathering()
+    span = 0 if first is None else last - first + 1
+    for batch in trace.encoded("time", "comm", "stack"):
+        row = rows.numbers(batch.allocations)[batch.indices]
+        counts = np.ones(len(row), np.int64) if batch.counts is None else batch.counts.astype(np.int64)
+        if trace.aggregate or first is None:
+            nobody = np.full(len(row), comms.number(NOBODY))
+            time.add(row, nobody, np.zeros(len(row), np.int64), counts)
+            continue
+        comm = _taken(comms, batch, "comm")
+        since = batch.who["time"].to_numpy() - np.uint64(first)
+        time.add(row, comm, (since * np.uint64(BUCKETS) // np.uint64(span)).astype(np.int64), counts)
+        callers.add(row, comm, _taken(stacks, batch, "stack"), counts)
+    buckets = 1 if trace.aggregate or first is None else BUCKETS
+    return Counted(rows.values, comms.values, stacks.values, time.cells(), callers.cells(), buckets)
+
+
+def _taken(numbered: "_Numbered", batch: Encoded, name: str) -> Numbers:
+    """Return the number of each row's text."""
+    column: pa.DictionaryArray = batch.who[name]
+    numbers = numbered.numbers(column.dictionary)
+    if column.null_count:
+        numbers = np.append(numbers, numbered.number(None))
+    taken: Numbers = numbers[column.indices.fill_null(len(numbers) - 1).to_numpy()]
+    return taken
+
+
+@dataclass
+class _Numbered:
+    """Gives each value a number, whatever dictionary it comes in.
+
+    Attributes:
+        key: what tells two values apart.
+        values: the values, by their numbers.
+    """
+
+    key: Callable[[Any], Hashable] = lambda value: value
+    values: list[Any] = field(default_factory=list)
+    _known: dict[Hashable, int] = field(default_factory=dict)
+    _dictionary: pa.Array | None = None
+    _numbers: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def number(self, value: Any) -> int:  # noqa: ANN401 whatever the trace holds
+        """Return the number of a value."""
+        number = self._known.setdefault(self.key(value), len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
+
+    def numbers(self, dictionary: pa.Array) -> Numbers:
+        """Return the number of each entry of a dictionary, which mostly is the one before, or starts with it."""
+        if dictionary is not self._dictionary:
+            have = len(self._numbers)
+            if self._dictionary is None or not dictionary.slice(0, have).equals(self._dictionary):
+                have = 0
+            new = [self.number(value) for value in dictionary.slice(have).to_pylist()]
+            self._numbers = np.concatenate([self._numbers[:have], np.array(new, np.int64)])
+            self._dictionary = dictionary
+        return self._numbers
+
+
+class _Gathering:
+    """Adds up calls; memory grows with the cells, not with the calls."""
+
+    def __init__(self) -> None:
+        self._tables: list[pa.Table] = []
+
+    def add(self, row: Numbers, comm: Numbers, x: Numbers, count: Numbers) -> None:
+        self._tables.append(_summed([_table(row, comm, x, count)]))
+        if sum(table.num_rows for table in self._tables) > _MERGE_ROWS:
+            self._tables = [_summed(self._tables)]
+
+    def cells(self) -> Cells:
+        nothing = np.zeros(0, np.int64)
+        return _grouped([_table(nothing, nothing, nothing, nothing), *self._tables])
+
+
+def _table(row: Numbers, comm: Numbers, x: Numbers, count: Numbers) -> pa.Table:
+    return pa.table({"row": row, "comm": comm, "x": x, "count": count})
+
+
+def _summed(tables: Sequence[pa.Table]) -> pa.Table:
+    sums = pa.concat_tables(tables).group_by(_AXES, use_threads=False).aggregate([("count", "sum")])
+    return sums.select([*_AXES, "count_sum"]).rename_columns([*_AXES, "count"])
+
+
+def _grouped(tables: Sequence[pa.Table]) -> Cells:
+    table = _summed(tables)
+    order = pc.sort_indices(table, [(name, "ascending") for name in _AXES])
+    return Cells(*(table[name].take(order).to_numpy() for name in (*_AXES, "count")))

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: MIT
+"""The data of a page: what its tables, charts and filters are made of, as JSON values.
+
+Everything that repeats is a number: a column of `rows` holds, for each distinct allocation, an index into the list of
+that name in `values`; `texts` holds every other text. Mismatches come first, then failures, then what is most frequent,
+and what is beyond a limit is summed in `rest`.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kalloctrace import __version__
+from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.report.amount import PAGE_SIZE, pages_of
+from kalloctrace.report.page.cells import Cells, Counted, Numbers, count_cells
+from kalloctrace.report.page.explained import explained
+from kalloctrace.report.summary import Summary, context_name, frames_of, summarize
+from kalloctrace.report.summary_text import header_fields, printable, total_fields
+from kalloctrace.report.verification_text import value_text, zonelist_text
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.verify.compare import Judged
+from kalloctrace.verify.verification import Verification, verify_counted
+
+NONE = "none"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a page holds at most; a browser has to keep up.
+
+    Attributes:
+        rows: distinct allocations.
+        cells: groups of calls over time, and as many by stack.
+        explained: allocations with the model's steps.
+    """
+
+    rows: int = 100_000
+    cells: int = 200_000
+    explained: int = 2_000
+
+
+def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
+    """Read a trace, judge it, and return what its page shows.
+
+    Args:
+        trace: a trace that has not been read yet.
+        limits: what the page may hold.
+
+    Raises:
+        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+    """
+    summary = summarize(trace)
+    counted = count_cells(trace, summary.first, summary.last)
+    counts = counted.counts()
+    verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)))
+    page = _Page(trace.snapshot, counted, verdict.judged, counts, limits)
+    return {
+        "type": "page",
+        "kalloctrace": __version__,
+        "trace": printable(summary.trace),
+        "kernel": printable(summary.snapshot.release),
+        "header": [[name, printable(text)] for name, text in header_fields(summary)],
+        "totals": [[name, number, printable(about)] for name, number, about in total_fields(summary)],
+        "aggregate": summary.aggregate,
+        "sample": summary.sample,
+        "truncated": summary.totals is None,
+        "damage": printable(summary.damage),
+        "returns": _returns(summary),
+        "page_size": PAGE_SIZE,
+        "seconds": summary.seconds,
+        "verification": _verification(verdict, trace.snapshot),
+        **page.to_json(None if summary.first is None else summary.last - summary.first + 1),
+    }
+
+
+def _returns(summary: Summary) -> str:
+    """Say of how many calls the return was traced: "all", "some" or "none"."""
+    if not summary.not_followed:
+        return "all"
+    return "none" if summary.not_followed == summary.all.count else "some"
+
+
+def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
+    names = ("allocations", "distinct", "matched", "mismatched", "unknown", "bulk", "lost", "missed")
+    zonelists = verdict.zonelists
+    return {
+        **{name: getattr(verdict, name) for name in names},
+        "proven": str(verdict.proven),
+        "zonelists": {
+            "reason": zonelists.reason,
+            "nodes": zonelists.nodes,
+            "mismatches": [
+                {
+                    "list": f"{mismatch.kind} of node {mismatch.nid}",
+                    "expected": zonelist_text(mismatch.expected, snapshot.tables),
+                    "observed": zonelist_text(mismatch.observed, snapshot.tables),
+                    "rule": mismatch.rule,
+                }
+                for mismatch in zonelists.mismatches
+            ],
+        },
+    }
+
+
+class _Page:
+    """The rows of one page, in the order in which it shows them."""
+
+    def __init__(
+        self, snapshot: Snapshot, counted: Counted, judged: Sequence[Judged], counts: Numbers, limits: Limits
+    ) -> None:
+        self._snapshot = snapshot
+        self._counted = counted
+        self._limits = limits
+        self._texts: dict[str, int] = {}
+        outcomes = [_outcome(row) for row in counted.rows]
+        order = sorted(
+            range(len(counted.rows)),
+            key=lambda number: (_urgency(judged[number], outcomes[number]), -int(counts[number])),
+        )
+        self._kept = order[: limits.rows]
+        self._rows = [counted.rows[number] for number in self._kept]
+        self._judged = [judged[number] for number in self._kept]
+        self._outcomes = [outcomes[number] for number in self._kept]
+        self._pages = _pages(counted.rows)
+        self._beyond = np.array(order[limits.rows :], np.int64)
+        self._counts = counts
+
+    def to_json(self, span: int | None) -> dict[str, Any]:
+        """Return all that follows the filters.
+
+        Args:
+            span: of time from the first to the last call, ns; None where it is not known.
+        """
+        time, buckets, beyond_cells = self._time()
+        callers, beyond_callers = self._capped(self._renumbered(self._counted.callers))
+        stacks, frames = self._stacks(callers)
+        rows, values = self._columns()
+        return {
+            "rows": {**rows, "pages": self._pages[np.array(self._kept, np.int64)].tolist()},
+            "values": {**values, "comm": [printable(name) for name in self._counted.comms]},
+            "time": {"buckets": buckets, "span": span, **_columns_of(time)},
+            "callers": {"frames": frames, "stacks": stacks, **_columns_of(callers)} if stacks else None,
+            "unknown": {str(i): self._text(one.unknown) for i, one in enumerate(self._judged) if one.unknown},
+            "differences": {str(i): self._differences(one) for i, one in enumerate(self._judged) if one.differences},
+            "explained": dict(self._explained()),
+            "limits": {"rows": self._limits.rows, "cells": self._limits.cells, "explained": self._limits.explained},
+            "rest": {
+                "rows": {"rows": len(self._beyond), **self._amount(self._beyond, self._counts[self._beyond])},
+                "cells": beyond_cells,
+                "callers": beyond_callers,
+            },
+            # Last, as all of the above adds to it.
+            "texts": [printable(text) for text in self._texts],
+        }
+
+    def _text(self, text: str) -> int:
+        return self._texts.setdefault(text, len(self._texts))
+
+    def _columns(self) -> tuple[dict[str, list[int]], dict[str, list[Any]]]:
+        """Return an index for each row and column, and what the indices stand for."""
+        rows, values = {}, {}
+        for name, column in _COLUMNS.items():
+            numbers, met = _numbered([column.key(row) for row in self._rows])
+            described = [column.describe(self._snapshot, key) for key in met]
+            # Several keys may mean the same.
+            places, labels = _numbered([repr(one) for one in described])
+            rows[name] = [places[number] for number in numbers]
+            values[name] = [described[places.index(place)] for place in range(len(labels))]
+        rows["outcome"], values["outcome"] = _numbered(self._outcomes)
+        rows["verdict"], values["verdict"] = _numbered([_verdict(judged) for judged in self._judged])
+        return rows, values
+
+    def _differences(self, judged: Judged) -> list[list[int]]:
+        """Return the field, the model's value, the kernel's, the rule and what it did, of each difference."""
+        tables = self._snapshot.tables
+        return [
+            [
+                self._text(difference.field),
+                self._text(value_text(difference.field, difference.expected, tables)),
+                self._text(value_text(difference.field, difference.observed, tables)),
+                self._text(difference.rule),
+                self._text(difference.effect),
+            ]
+            for difference in judged.differences
+        ]
+
+    def _explained(self) -> Iterator[tuple[str, list[Any]]]:
+        """Yield the first rows' numbers, and their sections: a heading, and pairs of a label and its text."""
+        kernel = Kernel.of(self._snapshot)
+        for number, row in enumerate(self._rows[: self._limits.explained]):
+            sections = explained(kernel, row)
+            yield (
+                str(number),
+                [
+                    [self._text(heading), [[self._text(label), self._text(text)] for label, text in fields]]
+                    for heading, fields in sections
+                ],
+            )
+
+    def _time(self) -> tuple[Cells, int, dict[str, int]]:
+        """Return the calls over time, in parts as fine as the limit allows."""
+        cells, buckets = self._renumbered(self._counted.time), self._counted.buckets
+        while len(cells) > self._limits.cells and buckets > 1:
+            cells, buckets = cells.halved(), (buckets + 1) // 2
+        capped, rest = self._capped(cells)
+        return capped, buckets, rest
+
+    def _renumbered(self, cells: Cells) -> Cells:
+        """Return the cells of the rows that are kept, with the numbers that these have on the page."""
+        numbers = np.full(len(self._counted.rows), -1, np.int64)
+        numbers[self._kept] = np.arange(len(self._kept))
+        row = numbers[cells.row]
+        return Cells(row, cells.comm, cells.x, cells.count).where(row >= 0)
+
+    def _capped(self, cells: Cells) -> tuple[Cells, dict[str, int]]:
+        """Return as many cells as the limit allows, those of mismatches and failures before others, and the rest."""
+        urgent = np.array([_urgency(*pair) for pair in zip(self._judged, self._outcomes, strict=True)], np.int64)
+        order = np.lexsort((-cells.count, urgent[cells.row]))
+        kept, beyond = cells.where(np.sort(order[: self._limits.cells])), cells.where(order[self._limits.cells :])
+        rows = np.array(self._kept, np.int64)[beyond.row]
+        return kept, {"cells": len(beyond), **self._amount(rows, beyond.count)}
+
+    def _amount(self, rows: Numbers, counts: Numbers) -> dict[str, int]:
+        return {"count": int(counts.sum()), "pages": int((self._pages[rows] * counts).sum())}
+
+    def _stacks(self, callers: Cells) -> tuple[list[list[int]], list[str]]:
+        """Return each stack as numbers of functions, innermost first, and the functions; nothing without stacks."""
+        if not any(self._counted.stacks):
+            return [], []
+        functions: dict[str, int] = {}
+        stacks = [
+            [
+                functions.setdefault(printable(function), len(functions))
+                for function in ([] if stack is None else frames_of(self._snapshot, stack))
+            ]
+            for stack in self._counted.stacks
+        ]
+        met = set(callers.x.tolist())
+        return [stack if number in met else [] for number, stack in enumerate(stacks)], list(functions)
+
+
+def _columns_of(cells: Cells) -> dict[str, list[int]]:
+    return {name: getattr(cells, name).tolist() for name in ("row", "comm", "x", "count")}
+
+
+def _numbered(keys: Sequence[Hashable]) -> tuple[list[int], list[Any]]:
+    known: dict[Hashable, int] = {}
+    return [known.setdefault(key, len(known)) for key in keys], list(known)
+
+
+def _pages(rows: Sequence[Row]) -> Numbers:
+    """Return the pages that one call of each allocation got."""
+    names = ("order", "page", "entry", "freelist_calls", "bulk_seen")
+    columns = {name: pa.array([row[name] for row in rows], ALLOCATION.field(name).type) for name in names}
+    pages: npt.NDArray[np.int64] = pages_of(pa.table(columns)).to_numpy()
+    return pages
+
+
+def _outcome(row: Row) -> str:
+    """Say what became of a call, as far as it was traced."""
+    if row["page"]:
+        return "page"
+    if row["freelist_calls"] == 0 and row["entry"] != "bulk":
+        return "rejected"
+    return "not traced" if row["page"] is None else "failed"
+
+
+def _verdict(judged: Judged) -> str:
+    return "unknown" if judged.unknown else "mismatched" if judged.differences else "matched"
+
+
+def _urgency(judged: Judged, outcome: str) -> int:
+    """Return where a row belongs: mismatches, failures, what was rejected or could not be judged, the others."""
+    if judged.differences and not judged.unknown:
+        return 0
+    if outcome == "failed":
+        return 1
+    return 2 if judged.unknown or outcome == "rejected" else 3
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A property of an allocation: what it is grouped by, and what that means on a kernel."""
+
+    key: Callable[[Row], Hashable]
+    describe: Callable[[Snapshot, Any], Any]
+
+
+def _gfp(snapshot: Snapshot, value: int) -> dict[str, Any]:
+    names = decode_gfp(value, snapshot.tables).text
+    bits = [name for name, mask in snapshot.tables.gfp_bits if value & mask]
+    return {"value": value, "text": f"{value:#x} {names}".rstrip(), "bits": bits}
+
+
+def _alloc_flags(snapshot: Snapshot, value: int | None) -> dict[str, Any]:
+    if value is None:
+        return {"value": None, "text": NONE, "bits": []}
+    decoded = decode_alloc(value, snapshot.tables)
+    return {"value": value, "text": f"{value:#x} {decoded.text}", "bits": list(decoded.names)}
+
+
+def _migratetype(snapshot: Snapshot, value: int | None) -> str:
+    return NONE if value is None else snapshot.tables.migratetype_name(value).removeprefix("MIGRATE_")
+
+
+def _zone(snapshot: Snapshot, index: int | None) -> str:
+    if index is None:
+        return NONE
+    return snapshot.tables.zone_name(index) if index >= 0 else "unknown"
+
+
+def _context(snapshot: Snapshot, key: tuple[int | None, int | None]) -> str:
+    count, softirq_disable_cnt = key
+    return "not captured" if count is None else context_name(snapshot, count, softirq_disable_cnt)
+
+
+def _plain(_: Snapshot, value: Any) -> Any:  # noqa: ANN401 whatever the column holds
+    return NONE if value is None else value
+
+
+_COLUMNS = {
+    "entry": _Column(lambda row: row["entry"], _plain),
+    "gfp": _Column(lambda row: row["gfp_mask"], _gfp),
+    "order": _Column(lambda row: row["order"], _plain),
+    "nid": _Column(lambda row: row["preferred_nid"], _plain),
+    "node": _Column(lambda row: row["preferred_node"], _plain),
+    "zone": _Column(lambda row: row["preferred_zone"], _zone),
+    "migratetype": _Column(lambda row: row["migratetype"], _migratetype),
+    "alloc_flags": _Column(lambda row: row["alloc_flags"], _alloc_flags),
+    "context": _Column(lambda row: (row["preempt_count"], row["softirq_disable_cnt"]), _context),
+}

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""What `explain` says of a recorded allocation, in sections of labels and texts."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.model.bulk import FUNCTION
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.types import Preparation, UnknownFact
+from kalloctrace.model.whatif import Answer
+from kalloctrace.report.explain_text import Field, argument_fields, entry_name, rejection_fields, request_fields
+from kalloctrace.verify.compare import context_of, expected_of, request_of
+
+Section = tuple[str, list[Field]]
+"""A heading and what stands below it."""
+
+
+def explained(kernel: Kernel, row: Mapping[str, Any]) -> list[Section]:
+    """Return the request, the model's steps, and what they lead to.
+
+    Args:
+        kernel: the recorded kernel on its machine.
+        row: a distinct allocation of the trace.
+    """
+    try:
+        context = context_of(kernel, row)
+        done = expected_of(kernel, row, context)
+        answer = Answer(kernel, request_of(row), context, done)
+    except UnknownFact as error:
+        return [("not explained", [("why", str(error))])]
+    except ValueError:
+        return [("not explained", [("why", "the row is damaged")])]
+    bulk = row["entry"] == "bulk"
+    request = _bulk_request(answer, row) if bulk else request_fields(answer)
+    return [
+        (f"request to {FUNCTION if bulk else entry_name(answer)}", list(request)),
+        ("steps", [(step.function, step.effect) for step in done.steps]),
+        _outcome(answer, done, bulk=bulk),
+    ]
+
+
+def _bulk_request(answer: Answer, row: Mapping[str, Any]) -> Iterator[Field]:
+    yield "gfp", f"{row['gfp_mask']:#x} {decode_gfp(row['gfp_mask'], answer.kernel.tables).text}"
+    yield "preferred_nid", str(row["preferred_nid"])
+    yield "nodemask", "NULL" if row["nodemask"] is None else f"nodes {row['nodemask']}"
+    yield "nr_pages", f"{row['nr_pages']}, of which {row['nr_populated']} are there"
+
+
+def _outcome(answer: Answer, done: Preparation, *, bulk: bool) -> Section:
+    if done.outcome == "prepared":
+        heading = "prepared: its pages come from where this leads" if bulk else "get_page_from_freelist receives"
+        return heading, list(argument_fields(answer))
+    if bulk:
+        return "outcome", [("nothing prepared", done.reason or "")]
+    return "outcome", list(rejection_fields(answer))
