@@ -42,6 +42,28 @@ def stream(path: Path, *changes: Mapping[str, Any], recording: Mapping[str, Any]
     return path
 
 
+def varied(path: Path, number: int) -> Path:
+    """Write a stream of that many distinct allocations: those of the recording, and again with more attempts each."""
+    snapshot, totals, call = source()
+    with TraceReader(RECORDED) as trace:
+        recorded = [{**call, **row} for row, _ in trace.counted() if row["freelist_calls"]]
+    row = np.arange(number)
+    changed = {
+        "freelist_calls": 1 + row // len(recorded),
+        "time": call["time"] + 100_000 * row,
+        "comm": [f"task-{i % 50}" for i in row],
+        "stack": [f"outermost;caller_{i % 7};caller_{i % 500};{snapshot.features.entry}" for i in row],
+    }
+    batch = pa.RecordBatch.from_pylist(recorded, COLUMNS).take(pa.array(row % len(recorded)))
+    columns = [
+        pa.array(changed[field.name], field.type) if field.name in changed else batch[field.name] for field in COLUMNS
+    ]
+    with TraceWriter(path, snapshot, {"mode": "stream", "stacks": True}) as writer:
+        writer.write(pa.RecordBatch.from_arrays(columns, schema=COLUMNS))
+        writer.close(replace(totals, opened=number, submitted=number))
+    return path
+
+
 def aggregate(path: Path, *counted: tuple[Mapping[str, Any], int], recording: Mapping[str, Any] | None = None) -> Path:
     """Write an aggregate with a count for each set of changed columns."""
     snapshot, totals, row = source()

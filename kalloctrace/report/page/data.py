@@ -40,7 +40,7 @@ class Limits:
     Attributes:
         rows: distinct allocations.
         cells: groups of calls over time, and as many by stack.
-        explained: allocations with the model's steps.
+        explained: distinct allocations with the model's steps.
     """
 
     rows: int = 100_000
@@ -194,10 +194,10 @@ class _Page:
         ]
 
     def _explained(self) -> Iterator[tuple[str, list[Any]]]:
-        """Yield the first rows' numbers, and their sections: a heading, and pairs of a label and its text."""
+        """Yield the numbers of rows, and their sections: a heading, and pairs of a label and its text."""
         kernel = Kernel.of(self._snapshot)
-        for number, row in enumerate(self._rows[: self._limits.explained]):
-            sections = explained(kernel, row)
+        for number in self._to_explain():
+            sections = explained(kernel, self._rows[number])
             yield (
                 str(number),
                 [
@@ -205,6 +205,15 @@ class _Page:
                     for heading, fields in sections
                 ],
             )
+
+    def _to_explain(self) -> list[int]:
+        """Return the rows to explain: half of them the page's first, half those with most calls and most pages."""
+        limit = self._limits.explained
+        kept = np.array(self._kept, np.int64)
+        calls, pages = self._counts[kept], self._counts[kept] * self._pages[kept]
+        first = range(min(limit // 2, len(kept)))
+        most = [number for pair in zip(np.argsort(-calls), np.argsort(-pages), strict=True) for number in pair]
+        return sorted(list(dict.fromkeys([*first, *map(int, most)]))[:limit])
 
     def _time(self) -> tuple[Cells, int, dict[str, int]]:
         """Return the calls over time, in parts as fine as the limit allows."""

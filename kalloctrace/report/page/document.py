@@ -11,7 +11,7 @@ from importlib.resources import files
 from typing import Any
 
 _HERE = files(__package__)
-_LIBRARIES = ("d3.min.js", "plot.umd.min.js")
+_LIBRARIES = {"d3.min.js": "LICENSE.d3", "plot.umd.min.js": "LICENSE.plot"}
 _SCRIPTS = ("dom.js", "state.js", "charts.js", "sections.js", "main.js")
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
@@ -24,7 +24,8 @@ def page_html(data: Mapping[str, Any]) -> str:
     Args:
         data: what `page_data` returned.
     """
-    libraries = [_HERE.joinpath("vendor", name).read_text("utf-8") for name in _LIBRARIES]
+    # A page is a copy of the libraries too, and each copy carries its licence.
+    libraries = [f"/*\n{_vendored(licence)}*/\n{_vendored(name)}" for name, licence in _LIBRARIES.items()]
     program = "\n".join(_HERE.joinpath("assets", name).read_text("utf-8") for name in _SCRIPTS)
     # Its names are its own: a browser has some thousands of global ones.
     program = f"(() => {{\n{program}\n}})();"
@@ -38,6 +39,10 @@ def page_html(data: Mapping[str, Any]) -> str:
     }
     # In one pass: what is put in is not looked at again.
     return _SLOT.sub(lambda slot: parts[slot[1]], _HERE.joinpath("assets", "page.html").read_text("utf-8"))
+
+
+def _vendored(name: str) -> str:
+    return _HERE.joinpath("vendor", name).read_text("utf-8")
 
 
 def embedded_json(data: object) -> str:

@@ -23,7 +23,8 @@ function drawTime() {
     return;
   }
   const { time } = data;
-  const step = time.span / time.buckets / 1e9;
+  const [unitName, unitLength] = unitOf(time.span);
+  const [step, end] = [time.span / time.buckets / unitLength, time.span / unitLength];
   const nameOf =
     state.split === "comm"
       ? (i) => data.values.comm[time.comm[i]]
@@ -43,10 +44,11 @@ function drawTime() {
     width: figure.clientWidth,
     height: 260,
     marginLeft: 56,
+    marginRight: 28,
     marginBottom: 40,
     style: { fontSize: `${FONT_SIZE}px`, background: "none", color: "var(--text)", overflow: "visible" },
     ariaLabel: `${unit} over time, divided by ${state.split}`,
-    x: { label: "seconds since the first call", domain: [0, time.span / 1e9], ticks: figure.clientWidth / 90 },
+    x: { label: `${unitName} since the first call`, domain: [0, end], ticks: figure.clientWidth / 90 },
     y: { label: unit, grid: true, tickFormat: (number) => short.format(number), ticks: 5 },
     color: { domain: series, range: series.map((_, i) => `var(--series-${i})`) },
     marks: [
@@ -65,6 +67,9 @@ function drawTime() {
       Plot.ruleY([0], { stroke: "var(--line)" }),
     ],
   });
+  // One picture to those who hear the page, and its caption; the marks' own labels say only "rect".
+  chart.setAttribute("role", "img");
+  for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
   const busiest = busiestPart(bars);
   figure.replaceChildren(
     element(
@@ -78,7 +83,7 @@ function drawTime() {
     element(
       "figcaption",
       {},
-      `Each bar is ${seconds(step)}. The busiest, at ${seconds(busiest.from)}, has ${count(busiest.weight)} ${unit}.`,
+      `Each bar is ${significant(step)} ${unitName}. The busiest, ${significant(busiest.from)} ${unitName} after the first call, has ${count(busiest.weight)} ${unit}.`,
     ),
   );
 }
@@ -91,10 +96,14 @@ function busiestPart(bars) {
   return { from, weight };
 }
 
-function seconds(value) {
-  if (value >= 1) return `${value.toFixed(2)} s`;
-  return value >= 1e-3 ? `${(value * 1e3).toPrecision(3)} ms` : `${(value * 1e6).toPrecision(3)} µs`;
+/** Returns the unit that a span of nanoseconds is told in, and its length. */
+function unitOf(span) {
+  if (span >= 1e9) return ["seconds", 1e9];
+  if (span >= 1e6) return ["milliseconds", 1e6];
+  return span >= 1e3 ? ["microseconds", 1e3] : ["nanoseconds", 1];
 }
+
+const significant = (number) => new Intl.NumberFormat("en", { maximumSignificantDigits: 4 }).format(number);
 
 /** Where the icicle is zoomed to: functions, from its first level on. */
 let zoom = [];

@@ -236,7 +236,7 @@ function explain(details, row) {
   // A list of mismatches has told them already.
   const told = details.parentElement.querySelector(":scope > .difference");
   details.append(
-    element("h4", {}, "what the kernel did"),
+    element("h3", {}, "what the kernel did"),
     ...(told ? [] : (data.differences[row] ?? []).map(difference)),
     fields([
       ["alloc_flags", valueOf("alloc_flags", row).text],
@@ -249,7 +249,7 @@ function explain(details, row) {
       element(
         "div",
         {},
-        element("h4", {}, data.texts[heading]),
+        element("h3", {}, data.texts[heading]),
         i === 1 ? steps(pairs) : fields(pairs.map((pair) => pair.map((number) => data.texts[number]))),
       ),
     ),
@@ -279,7 +279,7 @@ const steps = (pairs) =>
 function notExplained(row) {
   const [gfp, order, nid] = [valueOf("gfp", row).value, valueOf("order", row), valueOf("nid", row)];
   return (
-    `This page explains ${whole.format(data.limits.explained)} requests. For this one: kalloctrace explain ` +
+    `This page explains ${whole.format(data.limits.explained)} requests: the first, and the most frequent. For this one: kalloctrace explain ` +
     `--kernel TRACE --gfp 0x${gfp.toString(16)} --order ${order} --nid ${nid}`
   );
 }

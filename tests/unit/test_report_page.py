@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""The data of the report's page, and how they are put into it."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.report.page.data import Limits, page_data
+from kalloctrace.report.page.document import embedded_json, page_html
+from kalloctrace.report.page.explained import explained
+from kalloctrace.report.summary import summarize
+from kalloctrace.trace.reader import TraceReader
+from tests import traces
+
+VENDOR = files("kalloctrace.report.page").joinpath("vendor")
+BULK = traces.RECORDED.parents[1] / "7.3" / "stimulus.arrows"
+HOSTILE = [
+    "</script><script>alert(1)</script>",
+    "<!--<script>",
+    "]]>",
+    "a\u2028b\u2029c",
+    "&lt;b&gt;",
+    '"\\',
+    "{{scripts}}",
+    "\U0001f9e0",
+]
+
+
+def data_of(path: Path, **limits: int) -> dict[str, Any]:
+    """Return a trace's data as the page reads them: through JSON."""
+    with TraceReader(path) as trace:
+        parsed: dict[str, Any] = json.loads(json.dumps(page_data(trace, Limits(**limits))))
+    return parsed
+
+
+def value(data: dict[str, Any], name: str, row: int) -> Any:  # noqa: ANN401 whatever the column holds
+    """Return a row's value of a column."""
+    found = data["values"][name][data["rows"][name][row]]
+    return found["value"] if isinstance(found, dict) else found
+
+
+def calls(data: dict[str, Any], name: str) -> Counter[Any]:
+    """Return how many calls have each value of a column."""
+    sums: Counter[Any] = Counter()
+    for row, count in zip(data["time"]["row"], data["time"]["count"], strict=True):
+        sums[value(data, name, row)] += count
+    return sums
+
+
+def texts(data: dict[str, Any], row: int) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return a row's explanation in words."""
+    words = data["texts"]
+    return [
+        (words[heading], [(words[label], words[text]) for label, text in fields])
+        for heading, fields in data["explained"][str(row)]
+    ]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_embedded_data_end_no_script(text: str) -> None:
+    """No text leaves the element it stands in or breaks a line of it, and all come back as they were."""
+    embedded = embedded_json({text: [text]})
+    assert not set(embedded) & set("<>&\u2028\u2029\n")
+    assert embedded.isascii()
+    assert json.loads(embedded) == {text: [text]}
+
+
+def test_page_holds_the_data_whatever_the_names(tmp_path: Path) -> None:
+    """A task's name is neither markup nor a place to put something else in."""
+    path = traces.stream(tmp_path / "t.arrows", *({"comm": text} for text in HOSTILE))
+    with TraceReader(path) as trace:
+        page = page_html(page_data(trace, Limits()))
+    (block,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    shown = json.loads(block)["values"]["comm"]
+    assert shown == [*HOSTILE[:3], r"a\u2028b\u2029c", *HOSTILE[4:]]
+    assert "alert(1)</script>" not in page
+
+
+def test_policy_names_each_script_and_nothing_else() -> None:
+    """What may run is known by its hash; nothing may be asked of any network."""
+    page = page_html(data_of(traces.RECORDED))
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert page.count("<script>") == policy.count("&#x27;sha256-") == 3
+    assert policy.startswith("default-src &#x27;none&#x27;; script-src &#x27;sha256-")
+    assert "unsafe-eval" not in policy
+
+
+def test_page_names_no_address_to_load_from() -> None:
+    """Nothing in the page refers to another file."""
+    page = page_html(data_of(traces.RECORDED))
+    markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"""\bsrc=|\bhref=(?!"#)|url\(|@import""", markup)
+
+
+def test_libraries_are_those_of_the_list() -> None:
+    """Each file of a library has the hash that the list gives, and the page carries its licence."""
+    libraries = json.loads(VENDOR.joinpath("libraries.json").read_text())
+    listed = {name: file["sha256"] for library in libraries for name, file in library["files"].items()}
+    assert listed == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in VENDOR.iterdir()
+        if path.name != "libraries.json"
+    }
+    page = page_html(data_of(traces.RECORDED))
+    for name in listed:
+        assert VENDOR.joinpath(name).read_text("utf-8") in page
+
+
+@pytest.mark.parametrize("path", [traces.RECORDED, BULK], ids=["5.10", "7.3"])
+def test_numbers_are_those_of_the_report(path: Path) -> None:
+    """Calls, pages, and calls by order, gfp mask, zone and outcome are what `report` counts."""
+    data = data_of(path)
+    with TraceReader(path) as trace:
+        summary = summarize(trace)
+    by = {breakdown.name: breakdown.parts for breakdown in summary.by}
+    assert sum(data["time"]["count"]) == summary.all.count
+    pages = [
+        data["rows"]["pages"][row] * count
+        for row, count in zip(data["time"]["row"], data["time"]["count"], strict=True)
+    ]
+    assert sum(pages) == summary.all.pages
+    assert calls(data, "order") == {part.key["order"]: part.amount.count for part in by["order"]}
+    assert calls(data, "gfp") == {part.key["gfp_mask"]: part.amount.count for part in by["gfp"]}
+    assert calls(data, "context") == {part.label: part.amount.count for part in by["context"]}
+    assert calls(data, "outcome")["rejected"] == summary.rejected
+    zones: Counter[str] = Counter()
+    for part in by["preferred_zone"]:
+        zones[part.key["zone"] or "none"] += part.amount.count
+    assert calls(data, "zone") == zones
+
+
+def test_values_of_a_column_differ() -> None:
+    """No filter offers the same twice, though several masks or counters may mean the same."""
+    for path in (traces.RECORDED, BULK):
+        for name, values in data_of(path)["values"].items():
+            assert len({json.dumps(one) for one in values}) == len(values), name
+
+
+def test_masks_have_the_names_of_their_kernel() -> None:
+    """A mask's text is the recorded kernel's, and its flags are that kernel's bits."""
+    data = data_of(traces.RECORDED)
+    tables = traces.source()[0].tables
+    for mask in data["values"]["gfp"]:
+        assert mask["text"] == f"{mask['value']:#x} {decode_gfp(mask['value'], tables).text}".rstrip()
+        assert sum(tables.gfp(name) for name in mask["bits"]) == mask["value"]
+
+
+def test_mismatches_come_first_then_failures(tmp_path: Path) -> None:
+    """However rare they are."""
+    path = traces.aggregate(
+        tmp_path / "t.arrows",
+        ({}, 1000),
+        ({"page": False}, 5),
+        ({"alloc_flags": 0}, 2),
+        ({"alloc_flags": 0, "page": False}, 1),
+    )
+    data = data_of(path)
+    rows = [(value(data, "verdict", row), value(data, "outcome", row)) for row in range(4)]
+    assert rows == [("mismatched", "page"), ("mismatched", "failed"), ("matched", "failed"), ("matched", "page")]
+    assert data["verification"]["mismatched"] == 3
+
+
+def test_difference_has_both_values_and_the_rule(tmp_path: Path) -> None:
+    """In the words of `verify`."""
+    data = data_of(traces.aggregate(tmp_path / "t.arrows", ({"alloc_flags": 0x1}, 7)))
+    (((field, expected, observed, rule, effect),),) = [
+        [[data["texts"][number] for number in one] for one in many] for many in data["differences"].values()
+    ]
+    assert (field, observed, rule) == ("alloc_flags", "0x1 ALLOC_WMARK_LOW", "nofragment")
+    assert expected.endswith("ALLOC_KSWAPD")
+    assert "ALLOC_KSWAPD" in effect
+
+
+def test_rejected_request_is_explained() -> None:
+    """Why nothing was prepared, and that no warning hides it."""
+    data = data_of(traces.RECORDED)
+    row = next(i for i in range(len(data["rows"]["order"])) if value(data, "outcome", i) == "rejected")
+    *_, (heading, fields) = texts(data, row)
+    assert heading == "outcome"
+    assert fields[0][0] == "rejected"
+    assert "11" in fields[0][1]
+
+
+def test_steps_are_those_of_the_model() -> None:
+    """Each explained request, of the bulk allocator too, has the model's steps in their order."""
+    data = data_of(BULK)
+    with TraceReader(BULK) as trace:
+        kernel = Kernel.of(trace.snapshot)
+        sections = [explained(kernel, row) for row, _ in trace.counted()]
+    known = {json.dumps(one) for one in sections}
+    assert len(data["explained"]) == Limits().explained
+    assert {json.dumps(texts(data, int(row))) for row in data["explained"]} <= known
+    assert any(heading == "request to alloc_pages_bulk" for one in sections for heading, _ in one)
+
+
+def test_what_was_not_captured_is_said(tmp_path: Path) -> None:
+    """A request whose preparation depends on an unknown fact says which, and shows no steps."""
+    change = {"cpusets_enabled": 1, "mems_allowed": None, "preempt_count": None}
+    data = data_of(traces.aggregate(tmp_path / "t.arrows", (change, 3)))
+    assert value(data, "verdict", 0) == "unknown"
+    ((heading, ((label, why),)),) = texts(data, 0)
+    assert (heading, label) == ("not explained", "why")
+    assert why == data["texts"][data["unknown"]["0"]]
+
+
+def test_stacks_start_at_the_entry(tmp_path: Path) -> None:
+    """What lies inside the allocator's entry is the probe's own; a call without a stack has no frames."""
+    entry = traces.source()[0].features.entry
+    path = traces.stream(
+        tmp_path / "t.arrows", {"stack": f"a;b;{entry};probe"}, {"stack": f"a;{entry}"}, {"stack": None}
+    )
+    callers = data_of(path)["callers"]
+    stacks = [[callers["frames"][frame] for frame in stack] for stack in callers["stacks"]]
+    assert stacks == [[entry, "b", "a"], [entry, "a"], []]
+    assert sum(callers["count"]) == 3
+
+
+def test_trace_without_stacks_has_no_callers() -> None:
+    """Nothing is made up."""
+    assert data_of(traces.RECORDED)["callers"] is None
+
+
+def test_aggregate_has_neither_time_nor_tasks(tmp_path: Path) -> None:
+    """All its calls are in one part of a time that is not known."""
+    data = data_of(traces.aggregate(tmp_path / "t.arrows", ({}, 6), ({"order": 1}, 4)))
+    assert data["aggregate"]
+    assert (data["time"]["span"], data["time"]["buckets"], set(data["time"]["x"])) == (None, 1, {0})
+    assert sum(data["time"]["count"]) == 10
+    assert data["callers"] is None
+
+
+def test_empty_trace_has_data(tmp_path: Path) -> None:
+    """A recording in which nothing happened has a page too."""
+    data = data_of(traces.aggregate(tmp_path / "t.arrows"))
+    assert (data["rows"]["pages"], data["time"]["count"]) == ([], [])
+
+
+def test_beyond_the_limit_of_rows_is_summed(tmp_path: Path) -> None:
+    """The first rows are there, and the others are counted: nothing is lost silently."""
+    data = data_of(traces.varied(tmp_path / "t.arrows", 500), rows=200)
+    assert len(data["rows"]["pages"]) == 200
+    assert data["rest"]["rows"]["rows"] == 300
+    assert sum(data["time"]["count"]) + data["rest"]["rows"]["count"] == 500
+    assert max(data["time"]["row"]) == 199
+
+
+def test_time_is_coarser_before_anything_is_left_out(tmp_path: Path) -> None:
+    """With more cells than a page holds, the parts of the time become larger."""
+    rows = [{"time": 1_000 + i} for i in range(1000)]
+    data = data_of(traces.stream(tmp_path / "t.arrows", *rows), cells=100)
+    assert data["time"]["buckets"] == 60
+    assert (len(data["time"]["count"]), sum(data["time"]["count"])) == (60, 1000)
+    assert data["rest"]["cells"] == {"cells": 0, "count": 0, "pages": 0}
+
+
+def test_beyond_the_limit_of_cells_is_summed(tmp_path: Path) -> None:
+    """Where even that is too much the largest stay, mismatches before them."""
+    rows: list[dict[str, Any]] = [{"comm": f"task-{i % 50}", "stack": f"caller_{i}"} for i in range(100)]
+    rows.append({"comm": "odd", "stack": "odd_caller", "alloc_flags": 0})
+    data = data_of(traces.stream(tmp_path / "t.arrows", *rows), cells=30)
+    for name, rest in (("time", "cells"), ("callers", "callers")):
+        assert len(data[name]["count"]) == 30
+        assert sum(data[name]["count"]) + data["rest"][rest]["count"] == 101
+        assert "odd" in {data["values"]["comm"][comm] for comm in data[name]["comm"]}
+
+
+def test_the_first_are_explained(tmp_path: Path) -> None:
+    """And the most frequent, and those with most pages; the limit is one of the page's data."""
+    common: tuple[dict[str, Any], int] = ({"task_flags": 0x400100}, 90)
+    large: tuple[dict[str, Any], int] = ({"order": 9, "freelist_order": 9}, 1)
+    odd = [({"alloc_flags": 0x1, "freelist_calls": i}, 5) for i in range(1, 20)]
+    data = data_of(traces.aggregate(tmp_path / "t.arrows", *odd, common, large), explained=8)
+    assert data["limits"]["explained"] == len(data["explained"]) == 8
+    assert {"0", "1", "2", "3"} < set(data["explained"])
+    assert {value(data, "order", int(row)) for row in data["explained"]} == {0, 9}
+    assert "matched" in {value(data, "verdict", int(row)) for row in data["explained"]}
+
+
+def test_truncated_trace_says_so(tmp_path: Path) -> None:
+    """And so does a sample, by its factor."""
+    whole = traces.stream(tmp_path / "t.arrows", {}, recording={"filters": {"sample": 7}})
+    cut = tmp_path / "cut.arrows"
+    cut.write_bytes(whole.read_bytes()[:-200])
+    data = data_of(cut)
+    assert (data["truncated"], data["sample"]) == (True, 7)
+    assert ["lost", None] in [[name, number] for name, number, _ in data["totals"]]
