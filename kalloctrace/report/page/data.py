@@ -150,7 +150,7 @@ class _Page:
             "time": {"buckets": buckets, "span": span, **_columns_of(time)},
             "callers": {"frames": frames, "stacks": stacks, **_columns_of(callers)} if stacks else None,
             "unknown": {str(i): self._text(one.unknown) for i, one in enumerate(self._judged) if one.unknown},
-            "differences": {str(i): self._differences(one) for i, one in enumerate(self._judged) if one.differences},
+            **self._differing(),
             "explained": dict(self._explained()),
             "limits": {"rows": self._limits.rows, "cells": self._limits.cells, "explained": self._limits.explained},
             "rest": {
@@ -179,19 +179,25 @@ class _Page:
         rows["verdict"], values["verdict"] = _numbered([_verdict(judged) for judged in self._judged])
         return rows, values
 
-    def _differences(self, judged: Judged) -> list[list[int]]:
+    def _differing(self) -> dict[str, Any]:
+        """Return all ways to differ, a list of differences each, and which of them is whose."""
+        wrong = [number for number, judged in enumerate(self._judged) if judged.differences]
+        kinds, differences = _numbered([self._differences(self._judged[number]) for number in wrong])
+        return {"differs": dict(zip(map(str, wrong), kinds, strict=True)), "differences": differences}
+
+    def _differences(self, judged: Judged) -> tuple[tuple[int, ...], ...]:
         """Return the field, the model's value, the kernel's, the rule and what it did, of each difference."""
         tables = self._snapshot.tables
-        return [
-            [
+        return tuple(
+            (
                 self._text(difference.field),
                 self._text(value_text(difference.field, difference.expected, tables)),
                 self._text(value_text(difference.field, difference.observed, tables)),
                 self._text(difference.rule),
                 self._text(difference.effect),
-            ]
+            )
             for difference in judged.differences
-        ]
+        )
 
     def _explained(self) -> Iterator[tuple[str, list[Any]]]:
         """Yield the numbers of rows, and their sections: a heading, and pairs of a label and its text."""

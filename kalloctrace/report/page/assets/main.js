@@ -81,7 +81,7 @@ function makeControls() {
   const splits = Object.fromEntries(CHOICES.split.map((name) => [name, FILTERS.find((filter) => filter.name === name).label]));
   if (!data.aggregate) find("#time .controls").append(choice("split", "divided by", splits));
   find("#callers .controls").append(
-    choice("from", "first row", { outermost: "where the kernel was entered", innermost: "the page allocator" }),
+    choice("from", "read", { outermost: "from the kernel's entry down", innermost: "from the page allocator out" }),
   );
   find("#filters").addEventListener("reset", (event) => {
     event.preventDefault();
@@ -161,7 +161,8 @@ for (const { name } of FILTERS) state[name] = "";
 selected = select();
 const wholeTotal = total();
 find("#trace").textContent = data.trace.split("/").pop();
-find("#kernel").textContent = `Page allocations on Linux ${data.kernel}, ${fact("recorded")}. ${fact("command")}`;
+find("#kernel").textContent = `Page allocations on Linux ${data.kernel}; ${fact("recorded")}`;
+if (fact("command")) find("#command").append("while ", element("code", {}, fact("command")), " ran");
 makeControls();
 Object.assign(state, filtersOfHash);
 drawOverview();

@@ -4,6 +4,7 @@
 
 const FIRST_ROWS = 12;
 const FIRST_ITEMS = 10;
+const FIRST_OF_MISMATCH = 3;
 
 /** A table with a bar in each row, and where 'filter' names a filter, a button that sets it. */
 function table({ caption, heading, entries, filter, name = String, value = name }) {
@@ -200,11 +201,23 @@ function request(row) {
   );
 }
 
-/** One that differs: in what, and why, is told without opening it. */
-function mismatch(row) {
-  const item = request(row);
-  item.prepend(...data.differences[row].map(difference));
-  return item;
+/** All requests that differ alike: in what, and why, is told without opening one. */
+function mismatch([kind, rows]) {
+  const calls = d3.sum(rows, (row) => selected.calls[row]);
+  const pages = d3.sum(rows, (row) => selected.calls[row] * data.rows.pages[row]);
+  return element(
+    "li",
+    { class: "mismatch" },
+    data.differences[kind].map(difference),
+    element("p", {}, `${amountText(calls, pages)} in ${several(rows.length, "distinct request", "")}:`),
+    growing(rows, request, FIRST_OF_MISMATCH, "requests"),
+  );
+}
+
+/** Returns what differs, and the rows in which it does, most allocations first. */
+function alike(rows) {
+  const kinds = d3.groups(rows, (row) => data.differs[row]);
+  return d3.sort(kinds, ([, of]) => -d3.sum(of, (row) => selected.calls[row]));
 }
 
 function difference(numbers) {
@@ -233,11 +246,11 @@ function explain(details, row) {
   if (!details.open || details.children.length > 1) return;
   const sections = data.explained[row];
   const known = data.unknown[row];
-  // A list of mismatches has told them already.
-  const told = details.parentElement.querySelector(":scope > .difference");
+  // Among the mismatches they have been told already.
+  const told = details.closest(".mismatch");
   details.append(
     element("h3", {}, "what the kernel did"),
-    ...(told ? [] : (data.differences[row] ?? []).map(difference)),
+    ...(told || data.differs[row] === undefined ? [] : data.differences[data.differs[row]].map(difference)),
     fields([
       ["alloc_flags", valueOf("alloc_flags", row).text],
       ["preferred zone", zoneText(row)],
@@ -384,7 +397,7 @@ function drawFindings() {
   const { verification } = data;
   find("#findings .list").replaceChildren(
     ...(wrong.length
-      ? growing(wrong, mismatch, FIRST_ITEMS, "mismatches")
+      ? growing(alike(wrong), mismatch, FIRST_ITEMS, "mismatches")
       : [
           note(
             verification.mismatched

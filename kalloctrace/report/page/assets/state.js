@@ -133,5 +133,5 @@ const valueOf = (name, row) => data.values[name][data.rows[name][row]];
 const count = (number) => mark + whole.format(number);
 const mib = (pages) => `${mark}${oneDigit.format((pages * data.page_size) / 2 ** 20)} MiB`;
 const amountText = (calls, pages) => `${several(calls, "allocation")}, ${several(pages, "page")}`;
-const several = (number, name) => `${count(number)} ${name}${number === 1 ? "" : "s"}`;
+const several = (number, name, sampled = mark) => `${sampled}${whole.format(number)} ${name}${number === 1 ? "" : "s"}`;
 const share = (part, all) => (all ? `${oneDigit.format((100 * part) / all)}%` : "0.0%");
