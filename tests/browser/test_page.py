@@ -279,6 +279,18 @@ def test_icicle_zooms_by_keyboard_and_pointer(opener: Opener, demo: Path) -> Non
     assert traces.source()[0].features.entry in (frames.nth(1).text_content() or "")
 
 
+def test_icicle_is_one_stop_of_the_tab_key(opener: Opener, demo: Path) -> None:
+    """Arrow keys lead on from there, and what has the focus is told in words."""
+    page = opener.open(demo)
+    assert page.locator(".icicle g[tabindex='0']").count() == 1
+    page.locator("#choice-from").focus()
+    page.keyboard.press("Tab")
+    steps = [("ArrowDown", "asm_exc_page_fault"), ("ArrowRight", "entry_SYSCALL_64"), ("ArrowDown", "ksys_read")]
+    for key, name in [*steps, ("ArrowUp", "entry_SYSCALL_64"), ("ArrowLeft", "asm_exc_page_fault")]:
+        page.keyboard.press(key)
+        expect(page.locator("#callers output")).to_have_text(re.compile(f"^{name}: "))
+
+
 def test_icicle_is_weighed_by_what_is_chosen(opener: Opener, demo: Path) -> None:
     """By pages at first, by allocations on demand."""
     page = opener.open(demo)

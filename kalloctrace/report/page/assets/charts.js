@@ -189,13 +189,16 @@ function drawIcicle(figure, tree) {
     .join("g")
     .attr("transform", (node) => `translate(${node.x0},${node.depth * FRAME})`)
     .attr("role", "button")
-    .attr("tabindex", 0)
+    .attr("tabindex", (node) => (node.depth ? -1 : 0))
     .attr("aria-label", (node) => describeFrame(node, tree))
     .on("click", (_, node) => zoomTo(node))
     .on("keydown", (event, node) => {
-      if (event.key !== "Enter" && event.key !== " ") return;
+      const zooms = event.key === "Enter" || event.key === " ";
+      const next = neighbour(node, event.key);
+      if (!zooms && !next) return;
       event.preventDefault();
-      zoomTo(node);
+      if (zooms) zoomTo(node);
+      else cell.filter((one) => one === next).node()?.focus();
     })
     .on("pointerenter focus", (_, node) => (details.textContent = describeFrame(node, tree)));
   cell
@@ -214,6 +217,18 @@ function drawIcicle(figure, tree) {
   cell.append("title").text((node) => describeFrame(node, tree));
   figure.replaceChildren(crumbs(path), svg.node(), details);
   if (hadFocus) figure.querySelector(".icicle g")?.focus();
+}
+
+/** Returns where an arrow key leads: the icicle is one stop of the tab key, as it may have hundreds of frames. */
+function neighbour(node, pressed) {
+  const beside = node.parent?.children ?? [];
+  const place = beside.indexOf(node);
+  return {
+    ArrowDown: node.children?.[0],
+    ArrowUp: node.parent,
+    ArrowLeft: beside[place - 1],
+    ArrowRight: beside[place + 1],
+  }[pressed];
 }
 
 function fitting(node) {

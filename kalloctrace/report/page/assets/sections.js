@@ -492,6 +492,7 @@ function drawLegend() {
     ["context", "softirq, hardirq and nmi interrupted the task; bh_disabled is task context with bottom halves off; it is captured only where something depends on it"],
     ["entry", "bulk is a call of the bulk allocator, of which the prepared context cannot be seen; its pages are those that were looked at"],
     ["verdict", "matched: as the model says. mismatched: otherwise. unknown: could not be judged, which is never a pass"],
+    ["callers", "a frame is as wide as what its function led to; Enter or a click fills the width with it, arrow keys lead from frame to frame"],
     ["rule", "what the model follows at that place; kalloctrace explain tells the same on the command line"],
   ];
   find("#legend").replaceChildren(
