@@ -18,7 +18,7 @@ COMMANDS = {
     "diff": "say what differs between two traces",
     "doctor": "say what this machine can do, and mend what it cannot",
     "explain": "show how one request is prepared, rule by rule",
-    "export": "write a trace's rows as Parquet, CSV or JSON lines",
+    "export": "write a trace for other tools: tables, timelines, flame graphs",
     "lab": "boot a real kernel in a virtual machine and run a command in it",
     "live": "watch page allocations as they happen",
     "record": "capture page allocations live",

@@ -3,55 +3,97 @@
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import click
 
 from kalloctrace.errors import Exit, KalloctraceError
+
+if TYPE_CHECKING:
+    from kalloctrace.trace.reader import TraceReader
+
+_Form = Literal["parquet", "csv", "jsonl", "perfetto", "folded", "speedscope"]
+_BINARY = ("parquet", "perfetto")
 
 
 @click.command()
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["parquet", "csv", "jsonl"]),
+    type=click.Choice(get_args(_Form)),
     required=True,
-    help="What to write; a table has one column for each field.",
+    help="What to write: a table with a column for each field, a timeline, or stacks for flame graphs.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
 @click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
-def command(form: Literal["parquet", "csv", "jsonl"], output: Path | None, force: bool, trace: Path) -> int:
-    """Write a trace's rows for other programs: a row a call, or of an aggregate a row a count.
+def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
+    """Write a trace for other programs.
 
-    Needs no root and no bcc. Numbers are raw, as the kernel had them: `kalloctrace decode --kernel TRACE` names
-    them.
+    Needs no root and no bcc. parquet, csv and jsonl have a row a call, or of an aggregate a row a count; numbers are
+    raw there, as the kernel had them: `kalloctrace decode --kernel TRACE` names them.
+
+    \b
+    perfetto    a timeline for https://ui.perfetto.dev: tracks of CPUs and tasks, counters; needs --mode stream
+    folded      "task;outermost;...;innermost calls" a line, for flamegraph.pl and others
+    speedscope  the same for https://www.speedscope.app, by calls and by bytes
+
+    Where no stacks were recorded, the gfp mask and the order stand in their place.
 
     \b
     Examples:
       kalloctrace export --format parquet -o my.parquet my.arrows
-      kalloctrace export --format csv my.arrows | head
       kalloctrace export --format jsonl my.arrows | jq 'select(.order > 3)'
+      kalloctrace export --format perfetto -o my.pftrace my.arrows
+      kalloctrace export --format folded my.arrows | flamegraph.pl > my.svg
     """
-    from kalloctrace.trace.export import export
     from kalloctrace.trace.reader import TraceReader
     from kalloctrace.trace.writer import exists_already
 
-    if form == "parquet" and output is None:
-        raise KalloctraceError("no file to write", "Parquet cannot be streamed", "name a file with -o", Exit.USAGE)
+    if form in _BINARY and output is None and (form == "parquet" or sys.stdout.isatty()):
+        why = "Parquet cannot be streamed" if form == "parquet" else "a terminal does not show a timeline"
+        raise KalloctraceError("no file to write", why, "name a file with -o", Exit.USAGE)
     with TraceReader(trace) as reader:
+        if form == "perfetto" and reader.aggregate:
+            raise KalloctraceError(
+                f"cannot make a timeline of {trace}",
+                "it is an aggregate, which does not tell when and for whom",
+                "record with --mode stream, or choose another --format",
+            )
         if output is None:
-            export(reader, form, sys.stdout.buffer)
+            _write(reader, form, sys.stdout.buffer)
         else:
             try:
                 file = output.open("wb" if force else "xb")
             except FileExistsError as error:
                 raise exists_already(output) from error
             with file:
-                export(reader, form, file)
+                _write(reader, form, file)
         if reader.truncated:
             why = f" ({reader.damage})" if reader.damage else ""
             click.echo(f"truncated: the end of {trace} is missing{why}; written up to its last whole batch", err=True)
         if reader.sample > 1:
             click.echo(f"a sample: 1 call in {reader.sample:,} was recorded", err=True)
     return Exit.OK
+
+
+def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> None:
+    match form:
+        case "perfetto":
+            from kalloctrace.report.perfetto import write_perfetto
+
+            write_perfetto(trace, stream)
+        case "folded" | "speedscope":
+            from kalloctrace.report.stacks import stacks_of, write_folded, write_speedscope
+
+            stacks = stacks_of(trace)
+            if not stacks.recorded:
+                click.echo("no stacks were recorded: the gfp mask and the order stand in their place", err=True)
+            if form == "folded":
+                write_folded(stacks, stream)
+            else:
+                write_speedscope(stacks, trace.path.name, stream)
+        case _:
+            from kalloctrace.trace.export import export
+
+            export(trace, form, stream)
