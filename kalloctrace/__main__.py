@@ -3,6 +3,7 @@
 
 import importlib
 import io
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ COMMANDS = {
     "doctor": "say what this machine can do, and mend what it cannot",
     "explain": "show how one request is prepared, rule by rule",
     "export": "write a trace for other tools: tables, timelines, flame graphs",
+    "import": "make a trace of kmem:mm_page_alloc from perf, trace-cmd or tracefs",
     "lab": "boot a real kernel in a virtual machine and run a command in it",
     "live": "watch page allocations as they happen",
     "record": "capture page allocations live",
@@ -38,7 +40,9 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"kalloctrace.commands.{cmd_name}").command
+        # A word of Python's own cannot be a module's name.
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        command: click.Command = importlib.import_module(f"kalloctrace.commands.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -166,21 +166,22 @@ def builtin_features(kernel: str, version: str = "") -> Features:
     return _features(_series(kernel, version))
 
 
-def builtin_snapshot(kernel: str, machine: Machine | None = None) -> Snapshot:
+def builtin_snapshot(kernel: str, machine: Machine | None = None, version: str = "") -> Snapshot:
     """Return a built-in kernel on a machine.
 
     Args:
         kernel: as of `builtin_features`.
         machine: the machine; by default one node with memory in DMA, DMA32 and Normal, without cpusets.
+        version: as of `builtin_features`.
 
     Raises:
         KalloctraceError: no such kernel is built in (exit code 2).
     """
-    series = _series(kernel)
-    tables = builtin_tables(kernel)
+    series = _series(kernel, version)
+    tables = builtin_tables(kernel, version)
     return Snapshot(
         release=kernel,
-        version="",
+        version=version,
         features=_features(series),
         tables=tables,
         machine=machine or default_machine(tables),

@@ -152,6 +152,8 @@ def _zone_json(ref: ZoneRef, kernel: Kernel) -> dict[str, Any]:
 def _request(fields: Mapping[str, Any], kernel: Kernel) -> Request:
     entry: Entry = _choice(fields, "entry", get_args(Entry), "normal")
     nodes = kernel.machine.fallback
+    if not nodes:
+        raise BadRequestError("nothing is known of the nodes of this machine: an import from another tool has none")
     nid = _integer(fields, "preferred_nid", NUMA_NO_NODE, MAX_NUMNODES - 1, default=min(nodes))
     if nid not in nodes and not (entry == "nolock" and nid == NUMA_NO_NODE):
         raise BadRequestError(f"preferred_nid {nid} is not a node of the machine, which has {sorted(nodes)}")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.verification import Verification, verify_counted
 
 _SMALLEST = 1e-9
@@ -187,6 +188,8 @@ def _request(row: Mapping[str, Any], tables: FlagTables) -> Key:
 
 def _alloc_flags(row: Mapping[str, Any], tables: FlagTables) -> Key:
     flags = row["alloc_flags"]
+    if row["entry"] == TRACEPOINT:
+        return ("not captured",)
     return (None if flags is None else decode_alloc(flags, tables).text,)
 
 

@@ -15,7 +15,7 @@ from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.report.callers import Callers
 from kalloctrace.trace.distinct import Tally
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.schema import COUNT
+from kalloctrace.trace.schema import COUNT, TRACEPOINT
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
 
@@ -85,6 +85,7 @@ class Summary:
         rejected: those for which get_page_from_freelist() was not called, but for the bulk allocator's.
         slow_path: those for which it is known to have been called more than once.
         not_followed: those whose return was not traced, so that the failed and the slow ones among them are not known.
+        events: those that are another tool's events, so that the slow and the rejected ones among them are not known.
         first: time of the first allocation, ns.
         last: time of the last one, ns.
         by: the breakdowns.
@@ -103,6 +104,7 @@ class Summary:
     rejected: int = 0
     slow_path: int = 0
     not_followed: int = 0
+    events: int = 0
     first: int | None = None
     last: int = 0
     by: tuple[Breakdown, ...] = ()
@@ -148,6 +150,7 @@ class Summary:
             "rejected": self.rejected,
             "slow_path": self.slow_path,
             "not_followed": self.not_followed,
+            "events": self.events,
             "lost": self.lost,
             "missed": totals.missed if totals else None,
             "running": totals.running if totals else None,
@@ -261,6 +264,7 @@ def _count_totals(summary: Summary, table: pa.Table) -> None:
     summary.rejected = calls(pc.and_(pc.equal(table["freelist_calls"], 0), pc.invert(bulk)))
     summary.slow_path = calls(pc.greater(table["freelist_calls"], 1))
     summary.not_followed = calls(pc.is_null(table["page"]))
+    summary.events = calls(pc.equal(table["entry"], TRACEPOINT))
 
 
 def _sum(column: pa.ChunkedArray) -> int:

@@ -198,6 +198,11 @@ def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
 
 def _method(summary: Summary) -> Iterator[str]:
     recording = summary.recording
+    imported = recording.get("imported")
+    if isinstance(imported, dict):
+        yield f"imported from {imported.get('form')}"
+        yield "masks as the kernel had changed them"
+        return
     pid, attached = recording.get("pid"), recording.get("attached")
     yield str(recording.get("mode", "mode not known"))
     if pid is not None:
@@ -219,9 +224,13 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     yield "pages", summary.all.pages, f"{summary.all.pages * PAGE_SIZE / _MIB:,.1f} MiB"
     yield "failed", _known(summary, summary.failed), f"returned no page{_but(summary)}"
     missing = " or its call was missed" if totals is not None and totals.missed else ""
-    yield "rejected", summary.rejected, f"of these: get_page_from_freelist was never called{missing}"
+    yield (
+        "rejected",
+        None if _only_events(summary) else summary.rejected,
+        f"of these: get_page_from_freelist was never called{missing}",
+    )
     slow = f"took more than one call of get_page_from_freelist{_but(summary)}"
-    yield "slow path", _known(summary, summary.slow_path), slow
+    yield "slow path", None if _only_events(summary) else _known(summary, summary.slow_path), slow
     yield "lost", summary.lost, "seen, but not in the trace for want of room"
     yield "missed", totals.missed if totals else None, "probe hits that the kernel skipped"
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
@@ -234,6 +243,11 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
 def _known(summary: Summary, number: int) -> int | None:
     """Return a number that only traced returns can tell; None where there were none."""
     return None if number == 0 and 0 < summary.not_followed == summary.all.count else number
+
+
+def _only_events(summary: Summary) -> bool:
+    """Tell whether all is of another tool, which does not see get_page_from_freelist()."""
+    return 0 < summary.events == summary.all.count
 
 
 def _but(summary: Summary) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.slow_trace import SlowVerification
 from kalloctrace.verify.verification import Mismatch, Verification
 from kalloctrace.verify.zonelists import ZonelistMismatch
@@ -30,6 +31,7 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
         yield f"  truncated: the end of the recording is missing{why}; judged up to the last whole batch"
     for reason, count in verdict.unknown_reasons.items():
         yield f"  unknown: {count:,} × {reason}"
+    yield from _event_lines(verdict)
     for mismatch in verdict.mismatches[:MOST_MISMATCHES]:
         yield from _mismatch_lines(mismatch, tables)
     hidden = len(verdict.mismatches) - MOST_MISMATCHES
@@ -65,6 +67,12 @@ def _slow_lines(slow: SlowVerification, lost: int, tables: FlagTables) -> Iterat
         yield f"    … and {hidden:,} mismatches more; --json has all"
 
 
+def _event_lines(verdict: Verification) -> Iterator[str]:
+    for name, counts in verdict.events.items():
+        unknown = f", {counts.unknown:,} unknown" if counts.unknown else ""
+        yield f"  events: {name} as the model says {counts.equal:,}, not so {counts.different:,}{unknown}"
+
+
 def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
     zonelists = verdict.zonelists
     if zonelists.reason:
@@ -98,6 +106,9 @@ def _mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
     yield f"    expected {value_text(difference.field, difference.expected, tables)}"
     yield f"    observed {value_text(difference.field, difference.observed, tables)}"
     yield f"    rule     {difference.rule}: {difference.effect}"
+    if request["entry"] == TRACEPOINT:
+        yield f"    event    {_gfp(request['gfp_mask'], tables)}, order {request['order']}"
+        return
     yield (
         f"    request  {_gfp(request['gfp_mask'], tables)}, order {request['order']}, node {request['preferred_nid']}, "
         f"nodemask {request['nodemask'] if request['nodemask'] is not None else 'NULL'}"
@@ -118,7 +129,7 @@ def value_text(field: str, value: Any, tables: FlagTables) -> str:  # noqa: ANN4
     """Return a field's value, of the model or of the kernel, with the names of that kernel."""
     if field == "alloc_flags":
         return f"{value:#x} {decode_alloc(value, tables).text}"
-    if field == "freelist_gfp_mask":
+    if field in {"freelist_gfp_mask", "gfp_mask"}:
         return _gfp(value, tables)
     if field == "preferred_zone" and value is not None:
         return f"{tables.zone_name(value[1])} of node {value[0]}"

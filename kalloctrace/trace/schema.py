@@ -26,6 +26,11 @@ Of a call of the bulk allocator the prepared context cannot be seen, as it never
 column that this call fills is null there, and freelist_calls is 0 though nothing was rejected. What shows instead are
 the nodes and zones of the pages that it took itself (not those that were in the array before, not those on a list),
 and the mask with which it calls the normal entry where it leaves a page to that; this call is a row of its own.
+
+A row whose entry is TRACEPOINT is an event of kmem:mm_page_alloc that another tool recorded. It has order, migratetype,
+and whether there was a page; its gfp_mask is the event's, which is the mask as the kernel had changed it, not as it was
+asked for; its time is the event's, by that tool's clock; its pid is the thread's where the tool does not tell the
+process's. Everything else is null: not known.
 """
 
 from types import MappingProxyType
@@ -40,6 +45,8 @@ FORMAT_KEY = b"kalloctrace.format"
 SNAPSHOT_KEY = b"kalloctrace.snapshot"
 RECORDING_KEY = b"kalloctrace.recording"
 TOTALS_KEY = b"kalloctrace.totals"
+
+TRACEPOINT = "tracepoint"
 
 _NAMES = pa.dictionary(pa.int32(), pa.utf8())
 
@@ -62,11 +69,11 @@ REQUEST = (
         "entry",
         _NAMES,
         "normal; nolock: an entry without locks with a stage of its own; bulk: the bulk allocator; bulk_single: the "
-        "normal one, called by the bulk allocator",
+        "normal one, called by the bulk allocator; tracepoint: another tool's event, see above",
     ),
-    _column("gfp_mask", pa.uint32(), "the entry's gfp argument; 0 where it has none"),
+    _column("gfp_mask", pa.uint32(), "the entry's gfp argument; 0 where it has none; an event's mask"),
     _column("order", pa.uint32(), "the entry's order argument; 0 where it has none"),
-    _column("preferred_nid", pa.int32(), "the entry's node argument"),
+    _column("preferred_nid", pa.int32(), "the entry's node argument", nullable=True),
     _column(
         "nodemask",
         _NAMES,
@@ -86,7 +93,7 @@ REQUEST = (
 )
 
 CONTEXT = (
-    _column("task_flags", pa.uint32(), "current->flags"),
+    _column("task_flags", pa.uint32(), "current->flags", nullable=True),
     _column(
         "preempt_count",
         pa.uint32(),
@@ -99,9 +106,9 @@ CONTEXT = (
         "current->mems_allowed, as a list; null where it was not captured as nothing depended on it: cpusets were off",
         nullable=True,
     ),
-    _column("cpusets_enabled", pa.int32(), "the counter of cpusets_enabled_key"),
-    _column("gfp_allowed_mask", pa.uint32(), "gfp_allowed_mask"),
-    _column("defrag_mode", pa.bool_(), "vm.defrag_mode is on"),
+    _column("cpusets_enabled", pa.int32(), "the counter of cpusets_enabled_key", nullable=True),
+    _column("gfp_allowed_mask", pa.uint32(), "gfp_allowed_mask", nullable=True),
+    _column("defrag_mode", pa.bool_(), "vm.defrag_mode is on", nullable=True),
     _column("softirq_disable_cnt", pa.uint32(), "current->softirq_disable_cnt, where the kernel has it", nullable=True),
     _column("numa_node_id", pa.int32(), "the CPU's node, where the entry is nolock", nullable=True),
     _column("memcg_kmem_online", pa.bool_(), "memcg_kmem_online(), where the entry is bulk", nullable=True),
@@ -113,6 +120,7 @@ OBSERVED = (
         "freelist_calls",
         pa.uint32(),
         "calls of get_page_from_freelist() for this request; 0: it was rejected",
+        nullable=True,
     ),
     _column("freelist_gfp_mask", pa.uint32(), "gfp argument of the first such call", nullable=True),
     _column("freelist_order", pa.uint32(), "its order argument", nullable=True),

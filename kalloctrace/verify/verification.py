@@ -9,8 +9,9 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.proven import Standing, load, standing
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.schema import CONTEXT, REQUEST
+from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
+from kalloctrace.verify.events import EventJudge, FieldCount
 from kalloctrace.verify.slow_trace import SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
@@ -67,6 +68,7 @@ class Verification:
         damage: what stopped the reading before its end, empty where the file just ends.
         mismatches: what differs, most frequent first.
         unknown_reasons: why allocations could not be judged, with counts.
+        events: what was judged of another tool's events, by field; they are mismatched, or unknown all the same.
         zonelists: the verdict on the machine's zonelists.
         proven: how far the rules for that kernel are proven.
         slow: the verdict on the slow path; None where it was not recorded.
@@ -89,6 +91,7 @@ class Verification:
     damage: str = ""
     mismatches: list[Mismatch] = field(default_factory=list)
     unknown_reasons: dict[str, int] = field(default_factory=dict)
+    events: dict[str, FieldCount] = field(default_factory=dict)
     zonelists: ZonelistVerdict = field(default_factory=lambda: ZonelistVerdict("nothing was compared"))
     proven: Standing = field(default_factory=Standing)
     slow: SlowVerification | None = None
@@ -125,6 +128,7 @@ class Verification:
             "damage": self.damage,
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
             "unknown_reasons": self.unknown_reasons,
+            "events": {name: counts.to_json() for name, counts in self.events.items()},
             "zonelists": self.zonelists.to_json(),
             "proven": self.proven.to_json(),
             "slow": None if self.slow is None else self.slow.to_json(),
@@ -180,10 +184,12 @@ def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verif
         may_miss_freelist=(verdict.missed if missed_freelist is None else missed_freelist) > 0,
         machine_changed=changed,
     )
+    judge_event = EventJudge(kernel, rows)
     for row, count in rows:
-        judged = judge_row(row)
+        judged = judge_event.judge(row, count) if row["entry"] == TRACEPOINT else judge_row(row)
         verdict.judged.append(judged)
         _enter(verdict, row, count, judged)
+    verdict.events = judge_event.fields
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
     _verify_slow(verdict, trace, kernel)
     return verdict
@@ -251,8 +257,9 @@ def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
 
 
 def _switches(rows: Sequence[tuple[Row, int]]) -> Switches:
+    captured = [row for row, _ in rows if row["entry"] != TRACEPOINT]
     return Switches(
-        cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row, _ in rows),
-        gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row, _ in rows),
-        defrag_mode=frozenset(row["defrag_mode"] for row, _ in rows),
+        cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row in captured),
+        gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row in captured),
+        defrag_mode=frozenset(row["defrag_mode"] for row in captured),
     )

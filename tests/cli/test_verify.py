@@ -35,6 +35,7 @@ KEYS = {
         "damage",
         "mismatches",
         "unknown_reasons",
+        "events",
         "zonelists",
         "proven",
     ),

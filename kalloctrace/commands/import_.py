@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""The `import` command."""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import click
+
+from kalloctrace.errors import Exit, KalloctraceError
+
+if TYPE_CHECKING:
+    from kalloctrace.kernel.snapshot import Snapshot
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The trace to write.  [default: FILE.arrows]")
+@click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--kernel", metavar="K", help="Whose flags: 5.10, 6.1, ..., 'live' or a trace. [default: the text's]")
+@click.argument("file", metavar="FILE | -")
+def command(output: Path | None, force: bool, kernel: str | None, file: str) -> int:
+    """Make a trace of kmem:mm_page_alloc as another tool recorded it.
+
+    Reads the text of `perf script`, of `trace-cmd report`, or of tracefs's file `trace`; with call chains from perf.
+    The event shows less than `record` does: order, migratetype, and the gfp mask as the kernel had changed it. `verify`
+    judges these, and an allocation of which nothing is wrong stays unknown.
+
+    \b
+    Examples:
+      perf script --header | kalloctrace import -o my.arrows -
+      trace-cmd report --uname > my.txt; kalloctrace import my.txt
+      kalloctrace import --kernel 6.1 -o my.arrows /sys/kernel/tracing/trace
+    """
+    from kalloctrace.trace.eventtext import EventText
+    from kalloctrace.trace.importer import import_text
+
+    if file == "-" and output is None:
+        raise KalloctraceError("no file to write", "standard input has no name", "name a file with -o", Exit.USAGE)
+    path = output or Path(f"{Path(file).name}.arrows")
+    snapshot = None if kernel is None else _snapshot(kernel)
+    name = "standard input" if file == "-" else file
+    with _lines(file) as lines:
+        text = EventText(lines)
+        done = import_text(text, path, snapshot, name=name, overwrite=force)
+    if text.unreadable:
+        click.echo(
+            f"{text.unreadable:,} lines with this event could not be read, the first is line {done.first_unreadable}; "
+            "they count as lost",
+            err=True,
+        )
+    totals = done.totals
+    click.echo(
+        f"{totals.submitted:,} events of {done.form} on {done.kernel} in {totals.seconds:.1f} s; lost {totals.lost:,}",
+        err=True,
+    )
+    click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
+    return Exit.OK
+
+
+def _snapshot(kernel: str) -> "Snapshot":
+    if kernel == "live":
+        from kalloctrace.kernel.live import live_snapshot
+
+        return live_snapshot()
+    if kernel.endswith(".arrows"):
+        from kalloctrace.trace.reader import read_snapshot
+
+        return read_snapshot(Path(kernel))
+    from kalloctrace.kernel.builtin import builtin_snapshot
+
+    return builtin_snapshot(kernel)
+
+
+@contextmanager
+def _lines(file: str) -> Iterator[Iterator[str]]:
+    """Yield the lines of a file; a task's name may hold bytes of any encoding."""
+    if file == "-":
+        yield _decoded(sys.stdin.buffer)
+        return
+    with Path(file).open("rb") as stream:
+        yield _decoded(stream)
+
+
+def _decoded(stream: IO[bytes]) -> Iterator[str]:
+    return (line.decode("utf-8", errors="replace") for line in stream)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""Judges an event of kmem:mm_page_alloc that another tool recorded, by the little of the preparation that it shows.
+
+It shows the order, the migratetype that was prepared, and the mask as the entry left it: what gfp_allowed_mask, the
+task's scope and the cpuset have made of what was asked for. Both are made of the same mobility bits, also after the
+slow path. An event where nothing is wrong stays unknown: zones, nodes, alloc_flags and the original mask do not show.
+
+Source: mm/page_alloc.c, trace_mm_page_alloc() in linux-source-5.10 5.10.262-1:5057, 6.1.192-2:5680, 6.12.117-1:4878,
+7.2.13-1:5382, 7.3.4-1~bpo13+1:5482.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.gfp import gfp_migratetype
+from kalloctrace.model.types import Context
+from kalloctrace.trace.schema import TRACEPOINT
+from kalloctrace.verify.compare import Difference, Judged, Row
+
+NOT_SHOWN = "an event of kmem:mm_page_alloc shows order, mask and migratetype alone"
+
+
+@dataclass
+class FieldCount:
+    """How many events were judged by one field.
+
+    Attributes:
+        equal: they are as the rule says.
+        different: they are not.
+        unknown: the rule needs a fact that the text does not tell.
+    """
+
+    equal: int = 0
+    different: int = 0
+    unknown: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {"equal": self.equal, "different": self.different, "unknown": self.unknown}
+
+
+class _Compared(NamedTuple):
+    difference: Difference
+    verdict: str
+
+
+class EventJudge:
+    """Judges the events of one trace.
+
+    Attributes:
+        fields: what was judged of them; empty where the trace has none.
+
+    Args:
+        kernel: the kernel that was recorded; of its machine gfp_allowed_mask is used alone.
+        rows: all distinct rows of the trace, with their counts.
+    """
+
+    def __init__(self, kernel: Kernel, rows: Sequence[tuple[Row, int]]) -> None:
+        self.fields: dict[str, FieldCount] = {}
+        self._kernel = kernel
+        # Where it is disabled, on a machine of some MiB, every migratetype is 0.
+        self._grouped = any(row["entry"] == TRACEPOINT and row["migratetype"] for row, _ in rows)
+
+    def judge(self, row: Row, count: int) -> Judged:
+        """Judge a row, and count what it was judged by.
+
+        Args:
+            row: an event.
+            count: how many such there are.
+        """
+        differences = []
+        for compared in self._compare(row):
+            counts = self.fields.setdefault(compared.difference.field, FieldCount())
+            setattr(counts, compared.verdict, getattr(counts, compared.verdict) + count)
+            if compared.verdict == "different":
+                differences.append(compared.difference)
+        return Judged(tuple(differences)) if differences else Judged(unknown=NOT_SHOWN)
+
+    def _compare(self, row: Row) -> Iterator[_Compared]:
+        kernel, order, gfp_mask = self._kernel, row["order"], row["gfp_mask"]
+        largest = kernel.features.max_order
+        effect = f"a request of an order above {largest} is rejected, and leaves no event"
+        yield _compared(Difference("order", min(order, largest), order, "order", effect))
+        allowed = kernel.machine.gfp_allowed_mask
+        effect = f"gfp_allowed_mask has at most the bits {allowed:#x}"
+        yield _compared(Difference("gfp_mask", gfp_mask & allowed, gfp_mask, "gfp_allowed_mask", effect))
+        context = Context(cpusets_enabled=False, gfp_allowed_mask=allowed)
+        migratetype, step = gfp_migratetype(kernel, gfp_mask, context)
+        difference = Difference("migratetype", migratetype, row["migratetype"], step.rule, step.effect)
+        explained = not self._grouped and row["migratetype"] == 0 != migratetype
+        yield _Compared(difference, "unknown") if explained else _compared(difference)
+
+
+def _compared(difference: Difference) -> _Compared:
+    return _Compared(difference, "equal" if difference.expected == difference.observed else "different")
