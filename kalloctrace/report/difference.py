@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import TRACEPOINT
@@ -183,14 +183,20 @@ class Aspect:
 
 
 def _request(row: Mapping[str, Any], tables: FlagTables) -> Key:
-    return (row["entry"], decode_gfp(row["gfp_mask"], tables).text or "0x0", row["order"])
+    return (row["entry"], _names(decode_gfp(row["gfp_mask"], tables)), row["order"])
 
 
 def _alloc_flags(row: Mapping[str, Any], tables: FlagTables) -> Key:
     flags = row["alloc_flags"]
     if row["entry"] == TRACEPOINT:
         return ("not captured",)
-    return (None if flags is None else decode_alloc(flags, tables).text,)
+    return (None if flags is None else _names(decode_alloc(flags, tables)),)
+
+
+def _names(decoded: Decoded) -> str:
+    """Return the names in an order that does not depend on the kernel, as that in which it prints them does."""
+    names = sorted(decoded.names, key=lambda name: (not name.startswith("ALLOC_WMARK"), name))
+    return "|".join([*names, f"{decoded.unknown:#x}"] if decoded.unknown or not names else names)
 
 
 def _preparation(row: Mapping[str, Any], tables: FlagTables) -> Key:

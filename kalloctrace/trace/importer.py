@@ -22,6 +22,8 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter, exists_already
 
 _ROWS = 1 << 16
+_SHOWN = ("time", "cpu", "pid", "tid", "comm", "stack", "order", "migratetype")
+"""Columns that an event has under the same name."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snaps
     with TraceWriter(path, snapshot, recording, overwrite=True) as writer:
         while batch := list(islice(events, _ROWS)):
             try:
-                writer.write(pa.RecordBatch.from_pylist([_row(event, mask) for event in batch], schema=COLUMNS))
+                writer.write(_rows(batch, mask))
             except KalloctraceError as error:
                 raise _foreign(error, snapshot) from error
             rows += len(batch)
@@ -130,24 +132,19 @@ def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snaps
     return totals
 
 
-_NOTHING = dict.fromkeys(COLUMNS.names)
-
-
-def _row(event: Event, mask: Callable[[str], int]) -> dict[str, Any]:
-    return {
-        **_NOTHING,
-        "entry": TRACEPOINT,
-        "time": event.time,
-        "cpu": event.cpu,
-        "pid": event.pid,
-        "tid": event.tid,
-        "comm": event.comm,
-        "stack": event.stack,
-        "gfp_mask": mask(event.gfp_flags),
-        "order": event.order,
-        "migratetype": event.migratetype,
-        "page": not event.failed,
+def _rows(events: list[Event], mask: Callable[[str], int]) -> pa.RecordBatch:
+    """Return events as rows, which are null in every other column."""
+    known: dict[str, list[Any]] = {
+        "entry": [TRACEPOINT] * len(events),
+        **{name: [getattr(event, name) for event in events] for name in _SHOWN},
+        "gfp_mask": [mask(event.gfp_flags) for event in events],
+        "page": [not event.failed for event in events],
     }
+    columns = [
+        pa.array(known[field.name], field.type) if field.name in known else pa.nulls(len(events), field.type)
+        for field in COLUMNS
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=COLUMNS)
 
 
 def _named(text: EventText, name: str) -> Snapshot:

@@ -29,7 +29,7 @@ SNAPSHOT = replace(
 KEYS = {
     *("type", "trace", "kernel", "version", "nodes", "recording", "seconds", "ended", "allocations", "pages"),
     *("bytes", "per_second", "failed", "rejected", "slow_path", "lost", "missed", "running", "truncated"),
-    *("damage", "by", "verification", "estimated", "sample", "not_followed"),
+    *("damage", "by", "verification", "estimated", "sample", "not_followed", "events"),
 }
 TABLES = [
     *("gfp", "order", "migratetype", "preferred_zone", "alloc_flags", "comm", "zonelist", "context", "entry", "stack"),
