@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace lab`, as people run it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.lab.needs import lab_available
+from tests.schemas import hold
 
 needs_lab = pytest.mark.skipif(bool(lab_available()), reason=f"missing: {lab_available()}")
 
@@ -119,3 +121,4 @@ def test_kernels_says_why_none_can_be_had(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 11
     assert all('"cached": false' in line for line in lines)
+    hold("kernel", *map(json.loads, lines))

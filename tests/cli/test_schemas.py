@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""What the real program prints as JSON is what the schemas in kalloctrace/schemas say, to the last member."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from kalloctrace.trace.schema import ROWS
+from tests.schemas import FOLDER, hold, validator
+from tests.traces import RECORDED, aggregate, stream
+
+FIXTURES = RECORDED.parents[1]
+NEWEST = FIXTURES / "7.3" / "stimulus-cpusets.arrows"
+EVENT = (
+    "dd 133 [000] 1.5: kmem:mm_page_alloc: page=0x1 pfn=0x1 order=11 migratetype=1 gfp_flags=GFP_KERNEL\n"
+    "dd 133 [000] 1.5: kmem:mm_page_alloc: page=0x1 pfn=0x1 order=0 migratetype=0 gfp_flags=GFP_KERNEL\n"
+)
+
+
+def objects(*words: str | Path, stdin: str | None = None) -> list[dict[str, Any]]:
+    """Run the real program and return the object on each of its lines."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kalloctrace", *map(str, words)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        input=stdin,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Return traces of each kind: recorded, with mismatches, aggregate, cut off, with stacks, imported, empty."""
+    folder = tmp_path_factory.mktemp("traces")
+    cut = stream(folder / "cut.arrows", {}, {})
+    cut.write_bytes(cut.read_bytes()[:-600])
+    imported = folder / "imported.arrows"
+    words = ["import", "--kernel", "6.1", "-o", str(imported), "-"]
+    subprocess.run(
+        [sys.executable, "-m", "kalloctrace", *words], input=EVENT, text=True, check=True, capture_output=True
+    )
+    return [
+        NEWEST,
+        FIXTURES / "5.10" / "stimulus.arrows",
+        stream(
+            folder / "wrong.arrows", {"migratetype": 99, "stack": "a;b"}, {"cpusets_enabled": -1}, {"alloc_flags": 0}
+        ),
+        aggregate(folder / "aggregate.arrows", ({}, 3), ({"order": 1}, 1)),
+        cut,
+        imported,
+        stream(folder / "sample.arrows", {}, recording={"filters": {"sample": 100}}),
+    ]
+
+
+def test_decode() -> None:
+    """Values, and masks in a text: known, unknown, of no kernel."""
+    hold("mask", *objects("decode", "--json", "--kernel", "7.3", "0xcc0", "0", "0xffffffff", "GFP_ATOMIC"))
+    hold("mask", *objects("decode", "--json", "--kind", "alloc", "0x901", "3"))
+    text = "x: mm_page_alloc: gfp_flags=GFP_NONESUCH\nx: mm_page_alloc: gfp_flags=0xcc0\nx: y: gfp_flags=0x123456789\n"
+    hold("found_mask", *objects("decode", "--json", "-", stdin=text))
+
+
+def test_explain() -> None:
+    """Requests that are prepared, rejected, and none."""
+    words = ["explain", "--json", "--kernel", "7.3", "--gfp", "GFP_KERNEL", "--order"]
+    hold("preparation", *objects(*words, "0"), *objects(*words, "30"))
+    hold("preparation", *objects(*words, "0", "--machine", FIXTURES / "7.3" / "stimulus.arrows", "--cpusets"))
+    lines = '{"kernel":"6.1","gfp":3264,"order":0,"nodemask":[3]}\n{}\nnonsense\n'
+    prepared, *errors = objects("explain", "--batch", "-", stdin=lines)
+    hold("preparation", prepared)
+    hold("error", *errors)
+
+
+def test_verify(traces: list[Path]) -> None:
+    """Verdicts with and without mismatches, unknown ones, and those of another tool's events."""
+    found = objects("verify", "--json", *traces)
+    hold("verification", *found)
+    assert any(verdict["mismatches"] for verdict in found)
+    assert any(verdict["unknown_reasons"] for verdict in found)
+    assert any(verdict["events"] for verdict in found)
+    assert any(verdict["truncated"] for verdict in found)
+
+
+def test_report(traces: list[Path]) -> None:
+    """Summaries of each kind of trace."""
+    for trace in traces:
+        hold("report", *objects("report", "--json", trace))
+
+
+def test_diff(traces: list[Path]) -> None:
+    """Differences of each kind."""
+    for one, other in itertools.pairwise(traces):
+        hold("diff", *objects("diff", "--json", one, other))
+
+
+def test_export(traces: list[Path]) -> None:
+    """Each line of each kind of trace."""
+    for trace in traces:
+        hold("allocation", *objects("export", "--format", "jsonl", trace))
+
+
+def test_schema_of_a_line_names_each_column() -> None:
+    """It has the columns of a row, in their order, with what is said about them where they are defined."""
+    schema = json.loads((FOLDER / "allocation.schema.json").read_text(encoding="utf-8"))
+    properties = schema["properties"]
+    assert properties.pop("type") == {"const": "allocation"}
+    assert {name: rules["description"] for name, rules in properties.items()} == {
+        field.name: field.metadata[b"about"].decode() for field in ROWS
+    }
+    assert list(properties) == ROWS.names
+
+
+def test_doctor() -> None:
+    """What this machine can do, whatever that is."""
+    hold("doctor", *objects("doctor", "--json"))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.name)
+def test_schemas_are_schemas(path: Path) -> None:
+    """Each says which version it is of, what prints it, and by which type its objects are told."""
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert schema["title"].startswith("kalloctrace ")
+    assert "type" in schema["required"]
+
+
+def test_what_a_schema_does_not_say_is_refused() -> None:
+    """The tests here would notice a member too many, one too few, and one of another type."""
+    (good,) = objects("decode", "--json", "--kernel", "6.1", "0xcc0")
+    wrong = [{**good, "new": 1}, {key: good[key] for key in good if key != "hex"}, {**good, "value": "0xcc0"}]
+    for bad in wrong:
+        assert not validator("mask").is_valid(bad)
+    assert jsonschema.Draft202012Validator(json.loads((FOLDER / "mask.schema.json").read_text())).is_valid(wrong[0])
