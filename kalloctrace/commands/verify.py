@@ -2,6 +2,7 @@
 """The `verify` command."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -14,8 +15,9 @@ _WORST = (Exit.OK, Exit.INCOMPLETE, Exit.FAILED, Exit.MISMATCH)
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a trace.")
 @click.option("--strict", is_flag=True, help="Exit with 4 when anything was lost, missed, unknown or cut off.")
+@click.option("--ktap", "as_ktap", is_flag=True, help="Print the kernel's test protocol: a trace is a test.")
 @click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path))
-def command(as_json: bool, strict: bool, traces: tuple[Path, ...]) -> int:
+def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]) -> int:
     """Predict every allocation of a trace and compare with what the kernel did.
 
     The machine's zonelists are compared with those that its nodes' distances lead to expect, and it is said on
@@ -28,27 +30,45 @@ def command(as_json: bool, strict: bool, traces: tuple[Path, ...]) -> int:
     Examples:
       kalloctrace verify my.arrows
       kalloctrace verify --strict --json fixtures/*/*.arrows
+      kalloctrace verify --ktap my.arrows | tools/testing/kunit/kunit.py parse
     """
-    from kalloctrace.report.verification_text import verification_lines
     from kalloctrace.trace.reader import TraceReader
     from kalloctrace.verify.verification import verify_trace
 
+    if as_json and as_ktap:
+        raise KalloctraceError("--json and --ktap exclude each other", "both say what to print", "take one", Exit.USAGE)
+    if as_ktap:
+        from kalloctrace.report.ktap import error_ktap, head
+
+        _print(head(len(traces)))
     worst = Exit.OK
-    for path in traces:
+    for number, path in enumerate(traces, 1):
         try:
             with TraceReader(path) as trace:
                 verdict = verify_trace(trace)
                 tables = trace.snapshot.tables
         except KalloctraceError as error:
-            if len(traces) == 1:
+            if len(traces) == 1 and not as_ktap:
                 raise
+            if as_ktap:
+                _print(error_ktap(number, str(path), error.why))
             click.echo(str(error), err=True)
             code = error.code
         else:
             if as_json:
                 click.echo(json.dumps(verdict.to_json()))
+            elif as_ktap:
+                from kalloctrace.report.ktap import verification_ktap
+
+                _print(verification_ktap(number, verdict, tables, strict=strict))
             else:
-                click.echo("\n".join(verification_lines(verdict, tables)))
+                from kalloctrace.report.verification_text import verification_lines
+
+                _print(verification_lines(verdict, tables))
             code = verdict.exit_code(strict=strict)
         worst = max(worst, code, key=_WORST.index)
     return worst
+
+
+def _print(lines: Iterable[str]) -> None:
+    click.echo("\n".join(lines))

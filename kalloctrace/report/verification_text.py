@@ -33,7 +33,7 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
         yield f"  unknown: {count:,} × {reason}"
     yield from _event_lines(verdict)
     for mismatch in verdict.mismatches[:MOST_MISMATCHES]:
-        yield from _mismatch_lines(mismatch, tables)
+        yield from mismatch_lines(mismatch, tables)
     hidden = len(verdict.mismatches) - MOST_MISMATCHES
     if hidden > 0:
         yield f"  … and {hidden:,} mismatches more; --json has all"
@@ -68,9 +68,9 @@ def _slow_lines(slow: SlowVerification, lost: int, tables: FlagTables) -> Iterat
 
 
 def _event_lines(verdict: Verification) -> Iterator[str]:
-    for name, counts in verdict.events.items():
-        unknown = f", {counts.unknown:,} unknown" if counts.unknown else ""
-        yield f"  events: {name} as the model says {counts.equal:,}, not so {counts.different:,}{unknown}"
+    if verdict.events:
+        for name, counts in verdict.fields.items():
+            yield f"  {name}: equal {counts.equal:,}  different {counts.different:,}  unknown {counts.unknown:,}"
 
 
 def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
@@ -80,13 +80,14 @@ def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
         return
     yield f"  zonelists: nodes {zonelists.nodes:,}  mismatched {len(zonelists.mismatches):,}"
     for mismatch in zonelists.mismatches[:MOST_MISMATCHES]:
-        yield from _zonelist_mismatch_lines(mismatch, tables)
+        yield from zonelist_mismatch_lines(mismatch, tables)
     hidden = len(zonelists.mismatches) - MOST_MISMATCHES
     if hidden > 0:
         yield f"  … and {hidden:,} zonelists more; --json has all"
 
 
-def _zonelist_mismatch_lines(mismatch: ZonelistMismatch, tables: FlagTables) -> Iterator[str]:
+def zonelist_mismatch_lines(mismatch: ZonelistMismatch, tables: FlagTables) -> Iterator[str]:
+    """Yield the lines that tell of a zonelist that is not as predicted."""
     yield f"  mismatch: zonelist {mismatch.kind} of node {mismatch.nid}"
     yield f"    expected {zonelist_text(mismatch.expected, tables)}"
     yield f"    observed {zonelist_text(mismatch.observed, tables)}"
@@ -100,7 +101,8 @@ def zonelist_text(refs: tuple[ZoneRef, ...] | None, tables: FlagTables) -> str:
     return ", ".join(f"{tables.zone_name(ref.zone)} of node {ref.node}" for ref in refs) or "no zone"
 
 
-def _mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
+def mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
+    """Yield the lines that tell of a field that differs, with its request."""
     request, difference = mismatch.request, mismatch.difference
     yield f"  mismatch: {mismatch.count:,} × {difference.field}"
     yield f"    expected {value_text(difference.field, difference.expected, tables)}"

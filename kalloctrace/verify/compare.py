@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Compares what the model predicts for one distinct row with what the probe saw."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 from kalloctrace.kernel.nodelist import format_nodelist, parse_nodelist
 from kalloctrace.model.bulk import alloc_pages_bulk
@@ -11,8 +11,11 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import Context, Preparation, Request, UnknownFact
 from kalloctrace.verify.bulk import bulk_comparisons, bulk_request_of, unobserved_bulk
+from kalloctrace.verify.fields import FieldVerdict
 
 Row = Mapping[str, Any]
+_Compared: TypeAlias = tuple[str, Any, Any, str]
+"""A field, the model's value, the kernel's value, and the rule that sets it."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class Judged:
     Attributes:
         differences: empty where prediction and kernel agree.
         unknown: why the row could not be judged; empty where it could.
+        fields: what it was judged by; of a row that is unknown as a whole, what shows all the same.
+            Two verdicts are equal without it.
     """
 
     differences: tuple[Difference, ...] = ()
     unknown: str = ""
+    fields: Mapping[str, FieldVerdict] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,18 +83,22 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ju
     try:
         context = context_of(kernel, row)
         expected = expected_of(kernel, row, context)
-        differences = tuple(_differences(kernel, expected, row))
+        compared = tuple(_comparisons(kernel, expected, row))
+        differences = tuple(_differences(expected, compared))
+        fields: dict[str, FieldVerdict] = {
+            name: "equal" if want == got else "different" for name, want, got, _ in compared
+        }
         if not differences:
-            return Judged()
+            return Judged(fields=fields)
         if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
             return Judged(unknown="mems_allowed changed during the call")
         for other in _other_contexts(context, switches):
-            if not any(_differences(kernel, expected_of(kernel, row, other), row)):
+            if all(want == got for _, want, got, _ in _comparisons(kernel, expected_of(kernel, row, other), row)):
                 return Judged(unknown="a switch of the machine changed during the call")
     except (UnknownFact, ValueError) as error:
         # A list of nodes that is none is a ValueError; only a damaged file has one.
         return Judged(unknown=str(error) if isinstance(error, UnknownFact) else "the row is damaged")
-    return Judged(differences)
+    return Judged(differences, fields=fields)
 
 
 def predict(kernel: Kernel, row: Row) -> Preparation:
@@ -187,14 +197,14 @@ def _other_contexts(context: Context, switches: Switches) -> Iterator[Context]:
                     yield other
 
 
-def _differences(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[Difference]:
+def _differences(expected: Preparation, compared: Iterable[_Compared]) -> Iterator[Difference]:
     effects = {step.rule: step.effect for step in expected.steps}
-    for field, want, got, rule in _comparisons(kernel, expected, row):
+    for name, want, got, rule in compared:
         if want != got:
-            yield Difference(field, want, got, rule, effects.get(rule, expected.reason or ""))
+            yield Difference(name, want, got, rule, effects.get(rule, expected.reason or ""))
 
 
-def _comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[tuple[str, Any, Any, str]]:
+def _comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[_Compared]:
     """Yield each field with the model's value, the kernel's value, and the rule that sets it."""
     if row["entry"] == "bulk":
         yield from bulk_comparisons(kernel, expected, row)

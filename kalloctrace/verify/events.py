@@ -10,47 +10,19 @@ Source: mm/page_alloc.c, trace_mm_page_alloc() in linux-source-5.10 5.10.262-1:5
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.gfp import gfp_migratetype
 from kalloctrace.model.types import Context
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.compare import Difference, Judged, Row
+from kalloctrace.verify.fields import FieldVerdict
 
 NOT_SHOWN = "an event of kmem:mm_page_alloc shows order, mask and migratetype alone"
 
 
-@dataclass
-class FieldCount:
-    """How many events were judged by one field.
-
-    Attributes:
-        equal: they are as the rule says.
-        different: they are not.
-        unknown: the rule needs a fact that the text does not tell.
-    """
-
-    equal: int = 0
-    different: int = 0
-    unknown: int = 0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts as JSON values."""
-        return {"equal": self.equal, "different": self.different, "unknown": self.unknown}
-
-
-class _Compared(NamedTuple):
-    difference: Difference
-    verdict: str
-
-
 class EventJudge:
     """Judges the events of one trace.
-
-    Attributes:
-        fields: what was judged of them; empty where the trace has none.
 
     Args:
         kernel: the kernel that was recorded; of its machine gfp_allowed_mask is used alone.
@@ -58,27 +30,20 @@ class EventJudge:
     """
 
     def __init__(self, kernel: Kernel, rows: Sequence[tuple[Row, int]]) -> None:
-        self.fields: dict[str, FieldCount] = {}
         self._kernel = kernel
         # Where it is disabled, on a machine of some MiB, every migratetype is 0.
         self._grouped = any(row["entry"] == TRACEPOINT and row["migratetype"] for row, _ in rows)
 
-    def judge(self, row: Row, count: int) -> Judged:
-        """Judge a row, and count what it was judged by.
+    def __call__(self, row: Row) -> Judged:
+        """Judge an event."""
+        differences, fields = [], {}
+        for difference, verdict in self._compare(row):
+            fields[difference.field] = verdict
+            if verdict == "different":
+                differences.append(difference)
+        return Judged(tuple(differences), "" if differences else NOT_SHOWN, fields)
 
-        Args:
-            row: an event.
-            count: how many such there are.
-        """
-        differences = []
-        for compared in self._compare(row):
-            counts = self.fields.setdefault(compared.difference.field, FieldCount())
-            setattr(counts, compared.verdict, getattr(counts, compared.verdict) + count)
-            if compared.verdict == "different":
-                differences.append(compared.difference)
-        return Judged(tuple(differences)) if differences else Judged(unknown=NOT_SHOWN)
-
-    def _compare(self, row: Row) -> Iterator[_Compared]:
+    def _compare(self, row: Row) -> Iterator[tuple[Difference, FieldVerdict]]:
         kernel, order, gfp_mask = self._kernel, row["order"], row["gfp_mask"]
         largest = kernel.features.max_order
         effect = f"a request of an order above {largest} is rejected, and leaves no event"
@@ -90,8 +55,8 @@ class EventJudge:
         migratetype, step = gfp_migratetype(kernel, gfp_mask, context)
         difference = Difference("migratetype", migratetype, row["migratetype"], step.rule, step.effect)
         explained = not self._grouped and row["migratetype"] == 0 != migratetype
-        yield _Compared(difference, "unknown") if explained else _compared(difference)
+        yield (difference, "unknown") if explained else _compared(difference)
 
 
-def _compared(difference: Difference) -> _Compared:
-    return _Compared(difference, "equal" if difference.expected == difference.observed else "different")
+def _compared(difference: Difference) -> tuple[Difference, FieldVerdict]:
+    return (difference, "equal" if difference.expected == difference.observed else "different")

@@ -11,7 +11,8 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
-from kalloctrace.verify.events import EventJudge, FieldCount
+from kalloctrace.verify.events import EventJudge
+from kalloctrace.verify.fields import FieldCount
 from kalloctrace.verify.slow_trace import SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
@@ -61,6 +62,8 @@ class Verification:
         unknown: allocations that could not be judged; never a pass.
         bulk: how many of the allocations are calls of the bulk allocator. Their prepared context cannot be seen: those
             among the matched are judged by the pages that they returned, which proves less.
+        events: how many of them are another tool's events. What shows of one is in `fields`; it is mismatched, or
+            unknown all the same.
         sample: one call in so many was recorded; all counts here are of those alone.
         lost: captured calls that are not in the trace for want of room.
         missed: probe hits that the kernel skipped.
@@ -68,7 +71,7 @@ class Verification:
         damage: what stopped the reading before its end, empty where the file just ends.
         mismatches: what differs, most frequent first.
         unknown_reasons: why allocations could not be judged, with counts.
-        events: what was judged of another tool's events, by field; they are mismatched, or unknown all the same.
+        fields: how many allocations were judged by each field, and how.
         zonelists: the verdict on the machine's zonelists.
         proven: how far the rules for that kernel are proven.
         slow: the verdict on the slow path; None where it was not recorded.
@@ -84,6 +87,7 @@ class Verification:
     mismatched: int = 0
     unknown: int = 0
     bulk: int = 0
+    events: int = 0
     sample: int = 1
     lost: int = 0
     missed: int = 0
@@ -91,7 +95,7 @@ class Verification:
     damage: str = ""
     mismatches: list[Mismatch] = field(default_factory=list)
     unknown_reasons: dict[str, int] = field(default_factory=dict)
-    events: dict[str, FieldCount] = field(default_factory=dict)
+    fields: dict[str, FieldCount] = field(default_factory=dict)
     zonelists: ZonelistVerdict = field(default_factory=lambda: ZonelistVerdict("nothing was compared"))
     proven: Standing = field(default_factory=Standing)
     slow: SlowVerification | None = None
@@ -121,6 +125,7 @@ class Verification:
             "mismatched": self.mismatched,
             "unknown": self.unknown,
             "bulk": self.bulk,
+            "events": self.events,
             "sample": self.sample,
             "lost": self.lost,
             "missed": self.missed,
@@ -128,7 +133,7 @@ class Verification:
             "damage": self.damage,
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
             "unknown_reasons": self.unknown_reasons,
-            "events": {name: counts.to_json() for name, counts in self.events.items()},
+            "fields": {name: counts.to_json() for name, counts in self.fields.items()},
             "zonelists": self.zonelists.to_json(),
             "proven": self.proven.to_json(),
             "slow": None if self.slow is None else self.slow.to_json(),
@@ -186,10 +191,9 @@ def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verif
     )
     judge_event = EventJudge(kernel, rows)
     for row, count in rows:
-        judged = judge_event.judge(row, count) if row["entry"] == TRACEPOINT else judge_row(row)
+        judged = judge_event(row) if row["entry"] == TRACEPOINT else judge_row(row)
         verdict.judged.append(judged)
         _enter(verdict, row, count, judged)
-    verdict.events = judge_event.fields
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
     _verify_slow(verdict, trace, kernel)
     return verdict
@@ -245,6 +249,10 @@ class Judge:
 def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
     if row["entry"] == "bulk":
         verdict.bulk += count
+    if row["entry"] == TRACEPOINT:
+        verdict.events += count
+    for name, found in judged.fields.items():
+        verdict.fields.setdefault(name, FieldCount()).add(found, count)
     if judged.unknown:
         verdict.unknown += count
         verdict.unknown_reasons[judged.unknown] = verdict.unknown_reasons.get(judged.unknown, 0) + count

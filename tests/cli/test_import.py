@@ -105,8 +105,8 @@ def test_what_a_kernel_did_is_judged(tmp_path: Path, form: Callable[[Snapshot, l
     assert said.splitlines()[0].endswith("lost 0")
     verdict = json.loads(run("verify", "--json", trace).stdout)
     assert (verdict["allocations"], verdict["unknown"], verdict["lost"]) == (len(rows), len(rows), 0)
-    assert verdict["kernel"] == snapshot.release
-    assert verdict["events"] == {name: {"equal": len(rows), "different": 0, "unknown": 0} for name in JUDGED}
+    assert (verdict["kernel"], verdict["events"]) == (snapshot.release, len(rows))
+    assert verdict["fields"] == {name: {"equal": len(rows), "different": 0, "unknown": 0} for name in JUDGED}
     run("verify", "--strict", trace, code=4)
     with TraceReader(trace) as reader:
         have = [row for batch in reader.batches() for row in batch.to_pylist()]
@@ -149,14 +149,14 @@ def test_what_the_kernel_cannot_have_done_is_a_mismatch(
     (mismatch,) = verdict["mismatches"]
     assert (mismatch["field"], mismatch["expected"], mismatch["observed"]) == (field, expected, observed)
     assert (verdict["matched"], verdict["mismatched"], verdict["unknown"]) == (0, 1, 1)
-    assert verdict["events"][field] == {"equal": 1, "different": 1, "unknown": 0}
+    assert verdict["fields"][field] == {"equal": 1, "different": 1, "unknown": 0}
     assert field in run("verify", tmp_path / "t.arrows", code=3).stdout
 
 
 def test_machine_without_mobility_is_not_excluded(tmp_path: Path) -> None:
     """Where every migratetype is 0 the machine may be too small for mobility: what that explains is unknown."""
     verdict = judged(tmp_path, (0, 0, "GFP_HIGHUSER_MOVABLE"), (0, 0, "GFP_KERNEL"), code=0)
-    assert verdict["events"]["migratetype"] == {"equal": 1, "different": 0, "unknown": 1}
+    assert verdict["fields"]["migratetype"] == {"equal": 1, "different": 0, "unknown": 1}
     assert (verdict["mismatched"], verdict["unknown"]) == (0, 2)
 
 

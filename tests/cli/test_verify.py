@@ -36,6 +36,7 @@ KEYS = {
         "mismatches",
         "unknown_reasons",
         "events",
+        "fields",
         "zonelists",
         "proven",
     ),

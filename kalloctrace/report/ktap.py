@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Verifications as KTAP, the kernel's test protocol, version 1: https://docs.kernel.org/dev-tools/ktap.html.
+
+A trace is a test. Its subtests are the fields that were judged, the zonelists, and two that tell what was not judged:
+`judged` (allocations that are unknown) and `complete` (what is lost, missed or cut off). Unknown is never a pass: such
+a subtest is skipped, or fails with `strict`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kalloctrace.errors import Exit
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.report.verification_text import MOST_MISMATCHES, mismatch_lines, zonelist_mismatch_lines
+from kalloctrace.verify.verification import Verification
+
+VERSION = "KTAP version 1"
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The result of a test.
+
+    Attributes:
+        ok: it passed, or was skipped.
+        name: what was tested.
+        skipped: why it was skipped, empty where it was not.
+        error: why it could not be run, empty where it could.
+        diagnostics: lines about it.
+    """
+
+    ok: bool
+    name: str
+    skipped: str = ""
+    error: str = ""
+    diagnostics: tuple[str, ...] = ()
+
+    def lines(self, number: int, indent: str = "") -> Iterator[str]:
+        directive = (
+            f" # SKIP {_plain(self.skipped)}" if self.skipped else f" # ERROR {_plain(self.error)}" * bool(self.error)
+        )
+        yield from (f"{indent}# {_one_line(line)}" for line in self.diagnostics)
+        yield f"{indent}{'ok' if self.ok else 'not ok'} {number} {_plain(self.name)}{directive}"
+
+
+def head(tests: int) -> list[str]:
+    """Return the first lines of a run of so many traces."""
+    return [VERSION, f"1..{tests}"]
+
+
+def verification_ktap(number: int, verdict: Verification, tables: FlagTables, *, strict: bool) -> Iterator[str]:
+    """Yield the lines of one trace.
+
+    Args:
+        number: of the test, 1 for the first.
+        verdict: on the trace.
+        tables: of its kernel.
+        strict: what is missing or unknown is a failure.
+    """
+    subtests = [*_fields(verdict, tables), _zonelists(verdict, tables), *_gaps(verdict, strict=strict)]
+    yield f"  {VERSION}"
+    yield f"  1..{len(subtests)}"
+    for position, subtest in enumerate(subtests, 1):
+        yield from subtest.lines(position, "  ")
+    ok = verdict.exit_code(strict=strict) == Exit.OK
+    skipped = "no allocation was judged in whole" if ok and not verdict.matched else ""
+    said = f"{verdict.allocations} allocations on {verdict.kernel}, {verdict.matched} matched"
+    yield from _Result(ok, verdict.trace, skipped, diagnostics=(said,)).lines(number)
+
+
+def error_ktap(number: int, trace: str, why: str) -> Iterator[str]:
+    """Yield the lines of a trace that cannot be verified."""
+    return _Result(ok=False, name=trace, error=why).lines(number)
+
+
+def _fields(verdict: Verification, tables: FlagTables) -> Iterator[_Result]:
+    for name, counts in sorted(verdict.fields.items()):
+        mine = [mismatch for mismatch in verdict.mismatches if mismatch.difference.field == name]
+        said = [f"equal {counts.equal}, different {counts.different}, unknown {counts.unknown}"]
+        said += [line for mismatch in mine[:MOST_MISMATCHES] for line in mismatch_lines(mismatch, tables)]
+        judged = counts.equal + counts.different
+        skipped = "" if judged else "it needs a fact that was not captured"
+        yield _Result(not counts.different, name, skipped, diagnostics=tuple(said))
+
+
+def _zonelists(verdict: Verification, tables: FlagTables) -> _Result:
+    zonelists = verdict.zonelists
+    said = [line for mismatch in zonelists.mismatches for line in zonelist_mismatch_lines(mismatch, tables)]
+    return _Result(not zonelists.mismatches, "zonelists", zonelists.reason, diagnostics=tuple(said))
+
+
+def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
+    unknown = f"{verdict.unknown} of {verdict.allocations} allocations are unknown" if verdict.unknown else ""
+    reasons = tuple(f"unknown: {count} × {reason}" for reason, count in verdict.unknown_reasons.items())
+    gaps = {"lost": verdict.lost, "missed": verdict.missed, "truncated": int(verdict.truncated)}
+    missing = ", ".join(f"{name} {count}" for name, count in gaps.items() if count)
+    for name, gap, said in (("judged", unknown, reasons), ("complete", missing, ())):
+        if strict and gap:
+            yield _Result(ok=False, name=name, diagnostics=(*said, gap))
+        else:
+            yield _Result(ok=True, name=name, skipped=gap, diagnostics=said)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plain(text: str) -> str:
+    """Return a text without what would end a description."""
+    return _one_line(text).replace("#", "_")
