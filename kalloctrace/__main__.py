@@ -25,6 +25,7 @@ COMMANDS = {
     "live": "watch page allocations as they happen",
     "record": "capture page allocations live",
     "report": "summarise a trace",
+    "serve-metrics": "serve a recording's numbers to Prometheus",
     "verify": "check a trace against the model",
 }
 
@@ -40,8 +41,8 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        # A word of Python's own cannot be a module's name.
-        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name
+        # Neither a hyphen nor a word of Python's own can be in a module's name.
+        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command: click.Command = importlib.import_module(f"kalloctrace.commands.{module}").command
         return command
 

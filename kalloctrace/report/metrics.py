@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""A recording as metrics for Prometheus: what was allocated since its beginning, what is missing, and the verdicts.
+
+What a recording does not tell is no metric, rather than a 0: failures where no return was traced, losses while it goes
+on.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from kalloctrace import __version__
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.schema import TRACEPOINT
+from kalloctrace.trace.totals import Totals
+from kalloctrace.verify.verification import Verification
+
+_MOST_KINDS = 200
+"""Different gfp masks, or alloc_flags, that have a time series of their own; programs that try them all are few."""
+OTHER = "other"
+_UP = "1 when the recording could be read."
+_NONE = "none"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A recording as it stands, whether it goes on or has ended.
+
+    Attributes:
+        snapshot: the kernel and machine.
+        rows: each distinct allocation since its beginning, and its count; a sample's are not multiplied.
+        verdict: of the model on these rows.
+        totals: what was counted besides; None as long as that is not known.
+        sample: one call in so many is recorded.
+        seconds: how long it has lasted; None where that is not known.
+    """
+
+    snapshot: Snapshot
+    rows: Sequence[tuple[Row, int]]
+    verdict: Verification
+    totals: Totals | None = None
+    sample: int = 1
+    seconds: float | None = None
+
+
+class RecordingCollector(Collector):
+    """Makes the metrics of a recording whenever they are asked for.
+
+    Args:
+        now: returns the recording as it stands.
+    """
+
+    def __init__(self, now: Callable[[], Moment]) -> None:
+        self._now = now
+        self._masks, self._flags = _Kinds(), _Kinds()
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the metrics depend on what the recording tells, and reading it may take a while."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics; where the recording cannot be read any more, only that."""
+        try:
+            moment = self._now()
+        except KalloctraceError:
+            yield _gauge("up", _UP, 0)
+            return
+        yield _gauge("up", _UP, 1)
+        yield from _about(moment)
+        yield from self._allocations(moment)
+        yield from _outcomes(moment)
+        yield from _verdicts(moment.verdict)
+        yield from _missing(moment.totals)
+
+    def _allocations(self, moment: Moment) -> Iterator[Metric]:
+        tables = moment.snapshot.tables
+        kinds: Counter[tuple[str, ...]] = Counter()
+        masks: Counter[tuple[str, ...]] = Counter()
+        flags: Counter[tuple[str, ...]] = Counter()
+        for row, count in moment.rows:
+            kinds[row["entry"], str(row["order"]), _migratetype(row, tables), _zone(row, tables)] += count
+            masks[(self._masks.label(decode_gfp(row["gfp_mask"], tables).text or _NONE),)] += count
+            if row["alloc_flags"] is not None:
+                flags[(self._flags.label(decode_alloc(row["alloc_flags"], tables).text),)] += count
+        labels = ("entry", "order", "migratetype", "zone")
+        yield _counter("allocations", "Page allocations that were recorded.", labels, kinds)
+        yield _counter("requests", "The same by the gfp mask that was asked for.", ("gfp",), masks)
+        yield _counter("prepared", "The same by the flags of the first attempt.", ("alloc_flags",), flags)
+
+
+class _Kinds:
+    """Which texts have a label of their own: the first ones, for as long as the program runs."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def label(self, text: str) -> str:
+        if text not in self._known and len(self._known) < _MOST_KINDS:
+            self._known.add(text)
+        return text if text in self._known else OTHER
+
+
+def _about(moment: Moment) -> Iterator[Metric]:
+    info = {"kernel": moment.snapshot.release, "version": __version__, "trace": moment.verdict.trace}
+    yield InfoMetricFamily("kalloctrace", "What is recorded, and by what.", info)
+    yield _gauge("recording_complete", "1 when the recording has ended, and is whole.", int(moment.totals is not None))
+    yield _gauge("recording_sample", "Of how many calls one is recorded; counts are of those.", moment.sample)
+    if moment.seconds is not None:
+        yield _gauge("recording_seconds", "How long the recording has lasted.", moment.seconds)
+
+
+def _outcomes(moment: Moment) -> Iterator[Metric]:
+    followed, failed, slow, rejected = (Counter[tuple[str, ...]]() for _ in range(4))
+    seen = False
+    for row, count in moment.rows:
+        order = (str(row["order"]),)
+        if row["page"] is not None:
+            followed[order] += count
+            failed[order] += 0 if row["page"] else count
+        if row["freelist_calls"] is not None and row["entry"] not in {"bulk", TRACEPOINT}:
+            seen = True
+            rejected[order] += 0 if row["freelist_calls"] else count
+            if row["page"] is not None:
+                slow[order] += count if row["freelist_calls"] > 1 else 0
+    yield _counter("followed", "Allocations whose return was traced: of these it is known.", ("order",), followed)
+    if followed:
+        yield _counter("failed", "Allocations that returned no page, of those followed.", ("order",), failed)
+    if slow:
+        yield _counter("slow_path", "Allocations that took the slow path, of those followed.", ("order",), slow)
+    if seen:
+        yield _counter("rejected", "Requests that were rejected before any zone was looked at.", ("order",), rejected)
+
+
+def _verdicts(verdict: Verification) -> Iterator[Metric]:
+    # Gauges: what is learnt later, such as a missed probe hit, can make an earlier match unknown.
+    by_verdict = {"matched": verdict.matched, "mismatched": verdict.mismatched, "unknown": verdict.unknown}
+    yield _gauges("verdict_allocations", "Allocations by the model's verdict.", "verdict", by_verdict)
+    fields = {name: counts.different for name, counts in verdict.fields.items()}
+    yield _gauges("mismatched_allocations", "Allocations that differ from the model in a field.", "field", fields)
+    yield _gauges("unknown_allocations", "Why allocations could not be judged.", "reason", verdict.unknown_reasons)
+    zonelists = verdict.zonelists
+    if not zonelists.reason:
+        yield _gauge("mismatched_zonelists", "Zonelists that are not as predicted.", len(zonelists.mismatches))
+
+
+def _missing(totals: Totals | None) -> Iterator[Metric]:
+    if totals is None:
+        return
+    yield _counter("lost", "Captured calls that are not recorded, for want of room.", (), {(): totals.lost})
+    yield _counter("missed", "Probe hits that the kernel skipped.", (), {(): totals.missed})
+
+
+def _counter(name: str, about: str, labels: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> Metric:
+    family = CounterMetricFamily(f"kalloctrace_{name}", about, labels=labels)
+    for values, count in counts.items():
+        family.add_metric(values, count)
+    return family
+
+
+def _gauges(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(f"kalloctrace_{name}", about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _gauge(name: str, about: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"kalloctrace_{name}", about, value=value)
+
+
+def _migratetype(row: Row, tables: FlagTables) -> str:
+    return _NONE if row["migratetype"] is None else tables.migratetype_name(row["migratetype"])
+
+
+def _zone(row: Row, tables: FlagTables) -> str:
+    index = row["preferred_zone"]
+    return _NONE if index is None or index < 0 else tables.zone_name(index)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: MIT
+"""`kalloctrace serve-metrics`, read by Prometheus's own parser; and the dashboard that shows it."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.report import metrics
+from kalloctrace.trace.reader import TraceReader
+from tests.traces import RECORDED, aggregate, stream
+
+NEWEST = RECORDED.parents[1] / "7.3" / "stimulus-cpusets.arrows"
+DASHBOARD = Path(__file__).parents[2] / "contrib" / "grafana" / "kalloctrace.json"
+Values = dict[str, dict[tuple[tuple[str, str], ...], float]]
+
+
+def started(*words: str | Path) -> subprocess.Popen[str]:
+    """Start the real program on a free port."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kalloctrace", "serve-metrics", "--port", "0", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@contextmanager
+def serving(trace: Path) -> Iterator[str]:
+    """Yield the address at which a trace's metrics are served; the program must end well when it is asked to."""
+    with started(trace) as program:
+        assert program.stderr is not None
+        try:
+            found = re.search(r"http://127\.0\.0\.1:\d+/metrics", program.stderr.readline())
+            assert found is not None
+            yield found[0]
+        finally:
+            program.send_signal(signal.SIGINT)
+            rest = program.stderr.read()
+        assert program.wait(timeout=30) == 0
+        assert rest == ""
+
+
+def text_of(url: str) -> str:
+    """Return what is served."""
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - the address is that of the program above
+        text: str = answer.read().decode()
+    return text
+
+
+def scraped(url: str) -> Values:
+    """Return the values of each sample by its labels."""
+    values: Values = defaultdict(dict)
+    for family in text_string_to_metric_families(text_of(url)):
+        assert family.documentation
+        for sample in family.samples:
+            key = tuple(sorted(sample.labels.items()))
+            assert key not in values[sample.name]
+            values[sample.name][key] = sample.value
+    return values
+
+
+def by(values: Values, name: str, label: str) -> dict[str, float]:
+    """Return a metric added up by one label, without zeros."""
+    sums: Counter[str] = Counter()
+    for labels, value in values[name].items():
+        sums[dict(labels)[label]] += int(value)
+    return {key: value for key, value in sums.items() if value}
+
+
+def test_numbers_are_the_recording() -> None:
+    """Each number is that of the trace, counted here by other means."""
+    with TraceReader(NEWEST) as trace:
+        rows: list[dict[str, Any]] = [row for batch in trace.batches() for row in batch.to_pylist()]
+        tables, release = trace.snapshot.tables, trace.snapshot.release
+    with serving(NEWEST) as url:
+        values = scraped(url)
+    assert by(values, "kalloctrace_allocations_total", "order") == Counter(str(row["order"]) for row in rows)
+    assert by(values, "kalloctrace_allocations_total", "entry") == Counter(row["entry"] for row in rows)
+    failed = Counter(str(row["order"]) for row in rows if row["page"] is False)
+    assert by(values, "kalloctrace_failed_total", "order") == failed
+    slow = Counter(str(row["order"]) for row in rows if row["freelist_calls"] > 1)
+    assert by(values, "kalloctrace_slow_path_total", "order") == slow
+    rejected = Counter(str(row["order"]) for row in rows if not row["freelist_calls"] and row["entry"] != "bulk")
+    assert by(values, "kalloctrace_rejected_total", "order") == rejected
+    assert sum(failed.values()) * sum(slow.values()) * sum(rejected.values())
+    masks = by(values, "kalloctrace_requests_total", "gfp")
+    told = Counter(decode_gfp(row["gfp_mask"], tables).text or "none" for row in rows)
+    assert sum(masks.values()) == len(rows)
+    assert masks.pop("other") > 0
+    assert len(masks) == 200
+    assert masks.items() <= told.items()
+    assert by(values, "kalloctrace_verdict_allocations", "verdict") == {"matched": len(rows)}
+    ((labels, _),) = values["kalloctrace_info"].items()
+    assert dict(labels)["kernel"] == release
+    for name, value in (("up", 1), ("recording_complete", 1), ("lost_total", 0), ("missed_total", 0)):
+        assert values[f"kalloctrace_{name}"] == {(): value}
+
+
+def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
+    """Of an aggregate that did not follow returns there are no failures, and no losses before its end."""
+    wrong = {"order": 1, "freelist_order": 1, "migratetype": 99}
+    path = aggregate(tmp_path / "t.arrows", ({"page": None}, 3), ({"page": None, **wrong}, 2))
+    path.write_bytes(path.read_bytes()[:-400])
+    with serving(path) as url:
+        values = scraped(url)
+    unknown = ("failed_total", "slow_path_total", "lost_total", "missed_total", "recording_seconds")
+    assert not {f"kalloctrace_{name}" for name in unknown} & {name for name, found in values.items() if found}
+    assert values["kalloctrace_recording_complete"] == {(): 0}
+    assert by(values, "kalloctrace_allocations_total", "order") == {"0": 3, "1": 2}
+    assert by(values, "kalloctrace_verdict_allocations", "verdict") == {"matched": 3, "mismatched": 2}
+    assert by(values, "kalloctrace_mismatched_allocations", "field") == {"migratetype": 2}
+
+
+def test_trace_that_grows_is_followed(tmp_path: Path) -> None:
+    """What is written while it is served counts the next time; what cannot be read is said, and mends itself."""
+    path, whole = tmp_path / "t.arrows", stream(tmp_path / "whole.arrows", *[{}] * 5)
+    stream(path, {}, {})
+    with serving(path) as url:
+        assert by(scraped(url), "kalloctrace_allocations_total", "order") == {"0": 2}
+        shutil.copy(whole, path)
+        assert by(scraped(url), "kalloctrace_allocations_total", "order") == {"0": 5}
+        path.write_text("nonsense")
+        assert dict(scraped(url)) == {"kalloctrace_up": {(): 0}}
+        shutil.copy(whole, path)
+        assert by(scraped(url), "kalloctrace_allocations_total", "order") == {"0": 5}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_has_no_objection() -> None:
+    """Prometheus's own linter accepts the names, the types and the help."""
+    with serving(NEWEST) as url:
+        text = text_of(url)
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_kinds_keep_their_label() -> None:
+    """A mask that had a time series once has it for good, however many others come."""
+    kinds = metrics._Kinds()  # noqa: SLF001 - the smallest place where it shows
+    first = [kinds.label(f"mask {number}") for number in range(250)]
+    assert first[:200] == [f"mask {number}" for number in range(200)]
+    assert set(first[200:]) == {"other"}
+    assert kinds.label("mask 7") == "mask 7"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [([], 2), (["--port", "99999", RECORDED], 2), (["missing.arrows"], 1)],
+    ids=["none", "port", "missing"],
+)
+def test_refusals(words: list[str | Path], code: int) -> None:
+    """It needs a trace that is there, and a port."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "serve-metrics", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, len(done.stderr.splitlines())) == (code, 3)
+
+
+def test_address_that_is_taken_is_named(tmp_path: Path) -> None:
+    """A second one on the same port says so."""
+    path = stream(tmp_path / "t.arrows", {})
+    with serving(path) as url:
+        port = url.split(":")[2].partition("/")[0]
+        with started("--port", port, path) as second:
+            _, said = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert f"port {port}" in said
+
+
+def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:
+    """Each query asks for metrics and labels that are there, of the data source and the machines that were chosen."""
+    ended = stream(tmp_path / "t.arrows", {}, {"migratetype": 99}, {"cpusets_enabled": -1})
+    with serving(ended) as url:
+        values = scraped(url)
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    asked = set()
+    for panel in dashboard["panels"]:
+        assert panel["datasource"]["uid"] == "${datasource}"
+        for target in panel["targets"]:
+            query = target["expr"]
+            names = re.findall(r"kalloctrace_\w+", query)
+            assert len(names) == 1
+            assert values[names[0]], query
+            asked |= set(names)
+            labels = {label for key in values[names[0]] for label, _ in key}
+            assert set(re.findall(r"by \((\w+)\)", query)) <= labels
+            assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels
+            assert 'job=~"$job"' in query
+            assert ("rate(" in query) == (names[0].endswith("_total") and panel["type"] == "timeseries")
+    silent = {"info", "recording_complete", "recording_sample", "recording_seconds", "followed_total"}
+    assert {name for name in values if values[name]} - asked <= {
+        *(f"kalloctrace_{name}" for name in silent),
+        "kalloctrace_mismatched_zonelists",
+    }
