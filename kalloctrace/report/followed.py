@@ -4,9 +4,8 @@
 from pathlib import Path
 from threading import Lock
 
-from kalloctrace.report.metrics import Moment
+from kalloctrace.report.metrics import Moment, moment_of
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.verify.verification import verify_counted
 
 
 class FollowedTrace:
@@ -45,6 +44,4 @@ class FollowedTrace:
     def _moment(self) -> Moment:
         with TraceReader(self._path) as trace:
             rows = list(trace.counted())
-            verdict = verify_counted(trace, rows)
-            seconds = None if trace.totals is None else trace.totals.seconds
-            return Moment(trace.snapshot, rows, verdict, trace.totals, trace.sample, seconds)
+            return moment_of(trace, rows, None if trace.totals is None else trace.totals.seconds)

@@ -20,7 +20,7 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.totals import Totals
-from kalloctrace.verify.verification import Verification
+from kalloctrace.verify.verification import Recorded, Verification, verify_counted
 
 _MOST_KINDS = 200
 """Different gfp masks, or alloc_flags, that have a time series of their own; programs that try them all are few."""
@@ -50,6 +50,21 @@ class Moment:
     totals: Totals | None = None
     sample: int = 1
     seconds: float | None = None
+
+
+def moment_of(recorded: Recorded, rows: Sequence[tuple[Row, int]], seconds: float | None) -> Moment:
+    """Judge a recording as it stands.
+
+    Args:
+        recorded: a trace that was read to its end, or a capture under way.
+        rows: its distinct allocations and their counts.
+        seconds: how long it has lasted, None where that is not known.
+
+    Raises:
+        KalloctraceError: it cannot be verified.
+    """
+    verdict = verify_counted(recorded, rows)
+    return Moment(recorded.snapshot, rows, verdict, recorded.totals, recorded.sample, seconds)
 
 
 class RecordingCollector(Collector):
@@ -112,7 +127,9 @@ class _Kinds:
 def _about(moment: Moment) -> Iterator[Metric]:
     info = {"kernel": moment.snapshot.release, "version": __version__, "trace": moment.verdict.trace}
     yield InfoMetricFamily("kalloctrace", "What is recorded, and by what.", info)
-    yield _gauge("recording_complete", "1 when the recording has ended, and is whole.", int(moment.totals is not None))
+    yield _gauge(
+        "recording_complete", "1 when the recording has ended, and is whole.", int(not moment.verdict.truncated)
+    )
     yield _gauge("recording_sample", "Of how many calls one is recorded; counts are of those.", moment.sample)
     if moment.seconds is not None:
         yield _gauge("recording_seconds", "How long the recording has lasted.", moment.seconds)

@@ -113,8 +113,8 @@ def predict(kernel: Kernel, row: Row) -> Preparation:
 
 def compared(kernel: Kernel, row: Row) -> Iterator[tuple[str, Any, Any]]:
     """Yield each field that is compared, with the model's value and the kernel's; it raises as `predict` does."""
-    for field, want, got, _ in _comparisons(kernel, predict(kernel, row), row):
-        yield field, want, got
+    for name, want, got, _ in _comparisons(kernel, predict(kernel, row), row):
+        yield name, want, got
 
 
 def expected_of(kernel: Kernel, row: Row, context: Context) -> Preparation:

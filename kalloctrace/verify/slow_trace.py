@@ -2,7 +2,7 @@
 """Holds the model of the slow path against the calls of it that a trace has."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from kalloctrace.model.slowentry import slowpath_call
 from kalloctrace.model.slowtypes import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
 from kalloctrace.model.types import Context, ImpossibleRequestError, Request, UnknownFact
 from kalloctrace.verify.compare import Difference
-from kalloctrace.verify.slowpath import AttemptVerdict, SlowpathJudge
+from kalloctrace.verify.slowpath import AttemptVerdict, CallVerdict, SlowpathJudge
 
 Row = Mapping[str, Any]
 """A call with the columns of trace/slow.py."""
@@ -99,17 +99,27 @@ class SlowVerification:
 _COUNTS = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
 
 
-def verify_slow(snapshot: Snapshot, kernel: Kernel, calls: Iterable[Row]) -> SlowVerification:
+def verify_slow(
+    snapshot: Snapshot,
+    kernel: Kernel,
+    calls: Iterable[Row],
+    *,
+    may_miss: bool = False,
+    machine_changed: Sequence[str] = (),
+) -> SlowVerification:
     """Predict every attempt and compare.
 
     Args:
         snapshot: the kernel and machine that were recorded.
         kernel: the same, compiled.
         calls: what was recorded of its slow path.
+        may_miss: hits of the slow path were missed, so that what is not there may have happened all the same.
+        machine_changed: facts of the machine that were not the same at the end as at the start.
     """
     verdict = SlowVerification()
     rules = slowpath_rules(snapshot.release, snapshot.version)
-    judge = None if rules is None else SlowpathJudge(SlowKernel.of(kernel, rules))
+    judge = None if rules is None or machine_changed else SlowpathJudge(SlowKernel.of(kernel, rules))
+    changed = f"the machine changed during the recording: {', '.join(machine_changed)}"
     for call in calls:
         verdict.calls += 1
         verdict.failed += call["page"] is False
@@ -117,14 +127,13 @@ def verify_slow(snapshot: Snapshot, kernel: Kernel, calls: Iterable[Row]) -> Slo
         if judge is None:
             verdict.unknown += len(call["attempts"])
             verdict.calls_unknown += 1
-            verdict.unknown_reasons[_NO_RULES] += 1
+            verdict.unknown_reasons[changed if machine_changed else _NO_RULES] += 1
             continue
-        _enter(verdict, call, given_verdict(kernel, call), judge)
+        _enter(verdict, call, given_verdict(kernel, call), judge(slow_call_of(call, may_miss=may_miss)))
     return verdict
 
 
-def _enter(verdict: SlowVerification, call: Row, given: AttemptVerdict, judge: SlowpathJudge) -> None:
-    judged = judge(slow_call_of(call))
+def _enter(verdict: SlowVerification, call: Row, given: AttemptVerdict, judged: CallVerdict) -> None:
     for number, attempt in enumerate(judged.attempts, 1):
         if attempt.unknown:
             verdict.unknown += 1
@@ -192,8 +201,13 @@ _GIVEN_RULES = {
 }
 
 
-def slow_call_of(call: Row) -> SlowCall:
-    """Return a call of a trace as the model takes it."""
+def slow_call_of(call: Row, *, may_miss: bool = False) -> SlowCall:
+    """Return a call of a trace as the model takes it.
+
+    Args:
+        call: the call.
+        may_miss: what the kernel did between the attempts may be there only in part.
+    """
     given = call["given"]
     return SlowCall(
         gfp_mask=given["gfp_mask"],
@@ -207,7 +221,7 @@ def slow_call_of(call: Row) -> SlowCall:
                 alloc_flags=attempt["alloc_flags"],
                 context=slow_context(attempt),
                 facts=_facts(attempt),
-                events=frozenset(attempt["between"]),
+                events=None if may_miss else frozenset(attempt["between"]),
             )
             for number, attempt in enumerate(call["attempts"], 1)
         ),

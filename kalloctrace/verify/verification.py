@@ -3,13 +3,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.proven import Standing, load, standing
+from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
+from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.fields import FieldCount
@@ -141,6 +144,34 @@ class Verification:
         }
 
 
+class Recorded(Protocol):
+    """What must be known of a recording besides its rows: a trace that has been read, or a capture under way."""
+
+    @property
+    def path(self) -> Path:
+        """Return what it is called."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the kernel and machine."""
+
+    @property
+    def sample(self) -> int:
+        """Return of how many calls one was recorded."""
+
+    @property
+    def totals(self) -> Totals | None:
+        """Return what was counted besides; None where that is not known."""
+
+    @property
+    def truncated(self) -> bool:
+        """Tell whether the end of the recording is missing."""
+
+    @property
+    def damage(self) -> str:
+        """Return what stopped the reading before its end, empty where nothing did."""
+
+
 def verify_trace(trace: TraceReader) -> Verification:
     """Predict every allocation of a trace and compare.
 
@@ -150,15 +181,34 @@ def verify_trace(trace: TraceReader) -> Verification:
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
-    return verify_counted(trace, list(trace.counted()))
+    verdict = verify_counted(trace, list(trace.counted()))
+    if trace.recording.get("slow"):
+        _verify_slow(verdict, trace)
+    return verdict
 
 
-def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verification:
-    """Do the same for a trace that has been read.
+def _verify_slow(verdict: Verification, trace: TraceReader) -> None:
+    totals = trace.totals
+    kernel, _ = _recorded(trace)
+    # A trace may be long: it is read once more only where there is something to find.
+    calls = trace.slow_calls() if totals is None or totals.slow else ()
+    verdict.slow = verify_slow(
+        trace.snapshot,
+        kernel,
+        calls,
+        may_miss=totals is None or totals.slow_missed > 0,
+        machine_changed=() if totals is None else totals.machine_changed,
+    )
+    if totals is not None:
+        verdict.slow_lost = totals.slow_lost + totals.slow_missed
+
+
+def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]]) -> Verification:
+    """Do the same for a recording whose rows are at hand.
 
     Args:
-        trace: the trace, at its end.
-        rows: what its `counted` gave.
+        trace: the recording; a trace must be at its end.
+        rows: each distinct allocation and its count, as `TraceReader.counted` gives them.
 
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
@@ -195,22 +245,10 @@ def verify_counted(trace: TraceReader, rows: Sequence[tuple[Row, int]]) -> Verif
         verdict.judged.append(judged)
         _enter(verdict, row, count, judged)
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
-    _verify_slow(verdict, trace, kernel)
     return verdict
 
 
-def _verify_slow(verdict: Verification, trace: TraceReader, kernel: Kernel) -> None:
-    totals = trace.totals
-    if not trace.recording.get("slow"):
-        return
-    # A trace may be long: it is read once more only where there is something to find.
-    calls = trace.slow_calls() if totals is None or totals.slow else ()
-    verdict.slow = verify_slow(trace.snapshot, kernel, calls)
-    if totals is not None:
-        verdict.slow_lost = totals.slow_lost + totals.slow_missed
-
-
-def _recorded(trace: TraceReader) -> tuple[Kernel, ZonelistVerdict]:
+def _recorded(trace: Recorded) -> tuple[Kernel, ZonelistVerdict]:
     try:
         return Kernel.of(trace.snapshot), verify_zonelists(trace.snapshot)
     except (KalloctraceError, KeyError, ValueError, TypeError, AttributeError) as error:
