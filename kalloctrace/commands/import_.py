@@ -31,7 +31,7 @@ def command(output: Path | None, force: bool, kernel: str | None, file: str) -> 
     \b
     Examples:
       perf script --header | kalloctrace import -o my.arrows -
-      trace-cmd report --uname > my.txt; kalloctrace import my.txt
+      (trace-cmd report --uname; trace-cmd report) | kalloctrace import -o my.arrows -
       kalloctrace import --kernel 6.1 -o my.arrows /sys/kernel/tracing/trace
     """
     from kalloctrace.trace.eventtext import EventText

@@ -3,7 +3,8 @@
 
 The event is include/trace/events/kmem.h, mm_page_alloc: `page= pfn= order= migratetype= gfp_flags=`. Up to 5.10 a page
 frame is decimal (linux-source-5.10 5.10.262-1), later hexadecimal; flags are names, or a number where the tool could
-not read the kernel's list; in a raw report (`-R`) all are numbers, in another order.
+not read the kernel's list; in a raw report (`-R`) all are numbers, in another order. trace-cmd puts the name of an
+instance before what its buffer held.
 """
 
 import re
@@ -16,9 +17,12 @@ from kalloctrace.flags.logforms import ReleaseText, release_in
 Form: TypeAlias = Literal["perf script", "trace-cmd report", "tracefs trace"]
 
 _EVENT = "mm_page_alloc:"
+_UNAME = re.compile(r"Linux \S+ (?P<release>\d+\.\d+\S*) \S+")
+"""What `trace-cmd report --uname` prints."""
 _TIME = r"(?P<time>\d+(?:\.\d+)?):"
 _FTRACE = re.compile(
-    r"\s*(?P<comm>\S.{0,15}?)-(?P<tid>\d+)\s+(?:\(\s*(?P<pid>\d+|-+)\)\s+)?\[(?P<cpu>\d+)\]\s+(?:[^\s:]+\s+)?"
+    r"\s*(?:[\w.-]+: +)?(?P<comm>\S.{0,15}?)-(?P<tid>\d+)\s+(?:\(\s*(?P<pid>\d+|-+)\)\s+)?"
+    r"\[(?P<cpu>\d+)\]\s+(?:[^\s:]+\s+)?"
     rf"{_TIME}\s+(?:kmem:)?mm_page_alloc:\s+(?P<fields>.*)"
 )
 _PERF = re.compile(
@@ -116,7 +120,8 @@ class EventText:
     def _note(self, line: str) -> None:
         """Look for what a line that is no event tells of the whole."""
         if self.release is None and self.form is None:
-            self.release = release_in(line)
+            uname = _UNAME.fullmatch(line)
+            self.release = release_in(line) if uname is None else ReleaseText(uname["release"], "", None)
         overwritten = _OVERWRITTEN.match(line)
         if overwritten is not None:
             self.lost += max(0, int(overwritten[2]) - int(overwritten[1]))

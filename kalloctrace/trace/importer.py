@@ -152,7 +152,7 @@ def _named(text: EventText, name: str) -> Snapshot:
         raise KalloctraceError(
             f"which kernel is {name} of?",
             "it names no release above its first event, and flags differ from kernel to kernel",
-            "add --kernel 6.1; or have it named: perf script --header, trace-cmd report --uname",
+            "add --kernel 6.1; or have perf script name it with --header",
             Exit.USAGE,
         )
     return builtin_snapshot(text.release.release, version=text.release.version)

@@ -17,6 +17,7 @@ from tests.traces import RECORDED
 
 FIXTURES = RECORDED.parents[1]
 STIMULI = [FIXTURES / kernel / "stimulus-cpusets.arrows" for kernel in ("5.10", "6.1", "6.12", "7.2", "7.3")]
+DATA = Path(__file__).parents[1] / "unit" / "data" / "events"
 JUDGED = ["order", "gfp_mask", "migratetype"]
 Row = dict[str, Any]
 
@@ -115,6 +116,18 @@ def test_what_a_kernel_did_is_judged(tmp_path: Path, form: Callable[[Snapshot, l
     assert [row["gfp_mask"] for row in have] == [row["freelist_gfp_mask"] for row in rows]
     unknown = {name for name, value in have[0].items() if value is None}
     assert {"preferred_nid", "alloc_flags", "freelist_calls", "preferred_zone", "cpusets_enabled"} <= unknown
+
+
+@pytest.mark.parametrize("text", sorted(DATA.glob("*.txt")), ids=lambda text: text.stem)
+def test_what_tools_really_printed_is_judged(tmp_path: Path, text: Path) -> None:
+    """A live kernel's events, as each tool printed them, are equal in all that shows."""
+    named = text.stem in {"perf", "trace-cmd-instance"}
+    run("import", *([] if named else ["--kernel", "6.18"]), "-o", tmp_path / "t.arrows", text)
+    verdict = json.loads(run("verify", "--json", tmp_path / "t.arrows").stdout)
+    assert verdict["kernel"] == ("6.18.44-fc-v669" if named else "6.18")
+    assert verdict["allocations"] == verdict["unknown"] > 4
+    assert {(counts["different"], counts["unknown"]) for counts in verdict["fields"].values()} == {(0, 0)}
+    assert len(verdict["fields"]) == len(JUDGED)
 
 
 HEAD = "# os release : 6.1.0-49-amd64\n"

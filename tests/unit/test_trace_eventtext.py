@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Events of kmem:mm_page_alloc in the forms in which tools and kernels print them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,6 +151,7 @@ def test_call_chain_of_perf_is_a_kernel_stack() -> None:
     ("header", "release"),
     [
         ("# os release : 6.1.0-49-amd64", "6.1.0-49-amd64"),
+        ("Linux vm 6.18.44-fc-v669 x86_64", "6.18.44-fc-v669"),
         ("Linux host 5.10.0-46-amd64 #1 SMP Debian 5.10.262-1 (2026-07-31) x86_64", "5.10.0-46-amd64"),
     ],
 )
@@ -188,3 +190,36 @@ def test_lines_that_cannot_be_read_are_counted() -> None:
         "noise", LINE, LINE[:-30], graph, LINE.replace("order=0", "order=x"), "kmem:mm_page_alloc stats"
     )
     assert (len(events), text.unreadable, text.first_unreadable) == (1, 3, 3)
+
+
+DATA = Path(__file__).parent / "data" / "events"
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "stacks"),
+    [
+        ("perf.txt", "perf script", True),
+        ("trace-cmd.txt", "trace-cmd report", False),
+        ("trace-cmd-instance.txt", "trace-cmd report", False),
+        ("trace-cmd-raw.txt", "trace-cmd report", False),
+        ("tracefs.txt", "tracefs trace", False),
+    ],
+)
+def test_what_tools_really_print(name: str, form: str, stacks: bool) -> None:
+    """Each line with the event is one, with the fields that it shows; nothing is lost, and perf's chains are stacks."""
+    lines = (DATA / name).read_text(encoding="utf-8").splitlines()
+    events, text = read(*lines)
+    printed = [line for line in lines if "mm_page_alloc:" in line and not line.startswith("#")]
+    assert (len(events), text.form, text.lost, text.unreadable) == (len(printed), form, 0, 0)
+    assert len(events) > 4
+    for event, line in zip(events, printed, strict=True):
+        assert f"order={event.order} " in line
+        assert f"gfp_flags={event.gfp_flags}" in line
+        assert f"migratetype={event.migratetype}" in line
+        assert f"[{event.cpu:03}]" in line
+        assert f"{event.time // 10**9}.{event.time % 10**9 // 1000:06}:" in line
+        assert (f"{event.comm} {event.tid} " in line) if stacks else (f" {event.comm}-{event.tid} " in line)
+        assert not event.failed
+        assert (event.stack is not None) == stacks
+    if stacks:
+        assert all((event.stack or "").endswith("__alloc_frozen_pages_noprof") for event in events)
