@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""A trace as it stands, read again when it has grown: also one that is being recorded."""
+"""A recording as it stands: a trace that is read again when it has grown, or a capture under way in this program."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import Protocol
 
+from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.metrics import Moment, moment_of
+from kalloctrace.trace.distinct import Tally
+from kalloctrace.trace.encoded import Encoded
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.totals import Totals
 
 
 class FollowedTrace:
@@ -45,3 +51,72 @@ class FollowedTrace:
         with TraceReader(self._path) as trace:
             rows = list(trace.counted())
             return moment_of(trace, rows, None if trace.totals is None else trace.totals.seconds)
+
+
+class Seen(Protocol):
+    """What a capture has counted since its beginning."""
+
+    @property
+    def seconds(self) -> float:
+        """Return how long that is."""
+
+    @property
+    def rows(self) -> Encoded:
+        """Return the rows with their counts; an allocation may be in several."""
+
+    @property
+    def totals(self) -> Totals:
+        """Return what was counted besides."""
+
+
+class Capture(Protocol):
+    """A capture under way."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Return the kernel and machine."""
+
+    def observe(self) -> Seen:
+        """Return what was counted so far, and go on."""
+
+
+class FollowedCapture:
+    """A capture whose numbers are asked for by other threads than the one that drains it.
+
+    Args:
+        capture: what is captured.
+        lock: whoever drains the capture must hold it meanwhile.
+        name: what the recording is called.
+        sample: one call in so many is captured.
+    """
+
+    def __init__(self, capture: Capture, lock: Lock, name: str, sample: int = 1) -> None:
+        self._capture = capture
+        self._lock = lock
+        self._name = name
+        self._sample = sample
+
+    def now(self) -> Moment:
+        """Return what was captured by now.
+
+        Raises:
+            KalloctraceError: it cannot be verified.
+        """
+        with self._lock:
+            seen = self._capture.observe()
+        tally = Tally()
+        tally.add(seen.rows.allocations, seen.rows.indices, seen.rows.counts)
+        standing = _Standing(Path(self._name), self._capture.snapshot, self._sample, seen.totals)
+        return moment_of(standing, list(tally.rows()), seen.seconds)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What is known of a capture besides its rows; its end is still to come."""
+
+    path: Path
+    snapshot: Snapshot
+    sample: int
+    totals: Totals
+    truncated: bool = True
+    damage: str = ""
