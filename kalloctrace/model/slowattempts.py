@@ -18,7 +18,7 @@ MIGRATE_MOVABLE = 1
 def oom_cannot_help(path: Path) -> str:
     """Say why the OOM killer is not called; empty where it is.
 
-    Source: mm/page_alloc.c of 5.10.262-1:4048, 6.1.192-2:4493, 7.3.4-1~bpo13+1:4093.
+    Source: mm/page_alloc.c of 5.10.262-1:4048, 6.1.192-2:4493, 7.3.4-1~bpo13+1:4091.
 
     Raises:
         UnknownFact: what decides was not captured.
@@ -150,7 +150,7 @@ def nofragment(path: Path) -> bool:
 def promoted(path: Path) -> bool:
     """Tell whether reclaim and compaction work for a whole block: vm.defrag_mode and pages that are not movable.
 
-    Source: mm/page_alloc.c of 7.2.12-1:4190, 7.3.4-1~bpo13+1:4951.
+    Source: mm/page_alloc.c of 7.2.12-1:4171, 7.3.4-1~bpo13+1:4951.
     """
     return (
         path.kernel.rules.defrag_promotes

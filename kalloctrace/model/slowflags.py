@@ -83,7 +83,7 @@ def alloc_non_block(kernel: SlowKernel, gfp_mask: int, order: int, flags: int, f
     """Let requests that cannot reclaim, and real-time tasks, go below the watermark.
 
     Source: mm/page_alloc.c of linux-source-6.1 6.1.192-2:4912, 6.12.118-1:4099, 7.2.12-1:4554, and of 7.3
-    7.3.4-1~bpo13+1:4525 and :4564; before ALLOC_HIGHATOMIC was for __GFP_HIGH alone, Linux 6.3.
+    7.3.4-1~bpo13+1:4527 and :4567; before ALLOC_HIGHATOMIC was for __GFP_HIGH alone, Linux 6.3.
 
     Returns:
         The flags, and the step.

@@ -183,7 +183,7 @@ def after_reclaim(path: Path) -> Outcomes:
 def compact(path: Path) -> Outcomes:
     """Compact; unless that was skipped an attempt follows.
 
-    Source: `__alloc_pages_direct_compact`, mm/page_alloc.c of 5.10.262-1:4105, 6.1.192-2:4551, 7.2.12-1:4176.
+    Source: `__alloc_pages_direct_compact`, mm/page_alloc.c of 5.10.262-1:4105, 6.1.192-2:4551, 7.2.12-1:4144.
     """
     if not path.call.order and not slowattempts.promoted(path):
         yield from after_compact(path.by("slow_compact", _COMPACT, "order 0 needs no compaction"))
@@ -228,7 +228,7 @@ def after_compact(path: Path) -> Outcomes:
 def fall_back(path: Path) -> Outcomes:
     """Let the request fragment memory after all, and try again.
 
-    Source: mm/page_alloc.c of 7.2.12-1:4960, 7.3.4-1~bpo13+1:5034.
+    Source: mm/page_alloc.c of 7.2.12-1:5009, 7.3.4-1~bpo13+1:5034.
     """
     dropped = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.kernel.bits.alloc_nofragment)
     dropped = dropped.by("slow_defrag", SLOWPATH, "vm.defrag_mode gives up: ALLOC_NOFRAGMENT is dropped")
@@ -242,7 +242,7 @@ def fall_back(path: Path) -> Outcomes:
 def may_oom(path: Path) -> Outcomes:
     """Look once more above the high watermark, then call the OOM killer; another task may hold its lock.
 
-    Source: `__alloc_pages_may_oom`, mm/page_alloc.c of 5.10.262-1:4011, 6.1.192-2:4456, 7.3.4-1~bpo13+1:4055.
+    Source: `__alloc_pages_may_oom`, mm/page_alloc.c of 5.10.262-1:4011, 6.1.192-2:4456, 7.3.4-1~bpo13+1:4054.
     """
     bits = path.kernel.kernel.bits
     busy = path.by("slow_oom", _OOM, "another task holds oom_lock: it makes progress")
