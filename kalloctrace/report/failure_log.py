@@ -193,7 +193,7 @@ def _unwrapped(lines: Iterable[str]) -> list[_Message]:
     messages: list[_Message] = []
     prefixed = False
     for number, raw in enumerate(lines, 1):
-        text, caller, has_prefix = _without_prefix(raw.rstrip("\r\n"))
+        text, caller, has_prefix = _without_prefix(_printable(raw.rstrip("\r\n")))
         if prefixed and not has_prefix and text and messages and _cut(messages[-1].text, text):
             last = messages[-1]
             messages[-1] = last._replace(text=f"{last.text.rstrip()} {text.strip()}")
@@ -201,6 +201,11 @@ def _unwrapped(lines: Iterable[str]) -> list[_Message]:
         prefixed = prefixed or has_prefix
         messages.append(_Message(number, caller, text.strip()))
     return messages
+
+
+def _printable(text: str) -> str:
+    """Return a line without what could steer a terminal; a log is not to be trusted."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def _without_prefix(line: str) -> tuple[str, str, bool]:
@@ -279,7 +284,7 @@ def _read_blocks(report: LoggedFailure, match: re.Match[str]) -> None:
         for block in _BLOCKS.finditer(match["blocks"])
     )
     sizes = [block.size for block in blocks]
-    if any(size != sizes[0] << order for order, size in enumerate(sizes)):
+    if any(size != max(sizes[0], 1) << order for order, size in enumerate(sizes)):
         report.contradictions.append(f"the free blocks of {_name(zone)} are not listed by order")
         return
     total = sum(block.number * block.size for block in blocks)

@@ -34,7 +34,7 @@ def write_failures(failures: Iterable[Failure], stream: TextIO) -> None:
                 console.print()
             _write(failure, console)
     # The table fills its last column with spaces.
-    stream.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    stream.writelines(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n"))
 
 
 def _write(failure: Failure, console: Console) -> None:
@@ -76,7 +76,7 @@ def _table(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> Table:
             kilobytes(failure, state.free),
             kilobytes(failure, state.watermarks[0]),
             Text(f"{word}{sure}", style),
-            zone_sentence(failure, verdict),
+            Text(zone_sentence(failure, verdict)),
         )
     return table
 

@@ -222,6 +222,14 @@ def test_page_size() -> None:
     assert "order 1 (32 kB)" in answer["summary"]
 
 
+def test_names_are_not_markup() -> None:
+    """The name of a cpuset is written as it is, brackets and all."""
+    text = (DATA / "made-two-nodes.log").read_text().replace("cpuset=db,", "cpuset=[red]db[/red],")
+    stream = io.StringIO()
+    write_failures(_failures(text), stream)
+    assert "the cpuset [red]db[/red] has nodes 1" in " ".join(stream.getvalue().split())
+
+
 def test_every_log_can_be_written() -> None:
     """Each answer has a headline, a row for each zone, and no line with spaces at its end or over 100 columns."""
     for path in sorted(DATA.glob("*.log")):

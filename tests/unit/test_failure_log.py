@@ -180,6 +180,7 @@ def test_cpuset_on_a_line_of_its_own() -> None:
         ("Node 0 Normal: 5*4kB (U) 10*8kB (UME) = 104kB", "add up to 100 kB, but 104 kB is printed"),
         ("Node 0 Normal: 5*4kB (U) 10*8kB (UME)", "is cut off"),
         ("Node 0 Normal: 5*4kB (U) 10*16kB (UME) = 180kB", "are not listed by order"),
+        ("Node 0 Normal: 5*0kB (U) 10*0kB (UME) = 0kB", "are not listed by order"),
     ],
 )
 def test_blocks_that_contradict_themselves(blocks: str, contradiction: str) -> None:
@@ -195,6 +196,11 @@ def test_a_zone_shown_twice() -> None:
     assert report.zones[0].kilobytes["free"] == 100
     assert report.zones[0].lowmem_reserve == (0, 0, 0, 0, 0)
     assert "shown twice" in report.contradictions[0]
+
+
+def test_control_characters() -> None:
+    """What could steer a terminal is left out of a task's name."""
+    assert only("\x1b[31mevil\x07: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL)").comm == "[31mevil"
 
 
 def test_no_report() -> None:
