@@ -84,6 +84,17 @@ class Watermarks:
     bits: AllocBits
     boost_skippers: int = 0
 
+    @classmethod
+    def of(cls, tables: FlagTables, rules: WatermarkRules) -> Self:
+        """Put a kernel's check together.
+
+        Args:
+            tables: of the kernel.
+            rules: of its release; whether `struct zone` has nr_free_highatomic, BTF knows better (`rules.highatomic`).
+        """
+        atomic = tables.gfp("__GFP_ATOMIC") if tables.has_gfp("__GFP_ATOMIC") else 0
+        return cls(rules, AllocBits.of(tables), atomic)
+
 
 @dataclass(frozen=True, slots=True)
 class FreeBlocks:

@@ -169,8 +169,7 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
 def _watermarks(tables: FlagTables | None, rules: WatermarkRules) -> Watermarks:
     if tables is None:
         return Watermarks(replace(rules, reserves="harder"), _OLD_BITS)
-    atomic = tables.gfp("__GFP_ATOMIC") if tables.has_gfp("__GFP_ATOMIC") else 0
-    return Watermarks(rules, AllocBits.of(tables), boost_skippers=atomic)
+    return Watermarks.of(tables, rules)
 
 
 def _mask(logged: LoggedFailure, tables: FlagTables | None) -> _Mask:

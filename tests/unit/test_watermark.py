@@ -14,7 +14,7 @@ from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import Release, parse_release
 from kalloctrace.kernel.watermark_rules import OLDEST_RULES, SHARED_RULES, watermark_rules
 from kalloctrace.model import watermark
-from kalloctrace.model.watermark import AllocBits, FreeBlocks, Range, Watermarks, ZoneState, zone_watermark_fast
+from kalloctrace.model.watermark import FreeBlocks, Range, Watermarks, ZoneState, zone_watermark_fast
 from tests.broken_watermark import MUTATIONS
 
 DATA = Path(__file__).parent / "data"
@@ -54,9 +54,7 @@ def zone(free: int, letters: str = "U U U U U U U U U U U", /, **more: object) -
 @cache
 def kernel(release: str) -> Watermarks:
     """Return the check of a built-in release."""
-    tables = builtin_tables(release)
-    atomic = tables.gfp("__GFP_ATOMIC") if tables.has_gfp("__GFP_ATOMIC") else 0
-    return Watermarks(watermark_rules(parse_release(release)), AllocBits.of(tables), atomic)
+    return Watermarks.of(builtin_tables(release), watermark_rules(parse_release(release)))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pytest
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import parse_release
 from kalloctrace.kernel.watermark_rules import watermark_rules
-from kalloctrace.model.watermark import AllocBits, FreeBlocks, Watermarks, ZoneState
+from kalloctrace.model.watermark import FreeBlocks, Watermarks, ZoneState
 from kalloctrace.model.why import Attempt, Otherwise, Remedy, Why, slow_path_flags, why
 
 DMA32, NORMAL, MOVABLE = 1, 2, 3
@@ -18,7 +18,7 @@ MOVABLE_BLOCK = frozenset({"MIGRATE_MOVABLE"})
 
 def kernel(release: str) -> Watermarks:
     """Return the check of a built-in release."""
-    return Watermarks(watermark_rules(parse_release(release)), AllocBits.of(builtin_tables(release)))
+    return Watermarks.of(builtin_tables(release), watermark_rules(parse_release(release)))
 
 
 def zone(node: int, index: int, free: int, *, largest: int = 10, **more: object) -> ZoneState:
