@@ -156,6 +156,7 @@ def slow_path_flags(
 ) -> tuple[int, tuple[Otherwise, ...]]:
     """Return the flags of the slow path's attempts at the min watermark, as far as the request tells them.
 
+    ALLOC_CMA is among them for movable requests on kernels without CONFIG_CMA too, where it opens nothing.
     Source: `gfp_to_alloc_flags` and `__gfp_pfmemalloc_flags`, mm/page_alloc.c of linux-source-5.10 5.10.262-1:4424 and
     4485, 6.1.192-2:4890, 6.12.118-1:4077, 7.2.12-1~bpo13+1:4532; 7.3.4-1~bpo13+1:4549.
 
