@@ -41,6 +41,15 @@ _TRACE_SUFFIX = ".arrows"
 @click.option("--defrag-mode", is_flag=True, help="The sysctl vm.defrag_mode is on.")
 @click.option("--alloc-context", metavar="FILE", help="JSON: where the request is made, as in a batch line.")
 @click.option("--machine", "machine_trace", metavar="TRACE", help="A trace whose nodes and zones to use.")
+@click.option(
+    "--set",
+    "settings",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    help="Change one input, and show before and after: cpusets, PF_MEMALLOC_NOFS, __GFP_WRITE=off, order=1. "
+    "May be given several times.",
+)
+@click.option("--brief", is_flag=True, help="The steps and the outcome alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--batch", metavar="FILE", help="Answer a file of JSON lines, or '-' for standard input.")
 def command(
@@ -61,16 +70,23 @@ def command(
     defrag_mode: bool,
     alloc_context: str | None,
     machine_trace: str | None,
+    settings: tuple[str, ...],
+    brief: bool,
     as_json: bool,
     batch: str | None,
 ) -> int:
     """Show how the page allocator prepares one request, rule by rule.
 
+    Each step tells the kernel's function and condition, the values that went in, what came of them, where other
+    kernels differ, and what would change it: that is found by asking again with one input changed.
+
     \b
-    kalloctrace explain --kernel 5.10 --gfp GFP_KERNEL --order 0
-    kalloctrace explain --kernel 7.3 --gfp 0x820 --order 1 --context hardirq --cpusets
-    kalloctrace explain --batch requests.jsonl
-    dmesg | kalloctrace explain -
+    Examples:
+      kalloctrace explain --kernel 5.10 --gfp GFP_KERNEL --order 0
+      kalloctrace explain --kernel 7.3 --gfp 0x820 --order 1 --context hardirq --cpusets
+      kalloctrace explain --kernel 6.12 --gfp GFP_KERNEL --order 0 --set PF_MEMALLOC_NOFS --set cpusets
+      kalloctrace explain --batch requests.jsonl
+      dmesg | kalloctrace explain -
 
     With a kernel log (a file, or - for standard input) it says why page allocations failed, zone by zone; only --kernel
     and --json go with it.
@@ -105,6 +121,8 @@ def command(
         "--defrag-mode": defrag_mode or None,
         "--alloc-context": alloc_context,
         "--machine": machine_trace,
+        "--set": settings or None,
+        "--brief": brief or None,
     }
     if log is not None:
         from kalloctrace.commands.explain_log import explain_log
@@ -141,23 +159,24 @@ def command(
             machine["mems_allowed"] = _nodes(mems_allowed, "--mems-allowed")
         if defrag_mode:
             machine["defrag_mode"] = True
-    _single(snapshot, line, as_json=as_json)
+    _single(snapshot, line, settings, brief=brief, as_json=as_json)
     return Exit.OK
 
 
-def _single(snapshot: "Snapshot", line: dict[str, Any], *, as_json: bool) -> None:
-    from kalloctrace.model.whatif import BadRequestError, WhatIf, answer_json
+def _single(
+    snapshot: "Snapshot", line: dict[str, Any], settings: tuple[str, ...], *, brief: bool, as_json: bool
+) -> None:
+    from kalloctrace.model.whatif import BadRequestError, WhatIf
+    from kalloctrace.report.explanation import Explanation
 
     try:
-        answer = WhatIf(lambda _: snapshot).answer(line)
+        explanation = Explanation.of(snapshot.release, WhatIf(lambda _: snapshot).answer(line), settings)
     except BadRequestError as error:
         raise _usage("cannot explain this request", str(error), "change it; --help shows what may be asked") from None
     if as_json:
-        click.echo(json.dumps(answer_json(snapshot.release, answer)))
+        click.echo(json.dumps(explanation.to_json(brief=brief)))
     else:
-        from kalloctrace.report.explain_text import write_explanation
-
-        write_explanation(snapshot.release, answer, sys.stdout)
+        explanation.write(sys.stdout, brief=brief)
 
 
 def _batch(name: str, kernel: str | None) -> int:

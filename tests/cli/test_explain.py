@@ -55,8 +55,15 @@ def test_json_keys() -> None:
     assert set(answer("--kernel", "5.10", "--gfp", "GFP_KERNEL", "--order", "0")) == {
         *("type", "kernel", "outcome", "reason", "warns", "gfp", "alloc_flags", "alloc_flags_names"),
         *("highest_zoneidx", "zone", "migratetype", "migratetype_name", "zonelist", "nodemask"),
-        *("preferred_zone", "spread_dirty_pages", "steps"),
+        *("preferred_zone", "spread_dirty_pages", "steps", "lesson"),
     }
+
+
+def test_brief_json_is_the_batch_form() -> None:
+    """With --brief there is no lesson; with --set there is what it changes."""
+    request = ("--kernel", "5.10", "--gfp", "GFP_KERNEL", "--order", "0", "--brief")
+    assert "lesson" not in answer(*request)
+    assert set(answer(*request, "--set", "cpusets")["set"]) == {"settings", "changes", "rules", "after"}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +113,58 @@ def test_text() -> None:
         "ac.spread_dirty_pages   true",
     ):
         assert part in text
+
+
+def test_the_text_teaches_each_step() -> None:
+    """People get each step's condition, what went in, where kernels differ with the commit, and what changes it."""
+    done = run("--kernel", "5.10", "--gfp", "GFP_HIGHUSER_MOVABLE", "--order", "0")
+    text = " ".join(done.stdout.decode().split())
+    for part in (
+        "if cpusets_enabled(), then !in_interrupt() && !ac->nodemask",
+        "if order >= MAX_ORDER",
+        "with order = 0; largest order = 10",
+        '5.9 (here): in_interrupt(): disabled bottom halves count as interrupt [182f3d7a02fd ("mm/page_alloc.c: skip',
+        "5.15: in_task(): disabled bottom halves are still a task's [88dc6f208829",
+        "not on this kernel: 5.13: the task's scopes are applied before prepare_alloc_pages [da6df1b0fcfa",
+        "what would change the answer cpusets ac.nodemask: NULL -> current->mems_allowed: all nodes",
+        "these gfp bits only pass through",
+        "kernel=7.2 alloc_flags: 0x901",
+        "kalloctrace explain --term",
+    ):
+        assert part in text
+
+
+def test_set_shows_before_and_after() -> None:
+    """--set asks again with one input changed, and tells the values and the steps that differ."""
+    request = ("--kernel", "6.12", "--gfp", "GFP_KERNEL", "--order", "0")
+    text = " ".join(run(*request, "--set", "PF_MEMALLOC_NOFS", "--set", "cpusets").stdout.decode().split())
+    assert "gfp_mask before 0xcc0 GFP_KERNEL after 0x100c40 GFP_NOFS|__GFP_HARDWALL" in text
+    assert "before task flags 0x0 hold no scope: gfp 0xcc0 after PF_MEMALLOC_NOFS clears __GFP_FS" in text
+    nothing = run(*request, "--set", "PF_MEMALLOC").stdout.decode()
+    assert "nothing changes" in nothing
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("PF_MEMALLOC_NOCMA", "'PF_MEMALLOC_NOCMA' is no input of kernel 6.12"),
+        ("order", "order needs a value"),
+        ("order=x", "'x'"),
+        ("nid=7", "not a node of the machine"),
+        ("context=irq", "not one of task, bh_disabled"),
+        ("defrag_mode", "no sysctl vm.defrag_mode"),
+        ("cpusets=maybe", "not on or off"),
+        ("kernel=4.19", "'4.19'"),
+        ("nodemask=3-1", "no list of nodes"),
+        ("gfp=GFP_NONE", "GFP_NONE"),
+        ("entry=nolock", "no entry without locks"),
+    ],
+)
+def test_wrong_setting(setting: str, why: str) -> None:
+    """A setting that cannot be is wrong usage, and says why."""
+    done = run("--kernel", "6.12", "--gfp", "GFP_KERNEL", "--order", "0", "--set", setting)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert why in done.stderr.decode()
 
 
 def test_text_of_a_rejection() -> None:
@@ -227,11 +286,13 @@ def test_batch_answers_the_written_expectations() -> None:
 
 
 def test_batch_of_a_file_equals_the_single_form(tmp_path: Path) -> None:
-    """A line gives the same object as the options."""
+    """A line gives the same object as the options, which add the lesson."""
     (tmp_path / "lines").write_text('{"kernel": "6.1", "gfp": 3264, "order": 0}')
     done = run("--batch", "lines")
     assert done.returncode == 0
-    assert json.loads(done.stdout) == answer("--kernel", "6.1", "--gfp", "3264", "--order", "0")
+    single = answer("--kernel", "6.1", "--gfp", "3264", "--order", "0")
+    assert single.pop("lesson")["steps"]
+    assert json.loads(done.stdout) == single
 
 
 def test_batch_errors_stand_in_their_lines_place() -> None:

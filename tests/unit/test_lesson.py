@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The lesson about a request: what it says is the model's own answer, asked again."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalloctrace.flags.builtin import builtin_kernels
+from kalloctrace.kernel.builtin import ROWS
+from kalloctrace.model.experiment import candidates, changed, changes, only_passes_through, other_kernels
+from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.whatif import Answer, BadRequestError, WhatIf
+from kalloctrace.report.lesson import Lesson, lesson
+from kalloctrace.report.lesson_rules import RULES, words
+
+MODEL = Path(__file__).parents[2] / "kalloctrace" / "model"
+TWO_NODES = {"nodes": {"0": ["DMA", "DMA32", "Normal"], "1": ["Normal", "Movable"]}}
+MASKS = (0xCC0, 0x100CCA, 0x820, 0x1CC4)
+
+
+def ask(kernel: str, gfp: int, **more: Any) -> Answer:  # noqa: ANN401  (whatever a request holds)
+    """Answer a request on two nodes."""
+    return WhatIf().answer({"kernel": kernel, "gfp": gfp, "order": 0, "machine": TWO_NODES, **more})
+
+
+def setting_of(taught: Lesson, setting: str) -> dict[str, tuple[str, str]]:
+    """Return what a setting changes: field to before and after."""
+    one = next(one for one in taught.alternatives if one.setting == setting)
+    return {change.field: (change.before, change.after) for change in one.changes}
+
+
+@pytest.mark.parametrize("kernel", builtin_kernels())
+@pytest.mark.parametrize("gfp", MASKS)
+def test_every_alternative_is_what_the_model_answers(kernel: str, gfp: int) -> None:
+    """Each setting that is listed changes the model's answer, each that is not leaves it as it is."""
+    answer = ask(kernel, gfp)
+    taught = lesson(answer)
+    listed = {one.setting: one.changes for one in taught.alternatives}
+    for setting in candidates(answer):
+        try:
+            after = changed(answer, setting)
+        except BadRequestError:
+            assert setting not in listed
+            continue
+        again = alloc_pages(after.kernel, after.request, after.context)
+        assert again == after.preparation
+        if setting in listed:
+            assert listed[setting] == changes(answer, after)
+            assert listed[setting]
+        elif setting in taught.passed_through:
+            assert only_passes_through(answer, after)
+        else:
+            assert changes(answer, after) == ()
+
+
+@pytest.mark.parametrize("kernel", builtin_kernels())
+@pytest.mark.parametrize("entry", ["normal", "nolock"])
+def test_every_step_is_taught(kernel: str, entry: str) -> None:
+    """Each step of the model has its condition, values and terms; what it says came of it is the model's sentence."""
+    try:
+        answer = ask(kernel, 0x100CCA, entry=entry, nodemask=[0])
+    except BadRequestError:
+        assert entry == "nolock"
+        return
+    taught = lesson(answer)
+    assert [(step.rule, step.function, step.effect) for step in taught.steps] == [
+        (step.rule, step.function, step.effect) for step in answer.preparation.steps
+    ]
+    assert all(step.condition and step.values and step.terms for step in taught.steps)
+
+
+def test_every_rule_of_the_model_is_taught() -> None:
+    """No rule that the model may yield is without its words."""
+    text = "".join(path.read_text(encoding="utf-8") for path in MODEL.glob("*.py"))
+    assert [rule for rule in RULES if f'"{rule}"' not in text] == []
+    assert all(words(row.feature, row.value) for rule in RULES.values() for row in ROWS if row.feature in rule.features)
+
+
+def test_a_scope_changes_what_it_should() -> None:
+    """PF_MEMALLOC_NOFS takes __GFP_FS out on 6.12, and does nothing on 5.10, whose fast path does not ask."""
+    assert setting_of(lesson(ask("6.12", 0xCC0)), "PF_MEMALLOC_NOFS") == {
+        "gfp_mask": ("0xcc0 GFP_KERNEL", "0xc40 GFP_NOFS")
+    }
+    assert "PF_MEMALLOC_NOFS" not in {one.setting for one in lesson(ask("5.10", 0xCC0)).alternatives}
+
+
+def test_bottom_halves_matter_on_5_10_alone() -> None:
+    """With cpusets on, disabled bottom halves change the answer where in_interrupt() is asked."""
+    on = {"machine": {**TWO_NODES, "cpusets_enabled": True}}
+    old = {one.setting for one in lesson(ask("5.10", 0xCC0, **on)).alternatives}
+    new = {one.setting for one in lesson(ask("6.12", 0xCC0, **on)).alternatives}
+    assert ("context=bh_disabled" in old, "context=bh_disabled" in new) == (True, False)
+    assert "context=softirq" in old & new
+
+
+def test_a_setting_belongs_to_the_rule_that_it_changes() -> None:
+    """What the text says to try at a step changes that step's own result."""
+    steps = {step.rule: set(step.would_change) for step in lesson(ask("7.3", 0x820)).steps}
+    assert {"order=1", "order=3"} <= steps["highatomic"]
+    assert steps["zonelist"] == {"nid=1", "__GFP_THISNODE"}
+    assert steps["spread_dirty_pages"] == {"__GFP_WRITE"}
+    assert "order=1" not in steps["order"]
+    assert steps["order"] == {"order=11"}
+
+
+def test_the_history_marks_this_kernel() -> None:
+    """Exactly one line of a rule's history is this kernel's way, and each cites where it was read."""
+    step = next(step for step in lesson(ask("6.1", 0xCC0)).steps if step.rule == "cpuset")
+    tests = [one for one in step.differs if "in_" in one.what or "not asked" in one.what]
+    assert [one.since for one in tests if one.here] == ["5.15"]
+    assert all(one.source for one in step.differs)
+
+
+def test_another_kernel_lays_the_context_out_its_own_way() -> None:
+    """kernel=7.3 keeps an interrupt an interrupt, although its preempt_count is another number."""
+    on = {"machine": {**TWO_NODES, "cpusets_enabled": True}, "context": "hardirq"}
+    there = changed(ask("6.12", 0x820, **on), "kernel=7.3")
+    assert there.context.preempt_count == 0x1000000
+    assert there.preparation.alloc_flags == 0x941
+
+
+def test_other_kernels_are_those_that_differ() -> None:
+    """A page fault gets ALLOC_CMA on Debian's kernels that are built with CMA, and is the same on the others."""
+    answer = ask("6.12", 0x100CCA)
+    assert {one.setting for one in lesson(answer).kernels} == {"kernel=7.2", "kernel=7.3"}
+    assert "kernel=6.12" not in set(other_kernels(answer))
+
+
+def test_a_rejection_is_explained() -> None:
+    """A rejected request says which order would do, and blames the step that rejects."""
+    taught = lesson(ask("6.12", 0xCC0, order=11))
+    assert taught.steps[-1].rule == "order"
+    assert "order=0" in taught.steps[-1].would_change
+    assert setting_of(taught, "order=0")["outcome"][1] == "prepared"
