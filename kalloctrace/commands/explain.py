@@ -2,6 +2,7 @@
 """`kalloctrace explain`: how one request is prepared, rule by rule, or how many are."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ _TRACE_SUFFIX = ".arrows"
     "May be given several times.",
 )
 @click.option("--brief", is_flag=True, help="The steps and the outcome alone.")
+@click.option("--term", metavar="NAME", help="Print the page about a word, such as ALLOC_CPUSET; 'index' lists them.")
+@click.option("--lang", type=click.Choice(["en", "zh-cn"]), help="Its language; by default the locale's, or English.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 @click.option("--batch", metavar="FILE", help="Answer a file of JSON lines, or '-' for standard input.")
 def command(
@@ -72,6 +75,8 @@ def command(
     machine_trace: str | None,
     settings: tuple[str, ...],
     brief: bool,
+    term: str | None,
+    lang: str | None,
     as_json: bool,
     batch: str | None,
 ) -> int:
@@ -85,6 +90,7 @@ def command(
       kalloctrace explain --kernel 5.10 --gfp GFP_KERNEL --order 0
       kalloctrace explain --kernel 7.3 --gfp 0x820 --order 1 --context hardirq --cpusets
       kalloctrace explain --kernel 6.12 --gfp GFP_KERNEL --order 0 --set PF_MEMALLOC_NOFS --set cpusets
+      kalloctrace explain --term ALLOC_CPUSET
       kalloctrace explain --batch requests.jsonl
       dmesg | kalloctrace explain -
 
@@ -124,13 +130,19 @@ def command(
         "--set": settings or None,
         "--brief": brief or None,
     }
+    given = [option for option, value in single.items() if value is not None]
+    if term is not None:
+        beside = (("LOG", log), ("--kernel", kernel), ("--batch", batch))
+        given += [option for option, value in beside if value is not None]
+        if given:
+            raise _usage(f"{given[0]} does not go with --term", "a page is about no request", "leave it out")
+        return _term(term, lang, as_json=as_json)
     if log is not None:
         from kalloctrace.commands.explain_log import explain_log
 
-        given = [option for option, value in {**single, "--batch": batch}.items() if value is not None]
+        given += ["--batch"] if batch is not None else []
         return explain_log(log, kernel, given, as_json=as_json)
     if batch is not None:
-        given = [option for option, value in single.items() if value is not None]
         if given:
             raise _usage(f"{given[0]} does not go with --batch", "a batch says all that in its lines", "leave it out")
         return _batch(batch, kernel)
@@ -160,6 +172,17 @@ def command(
         if defrag_mode:
             machine["defrag_mode"] = True
     _single(snapshot, line, settings, brief=brief, as_json=as_json)
+    return Exit.OK
+
+
+def _term(name: str, lang: str | None, *, as_json: bool) -> int:
+    from kalloctrace.report.terms import language_of, read_term
+
+    page = read_term(name, lang or language_of(os.environ))
+    if as_json:
+        click.echo(json.dumps(page.to_json(), ensure_ascii=False))
+    else:
+        page.write(sys.stdout)
     return Exit.OK
 
 

@@ -341,3 +341,27 @@ def test_batch_into_a_closed_pipe() -> None:
         process.stdin.write(line * 500)
         process.stdin.close()
         assert process.stderr.read() == b""
+
+
+def test_term_prints_its_page_in_the_language_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--term prints a page, in English, in the locale's language, or in the one that is named."""
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    english = run("--term", "alloc_cpuset")
+    assert (english.returncode, english.stderr) == (0, b"")
+    assert english.stdout.decode().startswith("# ALLOC_CPUSET\n\nCheck each zone's node")
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert "检查每个内存区" in run("--term", "ALLOC_CPUSET").stdout.decode()
+    assert run("--term", "ALLOC_CPUSET", "--lang", "en").stdout == english.stdout
+    page = json.loads(run("--term", "ALLOC_CPUSET", "--json", "--lang", "zh-cn").stdout)
+    assert (page["type"], page["name"], page["path"]) == ("term", "ALLOC_CPUSET", "zh-cn/terms/ALLOC_CPUSET.md")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [(["--term", "ALLOC_X"], "no page about"), (["--term", "order", "--gfp", "0"], "--gfp does not go with --term")],
+)
+def test_wrong_term(arguments: list[str], part: str) -> None:
+    """A word without a page, and a request beside it, are wrong usage."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert part in done.stderr.decode()
