@@ -15,6 +15,7 @@ from kalloctrace import __version__
 from kalloctrace.errors import Exit, KalloctraceError
 
 COMMANDS = {
+    "completion": "print a script with which a shell completes the command line",
     "decode": "explain what the bits of gfp masks and alloc_flags mean",
     "diff": "say what differs between two traces",
     "doctor": "say what this machine can do, and mend what it cannot",
@@ -23,6 +24,7 @@ COMMANDS = {
     "import": "make a trace of what perf or trace-cmd recorded",
     "lab": "boot a real kernel in a virtual machine and run a command in it",
     "live": "watch page allocations as they happen",
+    "man": "print the manual page of a command, or write them all",
     "record": "capture page allocations live",
     "report": "summarise a trace",
     "serve-metrics": "serve a recording's numbers to Prometheus",
@@ -78,9 +80,11 @@ def main(argv: Sequence[str]) -> int:
         The exit code, one of `kalloctrace.errors.Exit`.
     """
     debug = "--debug" in argv[: _first_command(argv)]
+    # click itself asks only whether there is a terminal.
+    color = False if os.environ.get("NO_COLOR") else None
     try:
         # Not cli.main(), which would turn a closed pipe into exit code 1.
-        with cli.make_context("kalloctrace", list(argv)) as context:
+        with cli.make_context("kalloctrace", list(argv), color=color) as context:
             code = cli.invoke(context)
         sys.stdout.flush()
     except KalloctraceError as error:

@@ -16,6 +16,11 @@ def command(as_json: bool) -> int:
     """Say what this machine can do, and how to mend what it cannot.
 
     Exit code 1 means that live tracing is impossible here; reading traces needs nothing of this.
+
+    \b
+    Examples:
+      kalloctrace doctor
+      kalloctrace doctor --json | jq '.checks[] | select(.status == "fail")'
     """
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import run_checks

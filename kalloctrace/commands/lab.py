@@ -86,6 +86,11 @@ def run_command(
       no module can be loaded, and other programs of this machine are not there;
       those directories are copied, without repositories, caches and virtual
       environments, and what the command created or changed is copied back at the end.
+
+    \b
+    Examples:
+      kalloctrace lab run --kernel 5.10 -- uname -r
+      kalloctrace lab run --kernel 7.3 --memory 2G -- kalloctrace record -o my.arrows -- ls
     """
     needs.require_lab()
     bootable = _obtain(kernel, refresh=refresh)
@@ -117,7 +122,12 @@ def run_command(
 @_KERNEL
 @_REFRESH
 def fetch(*, kernel: str, refresh: bool) -> None:
-    """Downloads and unpacks a kernel, and prints where its image is."""
+    """Downloads and unpacks a kernel, and prints where its image is.
+
+    \b
+    Examples:
+      kalloctrace lab fetch --kernel 6.12
+    """
     click.echo(_obtain(kernel, refresh=refresh).image)
 
 
@@ -125,7 +135,13 @@ def fetch(*, kernel: str, refresh: bool) -> None:
 @_REFRESH
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_kernels(*, refresh: bool, as_json: bool) -> None:
-    """Lists the kernels that can be had: what each name stands for, and whether it is here already."""
+    """Lists the kernels that can be had: what each name stands for, and whether it is here already.
+
+    \b
+    Examples:
+      kalloctrace lab kernels
+      kalloctrace lab kernels --json | jq -r 'select(.cached).release'
+    """
     needs.require_fetch()
     for series in SUITES:
         name = KernelName.parse(series)

@@ -11,7 +11,7 @@ from kalloctrace.kernel.nodelist import format_nodelist
 from kalloctrace.model.page_alloc import nolock_function
 from kalloctrace.model.types import ALL_NODES, Context, Request, Step
 from kalloctrace.model.whatif import Answer
-from kalloctrace.report import lesson_text
+from kalloctrace.report import lesson_text, style
 from kalloctrace.report.lesson import Lesson
 
 Field = tuple[str, str]
@@ -19,7 +19,6 @@ Field = tuple[str, str]
 
 WIDTH = 80
 _LABEL = 24
-_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 def write_explanation(name: str, answer: Answer, stream: TextIO, *, taught: Lesson | None = None) -> None:
@@ -31,9 +30,9 @@ def write_explanation(name: str, answer: Answer, stream: TextIO, *, taught: Less
         stream: where to write; headings are bold when it is a terminal.
         taught: the lesson about it: the steps then say why, and what would change the answer follows.
     """
-    bold = stream.isatty()
     for heading, lines in explanation(name, answer, taught):
-        stream.write(f"{_BOLD}{heading}{_PLAIN}\n" if bold else f"{heading}\n")
+        stream.write(f"{style.heading(heading, stream)}
+")
         stream.writelines(f"{line}\n" for line in lines)
 
 

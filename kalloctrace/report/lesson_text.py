@@ -5,13 +5,13 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
+from kalloctrace.report import style
 from kalloctrace.report.lesson import Alternative, Difference, Lesson, LessonStep
 
 WIDTH = 80
 _LABEL = 9
 _INDENT = " " * 5
 _HERE = " (here)"
-_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 def lesson_steps(lesson: Lesson) -> Iterator[str]:
@@ -127,6 +127,6 @@ def _at_bars(line: str, indent: int) -> Iterator[str]:
     yield line
 
 
-def _write(stream: TextIO, heading: str, lines: Iterable[str]) -> None:
-    stream.write(f"{_BOLD}{heading}{_PLAIN}\n" if stream.isatty() else f"{heading}\n")
+def _write(stream: TextIO, title: str, lines: Iterable[str]) -> None:
+    stream.write(f"{style.heading(title, stream)}\n")
     stream.writelines(f"{line}\n" for line in lines)
