@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test matrix bench check setup fixtures kernel-5.10-noinline clean
+.PHONY: run test matrix bench check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +34,16 @@ check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+# The documentation site, in build/docs; a warning is an error.
+docs: setup
+	for language in en zh-cn; do \
+	    KALLOCTRACE_DOCS=$$language $(BIN)/sphinx-build -q -W --keep-going -n -c docs \
+	        -d build/doctrees/$$language docs/$$language build/docs/$$language || exit 1; \
+	done
+
+man: setup
+	$(BIN)/kalloctrace man -f -o build/man
 
 # A 5.10 kernel of our own, whose prepare_alloc_pages is a function that can be probed.
 kernel-5.10-noinline: setup

@@ -31,8 +31,7 @@ def write_explanation(name: str, answer: Answer, stream: TextIO, *, taught: Less
         taught: the lesson about it: the steps then say why, and what would change the answer follows.
     """
     for heading, lines in explanation(name, answer, taught):
-        stream.write(f"{style.heading(heading, stream)}
-")
+        stream.write(f"{style.heading(heading, stream)}\n")
         stream.writelines(f"{line}\n" for line in lines)
 
 

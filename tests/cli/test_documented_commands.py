@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""Every command in the README and in docs/: each is run, or at least read by the parser, or tested elsewhere.
+
+A command is a line of a ```console block that begins with "$ ", or with "# " for root. What needs root or a virtual
+machine (`record`, `lab`) is not run here but parsed with all its options, by click's own parser: a capture is made by
+tests/live. Of `make` it is asked what it would do. What installs is run by tests/cli/test_packages.py. Everything else
+is run: by a shell as it stands where it has a pipe or writes a file, else by the program's `main`, which saves starting
+Python for each.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from kalloctrace.__main__ import cli, main
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+_BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_COMMENT = re.compile(r"\s{2,}#\s.*$|\s+#\s.*$")
+# A log as `dmesg` shows it; the real one is root's.
+_LOG = "ls: page allocation failure: order:4, mode:0x40dc0(GFP_KERNEL|__GFP_ZERO|__GFP_COMP), nodemask=(null)"
+
+TESTED_ELSEWHERE = {
+    "apt install python3-bpfcc": "tests/setup",
+    "pip install .": "tests/cli/test_packages.py",
+    "pipx install .": "tests/cli/test_packages.py",
+    "python -m build": "tests/cli/test_packages.py",
+    "uv build": "tests/cli/test_packages.py",
+    "uv tool install .": "tests/cli/test_packages.py",
+}
+MAY_FAIL = {"kalloctrace doctor": {0, 1}}
+"""`doctor` ends with 1 where live tracing is impossible, and that depends on the machine."""
+
+
+def commands() -> dict[str, list[str]]:
+    """Return every command, without its comment, and the pages that have it."""
+    found: dict[str, list[str]] = {}
+    for page in PAGES:
+        for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            for line in block.splitlines():
+                if line.startswith(("$ ", "# ")):
+                    found.setdefault(_COMMENT.sub("", line[2:]).strip(), []).append(str(page.relative_to(ROOT)))
+    return found
+
+
+COMMANDS = commands()
+
+
+def own_words(command: str) -> list[str] | None:
+    """Return the words after "kalloctrace" of a command of ours, up to a pipe; None for another program's."""
+    words = shlex.split(command.replace("$(command -v kalloctrace)", "kalloctrace"))
+    for stage in _stages(words):
+        if stage[0] == "kalloctrace":
+            return stage[1:]
+    return None
+
+
+def _stages(words: list[str]) -> list[list[str]]:
+    stages: list[list[str]] = [[]]
+    for word in words:
+        if word in {"|", ">"}:
+            stages.append([])
+        else:
+            stages[-1].append(word)
+    return stages
+
+
+def is_only_parsed(command: str) -> bool:
+    """Tell whether a command needs root or a virtual machine."""
+    words = own_words(command)
+    return words is not None and words[0] in {"record", "lab"}
+
+
+PARSED = [command for command in COMMANDS if is_only_parsed(command)]
+MADE = [command for command in COMMANDS if command.startswith("make ")]
+RUN = [command for command in COMMANDS if command not in {*PARSED, *MADE, *TESTED_ELSEWHERE}]
+IN_A_SHELL = [command for command in RUN if len(_stages(shlex.split(command))) > 1 or "~" in command]
+BY_ITSELF = [command for command in RUN if command not in IN_A_SHELL]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the traces that the pages speak of, and a home."""
+    folder = tmp_path_factory.mktemp("documented")
+    (folder / "fixtures").symlink_to(ROOT / "fixtures")
+    for name in ("demo", "my", "before"):
+        shutil.copy(ROOT / "fixtures/5.10/one-node.arrows", folder / f"{name}.arrows")
+    shutil.copy(ROOT / "fixtures/5.10/two-nodes.arrows", folder / "after.arrows")
+    for path in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions", "bin"):
+        (folder / path).mkdir(parents=True)
+    programs = {
+        "kalloctrace": f'exec {shlex.quote(sys.executable)} -m kalloctrace "$@"',
+        "dmesg": f"echo {shlex.quote(_LOG)}",
+    }
+    for name, line in programs.items():
+        program = folder / "bin" / name
+        program.write_text(f"#!/bin/sh\n{line}\n")
+        program.chmod(0o755)
+    return folder
+
+
+@pytest.mark.parametrize("command", BY_ITSELF)
+def test_it_runs(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints something, ends as it should, and is silent on standard error."""
+    monkeypatch.chdir(folder)
+    program, *words = shlex.split(command)
+    assert program == "kalloctrace"
+    code = main(words)
+    printed = capsys.readouterr()
+    assert code in MAY_FAIL.get(command, {0}), f"{COMMANDS[command]}: {printed.err}"
+    assert printed.out
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("command", IN_A_SHELL)
+def test_it_runs_in_a_shell(command: str, folder: Path) -> None:
+    """The command ends as it should, and is silent on standard error but for what it has written."""
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, f"{COMMANDS[command]}: {done.stderr}"
+    assert [line for line in done.stderr.splitlines() if not line.startswith("wrote ")] == []
+
+
+@pytest.mark.parametrize("command", PARSED)
+def test_it_is_parsed(command: str) -> None:
+    """The parser takes every word of a command that is not run here; nothing is done."""
+    words = own_words(command)
+    assert words is not None
+    parse(cli, "kalloctrace", words)
+
+
+@pytest.mark.parametrize("command", MADE)
+def test_make_knows_its_target(command: str) -> None:
+    """Make would do something for the target; it is not done here, since it starts virtual machines."""
+    done = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def parse(command: click.Command, name: str, words: list[str]) -> None:
+    """Parse words as the command would, down to its last sub-command; a wrong option is an error."""
+    context = command.make_context(name, list(words))
+    if isinstance(command, click.Group):
+        rest = [*context._protected_args, *context.args]  # noqa: SLF001 - what click itself invokes with
+        child, sub, left = command.resolve_command(context, rest)
+        assert sub is not None
+        parse(sub, child or "", left)
+    inner = context.params.get("argv") or context.params.get("command_line") or ()
+    if inner and inner[0] == "kalloctrace":
+        parse(cli, "kalloctrace", list(inner[1:]))
+
+
+def test_what_is_tested_elsewhere_is_in_the_pages() -> None:
+    """The list names nothing that no page has, and files that there are."""
+    assert set(TESTED_ELSEWHERE) <= set(COMMANDS)
+    assert all((ROOT / path).exists() for path in TESTED_ELSEWHERE.values())
+
+
+def test_both_languages_show_the_same_commands() -> None:
+    """A page and its translation have the same commands, in the same order."""
+    for page in sorted((ROOT / "docs/en").rglob("*.md")):
+        other = ROOT / "docs/zh-cn" / page.relative_to(ROOT / "docs/en")
+        blocks = [_BLOCK.findall(path.read_text(encoding="utf-8")) for path in (page, other)]
+        assert blocks[0] == blocks[1], page
+
+
+def test_a_wrong_option_is_found() -> None:
+    """The parser does refuse what a command does not take."""
+    with pytest.raises(click.UsageError):
+        parse(cli, "kalloctrace", ["record", "--no-such-option"])
+    with pytest.raises(click.UsageError):
+        parse(cli, "kalloctrace", ["lab", "run", "--kernel", "5.10", "--", "kalloctrace", "record", "--no-such-option"])

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""The wheel and the sdist: built as users build them, installed outside the checkout, and run there."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.report.terms import LANGUAGES, term_names
+
+ROOT = Path(__file__).parents[2]
+TRACE = ROOT / "fixtures/5.10/low-memory.arrows"
+BIN = Path(sys.executable).parent
+# Where an installer asks a registry, and there is none, there is nothing to test.
+_NO_NETWORK = ("connection", "dns error", "network", "failed to fetch", "no matching distribution", "timed out")
+_FIND_BCC = """
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.probe.bcc_import import find_bcc
+try:
+    print(find_bcc().origin)
+except KalloctraceError as error:
+    print(error.mend)
+"""
+
+
+def call(*words: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder that is not the checkout, without the checkout on Python's path."""
+    variables = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+    return subprocess.run(
+        [str(word) for word in words],
+        cwd=folder,
+        env={**variables, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the sdist, and from it the wheel, as `python -m build` does; without the network."""
+    folder = tmp_path_factory.mktemp("built")
+    done = call(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    """Return the wheel."""
+    (path,) = built.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel into a new virtual environment, which borrows this one's dependencies, and return its program.
+
+    What it depends on is not installed anew: that would need the network.
+    """
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=False)
+    python = folder / "bin/python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"]
+    done = call(*pip, wheel, folder=folder)
+    assert done.returncode == 0, done.stderr
+    (site,) = folder.glob("lib/python*/site-packages")
+    borrowed = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+    for path in borrowed.iterdir():
+        # Of this environment's packages all but ourselves, which it has as a link to the checkout.
+        if "kalloctrace" not in path.name and not (site / path.name).exists() and path.suffix != ".pth":
+            (site / path.name).symlink_to(path)
+    return folder / "bin/kalloctrace"
+
+
+def test_the_wheel_has_all_that_it_needs(wheel: Path) -> None:
+    """Each BPF source and header, the licences and every page of the terms are in the wheel; no test is."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    sources = {f"kalloctrace/_bpf/{path.relative_to(ROOT / 'bpf')}" for path in (ROOT / "bpf").rglob("*.[ch]")}
+    pages = {f"kalloctrace/_docs/{language}/terms/{name}.md" for language in LANGUAGES for name in term_names(language)}
+    assert len(sources) > 20
+    assert sources | pages <= names
+    assert any(name.endswith("licenses/bpf/LICENSE") for name in names)
+    assert not [name for name in names if name.startswith(("tests/", "fixtures/"))]
+
+
+def test_the_sdist_can_be_tested(built: Path) -> None:
+    """The sdist has the tests, the fixtures, the documentation and what sets a checkout up."""
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = (
+        "Makefile",
+        "tests/setup",
+        "docs/conf.py",
+        "docs/en/index.md",
+        "fixtures/5.10/low-memory.arrows",
+        "bpf/LICENSE",
+    )
+    assert set(needed) <= names
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--version"], "kalloctrace, version"),
+        (["decode", "--kernel", "5.10", "0xcc0"], "GFP_KERNEL"),
+        (["explain", "--kernel", "7.3", "--gfp", "GFP_ATOMIC", "--order", "1"], "0xb01 ALLOC_WMARK_LOW"),
+        (["explain", "--term", "ALLOC_CPUSET", "--lang", "zh-cn"], "检查每个内存区"),
+        (["verify", "--strict", str(TRACE)], "mismatched 0  unknown 0"),
+        (["report", "--top", "3", str(TRACE)], "alloc_flags of the first attempt"),
+        (["man", "verify"], ".TH"),
+        (["completion", "bash"], "_kalloctrace_completion"),
+    ],
+)
+def test_it_runs_outside_the_checkout(program: Path, tmp_path: Path, words: list[str], part: str) -> None:
+    """The installed program does what the checkout's does."""
+    done = call(program, *words, folder=tmp_path, PYTHONUTF8="1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert part in done.stdout
+
+
+def test_it_finds_its_own_files(program: Path, tmp_path: Path) -> None:
+    """The BPF sources are those inside the package, and make the record that the reader expects."""
+    script = "from kalloctrace.probe.layout import bpf_folder as f; print(f(), len(list(f().rglob('*.[ch]'))))"
+    done = call(program.parent / "python", "-c", script, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    where, count = done.stdout.split()
+    assert Path(where).is_relative_to(program.parents[1])
+    assert int(count) == len(list((ROOT / "bpf").rglob("*.[ch]")))
+
+
+def test_it_finds_the_distributions_bcc(program: Path, tmp_path: Path) -> None:
+    """From a virtual environment without the system's packages bcc is found, or the command that installs it."""
+    done = call(program.parent / "python", "-c", _FIND_BCC, folder=tmp_path)
+    there = Path("/usr/lib/python3/dist-packages/bcc/__init__.py")
+    assert done.stdout.strip() == (
+        str(there) if there.exists() else "install the distribution's: apt install python3-bpfcc"
+    )
+
+
+def _or_skip(done: subprocess.CompletedProcess[str]) -> None:
+    if done.returncode and any(word in done.stderr.lower() for word in _NO_NETWORK):
+        pytest.skip(f"no registry can be asked: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("tool", ["pipx", "uv"])
+def test_installers(tool: str, wheel: Path, tmp_path: Path) -> None:
+    """`pipx install` and `uv tool install` make a program that runs and finds the distribution's bcc."""
+    tools, bins = tmp_path / "tools", tmp_path / "bin"
+    python = shutil.which("python3") or sys.executable
+    words: list[str | Path]
+    if tool == "pipx":
+        words = [BIN / "pipx", "install", "--python", python, wheel]
+        variables = {"PIPX_HOME": str(tools), "PIPX_BIN_DIR": str(bins), "PIPX_MAN_DIR": str(tmp_path / "man")}
+    else:
+        words = [BIN / "uv", "tool", "install", "--no-python-downloads", "--python", python, wheel]
+        variables = {"UV_TOOL_DIR": str(tools), "UV_TOOL_BIN_DIR": str(bins)}
+    _or_skip(call(*words, folder=tmp_path, **variables))
+    done = call(bins / "kalloctrace", "decode", "--kernel", "5.10", "0xcc0", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "GFP_KERNEL" in done.stdout
+    (environment,) = {path.parents[1] for path in tools.rglob("bin/python") if (path.parent / "kalloctrace").exists()}
+    found = call(environment / "bin/python", "-c", _FIND_BCC, folder=tmp_path)
+    assert "bcc" in found.stdout
+
+
+def test_uv_builds_the_same_files(tmp_path: Path, built: Path) -> None:
+    """`uv build` makes a wheel and an sdist of the same names."""
+    done = call(
+        BIN / "uv", "build", "--no-build-isolation", "--python", sys.executable, "-o", tmp_path, ROOT, folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.glob("*.*") if path.name[0] != "."} == {
+        path.name for path in built.iterdir()
+    }
