@@ -7,6 +7,7 @@ A setting is written as `explain --set` takes it: `cpusets`, `PF_MEMALLOC_NOFS`,
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, get_args
 
 from kalloctrace.errors import KalloctraceError
@@ -276,17 +277,22 @@ def _on_kernel(answer: Answer, name: str) -> tuple[Kernel, Request, Context]:
     gfp_allowed_mask holds. The gfp mask stays the number that it is.
     """
     kernel, context = answer.kernel, answer.context
-    snapshot = builtin_snapshot(name)
-    if snapshot.tables.zone_type != kernel.tables.zone_type:
+    known = _built_in(name)
+    if known.tables.zone_type != kernel.tables.zone_type:
         raise BadRequestError(f"kernel {name} numbers its zones otherwise than this machine")
-    there = Kernel.of(replace(snapshot, machine=kernel.machine))
+    there = known.on(kernel.machine)
     where = _context_name(kernel, context)
     if where is None:
         raise BadRequestError(f"preempt_count {context.preempt_count} has no counterpart on kernel {name}")
     pf = dict(there.tables.pf)
-    flags = sum(pf.get(known, 0) for known, bit in kernel.tables.pf if context.task_flags & bit)
-    moved = replace(context, gfp_allowed_mask=snapshot.machine.gfp_allowed_mask, task_flags=flags)
+    flags = sum(pf.get(scope, 0) for scope, bit in kernel.tables.pf if context.task_flags & bit)
+    moved = replace(context, gfp_allowed_mask=known.machine.gfp_allowed_mask, task_flags=flags)
     return there, answer.request, _running_in(there, moved, where)
+
+
+@lru_cache(maxsize=64)
+def _built_in(name: str) -> Kernel:
+    return Kernel.of(builtin_snapshot(name))
 
 
 def _context_name(kernel: Kernel, context: Context) -> preempt.ContextName | None:

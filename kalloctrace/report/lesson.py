@@ -110,6 +110,8 @@ class Lesson:
 def lesson(answer: Answer) -> Lesson:
     """Return the lesson about a request.
 
+    A call of the bulk allocator has none: it is no request that `explain` can ask.
+
     Args:
         answer: the request, its kernel and context, and what the model made of them.
     """
@@ -125,6 +127,31 @@ def lesson(answer: Answer) -> Lesson:
         kernels=tuple(one for one, _ in _tried(answer, experiment.other_kernels(answer)) if one.changes),
         terms=_all_terms(answer, steps),
     )
+
+
+def lesson_sections(taught: Lesson) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return a lesson as headings with labels and texts, for a page that shows such."""
+    return [
+        *((f"step {step.number}: {step.function}", list(_step_fields(step))) for step in taught.steps),
+        ("not on this kernel", [(one.since, f"{one.what} [{one.source}]") for one in taught.not_here]),
+        ("what would change the answer", [_alternative_field(one) for one in taught.alternatives]),
+        ("other kernels, asked the same", [_alternative_field(one) for one in taught.kernels]),
+    ]
+
+
+def _step_fields(step: LessonStep) -> Iterator[tuple[str, str]]:
+    yield "if", step.condition
+    yield "with", "; ".join(f"{name} = {value}" for name, value in step.values)
+    yield "then", step.effect
+    for one in step.differs:
+        yield f"{one.since} (here)" if one.here else one.since, f"{one.what} [{one.source}]"
+    if step.would_change:
+        yield "would change it", ", ".join(step.would_change)
+    yield "read", ", ".join(step.terms)
+
+
+def _alternative_field(alternative: Alternative) -> tuple[str, str]:
+    return alternative.setting, "; ".join(f"{one.field}: {one.before} -> {one.after}" for one in alternative.changes)
 
 
 def compared(before: Answer, after: Answer, settings: tuple[str, ...]) -> Alternative:

@@ -11,7 +11,7 @@ from kalloctrace.kernel.builtin import ROWS
 from kalloctrace.model.experiment import candidates, changed, changes, only_passes_through, other_kernels
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.whatif import Answer, BadRequestError, WhatIf
-from kalloctrace.report.lesson import Lesson, lesson
+from kalloctrace.report.lesson import Lesson, lesson, lesson_sections
 from kalloctrace.report.lesson_rules import RULES, words
 
 MODEL = Path(__file__).parents[2] / "kalloctrace" / "model"
@@ -133,3 +133,18 @@ def test_a_rejection_is_explained() -> None:
     assert taught.steps[-1].rule == "order"
     assert "order=0" in taught.steps[-1].would_change
     assert setting_of(taught, "order=0")["outcome"][1] == "prepared"
+
+
+def test_sections_say_all_that_the_lesson_has() -> None:
+    """A page gets each step, and every alternative with both values."""
+    taught = lesson(ask("6.1", 0xCC0))
+    sections = dict(lesson_sections(taught))
+    assert [heading for heading in sections if heading.startswith("step ")] == [
+        f"step {step.number}: {step.function}" for step in taught.steps
+    ]
+    assert dict(sections["what would change the answer"]).keys() == {one.setting for one in taught.alternatives}
+    assert ("then", taught.steps[0].effect) in sections[f"step 1: {taught.steps[0].function}"]
+    assert (
+        dict(sections["what would change the answer"])["PF_MEMALLOC_NOFS"]
+        == "gfp_mask: 0xcc0 GFP_KERNEL -> 0xc40 GFP_NOFS"
+    )
