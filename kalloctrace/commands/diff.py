@@ -34,10 +34,10 @@ def command(as_json: bool, top: int, threshold: float, before: Path, after: Path
       kalloctrace diff before.arrows after.arrows
       kalloctrace diff --json a.arrows b.arrows | jq '.by.preparation.rows[] | select(.change == "appeared")'
     """
+    from kalloctrace.commands.progress import reading
     from kalloctrace.report.difference import compare, side_of
-    from kalloctrace.trace.reader import TraceReader
 
-    with TraceReader(before) as first, TraceReader(after) as second:
+    with reading(before) as first, reading(after) as second:
         difference = compare(side_of(first), side_of(second), threshold / 100)
     if as_json:
         click.echo(json.dumps(difference.to_json()))

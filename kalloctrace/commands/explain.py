@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -207,7 +207,7 @@ def _batch(name: str, kernel: str | None) -> int:
 
     what_if, failed, write = WhatIf(), False, sys.stdout.write
     encode = json.JSONEncoder().encode
-    with _lines(name) as lines:
+    with _lines(name) as lines, _progress(name, lines):
         for number, text in enumerate(lines, 1):
             try:
                 line = _json_line(text, kernel)
@@ -219,6 +219,15 @@ def _batch(name: str, kernel: str | None) -> int:
             write(encode(reply) + "\n")
     sys.stdout.flush()
     return Exit.FAILED if failed else Exit.OK
+
+
+def _progress(name: str, lines: IO[bytes]) -> AbstractContextManager[None]:
+    from kalloctrace.commands.progress import shown
+
+    if name == "-":
+        return nullcontext()
+    size = os.fstat(lines.fileno()).st_size
+    return shown(f"answering {name}", lambda: os.lseek(lines.fileno(), 0, os.SEEK_CUR) / size if size else 0.0)
 
 
 def _json_line(text: bytes, kernel: str | None) -> Any:  # noqa: ANN401  (whatever JSON holds)

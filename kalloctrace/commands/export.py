@@ -47,13 +47,13 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
       kalloctrace export --format perfetto -o my.pftrace my.arrows
       kalloctrace export --format folded my.arrows | flamegraph.pl > my.svg
     """
-    from kalloctrace.trace.reader import TraceReader
+    from kalloctrace.commands.progress import reading
     from kalloctrace.trace.writer import exists_already
 
     if form in _BINARY and output is None and (form == "parquet" or sys.stdout.isatty()):
         why = "Parquet cannot be streamed" if form == "parquet" else "a terminal does not show a timeline"
         raise KalloctraceError("no file to write", why, "name a file with -o", Exit.USAGE)
-    with TraceReader(trace) as reader:
+    with reading(trace) as reader:
         if form == "perfetto" and reader.aggregate:
             raise KalloctraceError(
                 f"cannot make a timeline of {trace}",

@@ -33,13 +33,13 @@ def command(as_json: bool, top: int, html: Path | None, force: bool, trace: Path
     if html is not None:
         _write_page(trace, html, force=force, as_json=as_json)
         return Exit.OK
+    from kalloctrace.commands.progress import reading
     from kalloctrace.report.summary import summarize
-    from kalloctrace.trace.reader import TraceReader
     from kalloctrace.verify.verification import verify_trace
 
-    with TraceReader(trace) as reader:
+    with reading(trace) as reader:
         summary = summarize(reader)
-    with TraceReader(trace) as reader:
+    with reading(trace) as reader:
         verdict = verify_trace(reader)
     if as_json:
         click.echo(json.dumps(summary.to_json(verdict, top)))

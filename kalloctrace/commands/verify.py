@@ -32,7 +32,7 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
       kalloctrace verify --strict --json fixtures/*/*.arrows
       kalloctrace verify --ktap my.arrows | tools/testing/kunit/kunit.py parse
     """
-    from kalloctrace.trace.reader import TraceReader
+    from kalloctrace.commands.progress import reading
     from kalloctrace.verify.verification import verify_trace
 
     if as_json and as_ktap:
@@ -44,7 +44,7 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
     worst = Exit.OK
     for number, path in enumerate(traces, 1):
         try:
-            with TraceReader(path) as trace:
+            with reading(path) as trace:
                 verdict = verify_trace(trace)
                 tables = trace.snapshot.tables
         except KalloctraceError as error:

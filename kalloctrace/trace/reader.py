@@ -56,8 +56,10 @@ class TraceReader:
         self.totals: Totals | None = None
         self._damage = ""
         self._ended = False
+        self._position = 0
         try:
-            if path.stat().st_size == 0:
+            self._size = path.stat().st_size
+            if self._size == 0:
                 raise KalloctraceError(f"cannot read {path}", "it is empty", _MEND_FOREIGN)
             # Not mapped: what is mapped counts as resident memory, and a trace may be larger than that.
             self._file = pa.OSFile(str(path))
@@ -203,6 +205,7 @@ class TraceReader:
             except (OSError, pa.ArrowException) as error:
                 self._damage = _first_line(error)
                 break
+            self._position = self._file.tell()
             if metadata is not None and TOTALS_KEY in metadata:
                 try:
                     self.totals = Totals.from_json(json.loads(metadata[TOTALS_KEY]))
@@ -217,6 +220,11 @@ class TraceReader:
         filters = self.recording.get("filters")
         sample = filters.get("sample") if isinstance(filters, dict) else None
         return sample if isinstance(sample, int) and sample > 1 else 1
+
+    @property
+    def fraction(self) -> float:
+        """Return how much of the file was read, from 0 to 1; other threads may ask."""
+        return min(1.0, self._position / self._size)
 
     @property
     def truncated(self) -> bool:
