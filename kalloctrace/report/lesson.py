@@ -14,7 +14,7 @@ from kalloctrace.model import experiment
 from kalloctrace.model.experiment import Change
 from kalloctrace.model.types import Step
 from kalloctrace.model.whatif import Answer, BadRequestError
-from kalloctrace.report.lesson_rules import RULES, absent, series, words
+from kalloctrace.report.lesson_rules import Rule, absent, rule_of, series, words
 from kalloctrace.report.lesson_values import result, values
 
 _FORMER = {"ALLOC_NOLOCK": "ALLOC_TRYLOCK"}
@@ -176,15 +176,15 @@ def _tried(answer: Answer, settings: Iterator[str]) -> Iterator[tuple[Alternativ
 
 
 def _step(answer: Answer, number: int, step: Step, alternatives: tuple[Alternative, ...]) -> LessonStep:
-    rule = RULES[step.rule]
+    rule = rule_of(step)
     return LessonStep(
         number=number,
         rule=step.rule,
         function=step.function,
-        condition=_condition(answer, step),
+        condition=rule.condition(answer.kernel),
         values=tuple(values(answer, step.rule).items()),
         effect=step.effect,
-        differs=_history(answer, step.rule),
+        differs=_history(answer, rule),
         would_change=tuple(one.setting for one in alternatives if step.rule in one.rules),
         terms=_terms(answer, rule.terms),
     )
@@ -204,15 +204,8 @@ def _all_terms(answer: Answer, steps: Iterable[LessonStep]) -> tuple[str, ...]:
     return tuple(found) if flags is None else (*found, "watermarks")
 
 
-def _condition(answer: Answer, step: Step) -> str:
-    return (
-        f"{step.function}(order)" if step.function == "pcp_allowed_order" else RULES[step.rule].condition(answer.kernel)
-    )
-
-
-def _history(answer: Answer, rule: str) -> tuple[Difference, ...]:
-    known = RULES[rule]
-    found = [*_rows(answer, known.features), *((since, what, source, False) for since, what, source in known.renames)]
+def _history(answer: Answer, rule: Rule) -> tuple[Difference, ...]:
+    found = [*_rows(answer, rule.features), *((since, what, source, False) for since, what, source in rule.renames)]
     return tuple(
         Difference(f"{since[0]}.{since[1]}", what, source, here)
         for since, what, source, here in sorted(found, key=lambda row: row[0])

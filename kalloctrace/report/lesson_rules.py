@@ -11,6 +11,7 @@ from typing import NamedTuple
 from kalloctrace.flags.releases import parse_release
 from kalloctrace.kernel.features import Features
 from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.types import Step
 
 
 class Rename(NamedTuple):
@@ -81,6 +82,12 @@ def _nofragment(kernel: Kernel) -> str:
     return f"defrag_mode || ({rule})" if kernel.features.defrag_mode else rule
 
 
+def _nolock_gfp(kernel: Kernel) -> str:
+    if kernel.features.nolock == "fixed":
+        return "__GFP_NOWARN | __GFP_ZERO | __GFP_NOMEMALLOC | __GFP_ACCOUNT"
+    return "gfp | __GFP_NOWARN | __GFP_ZERO | __GFP_NOMEMALLOC | __GFP_COMP"
+
+
 def _always(text: str) -> Callable[[Kernel], str]:
     return lambda _: text
 
@@ -108,9 +115,7 @@ RULES: Mapping[str, Rule] = {
         ("nolock",),
         ("ALLOC_NOLOCK",),
     ),
-    "nolock_gfp": Rule(
-        _always("gfp | __GFP_NOWARN | __GFP_ZERO | __GFP_NOMEMALLOC | __GFP_COMP"), ("nolock",), ("ALLOC_NOLOCK",)
-    ),
+    "nolock_gfp": Rule(_nolock_gfp, ("nolock",), ("ALLOC_NOLOCK",)),
     "nolock_nodemask": Rule(_always("the entry has no such argument"), ("nolock",), ("nodemask",)),
     "gfp_allowed_mask": Rule(_always("gfp & gfp_allowed_mask"), (), ("gfp_allowed_mask",)),
     "gfp_context": Rule(
@@ -155,6 +160,14 @@ RULES: Mapping[str, Rule] = {
     ),
 }
 
+_NOLOCK_ORDER = Rule(_always("pcp_allowed_order(order)"), ("nolock_orders",), ("order", "ALLOC_NOLOCK"))
+
+
+def rule_of(step: Step) -> Rule:
+    """Return what is taught about a step; without locks the order is checked by another function."""
+    return _NOLOCK_ORDER if step.function == "pcp_allowed_order" else RULES[step.rule]
+
+
 _WORDS: Mapping[tuple[str, object], str] = {
     ("entry_alloc_flags", False): "the entry has no argument alloc_flags",
     ("entry_alloc_flags", True): "the entry has a fifth argument, alloc_flags",
@@ -186,6 +199,10 @@ def words(feature: str, value: object) -> str:
     """Return what a feature's value means, in words."""
     if feature == "entry":
         return f"the stage is in {value}"
+    if feature == "nolock_orders":
+        return (
+            f"orders {', '.join(map(str, value))}" if isinstance(value, tuple) and value else "no entry without locks"
+        )
     if feature == "interrupt_mask":
         return f"preempt_count & {value:#010x} says that it is no task's" if value else "preempt_count is not looked at"
     return _WORDS[feature, value]

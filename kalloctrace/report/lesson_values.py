@@ -58,6 +58,19 @@ def _masks(answer: Answer) -> _Masks:
     return _Masks(allowed, current_gfp_context(answer.kernel, allowed, answer.context)[0])
 
 
+def _argument(answer: Answer) -> int:
+    """Return alloc_flags as the entry receives them: the function without locks passes its own flag."""
+    nolock = answer.request.entry == "nolock" and answer.kernel.features.nolock == "alloc_flags"
+    return answer.request.alloc_flags | (answer.kernel.bits.alloc_nolock if nolock else 0)
+
+
+def _orders(answer: Answer) -> dict[str, str]:
+    request, features = answer.request, answer.kernel.features
+    if request.entry == "nolock" or request.alloc_flags & answer.kernel.bits.alloc_nolock:
+        return {"orders that the per-CPU lists keep": ", ".join(map(str, features.nolock_orders))}
+    return {"largest order": str(features.max_order)}
+
+
 def _gfp(answer: Answer, mask: int) -> str:
     return f"{mask:#x} {decode_gfp(mask, answer.kernel.tables).text}".rstrip()
 
@@ -105,11 +118,8 @@ def _nofragment(answer: Answer, masks: _Masks) -> dict[str, str]:
 
 
 _VALUES: Mapping[str, Callable[[Answer, _Masks], dict[str, str]]] = {
-    "alloc_flags_check": lambda answer, _: {"alloc_flags": f"{answer.request.alloc_flags:#x}"},
-    "order": lambda answer, _: {
-        "order": str(answer.request.order),
-        "largest order": str(answer.kernel.features.max_order),
-    },
+    "alloc_flags_check": lambda answer, _: {"alloc_flags": f"{_argument(answer):#x}"},
+    "order": lambda answer, _: {"order": str(answer.request.order), **_orders(answer)},
     "trylock": lambda answer, _: {"preempt_count": _count(answer)},
     "nolock_gfp": lambda answer, _: {"gfp": _gfp(answer, answer.request.gfp_mask)},
     "nolock_nodemask": lambda answer, _: {"nodemask": nodes_text(answer.request.nodemask or 0)},

@@ -148,3 +148,15 @@ def test_sections_say_all_that_the_lesson_has() -> None:
         dict(sections["what would change the answer"])["PF_MEMALLOC_NOFS"]
         == "gfp_mask: 0xcc0 GFP_KERNEL -> 0xc40 GFP_NOFS"
     )
+
+
+def test_without_locks_the_order_has_a_rule_of_its_own() -> None:
+    """The entry without locks asks pcp_allowed_order(), and a rejection stays one whatever the number."""
+    taught = lesson(ask("7.3", 0, entry="nolock", order=4))
+    assert taught.steps[0].values == (("alloc_flags", "0x400"),)
+    step = taught.steps[-1]
+    assert (step.function, step.condition) == ("pcp_allowed_order", "pcp_allowed_order(order)")
+    assert step.values == (("order", "4"), ("orders that the per-CPU lists keep", "0, 1, 2, 3, 9"))
+    assert [one.since for one in step.differs if one.here] == ["6.15"]
+    assert {"order=0", "order=9", "entry=normal"} <= set(step.would_change)
+    assert "order=11" not in step.would_change
