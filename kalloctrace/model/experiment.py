@@ -100,6 +100,9 @@ def _other_arguments(kernel: Kernel, request: Request) -> Iterator[str]:
     yield from (f"nodemask={node.nid}" for node in kernel.machine.nodes if request.nodemask != 1 << node.nid)
     if request.nodemask is not None:
         yield "nodemask=null"
+    if kernel.features.entry_alloc_flags:
+        arguments = (0, kernel.bits.alloc_nolock, kernel.bits.alloc_no_codetag)
+        yield from (f"alloc_flags={flags:#x}" for flags in arguments if flags != request.alloc_flags)
     if kernel.features.nolock != "none":
         yield f"entry={'normal' if request.entry == 'nolock' else 'nolock'}"
 

@@ -160,3 +160,13 @@ def test_without_locks_the_order_has_a_rule_of_its_own() -> None:
     assert [one.since for one in step.differs if one.here] == ["6.15"]
     assert {"order=0", "order=9", "entry=normal"} <= set(step.would_change)
     assert "order=11" not in step.would_change
+
+
+def test_the_argument_alloc_flags_is_tried_where_there_is_one() -> None:
+    """A request that is rejected for its flags is told the one that would pass; before 7.3 there is no argument."""
+    step = lesson(ask("7.3", 0xCC0, alloc_flags=0x40)).steps[-1]
+    assert (step.rule, step.would_change) == (
+        "alloc_flags_check",
+        ("alloc_flags=0x0", "alloc_flags=0x400", "alloc_flags=0x1000"),
+    )
+    assert not [one for one in lesson(ask("7.2", 0xCC0)).alternatives if one.setting.startswith("alloc_flags")]
