@@ -162,7 +162,8 @@ def compared(before: Answer, after: Answer, settings: tuple[str, ...]) -> Altern
         after: the request as it is with the settings.
         settings: what was changed.
     """
-    return Alternative(", ".join(settings), experiment.changes(before, after), _other_rules(before, after))
+    changes = experiment.changes(before, after)
+    return Alternative(", ".join(settings), changes, _other_rules(before, after) if changes else ())
 
 
 def _tried(answer: Answer, settings: Iterator[str]) -> Iterator[tuple[Alternative, Answer]]:

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from kalloctrace.__main__ import COMMANDS, cli
-from kalloctrace.manual import pages
+from kalloctrace.manual import manual_page, pages
 
 PAGES = dict(pages(cli, "kalloctrace"))
 COLOUR = re.compile(r"\x1b\[[0-9;]*\b(?:3[0-8]|4[0-8]|9\d|10\d)(?:;[0-9;]*)?m")
@@ -62,9 +62,7 @@ def test_help_has_examples(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_page_tells_each_option(name: str) -> None:
     """A manual page has its parts, and every option that the parser takes."""
-    done = run("man", *name.split("-")[1:])
-    assert (done.returncode, done.stderr) == (0, "")
-    plain = done.stdout.replace("\\-", "-")
+    plain = manual_page(name, PAGES[name], "1.0").replace("\\-", "-")
     for part in (".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION", ".SH OPTIONS", ".SH EXIT STATUS", ".SH SEE ALSO"):
         assert part in plain
     assert [option for option in options(PAGES[name]) if option not in plain] == []
@@ -74,11 +72,19 @@ def test_page_tells_each_option(name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_roff_without_a_warning(name: str) -> None:
     """Groff formats each page, and has nothing to say about it but that a line is too long for its column."""
-    page = run("man", *name.split("-")[1:]).stdout
+    page = manual_page(name, PAGES[name], "1.0")
     done = subprocess.run(
         ["groff", "-Kutf8", "-man", "-Tutf8", "-ww", "-z"], input=page, capture_output=True, text=True, check=True
     )
     assert [line for line in done.stderr.splitlines() if "cannot adjust line" not in line] == []
+
+
+def test_the_program_prints_a_page() -> None:
+    """`man` prints the page of the command that is named, and without one its own."""
+    for words, title in ((["lab", "run"], "KALLOCTRACE\\-LAB\\-RUN"), ([], "KALLOCTRACE")):
+        done = run("man", *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f'.TH "{title}" "1"')
 
 
 def test_pages_are_written_and_not_overwritten(tmp_path: Path) -> None:
