@@ -2,7 +2,7 @@
 """One explained request, for people."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
 from kalloctrace.flags.decode import WMARK_MASK, decode_alloc, decode_gfp
@@ -11,49 +11,45 @@ from kalloctrace.kernel.nodelist import format_nodelist
 from kalloctrace.model.page_alloc import nolock_function
 from kalloctrace.model.types import ALL_NODES, Context, Request, Step
 from kalloctrace.model.whatif import Answer
-from kalloctrace.report import lesson_text, style
-from kalloctrace.report.lesson import Lesson
+from kalloctrace.report import style
 
 Field = tuple[str, str]
 """A label and its text."""
 
 WIDTH = 80
 _LABEL = 24
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
-def write_explanation(name: str, answer: Answer, stream: TextIO, *, taught: Lesson | None = None) -> None:
+def write_explanation(name: str, answer: Answer, stream: TextIO, steps: Iterable[str] | None = None) -> None:
     """Write the request, the steps in their order, and what `get_page_from_freelist` receives.
 
     Args:
         name: what the request called its kernel.
         answer: the request and its preparation.
         stream: where to write; headings are bold when it is a terminal.
-        taught: the lesson about it: the steps then say why, and what would change the answer follows.
+        steps: lines about the steps; by default the function and the effect of each.
     """
-    for heading, lines in explanation(name, answer, taught):
-        stream.write(f"{style.heading(heading, stream)}\n")
+    bold = style.is_bold(stream)
+    for heading, lines in explanation(name, answer, steps):
+        stream.write(f"{_BOLD}{heading}{_PLAIN}\n" if bold else f"{heading}\n")
         stream.writelines(f"{line}\n" for line in lines)
 
 
-def explanation(name: str, answer: Answer, taught: Lesson | None = None) -> Iterator[tuple[str, Iterator[str]]]:
+def explanation(name: str, answer: Answer, steps: Iterable[str] | None = None) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield the headings and their lines, of at most WIDTH characters.
 
     Args:
         name: what the request called its kernel.
         answer: the request and its preparation.
-        taught: the lesson about it, or None.
+        steps: as for `write_explanation`.
     """
     yield f"request to {entry_name(answer)} on Linux {name}", _lines(request_fields(answer))
-    yield "steps", step_lines(answer.preparation.steps) if taught is None else lesson_text.lesson_steps(taught)
+    yield "steps", step_lines(answer.preparation.steps) if steps is None else steps
     if answer.preparation.outcome == "rejected":
         yield "outcome", _lines(rejection_fields(answer))
     else:
         yield "get_page_from_freelist receives", _lines(argument_fields(answer))
-    if taught is not None:
-        yield "what would change the answer", lesson_text.what_would_change(taught)
-        if taught.kernels:
-            yield "other kernels, asked the same", lesson_text.other_kernels(taught)
-        yield "read more", lesson_text.read_more(taught)
 
 
 def entry_name(answer: Answer) -> str:

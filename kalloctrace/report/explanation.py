@@ -9,7 +9,7 @@ from kalloctrace.model.experiment import changed
 from kalloctrace.model.whatif import Answer, answer_json
 from kalloctrace.report.explain_text import write_explanation
 from kalloctrace.report.lesson import compared, lesson
-from kalloctrace.report.lesson_text import write_comparison
+from kalloctrace.report.lesson_text import lesson_steps, write_comparison, write_lessons_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,12 @@ class Explanation:
         if self.settings:
             comparison = compared(self.answer, self.after, self.settings)
             write_comparison(comparison, lesson(self.answer), lesson(self.after), stream)
+        elif brief:
+            write_explanation(self.name, self.answer, stream)
         else:
-            write_explanation(self.name, self.answer, stream, taught=None if brief else lesson(self.answer))
+            taught = lesson(self.answer)
+            write_explanation(self.name, self.answer, stream, lesson_steps(taught))
+            write_lessons_end(taught, stream)
 
     def to_json(self, *, brief: bool) -> dict[str, Any]:
         """Return the preparation of the request as it was asked, with "lesson" (not when brief) and "set" (if any)."""

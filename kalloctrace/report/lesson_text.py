@@ -24,23 +24,27 @@ def lesson_steps(lesson: Lesson) -> Iterator[str]:
             yield from _wrapped("", f"{difference.since}: {difference.what} [{difference.source}]")
 
 
-def what_would_change(lesson: Lesson) -> Iterator[str]:
-    """Yield every input that changes the answer when it alone is another, and how."""
-    for alternative in lesson.alternatives:
-        yield from _alternative(alternative)
+def write_lessons_end(lesson: Lesson, stream: TextIO) -> None:
+    """Write what would change the answer, and where to read more.
+
+    Args:
+        lesson: the lesson.
+        stream: where to write; headings are bold when it is a terminal.
+    """
+    _write(stream, "what would change the answer", _what_would_change(lesson))
+    if lesson.kernels:
+        _write(stream, "other kernels, asked the same", _alternatives(lesson.kernels))
+    _write(stream, "read more", _read_more(lesson))
+
+
+def _what_would_change(lesson: Lesson) -> Iterator[str]:
+    yield from _alternatives(lesson.alternatives)
     if lesson.passed_through:
         yield "  these gfp bits only pass through to get_page_from_freelist:"
         yield from _wrapped("", ", ".join(lesson.passed_through))
 
 
-def other_kernels(lesson: Lesson) -> Iterator[str]:
-    """Yield the kernels that answer the same numbers otherwise."""
-    for alternative in lesson.kernels:
-        yield from _alternative(alternative)
-
-
-def read_more(lesson: Lesson) -> Iterator[str]:
-    """Yield the pages about what was said, and how to read one."""
+def _read_more(lesson: Lesson) -> Iterator[str]:
     yield from _wrapped("", ", ".join(lesson.terms))
     yield f"  one of them: kalloctrace explain --term {lesson.terms[0]}"
 
@@ -96,10 +100,11 @@ def _history(differs: tuple[Difference, ...]) -> Iterator[str]:
         label = ""
 
 
-def _alternative(alternative: Alternative) -> Iterator[str]:
-    yield f"  {alternative.setting}"
-    for change in alternative.changes:
-        yield from _wrapped("", f"{change.field}: {change.before} -> {change.after}")
+def _alternatives(alternatives: Iterable[Alternative]) -> Iterator[str]:
+    for alternative in alternatives:
+        yield f"  {alternative.setting}"
+        for change in alternative.changes:
+            yield from _wrapped("", f"{change.field}: {change.before} -> {change.after}")
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -13,9 +13,12 @@ from kalloctrace.report.terms import LANGUAGES, term_names
 DOCS = Path(__file__).parents[2] / "docs"
 
 
+OPTIONS = ["-q", "-W", "--keep-going", "-n"]
+
+
 def build(language: str, source: Path, out: Path) -> subprocess.CompletedProcess[str]:
     """Build one language, a warning being an error."""
-    options = ["-q", "-W", "--keep-going", "-n", "-c", str(DOCS), "-d", str(out / "doctrees")]
+    options = [*OPTIONS, "-c", str(DOCS), "-d", str(out / "doctrees")]
     return subprocess.run(
         [sys.executable, "-m", "sphinx", *options, str(source), str(out / "html")],
         env={**os.environ, "KALLOCTRACE_DOCS": language},
@@ -46,3 +49,12 @@ def test_a_broken_link_is_an_error(tmp_path: Path) -> None:
     done = build("en", source, tmp_path / "out")
     assert done.returncode != 0
     assert "nowhere" in done.stderr
+
+
+def test_make_docs_builds_it_likewise() -> None:
+    """`make docs` builds every language with the same options."""
+    done = subprocess.run(
+        ["make", "--dry-run", "docs"], cwd=DOCS.parent, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"sphinx-build {' '.join(OPTIONS)} -c docs" in done.stdout
+    assert f"for language in {' '.join(LANGUAGES)};" in done.stdout
