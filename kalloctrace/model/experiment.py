@@ -120,7 +120,8 @@ def changes(before: Answer, after: Answer) -> tuple[Change, ...]:
     """
     first, second = received(before), received(after)
     one, other = before.preparation, after.preparation
-    if one.outcome == other.outcome == "rejected" and one.steps[-1].rule == other.steps[-1].rule:
+    rejections = [(done.steps[-1].rule, done.warns) for done in (one, other) if done.outcome == "rejected"]
+    if len(rejections) == 2 and rejections[0] == rejections[1]:
         # The reason names the numbers; it is the same one.
         return ()
     if first["outcome"] != second["outcome"]:
@@ -140,7 +141,7 @@ def received(answer: Answer) -> dict[str, str]:
     """Return what the stage hands on, by name, as text; of a rejected request the reason alone."""
     done, tables = answer.preparation, answer.kernel.tables
     if done.outcome == "rejected":
-        return {"outcome": f"rejected: {done.reason}"}
+        return {"outcome": f"rejected{', with a warning' if done.warns else ''}: {done.reason}"}
     gfp, flags = done.gfp or 0, done.alloc_flags or 0
     preferred = done.preferred_zone
     return {

@@ -17,6 +17,9 @@ from kalloctrace.model.whatif import Answer, BadRequestError
 from kalloctrace.report.lesson_rules import Rule, absent, rule_of, series, words
 from kalloctrace.report.lesson_values import result, values
 
+SAME_EVERYWHERE = "the same from 5.8 to 7.3"
+"""What there is to say of a step without differences."""
+
 _FORMER = {"ALLOC_NOLOCK": "ALLOC_TRYLOCK"}
 
 
@@ -143,6 +146,8 @@ def _step_fields(step: LessonStep) -> Iterator[tuple[str, str]]:
     yield "if", step.condition
     yield "with", "; ".join(f"{name} = {value}" for name, value in step.values)
     yield "then", step.effect
+    if not step.differs:
+        yield "kernels", SAME_EVERYWHERE
     for one in step.differs:
         yield f"{one.since} (here)" if one.here else one.since, f"{one.what} [{one.source}]"
     if step.would_change:

@@ -15,7 +15,7 @@ from kalloctrace.model.types import Step
 
 
 class Rename(NamedTuple):
-    """A release that wrote a rule otherwise without changing what it does.
+    """A release that wrote a rule otherwise, or had another value in it, without changing what it does.
 
     Attributes:
         since: the release, (major, minor).
@@ -94,6 +94,17 @@ def _always(text: str) -> Callable[[Kernel], str]:
 
 _FINALISE = Rename((5, 10), "in prepare_alloc_pages; before in finalise_ac, right after it", "5.9.2 against 5.11.0")
 
+_AFTER_BOOT = "after boot the mask is"
+ALLOWED_MASKS = (
+    Rename((5, 8), f"{_AFTER_BOOT} 0x7fffff", "include/linux/gfp.h:227 of 5.10.262-1"),
+    Rename((5, 14), f"{_AFTER_BOOT} 0x1ffffff", "include/linux/gfp.h of Linux 5.15.0"),
+    Rename((5, 18), f"{_AFTER_BOOT} 0x7ffffff", "include/linux/gfp_types.h:261 of 6.1.192-2"),
+    Rename((6, 4), f"{_AFTER_BOOT} 0x3ffffff", "include/linux/gfp_types.h of Linux 6.4.6"),
+    Rename((6, 9), f"{_AFTER_BOOT} 0xffffff", "include/linux/gfp_types.h of Linux 6.9.0, as Debian configures it"),
+    Rename((6, 10), f"{_AFTER_BOOT} 0x1ffffff", "include/linux/gfp_types.h of 6.12.117-1, as Debian configures it"),
+    Rename((7, 3), f"{_AFTER_BOOT} 0xffffff", "include/linux/gfp_types.h of 7.3.4-1, as Debian configures it"),
+)
+
 RULES: Mapping[str, Rule] = {
     "alloc_flags_check": Rule(
         _always("alloc_flags & ~(ALLOC_NOLOCK | ALLOC_NO_CODETAG)"),
@@ -117,7 +128,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "nolock_gfp": Rule(_nolock_gfp, ("nolock",), ("ALLOC_NOLOCK",)),
     "nolock_nodemask": Rule(_always("the entry has no such argument"), ("nolock",), ("nodemask",)),
-    "gfp_allowed_mask": Rule(_always("gfp & gfp_allowed_mask"), (), ("gfp_allowed_mask",)),
+    "gfp_allowed_mask": Rule(_always("gfp & gfp_allowed_mask"), (), ("gfp_allowed_mask",), ALLOWED_MASKS),
     "gfp_context": Rule(
         _gfp_context,
         ("gfp_context_on_fast_path", "pf_memalloc_pin", "pf_memalloc_noreclaim"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 from kalloctrace.report import style
-from kalloctrace.report.lesson import Alternative, Difference, Lesson, LessonStep
+from kalloctrace.report.lesson import SAME_EVERYWHERE, Alternative, Difference, Lesson, LessonStep
 
 WIDTH = 80
 _LABEL = 9
@@ -87,7 +87,7 @@ def _step(step: LessonStep) -> Iterator[str]:
     yield from _wrapped("if", step.condition)
     yield from _wrapped("with", "; ".join(f"{name} = {value}" for name, value in step.values))
     yield from _wrapped("then", step.effect)
-    yield from _history(step.differs)
+    yield from _history(step.differs) if step.differs else _wrapped("kernels", SAME_EVERYWHERE)
     yield from _wrapped("try", ", ".join(f"--set {setting}" for setting in step.would_change))
     yield from _wrapped("read", ", ".join(step.terms))
 

@@ -40,7 +40,7 @@ def result(answer: Answer, rule: str) -> object:
     if taken is None:
         return None
     if done.outcome == "rejected":
-        return "rejected" if taken is done.steps[-1] else "passed"
+        return ("rejected", done.warns) if taken is done.steps[-1] else "passed"
     return _RESULTS[rule](answer, _masks(answer)) if rule in _RESULTS else "passed"
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from kalloctrace.flags.builtin import builtin_kernels
-from kalloctrace.kernel.builtin import ROWS
+from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
+from kalloctrace.kernel.builtin import ROWS, default_allowed_mask
 from kalloctrace.model.experiment import candidates, changed, changes, only_passes_through, other_kernels
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.whatif import Answer, BadRequestError, WhatIf
 from kalloctrace.report.lesson import Lesson, lesson, lesson_sections
-from kalloctrace.report.lesson_rules import RULES, words
+from kalloctrace.report.lesson_rules import ALLOWED_MASKS, RULES, words
 
 MODEL = Path(__file__).parents[2] / "kalloctrace" / "model"
 STAGE = ("page_alloc", "gfp", "mmzone", "cpuset", "sched_mm")
@@ -173,3 +173,28 @@ def test_the_argument_alloc_flags_is_tried_where_there_is_one() -> None:
         ("alloc_flags=0x0", "alloc_flags=0x400", "alloc_flags=0x1000"),
     )
     assert not [one for one in lesson(ask("7.2", 0xCC0)).alternatives if one.setting.startswith("alloc_flags")]
+
+
+def test_nowarn_takes_the_warning_from_a_rejection() -> None:
+    """A rejection with a warning and one without are told apart, and __GFP_NOWARN makes the difference."""
+    taught = lesson(ask("6.12", 0xCC0, order=11))
+    assert setting_of(taught, "__GFP_NOWARN")["outcome"] == (
+        "rejected, with a warning: order 11 exceeds the largest, 10",
+        "rejected: order 11 exceeds the largest, 10",
+    )
+    assert "__GFP_NOWARN" in taught.steps[-1].would_change
+    assert "order=12" not in {one.setting for one in taught.alternatives}
+
+
+def test_the_masks_after_boot_are_the_built_in_ones() -> None:
+    """What the history of gfp_allowed_mask says is what the built-in kernels have, from each release to the next."""
+    told = {rename.since: int(rename.what.split()[-1], 16) for rename in ALLOWED_MASKS}
+    releases = (
+        [(5, minor) for minor in range(8, 20)]
+        + [(6, minor) for minor in range(20)]
+        + [(7, minor) for minor in range(4)]
+    )
+    for release in releases:
+        since = max(first for first in told if first <= release)
+        tables = builtin_tables(f"{release[0]}.{release[1]}")
+        assert (release, default_allowed_mask(tables)) == (release, told[since])
