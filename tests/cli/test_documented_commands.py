@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"\s{2,}#\s.*$|\s+#\s.*$")
-# A log as `dmesg` shows it; the real one is root's.
-_LOG = "ls: page allocation failure: order:4, mode:0x40dc0(GFP_KERNEL|__GFP_ZERO|__GFP_COMP), nodemask=(null)"
+# What `dmesg` and `journalctl -k` show here: the real ones are root's, and may have nothing to say.
+_LOG = ROOT / "tests/unit/data/failures/made-two-nodes.log"
 
 TESTED_ELSEWHERE = {
     "apt install python3-bpfcc": "tests/setup",
@@ -88,9 +88,11 @@ BY_ITSELF = [command for command in RUN if command not in IN_A_SHELL]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the traces that the pages speak of, and a home."""
+    """Return a folder with the traces and logs that the pages speak of, and a home."""
     folder = tmp_path_factory.mktemp("documented")
-    (folder / "fixtures").symlink_to(ROOT / "fixtures")
+    for name in ("fixtures", "tests"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copy(_LOG, folder / "kern.log")
     for name in ("demo", "my", "before"):
         shutil.copy(ROOT / "fixtures/5.10/one-node.arrows", folder / f"{name}.arrows")
     shutil.copy(ROOT / "fixtures/5.10/two-nodes.arrows", folder / "after.arrows")
@@ -98,7 +100,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / path).mkdir(parents=True)
     programs = {
         "kalloctrace": f'exec {shlex.quote(sys.executable)} -m kalloctrace "$@"',
-        "dmesg": f"echo {shlex.quote(_LOG)}",
+        "dmesg": f"cat {shlex.quote(str(_LOG))}",
+        "journalctl": f"cat {shlex.quote(str(_LOG))}",
     }
     for name, line in programs.items():
         program = folder / "bin" / name

@@ -58,3 +58,11 @@ def test_make_docs_builds_it_likewise() -> None:
     )
     assert f"sphinx-build {' '.join(OPTIONS)} -c docs" in done.stdout
     assert f"for language in {' '.join(LANGUAGES)};" in done.stdout
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_pages_beside_the_languages_are_in_the_site(path: Path) -> None:
+    """A page of docs/ itself, in one language only, is included by a page of each language."""
+    for language in LANGUAGES:
+        assert f"{{include}} ../{path.name}" in (DOCS / language / path.name).read_text(encoding="utf-8")
+        assert path.stem in (DOCS / language / "index.md").read_text(encoding="utf-8")
