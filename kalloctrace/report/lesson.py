@@ -133,13 +133,14 @@ def lesson(answer: Answer) -> Lesson:
 
 
 def lesson_sections(taught: Lesson) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return a lesson as headings with labels and texts, for a page that shows such."""
-    return [
+    """Return a lesson as headings with labels and texts, for a page that shows such; no heading stands alone."""
+    sections = [
         *((f"step {step.number}: {step.function}", list(_step_fields(step))) for step in taught.steps),
         ("not on this kernel", [(one.since, f"{one.what} [{one.source}]") for one in taught.not_here]),
         ("what would change the answer", [_alternative_field(one) for one in taught.alternatives]),
         ("other kernels, asked the same", [_alternative_field(one) for one in taught.kernels]),
     ]
+    return [(heading, fields) for heading, fields in sections if fields]
 
 
 def _step_fields(step: LessonStep) -> Iterator[tuple[str, str]]:

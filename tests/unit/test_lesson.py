@@ -139,9 +139,10 @@ def test_a_rejection_is_explained() -> None:
 
 
 def test_sections_say_all_that_the_lesson_has() -> None:
-    """A page gets each step, and every alternative with both values."""
+    """A page gets each step, and every alternative with both values; no heading is without fields."""
     taught = lesson(ask("6.1", 0xCC0))
     sections = dict(lesson_sections(taught))
+    assert all(sections.values())
     assert [heading for heading in sections if heading.startswith("step ")] == [
         f"step {step.number}: {step.function}" for step in taught.steps
     ]
