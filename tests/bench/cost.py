@@ -27,9 +27,7 @@ from tests.bench.rows import OURS, PEERS, Row  # noqa: E402  (a script's neighbo
 
 BUILD = ROOT / "build" / "bench"
 GUEST = Path(__file__).with_name("guest.py")
-PAGES = 512
-WARM = 60
-ROUNDS = 60
+WORK = {"processes": 4, "pages": 512, "warm": 30, "rounds": 30}
 TIMEOUT = 3600
 
 
@@ -86,7 +84,7 @@ def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = ()) -> dict[s
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as name:
         folder = Path(name)
-        job: dict[str, Any] = {"touch": str(compiled(folder)), "pages": PAGES, "warm": WARM, "rounds": ROUNDS}
+        job: dict[str, Any] = {"touch": str(compiled(folder)), **WORK}
         job |= {"rows": [asdict(row) for row in rows], "own": [asdict(row) for row in own]}
         (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
         words = [sys.executable, str(GUEST), str(folder / "job.json"), str(folder / "result.json")]

@@ -3,8 +3,9 @@
 
 usage: python guest.py JOB.json RESULT.json
 
-JOB.json holds `touch` (the work's program), `pages`, `warm` and `rounds` (of the work), `rows` (see rows.py), and `own`
-(the rows whose start and consumer are measured too). The standard library is all it needs, so that it starts quickly.
+JOB.json holds `touch` (the work's program), `processes`, `pages`, `warm` and `rounds` (of the work, see touch.c),
+`rows` (see rows.py), and `own` (the rows whose start and consumer are measured too). The standard library is all it
+needs, so that it starts quickly.
 """
 
 import json
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 # Newest first; see kalloctrace/probe/plan.py.
 _ENTRIES = ("__alloc_frozen_pages_noprof", "__alloc_pages_noprof", "__alloc_pages", "__alloc_pages_nodemask")
 _SETTLED = 2.0
-_LONGER = 20
+_LONGER = 10
 _START_TIMEOUT = 300.0
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _STANDINS = HERE.parents[1] / "bpf"
@@ -39,12 +40,14 @@ class Work:
 
     Attributes:
         touch: its program.
+        processes: that do it, one after the other.
         pages: pages a round.
-        warm: rounds that do not count.
-        rounds: rounds that do.
+        warm: rounds of each process that do not count.
+        rounds: rounds of each that do.
     """
 
     touch: str
+    processes: int
     pages: int
     warm: int
     rounds: int
@@ -56,18 +59,18 @@ class Work:
 
     def words(self) -> list[str]:
         """Return its command."""
-        return [self.touch, str(self.pages), str(self.warm + self.rounds), str(self.times)]
+        numbers = (self.processes, self.pages, self.warm, self.rounds)
+        return [self.touch, *map(str, numbers), str(self.times)]
 
     def measured(self) -> dict[str, float]:
         """Return the instructions of an allocation, the least and the mean of all rounds, and remove the times."""
         *rounds, micro = map(int, self.times.read_text(encoding="ascii").split())
-        counted = rounds[self.warm :]
         self.times.unlink()
         return {
-            "min": min(counted) / self.pages,
-            "mean": sum(counted) / len(counted) / self.pages,
+            "min": min(rounds) / self.pages,
+            "mean": sum(rounds) / len(rounds) / self.pages,
             "cpu": micro * 1000,
-            "allocations": self.pages * len(rounds),
+            "allocations": self.pages * self.processes * (self.warm + self.rounds),
         }
 
 
@@ -227,7 +230,7 @@ def start(row: dict[str, Any]) -> dict[str, float]:
     """
     look = f"cat /proc/$PPID/schedstat /proc/$PPID/status >{SCRATCH / 'looked'}"
     words = [word for word in row["command"][1:] if word != "{work}"]
-    words = [filled(word, Work("", 0, 0, 0)) for word in words]
+    words = [filled(word, Work("", 0, 0, 0, 0)) for word in words]
     timer = SCRATCH / "compiled"
     run([sys.executable, str(HERE / "timed.py"), str(timer), *words, "sh", "-c", look], {})
     looked = (SCRATCH / "looked").read_text(encoding="ascii")
@@ -242,7 +245,7 @@ def start(row: dict[str, Any]) -> dict[str, float]:
 def main(job: Path, result: Path) -> int:
     """Measure all rows and write the result after each."""
     given = json.loads(job.read_text(encoding="utf-8"))
-    work = Work(given["touch"], given["pages"], given["warm"], given["rounds"])
+    work = Work(**{field.name: given[field.name] for field in fields(Work)})
     SCRATCH.mkdir(exist_ok=True)
     if HUGE_PAGES.exists():
         HUGE_PAGES.write_text("never", encoding="ascii")

@@ -18,13 +18,13 @@ from pathlib import Path
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.run import run_in_guest
 from kalloctrace.trace.reader import TraceReader
-from tests.bench.cost import BUILD, PAGES, ROOT, compiled
+from tests.bench.cost import BUILD, ROOT, WORK, compiled
 
-ROUNDS = 200
+ROUNDS = 1000
 FEW = 4
 REPEATS = 3
 # So often the same trace is verified in one command, as its own start would outweigh the reading of one.
-TRACES = 20
+TRACES = 100
 TIMEOUT = 1800
 
 _EVENT = "kmem:mm_page_alloc"
@@ -111,7 +111,7 @@ def _recorded(kernel: str, folder: Path) -> str:
     for name, rounds in (("few", FEW), ("many", ROUNDS)):
         for number, record in enumerate((*(peer.record for peer in _PEERS), _OURS)):
             out = f"{name}-{number}" if number < len(_PEERS) else f"{name}.arrows"
-            words = f"{record.format(out=out)} {shlex.quote(touch)} {PAGES} {rounds} times"
+            words = f"{record.format(out=out)} {shlex.quote(touch)} 1 {WORK['pages']} 0 {rounds} times"
             lines.append(f"echo '{out}:'; {words} 2>&1; mv {out} {shlex.quote(str(folder))}")
     done = run_in_guest(["sh", "-c", "\n".join(lines)], kernel=kernel, icount=True, writable=[ROOT], timeout=TIMEOUT)
     return done.stdout.decode("utf-8", "replace")

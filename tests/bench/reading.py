@@ -14,9 +14,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -86,15 +87,59 @@ def make_trace(path: Path, events: int) -> None:
         writer.close(replace(totals, opened=events, submitted=events, seconds=float(now) / 1e9))
 
 
-def run(words: Sequence[str]) -> Cost:
-    """Run the program and return what the system counted."""
+def run(words: Sequence[str], cores: Collection[int]) -> Cost:
+    """Run the program on some cores and return what the system counted.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    command = [sys.executable, "-m", "kalloctrace", *words]
     begin = time.monotonic()
-    with subprocess.Popen([sys.executable, "-m", "kalloctrace", *words], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        # At once: none of its own threads is there yet.
+        os.sched_setaffinity(process.pid, cores)
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"kalloctrace {' '.join(words)} failed with exit code {process.returncode}")
+        raise subprocess.CalledProcessError(process.returncode, command)
     return Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - begin, usage.ru_maxrss << 10)
+
+
+def read_large(events: int, folder: str | None = None, only: Collection[str] = ()) -> dict[str, Any]:
+    """Make a trace of so many events and read it with each reader, on one core and on all.
+
+    Args:
+        events: allocations in it.
+        folder: where the traces are made, else the system's usual place.
+        only: first words of the names of the readers to run, else all.
+
+    Returns:
+        `events`, `size` (bytes of the trace), `cores`, and for each of the `readers`: `cpu` (seconds an event, without
+        the start), `one core` and `all cores` (seconds), `memory` and `written` (bytes).
+    """
+    cores = os.sched_getaffinity(0)
+    readers = {}
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        trace, empty, output = (Path(name) / file for file in ("trace.arrows", "empty.arrows", "output"))
+        make_trace(trace, events)
+        make_trace(empty, 0)
+        for reader, words in READERS.items():
+            if only and not reader.startswith(tuple(only)):
+                continue
+            on_empty, on_trace = (
+                [{"TRACE": str(path), "OUTPUT": str(output)}.get(word, word) for word in words]
+                for path in (empty, trace)
+            )
+            start = min(run(on_empty, cores).cpu for _ in range(STARTS))
+            alone, together = (run(on_trace, some) for some in (sorted(cores)[:1], cores))
+            readers[reader] = {
+                "cpu": (together.cpu - start) / events / words.count("TRACE"),
+                "one core": alone.wall,
+                "all cores": together.wall,
+                "memory": max(alone.memory, together.memory),
+                "written": output.stat().st_size if "OUTPUT" in words else 0,
+            }
+        return {"events": events, "size": trace.stat().st_size, "cores": len(cores), "readers": readers}
 
 
 def main() -> None:
@@ -104,35 +149,18 @@ def main() -> None:
     parser.add_argument("--only", help="readers to run, by the first word of their names, with commas between them")
     parser.add_argument("--folder", help="where the traces are made, for want of room in the usual place")
     options = parser.parse_args()
-    chosen = options.only.split(",") if options.only else None
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        trace, empty, output = (Path(folder) / name for name in ("trace.arrows", "empty.arrows", "output"))
-        make_trace(trace, options.events)
-        make_trace(empty, 0)
-        size = trace.stat().st_size
-        print(
-            f"{options.events:,} allocations, {size / options.events:.1f} bytes each; {os.cpu_count()} CPUs, ", end=""
-        )
-        print(f"{platform.machine()}, Python {platform.python_version()}, pyarrow {pa.__version__}\n")
-        print(
-            "| reader | CPU ns an event | events a second a core | wall-clock s | resident MiB | bytes an event out |"
-        )
-        print("|---|---:|---:|---:|---:|---:|")
-        for name, words in READERS.items():
-            if chosen and not any(name.startswith(word) for word in chosen):
-                continue
-
-            def command(path: Path, words: tuple[str, ...] = words) -> list[str]:
-                return [{"TRACE": str(path), "OUTPUT": str(output)}.get(word, word) for word in words]
-
-            start = min(run(command(empty)).cpu for _ in range(STARTS))
-            cost = run(command(trace))
-            written = f"{output.stat().st_size / options.events:.1f}" if "OUTPUT" in words else "-"
-            cpu = (cost.cpu - start) / options.events / words.count("TRACE")
-            print(
-                f"| {name} | {cpu * 1e9:.1f} | {1 / cpu:,.0f} | {cost.wall:.1f} | {cost.memory >> 20} | {written} |",
-                flush=True,
-            )
+    large = read_large(options.events, options.folder, options.only.split(",") if options.only else ())
+    print(f"{large['events']:,} allocations, {large['size'] / large['events']:.1f} bytes each; ", end="")
+    print(
+        f"{large['cores']} cores, {platform.machine()}, Python {platform.python_version()}, pyarrow {pa.__version__}\n"
+    )
+    print(
+        "| reader | CPU ns an event | events a second a core | s, one core | s, all cores | resident MiB | bytes out |"
+    )
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name, cost in large["readers"].items():
+        print(f"| {name} | {cost['cpu'] * 1e9:.1f} | {1 / cost['cpu']:,.0f} | {cost['one core']:.1f} ", end="")
+        print(f"| {cost['all cores']:.1f} | {cost['memory'] >> 20} | {cost['written'] / large['events']:.1f} |")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from kalloctrace.probe.bcc_import import import_bcc  # noqa: E402  (a script's n
 from tests.bench import tables  # noqa: E402
 from tests.bench.cost import alone, costs, measure, untraced  # noqa: E402
 from tests.bench.peers import readings  # noqa: E402
+from tests.bench.reading import read_large  # noqa: E402
 from tests.bench.rows import OURS, PEERS  # noqa: E402
 from tests.section import write_section  # noqa: E402
 
@@ -37,6 +38,8 @@ README = ROOT / "README.md"
 BEGIN = "<!-- what it costs: written by make bench -->"
 END = "<!-- end of what it costs -->"
 
+LARGE = 20_000_000
+LARGE_READERS = ("verify", "report", "diff", "export to Parquet")
 _STARTS = 21
 _VERSIONS = (
     ("perf", "--version"),
@@ -111,6 +114,7 @@ def main(tables_only: bool, kernels: tuple[str, ...]) -> None:
     names = kernels or ("5.10", "7.3")
     # First, on a machine that does nothing else: what follows counts instructions, whatever runs beside it.
     reading = [asdict(reading) for reading in readings(names[0])]
+    large = read_large(LARGE, only=LARGE_READERS)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         measured = dict(zip(names, pool.map(kernel_figures, names), strict=True))
     figures = {
@@ -118,6 +122,7 @@ def main(tables_only: bool, kernels: tuple[str, ...]) -> None:
         "tools": versions(),
         "starting": starting(),
         "reading": reading,
+        "large": large,
         "kernels": measured,
     }
     RECORDED.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,13 +1,24 @@
 // SPDX-License-Identifier: MIT
-// usage: touch PAGES ROUNDS FILE
+// usage: touch PROCESSES PAGES WARM ROUNDS FILE
 //
 // The benchmark's work: each round touches PAGES pages of anonymous memory and gives them back, one order-0 allocation a
-// page. FILE gets the nanoseconds of each round, one a line, and at last the microseconds of CPU time of all of it.
+// page. FILE gets the nanoseconds of each round after the first WARM of each process, one a line, and at last the
+// microseconds of CPU time of all of it.
+//
+// What a round takes differs by up to a hundred instructions a page with where the memory lies, physically and in the
+// process. So the address is fixed, the kernel is asked to compact its memory, and several processes, one after the
+// other, each get pages of their own.
+#define _GNU_SOURCE // MAP_FIXED_NOREPLACE
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
+
+static const size_t page = 4096;
 
 static long long now(void)
 {
@@ -22,37 +33,73 @@ static long long micro(struct timeval time)
 	return time.tv_sec * 1000000LL + time.tv_usec;
 }
 
-int main(int argc, char **argv)
+// Only root may ask, and not every kernel has it.
+static void compact(void)
 {
-	const size_t page = 4096;
-	size_t pages = argc > 3 ? strtoul(argv[1], NULL, 10) : 0;
-	size_t rounds = argc > 3 ? strtoul(argv[2], NULL, 10) : 0;
-	long long *times = calloc(rounds, sizeof(*times));
-	struct rusage usage;
-	FILE *file;
+	int file = open("/proc/sys/vm/compact_memory", O_WRONLY);
 
+	if (file >= 0) {
+		if (write(file, "1", 1) != 1)
+			perror("compact_memory");
+		close(file);
+	}
+}
+
+static int touch(size_t pages, size_t warm, size_t rounds, long long *times)
+{
 	// The same addresses each time: their page tables stay, and allocate nothing.
-	char *memory = mmap(NULL, pages * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory = mmap((void *)0x100000000000, pages * page, PROT_READ | PROT_WRITE,
+			    MAP_FIXED_NOREPLACE | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-	if (!pages || !rounds || !times || memory == MAP_FAILED)
-		return 2;
+	if (memory == MAP_FAILED)
+		return 1;
 	// Refused where the kernel has no huge pages.
 	madvise(memory, pages * page, MADV_NOHUGEPAGE);
-	for (size_t round = 0; round < rounds; round++) {
+	for (size_t round = 0; round < warm + rounds; round++) {
 		long long start = now();
 
 		for (size_t i = 0; i < pages; i++)
 			*(volatile char *)(memory + i * page) = 1;
 		if (madvise(memory, pages * page, MADV_DONTNEED))
 			return 1;
-		times[round] = now() - start;
+		if (round >= warm)
+			times[round - warm] = now() - start;
 	}
-	getrusage(RUSAGE_SELF, &usage);
-	file = fopen(argv[3], "w");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	size_t processes = argc > 5 ? strtoul(argv[1], NULL, 10) : 0;
+	size_t pages = argc > 5 ? strtoul(argv[2], NULL, 10) : 0;
+	size_t warm = argc > 5 ? strtoul(argv[3], NULL, 10) : 0;
+	size_t rounds = argc > 5 ? strtoul(argv[4], NULL, 10) : 0;
+	long long *times;
+	struct rusage usage;
+	FILE *file;
+
+	if (!processes || !pages || !rounds)
+		return 2;
+	times = mmap(NULL, processes * rounds * sizeof(*times), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (times == MAP_FAILED)
+		return 1;
+	for (size_t i = 0; i < processes; i++) {
+		int status;
+		pid_t pid;
+
+		compact();
+		pid = fork();
+		if (!pid)
+			_exit(touch(pages, warm, rounds, times + i * rounds));
+		if (pid < 0 || waitpid(pid, &status, 0) != pid || status)
+			return 1;
+	}
+	getrusage(RUSAGE_CHILDREN, &usage);
+	file = fopen(argv[5], "w");
 	if (!file)
 		return 1;
-	for (size_t round = 0; round < rounds; round++)
-		fprintf(file, "%lld\n", times[round]);
+	for (size_t i = 0; i < processes * rounds; i++)
+		fprintf(file, "%lld\n", times[i]);
 	fprintf(file, "%lld\n", micro(usage.ru_utime) + micro(usage.ru_stime));
 	return fclose(file) ? 1 : 0;
 }
