@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Makes calls of the slow path out of the events that the program sends of them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -26,6 +26,9 @@ _BETWEEN = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
 
 _GIVEN = [column.name for column in SLOW.field("given").type]
 _WHO = ("time", "cpu", "pid", "tid", "comm")
+_ASIDE = ("gfp_mask", "order", "prio", "oom_victim", "ac_alloc_flags")
+_NAMED = [*_WHO, "freelist_gfp_mask", "freelist_order", "alloc_flags", *(n for n in _GIVEN if n not in _ASIDE)]
+"""The columns that a recorder names for other calls too; those aside are taken from elsewhere."""
 
 
 @dataclass
@@ -34,6 +37,8 @@ class SlowCall:
 
     Attributes:
         begins: its first event.
+        task: current.
+        ac: the address of ac.
         attempts: the events of its attempts.
         between: before each attempt, and last after them all, what the kernel did.
         returns: its last event; None while it runs, or where its return was missed.
@@ -41,6 +46,8 @@ class SlowCall:
     """
 
     begins: Event
+    task: int
+    ac: int
     attempts: list[Event] = field(default_factory=list)
     between: list[list[str]] = field(default_factory=lambda: [[]])
     returns: Event | None = None
@@ -60,19 +67,20 @@ class Assembly:
     lost: int = 0
     _open: dict[int, SlowCall] = field(default_factory=dict)
 
-    def take(self, events: Iterable[Event]) -> list[SlowCall]:
+    def take(self, events: Events) -> list[SlowCall]:
         """Take events over; return the calls that are over."""
         over = []
-        for event in events:
-            if event["lost"] != self.lost:
-                self.lost = int(event["lost"])
+        # As lists: to ask each record of numpy's for its members would take most of the time.
+        columns = (events["kind"], events["frame"], events["ac"], events["lost"], events["r"]["task"])
+        for event, kind, frame, ac, lost, task in zip(events, *(column.tolist() for column in columns), strict=True):
+            if lost != self.lost:
+                self.lost = lost
                 for call in self._open.values():
                     call.complete = False
-            kind, frame = int(event["kind"]), int(event["frame"])
             if kind == BEGINS:
                 if frame in self._open:
                     over.append(self._open.pop(frame))
-                self._open[frame] = SlowCall(event)
+                self._open[frame] = SlowCall(event, task, ac)
             elif kind == RETURNS:
                 call_over = self._open.pop(frame, None)
                 if call_over is None:
@@ -81,18 +89,17 @@ class Assembly:
                     call_over.returns = event
                     over.append(call_over)
             else:
-                self._step(kind, event)
+                self._step(kind, event, task, ac)
         return over
 
     def still_open(self) -> list[SlowCall]:
         """Return the calls whose return was not seen."""
         return list(self._open.values())
 
-    def _step(self, kind: int, event: Event) -> None:
+    def _step(self, kind: int, event: Event, task: int, ac: int) -> None:
         """Add what happened to the innermost call of its task that it can belong to."""
-        task = event["r"]["task"]
         for call in reversed(self._open.values()):
-            if call.begins["r"]["task"] == task and (kind != ATTEMPT or call.begins["ac"] == event["ac"]):
+            if call.task == task and (kind != ATTEMPT or call.ac == ac):
                 if kind == ATTEMPT:
                     call.attempts.append(event)
                     call.between.append([])
@@ -155,10 +162,11 @@ class SlowSink:
         self._write(calls)
 
     def _take_zones(self) -> None:
-        for zone in self._zones.drain():
-            found = self._copies.zone(int(zone["zone"]), zone["words"])
-            if found is not None:
-                self._copied.setdefault((int(zone["time"]), int(zone["frame"])), []).append(found)
+        copies = self._zones.drain()
+        belongs = zip(copies["time"].tolist(), copies["frame"].tolist(), strict=True)
+        for key, zone in zip(belongs, self._copies.zones(copies["zone"], copies["words"]), strict=True):
+            if zone is not None:
+                self._copied.setdefault(key, []).append(zone)
 
     def _write(self, calls: list[SlowCall]) -> None:
         if not calls:
@@ -176,7 +184,7 @@ class SlowSink:
         nodemasks = self._rows.member(records["ac"], "nodemask")
         for start, end in pairwise(at):
             records["nodemask"][start:end] = nodemasks[start]
-        named = self._rows.rows(records).to_pylist()
+        named = self._rows.rows(records).select(_NAMED).to_pylist()
         flags = self._rows.ac_alloc_flags(records["ac"])
         for row, event, ac_alloc_flags in zip(named, events, flags, strict=True):
             row["gfp_mask"], row["order"] = row["freelist_gfp_mask"], row["freelist_order"]

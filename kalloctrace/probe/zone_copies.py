@@ -13,9 +13,11 @@ from kalloctrace.kernel.machine import ZoneRef
 _LONG = 8
 _LIST_HEAD = 16
 
+Words = npt.NDArray[np.uint64]
+
 
 class ZoneCopies:
-    """Knows where the members of `struct zone` lie on one kernel.
+    """Knows where the members of `struct zone` lie on one kernel; all that is read are longs.
 
     Args:
         btf: the kernel's types.
@@ -27,7 +29,7 @@ class ZoneCopies:
         watermark = btf.offset("zone", "_watermark")
         statistics = btf.offset("zone", "vm_stat")
         items = dict(btf.enum("zone_stat_item") or ())
-        self._longs = {
+        offsets = {
             "free": statistics + _LONG * items["NR_FREE_PAGES"],
             "min": watermark,
             "low": watermark + _LONG,
@@ -37,51 +39,45 @@ class ZoneCopies:
             "managed": btf.offset("zone", "managed_pages"),
         }
         if "NR_FREE_CMA_PAGES" in items:
-            self._longs["free_cma"] = statistics + _LONG * items["NR_FREE_CMA_PAGES"]
+            offsets["free_cma"] = statistics + _LONG * items["NR_FREE_CMA_PAGES"]
         if btf.has_member("zone", "nr_free_highatomic"):
-            self._longs["free_highatomic"] = btf.offset("zone", "nr_free_highatomic")
-        self._lowmem_reserve = btf.offset("zone", "lowmem_reserve")
-        self._zones = btf.member_size("zone", "lowmem_reserve") // _LONG
-        self._area = btf.offset("zone", "free_area")
-        self._stride = btf.size("free_area")
-        self._orders = btf.member_size("zone", "free_area") // self._stride
-        self._lists = btf.offset("free_area", "free_list")
-        self._types = btf.member_size("free_area", "free_list") // _LIST_HEAD
-        self._nr_free = btf.offset("free_area", "nr_free")
+            offsets["free_highatomic"] = btf.offset("zone", "nr_free_highatomic")
+        self._names = list(offsets)
+        self._longs = np.array(list(offsets.values())) // _LONG
+        reserve = btf.offset("zone", "lowmem_reserve") // _LONG
+        self._reserve = slice(reserve, reserve + btf.member_size("zone", "lowmem_reserve") // _LONG)
+        stride = btf.size("free_area")
+        areas = btf.offset("zone", "free_area") + stride * np.arange(btf.member_size("zone", "free_area") // stride)
+        self._nr_free = (areas + btf.offset("free_area", "nr_free")) // _LONG
+        types = np.arange(btf.member_size("free_area", "free_list") // _LIST_HEAD)
+        self._lists = areas[:, None] + btf.offset("free_area", "free_list") + _LIST_HEAD * types
+        self._bits = 1 << types
 
-    def zone(self, address: int, words: npt.NDArray[np.uint64]) -> dict[str, Any] | None:
-        """Return what a zone was like, as `zones` of trace/slow.py; None where the address is no zone's.
+    def zones(self, addresses: Words, words: Words) -> list[dict[str, Any] | None]:
+        """Return what zones were like, as `zones` of trace/slow.py; None where an address is no zone's.
 
         Args:
-            address: where it lies: an empty list points to itself.
-            words: the copy.
+            addresses: where they lie: an empty list points to itself.
+            words: the copies, a row each.
         """
-        ref = self._addresses.get(address)
-        if ref is None:
-            return None
-        data = words.tobytes()
-        reserve = np.frombuffer(data, "<i8", self._zones, self._lowmem_reserve)
-        orders = range(self._orders)
-        return {
-            "node": ref.node,
-            "zone": ref.zone,
-            "free_cma": 0,
-            "free_highatomic": None,
-            **{name: _long(data, offset) for name, offset in self._longs.items()},
-            "lowmem_reserve": reserve.tolist(),
-            "free_blocks": [_long(data, self._area + self._stride * order + self._nr_free) for order in orders],
-            "free_types": [self._types_with_blocks(data, address, order) for order in orders],
-        }
-
-    def _types_with_blocks(self, data: bytes, address: int, order: int) -> int:
-        first = self._area + self._stride * order + self._lists
-        places = (first + _LIST_HEAD * kind for kind in range(self._types))
-        return sum(1 << kind for kind, place in enumerate(places) if _pointer(data, place) != address + place)
-
-
-def _long(data: bytes, offset: int) -> int:
-    return int.from_bytes(data[offset : offset + _LONG], "little", signed=True)
-
-
-def _pointer(data: bytes, offset: int) -> int:
-    return int.from_bytes(data[offset : offset + _LONG], "little")
+        longs = words[:, self._longs].astype(np.int64).tolist()
+        reserves = words[:, self._reserve].astype(np.int64).tolist()
+        blocks = words[:, self._nr_free].tolist()
+        own = addresses[:, None, None] + self._lists.astype(np.uint64)
+        types = ((words[:, self._lists // _LONG] != own) @ self._bits).tolist()
+        refs = (self._addresses.get(address) for address in addresses.tolist())
+        return [
+            None
+            if ref is None
+            else {
+                "node": ref.node,
+                "zone": ref.zone,
+                "free_cma": 0,
+                "free_highatomic": None,
+                **dict(zip(self._names, values, strict=True)),
+                "lowmem_reserve": reserve,
+                "free_blocks": free,
+                "free_types": kinds,
+            }
+            for ref, values, reserve, free, kinds in zip(refs, longs, reserves, blocks, types, strict=True)
+        ]

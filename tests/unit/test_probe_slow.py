@@ -8,7 +8,7 @@ import pytest
 
 from kalloctrace.probe.filters import Filters
 from kalloctrace.probe.layout import record_dtype
-from kalloctrace.probe.slow import ATTEMPT, BEGINS, COMPACTION, OOM, RECLAIM, RETURNS, Assembly, wanted
+from kalloctrace.probe.slow import ATTEMPT, BEGINS, COMPACTION, OOM, RECLAIM, RETURNS, Assembly, SlowCall, wanted
 
 LENGTHS = {"NODEMASK_WORDS": 1, "ALLOC_CONTEXT_WORDS": 5, "ZONE_WORDS": 184}
 EVENT = record_dtype("slow_event", LENGTHS)
@@ -30,9 +30,14 @@ def call(task: int, frame: int, *steps: int) -> list[Any]:
     return [event(BEGINS, task, frame=frame, ac=ac), *between, event(RETURNS, task, frame=frame)]
 
 
+def take(assembly: Assembly, events: list[Any]) -> list[SlowCall]:
+    """Have events taken over."""
+    return assembly.take(np.array(events, EVENT))
+
+
 def test_call_has_its_attempts_and_what_came_between() -> None:
     """In the order of time."""
-    (whole,) = Assembly().take(call(1, 0x100, ATTEMPT, COMPACTION, ATTEMPT, RECLAIM, OOM, ATTEMPT, RECLAIM))
+    (whole,) = take(Assembly(), call(1, 0x100, ATTEMPT, COMPACTION, ATTEMPT, RECLAIM, OOM, ATTEMPT, RECLAIM))
     assert len(whole.attempts) == 3
     assert whole.between == [[], ["compaction"], ["direct_reclaim", "oom"], ["direct_reclaim"]]
     assert whole.complete
@@ -43,7 +48,7 @@ def test_calls_of_tasks_and_interrupts_are_told_apart() -> None:
     """By task and ac: an interrupt's call lies in another frame of the same task."""
     one, other, inner = call(1, 0x100, ATTEMPT), call(2, 0x900, RECLAIM, ATTEMPT), call(1, 0x80, ATTEMPT)
     mixed = [one[0], other[0], other[1], *inner, one[1], other[2], one[2], other[3]]
-    calls = Assembly().take(mixed)
+    calls = take(Assembly(), mixed)
     assert [len(each.attempts) for each in calls] == [1, 1, 1]
     assert [each.between[0] for each in calls] == [[], [], ["direct_reclaim"]]
 
@@ -51,16 +56,16 @@ def test_calls_of_tasks_and_interrupts_are_told_apart() -> None:
 def test_call_may_be_spread_over_two_looks() -> None:
     """What has begun waits for its return."""
     assembly, events = Assembly(), call(1, 0x100, ATTEMPT, ATTEMPT)
-    assert assembly.take(events[:2]) == []
+    assert take(assembly, events[:2]) == []
     assert [len(each.attempts) for each in assembly.still_open()] == [1]
-    assert [len(each.attempts) for each in assembly.take(events[2:])] == [2]
+    assert [len(each.attempts) for each in take(assembly, events[2:])] == [2]
     assert assembly.still_open() == []
 
 
 def test_what_began_before_is_counted() -> None:
     """Attempts and returns of calls whose begin was not seen; what is no part of a call is not."""
     assembly = Assembly()
-    assert assembly.take([*call(1, 0x100, ATTEMPT)[1:], event(RECLAIM), event(OOM)]) == []
+    assert take(assembly, [*call(1, 0x100, ATTEMPT)[1:], event(RECLAIM), event(OOM)]) == []
     assert assembly.alone == 2
 
 
@@ -70,14 +75,14 @@ def test_loss_makes_running_calls_incomplete() -> None:
     for late in events[1:]:
         late["lost"] = 3
     assembly = Assembly()
-    assert [each.complete for each in assembly.take(events)] == [False, True]
+    assert [each.complete for each in take(assembly, events)] == [False, True]
     assert assembly.lost == 3
 
 
 def test_frame_in_use_again_ends_a_call() -> None:
     """Its return was missed, so that nobody knows what came of it."""
     events = call(1, 0x100, ATTEMPT)
-    first, second = Assembly().take([*events[:-1], *events])
+    first, second = take(Assembly(), [*events[:-1], *events])
     assert first.returns is None
     assert second.returns is not None
 
