@@ -364,9 +364,12 @@ def test_page_follows_its_width(opener: Opener, demo: Path) -> None:
 
 
 def test_printed_page_has_no_controls(opener: Opener, demo: Path) -> None:
-    """Paper gets the numbers, not the buttons."""
-    page = opener.open(demo)
+    """Paper gets the numbers, not the buttons, and is light whatever the screen is."""
+    page = opener.open(demo, "#theme=dark")
+    color = "getComputedStyle(document.body).color"
+    dark = page.evaluate(color)
     page.emulate_media(media="print")
+    assert page.evaluate(color) == opener.open(demo).evaluate(color) != dark
     assert not page.locator("#download").is_visible()
     assert not page.locator("#filter-order").is_visible()
     assert page.locator("#tasks table").first.is_visible()

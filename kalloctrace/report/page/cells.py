@@ -21,6 +21,7 @@ NOBODY = ""
 """Stands for the task in an aggregate, which knows none."""
 
 _MERGE_ROWS = 1 << 18
+"""Cells to gather before they are added up again, at least: keeps memory flat however long the trace is."""
 _AXES = ("row", "comm", "x")
 
 
@@ -159,11 +160,15 @@ class _Gathering:
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []
+        self._room = _MERGE_ROWS
 
     def add(self, row: Numbers, comm: Numbers, x: Numbers, count: Numbers) -> None:
         self._tables.append(_summed([_table(row, comm, x, count)]))
-        if sum(table.num_rows for table in self._tables) > _MERGE_ROWS:
+        self._room -= self._tables[-1].num_rows
+        if self._room < 0:
             self._tables = [_summed(self._tables)]
+            # As much again as there is, so that what is there is not merged for each batch.
+            self._room = max(_MERGE_ROWS, self._tables[0].num_rows)
 
     def cells(self) -> Cells:
         nothing = np.zeros(0, np.int64)

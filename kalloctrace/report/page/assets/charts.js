@@ -180,6 +180,7 @@ function drawIcicle(figure, tree) {
     .create("svg")
     .attr("width", width)
     .attr("height", depth * FRAME)
+    .attr("viewBox", [0, 0, width, depth * FRAME])
     .attr("role", "group")
     .attr("aria-label", `Callers, weighed by ${state.weight}`)
     .attr("class", "icicle");
