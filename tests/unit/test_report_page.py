@@ -272,6 +272,25 @@ def test_beyond_the_limit_of_cells_is_summed(tmp_path: Path) -> None:
         assert "odd" in {data["values"]["comm"][comm] for comm in data[name]["comm"]}
 
 
+def test_stacks_are_not_told_apart_before_calls_are_left_out(tmp_path: Path) -> None:
+    """Where stacks are too many the smallest become one, of the same request and task: filters still hold."""
+    rows = [{"comm": f"task-{i % 5}", "stack": f"caller_{i}"} for i in range(100)]
+    data = data_of(traces.stream(tmp_path / "t.arrows", *rows), cells=40)
+    callers = data["callers"]
+    assert sum(callers["count"]) == 100
+    assert [callers["frames"][frame] for frame in callers["stacks"][-1]] == ["(other stacks)"]
+    last = len(callers["stacks"]) - 1
+    summed = [
+        (data["values"]["comm"][comm], count)
+        for comm, x, count in zip(callers["comm"], callers["x"], callers["count"], strict=True)
+        if x == last
+    ]
+    assert sum(count for _, count in summed) == 80
+    assert {name for name, _ in summed} <= {f"task-{i}" for i in range(5)}
+    assert len(summed) == len(dict(summed)) > 1
+    assert (data["rest"]["stacks"]["count"], data["rest"]["callers"]["count"]) == (80, 0)
+
+
 def test_the_first_are_explained(tmp_path: Path) -> None:
     """And the most frequent, and those with most pages; the limit is one of the page's data."""
     common: tuple[dict[str, Any], int] = ({"task_flags": 0x400100}, 90)

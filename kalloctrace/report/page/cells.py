@@ -53,6 +53,14 @@ class Cells:
         """
         return Cells(self.row[chosen], self.comm[chosen], self.x[chosen], self.count[chosen])
 
+    def with_all(self, other: "Cells") -> "Cells":
+        """Return these and others; what is in both is added up."""
+        return _grouped([_table(cells.row, cells.comm, cells.x, cells.count) for cells in (self, other)])
+
+    def at(self, x: int) -> "Cells":
+        """Return the cells added up at one place of the axis."""
+        return _grouped([_table(self.row, self.comm, np.full(len(self), x), self.count)])
+
     def halved(self) -> "Cells":
         """Return the cells with every two neighbours on the axis made one."""
         return _grouped([_table(self.row, self.comm, self.x // 2, self.count)])

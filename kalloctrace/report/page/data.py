@@ -30,6 +30,8 @@ from kalloctrace.verify.compare import Judged
 from kalloctrace.verify.verification import Verification, verify_counted
 
 NONE = "none"
+OTHER_STACKS = "(other stacks)"
+"""Stands for those that a page has no room to tell apart."""
 Row = dict[str, Any]
 
 
@@ -141,7 +143,7 @@ class _Page:
             span: of time from the first to the last call, ns; None where it is not known.
         """
         time, buckets, beyond_cells = self._time()
-        callers, beyond_callers = self._capped(self._renumbered(self._counted.callers))
+        callers, not_apart, beyond_callers = self._callers()
         stacks, frames = self._stacks(callers)
         rows, values = self._columns()
         return {
@@ -156,6 +158,7 @@ class _Page:
             "rest": {
                 "rows": {"rows": len(self._beyond), **self._amount(self._beyond, self._counts[self._beyond])},
                 "cells": beyond_cells,
+                "stacks": not_apart,
                 "callers": beyond_callers,
             },
             # Last, as all of the above adds to it.
@@ -226,8 +229,15 @@ class _Page:
         cells, buckets = self._renumbered(self._counted.time), self._counted.buckets
         while len(cells) > self._limits.cells and buckets > 1:
             cells, buckets = cells.halved(), (buckets + 1) // 2
-        capped, rest = self._capped(cells)
-        return capped, buckets, rest
+        kept, beyond = self._split(cells, self._limits.cells)
+        return kept, buckets, self._rest(beyond)
+
+    def _callers(self) -> tuple[Cells, dict[str, int], dict[str, int]]:
+        """Return the calls by stack, those whose stacks are made one for want of room, and those beyond even that."""
+        cells, limit = self._renumbered(self._counted.callers), self._limits.cells
+        kept, beyond = self._split(cells, limit if len(cells) <= limit else limit // 2)
+        others, lost = self._split(beyond.at(len(self._counted.stacks)), limit - len(kept))
+        return kept.with_all(others), self._rest(beyond), self._rest(lost)
 
     def _renumbered(self, cells: Cells) -> Cells:
         """Return the cells of the rows that are kept, with the numbers that these have on the page."""
@@ -236,13 +246,16 @@ class _Page:
         row = numbers[cells.row]
         return Cells(row, cells.comm, cells.x, cells.count).where(row >= 0)
 
-    def _capped(self, cells: Cells) -> tuple[Cells, dict[str, int]]:
-        """Return as many cells as the limit allows, those of mismatches and failures before others, and the rest."""
+    def _split(self, cells: Cells, room: int) -> tuple[Cells, Cells]:
+        """Return as many cells as there is room for, and the rest: mismatches and failures first, then the largest."""
         urgent = np.array([_urgency(*pair) for pair in zip(self._judged, self._outcomes, strict=True)], np.int64)
-        order = np.lexsort((-cells.count, urgent[cells.row]))
-        kept, beyond = cells.where(np.sort(order[: self._limits.cells])), cells.where(order[self._limits.cells :])
-        rows = np.array(self._kept, np.int64)[beyond.row]
-        return kept, {"cells": len(beyond), **self._amount(rows, beyond.count)}
+        pages = self._pages[np.array(self._kept, np.int64)]
+        order = np.lexsort((-cells.count * (1 + pages[cells.row]), urgent[cells.row]))
+        return cells.where(np.sort(order[:room])), cells.where(order[room:])
+
+    def _rest(self, cells: Cells) -> dict[str, int]:
+        rows = np.array(self._kept, np.int64)[cells.row]
+        return {"cells": len(cells), **self._amount(rows, cells.count)}
 
     def _amount(self, rows: Numbers, counts: Numbers) -> dict[str, int]:
         return {"count": int(counts.sum()), "pages": int((self._pages[rows] * counts).sum())}
@@ -260,6 +273,8 @@ class _Page:
             for stack in self._counted.stacks
         ]
         met = set(callers.x.tolist())
+        if len(stacks) in met:
+            stacks.append([functions.setdefault(OTHER_STACKS, len(functions))])
         return [stack if number in met else [] for number, stack in enumerate(stacks)], list(functions)
 
 

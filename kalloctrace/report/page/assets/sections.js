@@ -363,10 +363,15 @@ function notices() {
         `what it can hold, and left out of tables and charts (${left(rest.cells)}).`,
     );
   }
+  if (rest.stacks.cells) {
+    texts.push(
+      `The callers do not tell the stacks of ${whole.format(rest.stacks.cells)} of the smallest groups of a request, ` +
+        `a task and a stack apart (${left(rest.stacks)}): these are "(other stacks)".`,
+    );
+  }
   if (rest.callers.cells) {
     texts.push(
-      `The callers leave out ${whole.format(rest.callers.cells)} of the smallest groups of a request, a task and a ` +
-        `stack (${left(rest.callers)}).`,
+      `The callers leave out ${whole.format(rest.callers.cells)} groups of a request and a task (${left(rest.callers)}).`,
     );
   }
   return texts;
