@@ -10,6 +10,7 @@ import mmap
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -26,7 +27,10 @@ CHUNK = 4 << 20
 LEFT = 32 << 20
 # khugepaged raises it to more than that.
 MIN_FREE_KBYTES = 4096
-ROUNDS = 40
+ROUNDS = 10
+# So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
+BURST = 200
+PAUSE = 0.2
 HOG = 'held = []\nwhile True:\n    held.append(bytearray(b"x") * (1 << 20))\n'
 
 BASES = {
@@ -98,6 +102,17 @@ def requests(tables: FlagTables, extra: Iterable[str], orders: Iterable[int], co
                 yield Request(gfp, order, context=context, count=count)
 
 
+def send(stimulus: Stimulus, asked: Iterable[Request]) -> None:
+    """Have requests made, with pauses."""
+    made = 0
+    for request in asked:
+        stimulus.send([request])
+        made += request.count
+        if made >= BURST:
+            time.sleep(PAUSE)
+            made = 0
+
+
 def fragment() -> list[mmap.mmap]:
     """Leave free memory in single pages: every other page of a large range is given back."""
     held = hold(LEFT)
@@ -138,14 +153,14 @@ def main() -> int:
         say("between low and min")
         # The low watermark lies above what is free, the min watermark far below.
         with raised(watermark_scale_factor=1000, min_free_kbytes=max(1024, free // 8)):
-            stimulus.send(requests(tables, GIVES_UP, range(4), options.rounds))
+            send(stimulus, requests(tables, GIVES_UP, range(4), options.rounds))
             say("the same as a real-time task")
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-            stimulus.send(requests(tables, GIVES_UP, range(2), options.rounds // 4 or 1))
+            send(stimulus, requests(tables, GIVES_UP, range(2), options.rounds // 4 or 1))
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         say("below min")
         with raised(min_free_kbytes=free * 2):
-            stimulus.send(requests(tables, GIVES_UP, range(5), 1))
+            send(stimulus, requests(tables, GIVES_UP, range(5), 1))
         say("failures that the kernel logs")
         with raised(min_free_kbytes=free * 2):
             stimulus.send(
@@ -154,7 +169,7 @@ def main() -> int:
         del held
         say("fragmented")
         held = fragment()
-        stimulus.send(requests(tables, GIVES_UP, (4, 9), 1))
+        send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
         stimulus.send(
             Request(mask(tables, *base, "__GFP_RETRY_MAYFAIL", "__GFP_NOWARN"), order)
             for base in BASES.values()
