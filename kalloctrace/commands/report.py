@@ -13,10 +13,11 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
+@click.option("--failures", is_flag=True, help="Say of each allocation that the slow path refused why.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page that opens offline.")
 @click.option("-f", "--force", is_flag=True, help="Replace the page if it exists.")
 @click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
-def command(as_json: bool, top: int, html: Path | None, force: bool, trace: Path) -> int:
+def command(as_json: bool, top: int, failures: bool, html: Path | None, force: bool, trace: Path) -> int:
     """Summarise a trace: who allocated what, from where, and whether the model agrees.
 
     Needs no root and no bcc. Names are those of the recorded kernel. Of the kernel stacks, where the trace has
@@ -28,8 +29,12 @@ def command(as_json: bool, top: int, html: Path | None, force: bool, trace: Path
       kalloctrace report my.arrows
       kalloctrace report --top 30 my.arrows | less
       kalloctrace report --json my.arrows | jq '.by.gfp.rows[0]'
+      kalloctrace report --failures my.arrows
       kalloctrace report --html my.html my.arrows
     """
+    if failures:
+        _write_failures(trace, as_json=as_json)
+        return Exit.OK
     if html is not None:
         _write_page(trace, html, force=force, as_json=as_json)
         return Exit.OK
@@ -48,6 +53,28 @@ def command(as_json: bool, top: int, html: Path | None, force: bool, trace: Path
 
         write_summary(summary, verdict, sys.stdout, top=top)
     return Exit.OK
+
+
+def _write_failures(trace: Path, *, as_json: bool) -> None:
+    from kalloctrace.commands.progress import reading
+    from kalloctrace.report.failure_json import failure_json
+    from kalloctrace.report.failure_text import write_failures
+    from kalloctrace.report.slow_failure import slow_failure
+
+    with reading(trace) as reader:
+        failed = [slow_failure(reader.snapshot, call) for call in reader.slow_calls() if call["page"] is False]
+        recorded = reader.recording.get("slow")
+    if not recorded:
+        raise KalloctraceError(
+            f"no failures are known of {trace}", "its slow path was not recorded", "record it without --no-slow"
+        )
+    if as_json:
+        for failure in failed:
+            click.echo(json.dumps(failure_json(failure)))
+    elif failed:
+        write_failures(failed, sys.stdout)
+    else:
+        click.echo("no allocation was refused by the slow path")
 
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:

@@ -41,7 +41,8 @@ def _write(failure: Failure, console: Console) -> None:
     logged = failure.logged
     console.print(Text(headline(failure), "bold"))
     kernel = failure.kernel or "unknown kernel"
-    console.print(Text(f"line {logged.line}, {kernel}; {_certainty(failure)}", "dim"))
+    where = f"line {logged.line}, " if logged.line else ""
+    console.print(Text(f"{where}{kernel}; {_certainty(failure)}", "dim"))
     if failure.why is not None:
         console.print()
         console.print(_table(failure, failure.why.zones))
@@ -57,7 +58,7 @@ def _certainty(failure: Failure) -> str:
         return "certain"
     if failure.why is None:
         return "unknown"
-    return "certain, by the state that the log shows" if failure.why.certain else "not certain"
+    return "certain, by the state that is shown" if failure.why.certain else "not certain"
 
 
 def _table(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> Table:

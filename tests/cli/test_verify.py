@@ -39,6 +39,8 @@ KEYS = {
         "fields",
         "zonelists",
         "proven",
+        "slow",
+        "slow_lost",
     ),
 }
 Alter = Callable[[dict[str, Any]], dict[str, Any]]
