@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Makes calls of the slow path out of the events that the program sends of them."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,6 +26,10 @@ BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = range(6)
 _BETWEEN = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
 
 _GIVEN = [column.name for column in SLOW.field("given").type]
+# To name and to write takes most of its time however few they are.
+_BATCH_CALLS = 4096
+_BATCH_SECONDS = 1.0
+
 _WHO = ("time", "cpu", "pid", "tid", "comm")
 _ASIDE = ("gfp_mask", "order", "prio", "oom_victim", "ac_alloc_flags")
 _NAMED = [*_WHO, "freelist_gfp_mask", "freelist_order", "alloc_flags", *(n for n in _GIVEN if n not in _ASIDE)]
@@ -145,21 +150,25 @@ class SlowSink:
         self._stack_text = stack_text
         self._filters = filters
         self._writer = writer
+        self._over: list[SlowCall] = []
+        self._written_at = time.monotonic()
         self._copied: dict[tuple[int, int], list[dict[str, Any]]] = {}
 
     def drain(self) -> None:
-        """Take over what there is, and write the calls that are over."""
+        """Take over what there is; may write the calls that are over."""
         # Events first: a call's zones are sent after the event that they belong to, and may just be coming.
-        calls = self.assembly.take(self._events.drain())
+        self._over += self.assembly.take(self._events.drain())
         self._take_zones()
-        self._write(calls)
+        if len(self._over) >= _BATCH_CALLS or time.monotonic() - self._written_at >= _BATCH_SECONDS:
+            self._write()
 
     def finish(self) -> None:
         """Take over what is left, and write everything."""
         self.drain()
         calls = self.assembly.still_open()
         self.running = len(calls)
-        self._write(calls)
+        self._over += calls
+        self._write()
 
     def _take_zones(self) -> None:
         copies = self._zones.drain()
@@ -168,10 +177,10 @@ class SlowSink:
             if zone is not None:
                 self._copied.setdefault(key, []).append(zone)
 
-    def _write(self, calls: list[SlowCall]) -> None:
-        if not calls:
-            return
-        rows = [row for row in self._named(calls) if wanted(self._filters, row)]
+    def _write(self) -> None:
+        calls, self._over = self._over, []
+        self._written_at = time.monotonic()
+        rows = [row for row in self._named(calls) if wanted(self._filters, row)] if calls else []
         if rows:
             self._writer.write_slow(rows)
             self.taken += len(rows)

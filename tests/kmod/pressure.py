@@ -29,8 +29,8 @@ LEFT = 32 << 20
 MIN_FREE_KBYTES = 4096
 ROUNDS = 10
 # So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
-BURST = 200
-PAUSE = 0.2
+BURST = 100
+PAUSE = 0.4
 HOG = 'held = []\nwhile True:\n    held.append(bytearray(b"x") * (1 << 20))\n'
 
 BASES = {
@@ -176,13 +176,9 @@ def main() -> int:
             for order in (4, 9)
         )
         del held
-    for _ in range(3):
-        say("out of memory")
-        subprocess.run(
-            ["sh", "-c", f"echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"],
-            check=False,
-            stderr=subprocess.DEVNULL,
-        )
+    say("out of memory")
+    hog = f"echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"
+    subprocess.run(["sh", "-c", hog], check=False, stderr=subprocess.DEVNULL)
     return 0
 
 
