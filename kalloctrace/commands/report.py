@@ -78,9 +78,9 @@ def _write_failures(trace: Path, *, as_json: bool) -> None:
 
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
+    from kalloctrace.commands.progress import reading
     from kalloctrace.report.page.data import Limits, page_data
     from kalloctrace.report.page.document import page_html
-    from kalloctrace.trace.reader import TraceReader
 
     if as_json:
         raise KalloctraceError(
@@ -88,7 +88,7 @@ def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
         )
     if html.exists():
         _refuse(trace, html, force=force)
-    with TraceReader(trace) as reader:
+    with reading(trace) as reader:
         page = page_html(page_data(reader, Limits()))
     try:
         file = html.open("w" if force else "x", encoding="utf-8", newline="\n")

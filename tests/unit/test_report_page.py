@@ -4,6 +4,8 @@
 import hashlib
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +23,7 @@ from kalloctrace.trace.reader import TraceReader
 from tests import traces
 
 VENDOR = files("kalloctrace.report.page").joinpath("vendor")
+EVENTS = Path(__file__).parent / "data" / "events" / "perf.txt"
 BULK = traces.RECORDED.parents[1] / "7.3" / "stimulus.arrows"
 HOSTILE = [
     "</script><script>alert(1)</script>",
@@ -301,6 +304,20 @@ def test_the_first_are_explained(tmp_path: Path) -> None:
     assert {"0", "1", "2", "3"} < set(data["explained"])
     assert {value(data, "order", int(row)) for row in data["explained"]} == {0, 9}
     assert "matched" in {value(data, "verdict", int(row)) for row in data["explained"]}
+
+
+def test_imported_events_have_a_page(tmp_path: Path) -> None:
+    """What an event of another tool does not show is not known, and no steps are made up for it."""
+    trace = tmp_path / "t.arrows"
+    program = [sys.executable, "-m", "kalloctrace", "import", "-o", str(trace), str(EVENTS)]
+    subprocess.run(program, check=True, capture_output=True, timeout=60)
+    data = data_of(trace)
+    assert calls(data, "order") == {0: 7}
+    assert calls(data, "outcome") == {"page": 7}
+    for name in ("node", "zone", "nid"):
+        assert calls(data, name) == {"not known": 7}
+    assert data["values"]["alloc_flags"] == [{"value": None, "text": "not known", "bits": []}]
+    assert {heading for row in data["explained"] for heading, _ in texts(data, int(row))} == {"not explained"}
 
 
 def test_truncated_trace_says_so(tmp_path: Path) -> None:

@@ -25,11 +25,12 @@ from kalloctrace.report.summary import Summary, context_name, frames_of, summari
 from kalloctrace.report.summary_text import header_fields, printable, total_fields
 from kalloctrace.report.verification_text import value_text, zonelist_text
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.verify.compare import Judged
 from kalloctrace.verify.verification import Verification, verify_counted
 
 NONE = "none"
+NOT_KNOWN = "not known"
 OTHER_STACKS = "(other stacks)"
 """Stands for those that a page has no room to tell apart."""
 Row = dict[str, Any]
@@ -178,6 +179,9 @@ class _Page:
             places, labels = _numbered([repr(one) for one in described])
             rows[name] = [places[number] for number in numbers]
             values[name] = [described[places.index(place)] for place in range(len(labels))]
+        if self._rows and self._rows[0]["entry"] == TRACEPOINT:
+            # Of an event all that it has not is not known, and not nothing.
+            values = {name: [_not_known(one) for one in column] for name, column in values.items()}
         rows["outcome"], values["outcome"] = _numbered(self._outcomes)
         rows["verdict"], values["verdict"] = _numbered([_verdict(judged) for judged in self._judged])
         return rows, values
@@ -351,6 +355,12 @@ def _zone(snapshot: Snapshot, index: int | None) -> str:
 def _context(snapshot: Snapshot, key: tuple[int | None, int | None]) -> str:
     count, softirq_disable_cnt = key
     return "not captured" if count is None else context_name(snapshot, count, softirq_disable_cnt)
+
+
+def _not_known(described: Any) -> Any:  # noqa: ANN401 whatever the column holds
+    if isinstance(described, dict):
+        return {**described, "text": NOT_KNOWN} if described["value"] is None else described
+    return NOT_KNOWN if described == NONE else described
 
 
 def _plain(_: Snapshot, value: Any) -> Any:  # noqa: ANN401 whatever the column holds

@@ -10,7 +10,9 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.types import Preparation, UnknownFact
 from kalloctrace.model.whatif import Answer
 from kalloctrace.report.explain_text import Field, argument_fields, entry_name, rejection_fields, request_fields
+from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.compare import context_of, expected_of, request_of
+from kalloctrace.verify.events import NOT_SHOWN
 
 Section = tuple[str, list[Field]]
 """A heading and what stands below it."""
@@ -23,6 +25,8 @@ def explained(kernel: Kernel, row: Mapping[str, Any]) -> list[Section]:
         kernel: the recorded kernel on its machine.
         row: a distinct allocation of the trace.
     """
+    if row["entry"] == TRACEPOINT:
+        return [("not explained", [("why", NOT_SHOWN)])]
     try:
         context = context_of(kernel, row)
         done = expected_of(kernel, row, context)

@@ -279,7 +279,7 @@ const OUTCOMES = {
 
 function zoneText(row) {
   const [node, zone] = [valueOf("node", row), valueOf("zone", row)];
-  return node === "none" ? "none" : `${zone} of node ${node}`;
+  return typeof node === "number" ? `${zone} of node ${node}` : node;
 }
 
 const steps = (pairs) =>

@@ -49,7 +49,7 @@ function writeHash() {
 /** Returns what a value is called in filters and in the hash: a mask by its number. */
 function key(value) {
   if (value === null || typeof value !== "object") return String(value);
-  return value.value === null ? "none" : `0x${value.value.toString(16)}`;
+  return value.value === null ? value.text : `0x${value.value.toString(16)}`;
 }
 
 const label = (value) => (value !== null && typeof value === "object" ? value.text : String(value));
