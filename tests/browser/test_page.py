@@ -17,6 +17,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from kalloctrace.model.compiled import Kernel
+from kalloctrace.report.page.data import Limits, page_data
+from kalloctrace.report.page.document import page_html
 from kalloctrace.report.page.explained import explained
 from kalloctrace.trace.reader import TraceReader
 from tests import traces
@@ -251,6 +253,23 @@ def test_mismatches_come_first_with_their_explanation(opener: Opener, demo: Path
         row = next(row for row, _ in trace.counted() if row["alloc_flags"] == 1)
     (_, steps) = explained(kernel, row)[1]
     expect(page.locator("#findings .steps li")).to_have_text([f"{function} {effect}" for function, effect in steps])
+
+
+def test_slow_path_is_told(opener: Opener, tmp_path: Path) -> None:
+    """Its mismatches stand among the others and colour the verdict, though the preparation matched."""
+    with TraceReader(traces.stream(tmp_path / "t.arrows", {})) as trace:
+        data = page_data(trace, Limits())
+    numbers = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
+    told = {name: f"the {name}" for name in ("step", "field", "expected", "observed", "rule", "request")}
+    slow = {**dict.fromkeys(numbers, 1), "lost": 0, "reasons": [["a reason", 1]], "mismatches": [told], "hidden": 5}
+    data["verification"]["slow"] = slow
+    path = tmp_path / "t.html"
+    path.write_text(page_html(data), "utf-8")
+    page = opener.open(path)
+    text = page.locator("#slow").inner_text()
+    for words in (*(told[name] for name in told), "a reason", "5 mismatches more", "1 attempts: 1 matched"):
+        assert words in text
+    assert "mismatched" in (page.locator("#verdict").get_attribute("class") or "")
 
 
 def test_failures_are_listed(opener: Opener, demo: Path) -> None:

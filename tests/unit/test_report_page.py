@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from kalloctrace.report.page.document import embedded_json, page_html
 from kalloctrace.report.page.explained import explained
 from kalloctrace.report.summary import summarize
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.verify.compare import Difference
+from kalloctrace.verify.slow_trace import SlowMismatch, SlowVerification
+from kalloctrace.verify.verification import Verification, verify_counted
 from tests import traces
 
 VENDOR = files("kalloctrace.report.page").joinpath("vendor")
@@ -180,6 +184,29 @@ def test_difference_has_both_values_and_the_rule(tmp_path: Path) -> None:
     assert (field, observed, rule) == ("alloc_flags", "0x1 ALLOC_WMARK_LOW", "nofragment")
     assert expected.endswith("ALLOC_KSWAPD")
     assert "ALLOC_KSWAPD" in effect
+
+
+def test_slow_path_has_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers and what differs are there; of very many mismatches the first, and the number of the others."""
+    call = {"comm": "<b>", "given": {"gfp_mask": 0xCC0, "order": 3}}
+    wrong = SlowMismatch("attempt", Difference("alloc_flags", 0x1, 0x2, "boost", "why"), call, 2)
+    slow = SlowVerification(calls=1, attempts=300, mismatched=300, mismatches=[wrong] * 300)
+
+    def verify(*arguments: Any) -> Verification:  # noqa: ANN401 those of the function
+        return replace(verify_counted(*arguments), slow=slow, slow_lost=4)
+
+    monkeypatch.setattr("kalloctrace.report.page.data.verify_counted", verify)
+    found = data_of(traces.RECORDED)["verification"]["slow"]
+    assert (found["attempts"], found["mismatched"], found["lost"]) == (300, 300, 4)
+    assert (len(found["mismatches"]), found["hidden"]) == (200, 100)
+    assert found["mismatches"][0] == {
+        "step": "attempt 2",
+        "field": "alloc_flags",
+        "expected": "0x1 ALLOC_WMARK_LOW",
+        "observed": "0x2 ALLOC_WMARK_HIGH",
+        "rule": "boost: why",
+        "request": "0xcc0 GFP_KERNEL, order 3, of <b>",
+    }
 
 
 def test_rejected_request_is_explained() -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from kalloctrace import __version__
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.report.amount import PAGE_SIZE, pages_of
@@ -27,12 +28,15 @@ from kalloctrace.report.verification_text import value_text, zonelist_text
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.verify.compare import Judged
+from kalloctrace.verify.slow_trace import SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import Verification, verify_counted
 
 NONE = "none"
 NOT_KNOWN = "not known"
 OTHER_STACKS = "(other stacks)"
 """Stands for those that a page has no room to tell apart."""
+MOST_SLOW = 200
+"""Mismatches of the slow path that a page holds; they do not follow the filters."""
 Row = dict[str, Any]
 
 
@@ -98,6 +102,7 @@ def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
     return {
         **{name: getattr(verdict, name) for name in names},
         "proven": str(verdict.proven),
+        "slow": None if verdict.slow is None else _slow(verdict.slow, verdict.slow_lost, snapshot.tables),
         "zonelists": {
             "reason": zonelists.reason,
             "nodes": zonelists.nodes,
@@ -111,6 +116,31 @@ def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
                 for mismatch in zonelists.mismatches
             ],
         },
+    }
+
+
+def _slow(slow: SlowVerification, lost: int, tables: FlagTables) -> dict[str, Any]:
+    """Return the numbers of the slow path's verdict, and what differs, of which a page holds the first."""
+    names = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
+    return {
+        **{name: getattr(slow, name) for name in names},
+        "lost": lost,
+        "reasons": [[reason, count] for reason, count in slow.unknown_reasons.most_common()],
+        "mismatches": [_slow_mismatch(mismatch, tables) for mismatch in slow.mismatches[:MOST_SLOW]],
+        "hidden": max(0, len(slow.mismatches) - MOST_SLOW),
+    }
+
+
+def _slow_mismatch(mismatch: SlowMismatch, tables: FlagTables) -> dict[str, str]:
+    difference, given = mismatch.difference, mismatch.call["given"]
+    gfp = f"{given['gfp_mask']:#x} {decode_gfp(given['gfp_mask'], tables).text}".rstrip()
+    return {
+        "step": f"attempt {mismatch.number}" if mismatch.number else mismatch.step,
+        "field": difference.field,
+        "expected": printable(value_text(difference.field, difference.expected, tables)),
+        "observed": printable(value_text(difference.field, difference.observed, tables)),
+        "rule": printable(f"{difference.rule}: {difference.effect}"),
+        "request": printable(f"{gfp}, order {given['order']}, of {mismatch.call['comm']}"),
     }
 
 

@@ -166,6 +166,7 @@ if (fact("command")) find("#command").append("while ", element("code", {}, fact(
 makeControls();
 Object.assign(state, filtersOfHash);
 drawOverview();
+drawSlow();
 drawLegend();
 draw();
 followWidth();

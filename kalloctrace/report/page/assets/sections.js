@@ -307,7 +307,10 @@ function rowsWhere(good) {
 function drawOverview() {
   const judged = data.verification;
   const verdict = find("#verdict");
-  verdict.className = `verdict ${judged.mismatched || judged.zonelists.mismatches.length ? "mismatched" : judged.unknown ? "unknown" : "matched"}`;
+  const slow = judged.slow ?? { mismatches: [], unknown: 0, calls_unknown: 0 };
+  const wrong = judged.mismatched || judged.zonelists.mismatches.length || slow.mismatches.length;
+  const open = judged.unknown || slow.unknown || slow.calls_unknown;
+  verdict.className = `verdict ${wrong ? "mismatched" : open ? "unknown" : "matched"}`;
   verdict.replaceChildren(
     ...["matched", "mismatched", "unknown", "lost", "missed"].map((name) =>
       element("span", { class: judged[name] ? name : "zero" }, element("strong", {}, whole.format(judged[name])), ` ${name}`),
@@ -435,6 +438,33 @@ function drawFindings() {
   const reasons = sumRows((row) => (data.unknown[row] === undefined ? [] : data.texts[data.unknown[row]]));
   find("#unknown").replaceChildren(
     ...(reasons.size ? [table({ caption: "Could not be judged", heading: "reason", entries: ranked(reasons) })] : []),
+  );
+}
+
+/** The slow path's verdict. It is one of whole calls, and does not follow the filters. */
+function drawSlow() {
+  const { slow } = data.verification;
+  if (!slow) return;
+  const number = (name) => `${whole.format(slow[name])} ${name}`;
+  const lines = [
+    `Slow path: ${number("calls")}, of these ${number("failed")}; ${number("attempts")}: ${number("matched")}, ` +
+      `${number("mismatched")}, ${number("unknown")}; ${number("lost")}. Filters leave this as it is.`,
+    slow.calls_mismatched || slow.calls_unknown
+      ? `Calls as a whole: ${whole.format(slow.calls_mismatched)} mismatched, ${whole.format(slow.calls_unknown)} unknown.`
+      : null,
+    ...slow.reasons.map(([reason, calls]) => `Unknown: ${whole.format(calls)} × ${reason}.`),
+    slow.hidden ? `${whole.format(slow.hidden)} mismatches more: kalloctrace verify --json has all.` : null,
+  ];
+  find("#slow").replaceChildren(
+    ...slow.mismatches.map((one) =>
+      element(
+        "div",
+        { class: "difference" },
+        element("h3", {}, `slow path, ${one.step}: ${one.field} differs`),
+        fields(["expected", "observed", "rule", "request"].map((name) => [name, one[name]])),
+      ),
+    ),
+    ...lines.filter(Boolean).map(note),
   );
 }
 
