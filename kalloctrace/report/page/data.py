@@ -48,11 +48,13 @@ class Limits:
         rows: distinct allocations.
         cells: groups of calls over time, and as many by stack.
         explained: distinct allocations with the model's steps.
+        taught: of these, those with a whole lesson: the page's first.
     """
 
     rows: int = 100_000
     cells: int = 200_000
     explained: int = 2_000
+    taught: int = 100
 
 
 def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
@@ -239,8 +241,10 @@ class _Page:
     def _explained(self) -> Iterator[tuple[str, list[Any]]]:
         """Yield the numbers of rows, and their sections: a heading, and pairs of a label and its text."""
         kernel = Kernel.of(self._snapshot)
-        for number in self._to_explain():
-            sections = explained(kernel, self._rows[number])
+        numbers = self._to_explain()
+        taught = set(self._kept[: self._limits.taught])
+        for number in numbers:
+            sections = explained(kernel, self._rows[number], taught=number in taught)
             yield (
                 str(number),
                 [

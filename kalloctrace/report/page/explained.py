@@ -10,6 +10,7 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.types import Preparation, UnknownFact
 from kalloctrace.model.whatif import Answer
 from kalloctrace.report.explain_text import Field, argument_fields, entry_name, rejection_fields, request_fields
+from kalloctrace.report.lesson import lesson, lesson_sections
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.compare import context_of, expected_of, request_of
 from kalloctrace.verify.events import NOT_SHOWN
@@ -18,12 +19,14 @@ Section = tuple[str, list[Field]]
 """A heading and what stands below it."""
 
 
-def explained(kernel: Kernel, row: Mapping[str, Any]) -> list[Section]:
+def explained(kernel: Kernel, row: Mapping[str, Any], *, taught: bool = False) -> list[Section]:
     """Return the request, the model's steps, and what they lead to.
 
     Args:
         kernel: the recorded kernel on its machine.
         row: a distinct allocation of the trace.
+        taught: with the lesson about it, which takes some milliseconds and kilobytes; a call of the bulk allocator has
+            none.
     """
     if row["entry"] == TRACEPOINT:
         return [("not explained", [("why", NOT_SHOWN)])]
@@ -41,6 +44,7 @@ def explained(kernel: Kernel, row: Mapping[str, Any]) -> list[Section]:
         (f"request to {FUNCTION if bulk else entry_name(answer)}", list(request)),
         ("steps", [(step.function, step.effect) for step in done.steps]),
         _outcome(answer, done, bulk=bulk),
+        *(lesson_sections(lesson(answer)) if taught and not bulk else ()),
     ]
 
 
