@@ -75,6 +75,8 @@ def test_explain() -> None:
     words = ["explain", "--json", "--kernel", "7.3", "--gfp", "GFP_KERNEL", "--order"]
     hold("preparation", *objects(*words, "0"), *objects(*words, "30"))
     hold("preparation", *objects(*words, "0", "--machine", FIXTURES / "7.3" / "stimulus.arrows", "--cpusets"))
+    hold("preparation", *objects(*words, "0", "--set", "order=1", "--set", "cpusets"), *objects(*words, "0", "--brief"))
+    hold("term", *objects("explain", "--json", "--term", "ALLOC_CPUSET", "--lang", "zh-cn"))
     lines = '{"kernel":"6.1","gfp":3264,"order":0,"nodemask":[3]}\n{}\nnonsense\n'
     prepared, *errors = objects("explain", "--batch", "-", stdin=lines)
     hold("preparation", prepared)
