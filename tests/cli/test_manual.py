@@ -53,7 +53,7 @@ def test_every_command_has_a_page() -> None:
 def test_help_has_examples(name: str) -> None:
     """The help of each command shows what to type, and each example begins with the command."""
     text = PAGES[name].command.help or ""
-    command = name.replace("-", " ")
+    command = PAGES[name].command_path
     lines = [line.strip() for line in text.splitlines()]
     assert "Examples:" in lines
     assert any(command in line for line in lines[lines.index("Examples:") + 1 :])
@@ -144,10 +144,12 @@ def test_bash_takes_the_script(tmp_path: Path) -> None:
 WITHOUT_JSON = {
     "completion": "its result is a script",
     "export": "its result is a file of the format asked for",
+    "import": "its result is a trace",
     "lab-fetch": "it prints a path",
     "lab-run": "its output is the command's own",
     "man": "its result is a page",
     "record": "its result is a trace",
+    "serve-metrics": "Prometheus has a format of its own",
 }
 
 
