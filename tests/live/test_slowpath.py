@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Boots guests under memory pressure: every attempt is predicted, every logged failure is in the trace."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.lab.kmod import build_module
+from kalloctrace.lab.needs import lab_available
+from kalloctrace.lab.run import run_in_guest
+from kalloctrace.report.failure import NamedKernel, explain_failure
+from kalloctrace.report.failure_log import find_failures
+from kalloctrace.report.slow_failure import slow_failure
+from kalloctrace.trace.reader import TraceReader
+
+ROOT = Path(__file__).parents[2]
+ATTEMPTS = 2000
+"""Fewer are made where the machine is slow: this is what each kernel must have shown at least."""
+
+# By the kernel's own names, what each kernel's slow path shows under pressure.
+SHOWN = {
+    "5.10": ("ALLOC_HARDER", "ALLOC_HIGH", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_CPUSET", "ALLOC_KSWAPD"),
+    "6.1": ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC"),
+    "6.12": ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC"),
+    "7.3": ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC"),
+}
+
+
+@dataclass(frozen=True)
+class Pressed:
+    """What was recorded of a guest under pressure.
+
+    Attributes:
+        verdict: what `verify --json` says.
+        tables: the kernel's flags.
+        kernel: the same with its release.
+        calls: the calls of the slow path.
+        log: the kernel's log.
+        trace: the recording.
+    """
+
+    verdict: dict[str, Any]
+    tables: FlagTables
+    kernel: NamedKernel
+    calls: list[dict[str, Any]]
+    log: list[str]
+    trace: Path
+
+
+@pytest.fixture(scope="module", params=SHOWN)
+def pressed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Pressed]:
+    """Boot a kernel and put it under pressure."""
+    kernel, folder = request.param, tmp_path_factory.mktemp("pressed")
+    missing = lab_available()
+    if missing and os.environ.get("KALLOCTRACE_REQUIRE_LIVE") == "1":
+        pytest.fail(f"no guest can be booted: {'; '.join(missing)}")
+    if missing:
+        pytest.skip(f"NOT TESTED LIVE: no guest can be booted: {'; '.join(missing)}")
+    module = build_module(ROOT / "tests" / "kmod", kernel)
+    trace, log = folder / "t.arrows", folder / "log"
+    pressure = shlex.join(["python", "-m", "tests.kmod.pressure", "--module", str(module)])
+    record = shlex.join(["kalloctrace", "record", "-o", str(trace), "--"])
+    done = run_in_guest(
+        ["sh", "-c", f"{record} {pressure}; dmesg >{shlex.quote(str(log))}"],
+        kernel=kernel,
+        memory="1G",
+        writable=[folder],
+        env={"PYTHONPATH": str(ROOT)},
+        timeout=1500,
+        stdout=sys.stdout.buffer,
+        stderr=sys.stderr.buffer,
+    )
+    assert done.returncode == 0
+    said = subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "verify", "--json", trace], capture_output=True, text=True, check=False
+    )
+    with TraceReader(trace) as reader:
+        snapshot, calls = reader.snapshot, list(reader.slow_calls())
+    named = NamedKernel(snapshot.release, snapshot.version, snapshot.tables)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return kernel, Pressed(json.loads(said.stdout), snapshot.tables, named, calls, lines, trace)
+
+
+@pytest.mark.live
+def test_every_attempt_is_as_predicted(pressed: tuple[str, Pressed]) -> None:
+    """Of some thousand, on a kernel that has too little memory; and so is every allocation."""
+    kernel, found = pressed
+    verdict, slow = found.verdict, found.verdict["slow"]
+    print(f"{kernel}: {verdict['allocations']:,} allocations; slow path: {slow}; lost {verdict['slow_lost']:,}")
+    assert (verdict["mismatched"], verdict["zonelists"]["mismatches"]) == (0, [])
+    assert slow["mismatches"] == []
+    assert (slow["mismatched"], slow["calls_mismatched"], slow["unknown"]) == (0, 0, 0)
+    assert slow["matched"] == slow["attempts"] >= ATTEMPTS
+
+
+@pytest.mark.live
+def test_flags_of_the_slow_path_are_really_seen(pressed: tuple[str, Pressed]) -> None:
+    """Each by its name on that kernel."""
+    kernel, found = pressed
+    alloc = dict(found.tables.alloc)
+    seen = Counter(
+        name
+        for call in found.calls
+        for attempt in call["attempts"]
+        for name in SHOWN[kernel]
+        if attempt["alloc_flags"] & alloc[name]
+    )
+    print(f"{kernel}: {dict(seen)}")
+    assert set(seen) == set(SHOWN[kernel])
+
+
+@pytest.mark.live
+def test_every_logged_failure_is_in_the_trace(pressed: tuple[str, Pressed]) -> None:
+    """By its mask and order; and the verdict from the log is the verdict from the trace."""
+    kernel, found = pressed
+    with TraceReader(found.trace) as reader:
+        snapshot = reader.snapshot
+    logged = [failure for failure in find_failures(found.log, found.tables) if failure.event == "failure"]
+    refused = [call for call in found.calls if call["page"] is False]
+    answers = {
+        (call["given"]["gfp_mask"], call["given"]["order"]): slow_failure(snapshot, call).why for call in refused
+    }
+    print(f"{kernel}: {len(logged)} failures in the log, {len(refused)} in the trace")
+    assert logged
+    for failure in logged:
+        assert failure.mask is not None
+        known = answers[failure.mask.value, failure.order]
+        from_log = explain_failure(failure, found.kernel).why
+        assert known is not None
+        assert from_log is not None
+        assert from_log.conclusion == known.conclusion, (failure.line, from_log, known)
