@@ -149,35 +149,48 @@ def main() -> int:
     (VM / "min_free_kbytes").write_text(str(MIN_FREE_KBYTES), encoding="ascii")
     # Its first number is of ZONE_DMA, which otherwise serves when the others do not.
     (VM / "lowmem_reserve_ratio").write_text("32", encoding="ascii")
+    held: list[mmap.mmap] = []
+
+    def scarce() -> int:
+        """Take what has become free, and return what is left, in KiB."""
+        (VM / "drop_caches").write_text("3", encoding="ascii")
+        held.extend(hold(2 * LEFT))
+        return free_bytes() >> 10
+
     with Stimulus(DEVICE) as stimulus:
-        held = hold(2 * LEFT)
-        free = free_bytes() >> 10
+        free = scarce()
         say("between low and min")
         # The low watermark lies above what is free, the min watermark far below.
-        with raised(watermark_scale_factor=1000, min_free_kbytes=max(1024, free // 8)):
+        with raised(watermark_scale_factor=1000, min_free_kbytes=free // 8):
             send(stimulus, requests(tables, GIVES_UP, range(4), options.rounds))
-            say("the same as a real-time task")
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-            send(stimulus, requests(tables, GIVES_UP, range(2), options.rounds // 4 or 1))
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        free = scarce()
+        say("the same as a real-time task")
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        with raised(watermark_scale_factor=1000, min_free_kbytes=free // 8):
+            send(stimulus, requests(tables, GIVES_UP, range(2), 1))
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        free = scarce()
         say("below min")
         with raised(min_free_kbytes=free * 2):
             send(stimulus, requests(tables, GIVES_UP, range(5), 1))
+        free = scarce()
         say("failures that the kernel logs")
+        logged = [
+            Request(mask(tables, *base, "__GFP_NORETRY"), order) for base in BASES.values() for order in (0, 2, 4)
+        ]
         with raised(min_free_kbytes=free * 2):
-            stimulus.send(
-                Request(mask(tables, *base, "__GFP_NORETRY"), order) for base in BASES.values() for order in (0, 2, 4)
-            )
-        del held
+            send(stimulus, logged)
+        held.clear()
         say("fragmented")
-        held = fragment()
+        held += fragment()
         send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
-        stimulus.send(
+        mayfail = [
             Request(mask(tables, *base, "__GFP_RETRY_MAYFAIL", "__GFP_NOWARN"), order)
             for base in BASES.values()
             for order in (4, 9)
-        )
-        del held
+        ]
+        send(stimulus, mayfail)
+        held.clear()
     say("out of memory")
     hog = f"echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"
     subprocess.run(["sh", "-c", hog], check=False, stderr=subprocess.DEVNULL)
