@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test matrix bench check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test matrix pressure bench check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -24,6 +24,10 @@ test: setup check
 # Every kernel on every machine; the table in README comes from it. KERNELS="6.17 6.12-rt" for others.
 matrix: setup
 	$(BIN)/python tests/matrix/run.py $(KERNELS)
+
+# The slow path of four kernels in guests with too little memory; fixtures of it are replayed by `make test`.
+pressure: setup
+	$(BIN)/python -m pytest -s tests/pressure
 
 # What tracing costs, beside perf, trace-cmd, bpftrace and bcc's tools; docs/performance.md and README's tables.
 bench: setup

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 from kalloctrace.flags.tables import FlagTables
@@ -31,6 +31,8 @@ ROUNDS = 10
 # So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
 BURST = 100
 PAUSE = 0.4
+MOMENT = 20
+VICTIMS = 40
 HOG = 'held = []\nwhile True:\n    held.append(bytearray(b"x") * (1 << 20))\n'
 
 BASES = {
@@ -113,6 +115,35 @@ def send(stimulus: Stimulus, asked: Iterable[Request]) -> None:
             made = 0
 
 
+def send_below_min(stimulus: Stimulus, asked: Iterable[Request]) -> None:
+    """Have requests made while less is free than the min watermark: for moments, as every program needs memory."""
+    for some in batched(asked, MOMENT):
+        with raised(min_free_kbytes=2 * free_bytes() >> 10):
+            stimulus.send(some)
+        time.sleep(PAUSE)
+
+
+def batched(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    """Yield so many at a time."""
+    remaining = iter(requests)
+    while some := list(islice(remaining, size)):
+        yield some
+
+
+@contextmanager
+def victims() -> Iterator[None]:
+    """Have processes that the OOM killer takes first: with none left the kernel gives up."""
+    processes = [subprocess.Popen(["sleep", "10000"]) for _ in range(VICTIMS)]
+    try:
+        for process in processes:
+            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def fragment() -> list[mmap.mmap]:
     """Leave free memory in single pages: every other page of a large range is given back."""
     held = hold(LEFT)
@@ -169,17 +200,17 @@ def main() -> int:
         with raised(watermark_scale_factor=1000, min_free_kbytes=free // 8):
             send(stimulus, requests(tables, GIVES_UP, range(2), 1))
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        free = scarce()
+        scarce()
         say("below min")
-        with raised(min_free_kbytes=free * 2):
-            send(stimulus, requests(tables, GIVES_UP, range(5), 1))
-        free = scarce()
+        with victims():
+            send_below_min(stimulus, requests(tables, GIVES_UP, range(5), 1))
+        scarce()
         say("failures that the kernel logs")
         logged = [
             Request(mask(tables, *base, "__GFP_NORETRY"), order) for base in BASES.values() for order in (0, 2, 4)
         ]
-        with raised(min_free_kbytes=free * 2):
-            send(stimulus, logged)
+        with victims():
+            send_below_min(stimulus, logged)
         held.clear()
         say("fragmented")
         held += fragment()

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The slow path of real kernels under pressure, replayed: what tests/pressure/test_slowpath.py asks of a guest."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.report.slow_failure import slow_failure
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.verify.slow_trace import verify_slow
+from kalloctrace.verify.verification import verify_trace
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+TRACES = sorted(FIXTURES.glob("*/slow.arrows"))
+KERNELS = {"5.10", "6.1", "6.12", "7.3"}
+
+
+def test_there_is_one_of_each_kernel() -> None:
+    """So that nothing below is vacuous."""
+    assert {trace.parent.name for trace in TRACES} == KERNELS
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
+def test_every_attempt_is_as_predicted(path: Path) -> None:
+    """And every allocation, and what each call was given and returned."""
+    with TraceReader(path) as trace:
+        verdict = verify_trace(trace)
+    slow = verdict.slow
+    assert slow is not None
+    assert slow.mismatches == []
+    assert (slow.mismatched, slow.calls_mismatched, slow.unknown) == (0, 0, 0)
+    assert slow.matched == slow.attempts > 500
+    assert verdict.matched == verdict.allocations > 0
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
+def test_changed_flags_are_noticed(path: Path) -> None:
+    """Each attempt with one bit more or less is a mismatch, or comes as another attempt that is told apart."""
+    with TraceReader(path) as trace:
+        calls = [call for call in trace.slow_calls() if call["complete"] and len(call["attempts"]) == 1][:200]
+        snapshot = trace.snapshot
+    kernel = Kernel.of(snapshot)
+    unnoticed: Counter[int] = Counter()
+    for call in calls:
+        for bit in (0x10, 0x20, 0x40, 0x800):
+            attempt = {**call["attempts"][0], "alloc_flags": call["attempts"][0]["alloc_flags"] ^ bit}
+            verdict = verify_slow(snapshot, kernel, [{**call, "attempts": [attempt]}])
+            unnoticed[bit] += not verdict.mismatches
+    assert calls
+    assert not unnoticed.total()
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
+def test_every_refusal_has_its_reason(path: Path) -> None:
+    """No zone would have passed the check that the kernel made, by the zones as they were when it gave up."""
+    with TraceReader(path) as trace:
+        refused = [call for call in trace.slow_calls() if call["page"] is False and call["zones"]]
+        answers = [slow_failure(trace.snapshot, call).why for call in refused]
+    assert refused
+    conclusions = Counter(answer.conclusion for answer in answers if answer is not None)
+    print(dict(conclusions))
+    assert conclusions["watermark"] + conclusions["block"] + conclusions["mixed"] > 0.9 * len(refused)
+
+
+def test_report_says_why(tmp_path: Path) -> None:
+    """In text and as JSON, by the real program."""
+    trace = str(FIXTURES / "5.10" / "slow.arrows")
+    words = [sys.executable, "-m", "kalloctrace", "report", "--failures"]
+    text = subprocess.run([*words, trace], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert "any one of these would have let it pass" in text
+    lines = subprocess.run([*words, "--json", trace], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert all(json.loads(line)["type"] == "failure" for line in lines)
+    other = str(FIXTURES / "5.10" / "one-node.arrows")
+    refused = subprocess.run([*words, other], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "slow path was not recorded" in refused.stderr) == (1, True)
