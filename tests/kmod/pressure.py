@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Has the slow path do everything that it can: `python -m tests.kmod.pressure --module MODULE`, as root in a guest.
 
-Watermarks are moved, not memory: with `min_free_kbytes` and `watermark_scale_factor` the same free pages are too few
-for the fast path, or below the reserves, for as long as some requests take. The stimulus module makes the requests.
+The guest has two nodes. Node 1 is filled, and what is asked for must come from there, so that the programs themselves
+live on node 0 undisturbed. Watermarks are moved rather than memory: with `min_free_kbytes` and `watermark_scale_factor`
+the same free pages are too few for the fast path, or below the reserves. The stimulus module makes the requests.
 """
 
 import argparse
+import ctypes
 import mmap
 import os
 import subprocess
@@ -13,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 
 from kalloctrace.flags.tables import FlagTables
@@ -22,17 +24,18 @@ from tests.kmod.request import Context, Request, Scope
 from tests.kmod.stimulus import DEVICE, Stimulus, load
 
 VM = Path("/proc/sys/vm")
-CHUNK = 4 << 20
-# Enough for the guest's programs to go on with.
-LEFT = 32 << 20
+NODE = 1
+MEMINFO = Path(f"/sys/devices/system/node/node{NODE}/meminfo")
+CHUNK = 8 << 20
 # khugepaged raises it to more than that.
 MIN_FREE_KBYTES = 4096
 ROUNDS = 10
 # So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
 BURST = 100
 PAUSE = 0.4
-MOMENT = 20
-VICTIMS = 40
+# include/uapi/linux/mempolicy.h, arch/x86/entry/syscalls/syscall_64.tbl
+MPOL_DEFAULT, MPOL_PREFERRED = range(2)
+SYS_SET_MEMPOLICY = 238
 HOG = 'held = []\nwhile True:\n    held.append(bytearray(b"x") * (1 << 20))\n'
 
 BASES = {
@@ -46,7 +49,7 @@ BASES = {
     "GFP_ATOMIC": ("__GFP_KSWAPD_RECLAIM", "__GFP_HIGH", "__GFP_ATOMIC"),
     "nothing": (),
 }
-MORE = ((), ("__GFP_HIGH",), ("__GFP_NOMEMALLOC",), ("__GFP_MEMALLOC",), ("__GFP_THISNODE",), ("__GFP_DMA32",))
+MORE = ((), ("__GFP_HIGH",), ("__GFP_NOMEMALLOC",), ("__GFP_MEMALLOC",))
 GIVES_UP = ("__GFP_NORETRY", "__GFP_NOWARN")
 
 
@@ -59,19 +62,32 @@ def mask(tables: FlagTables, *names: str) -> int:
 
 
 def free_bytes() -> int:
-    """Return how much memory is free."""
-    line = next(line for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines() if "MemFree" in line)
-    return int(line.split()[1]) << 10
+    """Return how much memory of the node is free."""
+    line = next(line for line in MEMINFO.read_text(encoding="ascii").splitlines() if "MemFree" in line)
+    return int(line.split()[-2]) << 10
 
 
-def hold(left: int) -> list[mmap.mmap]:
-    """Take memory until so many bytes are free."""
-    held = []
-    while free_bytes() > left:
+def policy(mode: int, nodes: int = 0) -> None:
+    """Set where this process's memory comes from."""
+    mask = ctypes.c_ulong(nodes)
+    if ctypes.CDLL(None, use_errno=True).syscall(SYS_SET_MEMPOLICY, mode, ctypes.byref(mask), 64):
+        raise OSError(ctypes.get_errno(), "set_mempolicy")
+
+
+def fill() -> list[mmap.mmap]:
+    """Take all memory of the node that the fast path gives."""
+    held: list[mmap.mmap] = []
+    policy(MPOL_PREFERRED, 1 << NODE)
+    before = free_bytes() + CHUNK
+    # Until less comes from it than from elsewhere.
+    while free_bytes() < before - CHUNK // 2:
+        before = free_bytes()
         held.append(mmap.mmap(-1, CHUNK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         held[-1].madvise(mmap.MADV_NOHUGEPAGE)
         held[-1].write(bytes(CHUNK))
-    return held
+    policy(MPOL_DEFAULT)
+    # The last ones came from the reserves.
+    return held[:-1]
 
 
 @contextmanager
@@ -93,15 +109,16 @@ def atomic(gfp: int, tables: FlagTables) -> bool:
 
 
 def requests(tables: FlagTables, extra: Iterable[str], orders: Iterable[int], count: int) -> Iterator[Request]:
-    """Yield requests of every kind, from wherever each may be made."""
+    """Yield requests of every kind for pages of the node, from wherever each may be made."""
     for base, more, order in product(BASES.values(), MORE, orders):
         gfp = mask(tables, *base, *more, *extra)
-        yield Request(gfp, order, count=count)
-        yield Request(gfp, order, scopes=Scope.NORECLAIM, count=count)
-        yield Request(gfp, order, nodemask=1, count=count)
+        there = gfp | tables.gfp("__GFP_THISNODE")
+        yield Request(there, order, NODE, count=count)
+        yield Request(there, order, NODE, scopes=Scope.NORECLAIM, count=count)
+        yield Request(gfp, order, NODE, nodemask=1 << NODE, count=count)
         if atomic(gfp, tables):
             for context in (Context.BH_DISABLED, Context.SOFTIRQ, Context.HARDIRQ):
-                yield Request(gfp, order, context=context, count=count)
+                yield Request(there, order, NODE, context=context, count=count)
 
 
 def send(stimulus: Stimulus, asked: Iterable[Request]) -> None:
@@ -115,42 +132,20 @@ def send(stimulus: Stimulus, asked: Iterable[Request]) -> None:
             made = 0
 
 
-def send_below_min(stimulus: Stimulus, asked: Iterable[Request]) -> None:
-    """Have requests made while less is free than the min watermark: for moments, as every program needs memory."""
-    for some in batched(asked, MOMENT):
-        with raised(min_free_kbytes=2 * free_bytes() >> 10):
-            stimulus.send(some)
-        time.sleep(PAUSE)
-
-
-def batched(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
-    """Yield so many at a time."""
-    remaining = iter(requests)
-    while some := list(islice(remaining, size)):
-        yield some
-
-
-@contextmanager
-def victims() -> Iterator[None]:
-    """Have processes that the OOM killer takes first: with none left the kernel gives up."""
-    processes = [subprocess.Popen(["sleep", "10000"]) for _ in range(VICTIMS)]
-    try:
-        for process in processes:
-            Path(f"/proc/{process.pid}/oom_score_adj").write_text("1000", encoding="ascii")
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 def fragment() -> list[mmap.mmap]:
-    """Leave free memory in single pages: every other page of a large range is given back."""
-    held = hold(LEFT)
+    """Leave free memory in single pages: every other page of what was taken is given back."""
+    held = fill()
     for memory in held:
         for page in range(0, len(memory), 2 * mmap.PAGESIZE):
             memory.madvise(mmap.MADV_DONTNEED, page, mmap.PAGESIZE)
     return held
+
+
+def _each(
+    tables: FlagTables, extra: Iterable[str], orders: Iterable[int], nodemask: int | None = None
+) -> Iterator[Request]:
+    for base, order in product(BASES.values(), orders):
+        yield Request(mask(tables, *base, *extra), order, NODE, nodemask=nodemask)
 
 
 def spare(pid: int) -> None:
@@ -178,49 +173,29 @@ def main() -> int:
     # Whatever is killed, it is neither this nor the recorder.
     spare(os.getpid())
     (VM / "min_free_kbytes").write_text(str(MIN_FREE_KBYTES), encoding="ascii")
-    # Its first number is of ZONE_DMA, which otherwise serves when the others do not.
-    (VM / "lowmem_reserve_ratio").write_text("32", encoding="ascii")
-    held: list[mmap.mmap] = []
-
-    def scarce() -> int:
-        """Take what has become free, and return what is left, in KiB."""
-        (VM / "drop_caches").write_text("3", encoding="ascii")
-        held.extend(hold(2 * LEFT))
-        return free_bytes() >> 10
-
+    total = os.sysconf("SC_PHYS_PAGES") * (mmap.PAGESIZE >> 10)
+    mayfail = ("__GFP_RETRY_MAYFAIL", "__GFP_NOWARN")
     with Stimulus(DEVICE) as stimulus:
-        free = scarce()
+        held = fill()
         say("between low and min")
-        # The low watermark lies above what is free, the min watermark far below.
-        with raised(watermark_scale_factor=1000, min_free_kbytes=free // 8):
+        with raised(watermark_scale_factor=1000):
             send(stimulus, requests(tables, GIVES_UP, range(4), options.rounds))
-        free = scarce()
-        say("the same as a real-time task")
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        with raised(watermark_scale_factor=1000, min_free_kbytes=free // 8):
+            say("the same as a real-time task")
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
             send(stimulus, requests(tables, GIVES_UP, range(2), 1))
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-        scarce()
-        say("below min")
-        with victims():
-            send_below_min(stimulus, requests(tables, GIVES_UP, range(5), 1))
-        scarce()
-        say("failures that the kernel logs")
-        logged = [
-            Request(mask(tables, *base, "__GFP_NORETRY"), order) for base in BASES.values() for order in (0, 2, 4)
-        ]
-        with victims():
-            send_below_min(stimulus, logged)
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        with raised(min_free_kbytes=total // 10):
+            say("below min")
+            send(stimulus, requests(tables, GIVES_UP, range(5), 1))
+            say("failures that the kernel logs")
+            send(stimulus, _each(tables, ("__GFP_NORETRY", "__GFP_THISNODE"), (0, 2, 4)))
+            say("much reclaim, in vain")
+            send(stimulus, _each(tables, mayfail, (0, 2), nodemask=1 << NODE))
         held.clear()
         say("fragmented")
         held += fragment()
         send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
-        mayfail = [
-            Request(mask(tables, *base, "__GFP_RETRY_MAYFAIL", "__GFP_NOWARN"), order)
-            for base in BASES.values()
-            for order in (4, 9)
-        ]
-        send(stimulus, mayfail)
+        send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
         held.clear()
     say("out of memory")
     hog = f"echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"

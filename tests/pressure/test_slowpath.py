@@ -72,7 +72,7 @@ def pressed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     done = run_in_guest(
         ["sh", "-c", f"{record} {pressure}; dmesg >{shlex.quote(str(log))}"],
         kernel=kernel,
-        memory="1G",
+        numa=("1G,cpus=0-1", "256M"),
         writable=[folder],
         env={"PYTHONPATH": str(ROOT)},
         timeout=1500,
