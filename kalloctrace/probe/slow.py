@@ -215,7 +215,7 @@ class SlowSink:
             "given": {name: given[name] for name in _GIVEN},
             "attempts": [
                 {
-                    "after": attempt["time"] - begun,
+                    "after": _between(begun, attempt["time"]),
                     "alloc_flags": attempt["alloc_flags"],
                     "between": between,
                     **{name: attempt[name] for name in _GIVEN},
@@ -224,10 +224,18 @@ class SlowSink:
             ],
             "after_last": call.between[-1],
             "page": None if call.returns is None else bool(call.returns["r"]["page"]),
-            "duration": None if over is None else over - begun,
+            "duration": None if over is None else _between(begun, over),
             "complete": call.complete,
             "zones": zones,
         }
+
+
+def _between(earlier: int, later: int) -> int:
+    """Return the time between two events, in ns.
+
+    The clock of programs, ktime_get_mono_fast_ns() in kernel/time/timekeeping.c, may differ a little between CPUs.
+    """
+    return max(0, later - earlier)
 
 
 def wanted(filters: Filters, call: Mapping[str, Any]) -> bool:

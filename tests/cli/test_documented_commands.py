@@ -97,9 +97,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("fixtures", "tests"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(_LOG, folder / "kern.log")
-    for name in ("demo", "before"):
+    for name in ("demo", "my", "before"):
         shutil.copy(ROOT / "fixtures/5.10/one-node.arrows", folder / f"{name}.arrows")
-    shutil.copy(ROOT / "fixtures/5.10/slow.arrows", folder / "my.arrows")
+    shutil.copy(ROOT / "fixtures/5.10/slow.arrows", folder / "slow.arrows")
     assert main(["import", "-o", str(folder / "theirs.arrows"), str(_EVENTS)]) == 0
     shutil.copy(ROOT / "fixtures/5.10/two-nodes.arrows", folder / "after.arrows")
     for path in (".local/share/bash-completion/completions", ".zfunc", ".config/fish/completions", "bin"):
