@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -103,13 +103,39 @@ def write(figures: tables.Figures) -> None:
     PAGE.write_text(tables.page(figures), encoding="utf-8")
 
 
+def measure_again(recorded: dict[str, Any], part: str) -> None:
+    """Replace a part of what was recorded: one of those below, or the rows with a text in their names."""
+    parts: dict[str, Callable[[], Any]] = {
+        "starting": starting,
+        "reading": lambda: [asdict(reading) for reading in readings(next(iter(recorded["kernels"])))],
+        "large": lambda: read_large(LARGE, only=LARGE_READERS),
+    }
+    if part in parts:
+        recorded[part] = parts[part]()
+        return
+    rows = [row for row in (*PEERS, *OURS) if part in row.name]
+    for kernel, figures in recorded["kernels"].items():
+        figures["rows"] |= {name: asdict(cost) for name, cost in costs(measure(kernel, rows)).items()}
+
+
 @click.command()
 @click.option("--tables-only", is_flag=True, help="Write the tables again from what was recorded.")
+@click.option(
+    "--again",
+    multiple=True,
+    metavar="PART",
+    help="Measure starting, reading or large again, or the rows with this in their names; keep the rest.",
+)
 @click.argument("kernels", nargs=-1)
-def main(tables_only: bool, kernels: tuple[str, ...]) -> None:
+def main(tables_only: bool, again: tuple[str, ...], kernels: tuple[str, ...]) -> None:
     """Measure KERNELS, by default 5.10 and 7.3."""
-    if tables_only:
-        write(json.loads(RECORDED.read_text(encoding="utf-8")))
+    if tables_only or again:
+        recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+        for part in again:
+            measure_again(recorded, part)
+        if again:
+            RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+        write(recorded)
         return
     names = kernels or ("5.10", "7.3")
     # First, on a machine that does nothing else: what follows counts instructions, whatever runs beside it.
