@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A stream as a trace of Perfetto, which its UI and its trace processor open: https://ui.perfetto.dev.
 
-There is a track for each CPU and each task. A call is an instant on both; one that asked get_page_from_freelist() again
-is a slice on its task's track, of no length, since a trace tells when a call began, not when it ended. Counters of each
-CPU add up pages, calls that took the slow path, and calls that failed.
+There is a track for each CPU and each task. A call is an instant on both. A call of the slow path is a slice on its
+task's track, from its begin to its return, with an instant for each attempt; where the slow path was not recorded, a
+call that asked get_page_from_freelist() again is a slice of no length, as it is not known when it ended. Counters of
+each CPU add up pages, calls that took the slow path, and calls that failed.
 
 Field numbers are those of protos/perfetto/trace/perfetto_trace.proto of Perfetto 0.59.1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeAlias
 
@@ -50,7 +51,8 @@ def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> None:
         trace: a stream that has not been read yet; of an aggregate it is not known when a call was made.
         stream: where to.
     """
-    writer = _Writer(trace.snapshot.tables)
+    timed = bool(trace.recording.get("slow"))
+    writer = _Writer(trace.snapshot.tables, timed=timed)
     stream.write(writer.start(f"kalloctrace: {trace.snapshot.release}"))
     for rows in trace.encoded("time", "cpu", "pid", "tid", "comm"):
         who = rows.who
@@ -62,6 +64,7 @@ def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> None:
             writer.call(time, cpu, (pid, tid, comms[comm]), index)
             for time, cpu, pid, tid, comm, index in zip(*columns, codes, rows.indices.tolist(), strict=True)
         )
+    stream.writelines(writer.slow(call) for call in (trace.slow_calls() if timed else ()))
     stream.write(writer.end())
 
 
@@ -132,8 +135,9 @@ class _Interned:
 
 
 class _Writer:
-    def __init__(self, tables: FlagTables) -> None:
+    def __init__(self, tables: FlagTables, *, timed: bool) -> None:
         self._tables = tables
+        self._timed = timed
         self._names, self._keys, self._values = _Interned(2), _Interned(3), _Interned(29)
         self._allocations = pa.array([], ALLOCATION)
         self._calls: list[_Call] = []
@@ -160,7 +164,7 @@ class _Writer:
         call = self._calls[index]
         new = self._track_of_cpu(cpu) + self._track_of_task(caller)
         task = self._tasks[caller[:2]]
-        slow = call.amounts[1] > 0
+        slow = call.amounts[1] > 0 and not self._timed
         parts = [
             new,
             self._news(),
@@ -170,6 +174,34 @@ class _Writer:
             self._count(time, cpu, call.amounts),
         ]
         return b"".join(parts)
+
+    def slow(self, call: Mapping[str, Any]) -> bytes:
+        """Return the packets of a call of the slow path, with the columns of trace/slow.py."""
+        caller, given, tables = (call["pid"], call["tid"], call["comm"]), call["given"], self._tables
+        begun, ended = call["time"], call["duration"]
+        gfp = decode_gfp(given["gfp_mask"], tables).text or "0x0"
+        facts = {"page": None if call["page"] is None else int(call["page"]), "attempts": len(call["attempts"])}
+        name = number(10, self._names.iid(f"slow path: {gfp} order {given['order']}"))
+        more = name + b"".join(self._fact(key, value) for key, value in facts.items() if value is not None)
+        attempts = [
+            (
+                begun + attempt["after"],
+                number(10, self._names.iid(f"attempt: {decode_alloc(attempt['alloc_flags'], tables).text}"))
+                + b"".join(self._fact("after", event) for event in attempt["between"]),
+            )
+            for attempt in call["attempts"]
+        ]
+        new = self._track_of_task(caller)
+        track = self._tasks[caller[:2]].track
+        return b"".join(
+            [
+                new,
+                self._news(),
+                _event(begun, _INSTANT if ended is None else _SLICE_BEGIN, track, more),
+                *(_event(time, _INSTANT, track, attempt) for time, attempt in attempts),
+                b"" if ended is None else _event(begun + ended, _SLICE_END, track, b""),
+            ]
+        )
 
     def _news(self) -> bytes:
         news = self._names.news() + self._keys.news() + self._values.news()
