@@ -2,13 +2,20 @@
 """The `serve-metrics` command."""
 
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from kalloctrace.errors import Exit, KalloctraceError
 
+if TYPE_CHECKING:
+    from kalloctrace.report.metrics import Moment
+
 _PORT = 9913
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
@@ -20,36 +27,74 @@ _PORT = 9913
     show_default=True,
     help="Which port; 0 takes a free one.",
 )
-@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
-def command(address: str, port: int, trace: Path) -> int:
+@click.argument("trace", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
+def command(address: str, port: int, trace: Path | None) -> int:
     """Serve a recording's numbers to Prometheus, also while it goes on.
 
-    What was allocated, what failed or took the slow path, the model's verdicts, and what is lost. A trace that grows is
-    read again; what it does not tell yet is no metric. Anyone who reaches the address can read them: by default that is
-    this machine alone. A dashboard for Grafana is in contrib/grafana. Ctrl-C ends it.
+    Without TRACE it captures by itself, as root, as record --mode aggregate --no-slow does, and writes nothing. Served
+    are what was allocated, what failed or took the slow path, the model's verdicts, and what is lost. A trace that
+    grows is read again; what it does not tell yet is no metric. Anyone who reaches the address can read them: by
+    default that is this machine alone. A dashboard for Grafana is in contrib/grafana. Ctrl-C ends it.
 
     \b
     Examples:
+      kalloctrace serve-metrics
       kalloctrace serve-metrics my.arrows
       kalloctrace record -o my.arrows & kalloctrace serve-metrics my.arrows
       curl http://127.0.0.1:9913/metrics
     """
     try:
-        from prometheus_client import CollectorRegistry, start_http_server
+        import prometheus_client  # noqa: F401  (asked for before anything is attached)
     except ModuleNotFoundError as error:
         raise KalloctraceError(
             "cannot serve metrics", "prometheus-client is not installed", "pip install 'kalloctrace[metrics]'"
         ) from error
-    from kalloctrace.report.followed import FollowedTrace
+    if trace is None:
+        _serve_capture(address, port)
+    else:
+        from kalloctrace.report.followed import FollowedTrace
+
+        followed = FollowedTrace(trace)
+        followed.now()
+        with _served(address, port, followed.now, str(trace)):
+            signal.sigwait(_SIGNALS)
+    return Exit.OK
+
+
+def _serve_capture(address: str, port: int) -> None:
+    from threading import Lock
+
+    from kalloctrace.kernel.live import LiveKernel
+    from kalloctrace.probe.checks import require_live
+    from kalloctrace.probe.filters import Filters
+    from kalloctrace.probe.observer import Observer
+    from kalloctrace.report.followed import FollowedCapture
+
+    kernel = LiveKernel()
+    require_live(kernel)
+    lock = Lock()
+    observer = Observer(
+        kernel, Filters(), mode="aggregate", attachment=None, stacks=False, output=None, overwrite=False
+    )
+    with observer as seen:
+        followed = FollowedCapture(seen, lock, "live")
+        with _served(address, port, followed.now, f"{kernel.snapshot.release}, as it runs"):
+            while signal.sigtimedwait(_SIGNALS, seen.pause) is None:
+                with lock:
+                    seen.drain()
+
+
+@contextmanager
+def _served(address: str, port: int, now: "Callable[[], Moment]", what: str) -> Iterator[None]:
+    """Answer whoever asks, in threads of their own; the signals that end it are left for this one."""
+    from prometheus_client import CollectorRegistry, start_http_server
+
     from kalloctrace.report.metrics import RecordingCollector
 
-    followed = FollowedTrace(trace)
-    followed.now()
     registry = CollectorRegistry()
-    registry.register(RecordingCollector(followed.now))
+    registry.register(RecordingCollector(now))
     # Before the server's threads begin, which would take them otherwise.
-    signals = (signal.SIGINT, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         server, thread = start_http_server(port, address, registry)
     except OSError as error:
@@ -58,8 +103,9 @@ def command(address: str, port: int, trace: Path) -> int:
             error.strerror or str(error),
             "choose another --address or --port",
         ) from error
-    click.echo(f"serving http://{address}:{server.server_port}/metrics of {trace}; Ctrl-C ends it", err=True)
-    signal.sigwait(signals)
-    server.shutdown()
-    thread.join()
-    return Exit.OK
+    click.echo(f"serving http://{address}:{server.server_port}/metrics of {what}; Ctrl-C ends it", err=True)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
