@@ -14,10 +14,24 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
 @click.option("--failures", is_flag=True, help="Say of each allocation that the slow path refused why.")
+@click.option(
+    "--slower-than",
+    type=click.FloatRange(min=0),
+    metavar="MS",
+    help="With --failures: also of each call whose slow path took longer, why the fast path did not serve it.",
+)
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page that opens offline.")
 @click.option("-f", "--force", is_flag=True, help="Replace the page if it exists.")
 @click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
-def command(as_json: bool, top: int, failures: bool, html: Path | None, force: bool, trace: Path) -> int:
+def command(
+    as_json: bool,
+    top: int,
+    failures: bool,
+    slower_than: float | None,
+    html: Path | None,
+    force: bool,
+    trace: Path,
+) -> int:
     """Summarise a trace: who allocated what, from where, and whether the model agrees.
 
     Needs no root and no bcc. Names are those of the recorded kernel. Of the kernel stacks, where the trace has
@@ -29,11 +43,15 @@ def command(as_json: bool, top: int, failures: bool, html: Path | None, force: b
       kalloctrace report my.arrows
       kalloctrace report --top 30 my.arrows | less
       kalloctrace report --json my.arrows | jq '.by.gfp.rows[0]'
-      kalloctrace report --failures my.arrows
+      kalloctrace report --failures --slower-than 10 my.arrows
       kalloctrace report --html my.html my.arrows
     """
+    if slower_than is not None and not failures:
+        raise KalloctraceError(
+            "--slower-than says nothing alone", "it adds slow calls to --failures", "add --failures", Exit.USAGE
+        )
     if failures:
-        _write_failures(trace, as_json=as_json)
+        _write_failures(trace, slower_than, as_json=as_json)
         return Exit.OK
     if html is not None:
         _write_page(trace, html, force=force, as_json=as_json)
@@ -55,14 +73,19 @@ def command(as_json: bool, top: int, failures: bool, html: Path | None, force: b
     return Exit.OK
 
 
-def _write_failures(trace: Path, *, as_json: bool) -> None:
+def _write_failures(trace: Path, slower_than: float | None, *, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
     from kalloctrace.report.failure_json import failure_json
     from kalloctrace.report.failure_text import write_failures
-    from kalloctrace.report.slow_failure import slow_failure
+    from kalloctrace.report.slow_failure import slow_failure, slow_start
 
     with reading(trace) as reader:
-        failed = [slow_failure(reader.snapshot, call) for call in reader.slow_calls() if call["page"] is False]
+        failed = []
+        for call in reader.slow_calls():
+            if call["page"] is False:
+                failed.append(slow_failure(reader.snapshot, call))
+            elif slower_than is not None and (call["duration"] or 0) > slower_than * 1e6:
+                failed.append(slow_start(reader.snapshot, call))
         recorded = reader.recording.get("slow")
     if not recorded:
         raise KalloctraceError(
@@ -74,7 +97,7 @@ def _write_failures(trace: Path, *, as_json: bool) -> None:
     elif failed:
         write_failures(failed, sys.stdout)
     else:
-        click.echo("no allocation was refused by the slow path")
+        click.echo("none")
 
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:

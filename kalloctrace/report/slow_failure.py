@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why a call of the slow path that a trace has returned no page: judged as a failure that a log shows is."""
+"""Why a call of the slow path found no page, or none at once: judged as a failure that a log shows is."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,10 +11,13 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.kernel.watermark_rules import watermark_rules
+from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.watermark import WMARK_MASK, WMARK_MIN, FreeBlocks, Watermarks, ZoneState
 from kalloctrace.model.why import Attempt, slow_path_flags, why
 from kalloctrace.report.failure import PAGE_KB, Failure
 from kalloctrace.report.failure_log import LoggedFailure
+from kalloctrace.verify.slow_trace import context_given, request_given
 
 Row = Mapping[str, Any]
 """A call with the columns of trace/slow.py."""
@@ -30,21 +33,47 @@ def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
         snapshot: the kernel and machine that were recorded.
         call: a call that returned no page.
     """
-    tables, given = snapshot.tables, call["given"]
+    check = _check(snapshot, call)
+    logged = LoggedFailure("failure", 0, call["comm"], call["given"]["order"])
+    return _judged(snapshot, call, "returns", check, _attempt(snapshot.tables, check, call), logged=logged)
+
+
+def slow_start(snapshot: Snapshot, call: Row) -> Failure:
+    """Answer why the fast path of a call found no page, so that it took the slow one, by its zones at that time.
+
+    Args:
+        snapshot: the kernel and machine that were recorded.
+        call: a call that returned.
+    """
+    kernel, check = Kernel.of(snapshot), _check(snapshot, call)
+    prepared = alloc_pages(kernel, request_given(call), context_given(kernel, call))
+    first = {**call["given"], "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
+    waited = f"{call['duration'] / 1e6:,.1f} ms"
+    logged = LoggedFailure("stall", 0, call["comm"], call["given"]["order"], waited=waited)
+    return _judged(
+        snapshot, call, "begins", check, _asking(snapshot.tables, first, call["given"]["order"]), logged=logged
+    )
+
+
+def _check(snapshot: Snapshot, call: Row) -> Watermarks:
     rules = watermark_rules(
         parse_release(snapshot.release, snapshot.version), patched=is_backporting_vendor(snapshot.release)
     )
-    zones = [zone for zone in call["zones"] if zone["at"] == "returns"]
-    if any(zone["free_highatomic"] is not None for zone in zones):
+    if any(zone["free_highatomic"] is not None for zone in call["zones"]):
         rules = replace(rules, highatomic="free")
-    check = Watermarks.of(tables, rules)
-    attempt = _attempt(tables, check, call)
-    states = [_state(tables, zone) for zone in zones]
+    return Watermarks.of(snapshot.tables, rules)
+
+
+def _judged(
+    snapshot: Snapshot, call: Row, at: str, check: Watermarks, attempt: Attempt, *, logged: LoggedFailure
+) -> Failure:
+    tables, given = snapshot.tables, call["given"]
+    states = [_state(tables, zone) for zone in call["zones"] if zone["at"] == at]
     return Failure(
-        logged=LoggedFailure("failure", 0, call["comm"], given["order"]),
+        logged=logged,
         kernel=snapshot.release,
         tables=tables,
-        rules=rules,
+        rules=check.rules,
         gfp_text=decode_gfp(given["gfp_mask"], tables).text or "no flags",
         highest_zone=tables.zone_name(given["highest_zoneidx"]),
         attempt=attempt,
@@ -60,9 +89,14 @@ def _attempt(tables: FlagTables, check: Watermarks, call: Row) -> Attempt:
     last = at_min[-1] if at_min else given
     gfp = last["gfp_mask"]
     flags = at_min[-1]["alloc_flags"] if at_min else slow_path_flags(tables, check, gfp, given["order"])[0]
+    return _asking(tables, {**last, "alloc_flags": flags}, given["order"])
+
+
+def _asking(tables: FlagTables, last: Row, order: int) -> Attempt:
+    gfp = last["gfp_mask"]
     return Attempt(
-        order=given["order"],
-        alloc_flags=flags,
+        order=order,
+        alloc_flags=last["alloc_flags"],
         highest_zoneidx=last["highest_zoneidx"],
         gfp_mask=gfp,
         direct_reclaim=bool(gfp & tables.gfp("__GFP_DIRECT_RECLAIM")),

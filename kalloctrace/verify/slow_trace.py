@@ -167,15 +167,8 @@ def given_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
     seen = slow_context(given)
     if seen.unknown:
         return AttemptVerdict(unknown=f"not captured: {', '.join(sorted(seen.unknown))}")
-    request = Request(
-        gfp_mask=given["gfp_mask"],
-        order=given["order"],
-        preferred_nid=given["zonelist_nid"],
-        nodemask=seen.nodemask,
-        alloc_flags=seen.alloc_flags,
-    )
     try:
-        expected = slowpath_call(kernel, request, _preparation_context(kernel, given))
+        expected = slowpath_call(kernel, request_given(call), context_given(kernel, call))
     except UnknownFact as error:
         return AttemptVerdict(unknown=str(error))
     except ImpossibleRequestError as error:
@@ -265,7 +258,22 @@ def _facts(row: Row) -> Facts:
     )
 
 
-def _preparation_context(kernel: Kernel, given: Row) -> Context:
+def request_given(call: Row) -> Request:
+    """Return the request of a call, as the slow path was given it: masks are applied already."""
+    given = call["given"]
+    context = slow_context(given)
+    return Request(
+        gfp_mask=given["gfp_mask"],
+        order=given["order"],
+        preferred_nid=given["zonelist_nid"],
+        nodemask=context.nodemask,
+        alloc_flags=context.alloc_flags,
+    )
+
+
+def context_given(kernel: Kernel, call: Row) -> Context:
+    """Return what the preparation of a call read besides."""
+    given = call["given"]
     facts = _facts(given)
     return Context(
         cpusets_enabled=facts.cpusets_enabled or False,
