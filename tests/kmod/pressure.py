@@ -34,7 +34,9 @@ ROUNDS = 10
 BURST = 100
 PAUSE = 0.4
 # include/uapi/linux/mempolicy.h, arch/x86/entry/syscalls/syscall_64.tbl
-MPOL_DEFAULT, MPOL_PREFERRED = range(2)
+MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND = range(3)
+GROUP = Path("/sys/fs/cgroup/kalloctrace-pressure")
+GROUP_BYTES = 16 << 20
 SYS_SET_MEMPOLICY = 238
 HOG = 'held = []\nwhile True:\n    held.append(bytearray(b"x") * (1 << 20))\n'
 
@@ -148,6 +150,24 @@ def _each(
         yield Request(mask(tables, *base, *extra), order, NODE, nodemask=nodemask)
 
 
+def hog(first: str = "true") -> None:
+    """Have a process take memory until it is killed, after a command of a shell."""
+    script = f"{first}; echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"
+    subprocess.run(["sh", "-c", script], check=False, stderr=subprocess.DEVNULL)
+
+
+def confined() -> None:
+    """Have one do so in a memory cgroup, with memory of the node alone."""
+    (GROUP.parent / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
+    GROUP.mkdir(exist_ok=True)
+    (GROUP / "memory.max").write_text(str(GROUP_BYTES), encoding="ascii")
+    policy(MPOL_BIND, 1 << NODE)
+    try:
+        hog(f"echo $$ >{GROUP}/cgroup.procs")
+    finally:
+        policy(MPOL_DEFAULT)
+
+
 def spare(pid: int) -> None:
     """Keep a process, and all that wait for it, from being killed for their memory."""
     while pid > 1:
@@ -180,7 +200,9 @@ def main() -> int:
         say("between low and min")
         with raised(watermark_scale_factor=1000):
             send(stimulus, requests(tables, GIVES_UP, range(4), options.rounds))
-            say("the same as a real-time task")
+            say("in a memory cgroup, until it is full")
+            confined()
+            say("as a real-time task")
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
             send(stimulus, requests(tables, GIVES_UP, range(2), 1))
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
@@ -199,8 +221,7 @@ def main() -> int:
         send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
         held.clear()
     say("out of memory")
-    hog = f"echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"
-    subprocess.run(["sh", "-c", hog], check=False, stderr=subprocess.DEVNULL)
+    hog()
     return 0
 
 
