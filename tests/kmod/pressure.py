@@ -34,7 +34,7 @@ ROUNDS = 10
 BURST = 100
 PAUSE = 0.4
 # include/uapi/linux/mempolicy.h, arch/x86/entry/syscalls/syscall_64.tbl
-MPOL_DEFAULT, MPOL_PREFERRED, MPOL_BIND = range(3)
+MPOL_DEFAULT, MPOL_PREFERRED = range(2)
 GROUP = Path("/sys/fs/cgroup/kalloctrace-pressure")
 GROUP_BYTES = 16 << 20
 SYS_SET_MEMPOLICY = 238
@@ -157,15 +157,11 @@ def hog(first: str = "true") -> None:
 
 
 def confined() -> None:
-    """Have one do so in a memory cgroup, with memory of the node alone."""
+    """Have one do so in a memory cgroup."""
     (GROUP.parent / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
     GROUP.mkdir(exist_ok=True)
     (GROUP / "memory.max").write_text(str(GROUP_BYTES), encoding="ascii")
-    policy(MPOL_BIND, 1 << NODE)
-    try:
-        hog(f"echo $$ >{GROUP}/cgroup.procs")
-    finally:
-        policy(MPOL_DEFAULT)
+    hog(f"echo $$ >{GROUP}/cgroup.procs")
 
 
 def spare(pid: int) -> None:
