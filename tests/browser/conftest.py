@@ -15,7 +15,8 @@ from tests.browser.opened import Opener, write_page
 HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window.broken = 1'>\u2028"
 
 
-@pytest.fixture(scope="package")
+# No longer than its tests: the event loop that it keeps would be in the way of others.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Start Chromium once; where there is none the tests are skipped, or fail where they are required."""
     chromium = shutil.which("chromium")
