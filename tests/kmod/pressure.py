@@ -156,6 +156,20 @@ def hog(first: str = "true") -> None:
     subprocess.run(["sh", "-c", script], check=False, stderr=subprocess.DEVNULL)
 
 
+def victim(tables: FlagTables, min_free_kbytes: int) -> None:
+    """Have a process ask for what there is not, and be killed for it: it gets a share of the reserves meanwhile."""
+    with raised(min_free_kbytes=MIN_FREE_KBYTES):
+        pid = os.fork()
+        if pid == 0:
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+            held = fill()
+            (VM / "min_free_kbytes").write_text(str(min_free_kbytes), encoding="ascii")
+            with Stimulus(DEVICE) as stimulus:
+                stimulus.send([Request(mask(tables, *BASES["GFP_KERNEL"]), 0, NODE, nodemask=1 << NODE)])
+            os._exit(len(held) == 0)
+        os.waitpid(pid, 0)
+
+
 def confined() -> None:
     """Have one do so in a memory cgroup."""
     (GROUP.parent / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
@@ -217,8 +231,10 @@ def main() -> int:
         send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
         held.clear()
     for _ in range(3):
-        say("out of memory")
-        hog()
+        say("a process that is killed for what it asks for")
+        victim(tables, total // 10)
+    say("out of memory")
+    hog()
     return 0
 
 
