@@ -132,16 +132,3 @@ PEERS = (
 )
 
 OURS = tuple(_ours(mode, attach) for mode in ("aggregate", "stream") for attach in ("fentry", "kprobe"))
-
-WATCHED = (
-    Row(
-        "kalloctrace live",
-        "everything",
-        "aggregate",
-        ("kalloctrace", "live", "--plain", "--attach", "fentry"),
-        r"^([\d,]+) allocations in",
-        lost=r"lost (\d+), missed",
-        runs_work=False,
-    ),
-)
-"""The same program in the kernel as that of aggregate, fentry, looked at while it runs."""

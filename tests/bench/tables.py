@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.rows import OURS, PEERS, WATCHED, Row
+from tests.bench.rows import OURS, PEERS, Row
 
 Figures = Mapping[str, Any]
 """What run.py wrote into recorded.json."""
@@ -67,13 +67,13 @@ def cost_table(figures: Figures) -> str:
     rows = [["(none: what an allocation takes)", "", *bare]]
     rows += [
         [_name(row), row.gets, *(_cost(kernel["rows"].get(row.name)) for kernel in kernels.values())]
-        for row in (*PEERS, *OURS, *WATCHED)
+        for row in (*PEERS, *OURS)
     ]
     return table(["tool", "what it gets", *kernels], rows)
 
 
 def _name(row: Row) -> str:
-    return f"**{row.name}**" if row in (*OURS, *WATCHED) else row.name
+    return f"**{row.name}**" if row in OURS else row.name
 
 
 def _cost(cost: Figures | None) -> str:
