@@ -75,17 +75,18 @@ def command(
 
 def _write_failures(trace: Path, slower_than: float | None, *, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
+    from kalloctrace.model.compiled import Kernel
     from kalloctrace.report.failure_json import failure_json
     from kalloctrace.report.failure_text import write_failures
     from kalloctrace.report.slow_failure import slow_failure, slow_start
 
     with reading(trace) as reader:
-        failed = []
+        failed, kernel = [], Kernel.of(reader.snapshot)
         for call in reader.slow_calls():
             if call["page"] is False:
                 failed.append(slow_failure(reader.snapshot, call))
             elif slower_than is not None and (call["duration"] or 0) > slower_than * 1e6:
-                failed.append(slow_start(reader.snapshot, call))
+                failed.append(slow_start(reader.snapshot, kernel, call))
         recorded = reader.recording.get("slow")
     if not recorded:
         raise KalloctraceError(

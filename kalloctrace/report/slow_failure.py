@@ -38,14 +38,15 @@ def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
     return _judged(snapshot, call, "returns", check, _attempt(snapshot.tables, check, call), logged=logged)
 
 
-def slow_start(snapshot: Snapshot, call: Row) -> Failure:
+def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
     """Answer why the fast path of a call found no page, so that it took the slow one, by its zones at that time.
 
     Args:
         snapshot: the kernel and machine that were recorded.
+        kernel: the same, compiled.
         call: a call that returned.
     """
-    kernel, check = Kernel.of(snapshot), _check(snapshot, call)
+    check = _check(snapshot, call)
     prepared = alloc_pages(kernel, request_given(call), context_given(kernel, call))
     first = {**call["given"], "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
     waited = f"{call['duration'] / 1e6:,.1f} ms"

@@ -2,7 +2,7 @@
 """Holds the model of the slow path against the calls of it that a trace has."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from kalloctrace.model.slowentry import slowpath_call
 from kalloctrace.model.slowtypes import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
 from kalloctrace.model.types import Context, ImpossibleRequestError, Request, UnknownFact
 from kalloctrace.verify.compare import Difference
+from kalloctrace.verify.slowcompare import entry_differences
 from kalloctrace.verify.slowpath import AttemptVerdict, CallVerdict, SlowpathJudge
 
 Row = Mapping[str, Any]
@@ -163,8 +164,7 @@ def given_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
 
     Masks that are applied before are applied to what they left: that changes nothing any more.
     """
-    given = call["given"]
-    seen = slow_context(given)
+    seen = slow_context(call["given"])
     if seen.unknown:
         return AttemptVerdict(unknown=f"not captured: {', '.join(sorted(seen.unknown))}")
     try:
@@ -173,25 +173,7 @@ def given_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
         return AttemptVerdict(unknown=str(error))
     except ImpossibleRequestError as error:
         return AttemptVerdict(differences=(Difference("sequence", "no slow path", "a slow path", "order", str(error)),))
-    return AttemptVerdict(differences=tuple(_given_differences(expected, given["gfp_mask"], seen)))
-
-
-def _given_differences(expected: SlowCall, gfp_mask: int, seen: SlowContext) -> Iterator[Difference]:
-    if expected.gfp_mask != gfp_mask:
-        yield Difference("gfp_mask", expected.gfp_mask, gfp_mask, "gfp_context", "the task's scopes are applied")
-    for name, rule in _GIVEN_RULES.items():
-        want, got = getattr(expected.context, name), getattr(seen, name)
-        if want != got:
-            yield Difference(name, want, got, rule, "as the entry prepares it")
-
-
-_GIVEN_RULES = {
-    "zonelist_kind": "zonelist",
-    "preferred_zone": "preferred_zone",
-    "highest_zoneidx": "gfp_zone",
-    "migratetype": "gfp_migratetype",
-    "spread_dirty_pages": "spread_dirty_pages",
-}
+    return AttemptVerdict(differences=tuple(entry_differences(expected, slow_call_of(call))))
 
 
 def slow_call_of(call: Row, *, may_miss: bool = False) -> SlowCall:

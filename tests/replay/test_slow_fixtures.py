@@ -76,7 +76,8 @@ def test_every_slow_start_has_its_reason(path: Path) -> None:
     """The fast path's check fails on the zones that were copied just after it; now and then one changed meanwhile."""
     with TraceReader(path) as trace:
         seen = [call for call in trace.slow_calls() if call["page"] and call["zones"]][:1000]
-        answers = [slow_start(trace.snapshot, call).why for call in seen]
+        kernel = Kernel.of(trace.snapshot)
+        answers = [slow_start(trace.snapshot, kernel, call).why for call in seen]
     conclusions = Counter(answer.conclusion for answer in answers if answer is not None)
     assert seen
     explained = sum(count for name, count in conclusions.items() if name in REFUSED)
