@@ -18,7 +18,7 @@ def say_ended(totals: Totals) -> None:
     )
     if totals.slow:
         click.echo(
-            f"slow path: {totals.slow:,} calls, of these {totals.slow_running} still running; "
+            f"slow path: {totals.slow:,} calls, failed {totals.slow_failed:,}, still running {totals.slow_running}; "
             f"events lost {totals.slow_lost}, missed {totals.slow_missed}",
             err=True,
         )

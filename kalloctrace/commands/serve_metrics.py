@@ -31,7 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def command(address: str, port: int, trace: Path | None) -> int:
     """Serve a recording's numbers to Prometheus, also while it goes on.
 
-    Without TRACE it captures by itself, as root, as record --mode aggregate --no-slow does, and writes nothing. Served
+    Without TRACE it captures by itself, as root, as record --mode aggregate does, and writes nothing. Served
     are what was allocated, what failed or took the slow path, the model's verdicts, and what is lost. A trace that
     grows is read again; what it does not tell yet is no metric. Anyone who reaches the address can read them: by
     default that is this machine alone. A dashboard for Grafana is in contrib/grafana. Ctrl-C ends it.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A recording of this machine that is looked at while it goes on.
 
-What the kernel does is what `record --no-slow` has it do: the slow path is not watched.
+What the kernel does is what `record` has it do.
 """
 
 import time
@@ -60,7 +60,7 @@ class Observer:
         self.snapshot = kernel.snapshot
         self.recording: Mapping[str, Any] = {}
         self.ended = ""
-        self._capture = attached(kernel, filters, mode=mode, attachment=attachment, stacks=stacks, slow=False)
+        self._capture = attached(kernel, filters, mode=mode, attachment=attachment, stacks=stacks, slow=True)
         self._tally = RunningTally(tasks=mode != "aggregate")
         self._output = output
         self._overwrite = overwrite

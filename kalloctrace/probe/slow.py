@@ -129,6 +129,7 @@ class SlowSink:
 
     Attributes:
         taken: calls that were written.
+        failed: those among them that returned no page.
         running: those among them whose return was not seen.
     """
 
@@ -142,7 +143,7 @@ class SlowSink:
         filters: Filters,
         writer: RowWriter,
     ) -> None:
-        self.taken = self.running = 0
+        self.taken = self.failed = self.running = 0
         self.assembly = Assembly()
         self._events, self._zones = rings
         self._rows = rows
@@ -184,6 +185,7 @@ class SlowSink:
         if rows:
             self._writer.write_slow(rows)
             self.taken += len(rows)
+            self.failed += sum(row["page"] is False for row in rows)
 
     def _named(self, calls: list[SlowCall]) -> list[dict[str, Any]]:
         events = [event for call in calls for event in (call.begins, *call.attempts)]

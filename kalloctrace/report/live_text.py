@@ -10,6 +10,7 @@ from kalloctrace.report.filters import filter_words
 from kalloctrace.report.live_columns import GAP, Cells, Placed, place, rate_text
 from kalloctrace.report.live_table import By, LiveRow, LiveTable, alloc_text, gfp_text, migratetype_name, zone_name
 from kalloctrace.report.summary_text import printable
+from kalloctrace.trace.totals import Totals
 
 Style = Literal["plain", "good", "bad", "doubt", "faint", "strong"]
 Part = tuple[str, Style]
@@ -25,6 +26,17 @@ def count_parts(table: LiveTable) -> list[Part]:
         (f"lost {totals.lost:,}", "bad" if totals.lost else "plain"),
         (f"missed {totals.missed:,}", "doubt" if totals.missed else "plain"),
         (f"running {totals.running:,}", "plain"),
+        *_slow_parts(totals),
+    ]
+
+
+def _slow_parts(totals: Totals) -> list[Part]:
+    """Return how many calls took the slow path, and how many of these got no page; nothing where it is not watched."""
+    if totals.slow is None:
+        return []
+    return [
+        (f"slow {totals.slow:,}", "doubt" if totals.slow else "plain"),
+        (f"failed {totals.slow_failed:,}", "bad" if totals.slow_failed else "plain"),
     ]
 
 
@@ -155,6 +167,8 @@ def totals_json(table: LiveTable) -> dict[str, Any]:
         "lost": totals.lost,
         "missed": totals.missed,
         "running": totals.running,
+        "slow": totals.slow,
+        "slow_failed": totals.slow_failed,
     }
 
 

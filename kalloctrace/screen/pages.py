@@ -112,6 +112,8 @@ numbers
   lost        calls that were seen, but not counted for want of room
   missed      probe hits that the kernel skipped
   running     calls that have not come to an end, or are on their way here
+  slow        calls that took the slow path, as the fast one found no page
+  failed      those among them that returned no page
   matched     calls that the kernel prepared as the model says
   mismatched  calls that it prepared otherwise: a row says MISMATCH
   unknown     calls that cannot be judged, as a fact was not captured

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The head of a live table: what is always in sight."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+from kalloctrace.report.live_table import LiveTable
+from kalloctrace.report.live_text import count_parts, totals_json
+from tests.traces import source
+
+
+def table(**totals: Any) -> LiveTable:  # noqa: ANN401  (members of the totals)
+    """Return a table with totals."""
+    _, recorded, _ = source()
+    numbers = dict.fromkeys(("count", "distinct", "matched", "mismatched", "unknown"), 7)
+    shown = SimpleNamespace(rate=1.0, seconds=2.0, interval=1.0, totals=replace(recorded, **totals), **numbers)
+    return cast("LiveTable", shown)
+
+
+def test_slow_path_and_failures_are_in_sight() -> None:
+    """Red once a call got no page."""
+    parts = dict(count_parts(table(slow=1234, slow_failed=5)))
+    assert (parts["slow 1,234"], parts["failed 5"]) == ("doubt", "bad")
+    calm = dict(count_parts(table(slow=0)))
+    assert (calm["slow 0"], calm["failed 0"]) == ("plain", "plain")
+    assert totals_json(table(slow=1234, slow_failed=5))["slow_failed"] == 5
+
+
+def test_slow_path_that_is_not_watched_has_no_number() -> None:
+    """No zero that nobody counted."""
+    assert not [text for text, _ in count_parts(table(slow=None)) if text.startswith(("slow", "failed"))]
+    assert totals_json(table(slow=None))["slow"] is None
