@@ -3,17 +3,22 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kalloctrace.errors import Exit, KalloctraceError
 
+if TYPE_CHECKING:
+    from kalloctrace.trace.reader import TraceReader
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
-@click.option("--failures", is_flag=True, help="Say of each allocation that the slow path refused why.")
+@click.option("--failures", is_flag=True, help="Say why the slow path refused allocations, attempt by attempt.")
 @click.option(
     "--slower-than",
     type=click.FloatRange(min=0),
@@ -76,29 +81,44 @@ def command(
 def _write_failures(trace: Path, slower_than: float | None, *, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
     from kalloctrace.model.compiled import Kernel
-    from kalloctrace.report.failure_json import failure_json
-    from kalloctrace.report.failure_text import write_failures
-    from kalloctrace.report.slow_failure import slow_failure, slow_start
+    from kalloctrace.report.slow_text import write_told
+    from kalloctrace.report.slow_told import SlowTeller, grouped, told_json
+    from kalloctrace.verify.slow_trace import SlowJudge
 
     with reading(trace) as reader:
-        failed, kernel = [], Kernel.of(reader.snapshot)
-        for call in reader.slow_calls():
-            if call["page"] is False:
-                failed.append(slow_failure(reader.snapshot, call))
-            elif slower_than is not None and (call["duration"] or 0) > slower_than * 1e6:
-                failed.append(slow_start(reader.snapshot, kernel, call))
-        recorded = reader.recording.get("slow")
-    if not recorded:
+        calls = [call for call in reader.slow_calls() if _is_told(call, slower_than)]
+    if not reader.recording.get("slow"):
         raise KalloctraceError(
             f"no failures are known of {trace}", "its slow path was not recorded", "record it without --no-slow"
         )
+    kernel = Kernel.of(reader.snapshot)
+    tell = SlowTeller(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, reader.totals))
     if as_json:
-        for failure in failed:
-            click.echo(json.dumps(failure_json(failure)))
-    elif failed:
-        write_failures(failed, sys.stdout)
+        for call in calls:
+            click.echo(json.dumps(told_json(tell(call))))
+    elif calls:
+        write_told(grouped(map(tell, calls)), sys.stdout)
     else:
         click.echo("none")
+    _say_incomplete(reader)
+
+
+def _is_told(call: Mapping[str, Any], slower_than: float | None) -> bool:
+    """Tell whether a call failed, or took longer than asked for (ms)."""
+    if call["page"] is False:
+        return True
+    return slower_than is not None and (call["duration"] or 0) > slower_than * 1e6
+
+
+def _say_incomplete(reader: "TraceReader") -> None:
+    """Say what the trace lacks of the slow path."""
+    if reader.totals is None:
+        why = f": {reader.damage}" if reader.damage else ""
+        click.echo(f"the end of the recording is missing{why}", err=True)
+    elif lost := reader.totals.slow_lost + reader.totals.slow_missed:
+        click.echo(
+            f"{lost:,} events of the slow path were lost or missed: there may be more calls like these", err=True
+        )
 
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:

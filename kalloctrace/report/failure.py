@@ -2,7 +2,7 @@
 """A failure that a log shows, judged zone by zone; what the log does not tell stays unknown."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kalloctrace.flags.builtin import builtin_tables, known_release, tables_of
 from kalloctrace.flags.decode import decode_gfp
@@ -18,7 +18,8 @@ from kalloctrace.report.failure_log import LoggedFailure, LoggedZone, zone_layou
 PAGE_KB = 4
 """The page size of x86_64 in kB, where no list of free blocks shows it."""
 
-_NULL = "(null)"
+NULL = "(null)"
+"""How a log prints a nodemask that the request has not."""
 
 # What the names stand for has been the same since 4.6, which was the first kernel to print them.
 _MODIFIERS = {
@@ -98,10 +99,10 @@ class NamedKernel(NamedTuple):
 
 @dataclass(frozen=True)
 class Failure:
-    """A report of a log with its answer.
+    """A report of a log, or a call of a trace, with its answer.
 
     Attributes:
-        logged: what the log says.
+        logged: what the log says, or would say of the call.
         kernel: the release that it was judged by; "" when none is known.
         tables: that kernel's flags; None where they are not known.
         rules: its watermark check.
@@ -111,6 +112,7 @@ class Failure:
         why: the answer; None where the zones had no say in it.
         missing: what the log lacks, that the answer would need.
         page_kb: the page size in kB.
+        source: what tells of it.
     """
 
     logged: LoggedFailure
@@ -123,6 +125,7 @@ class Failure:
     why: Why | None
     missing: tuple[str, ...]
     page_kb: int
+    source: Literal["log", "trace"] = "log"
 
 
 def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) -> Failure:
@@ -267,7 +270,7 @@ def _old_otherwise(flags: int, first: str) -> tuple[Otherwise, ...]:
 
 def _nodes(text: str | None) -> int | None:
     """Read a nodemask as printed; one that cannot be read is not known."""
-    if text is None or text == _NULL:
+    if text is None or text == NULL:
         return None
     try:
         return parse_nodelist(text)

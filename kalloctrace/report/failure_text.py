@@ -2,10 +2,10 @@
 """Judged failures, for people."""
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TextIO
 
-from rich.console import Console
+from rich.console import Capture, Console
 from rich.table import Table
 from rich.text import Text
 
@@ -27,30 +27,55 @@ _VERDICTS = {
 
 def write_failures(failures: Iterable[Failure], stream: TextIO) -> None:
     """Write each failure: why, each zone, what would have let it pass, what is not known."""
-    console = Console(file=stream, highlight=False, width=None if stream.isatty() else WIDTH)
+    console = console_of(stream)
     with console.capture() as captured:
         for number, failure in enumerate(failures):
             if number:
                 console.print()
-            _write(failure, console)
-    # The table fills its last column with spaces.
+            where = f"line {failure.logged.line}, " if failure.logged.line else ""
+            print_failure(failure, console, where=where)
+    write_captured(captured, stream)
+
+
+def console_of(stream: TextIO) -> Console:
+    """Return a console that writes to a stream, in colour on a terminal only."""
+    return Console(file=stream, highlight=False, width=None if stream.isatty() else WIDTH)
+
+
+def write_captured(captured: Capture, stream: TextIO) -> None:
+    """Write what a console captured; tables fill their last column with spaces."""
     stream.writelines(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n"))
 
 
-def _write(failure: Failure, console: Console) -> None:
-    logged = failure.logged
+def print_failure(
+    failure: Failure,
+    console: Console,
+    *,
+    where: str = "",
+    more: Callable[[], None] | None = None,
+) -> None:
+    """Print one failure.
+
+    Args:
+        failure: what failed.
+        console: where to.
+        where: what is known of when and where it did, with what sets it apart from what follows.
+        more: prints what is known besides.
+    """
     console.print(Text(headline(failure), "bold"))
     kernel = failure.kernel or "unknown kernel"
-    where = f"line {logged.line}, " if logged.line else ""
     console.print(Text(f"{where}{kernel}; {_certainty(failure)}", "dim"))
     if failure.why is not None:
         console.print()
         console.print(_table(failure, failure.why.zones))
+    if more is not None:
+        more()
+    if failure.why is not None:
         remedies = [remedy_sentence(failure, remedy) for remedy in failure.why.remedies]
         _list(console, "any one of these would have let it pass", remedies)
-        _list(console, "what the log does not tell", list(_conditions(failure.why)))
-    _list(console, "the log does not have", list(failure.missing))
-    _list(console, "the log contradicts itself", logged.contradictions)
+        _list(console, f"what the {failure.source} does not tell", list(_conditions(failure.why)))
+    _list(console, f"the {failure.source} does not have", list(failure.missing))
+    _list(console, f"the {failure.source} contradicts itself", failure.logged.contradictions)
 
 
 def _certainty(failure: Failure) -> str:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A judged failure in sentences."""
 
+from dataclasses import replace
+
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 from kalloctrace.model.why import Change, Kind, Remedy, Why, ZoneVerdict
 from kalloctrace.report.failure import Failure
@@ -32,6 +34,11 @@ def headline(failure: Failure) -> str:
     return f"{request_sentence(failure)}: {_reason(failure)}"
 
 
+def headline_alike(failure: Failure) -> str:
+    """Return the same of all failures that differ in nothing but numbers."""
+    return headline(replace(failure, logged=replace(failure.logged, waited=None)))
+
+
 def _reason(failure: Failure) -> str:
     logged = failure.logged
     if logged.order < 0:
@@ -43,7 +50,7 @@ def _reason(failure: Failure) -> str:
             limit = f" ({usage:,} kB of {at_most:,} kB used)"
         return f"the limit of its memory cgroup was reached{limit}; the zones had no part in it"
     if failure.why is None:
-        return "unknown, the log does not show the zones"
+        return f"unknown, the {failure.source} does not show the zones"
     return _by_zones(failure, failure.why)
 
 
@@ -53,11 +60,11 @@ def _by_zones(failure: Failure, answer: Why) -> str:
         return "every zone that is shown is closed to it"
     if answer.conclusion == "passes":
         passed = _zone_list([verdict.state for verdict in asked if verdict.kind == "passes"])
-        return f"{passed} would have served by the state that is printed, which was read after the failure"
+        return f"{passed} would have served by the state that is shown, which was read after the failure"
     blocks = f"no free block of {kilobytes(failure, 1 << failure.attempt.order)} or more of a type that it may take"
     refused = _mixed([verdict for verdict in asked if verdict.kind in ("watermark", "block")], blocks)
     doubtful = [verdict.state for verdict in asked if verdict.kind in ("unknown", "passes")]
-    open_still = f"what the log tells of {_zone_list(doubtful)} leaves it open" if doubtful else ""
+    open_still = f"what the {failure.source} tells of {_zone_list(doubtful)} leaves it open" if doubtful else ""
     return "; ".join(filter(None, (refused, open_still)))
 
 
@@ -98,7 +105,7 @@ def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
     check = verdict.check
     if verdict.kind == "excluded" or check is None:
         return _excluded(failure, verdict)
-    usable, needed = _usable(failure, verdict.state, check), _needed(failure, check)
+    usable, needed = _usable(failure, verdict.state, check), _needed(failure, verdict.state, check)
     if verdict.kind == "watermark":
         return f"{usable}, not above {needed}"
     above = check.usable.low > check.needed.high
@@ -120,10 +127,11 @@ def _blocks(failure: Failure, kind: Kind, check: WatermarkCheck, *, above: bool)
 
 def _excluded(failure: Failure, verdict: ZoneVerdict) -> str:
     logged = failure.logged
+    name = "" if logged.cpuset is None else f" {logged.cpuset}"
     return {
         "highest_zoneidx": f"the mask goes up to {failure.highest_zone} (highest_zoneidx)",
         "nodemask": f"the request's nodemask is {logged.nodemask}",
-        "cpuset": f"the cpuset {logged.cpuset} has nodes {logged.mems_allowed}, and __GFP_HARDWALL is set",
+        "cpuset": f"the cpuset{name} has nodes {logged.mems_allowed}, and __GFP_HARDWALL is set",
         "THISNODE": "__GFP_THISNODE asks for another node",
         None: "not asked",
     }[verdict.excluded_by]
@@ -144,8 +152,10 @@ def _usable(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
     return f"{free}, {kilobytes(failure, check.usable.low)} of it usable (not {listed})" if listed else free
 
 
-def _needed(failure: Failure, check: WatermarkCheck) -> str:
+def _needed(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
     mark = f"{check.watermark} {kilobytes(failure, check.mark)}"
+    if check.watermark == "min" and check.mark < state.watermarks[0]:
+        mark += " without its boost"
     if check.lowered != check.mark:
         mark += f" (lowered to {kilobytes(failure, check.lowered)})"
     if check.lowmem_reserve.high == 0:

@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.releases import is_backporting_vendor, parse_release
@@ -15,8 +15,8 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.watermark import WMARK_MASK, WMARK_MIN, FreeBlocks, Watermarks, ZoneState
 from kalloctrace.model.why import Attempt, slow_path_flags, why
-from kalloctrace.report.failure import PAGE_KB, Failure
-from kalloctrace.report.failure_log import LoggedFailure
+from kalloctrace.report.failure import NULL, PAGE_KB, Failure
+from kalloctrace.report.failure_log import Event, LoggedFailure
 from kalloctrace.verify.slow_trace import context_given, request_given
 
 Row = Mapping[str, Any]
@@ -33,9 +33,13 @@ def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
         snapshot: the kernel and machine that were recorded.
         call: a call that returned no page.
     """
-    check = _check(snapshot, call)
-    logged = LoggedFailure("failure", 0, call["comm"], call["given"]["order"])
-    return _judged(snapshot, call, "returns", check, _attempt(snapshot.tables, check, call), logged=logged)
+    tables, check = snapshot.tables, _check(snapshot, call)
+    at_min = [each for each in call["attempts"] if each["alloc_flags"] & WMARK_MASK == WMARK_MIN]
+    asked = at_min[-1] if at_min else call["given"]
+    if not at_min:
+        flags, _ = slow_path_flags(tables, check, asked["gfp_mask"], asked["order"])
+        asked = {**asked, "alloc_flags": flags}
+    return _judged(snapshot, call, check, _Look("failure", "returns", asked))
 
 
 def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
@@ -49,11 +53,22 @@ def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
     check = _check(snapshot, call)
     prepared = alloc_pages(kernel, request_given(call), context_given(kernel, call))
     first = {**call["given"], "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
-    waited = f"{call['duration'] / 1e6:,.1f} ms"
-    logged = LoggedFailure("stall", 0, call["comm"], call["given"]["order"], waited=waited)
-    return _judged(
-        snapshot, call, "begins", check, _asking(snapshot.tables, first, call["given"]["order"]), logged=logged
-    )
+    waited = None if call["duration"] is None else f"{call['duration'] / 1e6:,.1f} ms"
+    return _judged(snapshot, call, check, _Look("stall", "begins", first), waited)
+
+
+class _Look(NamedTuple):
+    """One look through the zonelist of a call.
+
+    Attributes:
+        event: what it led to.
+        at: when the zones were copied that it found.
+        asked: what it asked for.
+    """
+
+    event: Event
+    at: str
+    asked: Row
 
 
 def _check(snapshot: Snapshot, call: Row) -> Watermarks:
@@ -65,13 +80,20 @@ def _check(snapshot: Snapshot, call: Row) -> Watermarks:
     return Watermarks.of(snapshot.tables, rules)
 
 
-def _judged(
-    snapshot: Snapshot, call: Row, at: str, check: Watermarks, attempt: Attempt, *, logged: LoggedFailure
-) -> Failure:
-    tables, given = snapshot.tables, call["given"]
-    states = [_state(tables, zone) for zone in call["zones"] if zone["at"] == at]
+def _judged(snapshot: Snapshot, call: Row, check: Watermarks, look: _Look, waited: str | None = None) -> Failure:
+    tables, given, asked = snapshot.tables, call["given"], look.asked
+    states = [_state(tables, zone) for zone in call["zones"] if zone["at"] == look.at]
+    attempt = _asking(tables, asked, given["order"])
     return Failure(
-        logged=logged,
+        logged=LoggedFailure(
+            look.event,
+            0,
+            call["comm"],
+            given["order"],
+            nodemask=asked["ac_nodemask_nodes"] or NULL,
+            mems_allowed=asked["mems_allowed"],
+            waited=waited,
+        ),
         kernel=snapshot.release,
         tables=tables,
         rules=check.rules,
@@ -81,16 +103,8 @@ def _judged(
         why=why(check, attempt, states) if states else None,
         missing=() if states else ("the zones: there was no room for them",),
         page_kb=PAGE_KB,
+        source="trace",
     )
-
-
-def _attempt(tables: FlagTables, check: Watermarks, call: Row) -> Attempt:
-    given = call["given"]
-    at_min = [each for each in call["attempts"] if each["alloc_flags"] & WMARK_MASK == WMARK_MIN]
-    last = at_min[-1] if at_min else given
-    gfp = last["gfp_mask"]
-    flags = at_min[-1]["alloc_flags"] if at_min else slow_path_flags(tables, check, gfp, given["order"])[0]
-    return _asking(tables, {**last, "alloc_flags": flags}, given["order"])
 
 
 def _asking(tables: FlagTables, last: Row, order: int) -> Attempt:

@@ -4,7 +4,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.kernel.nodelist import parse_nodelist
@@ -14,6 +14,7 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.slowentry import slowpath_call
 from kalloctrace.model.slowtypes import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
 from kalloctrace.model.types import Context, ImpossibleRequestError, Request, UnknownFact
+from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.slowcompare import entry_differences
 from kalloctrace.verify.slowpath import AttemptVerdict, CallVerdict, SlowpathJudge
@@ -100,37 +101,52 @@ class SlowVerification:
 _COUNTS = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
 
 
-def verify_slow(
-    snapshot: Snapshot,
-    kernel: Kernel,
-    calls: Iterable[Row],
-    *,
-    may_miss: bool = False,
-    machine_changed: Sequence[str] = (),
-) -> SlowVerification:
-    """Predict every attempt and compare.
+class SlowJudge:
+    """Judges calls of the slow path of one recording.
 
     Args:
         snapshot: the kernel and machine that were recorded.
         kernel: the same, compiled.
-        calls: what was recorded of its slow path.
         may_miss: hits of the slow path were missed, so that what is not there may have happened all the same.
         machine_changed: facts of the machine that were not the same at the end as at the start.
     """
+
+    def __init__(
+        self, snapshot: Snapshot, kernel: Kernel, *, may_miss: bool = False, machine_changed: Sequence[str] = ()
+    ) -> None:
+        rules = slowpath_rules(snapshot.release, snapshot.version)
+        self._kernel = kernel
+        self._may_miss = may_miss
+        self._judge = None if rules is None or machine_changed else SlowpathJudge(SlowKernel.of(kernel, rules))
+        changed = f"the machine changed during the recording: {', '.join(machine_changed)}"
+        self._cannot = AttemptVerdict(unknown=changed if machine_changed else _NO_RULES)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, kernel: Kernel, totals: Totals | None) -> Self:
+        """Return the judge of a trace, by what it says of itself at its end; None where that is missing."""
+        if totals is None:
+            return cls(snapshot, kernel, may_miss=True)
+        return cls(snapshot, kernel, may_miss=totals.slow_missed > 0, machine_changed=totals.machine_changed)
+
+    def given(self, call: Row) -> AttemptVerdict:
+        """Judge what a call was given."""
+        return self._cannot if self._judge is None else given_verdict(self._kernel, call)
+
+    def __call__(self, call: Row) -> CallVerdict:
+        """Judge a call's attempts, and what it returned."""
+        if self._judge is None:
+            return CallVerdict((self._cannot,) * len(call["attempts"]), self._cannot)
+        return self._judge(slow_call_of(call, may_miss=self._may_miss))
+
+
+def verify_slow(judge: SlowJudge, calls: Iterable[Row]) -> SlowVerification:
+    """Predict every attempt and compare."""
     verdict = SlowVerification()
-    rules = slowpath_rules(snapshot.release, snapshot.version)
-    judge = None if rules is None or machine_changed else SlowpathJudge(SlowKernel.of(kernel, rules))
-    changed = f"the machine changed during the recording: {', '.join(machine_changed)}"
     for call in calls:
         verdict.calls += 1
         verdict.failed += call["page"] is False
         verdict.attempts += len(call["attempts"])
-        if judge is None:
-            verdict.unknown += len(call["attempts"])
-            verdict.calls_unknown += 1
-            verdict.unknown_reasons[changed if machine_changed else _NO_RULES] += 1
-            continue
-        _enter(verdict, call, given_verdict(kernel, call), judge(slow_call_of(call, may_miss=may_miss)))
+        _enter(verdict, call, judge.given(call), judge(call))
     return verdict
 
 

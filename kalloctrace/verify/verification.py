@@ -16,7 +16,7 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.fields import FieldCount
-from kalloctrace.verify.slow_trace import SlowVerification, verify_slow
+from kalloctrace.verify.slow_trace import SlowJudge, SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
@@ -192,13 +192,7 @@ def _verify_slow(verdict: Verification, trace: TraceReader) -> None:
     kernel, _ = _recorded(trace)
     # A trace may be long: it is read once more only where there is something to find.
     calls = trace.slow_calls() if totals is None or totals.slow else ()
-    verdict.slow = verify_slow(
-        trace.snapshot,
-        kernel,
-        calls,
-        may_miss=totals is None or totals.slow_missed > 0,
-        machine_changed=() if totals is None else totals.machine_changed,
-    )
+    verdict.slow = verify_slow(SlowJudge.of(trace.snapshot, kernel, totals), calls)
     if totals is not None:
         verdict.slow_lost = totals.slow_lost + totals.slow_missed
 

@@ -16,6 +16,7 @@ from tests.schemas import FOLDER, hold, validator
 from tests.traces import RECORDED, aggregate, stream
 
 FIXTURES = RECORDED.parents[1]
+LOGS = Path(__file__).parents[1] / "unit" / "data" / "failures"
 NEWEST = FIXTURES / "7.3" / "stimulus-cpusets.arrows"
 EVENT = (
     "dd 133 [000] 1.5: kmem:mm_page_alloc: page=0x1 pfn=0x1 order=11 migratetype=1 gfp_flags=GFP_KERNEL\n"
@@ -97,6 +98,23 @@ def test_report(traces: list[Path]) -> None:
     """Summaries of each kind of trace."""
     for trace in traces:
         hold("report", *objects("report", "--json", trace))
+
+
+@pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.12", "7.3"])
+def test_failures_of_a_trace(kernel: str) -> None:
+    """Calls of the slow path that failed or took long, with their attempts."""
+    found = objects("report", "--failures", "--slower-than", "1", "--json", FIXTURES / kernel / "slow.arrows")
+    hold("failure", *found)
+    assert {one["event"] for one in found} == {"failure", "stall"}
+    assert all(one["attempts"] for one in found if one["complete"])
+
+
+@pytest.mark.parametrize("log", sorted(LOGS.glob("*.log")), ids=lambda path: path.name)
+def test_failures_of_a_log(log: Path) -> None:
+    """Of each kernel from 2.6 on; with none of what a log does not have."""
+    found = objects("explain", "--json", log)
+    hold("failure", *found)
+    assert not any("attempts" in one for one in found)
 
 
 def test_diff(traces: list[Path]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.report.slow_failure import slow_failure, slow_start
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.verify.slow_trace import verify_slow
+from kalloctrace.verify.slow_trace import SlowJudge, verify_slow
 from kalloctrace.verify.verification import verify_trace
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -45,12 +45,12 @@ def test_changed_flags_are_noticed(path: Path) -> None:
     with TraceReader(path) as trace:
         calls = [call for call in trace.slow_calls() if call["complete"] and len(call["attempts"]) == 1][:200]
         snapshot = trace.snapshot
-    kernel = Kernel.of(snapshot)
+    judge = SlowJudge(snapshot, Kernel.of(snapshot))
     unnoticed: Counter[int] = Counter()
     for call in calls:
         for bit in (0x10, 0x20, 0x40, 0x800):
             attempt = {**call["attempts"][0], "alloc_flags": call["attempts"][0]["alloc_flags"] ^ bit}
-            verdict = verify_slow(snapshot, kernel, [{**call, "attempts": [attempt]}])
+            verdict = verify_slow(judge, [{**call, "attempts": [attempt]}])
             unnoticed[bit] += not verdict.mismatches
     assert calls
     assert not unnoticed.total()
