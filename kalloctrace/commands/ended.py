@@ -18,8 +18,8 @@ def say_ended(totals: Totals) -> None:
     )
     if totals.slow:
         click.echo(
-            f"slow path: {totals.slow:,} calls, failed {totals.slow_failed:,}, still running {totals.slow_running}; "
-            f"events lost {totals.slow_lost}, missed {totals.slow_missed}",
+            f"slow path: {totals.slow:,} calls, failed {totals.slow_failed or 0:,}, "
+            f"still running {totals.slow_running}; events lost {totals.slow_lost}, missed {totals.slow_missed}",
             err=True,
         )
 

@@ -313,7 +313,7 @@ class Session:
             missed_freelist=counts.missed_freelist,
             names_dropped=counts.names_dropped,
             slow=None if slow is None else slow.taken,
-            slow_failed=0 if slow is None else slow.failed,
+            slow_failed=None if slow is None else slow.failed,
             slow_running=0 if slow is None else slow.running,
             slow_alone=0 if slow is None else slow.assembly.alone,
             slow_lost=0 if slow is None else slow.assembly.lost,

@@ -32,12 +32,13 @@ def count_parts(table: LiveTable) -> list[Part]:
 
 def _slow_parts(totals: Totals) -> list[Part]:
     """Return how many calls took the slow path, and how many of these got no page; nothing where it is not watched."""
-    if totals.slow is None:
-        return []
-    return [
-        (f"slow {totals.slow:,}", "doubt" if totals.slow else "plain"),
-        (f"failed {totals.slow_failed:,}", "bad" if totals.slow_failed else "plain"),
-    ]
+    failed = totals.slow_failed
+    parts: list[Part] = []
+    if totals.slow is not None:
+        parts.append((f"slow {totals.slow:,}", "doubt" if totals.slow else "plain"))
+    if failed is not None:
+        parts.append((f"failed {failed:,}", "bad" if failed else "plain"))
+    return parts
 
 
 def verdict_parts(table: LiveTable) -> list[Part]:

@@ -25,7 +25,7 @@ class Totals:
         missed_freelist: those of get_page_from_freelist() among them: only these can make a call look rejected. None
             where they were not counted apart.
         slow: calls of the slow path that are in the trace; None where it was not traced.
-        slow_failed: those among them that returned no page.
+        slow_failed: those among them that returned no page; None where it was not counted.
         slow_running: those among them whose return was not seen.
         slow_alone: attempts and returns of calls whose begin was not seen, as those under way at the start.
         slow_lost: events of such calls that found the ring buffer full.
@@ -52,7 +52,7 @@ class Totals:
     missed_freelist: int | None = None
     names_dropped: int = 0
     slow: int | None = None
-    slow_failed: int = 0
+    slow_failed: int | None = None
     slow_running: int = 0
     slow_alone: int = 0
     slow_lost: int = 0

@@ -23,7 +23,7 @@ from kalloctrace.lab.run import run_in_guest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.bench.rows import OURS, PEERS, Row  # noqa: E402  (a script's neighbours are no package's)
+from tests.bench.rows import OURS, PEERS, WATCHED, Row  # noqa: E402  (a script's neighbours are no package's)
 
 BUILD = ROOT / "build" / "bench"
 GUEST = Path(__file__).with_name("guest.py")
@@ -117,7 +117,7 @@ def costs(result: dict[str, Any]) -> dict[str, Cost]:
 
 def alone(kernel: str) -> dict[str, Cost]:
     """Return what our rows by fentry add in a boot without peers, which leave a kernel a little different."""
-    return costs(measure(kernel, [row for row in OURS if row.name.endswith("fentry")]))
+    return costs(measure(kernel, [row for row in (*OURS, *WATCHED) if row.name.endswith("fentry")]))
 
 
 @click.command()

@@ -147,8 +147,14 @@ def reason(text: str) -> str:
     return next((line for line in lines if re.search(r"error|fatal|cannot|does not", line, re.IGNORECASE)), lines[-1])
 
 
-def run_beside(words: Sequence[str], work: Work, env: Mapping[str, str]) -> str:
+def run_beside(words: Sequence[str], begins: str, work: Work, env: Mapping[str, str]) -> str:
     """Run the work while a tool runs that starts none itself; return what the tool printed.
+
+    Args:
+        words: its command.
+        begins: matches what it prints when it has begun.
+        work: the work.
+        env: more in its environment.
 
     Raises:
         Gap: it is not here, did not start, or failed.
@@ -157,8 +163,9 @@ def run_beside(words: Sequence[str], work: Work, env: Mapping[str, str]) -> str:
     with path.open("wb") as printed:
         process = started(words, printed.fileno(), env)
         deadline = time.monotonic() + _START_TIMEOUT
-        # It says so when it has begun: nothing is printed before.
-        while process.poll() is None and not path.stat().st_size and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline:
+            if re.search(begins, path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+                break
             time.sleep(_SETTLED)
         time.sleep(_SETTLED)
         if process.poll() is None:
@@ -197,7 +204,7 @@ def measure(row: dict[str, Any], work: Work) -> dict[str, float]:
 
 def _measure(row: dict[str, Any], work: Work, env: Mapping[str, str]) -> dict[str, float]:
     words = command_of(row, work)
-    text, usage = run(words, env) if row["runs_work"] else (run_beside(words, work, env), {})
+    text, usage = run(words, env) if row["runs_work"] else (run_beside(words, row["begins"], work, env), {})
     figures = work.measured()
     if row["counter"]:
         text, _ = run([filled(word, work) for word in row["counter"]], {})

@@ -19,13 +19,14 @@ class Row:
     Attributes:
         name: its name in the table and in the recorded figures.
         gets: what it gets of an allocation.
-        kind: `count`, `aggregate` or `stream`: what is kept of an allocation.
+        kind: `count`, `aggregate` or `stream`: what is kept of an allocation; `watch`: an aggregate that is looked at.
         command: its words.
         captured: matches each number, in its first group, that adds up to the allocations captured; in what the command
             printed, or in what `counter` prints.
         counter: a command that tells what was captured.
         lost: matches numbers that add up to the allocations that it says it lost, in the same text.
         runs_work: whether the tool itself runs the work; else it is started before and interrupted after.
+        begins: where it is started before, matches what it prints when it has begun.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Row:
     counter: tuple[str, ...] = ()
     lost: str | None = None
     runs_work: bool = True
+    begins: str = "."
 
 
 def _ours(mode: str, attach: str) -> Row:
@@ -132,3 +134,17 @@ PEERS = (
 )
 
 OURS = tuple(_ours(mode, attach) for mode in ("aggregate", "stream") for attach in ("fentry", "kprobe"))
+
+WATCHED = (
+    Row(
+        "kalloctrace live, fentry",
+        "everything",
+        "watch",
+        ("kalloctrace", "live", "--plain", "--interval", "60", "--attach", "fentry"),
+        r"^([\d,]+) allocations in",
+        lost=r"lost (\d+), missed",
+        runs_work=False,
+        begins="^watching ",
+    ),
+)
+"""It has the kernel do what the aggregate does, and is to cost the same there."""

@@ -29,7 +29,7 @@ from tests.bench import tables  # noqa: E402
 from tests.bench.cost import alone, costs, measure, untraced  # noqa: E402
 from tests.bench.peers import readings  # noqa: E402
 from tests.bench.reading import read_large  # noqa: E402
-from tests.bench.rows import OURS, PEERS  # noqa: E402
+from tests.bench.rows import OURS, PEERS, WATCHED  # noqa: E402
 from tests.section import write_section  # noqa: E402
 
 RECORDED = Path(__file__).with_name("recorded.json")
@@ -51,7 +51,7 @@ _VERSIONS = (
 
 def kernel_figures(kernel: str) -> dict[str, Any]:
     """Return all that is measured in one boot of a kernel, and for the tests what our rows are without the others."""
-    result = measure(kernel, (*PEERS, *OURS), [row for row in OURS if row.kind == "stream"])
+    result = measure(kernel, (*PEERS, *OURS, *WATCHED), [row for row in OURS if row.kind == "stream"])
     return {
         "release": result["release"],
         "untraced": asdict(untraced(result)),
@@ -113,7 +113,11 @@ def measure_again(recorded: dict[str, Any], part: str) -> None:
     if part in parts:
         recorded[part] = parts[part]()
         return
-    rows = [row for row in (*PEERS, *OURS) if part in row.name]
+    if part == "alone":
+        for kernel, figures in recorded["kernels"].items():
+            figures["alone"] = {name: asdict(cost) for name, cost in alone(kernel).items()}
+        return
+    rows = [row for row in (*PEERS, *OURS, *WATCHED) if part in row.name]
     for kernel, figures in recorded["kernels"].items():
         figures["rows"] |= {name: asdict(cost) for name, cost in costs(measure(kernel, rows)).items()}
 
@@ -124,7 +128,7 @@ def measure_again(recorded: dict[str, Any], part: str) -> None:
     "--again",
     multiple=True,
     metavar="PART",
-    help="Measure starting, reading or large again, or the rows with this in their names; keep the rest.",
+    help="Measure starting, reading, large or alone again, or the rows with this in their names; keep the rest.",
 )
 @click.argument("kernels", nargs=-1)
 def main(tables_only: bool, again: tuple[str, ...], kernels: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.rows import OURS, PEERS, Row
+from tests.bench.rows import OURS, PEERS, WATCHED, Row
 
 Figures = Mapping[str, Any]
 """What run.py wrote into recorded.json."""
@@ -15,6 +15,8 @@ CONSUMER = 400
 READING = 100
 LARGE = 20_000_000
 """How many times the CPU time of `verify` the peers' readers are to take for an event."""
+SAME = 0.02
+"""By how much two measurements of the same differ."""
 STARTING = 2.5
 """How many times the start of Python with click alone `decode` may take."""
 
@@ -46,6 +48,7 @@ LIMITS = (
     Limit("aggregate", 0.30, "bpftrace equal information"),
     Limit("aggregate", 1.00, "perf stat", aim=True),
     Limit("stream", 0.45, "perf record"),
+    Limit("watch", 1 + SAME, "kalloctrace aggregate, fentry"),
 )
 
 
@@ -67,13 +70,13 @@ def cost_table(figures: Figures) -> str:
     rows = [["(none: what an allocation takes)", "", *bare]]
     rows += [
         [_name(row), row.gets, *(_cost(kernel["rows"].get(row.name)) for kernel in kernels.values())]
-        for row in (*PEERS, *OURS)
+        for row in (*PEERS, *OURS, *WATCHED)
     ]
     return table(["tool", "what it gets", *kernels], rows)
 
 
 def _name(row: Row) -> str:
-    return f"**{row.name}**" if row in OURS else row.name
+    return f"**{row.name}**" if row in (*OURS, *WATCHED) else row.name
 
 
 def _cost(cost: Figures | None) -> str:
@@ -90,7 +93,7 @@ def limits_table(figures: Figures) -> str:
     kernels = figures["kernels"]
     rows = [
         [row.name, limit.title(), *(_judged(kernel["rows"], row, limit) for kernel in kernels.values())]
-        for row in OURS
+        for row in (*OURS, *WATCHED)
         for limit in LIMITS
         if limit.mode == row.kind
     ]

@@ -11,6 +11,7 @@ import pytest
 from kalloctrace.lab.needs import find_tool, lab_available
 from kalloctrace.probe.bcc_import import import_bcc
 from tests.bench.cost import Cost, alone
+from tests.bench.tables import SAME as SAME_BOOT
 
 pytestmark = pytest.mark.live
 
@@ -30,7 +31,7 @@ def recorded() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Cost]:
-    """Measure both modes in one boot, as they are attached by default there."""
+    """Measure both modes, and `live`, in one boot, as they are attached by default there."""
     missing = lab_available()
     if find_tool("gcc") is None:
         missing.append("gcc: install the package gcc")
@@ -55,3 +56,10 @@ def test_an_allocation_costs_what_was_recorded(recorded: dict[str, Any], measure
             assert cost.least >= was - max(INSTRUCTIONS, was * SAME), (
                 f"{name} became cheaper: record it with make bench"
             )
+
+
+def test_watching_costs_what_counting_costs(measured: dict[str, Cost]) -> None:
+    """`live` has the kernel do no more than `record --mode aggregate`, in the same boot."""
+    live, aggregate = measured["kalloctrace live, fentry"], measured["kalloctrace aggregate, fentry"]
+    assert live.captured > 0
+    assert live.least <= aggregate.least * (1 + SAME_BOOT)

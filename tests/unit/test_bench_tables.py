@@ -8,7 +8,7 @@ import pytest
 from tests.bench import tables
 from tests.bench.cost import Cost, costs
 from tests.bench.guest import numbers
-from tests.bench.rows import OURS, PEERS
+from tests.bench.rows import OURS, PEERS, WATCHED
 
 
 def figure(least: float, gap: str = "", lost: int = 0) -> dict[str, Any]:
@@ -19,7 +19,7 @@ def figure(least: float, gap: str = "", lost: int = 0) -> dict[str, Any]:
 @pytest.fixture
 def figures() -> dict[str, Any]:
     """Return what run.py records, of one kernel."""
-    rows = {row.name: figure(1000) for row in PEERS} | {row.name: figure(400) for row in OURS}
+    rows = {row.name: figure(1000) for row in PEERS} | {row.name: figure(400) for row in (*OURS, *WATCHED)}
     own = {
         "ours: consumer": {"an event": 401.0, "events": 1000, "lost": 3},
         "ours: start": {"begins": 2_000_000, "compiles": 1_000_000, "VmRSS": 2048, "RssAnon": 1024, "VmHWM": 4096},
@@ -58,6 +58,7 @@ def test_limits_are_judged_by_the_figures(figures: dict[str, Any]) -> None:
     """At the limit is met, above is not, and both are said with the figure."""
     text = tables.limits_table(figures)
     assert judged(text, "aggregate, fentry", "0.40 × perf record") == "0.40, met"
+    assert judged(text, "live, fentry", "1.02 × kalloctrace aggregate") == "1.00, met"
     assert judged(text, "aggregate, fentry", "0.30 × bpftrace") == "0.40, **not met**"
     assert judged(text, "stream, kprobe", "0.45 × perf record") == "0.40, met"
 

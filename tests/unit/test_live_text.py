@@ -22,7 +22,7 @@ def test_slow_path_and_failures_are_in_sight() -> None:
     """Red once a call got no page."""
     parts = dict(count_parts(table(slow=1234, slow_failed=5)))
     assert (parts["slow 1,234"], parts["failed 5"]) == ("doubt", "bad")
-    calm = dict(count_parts(table(slow=0)))
+    calm = dict(count_parts(table(slow=0, slow_failed=0)))
     assert (calm["slow 0"], calm["failed 0"]) == ("plain", "plain")
     assert totals_json(table(slow=1234, slow_failed=5))["slow_failed"] == 5
 
@@ -31,3 +31,11 @@ def test_slow_path_that_is_not_watched_has_no_number() -> None:
     """No zero that nobody counted."""
     assert not [text for text, _ in count_parts(table(slow=None)) if text.startswith(("slow", "failed"))]
     assert totals_json(table(slow=None))["slow"] is None
+
+
+def test_older_traces_do_not_say_how_many_failed() -> None:
+    """As these were not counted apart then."""
+    parts = [text for text, _ in count_parts(table(slow=9))]
+    assert "slow 9" in parts
+    assert not [text for text in parts if text.startswith("failed")]
+    assert totals_json(table(slow=9))["slow_failed"] is None

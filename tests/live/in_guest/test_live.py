@@ -71,6 +71,8 @@ def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], lis
     verdict = verify(trace)
     assert (verdict["allocations"], verdict["matched"], verdict["mismatched"]) == (last["count"], last["count"], 0)
     assert not verdict["truncated"]
+    assert (verdict["slow"]["calls"], verdict["slow"]["failed"]) == (last["slow"], last["slow_failed"])
+    assert (verdict["slow"]["mismatched"], verdict["slow"]["unknown"]) == (0, 0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
