@@ -12,6 +12,7 @@ import mmap
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -38,6 +39,12 @@ MPOL_DEFAULT, MPOL_PREFERRED = range(2)
 GROUP = Path("/sys/fs/cgroup/kalloctrace-pressure")
 GROUP_BYTES = 16 << 20
 SYS_SET_MEMPOLICY = 238
+# The kernel logs one failure in 10 seconds: nopage_rs in mm/page_alloc.c.
+LOGGED_EVERY = 11
+# What is free as a part of the min watermark: too little for it, enough for whoever may go to half or three quarters.
+SHORT = (0.95, 0.9, 0.85, 0.8)
+# A request that must not fail waits for ever otherwise.
+RELIEF = 3
 HOG = 'held = []\nwhile True:\n    held.append(bytearray(b"x") * (1 << 20))\n'
 
 BASES = {
@@ -63,10 +70,14 @@ def mask(tables: FlagTables, *names: str) -> int:
     return value
 
 
+def node_kib(name: str) -> int:
+    """Return a number of the node's meminfo."""
+    return next(int(line.split()[-2]) for line in MEMINFO.read_text("ascii").splitlines() if f" {name}:" in line)
+
+
 def free_bytes() -> int:
     """Return how much memory of the node is free."""
-    line = next(line for line in MEMINFO.read_text(encoding="ascii").splitlines() if "MemFree" in line)
-    return int(line.split()[-2]) << 10
+    return node_kib("MemFree") << 10
 
 
 def policy(mode: int, nodes: int = 0) -> None:
@@ -150,14 +161,41 @@ def _each(
         yield Request(mask(tables, *base, *extra), order, NODE, nodemask=nodemask)
 
 
+def must_not_fail(tables: FlagTables) -> None:
+    """Have requests made that must not fail, of what the min watermark keeps back."""
+    gfp = mask(tables, *BASES["GFP_KERNEL"], "__GFP_NOFAIL", "__GFP_THISNODE")
+    total = os.sysconf("SC_PHYS_PAGES") * (mmap.PAGESIZE >> 10)
+    for part in SHORT:
+        # The zones have shares of it by their size.
+        wanted = int(node_kib("MemFree") / part * total / node_kib("MemTotal"))
+        with raised(min_free_kbytes=wanted), Stimulus(DEVICE) as stimulus:
+            relief = threading.Timer(RELIEF, (VM / "min_free_kbytes").write_text, (str(MIN_FREE_KBYTES),))
+            relief.start()
+            stimulus.send([Request(gfp, 0, NODE, count=3)])
+            relief.cancel()
+            relief.join()
+
+
+def logged(tables: FlagTables) -> Iterator[Request]:
+    """Yield requests that fail and that the kernel says so of: with a nodemask, which it shows."""
+    for base, order in (("GFP_KERNEL", 2), ("GFP_ATOMIC", 0), ("movable", 4), ("GFP_NOWAIT", 3), ("GFP_NOFS", 1)):
+        yield Request(mask(tables, *BASES[base], "__GFP_NORETRY"), order, NODE, nodemask=1 << NODE)
+
+
 def hog(first: str = "true") -> None:
     """Have a process take memory until it is killed, after a command of a shell."""
     script = f"{first}; echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"
     subprocess.run(["sh", "-c", script], check=False, stderr=subprocess.DEVNULL)
 
 
-def victim(tables: FlagTables, min_free_kbytes: int) -> None:
-    """Have a process ask for what there is not, and be killed for it: it gets a share of the reserves meanwhile."""
+def victim(tables: FlagTables, min_free_kbytes: int, *more: str) -> None:
+    """Have a process ask for what there is not, and be killed for it: it gets a share of the reserves meanwhile.
+
+    Args:
+        tables: the kernel's flags.
+        min_free_kbytes: what is kept back.
+        more: flags of its request.
+    """
     with raised(min_free_kbytes=MIN_FREE_KBYTES):
         pid = os.fork()
         if pid == 0:
@@ -165,7 +203,7 @@ def victim(tables: FlagTables, min_free_kbytes: int) -> None:
             held = fill()
             (VM / "min_free_kbytes").write_text(str(min_free_kbytes), encoding="ascii")
             with Stimulus(DEVICE) as stimulus:
-                stimulus.send([Request(mask(tables, *BASES["GFP_KERNEL"]), 0, NODE, nodemask=1 << NODE)])
+                stimulus.send([Request(mask(tables, *BASES["GFP_KERNEL"], *more), 0, NODE, nodemask=1 << NODE)])
             os._exit(len(held) == 0)
         os.waitpid(pid, 0)
 
@@ -220,19 +258,22 @@ def main() -> int:
             say("below min")
             send(stimulus, requests(tables, GIVES_UP, range(5), 1))
             say("failures that the kernel logs")
-            # With a nodemask, which the log shows, unlike the node that __GFP_THISNODE asks for.
-            send(stimulus, _each(tables, ("__GFP_NORETRY",), (0, 2, 4), nodemask=1 << NODE))
+            for request in logged(tables):
+                stimulus.send([request])
+                time.sleep(LOGGED_EVERY)
             say("much reclaim, in vain")
             send(stimulus, _each(tables, mayfail, (0, 2), nodemask=1 << NODE))
+        say("what must not fail")
+        must_not_fail(tables)
         held.clear()
         say("fragmented")
         held += fragment()
         send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
         send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
         held.clear()
-    for _ in range(3):
-        say("a process that is killed for what it asks for")
-        victim(tables, total // 10)
+    for more in ((), ("__GFP_NOFAIL",)) * 3:
+        say(f"a process that is killed for what it asks for {' '.join(more)}")
+        victim(tables, total // 10, *more)
     say("out of memory")
     hog()
     return 0

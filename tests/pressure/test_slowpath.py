@@ -23,8 +23,15 @@ from kalloctrace.report.slow_failure import slow_failure
 from kalloctrace.trace.reader import TraceReader
 
 ROOT = Path(__file__).parents[2]
-ATTEMPTS = 2000
-"""Fewer are made where the machine is slow: this is what each kernel must have shown at least."""
+ATTEMPTS = 10_000
+"""What each kernel must have shown at least."""
+LOGGED = 3
+"""Failures that its log must have at least: the kernel keeps silent about what follows one too soon."""
+KINDS = {
+    *("first_try", "after_waking_kswapd", "retry", "with_reserves", "after_direct_reclaim", "after_draining"),
+    *("after_compaction", "before_oom", "oom_nofail", "nofail"),
+}
+"""Kinds of attempts that each must have shown; a cpuset that changes meanwhile is in nobody's hand."""
 
 # By the kernel's own names, what each kernel's slow path shows under pressure.
 SHOWN = {
@@ -100,6 +107,7 @@ def test_every_attempt_is_as_predicted(pressed: tuple[str, Pressed]) -> None:
     assert slow["mismatches"] == []
     assert (slow["mismatched"], slow["calls_mismatched"], slow["unknown"]) == (0, 0, 0)
     assert slow["matched"] == slow["attempts"] >= ATTEMPTS
+    assert not KINDS - slow["kinds"].keys()
 
 
 @pytest.mark.live
@@ -130,7 +138,7 @@ def test_every_logged_failure_is_in_the_trace(pressed: tuple[str, Pressed]) -> N
         (call["given"]["gfp_mask"], call["given"]["order"]): slow_failure(snapshot, call).why for call in refused
     }
     print(f"{kernel}: {len(logged)} failures in the log, {len(refused)} in the trace")
-    assert logged
+    assert len(logged) >= LOGGED
     for failure in logged:
         assert failure.mask is not None
         known = answers[failure.mask.value, failure.order]
