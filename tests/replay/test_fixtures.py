@@ -61,3 +61,13 @@ def test_each_fixture_has_its_note(path: Path) -> None:
     note = path.with_suffix(".md").read_text()
     for word in ("kernel:", "machine:", "workload:", "allocations:", "verdict:"):
         assert f"- {word}" in note
+
+
+@pytest.mark.parametrize(
+    "path", sorted(FIXTURES.glob("*/*.arrows")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_no_fixture_names_a_path_of_the_machine_that_recorded_it(path: Path) -> None:
+    """What stands for one is in braces."""
+    with TraceReader(path) as trace:
+        words = trace.recording["command"]
+    assert not [word for word in words if word.partition("=")[2].startswith("/") or word.startswith("/")]
