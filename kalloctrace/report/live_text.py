@@ -26,11 +26,10 @@ def count_parts(table: LiveTable) -> list[Part]:
         (f"lost {totals.lost:,}", "bad" if totals.lost else "plain"),
         (f"missed {totals.missed:,}", "doubt" if totals.missed else "plain"),
         (f"running {totals.running:,}", "plain"),
-        *_slow_parts(totals),
     ]
 
 
-def _slow_parts(totals: Totals) -> list[Part]:
+def slow_parts(totals: Totals) -> list[Part]:
     """Return how many calls took the slow path, and how many of these got no page; nothing where it is not watched."""
     failed = totals.slow_failed
     parts: list[Part] = []
@@ -99,7 +98,10 @@ def table_lines(
         tables: of the recorded kernel.
         width: characters of a line at most.
     """
-    groups = ([(clock(table.seconds), "strong"), *count_parts(table)], verdict_parts(table))
+    groups = (
+        [(clock(table.seconds), "strong"), *count_parts(table)],
+        [*verdict_parts(table), *slow_parts(table.totals)],
+    )
     lines = ["  ".join(text for text, _ in line) for group in groups for line in flow(group, width)]
     placed = place(by, width)
     cells = Cells(tables)

@@ -20,7 +20,16 @@ from kalloctrace.probe.recorder import DRAIN_INTERVAL
 from kalloctrace.report.live_columns import GAP, Cells, Placed, place
 from kalloctrace.report.live_detail import detail
 from kalloctrace.report.live_table import By, LiveRow
-from kalloctrace.report.live_text import Part, clock, count_parts, legend_lines, mode_text, padded, verdict_parts
+from kalloctrace.report.live_text import (
+    Part,
+    clock,
+    count_parts,
+    legend_lines,
+    mode_text,
+    padded,
+    slow_parts,
+    verdict_parts,
+)
 from kalloctrace.report.live_view import View
 from kalloctrace.screen.pages import Detail, Help
 from kalloctrace.screen.parts import STYLES, Head
@@ -193,7 +202,8 @@ class LiveApp(App[None]):
         if view.filter:
             state.append((f"only {view.filter}", "doubt"))
         mode = mode_text(view.snapshot, self._source.recording, view.by, replayed=self._replayed)
-        return [state, count_parts(table), verdict_parts(table), [(mode, "faint")]]
+        verdicts = [*verdict_parts(table), *slow_parts(table.totals)]
+        return [state, count_parts(table), verdicts, [(mode, "faint")]]
 
     def _show_legend(self, cells: Cells, rows: int) -> None:
         self._short_names = cells.legend()

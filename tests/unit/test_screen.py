@@ -32,6 +32,8 @@ class Stepped(Replay):
     """A trace whose time goes on when a test says so."""
 
     lost = 0
+    slow: int | None = None
+    failed: int | None = None
 
     def drain(self) -> None:
         """Leave the time where it is."""
@@ -39,7 +41,7 @@ class Stepped(Replay):
     def observe(self) -> Observation:
         """Return the moment, with what the test has lost."""
         seen = super().observe()
-        return replace(seen, totals=replace(seen.totals, dropped=self.lost))
+        return replace(seen, totals=replace(seen.totals, dropped=self.lost, slow=self.slow, slow_failed=self.failed))
 
 
 @pytest.fixture
@@ -123,6 +125,17 @@ def test_mismatch_loss_and_stacks_on_the_screen(wrong: Stepped, size: tuple[int,
         assert "red" not in styles["ok"]
 
     run(wrong, look, size=size, by="stack")
+
+
+def test_slow_path_and_failures_are_in_sight(wrong: Stepped) -> None:
+    """Whole, also at 80 columns."""
+    wrong.slow, wrong.failed = 123_456, 7_890
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        assert any(line.endswith("unknown 0  slow 123,456  failed 7,890") for line in lines_of(app))
+
+    run(wrong, look)
 
 
 def test_row_is_explained(wrong: Stepped) -> None:
