@@ -208,8 +208,18 @@ class _Writer:
         return _packet(_NEEDED, blob(12, news)) if news else b""
 
     def end(self) -> bytes:
-        """Return the last packets: the counters' final values."""
-        return b"".join(self._values_of(cpu, counted) for cpu, counted in self._cpus.items())
+        """Return the last packets: the counters' final values, and the processes under their last names.
+
+        A process is named here alone, as the trace processor keeps the first name that it reads.
+        """
+        counters = [self._values_of(cpu, counted) for cpu, counted in self._cpus.items()]
+        # ProcessDescriptor: pid = 1, process_name = 6.
+        processes = [
+            _track(_FIRST_PROCESS + pid, blob(3, number(1, pid) + blob(6, task.comm)))
+            for (pid, tid), task in self._tasks.items()
+            if pid == tid
+        ]
+        return b"".join(counters + processes)
 
     def _call(self, row: dict[str, Any], pages: int) -> _Call:
         tables = self._tables
@@ -244,19 +254,17 @@ class _Writer:
             return b""
         track = _FIRST_TASK + len(self._tasks) if known is None else known.track
         self._tasks[pid, tid] = _Task(track, comm, self._fact("task", comm))
-        # ThreadDescriptor: pid = 1, tid = 2, thread_name = 5; ProcessDescriptor: pid = 1, process_name = 6.
-        thread = _track(track, blob(4, number(1, pid) + number(2, tid) + blob(5, comm)))
-        if tid != pid:
-            return thread
-        return _track(_FIRST_PROCESS + pid, blob(3, number(1, pid) + blob(6, comm))) + thread
+        # ThreadDescriptor: pid = 1, tid = 2, thread_name = 5.
+        return _track(track, blob(4, number(1, pid) + number(2, tid) + blob(5, comm)))
 
     def _count(self, time: int, cpu: int, amounts: tuple[int, int, int]) -> bytes:
         counted = self._cpus[cpu]
         counted.values = [have + more for have, more in zip(counted.values, amounts, strict=True)]
-        counted.time = time
-        if time - counted.written < _COUNTER_EVERY and not any(amounts[1:]):
+        # A call that was interrupted began before the one that interrupted it, and stands after it.
+        counted.time = max(counted.time, time)
+        if counted.time - counted.written < _COUNTER_EVERY and not any(amounts[1:]):
             return b""
-        counted.written = time
+        counted.written = counted.time
         return self._values_of(cpu, counted)
 
     def _values_of(self, cpu: int, counted: _Cpu) -> bytes:
