@@ -145,7 +145,7 @@ class Cells:
 
     def _alloc_flags(self, row: LiveRow, width: int) -> str:
         if row.asked.alloc_flags is None:
-            return "rejected" if row.asked.rejected else "(bulk)"
+            return "rejected" if row.asked.rejected else {"bulk": "(bulk)"}.get(row.asked.entry, "?")
         return self._flags("alloc_flags", decode_alloc(row.asked.alloc_flags, self.tables), ALLOC, width)
 
     def _flags(self, column: SortName, decoded: Decoded, names: Mapping[str, str], width: int) -> str:

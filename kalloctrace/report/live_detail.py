@@ -14,6 +14,7 @@ from kalloctrace.report.live_columns import frames_of
 from kalloctrace.report.live_table import Known, LiveRow
 from kalloctrace.report.summary_text import printable
 from kalloctrace.report.verification_text import value_text
+from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.compare import Judged, Row, compared, context_of, predict, request_of
 
 Tone = Literal["heading", "plain", "good", "bad", "doubt", "faint"]
@@ -39,13 +40,16 @@ def detail(known: Known, release: str, row: LiveRow, chosen: Sequence[tuple[int,
         position: which of them to show.
     """
     index, count = chosen[position]
+    allocation = known.rows[index]
+    # Of another tool's event the verdict says what is known.
+    captured = allocation["entry"] != TRACEPOINT
     return [
         *_who(row),
         Line(f"allocation {position + 1} of {len(chosen)} in this row: {count:,} call{'s' * (count != 1)}", "heading"),
         *_verdict(known.judged(index)),
-        *_comparison(known.kernel, known.rows[index]),
+        *(_comparison(known.kernel, allocation) if captured else ()),
         Line(""),
-        *_explanation(known.kernel, release, known.rows[index]),
+        *(_explanation(known.kernel, release, allocation) if captured else ()),
     ]
 
 

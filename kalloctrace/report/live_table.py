@@ -14,10 +14,12 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.trace.observation import Observation
+from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.tally import counts_of
 from kalloctrace.trace.totals import Totals
-from kalloctrace.verify.compare import Judged, Row, Switches
-from kalloctrace.verify.verification import Judge
+from kalloctrace.verify.compare import Judged, Row
+from kalloctrace.verify.events import EventJudge
+from kalloctrace.verify.verification import Judge, switches_of
 
 By = Literal["request", "task", "stack"]
 """What a row stands for: a request and its preparation; the same of one task; the same from one kernel stack."""
@@ -66,8 +68,11 @@ class Asked(NamedTuple):
 
     @property
     def rejected(self) -> bool:
-        """Tell whether get_page_from_freelist() was not called, though it was not the bulk allocator that asked."""
-        return self.alloc_flags is None and self.entry != "bulk"
+        """Tell whether get_page_from_freelist() was not called, though it was not the bulk allocator that asked.
+
+        Another tool's event does not tell.
+        """
+        return self.alloc_flags is None and self.entry not in {"bulk", TRACEPOINT}
 
 
 class Who(NamedTuple):
@@ -160,7 +165,7 @@ class Known:
         self.rows: list[Row] = []
         self._asked: dict[Asked, int] = {}
         self._codes: list[int] = []
-        self._judge: Judge | None = None
+        self._judges: tuple[Judge, EventJudge] | None = None
         self._judged: list[Judged] = []
 
     def learn(self, seen: Observation) -> None:
@@ -168,11 +173,13 @@ class Known:
         new: list[Row] = seen.rows.allocations[len(self.rows) :].to_pylist()
         self.rows += new
         self._codes += [self._asked.setdefault(asked_of(row), len(self._asked)) for row in new]
-        judge = self._judge_for(seen.totals)
-        if judge != self._judge:
-            self._judge = judge
+        judges = self._judge_for(seen.totals), EventJudge.of(self.kernel, self.rows)
+        if judges != self._judges:
+            self._judges = judges
             self._judged = []
-        self._judged += [judge(row) for row in self.rows[len(self._judged) :]]
+        judge, judge_event = judges
+        unjudged = self.rows[len(self._judged) :]
+        self._judged += [judge_event(row) if row["entry"] == TRACEPOINT else judge(row) for row in unjudged]
 
     def judged(self, index: int) -> Judged:
         """Return the verdict on an allocation."""
@@ -197,14 +204,9 @@ class Known:
 
     def _judge_for(self, totals: Totals) -> Judge:
         missed_freelist = totals.missed if totals.missed_freelist is None else totals.missed_freelist
-        switches = Switches(
-            cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row in self.rows),
-            gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row in self.rows),
-            defrag_mode=frozenset(row["defrag_mode"] for row in self.rows),
-        )
         return Judge(
             self.kernel,
-            switches,
+            switches_of(self.rows),
             may_miss=totals.missed > 0,
             may_miss_freelist=missed_freelist > 0,
             machine_changed=totals.machine_changed,

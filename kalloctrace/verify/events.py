@@ -9,7 +9,9 @@ Source: mm/page_alloc.c, trace_mm_page_alloc() in linux-source-5.10 5.10.262-1:5
 7.2.13-1:5382, 7.3.4-1~bpo13+1:5482.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
 
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.gfp import gfp_migratetype
@@ -21,18 +23,22 @@ from kalloctrace.verify.fields import FieldVerdict
 NOT_SHOWN = "an event of kmem:mm_page_alloc shows order, mask and migratetype alone"
 
 
+@dataclass(frozen=True)
 class EventJudge:
     """Judges the events of one trace.
 
-    Args:
+    Attributes:
         kernel: the kernel that was recorded; of its machine gfp_allowed_mask is used alone.
-        rows: all distinct rows of the trace, with their counts.
+        grouped: some event has a migratetype other than 0: they are not disabled, as on a machine of some MiB.
     """
 
-    def __init__(self, kernel: Kernel, rows: Sequence[tuple[Row, int]]) -> None:
-        self._kernel = kernel
-        # Where it is disabled, on a machine of some MiB, every migratetype is 0.
-        self._grouped = any(row["entry"] == TRACEPOINT and row["migratetype"] for row, _ in rows)
+    kernel: Kernel
+    grouped: bool
+
+    @classmethod
+    def of(cls, kernel: Kernel, rows: Iterable[Row]) -> Self:
+        """Return what judges the events among the rows of a trace."""
+        return cls(kernel, any(row["entry"] == TRACEPOINT and row["migratetype"] for row in rows))
 
     def __call__(self, row: Row) -> Judged:
         """Judge an event."""
@@ -44,7 +50,7 @@ class EventJudge:
         return Judged(tuple(differences), "" if differences else NOT_SHOWN, fields)
 
     def _compare(self, row: Row) -> Iterator[tuple[Difference, FieldVerdict]]:
-        kernel, order, gfp_mask = self._kernel, row["order"], row["gfp_mask"]
+        kernel, order, gfp_mask = self.kernel, row["order"], row["gfp_mask"]
         largest = kernel.features.max_order
         effect = f"a request of an order above {largest} is rejected, and leaves no event"
         yield _compared(Difference("order", min(order, largest), order, "order", effect))
@@ -54,7 +60,7 @@ class EventJudge:
         context = Context(cpusets_enabled=False, gfp_allowed_mask=allowed)
         migratetype, step = gfp_migratetype(kernel, gfp_mask, context)
         difference = Difference("migratetype", migratetype, row["migratetype"], step.rule, step.effect)
-        explained = not self._grouped and row["migratetype"] == 0 != migratetype
+        explained = not self.grouped and row["migratetype"] == 0 != migratetype
         yield (difference, "unknown") if explained else _compared(difference)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Holds the model against a whole trace."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -228,12 +228,12 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]]) -> Verifica
     missed_freelist = None if trace.totals is None else trace.totals.missed_freelist
     judge_row = Judge(
         kernel,
-        _switches(rows),
+        switches_of(row for row, _ in rows),
         may_miss=verdict.missed > 0,
         may_miss_freelist=(verdict.missed if missed_freelist is None else missed_freelist) > 0,
         machine_changed=changed,
     )
-    judge_event = EventJudge(kernel, rows)
+    judge_event = EventJudge.of(kernel, (row for row, _ in rows))
     for row, count in rows:
         judged = judge_event(row) if row["entry"] == TRACEPOINT else judge_row(row)
         verdict.judged.append(judged)
@@ -296,8 +296,9 @@ def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
         verdict.matched += count
 
 
-def _switches(rows: Sequence[tuple[Row, int]]) -> Switches:
-    captured = [row for row, _ in rows if row["entry"] != TRACEPOINT]
+def switches_of(rows: Iterable[Row]) -> Switches:
+    """Return the values that the machine's switches had anywhere in a trace; another tool's events do not tell."""
+    captured = [row for row in rows if row["entry"] != TRACEPOINT]
     return Switches(
         cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row in captured),
         gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row in captured),

@@ -10,10 +10,13 @@ import pytest
 
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
 from kalloctrace.flags.short import ALLOC, GFP, MIGRATETYPE, short
+from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.report.live_columns import GAP, Cells, place, rate_text
 from kalloctrace.report.live_detail import detail
 from kalloctrace.report.live_table import By, LiveRow, Who
 from kalloctrace.report.live_view import View
+from kalloctrace.trace.eventtext import EventText
+from kalloctrace.trace.importer import import_text
 from kalloctrace.trace.replay import Replay
 from tests import played
 from tests.traces import RECORDED, source, stream
@@ -243,6 +246,37 @@ def test_every_row_of_a_recording_can_be_explained(real: View) -> None:
             texts = [line.text for line in detail(real.known, "5.10", row, chosen, position)]
             assert "steps" in texts
             assert max(map(len, texts)) <= 80
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Iterator[Replay]:
+    """Play back what perf recorded: an event as a kernel makes it, one of an order that none allows, a wrong type."""
+    text = "\n".join(
+        f"dd 133 [000] {second}.5: kmem:mm_page_alloc: page=0x1 pfn=0x1 order={order} migratetype={migratetype} "
+        "gfp_flags=GFP_KERNEL"
+        for second, order, migratetype in ((1, 0, 0), (2, 11, 0), (3, 0, 1))
+    )
+    path = tmp_path / "events.arrows"
+    import_text(EventText(iter(text.splitlines())), path, builtin_snapshot("6.1"), name="perf", overwrite=False)
+    with Replay(path) as replay:
+        yield replay
+
+
+def test_events_of_another_tool_are_judged_as_verify_does(events: Replay) -> None:
+    """What shows of them can be wrong, and is unknown otherwise; they are not called rejected."""
+    view = view_of(events, "task", 1000.0)
+    assert {(row.asked.order, row.asked.migratetype): row.verdict for row in view.rows()} == {
+        (0, 0): "unknown",
+        (11, 0): "MISMATCH",
+        (0, 1): "MISMATCH",
+    }
+    (flags,) = (part for part in place("task", 200) if part.column.name == "alloc_flags")
+    assert {Cells(view.snapshot.tables).text(row, flags) for row in view.rows()} == {"?"}
+    for row in view.rows():
+        lines = [line.text for line in detail(view.known, "6.1", row, view.members(row), 0)]
+        assert any(
+            line.startswith("unknown: an event" if row.verdict == "unknown" else "MISMATCH in") for line in lines
+        )
 
 
 def test_stack_is_shown_innermost_first(wrong: Replay) -> None:
