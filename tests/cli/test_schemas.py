@@ -5,13 +5,17 @@ import itertools
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 
+from kalloctrace.__main__ import cli
 from kalloctrace.trace.schema import ROWS
+from tests import played
 from tests.schemas import FOLDER, hold, validator
 from tests.traces import RECORDED, aggregate, stream
 
@@ -37,6 +41,17 @@ def objects(*words: str | Path, stdin: str | None = None) -> list[dict[str, Any]
     )
     assert done.stdout, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def with_json(command: click.Command, path: str) -> Iterator[str]:
+    """Yield the paths of the commands that have an option --json."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            below = command.get_command(click.Context(command), name)
+            assert below is not None
+            yield from with_json(below, f"{path} {name}")
+    elif any("--json" in option.opts for option in command.params):
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +142,32 @@ def test_export(traces: list[Path]) -> None:
     """Each line of each kind of trace."""
     for trace in traces:
         hold("allocation", *objects("export", "--format", "jsonl", trace))
+
+
+def test_live(tmp_path: Path, traces: list[Path]) -> None:
+    """Numbers and rows of each interval: requests, tasks and stacks, of calls of every verdict, some rejected."""
+    words = ("live", "--json", "--interval", "1", "--replay")
+    stacks = played.trace(tmp_path / "stacks.arrows")
+    found = [
+        *objects(*words, NEWEST),
+        *objects(*words, traces[2], "--by", "task"),
+        *objects(*words, traces[5], "--by", "task"),
+        *objects(*words, stacks, "--stack"),
+    ]
+    totals = [line for line in found if line["type"] == "live_totals"]
+    rows = [line for line in found if line["type"] != "live_totals"]
+    hold("live_totals", *totals)
+    hold("live", *rows)
+    assert {row["verdict"] for row in rows} == {"ok", "MISMATCH", "unknown"}
+    for name in ("comm", "stack", "node", "alloc_flags"):
+        assert {row[name] is None for row in rows} == {True, False}, name
+
+
+def test_each_command_with_json_has_a_schema() -> None:
+    """And so has export's form of JSON lines."""
+    titles = [json.loads(path.read_text(encoding="utf-8"))["title"] for path in FOLDER.glob("*.json")]
+    for path in ("export --format jsonl", *(f"{command} --json" for command in with_json(cli, "kalloctrace"))):
+        assert any(path in title for title in titles), path
 
 
 def test_schema_of_a_line_names_each_column() -> None:
