@@ -4,6 +4,10 @@
 A trace is a test. Its subtests are the fields that were judged, the zonelists, and two that tell what was not judged:
 `judged` (allocations that are unknown) and `complete` (what is lost, missed or cut off). Unknown is never a pass: such
 a subtest is skipped, or fails with `strict`.
+
+The kernel's own parser, `tools/testing/kunit/kunit.py parse` of linux-source-6.1 6.1.192-2 and linux-source-6.12
+6.12.117-1~deb12u1, was run on it by hand: it found no error, and the same tests passed, failed and were skipped. No
+test does that, as it takes the kernel's source.
 """
 
 from collections.abc import Iterator
