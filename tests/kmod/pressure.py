@@ -200,6 +200,8 @@ def victim(tables: FlagTables, min_free_kbytes: int, *more: str) -> None:
         pid = os.fork()
         if pid == 0:
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+            # What kswapd could give up for it.
+            (VM / "drop_caches").write_text("1", encoding="ascii")
             held = fill()
             (VM / "min_free_kbytes").write_text(str(min_free_kbytes), encoding="ascii")
             with Stimulus(DEVICE) as stimulus:
