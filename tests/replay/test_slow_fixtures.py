@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from kalloctrace.flags.releases import parse_release
+from kalloctrace.kernel.watermark_rules import watermark_rules
 from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.slowflags import MAX_RT_PRIO
+from kalloctrace.model.watermark import Watermarks
+from kalloctrace.model.why import slow_path_flags
 from kalloctrace.report.slow_failure import slow_failure, slow_start
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.slow_trace import SlowJudge, verify_slow
@@ -82,6 +87,26 @@ def test_every_slow_start_has_its_reason(path: Path) -> None:
     assert seen
     explained = sum(count for name, count in conclusions.items() if name in REFUSED)
     assert explained >= 0.99 * len(seen), conclusions
+
+
+@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
+def test_flags_told_from_a_mask_alone_are_the_kernel_s(path: Path) -> None:
+    """What a log is judged by is what real kernels began with, for tasks of which nothing else would count."""
+    with TraceReader(path) as trace:
+        calls, snapshot = list(trace.slow_calls()), trace.snapshot
+    tables = snapshot.tables
+    check = Watermarks.of(tables, watermark_rules(parse_release(snapshot.release, snapshot.version)))
+    reserves, cma = tables.gfp("__GFP_MEMALLOC"), dict(tables.alloc)["ALLOC_CMA"]
+    found = Counter(
+        (call["given"]["gfp_mask"], call["given"]["order"], call["attempts"][0]["alloc_flags"])
+        for call in calls
+        if call["attempts"] and call["attempts"][0]["prio"] >= MAX_RT_PRIO and not call["given"]["gfp_mask"] & reserves
+    )
+    assert len({gfp for gfp, _, _ in found}) > 20
+    for gfp, order, flags in found:
+        told, _ = slow_path_flags(tables, check, gfp, order)
+        # A mask does not tell whether the kernel has CMA.
+        assert told & ~cma == flags & ~cma, (hex(gfp), order)
 
 
 def test_report_says_why(tmp_path: Path) -> None:
