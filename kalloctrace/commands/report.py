@@ -55,6 +55,10 @@ def command(
         raise KalloctraceError(
             "--slower-than says nothing alone", "it adds slow calls to --failures", "add --failures", Exit.USAGE
         )
+    if failures and html is not None:
+        raise KalloctraceError(
+            "--failures does not go with --html", "a page tells of failures anyway", "leave one of them out", Exit.USAGE
+        )
     if failures:
         _write_failures(trace, slower_than, as_json=as_json)
         return Exit.OK

@@ -127,6 +127,10 @@ def test_report_says_why(tmp_path: Path) -> None:
         check=False,
     )
     assert (alone.returncode, "--failures" in alone.stderr) == (2, True)
+    page = subprocess.run(
+        [*words, "--html", "page.html", trace], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (page.returncode, "--html" in page.stderr, list(tmp_path.iterdir())) == (2, True, [])
     other = str(FIXTURES / "5.10" / "one-node.arrows")
     refused = subprocess.run([*words, other], capture_output=True, text=True, check=False)
     assert (refused.returncode, "slow path was not recorded" in refused.stderr) == (1, True)
