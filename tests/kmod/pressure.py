@@ -30,7 +30,9 @@ MEMINFO = Path(f"/sys/devices/system/node/node{NODE}/meminfo")
 CHUNK = 8 << 20
 # khugepaged raises it to more than that.
 MIN_FREE_KBYTES = 4096
-ROUNDS = 10
+ROUNDS = 15
+# Now and then one gets what it asks for without being killed.
+VICTIMS = 5
 # So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
 BURST = 100
 PAUSE = 0.4
@@ -273,7 +275,7 @@ def main() -> int:
         send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
         send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
         held.clear()
-    for more in ((), ("__GFP_NOFAIL",)) * 3:
+    for more in ((), ("__GFP_NOFAIL",)) * VICTIMS:
         say(f"a process that is killed for what it asks for {' '.join(more)}")
         victim(tables, total // 10, *more)
     say("out of memory")
