@@ -19,7 +19,7 @@ from kalloctrace.probe.recorder import Session, attached
 from kalloctrace.trace.observation import Observation, observation, write_counted
 from kalloctrace.trace.tally import RunningTally
 from kalloctrace.trace.totals import Totals
-from kalloctrace.trace.writer import Column, RowWriter, TraceWriter
+from kalloctrace.trace.writer import Column, RowWriter, StreamColumns, TraceWriter
 
 _MACHINE_SECONDS = 10.0
 """How often it is looked whether the machine is still the snapshot's."""
@@ -154,20 +154,10 @@ class _Both:
         self._trace.add(allocations)
         return self._tally.add(allocations)
 
-    def write_stream(
-        self,
-        *,
-        time: Column,
-        cpu: Column,
-        pid: Column,
-        tid: Column,
-        comm: pa.DictionaryArray,
-        stack: pa.DictionaryArray | None,
-        indices: Column,
-    ) -> None:
+    def write_stream(self, calls: StreamColumns) -> None:
         """Write calls, a row each."""
         for writer in (self._trace, self._tally):
-            writer.write_stream(time=time, cpu=cpu, pid=pid, tid=tid, comm=comm, stack=stack, indices=indices)
+            writer.write_stream(calls)
 
     def write_aggregate(self, counts: Column, indices: Column) -> None:
         """Write how many calls allocations stand for."""

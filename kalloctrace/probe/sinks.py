@@ -15,7 +15,7 @@ from kalloctrace.probe.names import TaskNames
 from kalloctrace.probe.ring import Ring
 from kalloctrace.probe.rows import Records, RowMaker
 from kalloctrace.probe.structs import first_word, joined, words_of
-from kalloctrace.trace.writer import RowWriter
+from kalloctrace.trace.writer import RowWriter, StreamColumns
 
 _BATCH_ROWS = 32768
 _BATCH_SECONDS = 0.5
@@ -185,13 +185,15 @@ class StreamSink:
         self._names.learn(self._name_changes.drain())
         tids = columns.pid_tgid.astype(np.uint32)
         self._writer.write_stream(
-            time=columns.time,
-            cpu=columns.cpu,
-            pid=(columns.pid_tgid >> np.uint64(32)).astype(np.int32),
-            tid=tids.view(np.int32),
-            comm=self._names.column(tids, columns.cpu, columns.time),
-            stack=self._rows.stacks(columns.stack),
-            indices=columns.indices,
+            StreamColumns(
+                time=columns.time,
+                cpu=columns.cpu,
+                pid=(columns.pid_tgid >> np.uint64(32)).astype(np.int32),
+                tid=tids.view(np.int32),
+                comm=self._names.column(tids, columns.cpu, columns.time),
+                stack=self._rows.stacks(columns.stack),
+                indices=columns.indices,
+            )
         )
         self.taken += len(columns.time)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from kalloctrace.trace.distinct import Indices, allocations_of, encode
 from kalloctrace.trace.encoded import Encoded
 from kalloctrace.trace.schema import ALLOCATION
-from kalloctrace.trace.writer import Column
+from kalloctrace.trace.writer import Column, StreamColumns
 
 MOST_KEYS = 20_000
 """How many combinations of allocation, task and stack are told apart: beyond it the quietest are taken together."""
@@ -84,20 +84,9 @@ class RunningTally:
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Leave calls of the slow path alone: each is counted by its first attempt."""
 
-    def write_stream(
-        self,
-        *,
-        time: Column,
-        cpu: Column,
-        pid: Column,
-        tid: Column,
-        comm: pa.DictionaryArray,
-        stack: pa.DictionaryArray | None,
-        indices: Column,
-    ) -> None:
-        """Count calls of added allocations; the arguments are those of `TraceWriter`."""
-        del time, cpu, tid
-        self.count(np.asarray(indices, np.int32), comm=comm, pid=pa.array(pid), stack=stack)
+    def write_stream(self, calls: StreamColumns) -> None:
+        """Count calls of added allocations."""
+        self.count(np.asarray(calls.indices, np.int32), comm=calls.comm, pid=pa.array(calls.pid), stack=calls.stack)
 
     def write_aggregate(self, counts: Column, indices: Column) -> None:
         """Add counts of added allocations."""

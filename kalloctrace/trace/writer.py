@@ -4,7 +4,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,23 +30,35 @@ from kalloctrace.trace.totals import Totals
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
 
 
+class StreamColumns(NamedTuple):
+    """Calls, a row each.
+
+    Attributes:
+        time: as all that follow, the column of that name in STREAM.
+        cpu: likewise.
+        pid: likewise.
+        tid: likewise.
+        comm: likewise; cheapest where each dictionary is the one before, or starts with it.
+        stack: likewise; None where stacks are not recorded.
+        indices: which of the added allocations each row is, int32.
+    """
+
+    time: Column
+    cpu: Column
+    pid: Column
+    tid: Column
+    comm: pa.DictionaryArray
+    stack: pa.DictionaryArray | None
+    indices: Column
+
+
 class RowWriter(Protocol):
     """What takes rows as they are captured; `TraceWriter` says what each argument is."""
 
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
         """Make allocations known that rows will refer to; return the index of the first."""
 
-    def write_stream(
-        self,
-        *,
-        time: Column,
-        cpu: Column,
-        pid: Column,
-        tid: Column,
-        comm: pa.DictionaryArray,
-        stack: pa.DictionaryArray | None,
-        indices: Column,
-    ) -> None:
+    def write_stream(self, calls: StreamColumns) -> None:
         """Take calls, a row each."""
 
     def write_aggregate(self, counts: Column, indices: Column) -> None:
@@ -132,31 +144,12 @@ class TraceWriter:
         self._size += len(allocations)
         return first
 
-    def write_stream(
-        self,
-        *,
-        time: Column,
-        cpu: Column,
-        pid: Column,
-        tid: Column,
-        comm: pa.DictionaryArray,
-        stack: pa.DictionaryArray | None,
-        indices: Column,
-    ) -> None:
-        """Write calls, a row each; they are in the file when this returns.
-
-        Args:
-            time: as all that follow, the column of that name in STREAM.
-            cpu: likewise.
-            pid: likewise.
-            tid: likewise.
-            comm: likewise; cheapest where each dictionary is the one before, or starts with it.
-            stack: likewise; None where stacks are not recorded.
-            indices: which of the added allocations each row is, int32.
-        """
+    def write_stream(self, calls: StreamColumns) -> None:
+        """Write calls, a row each; they are in the file when this returns."""
+        stack = calls.stack
         if stack is None:
-            stack = pa.nulls(len(indices), STREAM.field("stack").type)
-        self._write([time, cpu, pid, tid, comm, stack], indices)
+            stack = pa.nulls(len(calls.indices), STREAM.field("stack").type)
+        self._write([calls.time, calls.cpu, calls.pid, calls.tid, calls.comm, stack], calls.indices)
 
     def write_aggregate(self, counts: Column, indices: Column) -> None:
         """Write how many calls allocations stand for; the rows are in the file when this returns.

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION
-from kalloctrace.trace.writer import TraceWriter
+from kalloctrace.trace.writer import StreamColumns, TraceWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDING = ROOT / "fixtures" / "5.10" / "two-nodes.arrows"
@@ -85,13 +85,15 @@ def make_trace(path: Path, events: int) -> None:
             now = times[-1]
             task = np.repeat(runs[at], RUN_ROWS)[:rows]
             writer.write_stream(
-                time=times,
-                cpu=(task % 2).astype(np.uint32),
-                pid=task + 1000,
-                tid=task + 1000,
-                comm=pa.DictionaryArray.from_arrays(task, names),
-                stack=None,
-                indices=indices[at, :rows],
+                StreamColumns(
+                    time=times,
+                    cpu=(task % 2).astype(np.uint32),
+                    pid=task + 1000,
+                    tid=task + 1000,
+                    comm=pa.DictionaryArray.from_arrays(task, names),
+                    stack=None,
+                    indices=indices[at, :rows],
+                )
             )
         writer.close(replace(totals, opened=events, submitted=events, seconds=float(now) / 1e9))
 

@@ -11,6 +11,7 @@ import pytest
 from kalloctrace.probe import names
 from kalloctrace.probe.layout import record_dtype
 from kalloctrace.probe.sinks import AggregateSink, StreamSink
+from kalloctrace.trace.writer import StreamColumns
 
 CALL = record_dtype("call", {"NODEMASK_WORDS": 1})
 ALLOCATION = CALL["e"]["a"]
@@ -148,11 +149,11 @@ class StreamWriter(FakeWriter):
         super().__init__()
         self.rows: list[tuple[int, int, int, int, str, int]] = []
 
-    def write_stream(self, *, stack: int, comm: pa.DictionaryArray, **columns: npt.NDArray[np.int64]) -> None:
+    def write_stream(self, calls: StreamColumns) -> None:
         """Take in rows."""
-        assert stack == len(comm)
-        parts = (columns[name].tolist() for name in ("time", "cpu", "pid", "tid"))
-        self.rows += zip(*parts, comm.to_pylist(), columns["indices"].tolist(), strict=True)
+        assert calls.stack == len(calls.comm)
+        parts = (column.tolist() for column in (calls.time, calls.cpu, calls.pid, calls.tid))
+        self.rows += zip(*parts, calls.comm.to_pylist(), calls.indices.tolist(), strict=True)
 
 
 def test_events_keep_their_allocation_when_others_are_added(monkeypatch: pytest.MonkeyPatch) -> None:

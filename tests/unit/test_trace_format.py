@@ -14,7 +14,7 @@ from kalloctrace.trace.distinct import Tally, distinct_rows
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, WHO
 from kalloctrace.trace.totals import Totals
-from kalloctrace.trace.writer import TraceWriter
+from kalloctrace.trace.writer import StreamColumns, TraceWriter
 
 SNAPSHOT = builtin_snapshot("5.10")
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -58,13 +58,15 @@ def write_calls(writer: TraceWriter, *indices: int) -> None:
     """Write calls that refer to allocations; their times go up, and each has a process of its own."""
     rows = len(indices)
     writer.write_stream(
-        time=np.arange(rows, dtype=np.uint64),
-        cpu=np.zeros(rows, np.uint32),
-        pid=np.arange(rows, dtype=np.int32),
-        tid=np.arange(rows, dtype=np.int32),
-        comm=pa.array(["make"] * rows, STREAM.field("comm").type),
-        stack=None,
-        indices=np.array(indices, np.int32),
+        StreamColumns(
+            time=np.arange(rows, dtype=np.uint64),
+            cpu=np.zeros(rows, np.uint32),
+            pid=np.arange(rows, dtype=np.int32),
+            tid=np.arange(rows, dtype=np.int32),
+            comm=pa.array(["make"] * rows, STREAM.field("comm").type),
+            stack=None,
+            indices=np.array(indices, np.int32),
+        )
     )
 
 
