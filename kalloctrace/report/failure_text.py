@@ -2,27 +2,30 @@
 """Judged failures, for people."""
 
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from rich.console import Capture, Console
 from rich.table import Table
 from rich.text import Text
 
-from kalloctrace.model.why import Why, ZoneVerdict
+from kalloctrace.model.why import ZoneVerdict
 from kalloctrace.report.failure import Failure
-from kalloctrace.report.failure_words import headline, kilobytes, remedy_sentence, zone_name, zone_sentence
+from kalloctrace.report.failure_words import (
+    VERDICTS,
+    certainty,
+    conditions,
+    headline,
+    kilobytes,
+    remedy_sentence,
+    zone_name,
+    zone_sentence,
+)
 
 WIDTH = 100
 """Of the text where no terminal says how wide it is."""
 
-_VERDICTS = {
-    "excluded": ("closed", "dim"),
-    "watermark": ("too few pages", "red"),
-    "block": ("no block", "yellow"),
-    "passes": ("would pass", "green"),
-    "unknown": ("unknown", "magenta"),
-}
+_STYLES = {"excluded": "dim", "watermark": "red", "block": "yellow", "passes": "green", "unknown": "magenta"}
 
 
 def write_failures(failures: Iterable[Failure], stream: TextIO) -> None:
@@ -64,7 +67,7 @@ def print_failure(
     """
     console.print(Text(headline(failure), "bold"))
     kernel = failure.kernel or "unknown kernel"
-    console.print(Text(f"{where}{kernel}; {_certainty(failure)}", "dim"))
+    console.print(Text(f"{where}{kernel}; {certainty(failure)}", "dim"))
     if failure.why is not None:
         console.print()
         console.print(_table(failure, failure.why.zones))
@@ -73,17 +76,9 @@ def print_failure(
     if failure.why is not None:
         remedies = [remedy_sentence(failure, remedy) for remedy in failure.why.remedies]
         _list(console, "any one of these would have let it pass", remedies)
-        _list(console, f"what the {failure.source} does not tell", list(_conditions(failure.why)))
+        _list(console, f"what the {failure.source} does not tell", list(conditions(failure.why)))
     _list(console, f"the {failure.source} does not have", list(failure.missing))
     _list(console, f"the {failure.source} contradicts itself", failure.logged.contradictions)
-
-
-def _certainty(failure: Failure) -> str:
-    if failure.logged.memcg:
-        return "certain"
-    if failure.why is None:
-        return "unknown"
-    return "certain, by the state that is shown" if failure.why.certain else "not certain"
 
 
 def _table(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> Table:
@@ -95,26 +90,15 @@ def _table(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> Table:
     table.add_column("why")
     for verdict in verdicts:
         state = verdict.state
-        word, style = _VERDICTS[verdict.kind]
         sure = "" if verdict.certain else " ?"
         table.add_row(
             zone_name(state),
             kilobytes(failure, state.free),
             kilobytes(failure, state.watermarks[0]),
-            Text(f"{word}{sure}", style),
+            Text(f"{VERDICTS[verdict.kind]}{sure}", _STYLES[verdict.kind]),
             Text(zone_sentence(failure, verdict)),
         )
     return table
-
-
-def _conditions(why: Why) -> Iterator[str]:
-    """Yield what the verdicts hang on, each condition once."""
-    unless: dict[str, list[str]] = {}
-    for verdict in why.zones:
-        for condition in verdict.unless:
-            unless.setdefault(condition, []).append(zone_name(verdict.state))
-    for condition, zones in unless.items():
-        yield f"if {condition}, another answer would hold for {', '.join(zones)}"
 
 
 def _list(console: Console, heading: str, items: list[str]) -> None:

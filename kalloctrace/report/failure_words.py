@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A judged failure in sentences."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
@@ -8,6 +9,15 @@ from kalloctrace.model.why import Change, Kind, Remedy, Why, ZoneVerdict
 from kalloctrace.report.failure import Failure
 
 _EVENTS = {"failure": "failed", "stall": "stalled", "oom": "led to the OOM killer"}
+
+VERDICTS: dict[Kind, str] = {
+    "excluded": "closed",
+    "watermark": "too few pages",
+    "block": "no block",
+    "passes": "would pass",
+    "unknown": "unknown",
+}
+"""What is said of a zone."""
 
 _LETTERS = {
     "MIGRATE_UNMOVABLE": "unmovable",
@@ -50,7 +60,9 @@ def _reason(failure: Failure) -> str:
             limit = f" ({usage:,} kB of {at_most:,} kB used)"
         return f"the limit of its memory cgroup was reached{limit}; the zones had no part in it"
     if failure.why is None:
-        return f"unknown, the {failure.source} does not show the zones"
+        if failure.source == "trace":
+            return f"unknown, the trace does not have {failure.missing[0]}"
+        return "unknown, the log does not show the zones"
     return _by_zones(failure, failure.why)
 
 
@@ -98,6 +110,25 @@ def _range(failure: Failure, pages: Range) -> str:
     if pages.low == pages.high:
         return kilobytes(failure, pages.low)
     return f"{pages.low * failure.page_kb:,} to {kilobytes(failure, pages.high)}"
+
+
+def certainty(failure: Failure) -> str:
+    """Return how sure the answer is."""
+    if failure.logged.memcg:
+        return "certain"
+    if failure.why is None:
+        return "unknown"
+    return "certain, by the state that is shown" if failure.why.certain else "not certain"
+
+
+def conditions(why: Why) -> Iterator[str]:
+    """Yield what the verdicts hang on, each condition once."""
+    unless: dict[str, list[str]] = {}
+    for verdict in why.zones:
+        for condition in verdict.unless:
+            unless.setdefault(condition, []).append(zone_name(verdict.state))
+    for condition, zones in unless.items():
+        yield f"if {condition}, another answer would hold for {', '.join(zones)}"
 
 
 def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:

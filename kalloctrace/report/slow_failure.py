@@ -13,6 +13,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.kernel.watermark_rules import watermark_rules
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
 from kalloctrace.model.watermark import WMARK_MASK, WMARK_MIN, FreeBlocks, Watermarks, ZoneState
 from kalloctrace.model.why import Attempt, slow_path_flags, why
 from kalloctrace.report.failure import NULL, PAGE_KB, Failure
@@ -51,9 +52,14 @@ def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
         call: a call that returned.
     """
     check = _check(snapshot, call)
-    prepared = alloc_pages(kernel, request_given(call), context_given(kernel, call))
-    first = {**call["given"], "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
+    given = call["given"]
     waited = None if call["duration"] is None else f"{call['duration'] / 1e6:,.1f} ms"
+    try:
+        prepared = alloc_pages(kernel, request_given(call), context_given(kernel, call))
+    except (UnknownFact, ImpossibleRequestError) as error:
+        asked = _judged(snapshot, call, check, _Look("stall", "begins", {**given, "alloc_flags": 0}), waited)
+        return replace(asked, why=None, missing=(f"what the fast path asked for ({error})",))
+    first = {**given, "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
     return _judged(snapshot, call, check, _Look("stall", "begins", first), waited)
 
 

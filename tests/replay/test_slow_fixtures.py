@@ -15,6 +15,7 @@ from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.slowflags import MAX_RT_PRIO
 from kalloctrace.model.watermark import Watermarks
 from kalloctrace.model.why import slow_path_flags
+from kalloctrace.report.failure_words import headline
 from kalloctrace.report.slow_failure import slow_failure, slow_start
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.slow_trace import SlowJudge, verify_slow
@@ -107,6 +108,18 @@ def test_flags_told_from_a_mask_alone_are_the_kernel_s(path: Path) -> None:
         told, _ = slow_path_flags(tables, check, gfp, order)
         # A mask does not tell whether the kernel has CMA.
         assert told & ~cma == flags & ~cma, (hex(gfp), order)
+
+
+def test_what_the_fast_path_asked_for_may_not_be_known() -> None:
+    """Where a fact that it depends on was not captured, that is the answer."""
+    with TraceReader(FIXTURES / "7.3" / "slow.arrows") as trace:
+        call = next(call for call in trace.slow_calls() if call["page"] and call["zones"])
+        given = {**call["given"], "cpusets_enabled": 1, "mems_allowed": None, "preempt_count": None}
+        failure = slow_start(trace.snapshot, Kernel.of(trace.snapshot), {**call, "given": given})
+    assert failure.why is None
+    (missing,) = failure.missing
+    assert missing.startswith("what the fast path asked for (not known: ")
+    assert headline(failure).endswith(f": unknown, the trace does not have {missing}")
 
 
 def test_report_says_why(tmp_path: Path) -> None:
