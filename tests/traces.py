@@ -17,6 +17,7 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "5.10" / "two-nodes.arrows"
+UNDER_PRESSURE = RECORDED.parents[1] / "7.3" / "slow.arrows"
 Row = dict[str, Any]
 
 
@@ -39,6 +40,30 @@ def stream(path: Path, *changes: Mapping[str, Any], recording: Mapping[str, Any]
     with TraceWriter(path, snapshot, {"mode": "stream", **(recording or {})}) as writer:
         writer.write(pa.RecordBatch.from_pylist([{**row, **change} for change in changes], schema=COLUMNS))
         writer.close(replace(totals, opened=len(changes), submitted=len(changes)))
+    return path
+
+
+@cache
+def slow_calls() -> tuple[Row, ...]:
+    """Return the calls of the slow path of a recording under pressure."""
+    with TraceReader(UNDER_PRESSURE) as trace:
+        return tuple(trace.slow_calls())
+
+
+def slow(path: Path, *calls: Mapping[str, Any], lost: int = 0) -> Path:
+    """Write a stream of the kernel under pressure, with one row and these calls of the slow path."""
+    with TraceReader(UNDER_PRESSURE) as trace:
+        row = next(row for batch in trace.batches() for row in batch.to_pylist())
+        for _ in trace.encoded():
+            pass
+        snapshot, totals = trace.snapshot, trace.totals
+    assert totals is not None
+    who = {"time": 1, "cpu": 0, "pid": 1, "tid": 1, "comm": "a"}
+    with TraceWriter(path, snapshot, {"mode": "stream", "slow": True}) as writer:
+        writer.write(pa.RecordBatch.from_pylist([{**row, **who}], COLUMNS))
+        if calls:
+            writer.write_slow(calls)
+        writer.close(replace(totals, opened=1, submitted=1, slow=len(calls), slow_lost=lost))
     return path
 
 

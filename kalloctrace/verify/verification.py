@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Holds the model against a whole trace."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -182,19 +182,33 @@ def verify_trace(trace: TraceReader) -> Verification:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
     verdict = verify_counted(trace, list(trace.counted()))
-    if trace.recording.get("slow"):
-        _verify_slow(verdict, trace)
+    judge_slow(verdict, trace)
     return verdict
 
 
-def _verify_slow(verdict: Verification, trace: TraceReader) -> None:
+def judge_slow(verdict: Verification, trace: TraceReader, seen: Callable[[Row], None] = lambda _: None) -> None:
+    """Add the verdict on the slow path, where it was recorded.
+
+    Args:
+        verdict: of the same trace.
+        trace: a trace that has been read to its end.
+        seen: is called with each call of the slow path.
+    """
+    if not trace.recording.get("slow"):
+        return
     totals = trace.totals
     kernel, _ = _recorded(trace)
     # A trace may be long: it is read once more only where there is something to find.
-    calls = trace.slow_calls() if totals is None or totals.slow else ()
-    verdict.slow = verify_slow(SlowJudge.of(trace.snapshot, kernel, totals), calls)
+    calls = trace.slow_calls() if totals is None or totals.slow else iter(())
+    verdict.slow = verify_slow(SlowJudge.of(trace.snapshot, kernel, totals), _shown(calls, seen))
     if totals is not None:
         verdict.slow_lost = totals.slow_lost + totals.slow_missed
+
+
+def _shown(calls: Iterator[dict[str, Any]], seen: Callable[[Row], None]) -> Iterator[dict[str, Any]]:
+    for call in calls:
+        seen(call)
+        yield call
 
 
 def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]]) -> Verification:

@@ -61,3 +61,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"time": start + 7_000_000, "comm": HOSTILE, "stack": fault, "alloc_flags": 0x1},
     ]
     return write_page(traces.stream(folder / "demo.arrows", *changes, recording={"stacks": True}))
+
+
+@pytest.fixture(scope="session")
+def pressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the page of a trace of a machine short of memory: failed and slow calls, a mismatch, a hostile name."""
+    folder = tmp_path_factory.mktemp("pressed")
+    calls = traces.slow_calls()
+    slowest = sorted((call for call in calls if call["page"]), key=lambda call: -call["duration"])[:70]
+    failed = [call for call in calls if call["page"] is False][:150]
+    odd = failed[0]
+    first, *others = odd["attempts"]
+    odd = {**odd, "comm": HOSTILE, "attempts": [{**first, "alloc_flags": first["alloc_flags"] ^ 0x800}, *others]}
+    return write_page(traces.slow(folder / "pressed.arrows", *slowest, *failed, odd, lost=2))

@@ -7,6 +7,8 @@ The fixture `opener` sees to that, and that nothing but the file itself is asked
 import json
 import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from kalloctrace.model.compiled import Kernel
-from kalloctrace.report.page.data import Limits, page_data
-from kalloctrace.report.page.document import page_html
 from kalloctrace.report.page.explained import explained
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.verify.verification import verify_trace
 from tests import traces
 from tests.browser.opened import Opener, Scheme, write_page
 
@@ -255,21 +256,103 @@ def test_mismatches_come_first_with_their_explanation(opener: Opener, demo: Path
     expect(page.locator("#findings .steps li")).to_have_text([f"{function} {effect}" for function, effect in steps])
 
 
-def test_slow_path_is_told(opener: Opener, tmp_path: Path) -> None:
-    """Its mismatches stand among the others and colour the verdict, though the preparation matched."""
-    with TraceReader(traces.stream(tmp_path / "t.arrows", {})) as trace:
-        data = page_data(trace, Limits())
-    numbers = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
-    told = {name: f"the {name}" for name in ("step", "field", "expected", "observed", "rule", "request")}
-    slow = {**dict.fromkeys(numbers, 1), "lost": 0, "reasons": [["a reason", 1]], "mismatches": [told], "hidden": 5}
-    data["verification"]["slow"] = slow
-    path = tmp_path / "t.html"
-    path.write_text(page_html(data), "utf-8")
-    page = opener.open(path)
-    text = page.locator("#slow").inner_text()
-    for words in (*(told[name] for name in told), "a reason", "5 mismatches more", "1 attempts: 1 matched"):
-        assert words in text
+def test_mismatches_of_the_slow_path_come_first(opener: Opener, pressed: Path) -> None:
+    """They stand among the others and colour the verdict, though the preparation matched; the numbers are below."""
+    page = opener.open(pressed)
+    told = page.locator("#slow").inner_text()
+    assert "slow path, attempt 1: alloc_flags differs" in told
+    assert re.search(r"Of \d+ attempts in the slow path 1 differ", told)
     assert "mismatched" in (page.locator("#verdict").get_attribute("class") or "")
+    with TraceReader(pressed.with_suffix(".arrows")) as trace:
+        slow = verify_trace(trace).slow
+    assert slow is not None
+    numbers = page.locator("#slowpath .fields").first.inner_text()
+    assert f"{slow.failed} failed; the return of 0 was not seen" in numbers
+    assert f"{slow.matched} matched, 1 mismatched, 0 unknown" in numbers
+    assert re.search(r"lost events\s+2\b", numbers)
+    kinds = {kind: number for kind, (number,) in table(page, "Attempts, by kind").items()}
+    assert {name: str(slow.kinds[name]) for name in ("retry", "after_waking_kswapd")}.items() <= kinds.items()
+    page.locator("#slow a").click()
+    assert page.locator("#slowpath").is_visible()
+
+
+def failures_of(trace: Path) -> dict[tuple[int, int], dict[str, Any]]:
+    """Return what `report --failures --json` says of each call, by its time and thread."""
+    program = [sys.executable, "-m", "kalloctrace", "report", "--failures", "--slower-than", "0", "--json", str(trace)]
+    lines = subprocess.run(program, check=True, capture_output=True, text=True).stdout.splitlines()
+    return {(call["time"], call["tid"]): call for call in map(json.loads, lines)}
+
+
+@pytest.mark.parametrize("kind", ["failed", "slowest"])
+def test_calls_of_the_slow_path_open(opener: Opener, pressed: Path, kind: str) -> None:
+    """To who asked, its zones, what would have let it pass, and each attempt: as `report --failures --json` says."""
+    page = opener.open(pressed)
+    data = json.loads(page.locator("#data").text_content() or "")
+    zoned = [bool(one.get("slowest", one)["zones"]) for one in data["slow"][kind]]
+    number = zoned[:10].index(True)
+    first = data["slow"][kind][number]
+    call = first["slowest"] if kind == "failed" else first
+    told = failures_of(pressed.with_suffix(".arrows"))[call["time"], call["tid"]]
+    item = page.locator("#slowpath ol").nth(0 if kind == "failed" else 1).locator("> li").nth(number)
+    words = ("failed", f"{first['calls']} calls") if kind == "failed" else (f"{call['duration'] / 1e6:,.3f} ms",)
+    for word in words:
+        assert word in item.locator("summary").inner_text()
+    item.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(item.locator("h3").first).to_have_text("who asked")
+    text = item.inner_text()
+    for name in ("time", "pid", "cpu"):
+        assert (f"{told[name] / 1e9:.6f} s" if name == "time" else f"{name} {told[name]}") in text
+    rows = item.locator(".zones tbody tr").evaluate_all(
+        "(rows) => rows.map((row) => [...row.children].map((cell) => cell.innerText.trim()))"
+    )
+    assert rows
+    assert [(zone, free, least, why) for zone, free, least, _, why in rows] == [
+        (f"node {one['node']} {one['zone']}", f"{one['free_kb']:,} kB", f"{one['min_kb']:,} kB", one["why"])
+        for one in told["zones"]
+    ]
+    for one in (*told["remedies"], *told["missing"]):
+        assert (one if isinstance(one, str) else one["text"]) in text
+    attempts = item.locator(".attempt").all_inner_texts()
+    assert len(attempts) == min(10, len(told["attempts"]))
+    for shown, one in zip(attempts, told["attempts"], strict=False):
+        kinds = " or ".join(one["kinds"])
+        assert shown.startswith(f"{one['number']}. {kinds} after {one['after'] / 1e6:,.3f} ms {one['verdict']}")
+        assert f"{one['alloc_flags']:#x} {one['alloc_flags_text']}" in shown
+        assert f"{one['gfp']:#x} {one['gfp_text']}" in shown
+        assert all(event in shown for event in one["between"])
+
+
+def test_mismatched_attempt_is_told_in_its_call(opener: Opener, pressed: Path) -> None:
+    """With both values; and a task that calls itself by markup is shown so, nothing of it runs."""
+    page = opener.open(pressed)
+    while (more := page.locator("#slowpath button", has_text="Show more groups")).is_visible():
+        more.click()
+    item = page.locator("#slowpath li.request", has_text="</script>")
+    assert r"\u2028" in item.locator("summary").inner_text()
+    expect(item.locator("summary .badge")).to_have_text(["failed", "mismatched"])
+    item.locator("summary").click()
+    expect(item.locator(".attempt .difference")).to_contain_text("alloc_flags differs")
+    assert page.evaluate("window.broken") is None
+    assert page.locator("img").count() == 0
+
+
+def test_slow_path_does_not_follow_the_filters(opener: Opener, pressed: Path) -> None:
+    """And it says so."""
+    page = opener.open(pressed)
+    before = page.locator("#slowpath").inner_text()
+    assert "Filters leave this section as it is" in before
+    page.locator("#slowpath summary").first.click()
+    opened = page.locator("#slowpath").inner_text()
+    page.locator("#filter-verdict").select_option("matched")
+    assert page.locator("#slowpath").inner_text() == opened != before
+
+
+def test_slow_path_that_is_not_there(opener: Opener, demo: Path, tmp_path: Path) -> None:
+    """Where it was not recorded, and where no allocation took it, one line says which."""
+    assert "It was not recorded" in opener.open(demo).locator("#slowpath .list").inner_text()
+    none = opener.open(write_page(traces.slow(tmp_path / "t.arrows")))
+    assert none.locator("#slowpath .list").inner_text() == "No call of it was recorded. Lost events: 0."
 
 
 def test_failures_are_listed(opener: Opener, demo: Path) -> None:
@@ -355,9 +438,10 @@ def test_theme_follows_the_system_and_can_be_chosen(opener: Opener, demo: Path) 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1600])
-def test_text_is_readable(opener: Opener, demo: Path, width: int, scheme: Scheme) -> None:
+@pytest.mark.parametrize("of", ["demo", "pressed"])
+def test_text_is_readable(opener: Opener, request: pytest.FixtureRequest, of: str, width: int, scheme: Scheme) -> None:
     """No text is smaller than 12 px, runs out of the page or is cut; axe finds nothing wrong, contrast included."""
-    page = opener.open(demo, width=width, scheme=scheme)
+    page = opener.open(request.getfixturevalue(of), width=width, scheme=scheme)
     open_all(page)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(TOO_SMALL) == []

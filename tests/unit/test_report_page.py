@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,17 @@ import pytest
 
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.compiled import Kernel
+from kalloctrace.report.failure_words import headline_alike
 from kalloctrace.report.page.data import Limits, page_data
 from kalloctrace.report.page.document import embedded_json, page_html
 from kalloctrace.report.page.explained import explained
+from kalloctrace.report.page.slow import SlowLimits, slow_verdict
+from kalloctrace.report.slow_told import SlowTeller, grouped, told_json
 from kalloctrace.report.summary import summarize
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.compare import Difference
-from kalloctrace.verify.slow_trace import SlowMismatch, SlowVerification
-from kalloctrace.verify.verification import Verification, verify_counted
+from kalloctrace.verify.slow_trace import SlowJudge, SlowMismatch, SlowVerification
+from kalloctrace.verify.verification import verify_trace
 from tests import traces
 
 VENDOR = files("kalloctrace.report.page").joinpath("vendor")
@@ -41,7 +43,7 @@ HOSTILE = [
 ]
 
 
-def data_of(path: Path, **limits: int) -> dict[str, Any]:
+def data_of(path: Path, **limits: Any) -> dict[str, Any]:  # noqa: ANN401 those of Limits
     """Return a trace's data as the page reads them: through JSON."""
     with TraceReader(path) as trace:
         parsed: dict[str, Any] = json.loads(json.dumps(page_data(trace, Limits(**limits))))
@@ -186,17 +188,12 @@ def test_difference_has_both_values_and_the_rule(tmp_path: Path) -> None:
     assert "ALLOC_KSWAPD" in effect
 
 
-def test_slow_path_has_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_path_has_its_verdict() -> None:
     """Its numbers and what differs are there; of very many mismatches the first, and the number of the others."""
     call = {"comm": "<b>", "given": {"gfp_mask": 0xCC0, "order": 3}}
     wrong = SlowMismatch("attempt", Difference("alloc_flags", 0x1, 0x2, "boost", "why"), call, 2)
     slow = SlowVerification(calls=1, attempts=300, mismatched=300, mismatches=[wrong] * 300)
-
-    def verify(*arguments: Any) -> Verification:  # noqa: ANN401 those of the function
-        return replace(verify_counted(*arguments), slow=slow, slow_lost=4)
-
-    monkeypatch.setattr("kalloctrace.report.page.data.verify_counted", verify)
-    found = data_of(traces.RECORDED)["verification"]["slow"]
+    found = slow_verdict(slow, 4, traces.source()[0].tables)
     assert (found["attempts"], found["mismatched"], found["lost"]) == (300, 300, 4)
     assert (len(found["mismatches"]), found["hidden"]) == (200, 100)
     assert found["mismatches"][0] == {
@@ -207,6 +204,111 @@ def test_slow_path_has_its_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
         "rule": "boost: why",
         "request": "0xcc0 GFP_KERNEL, order 3, of <b>",
     }
+
+
+def test_slow_path_is_judged(tmp_path: Path) -> None:
+    """Its numbers are those of `verify`; a call that is not as the model says is a mismatch, on the page too."""
+    call = next(call for call in traces.slow_calls() if len(call["attempts"]) == 1)
+    (attempt,) = call["attempts"]
+    wrong = {**call, "attempts": [{**attempt, "alloc_flags": attempt["alloc_flags"] ^ 0x800}]}
+    path = traces.slow(tmp_path / "t.arrows", *traces.slow_calls()[:200], wrong, lost=3)
+    with TraceReader(path) as trace:
+        verdict = verify_trace(trace)
+    assert verdict.slow is not None
+    data = data_of(path)
+    found = data["verification"]["slow"]
+    expected = verdict.slow.to_json()
+    for name in ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched"):
+        assert found[name] == expected[name]
+    assert (found["mismatched"], found["lost"], dict(found["kinds"])) == (1, 3, expected["kinds"])
+    assert [one["field"] for one in found["mismatches"]] == ["alloc_flags"]
+
+
+def test_failed_calls_are_grouped_as_in_the_text(tmp_path: Path) -> None:
+    """Most calls first, of each group the slowest; what is told of it is what `report --failures --json` has."""
+    calls = [call for call in traces.slow_calls() if call["page"] is False]
+    path = traces.slow(tmp_path / "t.arrows", *calls)
+    data = data_of(path)
+    groups = grouped(map(teller(path), calls))
+    words = data["texts"]
+    assert len(groups) == len(data["slow"]["failed"]) > 100
+    for group, found in zip(groups, data["slow"]["failed"], strict=True):
+        times = [one.call["time"] for one in group]
+        assert (found["calls"], found["first"], found["last"]) == (len(group), min(times), max(times))
+        assert words[found["line"]] == headline_alike(group[0].why)
+        assert_told(data, found["slowest"], told_json(group[0]))
+    assert (data["slow"]["not_judged"], data["slow"]["rest"]) == (0, {"groups": 0, "calls": 0})
+
+
+def test_slowest_calls_are_told(tmp_path: Path) -> None:
+    """Those that got a page, the slowest first; a call that was still under way is neither slow nor failed."""
+    got = [call for call in traces.slow_calls() if call["page"]][:300]
+    under_way = {**got[0], "page": None, "duration": None}
+    path = traces.slow(tmp_path / "t.arrows", under_way, *got)
+    data = data_of(path, slow=SlowLimits(slowest=20))
+    slowest = sorted(got, key=lambda call: -call["duration"])[:20]
+    tell = teller(path)
+    assert len(data["slow"]["slowest"]) == 20
+    for call, found in zip(slowest, data["slow"]["slowest"], strict=True):
+        assert_told(data, found, told_json(tell(call)))
+    assert (data["slow"]["unseen"], data["slow"]["failed"]) == (1, [])
+
+
+def test_what_is_beyond_the_limits_of_the_slow_path_is_counted(tmp_path: Path) -> None:
+    """Groups that the page does not hold, and calls of which it was not found out why they failed."""
+    failed = [call for call in traces.slow_calls() if call["page"] is False][:100]
+    path = traces.slow(tmp_path / "t.arrows", *failed)
+    slow = data_of(path, slow=SlowLimits(groups=5, judged=40))["slow"]
+    assert len(slow["failed"]) == 5
+    assert sum(group["calls"] for group in slow["failed"]) + slow["rest"]["calls"] == 100
+    assert slow["not_judged"] == 60
+    all_of_them = data_of(path, slow=SlowLimits(judged=40))
+    not_judged = [group for group in all_of_them["slow"]["failed"] if not group["judged"]]
+    asked = Counter((call["given"]["gfp_mask"], call["given"]["order"], call["comm"]) for call in failed[40:])
+    assert sorted(group["calls"] for group in not_judged) == sorted(asked.values())
+    assert all(all_of_them["texts"][group["line"]].endswith("beyond what this page looks at") for group in not_judged)
+
+
+def test_trace_without_slow_path_has_none(tmp_path: Path) -> None:
+    """Not recorded is not the same as none."""
+    assert data_of(traces.RECORDED)["slow"] is None
+    data = data_of(traces.slow(tmp_path / "t.arrows"))
+    assert data["verification"]["slow"]["calls"] == 0
+    assert (data["slow"]["failed"], data["slow"]["slowest"]) == ([], [])
+
+
+def teller(path: Path) -> SlowTeller:
+    """Return what tells calls of a trace."""
+    with TraceReader(path) as trace:
+        for _ in trace.encoded():
+            pass
+        kernel = Kernel.of(trace.snapshot)
+        return SlowTeller(trace.snapshot, kernel, SlowJudge.of(trace.snapshot, kernel, trace.totals))
+
+
+def assert_told(data: dict[str, Any], found: dict[str, Any], told: dict[str, Any]) -> None:
+    """Hold what the page says of a call against what `report --failures --json` prints of it."""
+    words = data["texts"]
+    assert {name: found[name] for name in ("time", "duration", "cpu", "pid", "tid", "order")} == {
+        name: told[name] for name in ("time", "duration", "cpu", "pid", "tid", "order")
+    }
+    assert (words[found["comm"]], words[found["headline"]]) == (told["comm"], told["summary"])
+    assert words[found["gfp"]] == f"{told['gfp']:#x} {told['gfp_text']}"
+    # From the entry on; what lies inside it is the probe's own.
+    assert ";".join(words[frame] for frame in found["stack"][::-1]) in told["stack"]
+    assert [words[one] for one in found["remedies"]] == [one["text"] for one in told["remedies"]]
+    assert [words[one] for one in found["missing"]] == told["missing"]
+    zones = [(words[one["zone"]], one["free"], one["min"], words[one["why"]]) for one in found["zones"]]
+    assert zones == [
+        (f"node {one['node']} {one['zone']}", one["free_kb"], one["min_kb"], one["why"]) for one in told["zones"]
+    ]
+    assert len(found["attempts"]) == len(told["attempts"])
+    for one, expected in zip(found["attempts"], told["attempts"], strict=True):
+        assert words[one["kind"]] == (" or ".join(expected["kinds"]) or "not classified")
+        assert words[one["gfp"]] == f"{expected['gfp']:#x} {expected['gfp_text']}"
+        assert words[one["alloc_flags"]] == f"{expected['alloc_flags']:#x} {expected['alloc_flags_text']}"
+        assert [words[event] for event in one["between"]] == expected["between"]
+        assert (one["after"], one["verdict"]) == (expected["after"], expected["verdict"])
 
 
 def test_rejected_request_is_explained() -> None:

@@ -7,7 +7,7 @@ and what is beyond a limit is summed in `rest`.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,27 +16,25 @@ import pyarrow as pa
 
 from kalloctrace import __version__
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
-from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.report.amount import PAGE_SIZE, pages_of
 from kalloctrace.report.page.cells import Cells, Counted, Numbers, count_cells
 from kalloctrace.report.page.explained import explained
+from kalloctrace.report.page.slow import SlowChoice, SlowLimits, slow_verdict
+from kalloctrace.report.page.texts import Texts
 from kalloctrace.report.summary import Summary, context_name, frames_of, summarize
 from kalloctrace.report.summary_text import header_fields, printable, total_fields
 from kalloctrace.report.verification_text import value_text, zonelist_text
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.verify.compare import Judged
-from kalloctrace.verify.slow_trace import SlowMismatch, SlowVerification
-from kalloctrace.verify.verification import Verification, verify_counted
+from kalloctrace.verify.verification import Verification, judge_slow, verify_counted
 
 NONE = "none"
 NOT_KNOWN = "not known"
 OTHER_STACKS = "(other stacks)"
 """Stands for those that a page has no room to tell apart."""
-MOST_SLOW = 200
-"""Mismatches of the slow path that a page holds; they do not follow the filters."""
 Row = dict[str, Any]
 
 
@@ -49,12 +47,14 @@ class Limits:
         cells: groups of calls over time, and as many by stack.
         explained: distinct allocations with the model's steps.
         taught: of these, those with a whole lesson: the page's first.
+        slow: what it holds of the slow path.
     """
 
     rows: int = 100_000
     cells: int = 200_000
     explained: int = 2_000
     taught: int = 100
+    slow: SlowLimits = field(default_factory=SlowLimits)
 
 
 def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
@@ -71,7 +71,10 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     counted = count_cells(trace, summary.first, summary.last)
     counts = counted.counts()
     verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)))
-    page = _Page(trace.snapshot, counted, verdict.judged, counts, limits)
+    slow = SlowChoice(trace, limits.slow)
+    judge_slow(verdict, trace, slow.add)
+    texts = Texts()
+    page = _Page(trace.snapshot, counted, verdict.judged, counts, limits, text=texts)
     return {
         "type": "page",
         "kalloctrace": __version__,
@@ -87,7 +90,10 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         "page_size": PAGE_SIZE,
         "seconds": summary.seconds,
         "verification": _verification(verdict, trace.snapshot),
+        "slow": None if verdict.slow is None else slow.to_json(texts),
         **page.to_json(None if summary.first is None else summary.last - summary.first + 1),
+        # Last, as all of the above adds to it.
+        "texts": texts.to_json(),
     }
 
 
@@ -104,7 +110,7 @@ def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
     return {
         **{name: getattr(verdict, name) for name in names},
         "proven": str(verdict.proven),
-        "slow": None if verdict.slow is None else _slow(verdict.slow, verdict.slow_lost, snapshot.tables),
+        "slow": None if verdict.slow is None else slow_verdict(verdict.slow, verdict.slow_lost, snapshot.tables),
         "zonelists": {
             "reason": zonelists.reason,
             "nodes": zonelists.nodes,
@@ -121,41 +127,23 @@ def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _slow(slow: SlowVerification, lost: int, tables: FlagTables) -> dict[str, Any]:
-    """Return the numbers of the slow path's verdict, and what differs, of which a page holds the first."""
-    names = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
-    return {
-        **{name: getattr(slow, name) for name in names},
-        "lost": lost,
-        "reasons": [[reason, count] for reason, count in slow.unknown_reasons.most_common()],
-        "mismatches": [_slow_mismatch(mismatch, tables) for mismatch in slow.mismatches[:MOST_SLOW]],
-        "hidden": max(0, len(slow.mismatches) - MOST_SLOW),
-    }
-
-
-def _slow_mismatch(mismatch: SlowMismatch, tables: FlagTables) -> dict[str, str]:
-    difference, given = mismatch.difference, mismatch.call["given"]
-    gfp = f"{given['gfp_mask']:#x} {decode_gfp(given['gfp_mask'], tables).text}".rstrip()
-    return {
-        "step": f"attempt {mismatch.number}" if mismatch.number else mismatch.step,
-        "field": difference.field,
-        "expected": printable(value_text(difference.field, difference.expected, tables)),
-        "observed": printable(value_text(difference.field, difference.observed, tables)),
-        "rule": printable(f"{difference.rule}: {difference.effect}"),
-        "request": printable(f"{gfp}, order {given['order']}, of {mismatch.call['comm']}"),
-    }
-
-
 class _Page:
     """The rows of one page, in the order in which it shows them."""
 
     def __init__(
-        self, snapshot: Snapshot, counted: Counted, judged: Sequence[Judged], counts: Numbers, limits: Limits
+        self,
+        snapshot: Snapshot,
+        counted: Counted,
+        judged: Sequence[Judged],
+        counts: Numbers,
+        limits: Limits,
+        *,
+        text: Texts,
     ) -> None:
         self._snapshot = snapshot
         self._counted = counted
         self._limits = limits
-        self._texts: dict[str, int] = {}
+        self._text = text
         outcomes = [_outcome(row) for row in counted.rows]
         order = sorted(
             range(len(counted.rows)),
@@ -194,12 +182,7 @@ class _Page:
                 "stacks": not_apart,
                 "callers": beyond_callers,
             },
-            # Last, as all of the above adds to it.
-            "texts": [printable(text) for text in self._texts],
         }
-
-    def _text(self, text: str) -> int:
-        return self._texts.setdefault(text, len(self._texts))
 
     def _columns(self) -> tuple[dict[str, list[int]], dict[str, list[Any]]]:
         """Return an index for each row and column, and what the indices stand for."""

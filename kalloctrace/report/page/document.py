@@ -12,7 +12,7 @@ from typing import Any
 
 _HERE = files(__package__)
 _LIBRARIES = {"d3.min.js": "LICENSE.d3", "plot.umd.min.js": "LICENSE.plot"}
-_SCRIPTS = ("dom.js", "state.js", "charts.js", "sections.js", "main.js")
+_SCRIPTS = ("dom.js", "state.js", "charts.js", "sections.js", "slow.js", "main.js")
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 

@@ -8,7 +8,7 @@ const LETTER = 7.25;
 const FRAME = 24;
 const NARROWEST = 2;
 
-const note = (text) => element("p", { class: "note" }, text);
+const note = (...children) => element("p", { class: "note" }, children);
 
 function drawTime() {
   const figure = find("#time figure");

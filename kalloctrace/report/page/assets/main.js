@@ -166,7 +166,8 @@ if (fact("command")) find("#command").append("while ", element("code", {}, fact(
 makeControls();
 Object.assign(state, filtersOfHash);
 drawOverview();
-drawSlow();
+drawSlowMismatches();
+drawSlowPath();
 drawLegend();
 draw();
 followWidth();

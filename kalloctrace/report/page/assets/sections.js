@@ -441,33 +441,6 @@ function drawFindings() {
   );
 }
 
-/** The slow path's verdict. It is one of whole calls, and does not follow the filters. */
-function drawSlow() {
-  const { slow } = data.verification;
-  if (!slow) return;
-  const number = (name) => `${whole.format(slow[name])} ${name}`;
-  const lines = [
-    `Slow path: ${number("calls")}, of these ${number("failed")}; ${number("attempts")}: ${number("matched")}, ` +
-      `${number("mismatched")}, ${number("unknown")}; ${number("lost")}. Filters leave this as it is.`,
-    slow.calls_mismatched || slow.calls_unknown
-      ? `Calls as a whole: ${whole.format(slow.calls_mismatched)} mismatched, ${whole.format(slow.calls_unknown)} unknown.`
-      : null,
-    ...slow.reasons.map(([reason, calls]) => `Unknown: ${whole.format(calls)} × ${reason}.`),
-    slow.hidden ? `${whole.format(slow.hidden)} mismatches more: kalloctrace verify --json has all.` : null,
-  ];
-  find("#slow").replaceChildren(
-    ...slow.mismatches.map((one) =>
-      element(
-        "div",
-        { class: "difference" },
-        element("h3", {}, `slow path, ${one.step}: ${one.field} differs`),
-        fields(["expected", "observed", "rule", "request"].map((name) => [name, one[name]])),
-      ),
-    ),
-    ...lines.filter(Boolean).map(note),
-  );
-}
-
 function drawFailures() {
   const bad = rowsWhere((row) => ["failed", "rejected"].includes(valueOf("outcome", row)));
   const untraced = {
@@ -526,6 +499,8 @@ function drawLegend() {
     ["none", "get_page_from_freelist was not called, or no zone was eligible"],
     ["context", "softirq, hardirq and nmi interrupted the task; bh_disabled is task context with bottom halves off; it is captured only where something depends on it"],
     ["entry", "bulk is a call of the bulk allocator, of which the prepared context cannot be seen; its pages are those that were looked at"],
+    ["attempt", "a call of get_page_from_freelist in the slow path; its kind says why it was made"],
+    ["slow path", "its times are of CLOCK_MONOTONIC, about as the kernel's log has them; how long a call took is from its begin to its return"],
     ["verdict", "matched: as the model says. mismatched: otherwise. unknown: could not be judged, which is never a pass"],
     ["callers", "a frame is as wide as what its function led to; Enter or a click fills the width with it, arrow keys lead from frame to frame"],
     ["rule", "what the model follows at that place; kalloctrace explain tells the same on the command line"],
