@@ -40,8 +40,8 @@ def command(
     """Summarise a trace: who allocated what, from where, and whether the model agrees.
 
     Needs no root and no bcc. Names are those of the recorded kernel. Of the kernel stacks, where the trace has
-    them, the text shows half as many as rows. The page of --html has everything in one file: charts, filters, and
-    how each request is prepared.
+    them, the text shows half as many as rows. The page of --html has everything in one file: charts, filters, how
+    each request is prepared, and the slow path attempt by attempt.
 
     \b
     Examples:
