@@ -343,6 +343,7 @@ def test_slow_path_does_not_follow_the_filters(opener: Opener, pressed: Path) ->
     before = page.locator("#slowpath").inner_text()
     assert "Filters leave this section as it is" in before
     page.locator("#slowpath summary").first.click()
+    expect(page.locator("#slowpath .attempt").first).to_be_visible()
     opened = page.locator("#slowpath").inner_text()
     page.locator("#filter-verdict").select_option("matched")
     assert page.locator("#slowpath").inner_text() == opened != before

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from kalloctrace.report.page.slow import SlowLimits, slow_verdict
 from kalloctrace.report.slow_told import SlowTeller, grouped, told_json
 from kalloctrace.report.summary import summarize
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.slow import from_text
 from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.slow_trace import SlowJudge, SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import verify_trace
@@ -275,6 +277,20 @@ def test_trace_without_slow_path_has_none(tmp_path: Path) -> None:
     data = data_of(traces.slow(tmp_path / "t.arrows"))
     assert data["verification"]["slow"]["calls"] == 0
     assert (data["slow"]["failed"], data["slow"]["slowest"]) == ([], [])
+
+
+def test_damaged_calls_of_the_slow_path_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page tells what came before them, and that it is not all."""
+    path = traces.slow(tmp_path / "t.arrows", *traces.slow_calls()[:9])
+
+    def read(text: bytes) -> Iterator[dict[str, Any]]:
+        yield from from_text(text)
+        raise ValueError("no more")
+
+    monkeypatch.setattr("kalloctrace.trace.reader.from_text", read)
+    data = data_of(path)
+    assert data["verification"]["slow"]["calls"] == 9
+    assert data["slow"]["damage"] == "its calls of the slow path are damaged: no more"
 
 
 def teller(path: Path) -> SlowTeller:

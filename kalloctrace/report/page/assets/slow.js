@@ -106,7 +106,7 @@ function failedCalls() {
     ...(rest.groups
       ? [
           note(
-            `Not in this page: ${several(rest.groups, "smaller group", "")} of ${several(rest.calls, "call", "")}. ` +
+            `Not in this page: ${several(rest.groups, "more group", "")} of ${several(rest.calls, "call", "")}. ` +
               "kalloctrace report --failures has them all.",
           ),
         ]
