@@ -17,16 +17,23 @@ ffffffff81200000 t get_page_from_freelist
 ffffffff81200400 t get_page_from_freelist.cold
 ffffffff81201000 T __alloc_pages_nodemask
 000000000001fb80 A __preempt_count
+ffffffff81a00000 T _etext
 ffffffffc0000000 t helper\t[module]
+ffffffffc0090000 t bpf_prog_6deef7357e7b4530\t[bpf]
+"""
+MODULES = """\
+later 16384 0 - Live 0xffffffffc0020000 (OE)
+module 196608 1 later, Live 0xffffffffc0000000
 """
 
 
 @pytest.fixture
 def symbols(tmp_path: Path) -> Symbols:
     """Return the symbols of a small file."""
-    file = tmp_path / "kallsyms"
+    file, modules = tmp_path / "kallsyms", tmp_path / "modules"
     file.write_text(KALLSYMS)
-    return Symbols(file)
+    modules.write_text(MODULES)
+    return Symbols(file, modules)
 
 
 def test_symbol_is_found_by_its_whole_name(symbols: Symbols) -> None:
@@ -45,7 +52,14 @@ def test_address_gets_the_name_of_its_function(symbols: Symbols) -> None:
     """Any address within a function names it, a module's too."""
     assert symbols.function_at(0xFFFFFFFF81201234) == "__alloc_pages_nodemask"
     assert symbols.function_at(0xFFFFFFFFC0000010) == "helper"
-    assert symbols.function_at(0x10) == "0x10"
+    assert symbols.function_at(0xFFFFFFFFC0090010) == "bpf_prog_6deef7357e7b4530"
+
+
+def test_address_gets_no_name_that_is_not_its_own(symbols: Symbols) -> None:
+    """Of a module that came later the module is known; behind the end of what is known there is an address."""
+    assert symbols.function_at(0xFFFFFFFFC0020010) == "[later]"
+    for unknown in (0x10, 0xFFFFFFFF81A00010, 0xFFFFFFFFC0080010, 0xFFFFFFFFC00A0010):
+        assert symbols.function_at(unknown) == f"{unknown:#x}"
 
 
 def test_zeroes_are_recognised_as_hidden(tmp_path: Path, symbols: Symbols) -> None:
