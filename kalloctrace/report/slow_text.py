@@ -39,6 +39,9 @@ def _write(group: Sequence[ToldCall], console: Console) -> None:
 
 def _attempts(told: ToldCall, console: Console) -> None:
     console.print()
+    if told.call["stack"]:
+        console.print(Text(f"called by {' ← '.join(reversed(told.call['stack'].split(';')))}"))
+        console.print()
     if told.attempts:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("", "attempt"):
