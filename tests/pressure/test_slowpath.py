@@ -33,12 +33,36 @@ KINDS = {
 }
 """Kinds of attempts that each must have shown; a cpuset that changes meanwhile is in nobody's hand."""
 
-# By the kernel's own names, what each kernel's slow path shows under pressure.
-SHOWN = {
-    "5.10": ("ALLOC_HARDER", "ALLOC_HIGH", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_CPUSET", "ALLOC_KSWAPD"),
-    "6.1": ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC"),
-    "6.12": ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC"),
-    "7.3": ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC"),
+_SINCE_6_3 = ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A machine, and what its slow path must show.
+
+    Attributes:
+        kernel: its name in the lab.
+        flags: by the kernel's own names.
+        kinds: besides those that all show.
+        before: what its shell does before the recording begins.
+    """
+
+    kernel: str
+    flags: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
+    before: str = "true"
+
+
+GUESTS = {
+    "5.10": Guest(
+        "5.10", ("ALLOC_HARDER", "ALLOC_HIGH", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_CPUSET", "ALLOC_KSWAPD")
+    ),
+    "6.1": Guest("6.1", _SINCE_6_3),
+    "6.12": Guest("6.12", _SINCE_6_3),
+    "7.3": Guest("7.3", _SINCE_6_3),
+    "7.3-defrag-mode": Guest(
+        "7.3", (*_SINCE_6_3, "ALLOC_NOFRAGMENT"), ("without_nofragment",), "echo 1 >/proc/sys/vm/defrag_mode"
+    ),
 }
 
 
@@ -47,6 +71,7 @@ class Pressed:
     """What was recorded of a guest under pressure.
 
     Attributes:
+        guest: the machine.
         verdict: what `verify --json` says.
         tables: the kernel's flags.
         kernel: the same with its release.
@@ -55,6 +80,7 @@ class Pressed:
         trace: the recording.
     """
 
+    guest: Guest
     verdict: dict[str, Any]
     tables: FlagTables
     kernel: NamedKernel
@@ -63,22 +89,22 @@ class Pressed:
     trace: Path
 
 
-@pytest.fixture(scope="module", params=SHOWN)
+@pytest.fixture(scope="module", params=GUESTS)
 def pressed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Pressed]:
     """Boot a kernel and put it under pressure."""
-    kernel, folder = request.param, tmp_path_factory.mktemp("pressed")
+    guest, folder = GUESTS[request.param], tmp_path_factory.mktemp("pressed")
     missing = lab_available()
     if missing and os.environ.get("KALLOCTRACE_REQUIRE_LIVE") == "1":
         pytest.fail(f"no guest can be booted: {'; '.join(missing)}")
     if missing:
         pytest.skip(f"NOT TESTED LIVE: no guest can be booted: {'; '.join(missing)}")
-    module = build_module(ROOT / "tests" / "kmod", kernel)
+    module = build_module(ROOT / "tests" / "kmod", guest.kernel)
     trace, log = folder / "t.arrows", folder / "log"
     pressure = shlex.join(["python", "-m", "tests.kmod.pressure", "--module", str(module)])
     record = shlex.join(["kalloctrace", "record", "-o", str(trace), "--"])
     done = run_in_guest(
-        ["sh", "-c", f"{record} {pressure}; dmesg >{shlex.quote(str(log))}"],
-        kernel=kernel,
+        ["sh", "-c", f"{guest.before}; {record} {pressure}; dmesg >{shlex.quote(str(log))}"],
+        kernel=guest.kernel,
         numa=("1G,cpus=0-1", "256M"),
         writable=[folder],
         env={"PYTHONPATH": str(ROOT)},
@@ -94,42 +120,42 @@ def pressed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         snapshot, calls = reader.snapshot, list(reader.slow_calls())
     named = NamedKernel(snapshot.release, snapshot.version, snapshot.tables)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return kernel, Pressed(json.loads(said.stdout), snapshot.tables, named, calls, lines, trace)
+    return request.param, Pressed(guest, json.loads(said.stdout), snapshot.tables, named, calls, lines, trace)
 
 
 @pytest.mark.live
 def test_every_attempt_is_as_predicted(pressed: tuple[str, Pressed]) -> None:
     """Of some thousand, on a kernel that has too little memory; and so is every allocation."""
-    kernel, found = pressed
+    name, found = pressed
     verdict, slow = found.verdict, found.verdict["slow"]
-    print(f"{kernel}: {verdict['allocations']:,} allocations; slow path: {slow}; lost {verdict['slow_lost']:,}")
+    print(f"{name}: {verdict['allocations']:,} allocations; slow path: {slow}; lost {verdict['slow_lost']:,}")
     assert (verdict["mismatched"], verdict["zonelists"]["mismatches"]) == (0, [])
     assert slow["mismatches"] == []
     assert (slow["mismatched"], slow["calls_mismatched"], slow["unknown"]) == (0, 0, 0)
     assert slow["matched"] == slow["attempts"] >= ATTEMPTS
-    assert not KINDS - slow["kinds"].keys()
+    assert not {*KINDS, *found.guest.kinds} - slow["kinds"].keys()
 
 
 @pytest.mark.live
 def test_flags_of_the_slow_path_are_really_seen(pressed: tuple[str, Pressed]) -> None:
     """Each by its name on that kernel."""
-    kernel, found = pressed
+    name, found = pressed
     alloc = dict(found.tables.alloc)
     seen = Counter(
-        name
+        flag
         for call in found.calls
         for attempt in call["attempts"]
-        for name in SHOWN[kernel]
-        if attempt["alloc_flags"] & alloc[name]
+        for flag in found.guest.flags
+        if attempt["alloc_flags"] & alloc[flag]
     )
-    print(f"{kernel}: {dict(seen)}")
-    assert set(seen) == set(SHOWN[kernel])
+    print(f"{name}: {dict(seen)}")
+    assert set(seen) == set(found.guest.flags)
 
 
 @pytest.mark.live
 def test_every_logged_failure_is_in_the_trace(pressed: tuple[str, Pressed]) -> None:
     """By its mask and order; and the verdict from the log is the verdict from the trace."""
-    kernel, found = pressed
+    name, found = pressed
     with TraceReader(found.trace) as reader:
         snapshot = reader.snapshot
     logged = [failure for failure in find_failures(found.log, found.tables) if failure.event == "failure"]
@@ -137,7 +163,7 @@ def test_every_logged_failure_is_in_the_trace(pressed: tuple[str, Pressed]) -> N
     answers = {
         (call["given"]["gfp_mask"], call["given"]["order"]): slow_failure(snapshot, call).why for call in refused
     }
-    print(f"{kernel}: {len(logged)} failures in the log, {len(refused)} in the trace")
+    print(f"{name}: {len(logged)} failures in the log, {len(refused)} in the trace")
     assert len(logged) >= LOGGED
     for failure in logged:
         assert failure.mask is not None
