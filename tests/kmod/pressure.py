@@ -272,7 +272,7 @@ def main() -> int:
         held.clear()
         say("fragmented")
         held += fragment()
-        send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
+        send(stimulus, requests(tables, GIVES_UP, (4, 9), 3))
         send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
         held.clear()
     for more in ((), ("__GFP_NOFAIL",)) * VICTIMS:

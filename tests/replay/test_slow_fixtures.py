@@ -24,6 +24,10 @@ from kalloctrace.verify.verification import verify_trace
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TRACES = sorted(FIXTURES.glob("*/slow.arrows"))
 REFUSED = {"watermark", "block", "mixed", "no_zone"}
+KINDS = {
+    *("first_try", "after_waking_kswapd", "retry", "with_reserves", "after_direct_reclaim", "after_draining"),
+    *("after_compaction", "before_oom", "oom_nofail", "nofail"),
+}
 KERNELS = {"5.10", "6.1", "6.12", "7.3"}
 
 
@@ -41,8 +45,20 @@ def test_every_attempt_is_as_predicted(path: Path) -> None:
     assert slow is not None
     assert slow.mismatches == []
     assert (slow.mismatched, slow.calls_mismatched, slow.unknown) == (0, 0, 0)
-    assert slow.matched == slow.attempts > 500
+    assert slow.matched == slow.attempts > 5_000
+    assert {"with_reserves", "before_oom", "oom_nofail", "nofail"} <= slow.kinds.keys()
     assert verdict.matched == verdict.allocations > 0
+
+
+def test_every_kind_of_attempt_is_there() -> None:
+    """But the one that a cpuset which changes meanwhile causes, and that of vm.defrag_mode."""
+    kinds: Counter[str] = Counter()
+    for path in TRACES:
+        with TraceReader(path) as trace:
+            slow = verify_trace(trace).slow
+        assert slow is not None
+        kinds += slow.kinds
+    assert kinds.keys() >= KINDS
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
