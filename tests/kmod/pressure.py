@@ -33,6 +33,8 @@ MIN_FREE_KBYTES = 4096
 ROUNDS = 15
 # Now and then one gets what it asks for without being killed.
 VICTIMS = 5
+FRAGMENTED = 3
+REFILLED = 3
 # So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
 BURST = 100
 PAUSE = 0.4
@@ -205,6 +207,9 @@ def victim(tables: FlagTables, min_free_kbytes: int, *more: str) -> None:
             # What kswapd could give up for it.
             (VM / "drop_caches").write_text("1", encoding="ascii")
             held = fill()
+            # What the one before it held may come back only now; where watermarks are boosted more stays free for good.
+            for _ in range(REFILLED):
+                held += fill() if free_bytes() > 2 * CHUNK else []
             (VM / "min_free_kbytes").write_text(str(min_free_kbytes), encoding="ascii")
             with Stimulus(DEVICE) as stimulus:
                 stimulus.send([Request(mask(tables, *BASES["GFP_KERNEL"], *more), 0, NODE, nodemask=1 << NODE)])
@@ -270,11 +275,13 @@ def main() -> int:
         say("what must not fail")
         must_not_fail(tables)
         held.clear()
-        say("fragmented")
-        held += fragment()
-        send(stimulus, requests(tables, GIVES_UP, (4, 9), 3))
-        send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
-        held.clear()
+        # Compaction that had no success is put off: each time there is something new for it to do.
+        for _ in range(FRAGMENTED):
+            say("fragmented")
+            held += fragment()
+            send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
+            send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
+            held.clear()
     for more in ((), ("__GFP_NOFAIL",)) * VICTIMS:
         say(f"a process that is killed for what it asks for {' '.join(more)}")
         victim(tables, total // 10, *more)
