@@ -136,14 +136,5 @@ def _attempt_json(number: int, told: ToldAttempt) -> dict[str, Any]:
         "alloc_flags_text": told.alloc_flags,
         "verdict": told.verdict,
         "unknown": told.judged.unknown or None,
-        "differences": [
-            {
-                "field": difference.field,
-                "expected": difference.expected,
-                "observed": difference.observed,
-                "rule": difference.rule,
-                "effect": difference.effect,
-            }
-            for difference in told.judged.differences
-        ],
+        "differences": [difference.to_json() for difference in told.judged.differences],
     }

@@ -36,6 +36,10 @@ class Difference:
     rule: str
     effect: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the difference as JSON values."""
+        return dict(vars(self))
+
 
 @dataclass(frozen=True)
 class Judged:

@@ -46,11 +46,7 @@ class SlowMismatch:
         return {
             "step": self.step,
             "number": self.number,
-            "field": self.difference.field,
-            "expected": self.difference.expected,
-            "observed": self.difference.observed,
-            "rule": self.difference.rule,
-            "effect": self.difference.effect,
+            **self.difference.to_json(),
             "gfp_mask": self.call["given"]["gfp_mask"],
             "order": self.call["given"]["order"],
             "comm": self.call["comm"],

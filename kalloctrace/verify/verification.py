@@ -41,12 +41,8 @@ class Mismatch:
         """Return the mismatch as JSON values."""
         return {
             "count": self.count,
-            "field": self.difference.field,
-            "expected": self.difference.expected,
-            "observed": self.difference.observed,
             "request": self.request,
-            "rule": self.difference.rule,
-            "effect": self.difference.effect,
+            **self.difference.to_json(),
         }
 
 
