@@ -11,13 +11,13 @@ import pytest
 from kalloctrace.lab.needs import find_tool, lab_available
 from kalloctrace.probe.bcc_import import import_bcc
 from tests.bench.cost import Cost, alone
-from tests.bench.tables import SAME as SAME_BOOT
 
 pytestmark = pytest.mark.live
 
 KERNEL = "5.10"
 RECORDED = Path(__file__).parents[1] / "bench" / "recorded.json"
-# Between the few boots that were compared the untraced figure moved by 5 instructions, and a recorder's by a fiftieth.
+# Between the few boots that were compared the untraced figure moved by 5 instructions, and a recorder's by a fiftieth;
+# so did one recorder's between two runs in a boot, as its work's pages lie elsewhere.
 # Another compiler makes other code of the same program: with one, the cost may still not grow by much.
 INSTRUCTIONS, SAME, OTHER = 25, 0.08, 0.15
 
@@ -59,7 +59,7 @@ def test_an_allocation_costs_what_was_recorded(recorded: dict[str, Any], measure
 
 
 def test_watching_costs_what_counting_costs(measured: dict[str, Cost]) -> None:
-    """`live` has the kernel do no more than `record --mode aggregate`, in the same boot."""
+    """`live` beside `record --mode aggregate`, in one boot; in_guest/test_live.py shows that they load the same."""
     live, aggregate = measured["kalloctrace live, fentry"], measured["kalloctrace aggregate, fentry"]
     assert live.captured > 0
-    assert live.least <= aggregate.least * (1 + SAME_BOOT)
+    assert live.least <= aggregate.least + INSTRUCTIONS

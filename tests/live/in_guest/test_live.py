@@ -21,16 +21,32 @@ PAGES = 5_000
 
 
 @contextmanager
-def watching(*options: str) -> Iterator["subprocess.Popen[str]"]:
-    """Watch, and wait until it captures; whatever happens, it ends with this."""
-    command = [*KALLOCTRACE, "live", "--json", *options]
+def capturing(begins: str, *words: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run a command, and wait until it says that it captures; whatever happens, it ends with this."""
+    command = [*KALLOCTRACE, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            assert any(line.startswith("watching") for line in process.stderr), "it did not begin"
+            assert any(line.startswith(begins) for line in process.stderr), "it did not begin"
             yield process
         finally:
             process.kill()
+
+
+@contextmanager
+def watching(*options: str) -> Iterator["subprocess.Popen[str]"]:
+    """Watch, and wait until it captures."""
+    with capturing("watching", "live", "--json", *options) as process:
+        yield process
+
+
+def loaded(process: "subprocess.Popen[str]") -> list[tuple[str, ...]]:
+    """Return the BPF programs that a process holds, by the hash of their instructions, and the shapes of its maps."""
+    programs = ("prog_type", "prog_jited", "prog_tag")
+    maps = ("map_type", "key_size", "value_size", "max_entries", "map_flags")
+    texts = [path.read_text() for path in Path(f"/proc/{process.pid}/fdinfo").iterdir()]
+    files = [dict(line.split(":\t") for line in text.splitlines() if ":\t" in line) for text in texts]
+    return sorted(tuple(file[name] for name in kind) for file in files for kind in (programs, maps) if kind[0] in file)
 
 
 def work() -> None:
@@ -73,6 +89,16 @@ def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], lis
     assert not verdict["truncated"]
     assert (verdict["slow"]["calls"], verdict["slow"]["failed"]) == (last["slow"], last["slow_failed"])
     assert (verdict["slow"]["mismatched"], verdict["slow"]["unknown"]) == (0, 0)
+
+
+def test_kernel_does_what_it_does_for_an_aggregate(tmp_path: Path, attached: Callable[[], list[str]]) -> None:
+    """The same instructions on the same maps at the same functions: watching costs it nothing more."""
+    with capturing("recording", "record", "--mode", "aggregate", "-o", str(tmp_path / "counted.arrows")) as process:
+        counting = loaded(process), attached()
+    with watching() as process:
+        assert (loaded(process), attached()) == counting
+    with watching("--by", "task") as process:
+        assert loaded(process) != counting[0]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
