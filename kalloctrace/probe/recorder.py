@@ -6,10 +6,10 @@ import select
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from kalloctrace.probe.plan import Attachment, Mode, Plan, make_plan
 from kalloctrace.probe.rows import RowMaker
 from kalloctrace.probe.sinks import AggregateSink, RecordSink, Sink, StreamSink
 from kalloctrace.probe.slow import SlowSink
+from kalloctrace.probe.stack_text import stack_text
 from kalloctrace.probe.zone_copies import ZoneCopies
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import RowWriter, TraceWriter
@@ -189,7 +190,7 @@ def _sinks(capture: Capture, writer: RowWriter) -> tuple[list[Sink], SlowSink | 
         kernel.btf,
         kernel.features,
         possible,
-        lambda stack: _stack_text(kernel, entries, probe.stack(stack)),
+        lambda stack: stack_text(kernel.symbols, entries, probe.stack(stack)),
     )
     maker = AllocationMaker(kernel.layout, kernel.btf, kernel.features, possible)
     sinks: list[Sink] = [RecordSink(probe.records, rows, writer)]
@@ -201,10 +202,8 @@ def _sinks(capture: Capture, writer: RowWriter) -> tuple[list[Sink], SlowSink | 
         return sinks, None
     copies = ZoneCopies(kernel.btf, kernel.layout.zone_addresses)
 
-    def stack_text(addresses: tuple[int, ...]) -> str:
-        return ";".join(kernel.symbols.function_at(address) for address in reversed(addresses))
-
-    return sinks, SlowSink(probe.slow, rows, copies, stack_text, filters=capture.filters, writer=writer)
+    text = partial(stack_text, kernel.symbols, entries)
+    return sinks, SlowSink(probe.slow, rows, copies, text, filters=capture.filters, writer=writer)
 
 
 @dataclass(frozen=True)
@@ -338,13 +337,6 @@ class Session:
                 return "the command ended"
             if deadline is not None and time.monotonic() >= deadline:
                 return "the time was over"
-
-
-def _stack_text(kernel: LiveKernel, entries: AbstractSet[str | None], addresses: Sequence[int]) -> str:
-    """Return a stack as text, from its outermost function to an entry: further in there is only the probe."""
-    names = [kernel.symbols.function_at(address) for address in addresses]
-    inner = next((i for i, name in enumerate(names) if name in entries), 0)
-    return ";".join(reversed(names[inner:]))
 
 
 @contextmanager

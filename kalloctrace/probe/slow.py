@@ -130,7 +130,7 @@ class SlowSink:
     Attributes:
         taken: calls that were written.
         failed: those among them that returned no page.
-        running: those among them whose return was not seen.
+        running: those among them that had not returned when the recording ended.
     """
 
     def __init__(
@@ -166,10 +166,11 @@ class SlowSink:
     def finish(self) -> None:
         """Take over what is left, and write everything."""
         self.drain()
-        calls = self.assembly.still_open()
-        self.running = len(calls)
-        self._over += calls
         self._write()
+        returned = self.taken
+        self._over = self.assembly.still_open()
+        self._write()
+        self.running = self.taken - returned
 
     def _take_zones(self) -> None:
         copies = self._zones.drain()

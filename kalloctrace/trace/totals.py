@@ -26,7 +26,7 @@ class Totals:
             where they were not counted apart.
         slow: calls of the slow path that are in the trace; None where it was not traced.
         slow_failed: those among them that returned no page; None where it was not counted.
-        slow_running: those among them whose return was not seen.
+        slow_running: those among them that had not returned when the recording ended.
         slow_alone: attempts and returns of calls whose begin was not seen, as those under way at the start.
         slow_lost: events of such calls that found the ring buffer full.
         slow_missed: hits of the slow path that the kernel skipped, or calls beyond those that it can follow at once.

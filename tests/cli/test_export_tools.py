@@ -24,7 +24,7 @@ from tests.traces import RECORDED, aggregate, source, stream
 
 SLOW = RECORDED.parents[1] / "6.1" / "stimulus-cpusets.arrows"
 SPEEDSCOPE = Path(__file__).parents[1] / "unit" / "data" / "speedscope" / "file-format-schema.json"
-UNDER_PRESSURE = RECORDED.parents[1] / "7.3" / "slow.arrows"
+UNDER_PRESSURE = RECORDED.parents[1] / "6.12" / "slow.arrows"
 CLEARED, NEEDED = 1, 2
 
 
@@ -182,26 +182,31 @@ def test_timeline_counts(tmp_path: Path) -> None:
 
 
 def test_timeline_has_slow_paths_with_their_length(tmp_path: Path) -> None:
-    """A slice on the task's track, from begin to return, with its attempts inside; none without a length beside it."""
+    """A slice on the task's track, with its attempts inside; an instant where its return was not seen."""
     with TraceReader(UNDER_PRESSURE) as trace:
-        call = next(call for call in trace.slow_calls() if len(call["attempts"]) > 1 and call["duration"])
+        calls = list(trace.slow_calls())
+    call = {**next(call for call in calls if call["duration"] and len(call["attempts"]) > 1), "tid": 7}
+    unended = {**next(call for call in calls if call["duration"] is None), "tid": 8}
     snapshot, totals, row = source()
     path = tmp_path / "t.arrows"
     with TraceWriter(path, snapshot, {"mode": "stream", "slow": True}) as writer:
         writer.write(pa.RecordBatch.from_pylist([{**row, "freelist_calls": 2}], schema=COLUMNS))
-        writer.write_slow([call])
+        writer.write_slow([call, unended])
         writer.close(totals)
     timeline = Timeline(export(tmp_path, "perfetto", path)[0].read_bytes())
     kinds = perfetto.TrackEvent
-    track = next(uuid for uuid, t in timeline.tracks.items() if t.thread.tid == call["tid"] and t.HasField("thread"))
-    begin, *attempts, end = timeline.events[track]
+    begin, *attempts, end = timeline.events[timeline.track(tid=7)]
     assert (begin[0], begin[1], begin[3]["attempts"]) == (call["time"], kinds.TYPE_SLICE_BEGIN, len(call["attempts"]))
     assert begin[2].startswith("slow path: ")
     assert (end[0], end[1]) == (call["time"] + call["duration"], kinds.TYPE_SLICE_END)
     assert [time for time, *_ in attempts] == [call["time"] + attempt["after"] for attempt in call["attempts"]]
     assert all(kind == kinds.TYPE_INSTANT and "ALLOC_" in name for _, kind, name, _ in attempts)
-    others = [event for uuid, events in timeline.events.items() if uuid != track for event in events]
-    assert {kind for _, kind, *_ in others} == {kinds.TYPE_INSTANT}
+    begin, *attempts = timeline.events[timeline.track(tid=8)]
+    assert (begin[0], begin[2].startswith("slow path: "), "page" in begin[3]) == (unended["time"], True, False)
+    assert [time for time, *_ in attempts] == [unended["time"] + attempt["after"] for attempt in unended["attempts"]]
+    assert {kind for _, kind, *_ in (begin, *attempts)} == {kinds.TYPE_INSTANT}
+    row_events = timeline.events[timeline.track(tid=row["tid"])]
+    assert [kind for _, kind, *_ in row_events] == [kinds.TYPE_INSTANT]
 
 
 def test_timeline_of_an_aggregate_is_refused(tmp_path: Path) -> None:

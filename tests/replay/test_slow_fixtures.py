@@ -23,6 +23,7 @@ from kalloctrace.verify.verification import verify_trace
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TRACES = sorted(FIXTURES.glob("*/slow.arrows"))
+STREAM = FIXTURES / "6.12" / "slow-stream.arrows"
 REFUSED = {"watermark", "block", "mixed", "no_zone"}
 KINDS = {
     *("first_try", "after_waking_kswapd", "retry", "with_reserves", "after_direct_reclaim", "after_draining"),
@@ -59,6 +60,28 @@ def test_every_kind_of_attempt_is_there() -> None:
         assert slow is not None
         kinds += slow.kinds
     assert kinds.keys() >= KINDS
+
+
+def test_slow_calls_are_those_of_the_rows() -> None:
+    """Rows and attempts of a stream are captured apart, and tell of the same calls: by whom, what, and how it ended."""
+    with TraceReader(STREAM) as trace:
+        rows = [row for batch in trace.batches() for row in batch.to_pylist() if row["freelist_calls"] > 1]
+        calls, totals = list(trace.slow_calls()), trace.totals
+    assert Counter(
+        (row["tid"], row["comm"], row["stack"], row["gfp_mask"], row["order"], row["freelist_calls"] - 1, row["page"])
+        for row in rows
+    ) == Counter(
+        (
+            *(call["tid"], call["comm"], call["stack"], call["given"]["gfp_mask"], call["given"]["order"]),
+            *(len(call["attempts"]), call["page"]),
+        )
+        for call in calls
+    )
+    assert all(call["stack"].endswith(";__alloc_pages_noprof") for call in calls)
+    assert totals is not None
+    failed = sum(call["page"] is False for call in calls)
+    assert (totals.slow, totals.slow_failed, totals.slow_running) == (len(calls), failed, 0)
+    assert 0 < failed < len(calls)
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
