@@ -28,18 +28,21 @@ VM = Path("/proc/sys/vm")
 NODE = 1
 MEMINFO = Path(f"/sys/devices/system/node/node{NODE}/meminfo")
 CHUNK = 8 << 20
+ELSEWHERE = 3
+SETTLES = 0.1
 # khugepaged raises it to more than that.
 MIN_FREE_KBYTES = 4096
 ROUNDS = 15
 # Now and then one gets what it asks for without being killed.
 VICTIMS = 5
 FRAGMENTED = 3
-REFILLED = 3
 # So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
 BURST = 100
 PAUSE = 0.4
 # include/uapi/linux/mempolicy.h, arch/x86/entry/syscalls/syscall_64.tbl
 MPOL_DEFAULT, MPOL_PREFERRED = range(2)
+# include/uapi/asm-generic/mman.h
+MCL_CURRENT, MCL_ONFAULT = 1, 4
 GROUP = Path("/sys/fs/cgroup/kalloctrace-pressure")
 GROUP_BYTES = 16 << 20
 SYS_SET_MEMPOLICY = 238
@@ -95,16 +98,18 @@ def fill() -> list[mmap.mmap]:
     """Take all memory of the node that the fast path gives."""
     held: list[mmap.mmap] = []
     policy(MPOL_PREFERRED, 1 << NODE)
-    before = free_bytes() + CHUNK
-    # Until less comes from it than from elsewhere.
-    while free_bytes() < before - CHUNK // 2:
+    elsewhere = 0
+    # Until it comes from elsewhere; it may seem to, while what was given back before is still on its way.
+    while elsewhere < ELSEWHERE:
+        time.sleep(SETTLES if elsewhere else 0)
         before = free_bytes()
         held.append(mmap.mmap(-1, CHUNK, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         held[-1].madvise(mmap.MADV_NOHUGEPAGE)
         held[-1].write(bytes(CHUNK))
+        elsewhere = 0 if free_bytes() < before - CHUNK // 2 else elsewhere + 1
     policy(MPOL_DEFAULT)
-    # The last ones came from the reserves.
-    return held[:-1]
+    # Some of the last ones came from the reserves.
+    return held[:-ELSEWHERE]
 
 
 @contextmanager
@@ -158,6 +163,19 @@ def fragment() -> list[mmap.mmap]:
     return held
 
 
+@contextmanager
+def locked() -> Iterator[None]:
+    """Keep all memory of this process where it is: neither reclaim nor compaction can do anything with it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with raised(compact_unevictable_allowed=0):
+        if libc.mlockall(MCL_CURRENT | MCL_ONFAULT):
+            raise OSError(ctypes.get_errno(), "mlockall")
+        try:
+            yield
+        finally:
+            libc.munlockall()
+
+
 def _each(
     tables: FlagTables, extra: Iterable[str], orders: Iterable[int], nodemask: int | None = None
 ) -> Iterator[Request]:
@@ -207,9 +225,6 @@ def victim(tables: FlagTables, min_free_kbytes: int, *more: str) -> None:
             # What kswapd could give up for it.
             (VM / "drop_caches").write_text("1", encoding="ascii")
             held = fill()
-            # What the one before it held may come back only now; where watermarks are boosted more stays free for good.
-            for _ in range(REFILLED):
-                held += fill() if free_bytes() > 2 * CHUNK else []
             (VM / "min_free_kbytes").write_text(str(min_free_kbytes), encoding="ascii")
             with Stimulus(DEVICE) as stimulus:
                 stimulus.send([Request(mask(tables, *BASES["GFP_KERNEL"], *more), 0, NODE, nodemask=1 << NODE)])
@@ -281,6 +296,9 @@ def main() -> int:
             held += fragment()
             send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
             send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
+            with locked():
+                say("fragmented for good")
+                send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
             held.clear()
     for more in ((), ("__GFP_NOFAIL",)) * VICTIMS:
         say(f"a process that is killed for what it asks for {' '.join(more)}")

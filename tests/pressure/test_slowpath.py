@@ -29,12 +29,10 @@ LOGGED = 3
 """Failures that its log must have at least: the kernel keeps silent about what follows one too soon."""
 KINDS = {
     *("first_try", "after_waking_kswapd", "retry", "with_reserves", "after_direct_reclaim", "after_draining"),
-    *("before_oom", "oom_nofail", "nofail"),
+    *("after_compaction", "before_oom", "oom_nofail", "nofail"),
 }
 """Kinds of attempts that each must have shown; a cpuset that changes meanwhile is in nobody's hand."""
 
-# From 7.2 on no attempt follows compaction that was put off, so that it is left to chance there.
-_COMPACTED = ("after_compaction",)
 _SINCE_6_3 = ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC")
 
 
@@ -59,10 +57,9 @@ GUESTS = {
     "5.10": Guest(
         "5.10",
         ("ALLOC_HARDER", "ALLOC_HIGH", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_CPUSET", "ALLOC_KSWAPD"),
-        _COMPACTED,
     ),
-    "6.1": Guest("6.1", _SINCE_6_3, _COMPACTED),
-    "6.12": Guest("6.12", _SINCE_6_3, _COMPACTED),
+    "6.1": Guest("6.1", _SINCE_6_3),
+    "6.12": Guest("6.12", _SINCE_6_3),
     "7.3": Guest("7.3", _SINCE_6_3),
     "7.3-defrag-mode": Guest(
         "7.3", (*_SINCE_6_3, "ALLOC_NOFRAGMENT"), ("without_nofragment",), "echo 1 >/proc/sys/vm/defrag_mode"
