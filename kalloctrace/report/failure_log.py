@@ -33,14 +33,23 @@ _MIGRATETYPES = {
 _NUMBER, _NODE = r"\d{1,15}", r"\d{1,5}"
 _ZONE = "|".join(ZONE_NAMES)
 _NODES = r"\(null\)|[\d,-]*\d"
+_TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
+_STAMP = (
+    rf"(?:\w{{3}} )?\d{{4}}-\d\d-\d\d[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d| [A-Z]{{2,5}}(?= ))?"
+    rf"|(?:\w{{3}} )?\w{{3}}\s?\s?\d{{1,2}} {_TIME}(?: \d{{4}})?"
+    rf"|{_TIME}"
+)
+# Of dmesg with each of its options, journalctl with each of its --output=short-*, syslog daemons, and mail. Whatever
+# comes before them may be indented.
 _PREFIX = re.compile(
-    r"(?:>\s?"
-    r"|<\d{1,2}>"
-    r"|\[\s*\+?\d+\.\d+\]\s?"
+    r"\s*(?:(?P<quote>[>|])\s?"
+    r"|<\d{1,3}>(?:1 )?"
+    r"|\[\s*\+?\d+\.\d+(?:\s*<\s*\+?\d+\.\d+>)?\]\s?"
     r"|\[\s*(?P<caller>[TC]\d+)\]\s?"
-    r"|\[\w{3} \w{3}\s+\d{1,2} [\d:]{8} \d{4}\]\s?"
-    r"|(?:\w{3}\s+\d{1,2} [\d:]{8}|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]+)\s+\S+\s+kernel:\s?"
-    r"|kernel:\s?)"
+    rf"|\[(?:{_STAMP})\]\s?"
+    rf"|(?:{_STAMP})\s+"
+    r"|(?:kern|user|daemon|syslog)\s*:(?:emerg|alert|crit|err|warn|notice|info|debug)\s*:\s?"
+    r"|(?:[\w.-]+\s+)?(?:\w+\.\w+\s+)?kernel(?:\[\d+\])?(?::|\s+-\s+-\s+-(?=\s))\s?)"
 )
 _FAILURE = re.compile(r"(?P<comm>.*?):? ?page allocation failure[.:] ?order:(?P<order>\d{1,3}), ?mode:(?P<rest>.*)")
 _STALL = re.compile(
@@ -212,7 +221,7 @@ def _without_prefix(line: str) -> tuple[str, str, bool]:
     at, caller, stamped = 0, "", False
     while (match := _PREFIX.match(line, at)) is not None:
         caller = match["caller"] or caller
-        stamped = stamped or not match[0].startswith(">")
+        stamped = stamped or match["quote"] is None
         at = match.end()
     return line[at:], caller, stamped
 
