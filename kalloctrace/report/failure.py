@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A failure that a log shows, judged zone by zone; what the log does not tell stays unknown."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -54,6 +55,15 @@ _ZONE_OF = {
     0xC: "DMA32",
 }
 
+# The zone modifiers have been these four bits, and __GFP_WAIT the one after them, since
+# b70d94ee438b ("page-allocator: use integer fields lookup for gfp_zone and check for errors in flags passed to the page
+# allocator") (in v2.6.31). __GFP_WAIT went with
+# d0164adc89f6 ("mm, page_alloc: distinguish between being unable to sleep, unwilling to sleep and avoiding waking
+# kswapd") (in v4.4).
+_MODIFIERS_SINCE = Release(2, 6, 31)
+_WAIT_UNTIL = Release(4, 4, 0)
+_GFP_WAIT = 0x10
+
 # 0aaa29a56e4f ("mm, page_alloc: reserve pageblocks for high-order atomic allocations on demand") (in v4.4).
 _HIGHATOMIC_SINCE = Release(4, 4, 0)
 # 47118af076f6 ("mm: mmzone: MIGRATE_CMA migration type added") (in v3.5).
@@ -71,11 +81,15 @@ class _Mask:
         tables: the kernel's flags; None where they are not known.
         value: `gfp_t`; None where it is not known.
         names: the names in it; None where they are not known.
+        modifiers: its zone modifiers; None where they are not known.
+        waits: __GFP_WAIT of old kernels is set; None where that is not known.
     """
 
     tables: FlagTables | None
     value: int | None
     names: frozenset[str] | None
+    modifiers: int | None = None
+    waits: bool | None = None
 
     @property
     def bits(self) -> tuple[FlagTables, int] | None:
@@ -147,13 +161,14 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
     release = parse_release(name, version)
     rules = watermark_rules(release, patched=patched)
     check = _watermarks(tables, rules)
-    mask = _mask(logged, tables)
+    mask = _mask(logged, tables, release)
     layout = _layout(logged.zones)
     highest_zone = _highest_zone(mask, layout)
     highest = layout.index(highest_zone) if highest_zone is not None and layout is not None else None
     attempt = _attempt(logged, mask, check, highest)
     page_kb = next((zone.blocks[0].size for zone in logged.zones if zone.blocks), PAGE_KB)
-    states = [_state(zone, layout, page_kb, None if patched else release) for zone in logged.zones if _is_shown(zone)]
+    zones = _populated(logged.zones)
+    states = [_state(zone, layout, page_kb, None if patched else release) for zone in zones if _is_shown(zone)]
     answer = None if logged.memcg or not states else why(check, attempt, states)
     return Failure(
         logged=logged,
@@ -175,12 +190,20 @@ def _watermarks(tables: FlagTables | None, rules: WatermarkRules) -> Watermarks:
     return Watermarks.of(tables, rules)
 
 
-def _mask(logged: LoggedFailure, tables: FlagTables | None) -> _Mask:
+def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | None) -> _Mask:
     value = logged.mask.value if logged.mask is not None else None
     if tables is not None and value is not None:
-        return _Mask(tables, value, frozenset(decode_gfp(value, tables).names))
+        return _Mask(tables, value, frozenset(decode_gfp(value, tables).names), value & GFP_ZONEMASK)
     printed = logged.mask.printed if logged.mask is not None else ()
-    return _Mask(tables, value, frozenset(printed) if printed or value == 0 else None)
+    if printed or value == 0:
+        modifiers = 0
+        for name in printed:
+            modifiers |= _MODIFIERS.get(name, 0)
+        return _Mask(tables, value, frozenset(printed), modifiers)
+    if value is None or release is None or release < _MODIFIERS_SINCE:
+        return _Mask(tables, value, None)
+    waits = bool(value & _GFP_WAIT) if release < _WAIT_UNTIL else None
+    return _Mask(tables, value, None, value & GFP_ZONEMASK, waits)
 
 
 def _gfp_text(logged: LoggedFailure, mask: _Mask) -> str:
@@ -198,15 +221,7 @@ def _layout(zones: list[LoggedZone]) -> tuple[str, ...] | None:
 
 
 def _highest_zone(mask: _Mask, layout: tuple[str, ...] | None) -> str | None:
-    if mask.bits is not None:
-        modifiers = mask.bits[1] & GFP_ZONEMASK
-    elif mask.names is not None:
-        modifiers = 0
-        for name in mask.names:
-            modifiers |= _MODIFIERS.get(name, 0)
-    else:
-        return None
-    zone = _ZONE_OF.get(modifiers)
+    zone = _ZONE_OF.get(mask.modifiers) if mask.modifiers is not None else None
     return "Normal" if zone is not None and layout is not None and zone not in layout else zone
 
 
@@ -233,7 +248,8 @@ def _attempt(logged: LoggedFailure, mask: _Mask, check: Watermarks, highest: int
         )
     names = mask.names
     if names is None:
-        return replace(attempt, otherwise=_old_otherwise(0, "the request were atomic (GFP_ATOMIC)"))
+        first = "the task were real-time" if mask.waits else "the request were atomic (GFP_ATOMIC)"
+        return replace(attempt, direct_reclaim=mask.waits, otherwise=_old_otherwise(0, first))
     flags = _old_flags(names)
     reclaims = True if names & _RECLAIMS else False if names & _DOES_NOT else None
     return replace(
@@ -282,6 +298,11 @@ def _is_shown(zone: LoggedZone) -> bool:
     return all(name in zone.kilobytes for name in ("free", "min", "low", "high"))
 
 
+def _populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
+    """Leave out zones without pages, which are on no zonelist; old kernels show them."""
+    return [zone for zone in zones if zone.kilobytes.get("present") != 0]
+
+
 def _state(zone: LoggedZone, layout: tuple[str, ...] | None, page_kb: int, release: Release | None) -> ZoneState:
     def pages(name: str) -> int | None:
         return zone.kilobytes[name] // page_kb if name in zone.kilobytes else None
@@ -316,12 +337,15 @@ def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _M
         missing.append("the kernel's release (name it with --kernel)")
     if mask.value is None and mask.names is None:
         missing.append("the gfp mask")
-    elif mask.names is None:
+    elif mask.modifiers is None:
         missing.append(f"what the bits of mask {mask.value:#x} mean on this kernel, so which zones it may use")
-    shown = [zone for zone in logged.zones if _is_shown(zone)]
+    elif mask.names is None:
+        missing.append(f"what the bits of mask {mask.value:#x} mean on this kernel, but for those of the zones")
+    zones = _populated(logged.zones)
+    shown = [zone for zone in zones if _is_shown(zone)]
     if not shown:
         return [*missing, "the zones (the lines 'Node 0 Normal free:… min:… low:… high:…' after Mem-Info)"]
-    missing += [f"the line of node {zone.node} {zone.zone}" for zone in logged.zones if not _is_shown(zone)]
+    missing += [f"the line of node {zone.node} {zone.zone}" for zone in zones if not _is_shown(zone)]
     missing += [f"the free blocks of node {zone.node} {zone.zone}" for zone in shown if zone.blocks is None]
     missing += [f"lowmem_reserve of node {zone.node} {zone.zone}" for zone in shown if zone.lowmem_reserve is None]
     if _layout(logged.zones) is None and all(zone.lowmem_reserve is not None for zone in shown):

@@ -187,6 +187,8 @@ def _needed(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
     mark = f"{check.watermark} {kilobytes(failure, check.mark)}"
     if check.watermark == "min" and check.mark < state.watermarks[0]:
         mark += " without its boost"
+    elif state.boost:
+        mark += f" with its boost of {kilobytes(failure, state.boost)}"
     if check.lowered != check.mark:
         mark += f" (lowered to {kilobytes(failure, check.lowered)})"
     if check.lowmem_reserve.high == 0:
@@ -238,7 +240,8 @@ def remedy_sentence(failure: Failure, remedy: Remedy) -> str:
 
 
 def _reclaim(failure: Failure, remedy: Remedy, where: str) -> str:
-    how = "__GFP_DIRECT_RECLAIM, so that the request waits while memory is freed"
+    flag = "__GFP_DIRECT_RECLAIM" if failure.tables is not None else "__GFP_DIRECT_RECLAIM (before 4.4 __GFP_WAIT)"
+    how = f"{flag}, so that the request waits while memory is freed"
     pages = remedy.value or 0
     parts = []
     if pages:
@@ -260,19 +263,18 @@ def _reclaimable(failure: Failure, remedy: Remedy) -> int | None:
 
 
 def _min_free(failure: Failure, remedy: Remedy, where: str) -> str:
-    """Return the min watermark that would have done, and vm.min_free_kbytes scaled to it.
+    """Return the min watermark that would have done, and what share of vm.min_free_kbytes that is.
 
-    The kernel shares vm.min_free_kbytes among the zones (`setup_per_zone_wmarks`), but for HighMem and Movable, whose
-    watermarks do not count here.
+    The kernel shares vm.min_free_kbytes among the zones of all nodes (`__setup_per_zone_wmarks`), of which those of the
+    request may be a part; HighMem and Movable, whose watermarks do not count, have their own share.
     """
-    zones = [verdict.state for verdict in failure.why.zones] if failure.why is not None else []
-    shared = [state for state in zones if state.zone not in ("HighMem", "Movable")]
-    total = sum(state.watermarks[0] - (state.boost or 0) for state in shared) * failure.page_kb
-    state = next(state for state in zones if (state.node, state.zone) == (remedy.node, remedy.zone))
-    own = state.watermarks[0] - (state.boost or 0)
-    text = f"a min watermark of {kilobytes(failure, remedy.value or 0)} or less in {where}, which now has "
-    text += kilobytes(failure, own)
-    if own <= 0 or state not in shared:
-        return text
-    scaled = total * (remedy.value or 0) // own
-    return f"{text} (vm.min_free_kbytes about {scaled:,} in place of some {total:,})"
+    zones = failure.why.zones if failure.why is not None else ()
+    state = next(each.state for each in zones if (each.state.node, each.state.zone) == (remedy.node, remedy.zone))
+    own, value = state.watermarks[0] - (state.boost or 0), remedy.value or 0
+    boost = " without its boost" if state.boost else ""
+    text = f"a min watermark of {kilobytes(failure, value)} or less in {where}, which now has {kilobytes(failure, own)}"
+    text += boost
+    if own > 0 and state.zone not in ("HighMem", "Movable"):
+        share = 100 * value // own
+        text += f" (vm.min_free_kbytes at {f'about {share} %' if share else 'less than 1 %'} of its value)"
+    return f"{text}; less would be left for requests that cannot wait"

@@ -35,10 +35,12 @@ def changes(answer: dict[str, Any]) -> dict[str, tuple[str, int | None]]:
 
 
 def test_2_6_31() -> None:
-    """Of a mask without names the zones are not known, but that no block was there is certain."""
+    """Of a mask without names the zones are known since 2.6.31, and whether it may wait: 243 of 31 + 238 pages."""
     [answer] = judged("2.6.31-order5-i386.log")
-    assert verdicts(answer) == [("DMA", "unknown", "unknown"), ("Normal", "block", "certain")]
-    assert (answer["conclusion"], answer["certainty"], answer["highest_zone"]) == ("unknown", "unknown", None)
+    assert verdicts(answer) == [("DMA", "watermark", "unknown"), ("Normal", "block", "certain")]
+    assert (answer["conclusion"], answer["certainty"], answer["highest_zone"]) == ("mixed", "unknown", "Normal")
+    assert changes(answer) == {"direct_reclaim": ("Normal", 0)}
+    assert "before 4.4 __GFP_WAIT" in answer["remedies"][0]["text"]
     assert "the largest free block has 64 kB (order 4)" in answer["zones"][1]["why"]
     assert "0x8020" in answer["missing"][0]
 
@@ -47,14 +49,15 @@ def test_2_6_32() -> None:
     """A zone below its watermark refused a request without reserves; whether it had any is not told."""
     [answer] = judged("2.6.32-el6-oom.log")
     assert verdicts(answer)[2] == ("Normal", "watermark", "unknown")
-    assert "the request were atomic (GFP_ATOMIC)" in answer["zones"][2]["unless"]
+    assert "the task were real-time" in answer["zones"][2]["unless"]
+    assert "the request were atomic (GFP_ATOMIC)" not in answer["zones"][2]["unless"]
     assert not answer["rules"]
 
 
 def test_3_13() -> None:
     """Before 4.4 a block of the order is not enough, so with one nothing is said."""
     [answer] = judged("3.13-order4.log")
-    assert [verdict for _, verdict, _ in verdicts(answer)] == ["unknown", "unknown", "unknown"]
+    assert [verdict for _, verdict, _ in verdicts(answer)] == ["watermark", "unknown", "unknown"]
     assert "kernels before 4.4" in answer["zones"][2]["why"]
     # For order 0 its 30388 pages are more than 13840 + 694 at most.
     assert changes(answer)["smaller_order"] == ("DMA32", 0)
@@ -220,6 +223,23 @@ def test_page_size() -> None:
     answer = failure_json(failure)
     assert (answer["conclusion"], answer["zones"][0]["free_kb"]) == ("block", 1600)
     assert "order 1 (32 kB)" in answer["summary"]
+
+
+def test_zones_without_pages() -> None:
+    """Zones without pages, which old kernels show, are on no zonelist and so not judged."""
+    lines = (
+        "x: page allocation failure. order:1, mode:0x20",
+        "Node 0 DMA32 free:3408kB min:5704kB low:7128kB high:8556kB present:2051180kB",
+        "lowmem_reserve[]: 0 0 0 0",
+        "Node 0 Normal free:0kB min:0kB low:0kB high:0kB present:0kB",
+        "lowmem_reserve[]: 0 0 0 0",
+        "Node 0 DMA32: 852*4kB 0*8kB = 3408kB",
+        "Node 0 Normal: empty",
+    )
+    [failure] = _failures("\n".join(lines))
+    answer = failure_json(failure)
+    assert [zone for zone, _, _ in verdicts(answer)] == ["DMA32"]
+    assert not [missing for missing in answer["missing"] if "Normal" in missing]
 
 
 def test_names_are_not_markup() -> None:
