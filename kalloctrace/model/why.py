@@ -74,6 +74,7 @@ class Attempt:
         mems_allowed: nodes of the task's cpuset; None where they are not known or cpusets are off.
         hardwall: __GFP_HARDWALL is set: the cpuset's own nodes and no others.
         thisnode: __GFP_THISNODE is set.
+        nomemalloc: __GFP_NOMEMALLOC is set, so that __GFP_MEMALLOC does nothing and GFP_ATOMIC opens less.
         preferred_nid: the node asked for; None where it is not known.
         otherwise: conditions that are not known, under which other flags would hold.
     """
@@ -87,6 +88,7 @@ class Attempt:
     mems_allowed: int | None = None
     hardwall: bool = False
     thisnode: bool = False
+    nomemalloc: bool = False
     preferred_nid: int | None = None
     otherwise: tuple[Otherwise, ...] = ()
 

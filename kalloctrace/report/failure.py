@@ -244,6 +244,7 @@ def _attempt(logged: LoggedFailure, mask: _Mask, check: Watermarks, highest: int
             direct_reclaim=bool(value & tables.gfp("__GFP_DIRECT_RECLAIM")),
             hardwall=bool(value & tables.gfp("__GFP_HARDWALL")),
             thisnode=bool(value & tables.gfp("__GFP_THISNODE")),
+            nomemalloc=bool(value & tables.gfp("__GFP_NOMEMALLOC")),
             otherwise=otherwise,
         )
     names = mask.names
@@ -258,6 +259,7 @@ def _attempt(logged: LoggedFailure, mask: _Mask, check: Watermarks, highest: int
         direct_reclaim=reclaims,
         hardwall=bool(names & {"__GFP_HARDWALL", "GFP_USER", "GFP_HIGHUSER", "GFP_HIGHUSER_MOVABLE"}),
         thisnode="__GFP_THISNODE" in names,
+        nomemalloc="__GFP_NOMEMALLOC" in names,
         otherwise=_old_otherwise(flags, "the task were real-time"),
     )
 

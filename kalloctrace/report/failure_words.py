@@ -210,8 +210,8 @@ _SERVED = ": {where} would have served"
 _REMEDIES: dict[Change, str] = {
     "smaller_order": "order {value} ({size}) in place of {order}: {where} had that",
     "gfp_high": "__GFP_HIGH, which opens half of the min watermark" + _SERVED,
-    "gfp_atomic": "the rights of GFP_ATOMIC to the reserves" + _SERVED,
-    "gfp_memalloc": "__GFP_MEMALLOC, which ignores watermarks and is for freeing memory only" + _SERVED,
+    "gfp_atomic": "the rights of GFP_ATOMIC to the reserves{instead}" + _SERVED,
+    "gfp_memalloc": "__GFP_MEMALLOC{instead}, which ignores watermarks and is for freeing memory only" + _SERVED,
     "gfp_movable": "a movable request (__GFP_MOVABLE), which may use CMA areas" + _SERVED,
     "watermark_boost": "no watermark boost (vm.watermark_boost_factor=0)" + _SERVED,
     "lowmem_reserve": "no lowmem_reserve (a larger vm.lowmem_reserve_ratio makes it smaller)" + _SERVED,
@@ -236,6 +236,7 @@ def remedy_sentence(failure: Failure, remedy: Remedy) -> str:
         size=kilobytes(failure, 1 << (remedy.value or 0)),
         order=failure.attempt.order,
         highest=failure.highest_zone,
+        instead=" in place of __GFP_NOMEMALLOC" if failure.attempt.nomemalloc else "",
     )
 
 

@@ -124,6 +124,7 @@ def _asking(tables: FlagTables, last: Row, order: int) -> Attempt:
         nodemask=_nodes(last["ac_nodemask_nodes"]),
         mems_allowed=_nodes(last["mems_allowed"]) if last["cpusets_enabled"] > 0 else None,
         hardwall=bool(gfp & tables.gfp("__GFP_HARDWALL")),
+        nomemalloc=bool(gfp & tables.gfp("__GFP_NOMEMALLOC")),
         thisnode=last["zonelist_kind"] == "NOFALLBACK",
         preferred_nid=last["zonelist_nid"],
     )

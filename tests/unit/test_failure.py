@@ -126,10 +126,16 @@ def test_boost() -> None:
     [answer] = judged("6.19-boosted.log")
     assert (answer["conclusion"], answer["certainty"]) == ("watermark", "certain")
     assert changes(answer)["watermark_boost"] == ("Normal", None)
+    assert "not above min 80,308 kB with its boost of 28,672 kB" in answer["zones"][2]["why"]
     # 13046 pages in DMA32 are more than 1983 + 9127, but not than 3965 + 9127.
     assert changes(answer)["gfp_high"] == ("DMA32", None)
     # DMA32 would do with 3918 of 3965 pages, Normal with 12671 of 12909.
     assert changes(answer)["min_free_kbytes"] == ("DMA32", 3918)
+    texts = {remedy["change"]: remedy["text"] for remedy in answer["remedies"]}
+    assert "which now has 15,860 kB (vm.min_free_kbytes at about 98 % of its value)" in texts["min_free_kbytes"]
+    # With __GFP_NOMEMALLOC neither would have opened what it opens.
+    assert texts["gfp_memalloc"].startswith("__GFP_MEMALLOC in place of __GFP_NOMEMALLOC, which")
+    assert texts["gfp_atomic"].startswith("the rights of GFP_ATOMIC to the reserves in place of __GFP_NOMEMALLOC:")
 
 
 def test_lowmem_reserve() -> None:
