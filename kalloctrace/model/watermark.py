@@ -319,7 +319,7 @@ def zone_watermark_fast(
     watermark = alloc_flags & WMARK_MASK
     check = zone_watermark_ok(kernel, state, order, highest_zoneidx, alloc_flags, watermark=watermark)
     if alloc_flags & kernel.bits.no_watermarks and check.outcome in ("watermark", "unknown"):
-        return replace(check, outcome=suitable_block(kernel, state, order, alloc_flags).outcome)
+        return replace(check, **suitable_block(kernel, state, order, alloc_flags)._asdict())
     skips = bool(gfp_mask & kernel.boost_skippers if kernel.boost_skippers else alloc_flags & kernel.bits.high)
     if check.outcome == "ok" or order > 0 or watermark != WMARK_MIN or not skips or not state.boost:
         return check

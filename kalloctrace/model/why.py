@@ -364,6 +364,9 @@ def _other_flags(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState
         ("gfp_atomic", atomic),
         ("gfp_memalloc", flags | bits.no_watermarks),
     )
+    if flags & bits.no_watermarks:
+        # These flags stand in place of those that the mask gives: `__alloc_pages_slowpath` takes one or the other.
+        changes = changes[:1]
     tried = {flags}
     for change, changed in changes:
         if changed in tried:

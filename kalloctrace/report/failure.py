@@ -141,6 +141,12 @@ class Failure:
     page_kb: int
     source: Literal["log", "trace"] = "log"
 
+    @property
+    def ignores_watermarks(self) -> bool:
+        """Whether the decisive attempts asked for blocks alone."""
+        bits = _OLD_BITS if self.tables is None else AllocBits.of(self.tables)
+        return bool(self.attempt.alloc_flags & bits.no_watermarks)
+
 
 def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) -> Failure:
     """Answer why a logged request failed.

@@ -136,6 +136,9 @@ def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
     check = verdict.check
     if verdict.kind == "excluded" or check is None:
         return _excluded(failure, verdict)
+    if failure.ignores_watermarks:
+        free = f"{kilobytes(failure, verdict.state.free)} free, no watermark asked for (ALLOC_NO_WATERMARKS)"
+        return f"{free}; {_blocks(failure, verdict.kind, check, above=True)}"
     usable, needed = _usable(failure, verdict.state, check), _needed(failure, verdict.state, check)
     if verdict.kind == "watermark":
         return f"{usable}, not above {needed}"
@@ -180,7 +183,8 @@ def _usable(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
         (Range(check.order_pages, check.order_pages), "for the order"),
     )
     listed = ", ".join(f"{kilobytes(failure, pages.low)} {what}" for pages, what in kept if pages.low)
-    return f"{free}, {kilobytes(failure, check.usable.low)} of it usable (not {listed})" if listed else free
+    usable = kilobytes(failure, check.usable.low) if check.usable.low > 0 else "none"
+    return f"{free}, {usable} of it usable (not {listed})" if listed else free
 
 
 def _needed(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:

@@ -267,3 +267,19 @@ def test_every_log_can_be_written() -> None:
         for failure in failures:
             for zone in failure.logged.zones:
                 assert any(line.startswith(f"node {zone.node} {zone.zone} ") for line in lines)
+
+
+def test_no_watermarks_are_compared() -> None:
+    """Of a request that ignores watermarks the blocks are told alone, not pages that it may use or needs."""
+    lines = (
+        "x: page allocation failure: order:2, mode:0x22a20(GFP_ATOMIC|__GFP_MEMALLOC), nodemask=(null)",
+        "CPU: 0 PID: 1 Comm: x Not tainted 5.10.0-46-amd64 #1 Debian 5.10.262-1",
+        "Node 0 Normal free:1600kB min:4800kB low:5000kB high:5200kB reserved_highatomic:6144KB free_cma:0kB",
+        "lowmem_reserve[]: 0 0 0 0 0",
+        "Node 0 Normal: 200*4kB (U) 100*8kB (U) 0*16kB 0*32kB = 1600kB",
+    )
+    [failure] = _failures("\n".join(lines))
+    [only] = failure_json(failure)["zones"]
+    assert only["why"] == (
+        "1,600 kB free, no watermark asked for (ALLOC_NO_WATERMARKS); the largest free block has 8 kB (order 1)"
+    )

@@ -213,3 +213,12 @@ def test_what_the_task_would_change() -> None:
     assert otherwise[0].alloc_flags == 0x860
     _, otherwise = slow_path_flags(builtin_tables("6.12"), kernel("6.12"), 0x2800, 1)
     assert otherwise[0].alloc_flags == 0xA50
+
+
+def test_no_watermarks() -> None:
+    """Who ignores watermarks has these flags in place of those of its mask, so none of them could be added."""
+    blocks = tuple(FreeBlocks(1, frozenset({"MIGRATE_HIGHATOMIC"})) for _ in range(11))
+    state = zone(0, NORMAL, 900, blocks=blocks)
+    answer = why(kernel("6.1"), Attempt(order=2, alloc_flags=NO_WATERMARKS, highest_zoneidx=NORMAL), (state,))
+    assert answer.conclusion == "block"
+    assert not {"gfp_high", "gfp_atomic"} & set(changes(answer))
