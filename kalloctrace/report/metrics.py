@@ -174,6 +174,13 @@ def _missing(totals: Totals | None) -> Iterator[Metric]:
         return
     yield _counter("lost", "Captured calls that are not recorded, for want of room.", (), {(): totals.lost})
     yield _counter("missed", "Probe hits that the kernel skipped.", (), {(): totals.missed})
+    if totals.slow is None:
+        return
+    yield _counter("slow_path_calls", "Calls of the slow path, where it is recorded.", (), {(): totals.slow})
+    if totals.slow_failed is not None:
+        yield _counter("slow_path_failed", "Those that returned no page.", (), {(): totals.slow_failed})
+    lost = totals.slow_lost + totals.slow_missed
+    yield _counter("slow_path_lost", "Events of the slow path that were lost or missed.", (), {(): lost})
 
 
 def _counter(name: str, about: str, labels: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> Metric:

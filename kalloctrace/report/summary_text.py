@@ -12,6 +12,7 @@ from rich.text import Text
 from kalloctrace.report.amount import PAGE_SIZE, Amount
 from kalloctrace.report.filters import filter_words
 from kalloctrace.report.summary import Breakdown, Part, Summary, populated_zones
+from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
 
 WIDTH = 80
@@ -37,8 +38,8 @@ _LEGEND = """\
 share    of all allocations
 pages    of 4 KiB, 2^order for each allocation that got one
 none     get_page_from_freelist was not called, or no zone was eligible
-bulk     a call of the bulk allocator, of which the prepared context cannot be seen;
-         its pages are those that were looked at
+bulk     a call of the bulk allocator, of which the prepared context cannot be
+         seen; its pages are those that were looked at
 task     process context; bh_disabled: the same with bottom halves off
 softirq  interrupt context, as hardirq and nmi; its process was interrupted"""
 _ESTIMATE = """\
@@ -46,6 +47,9 @@ _ESTIMATE = """\
 _NOT_FOLLOWED = """\
 pages    of calls whose return was not traced are those asked for; whether these
          failed or took the slow path is not known"""
+_SLOW_FOLLOWED = """\
+pages    of calls whose return was not traced are those asked for
+failed   as the slow path's own recording tells: report --failures says why"""
 
 
 def write_summary(summary: Summary, verdict: Verification, stream: TextIO, *, top: int) -> None:
@@ -222,7 +226,12 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     rate = f"{summary.all.count / seconds:,.0f} a second" if seconds > 0 else ""
     yield "allocations", summary.all.count, rate
     yield "pages", summary.all.pages, f"{summary.all.pages * PAGE_SIZE / _MIB:,.1f} MiB"
-    yield "failed", _known(summary, summary.failed), f"returned no page{_but(summary)}"
+    by_slow_path = _told_by_slow_path(summary)
+    if by_slow_path is None:
+        yield "failed", _known(summary, summary.failed), f"returned no page{_but(summary)}"
+    else:
+        unseen = f"; returns not seen: {by_slow_path.slow_running:,}" if by_slow_path.slow_running else ""
+        yield "failed", by_slow_path.slow_failed, f"left the slow path without a page{unseen}"
     missing = " or its call was missed" if totals is not None and totals.missed else ""
     yield (
         "rejected",
@@ -230,7 +239,12 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
         f"of these: get_page_from_freelist was never called{missing}",
     )
     slow = f"took more than one call of get_page_from_freelist{_but(summary)}"
-    yield "slow path", None if _only_events(summary) else _known(summary, summary.slow_path), slow
+    if by_slow_path is None:
+        yield "slow path", None if _only_events(summary) else _known(summary, summary.slow_path), slow
+    else:
+        lost = by_slow_path.slow_lost + by_slow_path.slow_missed
+        besides = f"; events lost or missed: {lost:,}" if lost else ""
+        yield "slow path", by_slow_path.slow, f"calls of it that were recorded{besides}"
     yield "lost", summary.lost, "seen, but not in the trace for want of room"
     yield "missed", totals.missed if totals else None, "probe hits that the kernel skipped"
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
@@ -238,6 +252,13 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
         yield "names lost", totals.names_dropped, "so that calls may be listed under the name a task had before"
     if totals is not None and totals.machine_changed:
         yield "changed", len(totals.machine_changed), f"facts of the machine: {', '.join(totals.machine_changed)}"
+
+
+def _told_by_slow_path(summary: Summary) -> Totals | None:
+    """Return the totals when the slow path was recorded and not every return, so that it knows more of failures."""
+    totals = summary.totals
+    told = totals is not None and totals.slow is not None and summary.sample == 1
+    return totals if told and summary.not_followed else None
 
 
 def _known(summary: Summary, number: int) -> int | None:
@@ -259,7 +280,7 @@ def _legends(summary: Summary) -> Iterator[str]:
     if summary.sample > 1:
         yield _ESTIMATE.format(sample=summary.sample)
     if summary.not_followed:
-        yield _NOT_FOLLOWED
+        yield _NOT_FOLLOWED if _told_by_slow_path(summary) is None else _SLOW_FOLLOWED
 
 
 def _label(name: str, part: Part) -> str:

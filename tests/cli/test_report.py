@@ -258,6 +258,18 @@ def test_returns_that_were_not_traced(tmp_path: Path) -> None:
     assert re.search(r"^  failed +1  .*returns not traced: 1", mixed, re.MULTILINE)
 
 
+def test_slow_path_tells_what_returns_do_not() -> None:
+    """Where returns were not traced, failed and slow calls are those that the slow path's own recording has."""
+    calls = traces.slow_calls()
+    failed = sum(call["page"] is False for call in calls)
+    data = report(traces.UNDER_PRESSURE)
+    assert (data["slow_calls"], data["slow_failed"]) == (len(calls), failed)
+    shown = run(traces.UNDER_PRESSURE).stdout
+    assert re.search(rf"^  failed +{failed:,}  left the slow path without a page", shown, re.MULTILINE)
+    assert re.search(rf"^  slow path +{len(calls):,}  ", shown, re.MULTILINE)
+    assert "is not known" not in shown
+
+
 def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
     """Of a sample all totals are multiplied and called estimates; shares and the verdict stay those of the rows."""
     rows = [{"order": 1}, {"order": 1}, {"order": 0, "page": False}, {"order": 1}]

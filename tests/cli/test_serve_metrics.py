@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.report import metrics
 from kalloctrace.trace.reader import TraceReader
-from tests.traces import RECORDED, aggregate, stream
+from tests.traces import RECORDED, UNDER_PRESSURE, aggregate, slow, slow_calls, stream
 
 NEWEST = RECORDED.parents[1] / "7.3" / "stimulus-cpusets.arrows"
 DASHBOARD = Path(__file__).parents[2] / "contrib" / "grafana" / "kalloctrace.json"
@@ -108,6 +108,16 @@ def test_numbers_are_the_recording() -> None:
         assert values[f"kalloctrace_{name}"] == {(): value}
 
 
+def test_slow_path_of_an_aggregate() -> None:
+    """Where no return was traced, the slow path's own recording still tells how many took it and how many failed."""
+    calls = slow_calls()
+    with serving(UNDER_PRESSURE) as url:
+        values = scraped(url)
+    assert values["kalloctrace_slow_path_calls_total"] == {(): len(calls)}
+    assert values["kalloctrace_slow_path_failed_total"] == {(): sum(call["page"] is False for call in calls)}
+    assert "kalloctrace_slow_path_lost_total" in values
+
+
 def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
     """Of an aggregate that did not follow returns there are no failures, and no losses before its end."""
     wrong = {"order": 1, "freelist_order": 1, "migratetype": 99}
@@ -188,6 +198,8 @@ def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:
     ended = stream(tmp_path / "t.arrows", {}, {"migratetype": 99}, {"cpusets_enabled": -1})
     with serving(ended) as url:
         values = scraped(url)
+    with serving(slow(tmp_path / "s.arrows", *slow_calls()[:3])) as url:
+        values.update((name, found) for name, found in scraped(url).items() if "_slow_path_" in name)
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
     ids = [panel["id"] for panel in dashboard["panels"]]

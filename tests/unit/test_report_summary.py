@@ -30,6 +30,7 @@ KEYS = {
     *("type", "trace", "kernel", "version", "nodes", "recording", "seconds", "ended", "allocations", "pages"),
     *("bytes", "per_second", "failed", "rejected", "slow_path", "lost", "missed", "running", "truncated"),
     *("damage", "by", "verification", "estimated", "sample", "not_followed", "events"),
+    *("slow_calls", "slow_failed", "slow_lost"),
 }
 TABLES = [
     *("gfp", "order", "migratetype", "preferred_zone", "alloc_flags", "comm", "zonelist", "context", "entry", "stack"),
