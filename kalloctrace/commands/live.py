@@ -191,6 +191,8 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
             show.lines(played(replay, show.interval, show.count), view)
         else:
             show.screen(replay, view, path.name)
+    if replay.cut_off:
+        click.echo(replay.cut_off, err=True)
     return _exit(view)
 
 

@@ -191,7 +191,7 @@ def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "command", shlex.join(map(str, command))
     yield "started", str(recording.get("started", "not known"))
     if summary.totals is None:
-        yield "lasted", f"at least {summary.seconds:,.1f} s"
+        yield "lasted", "not known" if summary.first is None else f"at least {summary.seconds:,.1f} s"
     else:
         yield "lasted", f"{summary.seconds:,.1f} s: {summary.totals.reason}"
     yield "recorded", ", ".join(_method(summary))

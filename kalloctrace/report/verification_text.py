@@ -18,9 +18,11 @@ MOST_MISMATCHES = 20
 def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
     """Yield the lines that tell a verdict: the numbers first, then each mismatch with its request."""
     yield f"{verdict.trace}: {verdict.allocations:,} allocations on {verdict.kernel}, {verdict.distinct:,} distinct"
+    # The recorder's counts stand at the end of the recording.
+    lost, missed = ("not known",) * 2 if verdict.truncated else (f"{verdict.lost:,}", f"{verdict.missed:,}")
     yield (
         f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
-        f"  lost {verdict.lost:,}  missed {verdict.missed:,}"
+        f"  lost {lost}  missed {missed}"
     )
     if verdict.sample > 1:
         yield f"  sample: 1 call in {verdict.sample:,} was recorded; the numbers are those of the recorded ones"
@@ -38,15 +40,15 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
     if hidden > 0:
         yield f"  … and {hidden:,} mismatches more; --json has all"
     if verdict.slow is not None:
-        yield from _slow_lines(verdict.slow, verdict.slow_lost, tables)
+        yield from _slow_lines(verdict.slow, lost if verdict.truncated else f"{verdict.slow_lost:,}", tables)
     yield from _zonelist_lines(verdict, tables)
     yield f"  {verdict.proven}"
 
 
-def _slow_lines(slow: SlowVerification, lost: int, tables: FlagTables) -> Iterator[str]:
+def _slow_lines(slow: SlowVerification, lost: str, tables: FlagTables) -> Iterator[str]:
     yield (
         f"  slow path: {slow.calls:,} calls, of these {slow.failed:,} failed; {slow.attempts:,} attempts:"
-        f" matched {slow.matched:,}  mismatched {slow.mismatched:,}  unknown {slow.unknown:,}  lost {lost:,}"
+        f" matched {slow.matched:,}  mismatched {slow.mismatched:,}  unknown {slow.unknown:,}  lost {lost}"
     )
     if slow.calls_mismatched or slow.calls_unknown:
         yield f"    calls as a whole: mismatched {slow.calls_mismatched:,}  unknown {slow.calls_unknown:,}"

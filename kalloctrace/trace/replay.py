@@ -20,6 +20,7 @@ from kalloctrace.trace.totals import Totals
 
 _WHO = ("time", "pid", "comm", "stack")
 _OVER = "the trace is over"
+_CUT_OFF = "the end of the trace is missing: what was lost or missed is not known"
 _NEVER = (1 << 64) - 1
 
 
@@ -30,6 +31,7 @@ class Replay:
         snapshot: the kernel and machine that were recorded.
         recording: how the trace was made.
         ended: why nothing more will come; empty while it goes on.
+        cut_off: the same where the end of the trace is missing, from the start; else empty.
 
     Args:
         path: a stream.
@@ -54,6 +56,7 @@ class Replay:
         self.snapshot = self._reader.snapshot
         self.recording: Mapping[str, Any] = self._reader.recording
         self._begin, self._last, self._totals = self._survey()
+        self.cut_off = _CUT_OFF if self._reader.truncated else ""
         self._tally = RunningTally(tasks=True, most=most)
         self._batches = self._reader.encoded(*_WHO)
         self._allocations: pa.StructArray | None = None
@@ -85,7 +88,7 @@ class Replay:
         # Whatever a damaged file says of times, at the end all is played.
         self._play(_NEVER if over else self._begin + int(self._seconds * 1e9))
         if over:
-            self.ended = _OVER
+            self.ended = self.cut_off or _OVER
 
     def observe(self) -> Observation:
         """Return what was counted so far."""

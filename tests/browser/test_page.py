@@ -103,6 +103,7 @@ def test_odd_traces(opener: Opener, tmp_path: Path, make: Callable[[Path], Path]
         assert page.locator("#filter-comm").count() == 0
     if make is truncated_sample:
         assert "end of the recording is missing" in page.locator("#notices").inner_text()
+        assert "lost not known" in page.locator("#verdict").inner_text()
         assert "All ~20 allocations" in opener.open(tmp_path / "t.html").locator("#selected").inner_text()
 
 

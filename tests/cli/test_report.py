@@ -196,6 +196,13 @@ def test_truncated_trace(tmp_path: Path) -> None:
     assert "The end of the recording is missing" in done.stdout
 
 
+def test_truncated_aggregate(tmp_path: Path) -> None:
+    """Neither its rows nor its missing end tell how long it lasted."""
+    path = traces.aggregate(tmp_path / "t.arrows", ({}, 3))
+    path.write_bytes(path.read_bytes()[:-400])
+    assert re.search(r"^lasted +not known$", run(path).stdout, re.MULTILINE)
+
+
 def test_truncated_trace_in_json(tmp_path: Path) -> None:
     """For scripts, what is not known is null."""
     data = report(write(tmp_path / "t.arrows", {}, closed=False))

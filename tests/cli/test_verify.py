@@ -188,6 +188,7 @@ def test_cut_trace_is_told_and_no_failure(whole: Path, at: str) -> None:
     done = run(cut(whole, CUTS[at]))
     assert (done.returncode, done.stderr) == (0, "")
     assert "truncated: the end of the recording is missing" in done.stdout
+    assert "lost not known  missed not known" in done.stdout
 
 
 def test_missing_end_mark_is_no_truncation(whole: Path) -> None:

@@ -61,6 +61,15 @@ def test_real_trace_is_played_to_the_last_call() -> None:
         assert int(rows.counts.sum()) == replay.observe().totals.submitted == calls
 
 
+def test_trace_without_its_end(tmp_path: Path) -> None:
+    """Of a trace that was cut off it is said that what was lost is not known."""
+    path = played.trace(tmp_path / "t.arrows")
+    path.write_bytes(path.read_bytes()[:-200])
+    with Replay(path) as replay:
+        replay.advance(1000.0)
+        assert replay.ended == replay.cut_off != ""
+
+
 def test_aggregate_cannot_be_played_back(tmp_path: Path) -> None:
     """It tells no times."""
     with pytest.raises(KalloctraceError, match="cannot play"):

@@ -310,11 +310,15 @@ function drawOverview() {
   const slow = judged.slow ?? { mismatches: [], unknown: 0, calls_unknown: 0 };
   const wrong = judged.mismatched || judged.zonelists.mismatches.length || slow.mismatches.length;
   const open = judged.unknown || slow.unknown || slow.calls_unknown;
+  const count = (name, number) =>
+    number === null
+      ? element("span", { class: "zero" }, `${name} not known`)
+      : element("span", { class: number ? name : "zero" }, element("strong", {}, whole.format(number)), ` ${name}`);
   verdict.className = `verdict ${wrong ? "mismatched" : open ? "unknown" : "matched"}`;
   verdict.replaceChildren(
-    ...["matched", "mismatched", "unknown", "lost", "missed"].map((name) =>
-      element("span", { class: judged[name] ? name : "zero" }, element("strong", {}, whole.format(judged[name])), ` ${name}`),
-    ),
+    ...["matched", "mismatched", "unknown"].map((name) => count(name, judged[name])),
+    // The recorder's counts stand at the end of the recording.
+    ...["lost", "missed"].map((name) => count(name, data.truncated ? null : judged[name])),
   );
   find("#notices").replaceChildren(...notices().map((text) => element("p", { class: "notice" }, text)));
   find("#recording .two").replaceChildren(
