@@ -269,6 +269,7 @@ def test_mismatches_of_the_slow_path_come_first(opener: Opener, pressed: Path) -
     assert slow is not None
     numbers = page.locator("#slowpath .fields").first.inner_text()
     assert f"{slow.failed} failed; the return of 0 was not seen" in numbers
+    assert f"The slow path failed {slow.failed} times" in page.locator("#failures").inner_text()
     assert f"{slow.matched} matched, 1 mismatched, 0 unknown" in numbers
     assert re.search(r"lost events\s+2\b", numbers)
     kinds = {kind: number for kind, (number,) in table(page, "Attempts, by kind").items()}

@@ -454,10 +454,19 @@ function drawFailures() {
   }[data.returns];
   find("#failures .list").replaceChildren(
     ...(untraced && rowCount ? [note(untraced)] : []),
+    ...slowFailures(),
     ...(bad.length
       ? growing(bad, request, FIRST_ITEMS, "failures")
       : [note(data.returns === "all" ? "None in what passes the filters." : "None known in what passes the filters.")]),
   );
+}
+
+// Calls of the slow path have no row that a filter would choose.
+function slowFailures() {
+  const { slow } = data.verification;
+  if (!slow?.failed) return [];
+  const text = `The slow path failed ${whole.format(slow.failed)} times, whatever the filters: why, says `;
+  return [element("p", {}, text, element("a", { href: "#slowpath" }, "the slow path"), ".")];
 }
 
 function drawTables() {
