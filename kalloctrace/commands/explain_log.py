@@ -70,9 +70,9 @@ def _named(kernel: str) -> "NamedKernel":
 
         snapshot = read_snapshot(Path(kernel))
         return NamedKernel(snapshot.release, snapshot.version, snapshot.tables)
-    from kalloctrace.flags.builtin import builtin_tables
+    from kalloctrace.flags.builtin import builtin_tables, is_older_release
 
-    return NamedKernel(kernel, "", builtin_tables(kernel))
+    return NamedKernel(kernel, "", None if is_older_release(kernel) else builtin_tables(kernel))
 
 
 def _lines(data: bytes) -> list[str]:

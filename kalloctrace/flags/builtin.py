@@ -48,6 +48,12 @@ def known_release(kernel: str, version: str = "") -> Release | None:
     return release
 
 
+def is_older_release(kernel: str) -> bool:
+    """Tell whether a text names a release before those whose tables are built in."""
+    release = parse_release(kernel)
+    return release is not None and release < rows.FIRST
+
+
 def _is_covered(release: Release) -> bool:
     # 5.19 was followed by 6.0, 6.19 by 7.0.
     exists = release.minor < 20

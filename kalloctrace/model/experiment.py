@@ -200,7 +200,7 @@ def _apply(answer: Answer, name: str, value: str | None) -> tuple[Kernel, Reques
         return kernel, request, _switched(kernel, context, name, value)
     if name not in _VALUE_NAMES:
         raise BadRequestError(
-            f"{name!r} is no input of kernel {tables.kernel}: it may be a PF_ or __GFP_ name, "
+            f"{name!r} is no input of kernel {tables.kernel}: it may be {', '.join(pf)}, a __GFP_ name, "
             f"{', '.join(_SWITCH_NAMES)}, or one of {', '.join(f'{known}=' for known in _VALUE_NAMES)}"
         )
     if value is None:

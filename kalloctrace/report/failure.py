@@ -103,12 +103,12 @@ class NamedKernel(NamedTuple):
     Attributes:
         release: `uname -r`, or a release such as "5.10".
         version: `uname -v`, "" when it is not known.
-        tables: its flags.
+        tables: its flags; None where they are not known, as of old releases.
     """
 
     release: str
     version: str
-    tables: FlagTables
+    tables: FlagTables | None
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,7 @@ def test_set_shows_before_and_after() -> None:
     ("setting", "why"),
     [
         ("PF_MEMALLOC_NOCMA", "'PF_MEMALLOC_NOCMA' is no input of kernel 6.12"),
+        ("PF_KTHREAD", "it may be PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO, PF_MEMALLOC_PIN, a __GFP_ name"),
         ("order", "order needs a value"),
         ("order=x", "'x'"),
         ("nid=7", "not a node of the machine"),

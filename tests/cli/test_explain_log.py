@@ -106,8 +106,23 @@ def test_options_of_a_single_request(option: tuple[str, ...]) -> None:
 
 
 def test_kernel_that_is_not_known() -> None:
-    """A kernel that is not built in is wrong usage."""
-    assert run("--kernel", "4.19", LOG).returncode == 2
+    """What is no release, or one to come, is wrong usage."""
+    assert run("--kernel", "foo", LOG).returncode == 2
+    assert run("--kernel", "9.9", LOG).returncode == 2
+
+
+def test_old_kernel() -> None:
+    """An old release may be named where the log does not tell it: its zones are known, its flags are not."""
+    text = (
+        b"swapper: page allocation failure. order:0, mode:0x20\n"
+        b"Node 0 DMA free:8000kB min:40kB low:50kB high:60kB present:16384kB\n"
+        b"lowmem_reserve[]: 0 3000 4000 4000\n"
+        b"Node 0 DMA32 free:100kB min:6000kB low:7500kB high:9000kB present:3072000kB\n"
+        b"lowmem_reserve[]: 0 0 1000 1000\n"
+    )
+    answers = [json.loads(run("--json", *kernel, "-", stdin=text).stdout) for kernel in ((), ("--kernel", "2.6.32"))]
+    assert [answer["highest_zone"] for answer in answers] == [None, "Normal"]
+    assert [answer["zones"][0]["verdict"] for answer in answers] == ["unknown", "watermark"]
 
 
 def test_documented_answer() -> None:
