@@ -48,7 +48,7 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
       kalloctrace export --format folded my.arrows | flamegraph.pl > my.svg
     """
     from kalloctrace.commands.progress import reading
-    from kalloctrace.trace.writer import exists_already
+    from kalloctrace.trace.writer import exists_already, refuse_itself
 
     if form in _BINARY and output is None and (form == "parquet" or sys.stdout.isatty()):
         why = "Parquet cannot be streamed" if form == "parquet" else "a terminal does not show a timeline"
@@ -63,6 +63,7 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
         if output is None:
             _write(reader, form, sys.stdout.buffer)
         else:
+            refuse_itself(output, trace)
             try:
                 file = output.open("wb" if force else "xb")
             except FileExistsError as error:

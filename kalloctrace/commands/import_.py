@@ -36,10 +36,13 @@ def command(output: Path | None, force: bool, kernel: str | None, file: str) -> 
     """
     from kalloctrace.trace.eventtext import EventText
     from kalloctrace.trace.importer import import_text
+    from kalloctrace.trace.writer import refuse_itself
 
     if file == "-" and output is None:
         raise KalloctraceError("no file to write", "standard input has no name", "name a file with -o", Exit.USAGE)
     path = output or Path(f"{Path(file).name}.arrows")
+    if file != "-":
+        refuse_itself(path, Path(file))
     snapshot = None if kernel is None else _snapshot(kernel)
     name = "standard input" if file == "-" else file
     with _lines(file) as lines:

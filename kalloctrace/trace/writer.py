@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalloctrace.errors import KalloctraceError
+from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.distinct import allocations_of, encode
 from kalloctrace.trace.schema import (
@@ -205,6 +205,18 @@ class TraceWriter:
         allocation = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), self._allocations)
         arrays = [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns]
         return pa.RecordBatch.from_arrays([*arrays, allocation], schema=self._schema)
+
+
+def refuse_itself(output: Path, source: Path) -> None:
+    """Refuse to write over the file that is read, by whatever name.
+
+    Raises:
+        KalloctraceError: they are one file (exit code 2).
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        raise KalloctraceError(
+            f"will not overwrite {output}", "it is the file to read", "choose another with -o", Exit.USAGE
+        )
 
 
 def exists_already(path: Path) -> KalloctraceError:

@@ -149,3 +149,14 @@ def test_sample_is_said(tmp_path: Path) -> None:
     """Of a sample it is said that it is one."""
     path = stream(tmp_path / "t.arrows", {}, recording={"filters": {"sample": 100}})
     assert "1 call in 100" in run("--format", "csv", path).stderr
+
+
+def test_trace_is_never_overwritten(tmp_path: Path) -> None:
+    """Not even with -f, nor by another name of it."""
+    trace = stream(tmp_path / "t.arrows", {})
+    before = trace.read_bytes()
+    (tmp_path / "link.csv").symlink_to(trace)
+    for output in (trace, tmp_path / "link.csv"):
+        done = run("--format", "csv", "-f", "-o", output, trace)
+        assert (done.returncode, "it is the file to read" in done.stderr) == (2, True)
+    assert trace.read_bytes() == before

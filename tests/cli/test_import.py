@@ -234,3 +234,12 @@ def test_everything_reads_an_import(tmp_path: Path) -> None:
         run("export", "--format", form, "-o", tmp_path / form, trace)
     done = run("explain", "--machine", trace, "--gfp", "GFP_KERNEL", "--order", "0", code=2)
     assert "nodes" in done.stderr
+
+
+def test_text_is_never_overwritten(tmp_path: Path) -> None:
+    """Not even with -f."""
+    text = tmp_path / "t.txt"
+    text.write_text("# os release : 6.1.0\n")
+    done = run("import", "-f", "-o", text, text, code=2)
+    assert "it is the file to read" in done.stderr
+    assert text.read_text() == "# os release : 6.1.0\n"
