@@ -15,7 +15,12 @@ from dataclasses import dataclass
 
 from kalloctrace.errors import Exit
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.report.verification_text import MOST_MISMATCHES, mismatch_lines, zonelist_mismatch_lines
+from kalloctrace.report.verification_text import (
+    MOST_MISMATCHES,
+    mismatch_lines,
+    slow_mismatch_lines,
+    zonelist_mismatch_lines,
+)
 from kalloctrace.verify.verification import Verification
 
 VERSION = "KTAP version 1"
@@ -61,7 +66,12 @@ def verification_ktap(number: int, verdict: Verification, tables: FlagTables, *,
         tables: of its kernel.
         strict: what is missing or unknown is a failure.
     """
-    subtests = [*_fields(verdict, tables), _zonelists(verdict, tables), *_gaps(verdict, strict=strict)]
+    subtests = [
+        *_fields(verdict, tables),
+        *_slow_path(verdict, tables),
+        _zonelists(verdict, tables),
+        *_gaps(verdict, strict=strict),
+    ]
     yield f"  {VERSION}"
     yield f"  1..{len(subtests)}"
     for position, subtest in enumerate(subtests, 1):
@@ -87,6 +97,16 @@ def _fields(verdict: Verification, tables: FlagTables) -> Iterator[_Result]:
         yield _Result(not counts.different, name, skipped, diagnostics=tuple(said))
 
 
+def _slow_path(verdict: Verification, tables: FlagTables) -> Iterator[_Result]:
+    slow = verdict.slow
+    if slow is None:
+        return
+    said = [f"{slow.calls} calls, {slow.failed} failed; attempts: {slow.matched} matched, {slow.mismatched} mismatched"]
+    said += [line for mismatch in slow.mismatches[:MOST_MISMATCHES] for line in slow_mismatch_lines(mismatch, tables)]
+    skipped = "" if slow.matched or slow.mismatches else "no attempt of it was judged"
+    yield _Result(not slow.mismatches, "slow_path", skipped, diagnostics=tuple(said))
+
+
 def _zonelists(verdict: Verification, tables: FlagTables) -> _Result:
     zonelists = verdict.zonelists
     said = [line for mismatch in zonelists.mismatches for line in zonelist_mismatch_lines(mismatch, tables)]
@@ -94,9 +114,22 @@ def _zonelists(verdict: Verification, tables: FlagTables) -> _Result:
 
 
 def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
-    unknown = f"{verdict.unknown} of {verdict.allocations} allocations are unknown" if verdict.unknown else ""
-    reasons = tuple(f"unknown: {count} × {reason}" for reason, count in verdict.unknown_reasons.items())
-    gaps = {"lost": verdict.lost, "missed": verdict.missed, "truncated": int(verdict.truncated)}
+    counts = [(verdict.unknown, verdict.allocations, "allocations")]
+    unknown_reasons = [*verdict.unknown_reasons.items()]
+    if (slow := verdict.slow) is not None:
+        counts += [
+            (slow.unknown, slow.attempts, "attempts"),
+            (slow.calls_unknown, slow.calls, "calls of the slow path"),
+        ]
+        unknown_reasons += slow.unknown_reasons.items()
+    unknown = ", ".join(f"{count} of {all_} {what} are unknown" for count, all_, what in counts if count)
+    reasons = tuple(f"unknown: {count} × {reason}" for reason, count in unknown_reasons)
+    gaps = {
+        "lost": verdict.lost,
+        "missed": verdict.missed,
+        "lost in the slow path": verdict.slow_lost,
+        "truncated": int(verdict.truncated),
+    }
     missing = ", ".join(f"{name} {count}" for name, count in gaps.items() if count)
     for name, gap, said in (("judged", unknown, reasons), ("complete", missing, ())):
         if strict and gap:

@@ -8,7 +8,7 @@ from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.slow_trace import SlowVerification
+from kalloctrace.verify.slow_trace import SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import Mismatch, Verification
 from kalloctrace.verify.zonelists import ZonelistMismatch
 
@@ -57,16 +57,21 @@ def _slow_lines(slow: SlowVerification, lost: str, tables: FlagTables) -> Iterat
     for reason, count in slow.unknown_reasons.most_common():
         yield f"    unknown: {count:,} × {reason}"
     for mismatch in slow.mismatches[:MOST_MISMATCHES]:
-        difference, given = mismatch.difference, mismatch.call["given"]
-        which = f"attempt {mismatch.number}" if mismatch.number else mismatch.step
-        yield f"    mismatch: {which}, {difference.field}"
-        yield f"      expected {value_text(difference.field, difference.expected, tables)}"
-        yield f"      observed {value_text(difference.field, difference.observed, tables)}"
-        yield f"      rule     {difference.rule}: {difference.effect}"
-        yield f"      request  {_gfp(given['gfp_mask'], tables)}, order {given['order']}, of {mismatch.call['comm']}"
+        yield from slow_mismatch_lines(mismatch, tables)
     hidden = len(slow.mismatches) - MOST_MISMATCHES
     if hidden > 0:
         yield f"    … and {hidden:,} mismatches more; --json has all"
+
+
+def slow_mismatch_lines(mismatch: SlowMismatch, tables: FlagTables) -> Iterator[str]:
+    """Yield the lines that tell of one mismatch of the slow path."""
+    difference, given = mismatch.difference, mismatch.call["given"]
+    which = f"attempt {mismatch.number}" if mismatch.number else mismatch.step
+    yield f"    mismatch: {which}, {difference.field}"
+    yield f"      expected {value_text(difference.field, difference.expected, tables)}"
+    yield f"      observed {value_text(difference.field, difference.observed, tables)}"
+    yield f"      rule     {difference.rule}: {difference.effect}"
+    yield f"      request  {_gfp(given['gfp_mask'], tables)}, order {given['order']}, of {mismatch.call['comm']}"
 
 
 def _event_lines(verdict: Verification) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.traces import RECORDED, stream
+from tests.traces import RECORDED, slow, slow_calls, stream
 
 NEWEST = RECORDED.parents[1] / "7.3" / "stimulus-cpusets.arrows"
 _RESULT = re.compile(
@@ -125,6 +125,21 @@ def test_nothing_judged_is_no_pass(tmp_path: Path) -> None:
     (case,) = ktap(stream(tmp_path / "t.arrows", {"cpusets_enabled": -1}), code=0).values()
     assert (case.ok, case.directive) == (True, "SKIP")
     assert all(subtest.directive == "SKIP" for name, subtest in case.subtests.items() if name == "judged")
+
+
+def test_slow_path_is_a_subtest(tmp_path: Path) -> None:
+    """An attempt that differs fails it, and lost events make the trace incomplete, as for --strict."""
+    good = next(call for call in slow_calls() if len(call["attempts"]) > 1)
+    (case,) = ktap("--strict", slow(tmp_path / "good.arrows", good), code=0).values()
+    assert (case.subtests["slow_path"].ok, case.subtests["slow_path"].directive) == (True, "")
+    first, *rest = good["attempts"]
+    wrong = {**good, "attempts": [{**first, "alloc_flags": first["alloc_flags"] ^ 0x100}, *rest]}
+    (case,) = ktap(slow(tmp_path / "wrong.arrows", wrong), code=3).values()
+    assert {name for name, subtest in case.subtests.items() if not subtest.ok} == {"slow_path"}
+    assert "mismatch: attempt 1, alloc_flags" in case.subtests["slow_path"].diagnostics
+    (case,) = ktap("--strict", slow(tmp_path / "lost.arrows", good, lost=2), code=4).values()
+    assert {name for name, subtest in case.subtests.items() if not subtest.ok} >= {"complete"}
+    assert "lost in the slow path 2" in case.subtests["complete"].diagnostics
 
 
 def test_cut_off_trace_is_not_complete(tmp_path: Path) -> None:
