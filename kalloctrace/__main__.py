@@ -112,8 +112,11 @@ def _misused(error: click.UsageError) -> Exit:
         error.show()
     else:
         command = error.ctx.command_path if error.ctx is not None else "kalloctrace"
-        what = error.format_message().rstrip(".")
-        why, mend = f"{command} does not take that", f"see what it takes: {command} --help"
+        # On one line: click lists the choices of a missing option on lines of their own.
+        what = " ".join(error.format_message().split()).rstrip(".")
+        missing = isinstance(error, click.MissingParameter)
+        why = f"{command} needs that" if missing else f"{command} does not take that"
+        mend = f"see what it takes: {command} --help"
         click.echo(str(KalloctraceError(what, why, mend)), err=True)
     return Exit.USAGE
 

@@ -12,6 +12,8 @@ from kalloctrace.errors import Exit
 def command(shell: str) -> int:
     """Print a script that makes a shell complete kalloctrace's command line.
 
+    The folder must be there; zsh also wants it in $fpath, before compinit.
+
     \b
     Examples:
       kalloctrace completion bash > ~/.local/share/bash-completion/completions/kalloctrace

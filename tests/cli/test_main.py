@@ -214,6 +214,7 @@ def test_reading_writes_nothing(tmp_path: Path, command: str) -> None:
         ["report"],
         ["report", "--top"],
         ["report", "one.arrows", "two.arrows"],
+        ["export", "t.arrows"],
     ],
     ids=" ".join,
 )
@@ -222,6 +223,11 @@ def test_wrong_usage(arguments: list[str]) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "why", "fix"]
+
+
+def test_what_is_missing_is_not_refused() -> None:
+    """Of an argument that was not given it is said that the command needs it."""
+    assert "why: kalloctrace report needs that" in run("report").stderr
 
 
 def test_no_arguments_show_the_help() -> None:
