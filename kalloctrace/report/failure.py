@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """A failure that a log shows, judged zone by zone; what the log does not tell stays unknown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.builtin import builtin_tables, known_release, tables_of
-from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.flags.decode import decode_gfp, parse_flags
 from kalloctrace.flags.releases import Release, is_backporting_vendor, parse_release
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.nodelist import parse_nodelist
@@ -198,9 +199,10 @@ def _watermarks(tables: FlagTables | None, rules: WatermarkRules) -> Watermarks:
 
 def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | None) -> _Mask:
     value = logged.mask.value if logged.mask is not None else None
-    if tables is not None and value is not None:
-        return _Mask(tables, value, frozenset(decode_gfp(value, tables).names), value & GFP_ZONEMASK)
     printed = logged.mask.printed if logged.mask is not None else ()
+    if tables is not None and value is not None:
+        value = _as_named(value, printed, tables)
+        return _Mask(tables, value, frozenset(decode_gfp(value, tables).names), value & GFP_ZONEMASK)
     if printed or value == 0:
         modifiers = 0
         for name in printed:
@@ -210,6 +212,16 @@ def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | N
         return _Mask(tables, value, None)
     waits = bool(value & _GFP_WAIT) if release < _WAIT_UNTIL else None
     return _Mask(tables, value, None, value & GFP_ZONEMASK, waits)
+
+
+def _as_named(value: int, printed: tuple[str, ...], tables: FlagTables) -> int:
+    """Return the mask in the tables' own bits: a kernel that is configured otherwise has others under these names."""
+    try:
+        named = parse_flags("|".join(printed), tables) if printed else value
+    except KalloctraceError:
+        return value
+    # A line that is cut off has some of the names.
+    return named if named & ~value else value
 
 
 def _gfp_text(logged: LoggedFailure, mask: _Mask) -> str:
@@ -340,15 +352,8 @@ def _before(release: Release | None, since: Release) -> bool:
 def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _Mask) -> list[str]:
     if logged.memcg:
         return []
-    missing = []
-    if not kernel:
-        missing.append("the kernel's release (name it with --kernel)")
-    if mask.value is None and mask.names is None:
-        missing.append("the gfp mask")
-    elif mask.modifiers is None:
-        missing.append(f"what the bits of mask {mask.value:#x} mean on this kernel, so which zones it may use")
-    elif mask.names is None:
-        missing.append(f"what the bits of mask {mask.value:#x} mean on this kernel, but for those of the zones")
+    missing = [] if kernel else ["the kernel's release (name it with --kernel)"]
+    missing += _missing_of_mask(logged, mask)
     zones = _populated(logged.zones)
     shown = [zone for zone in zones if _is_shown(zone)]
     if not shown:
@@ -363,6 +368,19 @@ def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _M
     if not rules.known:
         missing.append(_unknown_rules(kernel, rules))
     return missing
+
+
+def _missing_of_mask(logged: LoggedFailure, mask: _Mask) -> Iterator[str]:
+    if mask.value is None and mask.names is None:
+        yield "the gfp mask"
+    elif mask.modifiers is None:
+        yield f"what the bits of mask {mask.value:#x} mean on this kernel, so which zones it may use"
+    elif mask.names is None:
+        yield f"what the bits of mask {mask.value:#x} mean on this kernel, but for those of the zones"
+    if mask.bits is not None and logged.mask is not None and mask.value != logged.mask.value:
+        tables, _ = mask.bits
+        read = decode_gfp(logged.mask.value or 0, tables).text
+        yield f"the flags' numbers on this kernel, so its names hold: {tables.kernel}'s would be {read}"
 
 
 def _unknown_rules(kernel: str, rules: WatermarkRules) -> str:

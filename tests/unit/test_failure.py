@@ -248,6 +248,21 @@ def test_zones_without_pages() -> None:
     assert not [missing for missing in answer["missing"] if "Normal" in missing]
 
 
+def test_names_go_before_numbers() -> None:
+    """A kernel that is configured otherwise has other numbers: what it prints in words holds, and it is said."""
+    lines = (
+        "x: page allocation failure: order:2, mode:0x80cc0(GFP_KERNEL|__GFP_COMP), nodemask=(null)",
+        "CPU: 0 PID: 1 Comm: x Not tainted 6.12.9 #1",
+        "Node 0 Normal free:1600kB min:1200kB low:1400kB high:1600kB reserved_highatomic:0KB free_cma:0kB",
+        "lowmem_reserve[]: 0 0 0 0 0",
+        "Node 0 Normal: 100*4kB (U) 150*8kB (U) 0*16kB 0*32kB = 1600kB",
+    )
+    [failure] = _failures("\n".join(lines))
+    assert failure.gfp_text == "GFP_KERNEL|__GFP_COMP"
+    assert not failure.attempt.nomemalloc
+    assert any("so its names hold" in missing for missing in failure.missing)
+
+
 def test_names_are_not_markup() -> None:
     """The name of a cpuset is written as it is, brackets and all."""
     text = (DATA / "made-two-nodes.log").read_text().replace("cpuset=db,", "cpuset=[red]db[/red],")
