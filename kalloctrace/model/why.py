@@ -10,6 +10,8 @@ from typing import Literal
 
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.model.watermark import (
+    WMARK_MASK,
+    WMARK_MIN,
     WatermarkCheck,
     Watermarks,
     ZoneState,
@@ -364,8 +366,9 @@ def _other_flags(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState
         ("gfp_atomic", atomic),
         ("gfp_memalloc", flags | bits.no_watermarks),
     )
-    if flags & bits.no_watermarks:
-        # These flags stand in place of those that the mask gives: `__alloc_pages_slowpath` takes one or the other.
+    if flags & bits.no_watermarks or flags & WMARK_MASK != WMARK_MIN:
+        # ALLOC_NO_WATERMARKS stands in place of what the mask gives: `__alloc_pages_slowpath` takes one or the other.
+        # And the fast path, which asks for the low watermark, opens none of the reserves.
         changes = changes[:1]
     tried = {flags}
     for change, changed in changes:

@@ -222,3 +222,12 @@ def test_no_watermarks() -> None:
     answer = why(kernel("6.1"), Attempt(order=2, alloc_flags=NO_WATERMARKS, highest_zoneidx=NORMAL), (state,))
     assert answer.conclusion == "block"
     assert not {"gfp_high", "gfp_atomic"} & set(changes(answer))
+
+
+def test_fast_path() -> None:
+    """At the low watermark no flag of the mask opens the reserves, so none is named."""
+    answer = why(kernel("7.3"), replace(KERNEL, alloc_flags=1), (zone(0, NORMAL, 700),))
+    assert answer.conclusion == "watermark"
+    assert set(changes(answer)) == {"min_free_kbytes"}
+    slow = why(kernel("7.3"), KERNEL, (zone(0, NORMAL, 700),))
+    assert {"gfp_high", "gfp_atomic", "gfp_memalloc"} <= set(changes(slow))
