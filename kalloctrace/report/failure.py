@@ -143,6 +143,12 @@ class Failure:
     source: Literal["log", "trace"] = "log"
 
     @property
+    def certain(self) -> bool:
+        """Whether the answer is sure; not where lines may be another report's, that was printed at the same time."""
+        answered = self.why is not None and self.why.certain and not self.logged.contradictions
+        return self.logged.memcg or answered
+
+    @property
     def ignores_watermarks(self) -> bool:
         """Whether the decisive attempts asked for blocks alone."""
         bits = _OLD_BITS if self.tables is None else AllocBits.of(self.tables)

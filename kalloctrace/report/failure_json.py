@@ -27,7 +27,7 @@ def failure_json(failure: Failure) -> dict[str, Any]:
         "highest_zone": failure.highest_zone,
         "alloc_flags": failure.attempt.alloc_flags if failure.tables is not None else None,
         "conclusion": "memcg" if logged.memcg else answer.conclusion if answer is not None else "unknown",
-        "certainty": "certain" if logged.memcg or (answer is not None and answer.certain) else "unknown",
+        "certainty": "certain" if failure.certain else "unknown",
         "summary": headline(failure),
         "zones": [
             {

@@ -118,7 +118,7 @@ def certainty(failure: Failure) -> str:
         return "certain"
     if failure.why is None:
         return "unknown"
-    return "certain, by the state that is shown" if failure.why.certain else "not certain"
+    return "certain, by the state that is shown" if failure.certain else "not certain"
 
 
 def conditions(why: Why) -> Iterator[str]:

@@ -215,6 +215,16 @@ def test_contradiction_is_told() -> None:
     assert "the task were real-time" in answer["zones"][2]["unless"]
 
 
+def test_reports_that_run_into_each_other() -> None:
+    """Where a zone is shown twice, one line is another report's: nothing is certain then."""
+    lines = [line for line in (DATA / "6.19-boosted.log").read_text().splitlines() if not line.startswith("#")]
+    [whole] = _failures("\n".join(lines))
+    others = [line.replace(" free:", " free:1") for line in lines if " free:" in line and " min:" in line]
+    [mixed] = _failures("\n".join([*lines, *others]))
+    assert (failure_json(whole)["certainty"], failure_json(mixed)["certainty"]) == ("certain", "unknown")
+    assert "shown twice" in mixed.logged.contradictions[0]
+
+
 def test_page_size() -> None:
     """The smallest block tells the page size; a kernel with 16 KiB pages counts a quarter of the pages."""
     lines = (
