@@ -33,11 +33,14 @@ _HEADINGS = {
     "context": "context",
     "entry": "entry",
 }
+_EVENT_GFP = "gfp mask, as the kernel had changed it"
 _ONLY_WHERE_IT_VARIES = {"zonelist", "entry"}
-_LEGEND = """\
+_NONE = "get_page_from_freelist was not called, or no zone was eligible"
+_NONE_OF_EVENTS = "the events do not show it"
+_LEGEND = f"""\
 share    of all allocations
 pages    of 4 KiB, 2^order for each allocation that got one
-none     get_page_from_freelist was not called, or no zone was eligible
+none     {_NONE}
 bulk     a call of the bulk allocator, of which the prepared context cannot be
          seen; its pages are those that were looked at
 task     process context; bh_disabled: the same with bottom halves off
@@ -129,7 +132,8 @@ class _Page:
     def _table(self, breakdown: Breakdown) -> None:
         self._console.print()
         table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), expand=True, header_style="bold")
-        table.add_column(_HEADINGS[breakdown.name], ratio=1, overflow="fold")
+        events = breakdown.name == "gfp" and only_events(self._summary)
+        table.add_column(_EVENT_GFP if events else _HEADINGS[breakdown.name], ratio=1, overflow="fold")
         for name, width in (
             (f"{self._mark}count", self._count_width),
             ("share", _SHARE_WIDTH),
@@ -235,12 +239,12 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     missing = " or its call was missed" if totals is not None and totals.missed else ""
     yield (
         "rejected",
-        None if _only_events(summary) else summary.rejected,
+        None if only_events(summary) else summary.rejected,
         f"of these: get_page_from_freelist was never called{missing}",
     )
     slow = f"took more than one call of get_page_from_freelist{_but(summary)}"
     if by_slow_path is None:
-        yield "slow path", None if _only_events(summary) else _known(summary, summary.slow_path), slow
+        yield "slow path", None if only_events(summary) else _known(summary, summary.slow_path), slow
     else:
         lost = by_slow_path.slow_lost + by_slow_path.slow_missed
         besides = f"; events lost or missed: {lost:,}" if lost else ""
@@ -266,7 +270,7 @@ def _known(summary: Summary, number: int) -> int | None:
     return None if number == 0 and 0 < summary.not_followed == summary.all.count else number
 
 
-def _only_events(summary: Summary) -> bool:
+def only_events(summary: Summary) -> bool:
     """Tell whether all is of another tool, which does not see get_page_from_freelist()."""
     return 0 < summary.events == summary.all.count
 
@@ -276,7 +280,7 @@ def _but(summary: Summary) -> str:
 
 
 def _legends(summary: Summary) -> Iterator[str]:
-    yield _LEGEND
+    yield _LEGEND.replace(_NONE, _NONE_OF_EVENTS) if only_events(summary) else _LEGEND
     if summary.sample > 1:
         yield _ESTIMATE.format(sample=summary.sample)
     if summary.not_followed:

@@ -228,7 +228,9 @@ def test_everything_reads_an_import(tmp_path: Path) -> None:
     """Reports, differences, exports take it; a request cannot be explained on a machine of which nothing is known."""
     trace = tmp_path / "t.arrows"
     run("import", "-o", trace, "-", stdin=HEAD + LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL"))
-    run("report", trace)
+    shown = run("report", trace).stdout
+    assert "gfp mask, as the kernel had changed it" in shown
+    assert "none     the events do not show it" in shown
     run("diff", trace, RECORDED)
     for form in ("csv", "jsonl", "folded", "speedscope", "perfetto"):
         run("export", "--format", form, "-o", tmp_path / form, trace)

@@ -24,7 +24,7 @@ from kalloctrace.report.page.explained import explained
 from kalloctrace.report.page.slow import SlowChoice, SlowLimits, slow_verdict
 from kalloctrace.report.page.texts import Texts
 from kalloctrace.report.summary import Summary, context_name, frames_of, summarize
-from kalloctrace.report.summary_text import header_fields, printable, total_fields
+from kalloctrace.report.summary_text import header_fields, only_events, printable, total_fields
 from kalloctrace.report.verification_text import value_text, zonelist_text
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
@@ -87,6 +87,7 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         "truncated": summary.totals is None,
         "damage": printable(summary.damage),
         "returns": _returns(summary),
+        "events": only_events(summary),
         "page_size": PAGE_SIZE,
         "seconds": summary.seconds,
         "verification": _verification(verdict, trace.snapshot),

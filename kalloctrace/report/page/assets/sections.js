@@ -477,7 +477,7 @@ function drawTables() {
     breakdown("outcome", "What became of them", "outcome"),
   );
   find("#flag-tables").replaceChildren(
-    breakdown("gfp", "gfp masks, as callers passed them", "gfp mask"),
+    breakdown("gfp", data.events ? "gfp masks, as the kernel had changed them" : "gfp masks, as callers passed them", "gfp mask"),
     flagTable("gfp", "gfp flags: those of each mask"),
   );
   const byTask = data.aggregate
@@ -506,10 +506,10 @@ function drawRequests() {
 function drawLegend() {
   const legend = [
     ["pages", "of 4 KiB: 2^order for each allocation that got one, 0 for one that failed. Where the return was not traced, those that were asked for."],
-    ["gfp mask", "as the caller passed it, with the names of the recorded kernel"],
+    ["gfp mask", `as ${data.events ? "the kernel had changed it" : "the caller passed it"}, with the names of the recorded kernel`],
     ["alloc_flags", "of the first call of get_page_from_freelist"],
     ["preferred zone", "of ac->preferred_zoneref: where the allocator looks first, which need not be where the page came from"],
-    ["none", "get_page_from_freelist was not called, or no zone was eligible"],
+    ["none", data.events ? "the events do not show it" : "get_page_from_freelist was not called, or no zone was eligible"],
     ["context", "softirq, hardirq and nmi interrupted the task; bh_disabled is task context with bottom halves off; it is captured only where something depends on it"],
     ["entry", "bulk is a call of the bulk allocator, of which the prepared context cannot be seen; its pages are those that were looked at"],
     ["attempt", "a call of get_page_from_freelist in the slow path; its kind says why it was made"],
