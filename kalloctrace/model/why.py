@@ -340,21 +340,34 @@ def _smaller_order(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneSta
 
 def _direct_reclaim(kernel: Watermarks, attempt: Attempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
     """Say how much reclaim would have to free, in the zone where that is least."""
-    found = []
-    for verdict in asked:
-        if verdict.kind != "watermark" or verdict.check is None:
+    waiting = _waiting(kernel, attempt)
+    found, broken = [], []
+    for state in (verdict.state for verdict in asked):
+        refused = judge(kernel, waiting, state)
+        if refused.kind == "block":
+            broken.append(Remedy("direct_reclaim", state.node, state.zone, 0, needs_block=True))
+        if refused.kind != "watermark" or refused.check is None:
             continue
-        pages = verdict.check.needed.high - verdict.check.usable.low + 1
-        freed = judge(kernel, attempt, replace(verdict.state, free=verdict.state.free + pages)).kind
+        pages = refused.check.needed.high - refused.check.usable.low + 1
+        freed = judge(kernel, waiting, replace(state, free=state.free + pages)).kind
         if freed in ("passes", "block"):
-            found.append(
-                Remedy("direct_reclaim", verdict.state.node, verdict.state.zone, pages, needs_block=freed == "block")
-            )
+            found.append(Remedy("direct_reclaim", state.node, state.zone, pages, needs_block=freed == "block"))
     if found:
         yield min(found, key=lambda remedy: remedy.value or 0)
-    elif attempt.order > 0 and any(verdict.kind == "block" for verdict in asked):
-        state = next(verdict.state for verdict in asked if verdict.kind == "block")
-        yield Remedy("direct_reclaim", state.node, state.zone, 0, needs_block=True)
+    elif attempt.order > 0:
+        yield from broken[:1]
+
+
+def _waiting(kernel: Watermarks, attempt: Attempt) -> Attempt:
+    """Return the attempt of the same request with __GFP_DIRECT_RECLAIM.
+
+    Since 6.3 it has less of the reserves then: `gfp_to_alloc_flags` gives ALLOC_NON_BLOCK and ALLOC_HIGHATOMIC to those
+    alone that cannot wait.
+    """
+    bits = kernel.bits
+    if kernel.rules.reserves != "min_reserve":
+        return attempt
+    return replace(attempt, alloc_flags=attempt.alloc_flags & ~(bits.harder | bits.highatomic) | bits.cpuset)
 
 
 def _other_flags(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:

@@ -106,9 +106,9 @@ def test_direct_reclaim() -> None:
     """For a request that may not reclaim the pages are counted that would have to be freed."""
     atomic = replace(KERNEL, alloc_flags=HIGH | HARDER, direct_reclaim=False)
     zones = [zone(0, DMA32, 300), zone(0, NORMAL, 370)]
-    # 375 of 1000 pages, and 400 more in DMA32.
+    # 500 of 1000 pages, for who waits has no ALLOC_NON_BLOCK, and 400 more in DMA32.
     answer = why(kernel("6.12"), atomic, zones)
-    assert changes(answer)["direct_reclaim"] == Remedy("direct_reclaim", 0, "Normal", 6)
+    assert changes(answer)["direct_reclaim"] == Remedy("direct_reclaim", 0, "Normal", 131)
     order = replace(atomic, order=4)
     assert changes(why(kernel("6.12"), order, [zone(0, NORMAL, 370, largest=2)]))["direct_reclaim"].needs_block
 
@@ -231,3 +231,11 @@ def test_fast_path() -> None:
     assert set(changes(answer)) == {"min_free_kbytes"}
     slow = why(kernel("7.3"), KERNEL, (zone(0, NORMAL, 700),))
     assert {"gfp_high", "gfp_atomic", "gfp_memalloc"} <= set(changes(slow))
+
+
+def test_who_waits_has_less_of_the_reserves() -> None:
+    """From 6.3 on GFP_ATOMIC with __GFP_DIRECT_RECLAIM may go down to 500 of 1000 pages, without it to 375."""
+    state = zone(0, NORMAL, 300)
+    for release, pages in (("5.10", 76), ("7.3", 201)):
+        atomic = replace(KERNEL, alloc_flags=HIGH | HARDER, direct_reclaim=False)
+        assert changes(why(kernel(release), atomic, (state,)))["direct_reclaim"].value == pages
