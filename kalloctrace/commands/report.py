@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
-@click.option("--failures", is_flag=True, help="Say why the slow path refused allocations, attempt by attempt.")
+@click.option(
+    "--failures",
+    is_flag=True,
+    help="Say why the slow path refused allocations, attempt by attempt: of all, or of the first --top.",
+)
 @click.option(
     "--slower-than",
     type=click.FloatRange(min=0),
@@ -60,7 +65,8 @@ def command(
             "--failures does not go with --html", "a page tells of failures anyway", "leave one of them out", Exit.USAGE
         )
     if failures:
-        _write_failures(trace, slower_than, as_json=as_json)
+        chosen = click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT
+        _write_failures(trace, slower_than, top if chosen else None, as_json=as_json)
         return Exit.OK
     if html is not None:
         _write_page(trace, html, force=force, as_json=as_json)
@@ -82,7 +88,7 @@ def command(
     return Exit.OK
 
 
-def _write_failures(trace: Path, slower_than: float | None, *, as_json: bool) -> None:
+def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
     from kalloctrace.model.compiled import Kernel
     from kalloctrace.report.slow_text import write_told
@@ -98,10 +104,13 @@ def _write_failures(trace: Path, slower_than: float | None, *, as_json: bool) ->
     kernel = Kernel.of(reader.snapshot)
     tell = SlowTeller(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, reader.totals))
     if as_json:
-        for call in calls:
+        for call in calls[:top]:
             click.echo(json.dumps(told_json(tell(call))))
     elif calls:
-        write_told(grouped(map(tell, calls)), sys.stdout)
+        groups = grouped(map(tell, calls))
+        write_told(groups[:top], sys.stdout)
+        if len(groups) > len(groups[:top]):
+            click.echo(f"\n… and {len(groups[top:]):,} more kinds; --json has each call")
     else:
         click.echo("none")
     _say_incomplete(reader)

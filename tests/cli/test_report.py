@@ -277,6 +277,19 @@ def test_slow_path_tells_what_returns_do_not() -> None:
     assert "is not known" not in shown
 
 
+def test_first_failures(tmp_path: Path) -> None:
+    """--top takes the first kinds of failures, and says how many there are more."""
+    failed = [call for call in traces.slow_calls() if call["page"] is False]
+    kinds = {call["given"]["order"]: call for call in failed}
+    assert len(kinds) > 2
+    path = traces.slow(tmp_path / "t.arrows", *kinds.values())
+    shown = run("--failures", "--top", "2", path).stdout
+    assert len(re.findall(r"^order \d+ ", shown, re.MULTILINE)) == 2
+    assert f"… and {len(kinds) - 2} more kinds" in shown
+    assert len(run("--failures", "--top", "2", "--json", path).stdout.splitlines()) == 2
+    assert "more kinds" not in run("--failures", path).stdout
+
+
 def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
     """Of a sample all totals are multiplied and called estimates; shares and the verdict stay those of the rows."""
     rows = [{"order": 1}, {"order": 1}, {"order": 0, "page": False}, {"order": 1}]
