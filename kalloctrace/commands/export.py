@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The `export` command."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, get_args
@@ -73,6 +74,10 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
         if reader.truncated:
             why = f" ({reader.damage})" if reader.damage else ""
             click.echo(f"truncated: the end of {trace} is missing{why}; written up to its last whole batch", err=True)
+        slow = reader.totals.slow if reader.totals is not None else None
+        if slow and form in {"parquet", "csv", "jsonl"}:
+            words = f"kalloctrace report --failures --slower-than 0 --json {shlex.quote(str(trace))}"
+            click.echo(f"without the attempts of {slow:,} calls of the slow path, which {words} writes", err=True)
         if reader.sample > 1:
             click.echo(f"a sample: 1 call in {reader.sample:,} was recorded", err=True)
     return Exit.OK

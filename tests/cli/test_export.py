@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ROWS
-from tests.traces import RECORDED, aggregate, stream
+from tests.traces import RECORDED, aggregate, slow, slow_calls, stream
 
 BULK = RECORDED.parents[1] / "7.3" / "stimulus.arrows"
 NAMES = ["plain", "a,b", 'say "x"', "line\nbreak", "näme", "", "\x1b[31m", "tab\t"]
@@ -160,3 +160,13 @@ def test_trace_is_never_overwritten(tmp_path: Path) -> None:
         done = run("--format", "csv", "-f", "-o", output, trace)
         assert (done.returncode, "it is the file to read" in done.stderr) == (2, True)
     assert trace.read_bytes() == before
+
+
+def test_slow_path_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    """A table has no place for attempts: what writes them is named, and does."""
+    trace = slow(tmp_path / "t.arrows", *slow_calls()[:3])
+    done = run("--format", "csv", "-o", tmp_path / "t.csv", trace)
+    assert "without the attempts of 3 calls of the slow path" in done.stderr
+    words = done.stderr.split("which kalloctrace ")[1].split(" writes")[0].split()
+    told = subprocess.run([sys.executable, "-m", "kalloctrace", *words], capture_output=True, check=True, timeout=60)
+    assert len(told.stdout.splitlines()) == 3
