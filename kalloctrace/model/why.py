@@ -439,7 +439,11 @@ def _fewer_limits(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneStat
         ("cpuset", replace(attempt, mems_allowed=None)),
         ("THISNODE", replace(attempt, thisnode=False)),
     )
+    # Another node may not be on the list of __GFP_THISNODE at all.
+    unsure = {"nodemask", "cpuset"} if attempt.thisnode and attempt.preferred_nid is None else set[str]()
     for change, lifted in limits:
+        if change in unsure:
+            continue
         kept_out = [
             state
             for state in zones

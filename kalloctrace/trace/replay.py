@@ -20,7 +20,7 @@ from kalloctrace.trace.totals import Totals
 
 _WHO = ("time", "pid", "comm", "stack")
 _OVER = "the trace is over"
-_CUT_OFF = "the end of the trace is missing: what was lost or missed is not known"
+_CUT_OFF = "the trace's end is missing: losses are not known"
 _NEVER = (1 << 64) - 1
 
 
