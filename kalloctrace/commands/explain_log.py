@@ -35,6 +35,8 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
         what = f"{other_options[0]} does not go with a log"
         raise KalloctraceError(what, "the log says what was asked for", "leave it out", Exit.USAGE)
     named = _named(kernel) if kernel is not None else None
+    if name == "-" and sys.stdin.isatty():
+        click.echo("paste the log; Ctrl-D on a line of its own ends it", err=True)
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     reports = find_failures(_lines(data), named.tables if named is not None else None)
     failures = [explain_failure(report, named) for report in reports]

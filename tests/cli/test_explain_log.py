@@ -2,6 +2,8 @@
 """`kalloctrace explain LOG` as people and scripts run it."""
 
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -79,6 +81,20 @@ def test_bytes_of_any_encoding() -> None:
     """A log may hold bytes that are no text."""
     done = run("-", stdin=b"\xff\x00 noise \xfe\n" + Path(LOG).read_bytes())
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_pasted_into_a_terminal() -> None:
+    """Who pastes is told how to end it."""
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-m", "kalloctrace", "explain", "-"]
+    with subprocess.Popen(program, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+        assert done.stderr is not None
+        assert b"paste the log; Ctrl-D" in done.stderr.readline()
+        os.write(ours, b"x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1\n\x04")
+        assert done.stdout is not None
+        assert b"SysRq f" in done.stdout.read()
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_no_failure() -> None:
