@@ -143,7 +143,7 @@ def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
     if verdict.kind == "watermark":
         return f"{usable}, not above {needed}"
     above = check.usable.low > check.needed.high
-    compared = f"{usable}, above {needed}" if above else f"{usable}; needed more than {needed}, or part of it"
+    compared = f"{usable}, above {needed}" if above else f"{usable}; needed more than {needed}"
     return f"{compared}; {_blocks(failure, verdict.kind, check, above=above)}"
 
 

@@ -119,6 +119,7 @@ def test_highatomic_reserve() -> None:
     [without] = judged("6.12-highatomic-oom-cut.log")
     assert verdicts(without)[0][1] == "unknown"
     assert "release" in without["missing"][0]
+    assert without["zones"][0]["why"].endswith("lowmem_reserve 0 to 1,482,936 kB; which of the two is more is not told")
 
 
 def test_boost() -> None:
