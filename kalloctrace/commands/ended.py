@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What the commands that capture say at their end."""
+"""What the commands that write a trace say at their end."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -27,3 +28,34 @@ def say_ended(totals: Totals) -> None:
 def say_wrote(path: Path) -> None:
     """Say where the trace is, and what to do with it."""
     click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
+
+
+def write_ended(path: Path, kernel: str, source: str, totals: Totals, exit_status: int | None = None) -> None:
+    """Write the same as a JSON object, schemas/recording.schema.json.
+
+    Args:
+        path: the trace.
+        kernel: its release.
+        source: what recorded it.
+        totals: what was counted.
+        exit_status: of the command that ran meanwhile, None without one.
+    """
+    said = {
+        "type": "recording",
+        "trace": str(path),
+        "kernel": kernel,
+        "source": source,
+        "allocations": totals.submitted,
+        "lost": totals.lost,
+        "missed": totals.missed,
+        "running": totals.running,
+        "slow": totals.slow,
+        "slow_failed": totals.slow_failed,
+        "slow_lost": totals.slow_lost,
+        "slow_missed": totals.slow_missed,
+        "machine_changed": list(totals.machine_changed),
+        "seconds": totals.seconds,
+        "reason": totals.reason,
+        "exit_status": exit_status,
+    }
+    click.echo(json.dumps(said))

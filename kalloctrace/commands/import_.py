@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The `import` command."""
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,9 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The trace to write.  [default: FILE.arrows]")
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
 @click.option("--kernel", metavar="K", help="Whose flags: 5.10, 6.1, ..., 'live' or a trace. [default: the text's]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.argument("file", metavar="FILE | -")
-def command(output: Path | None, force: bool, kernel: str | None, file: str) -> int:
+def command(output: Path | None, force: bool, kernel: str | None, as_json: bool, file: str) -> int:
     """Make a trace of kmem:mm_page_alloc as another tool recorded it.
 
     Reads the text of `perf script`, of `trace-cmd report`, or of tracefs's file `trace`; with call chains from perf.
@@ -34,6 +34,7 @@ def command(output: Path | None, force: bool, kernel: str | None, file: str) -> 
       (trace-cmd report --uname; trace-cmd report) | kalloctrace import -o my.arrows -
       kalloctrace import --kernel 6.1 -o my.arrows /sys/kernel/tracing/trace
     """
+    from kalloctrace.commands.ended import say_wrote, write_ended
     from kalloctrace.trace.eventtext import EventText
     from kalloctrace.trace.importer import import_text
     from kalloctrace.trace.writer import refuse_itself
@@ -59,7 +60,9 @@ def command(output: Path | None, force: bool, kernel: str | None, file: str) -> 
         f"{totals.submitted:,} events of {done.form} on {done.kernel} in {totals.seconds:.1f} s; lost {totals.lost:,}",
         err=True,
     )
-    click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
+    say_wrote(path)
+    if as_json:
+        write_ended(path, done.kernel, done.form, totals)
     return Exit.OK
 
 

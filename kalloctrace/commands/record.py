@@ -35,6 +35,7 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
 @click.option("--slow/--no-slow", default=True, show_default=True, help="Record each attempt of the slow path too.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
+@click.option("--json", "as_json", is_flag=True, help="At the end print one JSON object, after what COMMAND printed.")
 @click.argument("command_line", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 def command(
     output: Path | None,
@@ -46,6 +47,7 @@ def command(
     failed: bool,
     slow: bool,
     stack: bool,
+    as_json: bool,
     command_line: tuple[str, ...],
     **wanted: Unpack[Wanted],
 ) -> int:
@@ -61,7 +63,7 @@ def command(
     """
     import psutil
 
-    from kalloctrace.commands.ended import say_ended, say_wrote
+    from kalloctrace.commands.ended import say_ended, say_wrote, write_ended
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.recorder import Options, no_such_process, record
@@ -101,6 +103,8 @@ def command(
     )
     say_ended(result.totals)
     say_wrote(path)
+    if as_json:
+        write_ended(path, kernel.snapshot.release, "kalloctrace record", result.totals, result.exit_status)
     if result.exit_status not in (None, 0):
         raise KalloctraceError(
             f"the command {shlex.join(command_line)} failed",

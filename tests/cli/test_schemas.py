@@ -144,6 +144,14 @@ def test_export(traces: list[Path]) -> None:
         hold("allocation", *objects("export", "--format", "jsonl", trace))
 
 
+def test_import(tmp_path: Path) -> None:
+    """What the trace has, beside the file itself; `record` writes the same in a guest (tests/live/in_guest)."""
+    words = ("import", "--json", "--kernel", "6.1", "-o", tmp_path / "t.arrows", "-")
+    (found,) = objects(*words, stdin=EVENT)
+    hold("recording", found)
+    assert (found["trace"], found["source"], found["allocations"]) == (str(tmp_path / "t.arrows"), "perf script", 2)
+
+
 def test_live(tmp_path: Path, traces: list[Path]) -> None:
     """Numbers and rows of each interval: requests, tasks and stacks, of calls of every verdict, some rejected."""
     words = ("live", "--json", "--interval", "1", "--replay")

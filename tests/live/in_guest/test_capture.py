@@ -19,6 +19,7 @@ import pytest
 
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.totals import Totals
+from tests.schemas import hold
 
 KALLOCTRACE = [sys.executable, "-m", "kalloctrace"]
 WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
@@ -396,14 +397,24 @@ def test_stacks_lead_to_the_entry(tmp_path: Path) -> None:
 
 
 def test_failing_command_is_said_and_its_trace_kept(tmp_path: Path) -> None:
-    """The command's failure is not the recording's."""
+    """The command's failure is not the recording's; --json says both, after what the command printed."""
     trace = tmp_path / "failed.arrows"
     done = subprocess.run(
-        [*KALLOCTRACE, "record", "-o", trace, "--", "sh", "-c", "exit 7"], capture_output=True, text=True, check=False
+        [*KALLOCTRACE, "record", "--json", "-o", trace, "--", "sh", "-c", "echo printed; exit 7"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 1
     assert "exit status 7" in done.stderr
-    assert not verify(trace)["truncated"]
+    verdict = verify(trace)
+    assert not verdict["truncated"]
+    printed, said = done.stdout.splitlines()
+    assert printed == "printed"
+    recording = json.loads(said)
+    hold("recording", recording)
+    assert (recording["trace"], recording["kernel"]) == (str(trace), os.uname().release)
+    assert (recording["allocations"], recording["exit_status"]) == (verdict["allocations"], 7)
 
 
 def test_absent_command_is_named(tmp_path: Path, attached: Callable[[], list[str]]) -> None:
