@@ -40,6 +40,8 @@ class SlowpathRules:
             the first round of a costly or unmovable high order.
         defrag_falls_back_at_once: ALLOC_NOFRAGMENT of vm.defrag_mode is dropped for requests that cannot reclaim, too.
         defrag_promotes: with vm.defrag_mode, compaction for unmovable pages makes whole blocks, for order 0 as well.
+        thisnode_compacts_only: a costly __GFP_NORETRY request for one node gives up after early compaction. Without
+            this rule it may, and may also go on.
     """
 
     compact_skipped_returns: bool = False
@@ -48,6 +50,7 @@ class SlowpathRules:
     compact_first: bool = False
     defrag_falls_back_at_once: bool = False
     defrag_promotes: bool = False
+    thisnode_compacts_only: bool = False
 
 
 def _since(major: int, minor: int, patch: int = 0) -> Release:
@@ -55,6 +58,7 @@ def _since(major: int, minor: int, patch: int = 0) -> Release:
 
 
 _HIGHATOMIC = '"mm/page_alloc: only set ALLOC_HIGHATOMIC for __GPF_HIGH allocations" (in v6.18)'
+_THISNODE = '9c9828d3ead6 ("mm, page_alloc, thp: prevent reclaim for __GFP_THISNODE THP allocations") (in v7.0)'
 _FLOW = '"mm/page_alloc: simplify __alloc_pages_slowpath() flow" and the two commits before it (in v7.0)'
 _READ_7_2 = "mm/page_alloc.c of linux-source-7.2 7.2.12-1~bpo13+1"
 
@@ -72,6 +76,11 @@ ROWS = (
     Row("highatomic_for_high", _since(6, 1, 157), f"{_HIGHATOMIC}; Debian changelog of 6.1.158-1", _since(6, 2)),
     Row("highatomic_for_high", _since(6, 12, 54), f"{_HIGHATOMIC}; Debian changelog of 6.12.57-1", _since(6, 13)),
     Row("highatomic_for_high", _since(6, 18), _HIGHATOMIC),
+    Row("thisnode_compacts_only", _since(5, 10, 252), f"{_THISNODE}; Debian changelog of 5.10.257-1", _since(5, 11)),
+    Row("thisnode_compacts_only", _since(6, 1, 165), f"{_THISNODE}; Debian changelog of 6.1.170-1", _since(6, 2)),
+    Row("thisnode_compacts_only", _since(6, 12, 75), f"{_THISNODE}; Debian changelog of 6.12.85-1", _since(6, 13)),
+    # The patch levels of 6.6, 6.18 and 6.19 that got it first were not read; without the rule more is permitted.
+    Row("thisnode_compacts_only", _since(6, 19, 14), "the compiled function of 6.19.14-1~bpo13+1"),
     Row("compact_first", _since(7, 0), _FLOW),
     Row("defrag_falls_back_at_once", _since(7, 2), _READ_7_2),
     Row("defrag_promotes", _since(7, 2), _READ_7_2),

@@ -110,7 +110,7 @@ def after_initial_compact(path: Path) -> Outcomes:
     """Go on after early compaction, which need not have been done: deferred, it is followed by an attempt as well."""
     if slowattempts.light_costly(path):
         yield from nopage(path.by("slow_noretry", SLOWPATH, "compaction was deferred for a costly __GFP_NORETRY"))
-        if path.gfp(path.kernel.kernel.bits.gfp_thisnode):
+        if path.kernel.rules.thisnode_compacts_only and path.gfp(path.kernel.kernel.bits.gfp_thisnode):
             return
     yield from retry(path)
 

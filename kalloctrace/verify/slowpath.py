@@ -17,6 +17,7 @@ from kalloctrace.verify.slowcompare import distance, fits_evidence, skips_reclai
 
 _VOLATILE = ("task_flags", "prio", "oom_victim", "cpusets_enabled", "gfp_allowed_mask", "defrag_mode", "mems_allowed")
 _CACHED = 1 << 16
+_UNSEEN = "only a change of the cpuset, or a kill during reclaim, that no trace shows explains it"
 _NOTHING = Step("slow_sequence", "__alloc_pages_slowpath", "")
 
 
@@ -57,21 +58,32 @@ class _Node:
         kind: what it takes the attempt for; None before the first one.
         steps: the rules followed until here; of several ways that meet here, those of one.
         parents: which nodes of the attempt before lead here.
+        unseen: something rare that no trace shows has happened on all ways here, and nothing but it shall explain an
+            attempt without its being said.
+        moved: the cpuset was seen to change since the slow path started, or started anew.
     """
 
     state: State
     kind: Kind | None = None
     steps: tuple[Step, ...] = ()
     parents: frozenset[int] = frozenset()
+    unseen: bool = False
+    moved: bool = False
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What may come next, and after which node."""
+    """What may come next, after which node, and whether the cpuset was seen to change meanwhile or before."""
 
     parent: int
     node: _Node
     prediction: Prediction
+    moved: bool
+
+    @property
+    def restarted(self) -> bool:
+        """Whether it takes a change of the cpuset."""
+        return self.prediction.restarted == "possible"
 
 
 _Layer = Sequence[_Node]
@@ -140,11 +152,16 @@ def _classified(verdicts: Sequence[AttemptVerdict], layers: Sequence[_Layer]) ->
     classified: list[AttemptVerdict] = []
     alive: frozenset[int] | None = None
     for verdict, layer in zip(reversed(verdicts), reversed(layers), strict=False):
-        nodes = [node for index, node in enumerate(layer) if alive is None or index in alive]
+        nodes = _seen(layer) if alive is None else [node for index, node in enumerate(layer) if index in alive]
         kinds = tuple(dict.fromkeys(node.kind for node in nodes if node.kind is not None))
         classified.append(replace(verdict, kinds=kinds or verdict.kinds))
         alive = frozenset().union(*(node.parents for node in nodes)) if nodes else None
     return tuple(reversed(classified))
+
+
+def _seen(layer: _Layer) -> _Layer:
+    """Return the ways that take nothing unseen, or all of them where there is no such way."""
+    return [node for node in layer if not node.unseen] or layer
 
 
 def _judge_attempt(
@@ -161,17 +178,16 @@ def _judge_attempt(
     if not fitting:
         return AttemptVerdict(differences=(_other_sequence(equal, attempt),)), _advance(equal)
     unknown = _not_captured(attempt)
-    changed = _mems_changed(before, attempt.facts)
-    likely = [each for each in fitting if not _improbable(each, attempt, cpuset_changed=changed)]
-    if not likely and not unknown:
-        unknown = "only a change of the cpuset, or a kill during reclaim, that no trace shows explains it"
-    return AttemptVerdict(unknown=unknown), _advance(likely or fitting)
+    unseen = [each for each in fitting if each.node.unseen or _improbable(each, attempt)]
+    if len(unseen) < len(fitting):
+        # What explains it otherwise may turn out, by the attempts after it, not to have happened.
+        return AttemptVerdict(unknown=unknown), _advance(fitting, unseen)
+    return AttemptVerdict(unknown=unknown or _UNSEEN), _advance(fitting)
 
 
-def _improbable(candidate: _Candidate, attempt: SlowAttempt, *, cpuset_changed: bool) -> bool:
+def _improbable(candidate: _Candidate, attempt: SlowAttempt) -> bool:
     """Tell whether a candidate takes something that is rare and cannot be seen."""
-    anew = candidate.prediction.restarted == "possible" and not cpuset_changed
-    return anew or skips_reclaim(candidate.prediction, attempt)
+    return (candidate.restarted and not candidate.moved) or skips_reclaim(candidate.prediction, attempt)
 
 
 def _candidates(
@@ -180,23 +196,27 @@ def _candidates(
     """Return what may come next. The facts were read between two attempts: they may be those of either."""
     candidates: list[_Candidate] = []
     failures: list[Failure] = []
+    changed = before is not None and before.mems_allowed != facts.mems_allowed
     for parent, node in enumerate(layer):
         for read in dict.fromkeys((facts, before or facts)):
             for outcome in slowpath.next_attempts(kernel, call, node.state, read):
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
                 else:
-                    candidates.append(_Candidate(parent, node, outcome))
+                    candidates.append(_Candidate(parent, node, outcome, moved=node.moved or changed))
     return candidates, failures
 
 
-def _advance(candidates: Iterable[_Candidate]) -> _Layer:
-    """Return the ways after an attempt, each state and kind once."""
-    nodes: dict[tuple[State, Kind], _Node] = {}
+def _advance(candidates: Iterable[_Candidate], unseen: Sequence[_Candidate] = ()) -> _Layer:
+    """Return the ways after an attempt, each state and kind once; once more where it takes something unseen."""
+    nodes: dict[tuple[State, Kind, bool, bool], _Node] = {}
     for each in candidates:
-        key = (each.prediction.state, each.prediction.kind)
-        known = nodes.get(key) or _Node(*key, (*each.node.steps, *each.prediction.steps))
-        nodes[key] = replace(known, parents=known.parents | {each.parent})
+        state, kind = each.prediction.state, each.prediction.kind
+        key = (state, kind, each in unseen, each.moved and not each.restarted)
+        node = nodes.get(key)
+        if node is None:
+            node = _Node(state, kind, (*each.node.steps, *each.prediction.steps), unseen=key[2], moved=key[3])
+        nodes[key] = replace(node, parents=node.parents | {each.parent})
     return list(nodes.values())
 
 
@@ -209,9 +229,7 @@ def _differing(
 ) -> tuple[AttemptVerdict, _Layer]:
     """Return how an attempt differs from the one that it resembles most; the ways go on as if it had been that."""
     likely = [
-        each
-        for each in candidates
-        if fits_evidence(each.prediction, attempt) and each.prediction.restarted != "possible"
+        each for each in candidates if fits_evidence(each.prediction, attempt) and not each.restarted
     ] or candidates
     distances = [distance(kernel, call, each.prediction, attempt) for each in likely]
     alike = [each for each, far in zip(likely, distances, strict=True) if far == min(distances)]
@@ -226,10 +244,6 @@ def _differing(
 def _not_captured(attempt: SlowAttempt) -> str:
     missing = attempt.context.unknown
     return f"not captured: {', '.join(sorted(missing))}" if missing else ""
-
-
-def _mems_changed(before: Facts | None, facts: Facts) -> bool:
-    return before is not None and before.mems_allowed != facts.mems_allowed
 
 
 def _no_more(failures: Sequence[Failure], number: int) -> Difference:
@@ -263,20 +277,23 @@ def _judge_null(
     """Judge a call that returned NULL: it may only where the rules let it give up."""
     if facts is None:
         return AttemptVerdict(unknown="not known: the facts at the entry"), layer
+    # The trace has no facts from after the last attempt: first as it left them, then as they may have become.
+    meanwhile = {"": facts, "the task became an OOM victim": replace(facts, oom_victim=True)}
+    if facts.cpusets_enabled:
+        meanwhile["the cpuset changed"] = replace(facts, mems_allowed=0)
     try:
-        ended = [node for node in layer if _may_fail(kernel, call, node, facts)]
-        victim = [node for node in layer if _may_fail(kernel, call, node, replace(facts, oom_victim=True))]
-        if not ended and not victim:
-            step = next(
-                (o.steps[-1] for o in slowpath.next_attempts(kernel, call, layer[0].state, facts) if o.steps), _NOTHING
-            )
-            difference = Difference("sequence", "another attempt", "NULL", step.rule, step.effect)
-            return AttemptVerdict(differences=(difference,)), layer
+        for change, read in meanwhile.items():
+            ended = [node for node in layer if _may_fail(kernel, call, node, read)]
+            if ended:
+                reason = f"whether {change} meanwhile is not known" if change else ""
+                return AttemptVerdict(unknown=reason or (_UNSEEN if _seen(ended)[0].unseen else "")), ended
+        step = next(
+            (o.steps[-1] for o in slowpath.next_attempts(kernel, call, layer[0].state, facts) if o.steps), _NOTHING
+        )
     except UnknownFact as error:
         return AttemptVerdict(unknown=str(error)), layer
-    if ended:
-        return AttemptVerdict(), ended
-    return AttemptVerdict(unknown="whether the task became an OOM victim meanwhile is not known"), victim
+    difference = Difference("sequence", "another attempt", "NULL", step.rule, step.effect)
+    return AttemptVerdict(differences=(difference,)), layer
 
 
 def _may_fail(kernel: SlowKernel, call: SlowCall, node: _Node, facts: Facts) -> bool:

@@ -164,6 +164,65 @@ def test_a_cpuset_that_changed_may_start_the_slow_path_anew() -> None:
     assert [each.field for each in off.differences] == ["sequence"]
 
 
+ANEW = Facts(cpusets_enabled=True, mems_allowed=0b11)
+MOVED = replace(ANEW, mems_allowed=0b01)
+
+
+def _round(*facts: Facts) -> SlowCall:
+    """Return a first try, a retry, what may be the next retry or a new start, and what comes after a new start."""
+    seen = (("", None), ("", None), ("direct_reclaim", 0), ("", None))
+    attempts = tuple(
+        SlowAttempt(number, 0xCC0, 0, 0x840, PLAIN, read, "", frozenset(events.split()), reclaimed)  # type: ignore[arg-type]
+        for number, ((events, reclaimed), read) in enumerate(zip(seen, facts, strict=True), 1)
+    )
+    return SlowCall(0xCC0, 0, PLAIN, attempts, page=True, facts=ANEW)
+
+
+def test_a_new_start_that_only_later_attempts_show_is_no_mismatch() -> None:
+    """What looked like a retry was none: the attempt that says so is unknown, and the earlier one is named anew."""
+    *_, third, fourth = _verdicts(_round(ANEW, ANEW, ANEW, ANEW))
+    assert third == AttemptVerdict(("restart", "retry"))
+    assert not fourth.differences
+    assert "only a change of the cpuset" in fourth.unknown
+
+
+@pytest.mark.parametrize("facts", [(ANEW, MOVED, MOVED, MOVED), (ANEW, ANEW, MOVED, MOVED)])
+def test_a_change_of_the_cpuset_is_remembered_until_it_is_noticed(facts: tuple[Facts, ...]) -> None:
+    """The kernel looks for a change at the end of a round, attempts after it happened."""
+    verdicts = _verdicts(_round(*facts))
+    assert [verdict.unknown for verdict in verdicts] == [""] * 4
+    assert [verdict.kinds for verdict in verdicts[2:]] == [("restart",), ("retry",)]
+
+
+def test_a_change_of_the_cpuset_explains_one_new_start() -> None:
+    """Another one takes another change."""
+    twice = _round(ANEW, MOVED, MOVED, MOVED)
+    more = tuple(replace(each, number=each.number + 2) for each in twice.attempts[2:])
+    verdicts = _verdicts(replace(twice, attempts=(*twice.attempts, *more)))
+    assert [bool(verdict.unknown) for verdict in verdicts] == [False] * 5 + [True]
+
+
+def test_null_after_a_change_of_the_cpuset_may_be_right() -> None:
+    """A cpuset that changed after the last attempt may have left a strict request no zone: nothing tells."""
+    call = _call(0x840, 0x840, gfp=0x100CC0, page=False)
+    hardwall = replace(call, facts=ANEW, attempts=tuple(replace(each, facts=ANEW) for each in call.attempts))
+    assert judge_slowpath(slow_kernel("6.12"), hardwall).end.unknown == (
+        "whether the cpuset changed meanwhile is not known"
+    )
+
+
+@pytest.mark.parametrize(("release", "goes_on"), [("6.12.74", True), ("6.12.75", False), ("6.16", True)])
+def test_a_huge_page_of_one_node_is_worth_no_reclaim(release: str, goes_on: bool) -> None:
+    """After early compaction a costly __GFP_NORETRY | __GFP_THISNODE gives up, where the kernel has that fix."""
+    gfp = 0x210CC0
+    tries = _call(0x840, 0x840, 0x840, gfp=gfp, order=9)
+    compacted = replace(tries.attempts[1], events=frozenset({"compaction"}))
+    call = replace(tries, attempts=(tries.attempts[0], compacted, replace(tries.attempts[2], events=frozenset())))
+    assert (not judge_slowpath(slow_kernel(release), call).attempts[2].differences) is goes_on
+    given_up = replace(call, attempts=call.attempts[:2], page=False, facts=Facts())
+    assert judge_slowpath(slow_kernel(release), given_up).end == AttemptVerdict()
+
+
 def test_after_an_attempt_that_no_rule_explains_nothing_is_judged() -> None:
     """The first mismatch of the sequence is reported, and what follows is unknown."""
     verdicts = _verdicts(_call(0x830, 0x830, 0x830, 0x830, gfp=0x820))
@@ -233,16 +292,18 @@ def test_an_unknown_zonelist() -> None:
     ("kernel", "version", "rules"),
     [
         ("5.8", "", SlowpathRules()),
-        ("5.10", "", SlowpathRules()),
+        ("5.10.251", "", SlowpathRules()),
+        ("5.10", "", SlowpathRules(thisnode_compacts_only=True)),
+        ("5.15", "", SlowpathRules(True)),
         ("6.1.0-49-amd64", "#1 SMP Debian 6.1.119-1", SlowpathRules(True, True)),
-        ("6.1", "", SlowpathRules(True, True, True)),
+        ("6.1", "", SlowpathRules(True, True, True, thisnode_compacts_only=True)),
         ("6.2", "", SlowpathRules(True, True)),
         ("6.12.53", "", SlowpathRules(True, True)),
-        ("6.12", "", SlowpathRules(True, True, True)),
+        ("6.12", "", SlowpathRules(True, True, True, thisnode_compacts_only=True)),
         ("6.17.1", "", SlowpathRules(True, True)),
-        ("6.19", "", SlowpathRules(True, True, True)),
-        ("7.0", "", SlowpathRules(True, True, True, True)),
-        ("7.3", "", SlowpathRules(True, True, True, True, True, True)),
+        ("6.19", "", SlowpathRules(True, True, True, thisnode_compacts_only=True)),
+        ("7.0", "", SlowpathRules(True, True, True, True, thisnode_compacts_only=True)),
+        ("7.3", "", SlowpathRules(True, True, True, True, True, True, True)),
     ],
 )
 def test_rules_of_a_release(kernel: str, version: str, rules: SlowpathRules) -> None:
