@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""Executes the functions of one kernel's image and has the model judge them."""
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab.kernels import obtain
+from kalloctrace.verify.slowpath import CallVerdict, judge_slowpath
+from tests.compiled.image import Image, load
+from tests.compiled.requests import model_of, on_nodes
+from tests.compiled.rows import Called, to_row, worth_recording
+from tests.compiled.slowpath import SlowPath
+from tests.compiled.tally import Tally
+from tests.compiled.watermark import WatermarkCheck
+from tests.compiled.watermark_rows import agrees, kernel_of
+
+RECORDED = 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with each kernel.
+
+    Attributes:
+        calls: of the slow path.
+        checks: of a watermark.
+        seed: of what is random.
+        record: the folder whose `slowpath/KERNEL.json` and `watermark/KERNEL.json` are written, None for none.
+    """
+
+    calls: int
+    checks: int
+    seed: int
+    record: Path | None = None
+
+
+def measure(name: str, plan: Plan) -> Tally:
+    """Execute the functions of a kernel, named as `kalloctrace.lab.kernels.obtain` knows it."""
+    tally = Tally(name)
+    try:
+        image = load(obtain(name))
+        tally.version = image.version
+        _slowpath(image, plan, tally)
+        _watermarks(image, plan, tally)
+    except KalloctraceError as error:
+        tally.failure = str(error)
+    return tally
+
+
+def _slowpath(image: Image, plan: Plan, tally: Tally) -> None:
+    snapshot, kernel = model_of(image.release)
+    slow_path = SlowPath(image, snapshot, _random(image, plan))
+    tally.has_defrag_mode = slow_path.has_defrag_mode
+    judged: list[tuple[Called, CallVerdict]] = []
+    for called in slow_path.calls(plan.calls):
+        verdict = judge_slowpath(on_nodes(kernel, called.nodes), called.call)
+        tally.count(called, verdict)
+        if plan.record is not None:
+            judged.append((called, verdict))
+    if plan.record is not None:
+        rows = [to_row(called) for called in worth_recording(judged)]
+        _write(plan.record / "slowpath" / f"{image.name}.json", rows[:RECORDED])
+
+
+def _watermarks(image: Image, plan: Plan, tally: Tally) -> None:
+    kernel = kernel_of(image.release)
+    runs = list(WatermarkCheck(image, _random(image, plan)).runs(plan.checks))
+    for run in runs:
+        tally.count_check(run, agreed=agrees(kernel, run))
+    if plan.record is not None:
+        _write(plan.record / "watermark" / f"{image.name}.json", runs[:RECORDED])
+
+
+def _random(image: Image, plan: Plan) -> random.Random:
+    return random.Random(f"{image.name} {plan.seed}")  # noqa: S311  (it is to repeat, and no secret)
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a JSON list, one row a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

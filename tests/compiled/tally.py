@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""What came of executing kernels, counted, and as tables."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from kalloctrace.model.slowtypes import Kind
+from kalloctrace.verify.slowpath import CallVerdict
+from tests.compiled.rows import Called
+
+SHOWN = 3
+
+
+@dataclass
+class Tally:
+    """What came of one kernel.
+
+    Attributes:
+        name: of the kernel, as it was asked for.
+        version: of its package.
+        failure: why it could not be executed; empty where it was.
+        has_defrag_mode: the kernel has that sysctl, and with it a kind of attempts.
+        calls: of the slow path.
+        attempts: that they made.
+        mismatched: calls with an attempt or an end that the model excludes.
+        unknown: calls with an attempt or an end that it cannot judge; calls that were left have no end.
+        unseen: those of them in which the cpuset was set anew to the same nodes.
+        kinds: attempts of each kind, of those whose kind is certain.
+        ambiguous: attempts of several kinds.
+        checks: of a watermark.
+        checks_mismatched: those that the model decides otherwise.
+        shown: some of what is mismatched, to be read.
+    """
+
+    name: str
+    version: str = ""
+    failure: str = ""
+    has_defrag_mode: bool = False
+    calls: int = 0
+    attempts: int = 0
+    mismatched: int = 0
+    unknown: int = 0
+    unseen: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    ambiguous: int = 0
+    checks: int = 0
+    checks_mismatched: int = 0
+    shown: list[str] = field(default_factory=list)
+
+    def count(self, called: Called, verdict: CallVerdict) -> None:
+        """Count a call and what the model says of it."""
+        left = called.call.page is None
+        judged = verdict.attempts if left else (*verdict.attempts, verdict.end)
+        self.calls += 1
+        self.attempts += len(verdict.attempts)
+        for attempt in verdict.attempts:
+            if len(attempt.kinds) == 1:
+                self.kinds[attempt.kinds[0]] += 1
+            else:
+                self.ambiguous += 1
+        if any(each.unknown for each in judged):
+            self.unknown += 1
+            self.unseen += called.unseen
+        differences = [difference for each in judged for difference in each.differences]
+        if differences:
+            self.mismatched += 1
+            self._show(f"{differences[0]}\n  in {called.call}")
+
+    def count_check(self, run: dict[str, Any], *, agreed: bool) -> None:
+        """Count a check of a watermark."""
+        self.checks += 1
+        if not agreed:
+            self.checks_mismatched += 1
+            self._show(f"__zone_watermark_ok: {run}")
+
+    def unmet(self) -> list[Kind]:
+        """Return the kinds of attempts that were not met for certain."""
+        kinds: tuple[Kind, ...] = get_args(Kind)
+        return [kind for kind in kinds if not self.kinds[kind] and (self.has_defrag_mode or "nofragment" not in kind)]
+
+    def _show(self, text: str) -> None:
+        if len(self.shown) < SHOWN:
+            self.shown.append(text)
+
+
+def tables(tallies: Sequence[Tally]) -> str:
+    """Return two tables in Markdown: what was judged, and the kinds of attempts."""
+    done = [each for each in tallies if not each.failure]
+    results: list[tuple[str | int, ...]] = [
+        (
+            each.version,
+            each.calls,
+            each.attempts,
+            each.mismatched,
+            each.unknown,
+            each.unseen,
+            each.checks,
+            each.checks_mismatched,
+        )
+        for each in done
+    ]
+    head = ("image", "calls", "attempts", "mismatched", "unknown", "of these unseen", "checks", "mismatched")
+    kinds: list[tuple[str | int, ...]] = [
+        (f"`{kind}`", *(each.kinds[kind] for each in done)) for kind in get_args(Kind)
+    ]
+    several: tuple[str | int, ...] = ("of several", *(each.ambiguous for each in done))
+    names = ("kind", *(each.name for each in done))
+    return f"{_table(head, results)}\n\n{_table(names, [*kinds, several])}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
+    lines = [list(head), ["---", *["--:"] * (len(head) - 1)]]
+    lines += [[cell if isinstance(cell, str) else f"{cell:,}" for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
