@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test matrix pressure bench check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test matrix pressure compiled bench check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -28,6 +28,11 @@ matrix: setup
 # The slow path of four kernels in guests with too little memory; fixtures of it are replayed by `make test`.
 pressure: setup
 	$(BIN)/python -m pytest -s tests/pressure
+
+# Functions of nine kernel images, executed in an emulator; docs/slow-path.md's tables come from it. Boots nothing.
+compiled: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group compiled
+	$(BIN)/python tests/compiled/run.py $(or $(KERNELS),--docs)
 
 # What tracing costs, beside perf, trace-cmd, bpftrace and bcc's tools; docs/performance.md and README's tables.
 bench: setup

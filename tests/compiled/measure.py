@@ -4,13 +4,19 @@
 import json
 import random
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.kernels import obtain
+from kalloctrace.model import watermark
+from kalloctrace.model.watermark import Watermarks
 from kalloctrace.verify.slowpath import CallVerdict, judge_slowpath
-from tests.compiled.image import Image, load
+from tests.broken_watermark import MUTATIONS
+from tests.compiled.elf import load
+from tests.compiled.image import Image
 from tests.compiled.requests import model_of, on_nodes
 from tests.compiled.rows import Called, to_row, worth_recording
 from tests.compiled.slowpath import SlowPath
@@ -18,7 +24,8 @@ from tests.compiled.tally import Tally
 from tests.compiled.watermark import WatermarkCheck
 from tests.compiled.watermark_rows import agrees, kernel_of
 
-RECORDED = 100
+RECORDED_CALLS, RECORDED_CHECKS, NOTICING = 100, 40, 2
+"""How many calls, checks, and checks for each broken rule are recorded."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ def _slowpath(image: Image, plan: Plan, tally: Tally) -> None:
             judged.append((called, verdict))
     if plan.record is not None:
         rows = [to_row(called) for called in worth_recording(judged)]
-        _write(plan.record / "slowpath" / f"{image.name}.json", rows[:RECORDED])
+        _write(plan.record / "slowpath" / f"{image.name}.json", rows[:RECORDED_CALLS])
 
 
 def _watermarks(image: Image, plan: Plan, tally: Tally) -> None:
@@ -72,7 +79,17 @@ def _watermarks(image: Image, plan: Plan, tally: Tally) -> None:
     for run in runs:
         tally.count_check(run, agreed=agrees(kernel, run))
     if plan.record is not None:
-        _write(plan.record / "watermark" / f"{image.name}.json", runs[:RECORDED])
+        _write(plan.record / "watermark" / f"{image.name}.json", _telling(kernel, runs))
+
+
+def _telling(kernel: Watermarks, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first runs, and of those that notice each broken rule the first few."""
+    chosen = runs[:RECORDED_CHECKS]
+    for name, broken in MUTATIONS.values():
+        with patch.object(watermark, name, broken):
+            noticing = (run for run in runs if not agrees(kernel, run))
+            chosen += [run for run in islice(noticing, NOTICING) if run not in chosen]
+    return chosen
 
 
 def _random(image: Image, plan: Plan) -> random.Random:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot, default_allowed_mask
-from kalloctrace.kernel.machine import ZoneRef, machine_of
+from kalloctrace.kernel.machine import Machine, machine_of
 from kalloctrace.kernel.slowpath import slowpath_rules
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.slowtypes import Facts, SlowCall, SlowContext, SlowKernel
 
 MAX_NODES = 3
-_ZONES = range(4)
+ZONES = range(4)
 _ORDERS = (0, 0, 0, 1, 2, 3, 4, 9)
 _HIGHEST_ZONES = (1, 2, 2, 2, 3)
 _PRIORITIES = (120, 120, 120, 100, 99, 50, 0, -1)
@@ -86,14 +86,14 @@ class Entry:
 
     Attributes:
         nodes: the machine.
-        zonelist: the request's.
+        machine: the same with its zonelists.
         cpusets: the keys.
         call: the arguments and the facts; it has no attempts yet.
         facts: those of `call`.
     """
 
     nodes: Nodes
-    zonelist: tuple[ZoneRef, ...]
+    machine: Machine
     cpusets: Cpusets
     call: SlowCall
     facts: Facts
@@ -125,17 +125,17 @@ def some_nodes(rnd: random.Random, nodes: Sequence[int]) -> int:
     return sum(1 << nid for nid in rnd.sample(nodes, rnd.randint(1, len(nodes))))
 
 
-def random_entry(rnd: random.Random, snapshot: Snapshot, *, defrag_mode: bool) -> Entry:
-    """Make up a call.
+def random_entry(rnd: random.Random, snapshot: Snapshot) -> Entry:
+    """Make up a call. Its facts have vm.defrag_mode on every kernel: those without the sysctl must not be affected.
 
     Args:
         rnd: makes the choices.
         snapshot: the kernel.
-        defrag_mode: whether the kernel has that sysctl.
     """
-    nodes = {nid: [zone for zone in _ZONES if rnd.random() < 0.7] for nid in range(rnd.randint(1, MAX_NODES))}
+    nodes = {nid: [zone for zone in ZONES if rnd.random() < 0.7] for nid in range(rnd.randint(1, MAX_NODES))}
     nid = rnd.choice(list(nodes))
-    zonelist = machine_of(nodes, gfp_allowed_mask=0).fallback[nid]
+    machine = machine_of(nodes, gfp_allowed_mask=default_allowed_mask(snapshot.tables))
+    zonelist = machine.fallback[nid]
     cpusets = rnd.choice(CPUSETS)
     gfp_mask = _gfp_mask(rnd, snapshot)
     context = SlowContext(
@@ -154,11 +154,11 @@ def random_entry(rnd: random.Random, snapshot: Snapshot, *, defrag_mode: bool) -
         oom_victim=rnd.random() < 0.15,
         cpusets_enabled=cpusets.enabled,
         gfp_allowed_mask=_allowed_mask(rnd, snapshot),
-        defrag_mode=defrag_mode and rnd.random() < 0.3,
+        defrag_mode=rnd.random() < 0.3,
         mems_allowed=some_nodes(rnd, list(nodes)),
     )
     call = SlowCall(gfp_mask, rnd.choice(_ORDERS), context, facts=facts)
-    return Entry(nodes, zonelist, cpusets, call, facts)
+    return Entry(nodes, machine, cpusets, call, facts)
 
 
 def _gfp_mask(rnd: random.Random, snapshot: Snapshot) -> int:

@@ -108,7 +108,7 @@ class SlowPath:
     def calls(self, number: int) -> Iterator[Called]:
         """Make random calls."""
         for _ in range(number):
-            yield self._call(random_entry(self._random, self._snapshot, defrag_mode=self.has_defrag_mode))
+            yield self._call(random_entry(self._random, self._snapshot))
 
     def _call(self, entry: Entry) -> Called:
         self._running = running = _Running(entry, entry.facts)
@@ -174,7 +174,7 @@ class SlowPath:
                 gfp_mask=machine.argument(0) & 0xFFFF_FFFF,
                 order=machine.argument(1) & 0xFFFF_FFFF,
                 alloc_flags=machine.argument(2) & 0xFFFF_FFFF,
-                context=self._structs.read_context(machine, running.entry),
+                context=self._structs.read_context(machine, CONTEXT, running.entry),
                 facts=running.facts,
                 caller=machine.caller,
                 events=frozenset(running.events),
