@@ -8,22 +8,22 @@ from kalloctrace.errors import KalloctraceError
 from tests.compiled.image import Image, Segment
 
 _ENTRY = "<iiq"
-"""`struct jump_entry`: code, target and key, each relative to itself; include/linux/jump_label.h:124 of 6.12.118-1."""
+"""`struct jump_entry`: code, target and key, each relative to itself; include/linux/jump_label.h:117 of 6.12.118-1."""
 _CODE, _TARGET, _KEY, _SIZE = 0, 4, 8, 16
 
 _BRANCH = 1
-"""The lowest bit of the key: the site jumps while the key is off; include/linux/jump_label.h:147 of 6.12.118-1."""
+"""The lowest bit of the key: the site jumps while the key is off; include/linux/jump_label.h:161 of 6.12.118-1."""
 _FLAGS = 3
 
 _JMP8, _JMP32 = 0xEB, 0xE9
 _NOPS = {2: bytes.fromhex("6690"), 5: bytes.fromhex("0f1f440000")}
-"""arch/x86/include/asm/nops.h: BYTES_NOP2 and BYTES_NOP5."""
+"""BYTES_NOP2 and BYTES_NOP5 of 64 bits: arch/x86/include/asm/nops.h:57 of 6.12.118-1."""
 
 
 def switched(image: Image, keys_on: Collection[str], keys_off: Collection[str]) -> Iterator[Segment]:
     """Yield the code at each site of these keys as the kernel writes it.
 
-    Source: `__jump_label_patch`, arch/x86/kernel/jump_label.c:37 of 6.12.118-1.
+    Source: `__jump_label_patch` in arch/x86/kernel/jump_label.c.
 
     Args:
         image: the image.

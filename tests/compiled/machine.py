@@ -98,8 +98,8 @@ class Machine:
     def _percpu_base(self) -> int:
         """Return what GS holds.
 
-        Per-CPU variables had addresses from 0 on until 9d7de2aa8bd7 ("x86/percpu/64: Use relative percpu offsets")
-        (in v6.15); since then they are used in place, as the boot CPU uses them at first.
+        Up to 6.12 the images have per-CPU variables at addresses from 0 on; from 6.16 on they lie in the image, and are
+        used in place, as the boot CPU uses them at first.
         """
         some = self.image.symbols.addresses["__per_cpu_start"]
         return 0 if some >= KERNEL_BASE else _PERCPU

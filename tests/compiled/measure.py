@@ -16,6 +16,7 @@ from kalloctrace.model.watermark import Watermarks
 from kalloctrace.verify.slowpath import CallVerdict, judge_slowpath
 from tests.broken_watermark import MUTATIONS
 from tests.compiled.elf import load
+from tests.compiled.entry import EntryFunction, expected
 from tests.compiled.image import Image
 from tests.compiled.requests import model_of, on_nodes
 from tests.compiled.rows import Called, to_row, worth_recording
@@ -34,7 +35,7 @@ class Plan:
 
     Attributes:
         calls: of the slow path.
-        checks: of a watermark.
+        checks: of a watermark, and requests to the entry function.
         seed: of what is random.
         record: the folder whose `slowpath/KERNEL.json` and `watermark/KERNEL.json` are written, None for none.
     """
@@ -52,6 +53,7 @@ def measure(name: str, plan: Plan) -> Tally:
         image = load(obtain(name))
         tally.version = image.version
         _slowpath(image, plan, tally)
+        _entry(image, plan, tally)
         _watermarks(image, plan, tally)
     except KalloctraceError as error:
         tally.failure = str(error)
@@ -71,6 +73,12 @@ def _slowpath(image: Image, plan: Plan, tally: Tally) -> None:
     if plan.record is not None:
         rows = [to_row(called) for called in worth_recording(judged)]
         _write(plan.record / "slowpath" / f"{image.name}.json", rows[:RECORDED_CALLS])
+
+
+def _entry(image: Image, plan: Plan, tally: Tally) -> None:
+    snapshot, kernel = model_of(image.release)
+    for entry, given in EntryFunction(image, snapshot, _random(image, plan)).handed_on(plan.checks):
+        tally.count_request(given, expected(kernel, entry))
 
 
 def _watermarks(image: Image, plan: Plan, tally: Tally) -> None:

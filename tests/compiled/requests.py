@@ -19,7 +19,7 @@ _ORDERS = (0, 0, 0, 1, 2, 3, 4, 9)
 _HIGHEST_ZONES = (1, 2, 2, 2, 3)
 _PRIORITIES = (120, 120, 120, 100, 99, 50, 0, -1)
 _MOVABLE_SHIFT, _MOBILITY = 3, 3
-"""GFP_MOVABLE_SHIFT and the mask of a mobility: include/linux/gfp.h:16 of 5.10.262-1, :17 of 7.3.4-1~bpo13+1."""
+"""GFP_MOVABLE_SHIFT and the mask of a mobility: `gfp_migratetype`, include/linux/gfp.h:317 of 5.10.262-1."""
 
 _MASKS = (
     "GFP_KERNEL",
@@ -56,6 +56,8 @@ _CONTEXT_COUNTS = 0xFFFF
 _NEED_RESCHED = (0x8000_0000, 0x2_0000)
 """Bits of preempt_count that are no interrupt: PREEMPT_NEED_RESCHED, and where that is one, a count that 7.3 added."""
 
+_KEYS = ("cpusets_pre_enable_key", "cpusets_enabled_key", "cpusets_insane_config_key")
+
 Nodes = dict[int, list[int]]
 """A machine: by node id, the indexes of its zones with memory."""
 
@@ -71,6 +73,16 @@ class Cpusets:
 
     enabled: bool
     insane: bool
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The names of the keys that are on."""
+        return _KEYS[: 2 + self.insane] if self.enabled else ()
+
+    @property
+    def off(self) -> tuple[str, ...]:
+        """The names of the others."""
+        return _KEYS[len(self.on) :]
 
 
 CPUSETS = (

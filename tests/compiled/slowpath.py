@@ -11,7 +11,7 @@ from kalloctrace.model.slowtypes import Event, Facts, SlowAttempt
 from tests.compiled.image import Image
 from tests.compiled.jumplabel import switched
 from tests.compiled.machine import Answer, LeaveError, Machine
-from tests.compiled.requests import CPUSETS, Cpusets, Entry, random_entry, some_nodes
+from tests.compiled.requests import CPUSETS, Entry, random_entry, some_nodes
 from tests.compiled.rows import Called
 from tests.compiled.structs import CONTEXT, Structs
 
@@ -39,8 +39,6 @@ EXECUTED = (
 
 ATTEMPTS = 14
 """A call that goes on after so many is left."""
-
-_KEYS = ("cpusets_pre_enable_key", "cpusets_enabled_key", "cpusets_insane_config_key")
 
 _SEQUENCE_STEP = 2
 """`write_seqcount_begin` and `write_seqcount_end` add one each."""
@@ -98,7 +96,10 @@ class SlowPath:
         self._snapshot = snapshot
         self._random = rnd
         self._structs = Structs(image)
-        self._machines = {cpusets: self._machine(image, cpusets) for cpusets in CPUSETS}
+        self._machines = {
+            cpusets: Machine(image, EXECUTED, self._answers(), switched(image, cpusets.on, cpusets.off))
+            for cpusets in CPUSETS
+        }
 
     @property
     def has_defrag_mode(self) -> bool:
@@ -121,10 +122,6 @@ class SlowPath:
         whole = page is not None
         call = replace(entry.call, attempts=tuple(running.attempts), page=bool(page) if whole else None, complete=whole)
         return Called(entry.nodes, call, running.unseen)
-
-    def _machine(self, image: Image, cpusets: Cpusets) -> Machine:
-        on = _KEYS[: 2 + cpusets.insane] if cpusets.enabled else ()
-        return Machine(image, EXECUTED, self._answers(), switched(image, on, [key for key in _KEYS if key not in on]))
 
     def _answers(self) -> dict[str, Answer]:
         """Return what answers for each function that is not executed."""

@@ -51,7 +51,7 @@ class Structs:
         self._has_alloc_flags = btf.has_member("alloc_context", "alloc_flags")
         members = (*_CONTEXT, "alloc_flags") if self._has_alloc_flags else _CONTEXT
         self._context = {name: btf.offset("alloc_context", name) for name in members}
-        # From 6.2 to 6.14 both are members of one per-CPU structure.
+        # 6.12 has both in one per-CPU structure.
         self._hot_count = btf.offset("pcpu_hot", "preempt_count") if "pcpu_hot" in self._symbols else None
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from kalloctrace.model.slowtypes import Kind
+from kalloctrace.model.slowtypes import Kind, SlowCall
 from kalloctrace.verify.slowpath import CallVerdict
 from tests.compiled.rows import Called
 
@@ -29,6 +29,8 @@ class Tally:
         unseen: those of them in which the cpuset was set anew to the same nodes.
         kinds: attempts of each kind, of those whose kind is certain.
         ambiguous: attempts of several kinds.
+        requests: made of the entry function.
+        requests_mismatched: those that hand something else on to the slow path than the model says.
         checks: of a watermark.
         checks_mismatched: those that the model decides otherwise.
         shown: some of what is mismatched, to be read.
@@ -45,6 +47,8 @@ class Tally:
     unseen: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     ambiguous: int = 0
+    requests: int = 0
+    requests_mismatched: int = 0
     checks: int = 0
     checks_mismatched: int = 0
     shown: list[str] = field(default_factory=list)
@@ -68,12 +72,24 @@ class Tally:
             self.mismatched += 1
             self._show(f"{differences[0]}\n  in {called.call}")
 
+    def count_request(self, given: SlowCall | None, expected: SlowCall) -> None:
+        """Count a request to the entry function."""
+        self.requests += 1
+        if given != expected:
+            self.requests_mismatched += 1
+            self._show(f"the slow path is called with {given}\n  expected: {expected}")
+
     def count_check(self, run: dict[str, Any], *, agreed: bool) -> None:
         """Count a check of a watermark."""
         self.checks += 1
         if not agreed:
             self.checks_mismatched += 1
             self._show(f"__zone_watermark_ok: {run}")
+
+    @property
+    def differs(self) -> bool:
+        """Whether the model and the kernel differ anywhere."""
+        return bool(self.mismatched or self.requests_mismatched or self.checks_mismatched)
 
     def unmet(self) -> list[Kind]:
         """Return the kinds of attempts that were not met for certain."""
@@ -96,12 +112,15 @@ def tables(tallies: Sequence[Tally]) -> str:
             each.mismatched,
             each.unknown,
             each.unseen,
+            each.requests,
+            each.requests_mismatched,
             each.checks,
             each.checks_mismatched,
         )
         for each in done
     ]
-    head = ("image", "calls", "attempts", "mismatched", "unknown", "of these unseen", "checks", "mismatched")
+    counts = ("calls", "attempts", "mismatched", "unknown", "of these unseen")
+    head = ("image", *counts, "requests", "mismatched", "checks", "mismatched")
     kinds: list[tuple[str | int, ...]] = [
         (f"`{kind}`", *(each.kinds[kind] for each in done)) for kind in get_args(Kind)
     ]

@@ -88,9 +88,14 @@ def test_a_tally_counts_each_call_once() -> None:
     tally.count(whole, CallVerdict((AttemptVerdict(("retry",)), bad), bad))
     tally.count(whole, CallVerdict((AttemptVerdict(("retry", "restart")),), unknown))
     tally.count(left, CallVerdict((AttemptVerdict(("nofail",)),), unknown))
+    tally.count_request(whole.call, whole.call)
+    tally.count_request(None, whole.call)
     tally.count_check({}, agreed=False)
+    assert tally.differs
     assert (tally.calls, tally.attempts, tally.mismatched, tally.unknown, tally.unseen) == (3, 4, 1, 1, 0)
-    assert "| 6.12.118-1 | 3 | 4 | 1 | 1 | 0 | 1 | 1 |" in tables([tally, Tally("7.9", failure="there is none")])
+    assert "| 6.12.118-1 | 3 | 4 | 1 | 1 | 0 | 2 | 1 | 1 | 1 |" in tables(
+        [tally, Tally("7.9", failure="there is none")]
+    )
     assert "retry" not in tally.unmet()
     assert {"restart", "first_try"} <= set(tally.unmet())
     assert "without_nofragment" not in tally.unmet()
