@@ -361,12 +361,11 @@ def _direct_reclaim(kernel: Watermarks, attempt: Attempt, asked: Sequence[ZoneVe
 def _waiting(kernel: Watermarks, attempt: Attempt) -> Attempt:
     """Return the attempt of the same request with __GFP_DIRECT_RECLAIM.
 
-    Since 6.3 it has less of the reserves then: `gfp_to_alloc_flags` gives ALLOC_NON_BLOCK and ALLOC_HIGHATOMIC to those
-    alone that cannot wait.
+    It has less of the reserves then. Until 6.2 `gfp_to_alloc_flags` gives ALLOC_HARDER to __GFP_ATOMIC, which the slow
+    path takes from those that can wait; since 6.3 ALLOC_NON_BLOCK and ALLOC_HIGHATOMIC go to those alone that cannot. A
+    real-time task keeps ALLOC_HARDER until 6.2, so that less would do for it.
     """
     bits = kernel.bits
-    if kernel.rules.reserves != "min_reserve":
-        return attempt
     return replace(attempt, alloc_flags=attempt.alloc_flags & ~(bits.harder | bits.highatomic) | bits.cpuset)
 
 
