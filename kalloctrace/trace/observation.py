@@ -91,7 +91,9 @@ def observation(seconds: float, tally: RunningTally, totals: Totals) -> Observat
     return Observation(seconds, tally.rows(), totals, tally.generation, dict(tally.moves))
 
 
-def write_counted(path: Path, snapshot: Snapshot, recording: Mapping[str, Any], seen: Observation) -> None:
+def write_counted(
+    path: Path, snapshot: Snapshot, recording: Mapping[str, Any], seen: Observation, *, whole: bool = True
+) -> None:
     """Write what was counted as an aggregate.
 
     Args:
@@ -99,6 +101,7 @@ def write_counted(path: Path, snapshot: Snapshot, recording: Mapping[str, Any], 
         snapshot: the kernel and machine.
         recording: how the recording was made.
         seen: what was counted.
+        whole: what is missing is known; else the trace is truncated, as the one that it comes from.
 
     Raises:
         KalloctraceError: the file exists, or cannot be made.
@@ -108,4 +111,5 @@ def write_counted(path: Path, snapshot: Snapshot, recording: Mapping[str, Any], 
     with TraceWriter(path, snapshot, {**recording, "mode": "aggregate", "stacks": False}) as writer:
         writer.add(seen.rows.allocations)
         writer.write_aggregate(counts[met], met)
-        writer.close(replace(seen.totals, submitted=int(counts.sum())))
+        if whole:
+            writer.close(replace(seen.totals, submitted=int(counts.sum())))

@@ -102,7 +102,7 @@ class Replay:
 
     def write(self, path: Path) -> None:
         """Write what was played so far as a trace of its own, an aggregate."""
-        write_counted(path, self.snapshot, self.recording, self.observe())
+        write_counted(path, self.snapshot, self.recording, self.observe(), whole=not self.cut_off)
 
     @property
     def _length(self) -> float:

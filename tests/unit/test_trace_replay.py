@@ -62,12 +62,17 @@ def test_real_trace_is_played_to_the_last_call() -> None:
 
 
 def test_trace_without_its_end(tmp_path: Path) -> None:
-    """Of a trace that was cut off it is said that what was lost is not known."""
-    path = played.trace(tmp_path / "t.arrows")
+    """Of a trace that was cut off it is said that what was lost is not known, and so of one written from it."""
+    path, session = played.trace(tmp_path / "t.arrows"), tmp_path / "session.arrows"
     path.write_bytes(path.read_bytes()[:-200])
     with Replay(path) as replay:
         replay.advance(1000.0)
         assert replay.ended == replay.cut_off != ""
+        replay.write(session)
+    with TraceReader(session) as reader:
+        verdict = verify_trace(reader)
+        assert reader.truncated
+    assert verdict.matched == verdict.allocations == 36
 
 
 def test_aggregate_cannot_be_played_back(tmp_path: Path) -> None:
