@@ -13,7 +13,7 @@ import click
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.report.failure import NamedKernel
+    from kalloctrace.report.failure import Failure, NamedKernel
 
 
 def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, as_json: bool) -> int:
@@ -28,6 +28,7 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
     Raises:
         KalloctraceError: the text shows no failure, or an option does not go with a log.
     """
+    from kalloctrace.commands.progress import shown
     from kalloctrace.report.failure import explain_failure
     from kalloctrace.report.failure_log import find_failures
 
@@ -39,7 +40,10 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
         click.echo("paste the log; Ctrl-D on a line of its own ends it", err=True)
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     reports = find_failures(_lines(data), named.tables if named is not None else None)
-    failures = [explain_failure(report, named) for report in reports]
+    failures: list[Failure] = []
+    with shown(f"explaining {len(reports):,} failures", lambda: len(failures) / len(reports)):
+        for report in reports:
+            failures.append(explain_failure(report, named))  # noqa: PERF401 it is told how far it is
     if not failures:
         raise KalloctraceError(
             "no failure found",
