@@ -43,7 +43,7 @@ class ToldAttempt:
     @property
     def verdict(self) -> str:
         """Return matched, mismatched or unknown."""
-        return "unknown" if self.judged.unknown else "mismatched" if self.judged.differences else "matched"
+        return self.judged.verdict
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,7 @@ def _enter(verdict: SlowVerification, call: Row, given: AttemptVerdict, judged: 
             verdict.mismatched += 1
         else:
             verdict.matched += 1
-        kinds = attempt.kinds
-        verdict.kinds[kinds[0] if len(kinds) == 1 else "several" if kinds else "none"] += 1
+        verdict.kinds[attempt.kind] += 1
         _note(verdict, "attempt", attempt, call, number)
     others = {"given": given, "returned": judged.end}
     verdict.calls_unknown += any(step.unknown for step in others.values())

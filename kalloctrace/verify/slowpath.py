@@ -35,6 +35,16 @@ class AttemptVerdict:
     differences: tuple[Difference, ...] = ()
     unknown: str = ""
 
+    @property
+    def kind(self) -> str:
+        """Return the kind in a word; `several` where the trace does not tell which, `none` without any."""
+        return self.kinds[0] if len(self.kinds) == 1 else "several" if self.kinds else "none"
+
+    @property
+    def verdict(self) -> str:
+        """Return matched, mismatched or unknown."""
+        return "unknown" if self.unknown else "mismatched" if self.differences else "matched"
+
 
 @dataclass(frozen=True)
 class CallVerdict:

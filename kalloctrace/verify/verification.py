@@ -190,15 +190,46 @@ def judge_slow(verdict: Verification, trace: TraceReader, seen: Callable[[Row], 
         trace: a trace that has been read to its end.
         seen: is called with each call of the slow path.
     """
+    recorded = slow_recorded(trace)
+    if recorded is not None:
+        verdict.slow = verify_slow(recorded.judge, _shown(recorded.calls, seen))
+        verdict.slow_lost = recorded.lost or 0
+
+
+@dataclass(frozen=True)
+class SlowRecorded:
+    """What a trace has of the slow path.
+
+    Attributes:
+        judge: judges its calls.
+        calls: the calls, once.
+        lost: events that were lost or missed; None where the end of the recording is missing.
+    """
+
+    judge: SlowJudge
+    calls: Iterator[dict[str, Any]]
+    lost: int | None
+
+
+def slow_recorded(trace: TraceReader) -> SlowRecorded | None:
+    """Return what a trace has of the slow path; None where that was not recorded.
+
+    Args:
+        trace: a trace that has been read to its end.
+
+    Raises:
+        KalloctraceError: its snapshot lacks something that every kernel has.
+    """
     if not trace.recording.get("slow"):
-        return
+        return None
     totals = trace.totals
     kernel, _ = _recorded(trace)
-    # A trace may be long: it is read once more only where there is something to find.
-    calls = trace.slow_calls() if totals is None or totals.slow else iter(())
-    verdict.slow = verify_slow(SlowJudge.of(trace.snapshot, kernel, totals), _shown(calls, seen))
-    if totals is not None:
-        verdict.slow_lost = totals.slow_lost + totals.slow_missed
+    return SlowRecorded(
+        judge=SlowJudge.of(trace.snapshot, kernel, totals),
+        # A trace may be long: it is read once more only where there is something to find.
+        calls=trace.slow_calls() if totals is None or totals.slow else iter(()),
+        lost=None if totals is None else totals.slow_lost + totals.slow_missed,
+    )
 
 
 def _shown(calls: Iterator[dict[str, Any]], seen: Callable[[Row], None]) -> Iterator[dict[str, Any]]:
