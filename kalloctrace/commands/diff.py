@@ -26,13 +26,15 @@ def command(as_json: bool, top: int, threshold: float, before: Path, after: Path
     """Say what differs between two traces, such as before and after a kernel's upgrade.
 
     Compares requests, the flags that they got, and the model's verdicts: what appeared, what vanished, and what
-    has another share. Flags are compared by their names, each by its own kernel's tables. That something differs
-    is no failure.
+    has another share. Where both recorded the slow path, also its attempts: their kinds, their flags, and the
+    verdicts; its calls and failed ones are told of each trace. Flags are compared by their names, each by its own
+    kernel's tables. That something differs is no failure.
 
     \b
     Examples:
       kalloctrace diff before.arrows after.arrows
       kalloctrace diff --json a.arrows b.arrows | jq '.by.preparation.rows[] | select(.change == "appeared")'
+      kalloctrace diff --json a.arrows b.arrows | jq '.by.slow_kind.rows, .before.slow, .after.slow'
     """
     from kalloctrace.commands.progress import reading
     from kalloctrace.report.difference import compare, side_of

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
+from kalloctrace.report.slow_counts import SlowCounts, count_slow
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.verification import Verification, verify_counted
@@ -31,7 +32,8 @@ class Side:
         aggregate: its rows say how often an allocation occurred.
         truncated: its end is missing.
         lost: captured calls that are not in the trace.
-        counts: for each aspect, how many allocations are of which kind.
+        counts: for each aspect, how many allocations, or attempts of the slow path, are of which kind.
+        slow: what is said of the slow path; None where it was not recorded.
     """
 
     trace: str
@@ -42,26 +44,29 @@ class Side:
     truncated: bool
     lost: int
     counts: Mapping[str, Counter[Key]]
+    slow: SlowCounts | None = None
 
-    def share(self, aspect: str, key: Key) -> float:
-        """Return which part of the trace's allocations is of a kind."""
-        return self.counts[aspect][key] / self.allocations if self.allocations else 0.0
+    def share(self, aspect: "Aspect", key: Key) -> float:
+        """Return which part of the trace's allocations, or attempts of the slow path, is of a kind."""
+        all_ = self.slow.attempts if self.slow is not None and aspect in SLOW_ASPECTS else self.allocations
+        return self.counts[aspect.name][key] / all_ if all_ else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return what is said about the trace as a whole as JSON values."""
         names = ("trace", "kernel", "allocations", "sample", "aggregate", "truncated", "lost")
-        return {name: getattr(self, name) for name in names}
+        said = {name: getattr(self, name) for name in names}
+        return {**said, "slow": None if self.slow is None else self.slow.to_json()}
 
 
 @dataclass(frozen=True)
 class Shift:
-    """A kind of allocation that one trace has and the other has not, or has in another share.
+    """A kind of allocation or attempt that one trace has and the other has not, or has in another share.
 
     Attributes:
         change: what it is.
         key: the kind.
-        before: allocations of the first trace.
-        after: those of the second.
+        before: how many the first trace has.
+        after: how many the second has.
         share_before: their part of all, 0 to 1.
         share_after: likewise.
     """
@@ -93,7 +98,8 @@ class Difference:
         before: the first trace.
         after: the second.
         threshold: by how much a share must differ to count, 0 to 1.
-        by: for each aspect what differs, the largest difference first.
+        by: for each aspect what differs, the largest difference first; those of the slow path only where both traces
+            have it.
         same: for each aspect how many kinds are in both in about the same share.
     """
 
@@ -118,7 +124,7 @@ class Difference:
 
 
 def side_of(trace: TraceReader) -> Side:
-    """Count the kinds of allocations of a trace.
+    """Count the kinds of allocations of a trace, and those of attempts of the slow path.
 
     Args:
         trace: a trace that has not been read yet.
@@ -128,18 +134,22 @@ def side_of(trace: TraceReader) -> Side:
     """
     rows = list(trace.counted())
     verdict = verify_counted(trace, rows)
+    slow = count_slow(trace, verdict)
     return Side(
         trace=str(trace.path),
         kernel=trace.snapshot.release,
         allocations=verdict.allocations,
         sample=trace.sample,
         aggregate=trace.aggregate,
-        truncated=verdict.truncated,
+        # Calls of the slow path may be damaged where the rows are not.
+        truncated=verdict.truncated or trace.damage != "",
         lost=verdict.lost,
         counts={
             **{aspect.name: _counts(aspect, rows, trace.snapshot.tables) for aspect in _OF_ROWS},
             _VERDICTS.name: Counter(dict(_verdicts(verdict))),
+            **({} if slow is None else _slow_counts(slow, trace.snapshot.tables)),
         },
+        slow=slow,
     )
 
 
@@ -152,7 +162,8 @@ def compare(before: Side, after: Side, threshold: float) -> Difference:
         threshold: by how much a share must differ to count, 0 to 1. What only one of the two has always counts.
     """
     by, same = {}, {}
-    for aspect in ASPECTS:
+    slow = before.slow is not None and after.slow is not None
+    for aspect in (*ASPECTS, *(SLOW_ASPECTS if slow else ())):
         keys = before.counts[aspect.name].keys() | after.counts[aspect.name].keys()
         shifts = [_shift(aspect, key, before, after) for key in sorted(keys, key=str)]
         differ = [
@@ -167,18 +178,27 @@ def compare(before: Side, after: Side, threshold: float) -> Difference:
 
 @dataclass(frozen=True)
 class Aspect:
-    """A way to divide allocations into kinds.
+    """A way to divide allocations, or attempts of the slow path, into kinds.
 
     Attributes:
         name: stable identifier.
         about: what its kinds are, for people.
         fields: names of the parts of a kind.
-        kind: returns the kind of a distinct allocation, by the recorded kernel's tables.
     """
 
     name: str
     about: str
     fields: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RowAspect(Aspect):
+    """A way to divide allocations by their rows.
+
+    Attributes:
+        kind: returns the kind of a distinct allocation, by the recorded kernel's tables.
+    """
+
     kind: Callable[[Mapping[str, Any], FlagTables], Key]
 
 
@@ -204,15 +224,28 @@ def _preparation(row: Mapping[str, Any], tables: FlagTables) -> Key:
 
 
 _OF_ROWS = (
-    Aspect("request", "requests", ("entry", "gfp", "order"), _request),
-    Aspect("alloc_flags", "flags of the first attempt", ("alloc_flags",), _alloc_flags),
-    Aspect("preparation", "flags that a request got", ("entry", "gfp", "order", "alloc_flags"), _preparation),
+    RowAspect("request", "requests", ("entry", "gfp", "order"), _request),
+    RowAspect("alloc_flags", "flags of the first attempt", ("alloc_flags",), _alloc_flags),
+    RowAspect("preparation", "flags that a request got", ("entry", "gfp", "order", "alloc_flags"), _preparation),
 )
-_VERDICTS = Aspect("verdict", "verdicts of the model", ("verdict", "about"), lambda *_: ())
-ASPECTS = (*_OF_ROWS, _VERDICTS)
+_VERDICTS = Aspect("verdict", "verdicts of the model", ("verdict", "about"))
+ASPECTS: tuple[Aspect, ...] = (*_OF_ROWS, _VERDICTS)
+_SLOW_KINDS = Aspect("slow_kind", "slow path, kinds of attempts", ("kind",))
+_SLOW_FLAGS = Aspect("slow_alloc_flags", "slow path, flags of attempts", ("alloc_flags",))
+_SLOW_VERDICTS = Aspect("slow_verdict", "slow path, verdicts on attempts", ("verdict", "about"))
+SLOW_ASPECTS = (_SLOW_KINDS, _SLOW_FLAGS, _SLOW_VERDICTS)
 
 
-def _counts(aspect: Aspect, rows: Sequence[tuple[Mapping[str, Any], int]], tables: FlagTables) -> Counter[Key]:
+def _slow_counts(slow: SlowCounts, tables: FlagTables) -> dict[str, Counter[Key]]:
+    flags = {(_names(decode_alloc(value, tables)),): count for value, count in slow.alloc_flags.items()}
+    return {
+        _SLOW_KINDS.name: Counter({(kind,): count for kind, count in slow.kinds.items()}),
+        _SLOW_FLAGS.name: Counter(flags),
+        _SLOW_VERDICTS.name: Counter(dict(slow.verdicts)),
+    }
+
+
+def _counts(aspect: RowAspect, rows: Sequence[tuple[Mapping[str, Any], int]], tables: FlagTables) -> Counter[Key]:
     counts: Counter[Key] = Counter()
     for row, count in rows:
         counts[aspect.kind(row, tables)] += count
@@ -236,6 +269,6 @@ def _shift(aspect: Aspect, key: Key, before: Side, after: Side) -> Shift:
         key=dict(zip(aspect.fields, key, strict=True)),
         before=old,
         after=new,
-        share_before=before.share(aspect.name, key),
-        share_after=after.share(aspect.name, key),
+        share_before=before.share(aspect, key),
+        share_after=after.share(aspect, key),
     )

@@ -13,6 +13,10 @@ from tests.traces import RECORDED, aggregate, stream
 
 KEYS = {"type", "before", "after", "threshold", "by"}
 ASPECTS = ["request", "alloc_flags", "preparation", "verdict"]
+SLOW_ASPECTS = ["slow_kind", "slow_alloc_flags", "slow_verdict"]
+OLD_SLOW, SLOW, SLOW_STREAM = (
+    RECORDED.parents[1] / name for name in ("5.10/slow.arrows", "6.12/slow.arrows", "6.12/slow-stream.arrows")
+)
 NEWER = RECORDED.parents[1] / "7.3" / "stimulus.arrows"
 
 
@@ -34,7 +38,8 @@ def difference(*arguments: str | Path) -> dict[str, Any]:
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(done.stdout)
     assert set(found) == KEYS
-    assert list(found["by"]) == ASPECTS
+    both = found["before"]["slow"] and found["after"]["slow"]
+    assert list(found["by"]) == (ASPECTS + SLOW_ASPECTS if both else ASPECTS)
     return found
 
 
@@ -105,6 +110,57 @@ def test_text_fits_and_says_the_same() -> None:
     for name, heading in (("request", "requests"), ("verdict", "verdicts of the model")):
         assert any(line.startswith(f"{heading}: {len(found['by'][name]['rows']):,} differ") for line in lines)
     assert sum(line.startswith(("  + ", "  - ", "  ~ ")) for line in lines) <= 2 * len(ASPECTS)
+
+
+def test_slow_path_is_compared() -> None:
+    """Attempts are named by each kernel's own tables: an upgrade renames and adds flags, and drops a kind."""
+    found = difference(OLD_SLOW, SLOW)
+    assert [found[side]["slow"]["calls"] for side in ("before", "after")] == [13825, 12913]
+    assert [found[side]["slow"]["lost"] for side in ("before", "after")] == [2, 43]
+    assert found["before"]["slow"]["share"] == round(13825 / 1063890, 6)
+    assert found["before"]["slow"]["estimated"]
+    flags: dict[str, set[str]] = {"appeared": set(), "vanished": set(), "changed": set()}
+    for row in found["by"]["slow_alloc_flags"]["rows"]:
+        flags[row["change"]] |= set(row["alloc_flags"].split("|"))
+    assert "ALLOC_NON_BLOCK" in flags["appeared"] - flags["vanished"]
+    assert "ALLOC_HARDER" in flags["vanished"] - flags["appeared"]
+    kinds = {(row["change"], row["kind"]) for row in found["by"]["slow_kind"]["rows"]}
+    assert ("vanished", "after_compaction") in kinds
+    assert found["by"]["slow_verdict"] == {"same": 1, "rows": []}
+
+
+@pytest.mark.parametrize("trace", [OLD_SLOW, SLOW, SLOW_STREAM])
+def test_slow_path_does_not_differ_from_itself(trace: Path) -> None:
+    """In an aggregate and in a stream."""
+    found = difference("--threshold", "0", trace, trace)
+    assert all(found["by"][name]["rows"] == [] and found["by"][name]["same"] > 0 for name in SLOW_ASPECTS)
+    assert found["before"] == found["after"]
+
+
+def test_text_of_the_slow_path() -> None:
+    """It fits, and says the same as the JSON object."""
+    found = difference(SLOW, SLOW_STREAM)
+    done = run("--top", "100", SLOW, SLOW_STREAM)
+    lines = done.stdout.splitlines()
+    assert max(len(line) for line in lines if ".arrows" not in line) <= 80
+    assert f"slow path: {found['before']['slow']['calls']:,} calls (about " in lines[2]
+    for name, heading in zip(SLOW_ASPECTS, ("kinds of", "flags of", "verdicts on"), strict=True):
+        part = found["by"][name]
+        expected = f"slow path, {heading} attempts: {len(part['rows']):,} differ, {part['same']:,} do not"
+        assert expected in lines
+
+
+def test_slow_path_of_one_trace_alone() -> None:
+    """Its lack is said in one line, and is never 0; without it in both traces nothing is said."""
+    found = difference(SLOW, NEWER)
+    assert found["before"]["slow"]["calls"]
+    assert found["after"]["slow"] is None
+    for pair in ((SLOW, NEWER), (NEWER, SLOW)):
+        text = run(*pair).stdout
+        assert text.splitlines().count("        slow path: not recorded") == 1
+        assert text.count("slow path: ") == 2
+        assert "attempts:" not in text
+    assert "slow path" not in run(RECORDED, NEWER).stdout
 
 
 @pytest.mark.parametrize("words", [[], [RECORDED], ["--threshold", "-1", RECORDED, RECORDED]])

@@ -134,7 +134,8 @@ def test_failures_of_a_log(log: Path) -> None:
 
 def test_diff(traces: list[Path]) -> None:
     """Differences of each kind."""
-    for one, other in itertools.pairwise(traces):
+    slow = [FIXTURES / name for name in ("5.10/slow.arrows", "6.12/slow.arrows", "6.12/slow-stream.arrows")]
+    for one, other in itertools.pairwise([*traces, *slow]):
         hold("diff", *objects("diff", "--json", one, other))
 
 
