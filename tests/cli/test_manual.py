@@ -144,11 +144,9 @@ def test_bash_takes_the_script(tmp_path: Path) -> None:
 WITHOUT_JSON = {
     "completion": "its result is a script",
     "export": "its result is a file of the format asked for",
-    "import": "its result is a trace",
     "lab-fetch": "it prints a path",
     "lab-run": "its output is the command's own",
     "man": "its result is a page",
-    "record": "its result is a trace",
     "serve-metrics": "Prometheus has a format of its own",
 }
 
