@@ -181,6 +181,7 @@ class TraceReader:
                     yield from from_text(metadata[SLOW_KEY])
                 except ValueError as error:
                     self._damage = f"its calls of the slow path are damaged: {_first_line(error)}"
+                    self._ended = True
                     return
 
     def _stored(self, fields: list[int] | None = None) -> Iterator[pa.RecordBatch]:

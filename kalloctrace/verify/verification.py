@@ -194,6 +194,8 @@ def judge_slow(verdict: Verification, trace: TraceReader, seen: Callable[[Row], 
     if recorded is not None:
         verdict.slow = verify_slow(recorded.judge, _shown(recorded.calls, seen))
         verdict.slow_lost = recorded.lost or 0
+        # Rows are read without them, so that it may be here alone that something shows to be damaged.
+        verdict.truncated, verdict.damage = verdict.truncated or trace.truncated, verdict.damage or trace.damage
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,20 @@ def test_every_kind_of_attempt_is_there() -> None:
         assert slow is not None
         kinds += slow.kinds
     assert kinds.keys() >= KINDS
+
+
+def test_damaged_calls_make_a_trace_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows can be read, and yet something is missing."""
+
+    def read(text: bytes) -> list[dict[str, Any]]:
+        raise ValueError(f"no Arrow: {text[:1]!r}")
+
+    monkeypatch.setattr("kalloctrace.trace.reader.from_text", read)
+    with TraceReader(STREAM) as trace:
+        verdict = verify_trace(trace)
+    assert verdict.matched == verdict.allocations > 0
+    assert verdict.truncated
+    assert verdict.damage.startswith("its calls of the slow path are damaged: no Arrow")
 
 
 def test_slow_calls_are_those_of_the_rows() -> None:
