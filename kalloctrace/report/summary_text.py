@@ -234,8 +234,8 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     if by_slow_path is None:
         yield "failed", _known(summary, summary.failed), f"returned no page{_but(summary)}"
     else:
-        unseen = f"; returns not seen: {by_slow_path.slow_running:,}" if by_slow_path.slow_running else ""
-        yield "failed", by_slow_path.slow_failed, f"left the slow path without a page{unseen}"
+        running = f"; not returned at the end: {by_slow_path.slow_running:,}" if by_slow_path.slow_running else ""
+        yield "failed", by_slow_path.slow_failed, f"left the slow path without a page{running}"
     missing = " or its call was missed" if totals is not None and totals.missed else ""
     yield (
         "rejected",
