@@ -184,13 +184,13 @@ def attached(
 def _sinks(capture: Capture, writer: RowWriter) -> tuple[list[Sink], SlowSink | None]:
     kernel, plan, probe = capture.kernel, capture.plan, capture.probe
     possible = (1 << nr_node_ids()) - 1
-    entries = {plan.entry, plan.nolock, plan.bulk}
+    text = partial(stack_text, kernel.symbols, {plan.entry, plan.nolock, plan.bulk})
     rows = RowMaker(
         kernel.layout,
         kernel.btf,
         kernel.features,
         possible,
-        lambda stack: stack_text(kernel.symbols, entries, probe.stack(stack)),
+        lambda stack: text(probe.stack(stack)),
     )
     maker = AllocationMaker(kernel.layout, kernel.btf, kernel.features, possible)
     sinks: list[Sink] = [RecordSink(probe.records, rows, writer)]
@@ -201,8 +201,6 @@ def _sinks(capture: Capture, writer: RowWriter) -> tuple[list[Sink], SlowSink | 
     if probe.slow is None:
         return sinks, None
     copies = ZoneCopies(kernel.btf, kernel.layout.zone_addresses)
-
-    text = partial(stack_text, kernel.symbols, entries)
     return sinks, SlowSink(probe.slow, rows, copies, text, filters=capture.filters, writer=writer)
 
 

@@ -142,7 +142,7 @@ def side_of(trace: TraceReader) -> Side:
         sample=trace.sample,
         aggregate=trace.aggregate,
         # Calls of the slow path may be damaged where the rows are not.
-        truncated=verdict.truncated or trace.damage != "",
+        truncated=verdict.truncated or trace.truncated,
         lost=verdict.lost,
         counts={
             **{aspect.name: _counts(aspect, rows, trace.snapshot.tables) for aspect in _OF_ROWS},

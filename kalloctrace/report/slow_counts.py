@@ -97,7 +97,7 @@ def count_slow(trace: TraceReader, verdict: Verification) -> SlowCounts | None:
         for judged in recorded.judge(call).attempts:
             counts.kinds[judged.kind] += 1
             counts.verdicts.update((judged.verdict, about) for about in _abouts(judged))
-    if trace.damage:
+    if trace.truncated:
         counts.lost = None
     return counts
 

@@ -56,7 +56,7 @@ def _attempts(told: ToldCall, console: Console) -> None:
                 milliseconds(one.row["after"]),
                 " ".join(one.row["between"]),
                 f"{one.row['alloc_flags']:#x} {one.alloc_flags.replace('|', ' | ')}",
-                Text(one.verdict, _MODEL[one.verdict]),
+                Text(one.judged.verdict, _MODEL[one.judged.verdict]),
             )
         console.print(table)
     lasted = "" if told.call["duration"] is None else f", after {milliseconds(told.call['duration'])}"

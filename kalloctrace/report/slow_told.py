@@ -40,11 +40,6 @@ class ToldAttempt:
         """Why it was made; several kinds where the trace does not tell which."""
         return " or ".join(self.judged.kinds) or "not classified"
 
-    @property
-    def verdict(self) -> str:
-        """Return matched, mismatched or unknown."""
-        return self.judged.verdict
-
 
 @dataclass(frozen=True)
 class ToldCall:
@@ -134,7 +129,7 @@ def _attempt_json(number: int, told: ToldAttempt) -> dict[str, Any]:
         "gfp_text": told.gfp,
         "alloc_flags": row["alloc_flags"],
         "alloc_flags_text": told.alloc_flags,
-        "verdict": told.verdict,
+        "verdict": told.judged.verdict,
         "unknown": told.judged.unknown or None,
         "differences": [difference.to_json() for difference in told.judged.differences],
     }

@@ -148,17 +148,14 @@ def verify_slow(judge: SlowJudge, calls: Iterable[Row]) -> SlowVerification:
 
 def _enter(verdict: SlowVerification, call: Row, given: AttemptVerdict, judged: CallVerdict) -> None:
     for number, attempt in enumerate(judged.attempts, 1):
-        if attempt.unknown:
-            verdict.unknown += 1
-        elif attempt.differences:
-            verdict.mismatched += 1
-        else:
-            verdict.matched += 1
+        verdict.unknown += attempt.verdict == "unknown"
+        verdict.mismatched += attempt.verdict == "mismatched"
+        verdict.matched += attempt.verdict == "matched"
         verdict.kinds[attempt.kind] += 1
         _note(verdict, "attempt", attempt, call, number)
     others = {"given": given, "returned": judged.end}
-    verdict.calls_unknown += any(step.unknown for step in others.values())
-    verdict.calls_mismatched += any(step.differences and not step.unknown for step in others.values())
+    verdict.calls_unknown += any(step.verdict == "unknown" for step in others.values())
+    verdict.calls_mismatched += any(step.verdict == "mismatched" for step in others.values())
     for name, step in others.items():
         _note(verdict, name, step, call)
 

@@ -203,7 +203,7 @@ def _attempt_data(told: ToldAttempt, tables: FlagTables, text: Texts) -> dict[st
         "between": [text(event) for event in row["between"]],
         "gfp": text(_mask_text(row["gfp_mask"], tables)),
         "alloc_flags": text(f"{row['alloc_flags']:#x} {told.alloc_flags}"),
-        "verdict": told.verdict,
+        "verdict": told.judged.verdict,
         "unknown": text(told.judged.unknown) if told.judged.unknown else None,
         "differences": [
             [
