@@ -7,14 +7,15 @@ from contextlib import suppress
 
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.slowentry import slowpath_call
-from kalloctrace.model.slowtypes import SlowCall, SlowKernel
+from kalloctrace.model.slowtypes import SlowCall
 from kalloctrace.model.types import Context, Request
 from tests.compiled.image import Image
 from tests.compiled.jumplabel import switched
 from tests.compiled.machine import Answer, LeaveError, Machine
-from tests.compiled.requests import CPUSETS, Entry, on_nodes, random_entry
+from tests.compiled.requests import CPUSETS, Entry, random_entry
 from tests.compiled.slowpath import FUNCTION
 from tests.compiled.structs import NODEMASK, Structs
+from tests.slow_scenarios import slow_kernel
 
 _EXECUTED = ("__next_zones_zonelist", "alloc_flags_nofragment", "current_gfp_context", "prepare_alloc_pages")
 """What the entry is made of; in most images the compiler has put all but the first into it."""
@@ -68,7 +69,7 @@ class EntryFunction:
         raise LeaveError
 
 
-def expected(kernel: SlowKernel, entry: Entry) -> SlowCall:
+def expected(release: str, entry: Entry) -> SlowCall:
     """Return what the model says that a request hands on."""
     facts, call = entry.facts, entry.call
     request = Request(
@@ -86,7 +87,7 @@ def expected(kernel: SlowKernel, entry: Entry) -> SlowCall:
         mems_allowed=facts.mems_allowed,
         defrag_mode=bool(facts.defrag_mode),
     )
-    return slowpath_call(on_nodes(kernel, entry.nodes).kernel, request, context)
+    return slowpath_call(slow_kernel(release, entry.machine).kernel, request, context)
 
 
 def _zero(_machine: Machine) -> int:

@@ -10,6 +10,8 @@ from typing import Any
 from unittest.mock import patch
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.lab.kernels import obtain
 from kalloctrace.model import watermark
 from kalloctrace.model.watermark import Watermarks
@@ -18,7 +20,6 @@ from tests.broken_watermark import MUTATIONS
 from tests.compiled.elf import load
 from tests.compiled.entry import EntryFunction, expected
 from tests.compiled.image import Image
-from tests.compiled.requests import model_of, on_nodes
 from tests.compiled.rows import Called, to_row, worth_recording
 from tests.compiled.slowpath import SlowPath
 from tests.compiled.tally import Tally
@@ -52,21 +53,21 @@ def measure(name: str, plan: Plan) -> Tally:
     try:
         image = load(obtain(name))
         tally.version = image.version
-        _slowpath(image, plan, tally)
-        _entry(image, plan, tally)
+        snapshot = builtin_snapshot(image.release)
+        _slowpath(image, snapshot, plan, tally)
+        _entry(image, snapshot, plan, tally)
         _watermarks(image, plan, tally)
     except KalloctraceError as error:
         tally.failure = str(error)
     return tally
 
 
-def _slowpath(image: Image, plan: Plan, tally: Tally) -> None:
-    snapshot, kernel = model_of(image.release)
+def _slowpath(image: Image, snapshot: Snapshot, plan: Plan, tally: Tally) -> None:
     slow_path = SlowPath(image, snapshot, _random(image, plan))
     tally.has_defrag_mode = slow_path.has_defrag_mode
     judged: list[tuple[Called, CallVerdict]] = []
     for called in slow_path.calls(plan.calls):
-        verdict = judge_slowpath(on_nodes(kernel, called.nodes), called.call)
+        verdict = judge_slowpath(called.on(image.release), called.call)
         tally.count(called, verdict)
         if plan.record is not None:
             judged.append((called, verdict))
@@ -75,10 +76,9 @@ def _slowpath(image: Image, plan: Plan, tally: Tally) -> None:
         _write(plan.record / "slowpath" / f"{image.name}.json", rows[:RECORDED_CALLS])
 
 
-def _entry(image: Image, plan: Plan, tally: Tally) -> None:
-    snapshot, kernel = model_of(image.release)
+def _entry(image: Image, snapshot: Snapshot, plan: Plan, tally: Tally) -> None:
     for entry, given in EntryFunction(image, snapshot, _random(image, plan)).handed_on(plan.checks):
-        tally.count_request(given, expected(kernel, entry))
+        tally.count_request(given, expected(image.release, entry))
 
 
 def _watermarks(image: Image, plan: Plan, tally: Tally) -> None:

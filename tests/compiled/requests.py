@@ -3,15 +3,12 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from kalloctrace.errors import KalloctraceError
-from kalloctrace.kernel.builtin import builtin_snapshot, default_allowed_mask
+from kalloctrace.kernel.builtin import default_allowed_mask
 from kalloctrace.kernel.machine import Machine, machine_of
-from kalloctrace.kernel.slowpath import slowpath_rules
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.compiled import Kernel
-from kalloctrace.model.slowtypes import Facts, SlowCall, SlowContext, SlowKernel
+from kalloctrace.model.slowtypes import Facts, SlowCall, SlowContext
 
 MAX_NODES = 3
 ZONES = range(4)
@@ -109,27 +106,6 @@ class Entry:
     cpusets: Cpusets
     call: SlowCall
     facts: Facts
-
-
-def model_of(release: str) -> tuple[Snapshot, SlowKernel]:
-    """Return what the model takes a kernel for, by its release alone.
-
-    Raises:
-        KalloctraceError: the release is not built in.
-    """
-    rules = slowpath_rules(release)
-    if rules is None:
-        raise KalloctraceError(
-            f"cannot judge {release}", "the rules of its slow path are not known", "name another kernel"
-        )
-    snapshot = builtin_snapshot(release)
-    return snapshot, SlowKernel.of(Kernel.of(snapshot), rules)
-
-
-def on_nodes(kernel: SlowKernel, nodes: Nodes) -> SlowKernel:
-    """Return a kernel on a machine."""
-    machine = machine_of(nodes, gfp_allowed_mask=kernel.kernel.machine.gfp_allowed_mask)
-    return replace(kernel, kernel=kernel.kernel.on(machine))
 
 
 def some_nodes(rnd: random.Random, nodes: Sequence[int]) -> int:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
-from kalloctrace.kernel.machine import ZoneRef, machine_of
-from kalloctrace.model.slowtypes import Facts, SlowAttempt, SlowCall, SlowContext
+from kalloctrace.kernel.machine import Machine, ZoneRef, machine_of
+from kalloctrace.model.slowtypes import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
 from kalloctrace.verify.slowpath import CallVerdict
 from tests.compiled.requests import Nodes
+from tests.slow_scenarios import slow_kernel
 
 
 class Called(NamedTuple):
@@ -23,6 +24,10 @@ class Called(NamedTuple):
     nodes: Nodes
     call: SlowCall
     unseen: bool
+
+    def on(self, release: str) -> SlowKernel:
+        """Return what the model takes the machine's kernel for, by its release alone."""
+        return slow_kernel(release, _machine(self.nodes))
 
 
 def to_row(called: Called) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def to_row(called: Called) -> dict[str, Any]:
 def from_row(row: dict[str, Any]) -> Called:
     """Return the call that a row was made of."""
     nodes = {int(nid): zones for nid, zones in row["nodes"].items()}
-    zonelist = machine_of(nodes, gfp_allowed_mask=0).fallback[row["nid"]]
+    zonelist = _machine(nodes).fallback[row["nid"]]
     context = SlowContext(
         "FALLBACK",
         row["nid"],
@@ -103,3 +108,8 @@ def worth_recording(judged: Iterable[tuple[Called, CallVerdict]]) -> Iterator[Ca
         if way not in seen:
             seen.add(way)
             yield called
+
+
+def _machine(nodes: Nodes) -> Machine:
+    # The mask is one of the call's facts.
+    return machine_of(nodes, gfp_allowed_mask=0)

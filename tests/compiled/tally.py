@@ -27,8 +27,7 @@ class Tally:
         mismatched: calls with an attempt or an end that the model excludes.
         unknown: calls with an attempt or an end that it cannot judge; calls that were left have no end.
         unseen: those of them in which the cpuset was set anew to the same nodes.
-        kinds: attempts of each kind, of those whose kind is certain.
-        ambiguous: attempts of several kinds.
+        kinds: attempts of each kind, as `AttemptVerdict.kind` has it.
         requests: made of the entry function.
         requests_mismatched: those that hand something else on to the slow path than the model says.
         checks: of a watermark.
@@ -46,7 +45,6 @@ class Tally:
     unknown: int = 0
     unseen: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
-    ambiguous: int = 0
     requests: int = 0
     requests_mismatched: int = 0
     checks: int = 0
@@ -59,11 +57,7 @@ class Tally:
         judged = verdict.attempts if left else (*verdict.attempts, verdict.end)
         self.calls += 1
         self.attempts += len(verdict.attempts)
-        for attempt in verdict.attempts:
-            if len(attempt.kinds) == 1:
-                self.kinds[attempt.kinds[0]] += 1
-            else:
-                self.ambiguous += 1
+        self.kinds.update(attempt.kind for attempt in verdict.attempts)
         if any(each.unknown for each in judged):
             self.unknown += 1
             self.unseen += called.unseen
@@ -124,7 +118,7 @@ def tables(tallies: Sequence[Tally]) -> str:
     kinds: list[tuple[str | int, ...]] = [
         (f"`{kind}`", *(each.kinds[kind] for each in done)) for kind in get_args(Kind)
     ]
-    several: tuple[str | int, ...] = ("of several", *(each.ambiguous for each in done))
+    several: tuple[str | int, ...] = ("of several", *(each.kinds["several"] for each in done))
     names = ("kind", *(each.name for each in done))
     return f"{_table(head, results)}\n\n{_table(names, [*kinds, several])}"
 

@@ -11,7 +11,6 @@ import pytest
 from kalloctrace.model.slowtypes import SlowKernel
 from kalloctrace.verify.slowpath import judge_slowpath
 from tests.broken_slow_rules import SLOW_MUTATIONS
-from tests.compiled.requests import model_of, on_nodes
 from tests.compiled.rows import Called, from_row
 
 DATA = Path(__file__).parent / "data" / "slowpath"
@@ -20,9 +19,8 @@ KERNELS = tuple(sorted(path.stem for path in DATA.glob("*.json")))
 
 @cache
 def _calls(kernel: str) -> tuple[tuple[SlowKernel, Called], ...]:
-    _, slow = model_of(kernel)
     called = map(from_row, json.loads((DATA / f"{kernel}.json").read_text()))
-    return tuple((on_nodes(slow, each.nodes), each) for each in called)
+    return tuple((each.on(kernel), each) for each in called)
 
 
 def _differs(kernel: str) -> bool:
