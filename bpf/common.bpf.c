@@ -15,12 +15,12 @@
  * The frame of a call is an address in its stack that lies at the same distance from `ac` at every call: the context of
  * the trampoline (fentry) or the stack pointer at the function's entry (kprobe).
  *
- * Defined when this is compiled, from the kernel's symbols and BTF (kalloctrace/probe/plan.py):
+ * Defined when this is compiled, from the kernel's symbols and BTF (kalloctrace/probe/attach/plan.py):
  *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
  *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
  *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, ALLOC_NOLOCK (the bit of alloc_flags that allocations without locks alone
  *   have, under whichever name), and BULK with what bulk.bpf.c says. What is not wanted is told by
- *   kalloctrace/probe/filters.py: TGID, COMM_0 and COMM_1, ORDER, GFP_ANY, GFP_ALL, GFP_NONE, PREFERRED_NID, SAMPLE, MAX_RATE;
+ *   kalloctrace/probe/attach/filters.py: TGID, COMM_0 and COMM_1, ORDER, GFP_ANY, GFP_ALL, GFP_NONE, PREFERRED_NID, SAMPLE, MAX_RATE;
  *   FAILED; ALLOC_FLAGS and ZONE_IDX, with either of which there is CONTEXT_FILTER; with any of all these, FILTERS.
  */
 #include <uapi/linux/ptrace.h>

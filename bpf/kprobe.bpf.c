@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
  * What is attached where the kernel can be preempted: kprobes, whose handlers run with preemption off, so that no
- * other task can find one unfinished. kalloctrace/probe/kprobes.py says where each of these is attached.
+ * other task can find one unfinished. kalloctrace/probe/attach/kprobes.py says where each of these is attached.
  *
  * A call's frame is the stack pointer at the function's entry, where the return address lies; when the function has
  * returned, the stack pointer is one word above it.

@@ -5,7 +5,7 @@
  * Widest members first, so that there is no padding but at the end.
  */
 
-/* Through which function a call came in; kalloctrace/probe/rows.py has the names. */
+/* Through which function a call came in; kalloctrace/probe/decode/rows.py has the names. */
 enum entry {
 	ENTRY_NORMAL,
 	ENTRY_NOLOCK,

@@ -3,7 +3,7 @@
  * The slow path: what follows when the first get_page_from_freelist() of a call found no page. Nothing here runs before.
  *
  * Each step is an event of one ring buffer, in order: the call of __alloc_pages_slowpath(), each get_page_from_freelist()
- * that it comes to, what the kernel does in between (tracepoints), and its return. kalloctrace/probe/slow.py makes calls of
+ * that it comes to, what the kernel does in between (tracepoints), and its return. kalloctrace/probe/decode/slowpath.py makes calls of
  * them. The zones of its list are copied as they are at the beginning, and again where no page was found; user space knows
  * what lies where in them.
  *

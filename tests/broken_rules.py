@@ -11,7 +11,7 @@ from typing import Any
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.model import bulk, cpuset, gfp, mmzone, page_alloc, preempt, sched_mm
 from kalloctrace.model.bulk import BulkRequest
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context, NodemaskOrigin, Preparation, Request, Step
 from kalloctrace.verify import bulk as judge_bulk
 

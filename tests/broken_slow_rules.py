@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from kalloctrace.model import slowattempts, slowflags, slowpath
-from kalloctrace.model.slowtypes import Facts, Path, Prediction, Site, SlowCall, SlowKernel, State
+from kalloctrace.model.slowpath import attempts, state_machine
+from kalloctrace.model.slowpath import flags as slowflags
+from kalloctrace.model.slowpath.types import Facts, Path, Prediction, Site, SlowCall, SlowKernel, State
 from kalloctrace.model.types import Step
 
 STEP = Step("broken", "broken", "broken")
@@ -58,11 +59,11 @@ def _rules(function: Callable[..., Any], **changes: bool) -> Callable[..., Any]:
     return broken
 
 
-_ADJUST = slowattempts.adjust
-_ATTEMPT = slowattempts.helped
+_ADJUST = attempts.adjust
+_ATTEMPT = attempts.helped
 _RESERVE_FLAGS = slowflags.reserve_flags
 _NON_BLOCK = slowflags.alloc_non_block
-_OOM = slowattempts.oom_cannot_help
+_OOM = attempts.oom_cannot_help
 
 
 def _adjust_keeps_the_policy(path: Path) -> tuple[Path, bool]:
@@ -123,7 +124,7 @@ def _enter_keeps_atomic(_kernel: SlowKernel, call: SlowCall) -> State:
 
 
 def _may_oom(change: Callable[[Prediction, Path], Prediction]) -> Callable[[Path], Any]:
-    real = slowpath.may_oom
+    real = state_machine.may_oom
 
     def broken(path: Path) -> Any:  # noqa: ANN401  (outcomes)
         for outcome in real(path):
@@ -211,76 +212,76 @@ SLOW_MUTATIONS: dict[str, tuple[object, str, object]] = {
         "reserve_flags",
         _reserves_with(lambda flags, _old: flags & ~0x1000),
     ),
-    "the policy is kept": (slowattempts, "adjust", _adjust_keeps_the_policy),
-    "the preferred zone is kept": (slowattempts, "adjust", _adjust_keeps_the_preferred_zone),
-    "the policy is dropped with the reserves alone": (slowattempts, "adjust", _adjust_for_reserves_alone),
+    "the policy is kept": (attempts, "adjust", _adjust_keeps_the_policy),
+    "the preferred zone is kept": (attempts, "adjust", _adjust_keeps_the_preferred_zone),
+    "the policy is dropped with the reserves alone": (attempts, "adjust", _adjust_for_reserves_alone),
     "the preferred zone is not computed anew": (
-        slowattempts,
+        attempts,
         "first_zone",
         lambda path, _nodemask: (path.call.context.preferred_zone, STEP),
     ),
-    "__GFP_ATOMIC stays beside reclaim": (slowpath, "enter", _enter_keeps_atomic),
+    "__GFP_ATOMIC stays beside reclaim": (state_machine, "enter", _enter_keeps_atomic),
     "before OOM without HARDWALL": (
-        slowpath,
+        state_machine,
         "may_oom",
         _may_oom(lambda look, path: replace(look, gfp_mask=path.state.gfp_mask & ~0x400)),
     ),
     "before OOM with reclaim": (
-        slowpath,
+        state_machine,
         "may_oom",
         _may_oom(lambda look, path: replace(look, gfp_mask=path.state.gfp_mask | 0x100000)),
     ),
     "before OOM above MIN": (
-        slowpath,
+        state_machine,
         "may_oom",
         _may_oom(lambda look, _path: replace(look, alloc_flags=look.alloc_flags & ~2)),
     ),
     "before OOM with the flags of the request": (
-        slowpath,
+        state_machine,
         "may_oom",
         _may_oom(lambda look, path: replace(look, alloc_flags=look.alloc_flags | path.state.alloc_flags)),
     ),
     "before OOM without ac->alloc_flags": (
-        slowpath,
+        state_machine,
         "may_oom",
         _may_oom(lambda look, _path: replace(look, alloc_flags=look.alloc_flags & ~0x1000)),
     ),
-    "no help within the cpuset": (slowattempts, "helped", _helped(lambda flags, _site: flags & ~CPUSET)),
-    "no help without the cpuset": (slowattempts, "helped", _helped(lambda flags, _site: flags | CPUSET)),
-    "help without ac->alloc_flags": (slowattempts, "helped", _helped(lambda flags, _site: flags & ~0x1000)),
+    "no help within the cpuset": (attempts, "helped", _helped(lambda flags, _site: flags & ~CPUSET)),
+    "no help without the cpuset": (attempts, "helped", _helped(lambda flags, _site: flags | CPUSET)),
+    "help without ac->alloc_flags": (attempts, "helped", _helped(lambda flags, _site: flags & ~0x1000)),
     "help with all reserves": (slowflags, "nofail_flags", lambda _kernel: 4),
     "help with MIN_RESERVE everywhere": (slowflags, "nofail_flags", lambda _kernel: MIN_RESERVE),
     "help with HARDER everywhere": (slowflags, "nofail_flags", lambda _kernel: HARDER),
-    "OOM killer for costly orders": (slowattempts, "oom_cannot_help", _oom_ignores("costly")),
+    "OOM killer for costly orders": (attempts, "oom_cannot_help", _oom_ignores("costly")),
     "OOM killer for __GFP_RETRY_MAYFAIL and __GFP_THISNODE": (
-        slowattempts,
+        attempts,
         "oom_cannot_help",
         _oom_ignores("__GFP_RETRY_MAYFAIL"),
     ),
-    "OOM killer for core dumps": (slowattempts, "oom_cannot_help", _oom_ignores("PF_DUMPCORE")),
-    "OOM killer for low memory": (slowattempts, "oom_cannot_help", _oom_ignores("low memory")),
-    "OOM killer while suspending": (slowattempts, "oom_cannot_help", _oom_ignores("suspended")),
-    "no OOM killer": (slowattempts, "oom_cannot_help", lambda _path: "never"),
-    "costly from order 5": (slowattempts, "costly", lambda path: path.call.order > 4),
-    "no early compaction": (slowattempts, "compacts_early", lambda _path: False),
+    "OOM killer for core dumps": (attempts, "oom_cannot_help", _oom_ignores("PF_DUMPCORE")),
+    "OOM killer for low memory": (attempts, "oom_cannot_help", _oom_ignores("low memory")),
+    "OOM killer while suspending": (attempts, "oom_cannot_help", _oom_ignores("suspended")),
+    "no OOM killer": (attempts, "oom_cannot_help", lambda _path: "never"),
+    "costly from order 5": (attempts, "costly", lambda path: path.call.order > 4),
+    "no early compaction": (attempts, "compacts_early", lambda _path: False),
     "early compaction for movable pages": (
-        slowattempts,
+        attempts,
         "compacts_early",
         lambda path: path.call.order > 0 and path.gfp(0x400) and path.gfp(0x40),
     ),
-    "compaction without I/O": (slowpath, "compact", _rules(slowpath.compact, compact_skipped_returns=False)),
+    "compaction without I/O": (state_machine, "compact", _rules(state_machine.compact, compact_skipped_returns=False)),
     "no attempt after compaction that was skipped": (
-        slowpath,
+        state_machine,
         "compact",
-        _rules(slowpath.compact, compact_skipped_returns=True),
+        _rules(state_machine.compact, compact_skipped_returns=True),
     ),
-    "no promoted order": (slowattempts, "promoted", lambda _path: False),
-    "the cpuset is never checked": (slowpath, "check_retry_cpuset", _cpuset_never_checked),
-    "OOM is the end": (slowpath, "after_oom", lambda path, **_progress: slowpath.nopage(path)),
-    "retry is the end": (slowpath, "retry", slowpath.nopage),
+    "no promoted order": (attempts, "promoted", lambda _path: False),
+    "the cpuset is never checked": (state_machine, "check_retry_cpuset", _cpuset_never_checked),
+    "OOM is the end": (state_machine, "after_oom", lambda path, **_progress: state_machine.nopage(path)),
+    "retry is the end": (state_machine, "retry", state_machine.nopage),
     "__GFP_NOFAIL may fail": (
-        slowattempts,
+        attempts,
         "helped",
-        lambda path, site: slowattempts.attempt(path, site, "nofail"),
+        lambda path, site: attempts.attempt(path, site, "nofail"),
     ),
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from textual.app import App
 
-KEPT = Path(__file__).parent / "unit" / "data" / "screen"
+KEPT = Path(__file__).parent / "unit" / "data" / "live"
 _TEXT = re.compile(
     r'<text class="[^"]*-(?P<style>r\d+)" x="(?P<x>[\d.]+)" [^>]*clip-path="url\(#[^)]*-line-(?P<line>\d+)\)">'
     r"(?P<text>[^<]*)</text>"

@@ -11,9 +11,9 @@ from typing import Any
 
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import Machine, ZoneRef, machine_of
-from kalloctrace.kernel.slowpath import slowpath_rules
-from kalloctrace.model.compiled import Kernel
-from kalloctrace.model.slowtypes import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
+from kalloctrace.kernel.slowpath_rules import slowpath_rules
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.slowpath.types import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
 
 DMA, DMA32, NORMAL, MOVABLE = range(4)
 MEMALLOC, DUMPCORE = 0x800, 0x200

@@ -37,14 +37,14 @@ def command(as_json: bool, top: int, threshold: float, before: Path, after: Path
       kalloctrace diff --json a.arrows b.arrows | jq '.by.slow_kind.rows, .before.slow, .after.slow'
     """
     from kalloctrace.commands.progress import reading
-    from kalloctrace.report.difference import compare, side_of
+    from kalloctrace.report.diff import compare, side_of
 
     with reading(before) as first, reading(after) as second:
         difference = compare(side_of(first), side_of(second), threshold / 100)
     if as_json:
         click.echo(json.dumps(difference.to_json()))
     else:
-        from kalloctrace.report.difference_text import difference_lines
+        from kalloctrace.report.diff_text import difference_lines
 
         click.echo("\n".join(difference_lines(difference, top)))
     return Exit.OK

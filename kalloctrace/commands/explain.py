@@ -176,7 +176,7 @@ def command(
 
 
 def _term(name: str, lang: str | None, *, as_json: bool) -> int:
-    from kalloctrace.report.terms import language_of, read_term
+    from kalloctrace.explain.glossary import language_of, read_term
 
     page = read_term(name, lang or language_of(os.environ))
     if as_json:
@@ -189,8 +189,8 @@ def _term(name: str, lang: str | None, *, as_json: bool) -> int:
 def _single(
     snapshot: "Snapshot", line: dict[str, Any], settings: tuple[str, ...], *, brief: bool, as_json: bool
 ) -> None:
-    from kalloctrace.model.whatif import BadRequestError, WhatIf
-    from kalloctrace.report.explanation import Explanation
+    from kalloctrace.explain.explanation import Explanation
+    from kalloctrace.explain.request import BadRequestError, WhatIf
 
     try:
         explanation = Explanation.of(snapshot.release, WhatIf(lambda _: snapshot).answer(line), settings)
@@ -203,7 +203,7 @@ def _single(
 
 
 def _batch(name: str, kernel: str | None) -> int:
-    from kalloctrace.model.whatif import BadRequestError, WhatIf, answer_json
+    from kalloctrace.explain.request import BadRequestError, WhatIf, answer_json
 
     what_if, failed, write = WhatIf(), False, sys.stdout.write
     encode = json.JSONEncoder().encode
@@ -231,7 +231,7 @@ def _progress(name: str, lines: IO[bytes]) -> AbstractContextManager[None]:
 
 
 def _json_line(text: bytes, kernel: str | None) -> Any:  # noqa: ANN401  (whatever JSON holds)
-    from kalloctrace.model.whatif import BadRequestError
+    from kalloctrace.explain.request import BadRequestError
 
     try:
         line = json.loads(text)
@@ -294,7 +294,7 @@ def _alloc_context(path: str | None) -> dict[str, Any]:
     """Return the members of a batch line that a file holds; members of "machine" may also stand outside it."""
     if path is None:
         return {}
-    from kalloctrace.model.whatif import CONTEXT_KEYS, MACHINE_KEYS
+    from kalloctrace.explain.request import CONTEXT_KEYS, MACHINE_KEYS
 
     try:
         data = json.loads(Path(path).read_bytes())

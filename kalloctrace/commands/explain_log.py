@@ -13,7 +13,7 @@ import click
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.report.failure import Failure, NamedKernel
+    from kalloctrace.diagnose.from_log import Failure, NamedKernel
 
 
 def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, as_json: bool) -> int:
@@ -29,8 +29,8 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
         KalloctraceError: the text shows no failure, or an option does not go with a log.
     """
     from kalloctrace.commands.progress import shown
-    from kalloctrace.report.failure import explain_failure
-    from kalloctrace.report.failure_log import find_failures
+    from kalloctrace.diagnose.from_log import explain_failure
+    from kalloctrace.diagnose.log_parser import find_failures
 
     if other_options:
         what = f"{other_options[0]} does not go with a log"
@@ -51,12 +51,12 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
             "give it the kernel's log (dmesg, journalctl -k), from that line to the list of free blocks",
         )
     if as_json:
-        from kalloctrace.report.failure_json import failure_json
+        from kalloctrace.diagnose.to_json import failure_json
 
         for failure in failures:
             click.echo(json.dumps(failure_json(failure)))
     else:
-        from kalloctrace.report.failure_text import write_failures
+        from kalloctrace.diagnose.text import write_failures
 
         write_failures(failures, sys.stdout)
     return Exit.OK
@@ -64,7 +64,7 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
 
 def _named(kernel: str) -> "NamedKernel":
     """Return the kernel that --kernel names: a release, this machine's, or a trace's."""
-    from kalloctrace.report.failure import NamedKernel
+    from kalloctrace.diagnose.from_log import NamedKernel
 
     if kernel == "live":
         from kalloctrace.kernel.live import live_tables

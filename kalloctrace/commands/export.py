@@ -86,11 +86,11 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
 def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> None:
     match form:
         case "perfetto":
-            from kalloctrace.report.perfetto import write_perfetto
+            from kalloctrace.report.export.perfetto import write_perfetto
 
             write_perfetto(trace, stream)
         case "folded" | "speedscope":
-            from kalloctrace.report.stacks import stacks_of, write_folded, write_speedscope
+            from kalloctrace.report.export.stacks import stacks_of, write_folded, write_speedscope
 
             stacks = stacks_of(trace)
             if not stacks.recorded:
@@ -100,6 +100,6 @@ def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> None:
             else:
                 write_speedscope(stacks, trace.path.name, stream)
         case _:
-            from kalloctrace.trace.export import export
+            from kalloctrace.report.export.rows import export
 
             export(trace, form, stream)

@@ -34,9 +34,9 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
       (trace-cmd report --uname; trace-cmd report) | kalloctrace import -o my.arrows -
       kalloctrace import --kernel 6.1 -o my.arrows /sys/kernel/tracing/trace
     """
-    from kalloctrace.commands.ended import say_wrote, write_ended
-    from kalloctrace.trace.eventtext import EventText
-    from kalloctrace.trace.importer import import_text
+    from kalloctrace.commands.recording_summary import say_wrote, write_ended
+    from kalloctrace.trace.ftrace_import import import_text
+    from kalloctrace.trace.ftrace_text import EventText
     from kalloctrace.trace.writer import refuse_itself
 
     if file == "-" and output is None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal, Unpack, cast
 
 import click
 
-from kalloctrace.commands.wanted import Wanted, filters_of, require, wanted_options
+from kalloctrace.commands.capture_options import Wanted, filters_of, require, wanted_options
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
     from kalloctrace.kernel.snapshot import Snapshot
-    from kalloctrace.report.live_table import By, SortName
-    from kalloctrace.report.live_view import View
+    from kalloctrace.live.table import By, SortName
+    from kalloctrace.live.view import View
     from kalloctrace.trace.observation import Observation, Source
 
 _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone", "migratetype", "alloc_flags")
@@ -117,7 +117,7 @@ class _Show:
 
     def check(self) -> None:
         """Refuse to sort by what is not there."""
-        from kalloctrace.report.live_table import sort_names
+        from kalloctrace.live.table import sort_names
 
         if self.sort not in sort_names(self.by):
             raise KalloctraceError(
@@ -129,7 +129,7 @@ class _Show:
 
     def view(self, snapshot: "Snapshot") -> "View":
         """Return the view of a recording."""
-        from kalloctrace.report.live_view import View
+        from kalloctrace.live.view import View
 
         try:
             return View(snapshot, self.by, cast("SortName", self.sort), self.words)
@@ -140,15 +140,15 @@ class _Show:
 
     def lines(self, moments: "Iterable[Observation]", view: "View") -> None:
         """Write moments as text."""
-        from kalloctrace.screen.plain import MOST_ROWS, TextBlocks, json_block, show
+        from kalloctrace.live.plain import MOST_ROWS, TextBlocks, json_block, show
 
         text = TextBlocks(view, self.top or MOST_ROWS)
         show(moments, (lambda: json_block(view, self.top)) if self.as_json else text, view, click.echo)
 
     def screen(self, source: "Source", view: "View", replayed: str = "") -> str:
         """Run the screen until it ends, and return why."""
-        from kalloctrace.commands.ended import say_wrote
-        from kalloctrace.screen.app import LiveApp
+        from kalloctrace.commands.recording_summary import say_wrote
+        from kalloctrace.live.tui import LiveApp
 
         app = LiveApp(source, view, interval=self.interval, count=self.count, replayed=replayed)
         app.run()
@@ -170,7 +170,7 @@ def _on_terminal() -> bool:
 
 
 def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
-    from kalloctrace.screen.plain import played
+    from kalloctrace.live.plain import played
     from kalloctrace.trace.replay import Replay
 
     refused = next((option for option, value in given.items() if value), None)
@@ -206,13 +206,13 @@ def _record(
 ) -> int:
     import psutil
 
-    from kalloctrace.commands.ended import say_ended, say_wrote
+    from kalloctrace.commands.recording_summary import say_ended, say_wrote
     from kalloctrace.kernel.live import LiveKernel
+    from kalloctrace.live.plain import recorded
+    from kalloctrace.live.text import mode_text
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
     from kalloctrace.probe.recorder import no_such_process, signalled, signals
-    from kalloctrace.report.live_text import mode_text
-    from kalloctrace.screen.plain import recorded
     from kalloctrace.trace.writer import exists_already
 
     if output is not None and output.exists() and not force:

@@ -8,7 +8,7 @@ from typing import Literal, Unpack
 
 import click
 
-from kalloctrace.commands.wanted import Wanted, filters_of, require, wanted_options
+from kalloctrace.commands.capture_options import Wanted, filters_of, require, wanted_options
 from kalloctrace.errors import Exit, KalloctraceError
 
 
@@ -63,7 +63,7 @@ def command(
     """
     import psutil
 
-    from kalloctrace.commands.ended import say_ended, say_wrote, write_ended
+    from kalloctrace.commands.recording_summary import say_ended, say_wrote, write_ended
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.recorder import Options, no_such_process, record

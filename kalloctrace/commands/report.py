@@ -90,10 +90,10 @@ def command(
 
 def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
-    from kalloctrace.model.compiled import Kernel
-    from kalloctrace.report.slow_text import write_told
-    from kalloctrace.report.slow_told import SlowTeller, grouped, told_json
-    from kalloctrace.verify.slow_trace import SlowJudge
+    from kalloctrace.diagnose.slow_calls import SlowTeller, grouped, told_json
+    from kalloctrace.diagnose.slow_calls_text import write_told
+    from kalloctrace.model.kernel import Kernel
+    from kalloctrace.verify.slowpath.trace import SlowJudge
 
     with reading(trace) as reader:
         calls = [call for call in reader.slow_calls() if _is_told(call, slower_than)]

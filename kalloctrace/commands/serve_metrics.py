@@ -12,7 +12,7 @@ import click
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.report.metrics import Moment
+    from kalloctrace.report.metrics.prometheus import Moment
 
 _PORT = 9913
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,7 +52,7 @@ def command(address: str, port: int, trace: Path | None) -> int:
     if trace is None:
         _serve_capture(address, port)
     else:
-        from kalloctrace.report.followed import FollowedTrace
+        from kalloctrace.report.metrics.source import FollowedTrace
 
         followed = FollowedTrace(trace)
         followed.now()
@@ -65,10 +65,10 @@ def _serve_capture(address: str, port: int) -> None:
     from threading import Lock
 
     from kalloctrace.kernel.live import LiveKernel
+    from kalloctrace.probe.attach.filters import Filters
     from kalloctrace.probe.checks import require_live
-    from kalloctrace.probe.filters import Filters
     from kalloctrace.probe.observer import Observer
-    from kalloctrace.report.followed import FollowedCapture
+    from kalloctrace.report.metrics.source import FollowedCapture
 
     kernel = LiveKernel()
     require_live(kernel)
@@ -89,7 +89,7 @@ def _served(address: str, port: int, now: "Callable[[], Moment]", what: str) -> 
     """Answer whoever asks, in threads of their own; the signals that end it are left for this one."""
     from prometheus_client import CollectorRegistry, start_http_server
 
-    from kalloctrace.report.metrics import RecordingCollector
+    from kalloctrace.report.metrics.prometheus import RecordingCollector
 
     registry = CollectorRegistry()
     registry.register(RecordingCollector(now))

@@ -18,10 +18,10 @@ from typing import IO
 
 import kalloctrace
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import agent, carried, channel, newc
+from kalloctrace.lab import agent, channel, cpio, host_files
+from kalloctrace.lab.cpio import NewcWriter, Tree
 from kalloctrace.lab.kernels import cache_directory
 from kalloctrace.lab.needs import find_tool
-from kalloctrace.lab.newc import NewcWriter, Tree
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _SCRIPTS = ("init.sh", "common.sh")
 _MODULES = (Path(kalloctrace.__file__), _HERE / "__init__.py", Path(agent.__file__), Path(channel.__file__))
 _FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "root", "usr/bin", "var/tmp")
 # The archive's files are chosen and written by these.
-_MAKERS = (Path(__file__), Path(carried.__file__), Path(newc.__file__))
+_MAKERS = (Path(__file__), Path(host_files.__file__), Path(cpio.__file__))
 _BUSYBOX = "usr/bin/busybox"
 _ETC = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
@@ -55,7 +55,7 @@ def archive_path() -> Path:
     Raises:
         KalloctraceError: something that belongs into it is missing here.
     """
-    return cache_directory() / "initramfs" / f"{_digest(carried.carried_files())}.cpio"
+    return cache_directory() / "initramfs" / f"{_digest(host_files.carried_files())}.cpio"
 
 
 def build_archive() -> Path:
@@ -124,7 +124,7 @@ def _busybox() -> Path:
 def _build(archive: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=archive.parent, prefix=".", suffix=_NEW, delete=False) as stream:
         try:
-            _write(stream, carried.with_libraries(carried.carried_files()))
+            _write(stream, host_files.with_libraries(host_files.carried_files()))
         except BaseException:
             Path(stream.name).unlink()
             raise

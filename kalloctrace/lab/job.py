@@ -14,9 +14,9 @@ from typing import IO
 import kalloctrace
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.lab import agent
-from kalloctrace.lab.carried import is_elf, linked_libraries
+from kalloctrace.lab.cpio import NewcWriter, Tree
 from kalloctrace.lab.guest import command_script
-from kalloctrace.lab.newc import NewcWriter, Tree
+from kalloctrace.lab.host_files import is_elf, linked_libraries
 
 MOST = 256 << 20
 """Bytes that a job may carry: they are in the guest's memory."""

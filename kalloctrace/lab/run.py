@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab.boot import Way, Work, command_of, opened
 from kalloctrace.lab.guest import Machine, environment, writable_directories
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
 from kalloctrace.lab.needs import require_lab, search_path
-from kalloctrace.lab.ways import Way, Work, command_of, opened
 
 _LOG = logging.getLogger(__name__)
 _POLL = 0.05

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import MASK32, apply_gfp_allowed_mask, prepare_alloc_pages, prepared
 from kalloctrace.model.types import Context, Preparation, Request, Step
 

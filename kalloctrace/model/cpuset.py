@@ -2,7 +2,7 @@
 """What cpusets add to a request: the cpuset branch of prepare_alloc_pages, with include/linux/cpuset.h."""
 
 from kalloctrace.model import preempt
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context, NodemaskOrigin, Request, Step, UnknownFact
 
 

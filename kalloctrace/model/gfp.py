@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a gfp mask says by itself: include/linux/gfp.h."""
 
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context, Step
 
 GFP_ZONEMASK = 0xF

@@ -2,7 +2,7 @@
 """Which zones may serve a request, and which one first: include/linux/mmzone.h, mm/mmzone.c."""
 
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Step, UnknownFact
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
 from kalloctrace.model import cpuset, gfp, mmzone, preempt, sched_mm
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import (
     NUMA_NO_NODE,
     Context,

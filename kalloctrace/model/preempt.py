@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from kalloctrace.kernel.features import Features
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context, UnknownFact
 
 ContextName = Literal["task", "bh_disabled", "softirq", "hardirq", "nmi"]

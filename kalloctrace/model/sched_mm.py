@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the task's scope takes out of a gfp mask: include/linux/sched/mm.h."""
 
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context, Step
 
 

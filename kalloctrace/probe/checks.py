@@ -15,8 +15,8 @@ from kalloctrace.kernel.kallsyms import KALLSYMS
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
 from kalloctrace.kernel.proven import load, standing
-from kalloctrace.probe.bcc_import import find_bcc, import_bcc
-from kalloctrace.probe.plan import FREELIST, PREPARE, choose_attachment, make_plan, prototype
+from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
+from kalloctrace.probe.attach.plan import FREELIST, PREPARE, choose_attachment, make_plan, prototype
 
 Status = Literal["pass", "warn", "fail"]
 

@@ -13,8 +13,8 @@ from typing import Any, Self
 import pyarrow as pa
 
 from kalloctrace.kernel.live import LiveKernel
-from kalloctrace.probe.filters import Filters
-from kalloctrace.probe.plan import Attachment, Mode
+from kalloctrace.probe.attach.filters import Filters
+from kalloctrace.probe.attach.plan import Attachment, Mode
 from kalloctrace.probe.recorder import Session, attached
 from kalloctrace.trace.observation import Observation, observation, write_counted
 from kalloctrace.trace.tally import RunningTally

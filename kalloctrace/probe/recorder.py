@@ -18,16 +18,16 @@ import psutil
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
-from kalloctrace.probe.allocations import AllocationMaker
+from kalloctrace.probe.attach.filters import Filters
+from kalloctrace.probe.attach.loader import Probe
+from kalloctrace.probe.attach.plan import Attachment, Mode, Plan, make_plan
 from kalloctrace.probe.child import Child
-from kalloctrace.probe.filters import Filters
-from kalloctrace.probe.loader import Probe
-from kalloctrace.probe.plan import Attachment, Mode, Plan, make_plan
-from kalloctrace.probe.rows import RowMaker
-from kalloctrace.probe.sinks import AggregateSink, RecordSink, Sink, StreamSink
-from kalloctrace.probe.slow import SlowSink
-from kalloctrace.probe.stack_text import stack_text
-from kalloctrace.probe.zone_copies import ZoneCopies
+from kalloctrace.probe.decode.allocations import AllocationMaker
+from kalloctrace.probe.decode.rows import RowMaker
+from kalloctrace.probe.decode.slowpath import SlowSink
+from kalloctrace.probe.decode.stacks import stack_text
+from kalloctrace.probe.decode.zones import ZoneCopies
+from kalloctrace.probe.drain import AggregateSink, RecordSink, Sink, StreamSink
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import RowWriter, TraceWriter
 

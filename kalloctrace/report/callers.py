@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.report.amount import Amount, pages_of
-from kalloctrace.trace.distinct import KEYS
-from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.schema import ALLOCATION
 
 Groups = dict[tuple[Any, ...], Amount]

@@ -13,7 +13,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.preempt import SOFTIRQ_OFFSET, ContextName, preempt_count
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.report.callers import Callers
-from kalloctrace.trace.distinct import Tally
+from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COUNT, TRACEPOINT
 from kalloctrace.trace.totals import Totals

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kalloctrace.report.amount import PAGE_SIZE, Amount
-from kalloctrace.report.filters import filter_words
+from kalloctrace.report.filter_text import filter_words
 from kalloctrace.report.summary import Breakdown, Part, Summary, populated_zones
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification

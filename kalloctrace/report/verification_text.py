@@ -8,7 +8,7 @@ from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.slow_trace import SlowMismatch, SlowVerification
+from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import Mismatch, Verification
 from kalloctrace.verify.zonelists import ZonelistMismatch
 

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.distinct import Indices
-from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.dedup import Indices
 from kalloctrace.trace.tally import RunningTally, counts_of
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.distinct import Tally
-from kalloctrace.trace.encoded import Decoder, Encoded, Flattener, encoded
+from kalloctrace.trace.decode import Decoder, Encoded, Flattener, encoded
+from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.schema import (
     AGGREGATE,
     ALLOCATION,
@@ -28,7 +28,7 @@ from kalloctrace.trace.schema import (
     TOTALS_KEY,
     WHO,
 )
-from kalloctrace.trace.slow import SLOW_KEY, from_text
+from kalloctrace.trace.slowpath import SLOW_KEY, from_text
 from kalloctrace.trace.totals import Totals
 
 _MEND_FOREIGN = "name a file that `kalloctrace record` wrote"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.decode import Encoded
 from kalloctrace.trace.observation import Observation, observation, write_counted
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.tally import MOST_KEYS, RunningTally

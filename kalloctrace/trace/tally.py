@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalloctrace.trace.distinct import Indices, allocations_of, encode
-from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.dedup import Indices, allocations_of, encode
 from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.writer import Column, StreamColumns
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.distinct import allocations_of, encode
+from kalloctrace.trace.dedup import allocations_of, encode
 from kalloctrace.trace.schema import (
     AGGREGATE,
     ALLOCATION,
@@ -24,7 +24,7 @@ from kalloctrace.trace.schema import (
     TOTALS_KEY,
     WHO,
 )
-from kalloctrace.trace.slow import SLOW_KEY, to_text
+from kalloctrace.trace.slowpath import SLOW_KEY, to_text
 from kalloctrace.trace.totals import Totals
 
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"

@@ -12,7 +12,7 @@ from typing import Any
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
 from kalloctrace.model.bulk import BulkRequest
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Preparation
 
 Row = Mapping[str, Any]

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from kalloctrace.kernel.nodelist import format_nodelist, parse_nodelist
 from kalloctrace.model.bulk import alloc_pages_bulk
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import Context, Preparation, Request, UnknownFact
 from kalloctrace.verify.bulk import bulk_comparisons, bulk_request_of, unobserved_bulk

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.gfp import gfp_migratetype
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.compare import Difference, Judged, Row

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.proven import Standing, load, standing
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.fields import FieldCount
-from kalloctrace.verify.slow_trace import SlowJudge, SlowVerification, verify_slow
+from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]

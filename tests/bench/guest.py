@@ -25,7 +25,7 @@ SCRATCH = Path("/dev/shm/kalloctrace-bench")  # noqa: S108  a guest's own
 HERE = Path(__file__).parent
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
-# Newest first; see kalloctrace/probe/plan.py.
+# Newest first; see kalloctrace/probe/attach/plan.py.
 _ENTRIES = ("__alloc_frozen_pages_noprof", "__alloc_pages_noprof", "__alloc_pages", "__alloc_pages_nodemask")
 _SETTLED = 2.0
 _LONGER = 10

@@ -24,7 +24,7 @@ import click
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from kalloctrace.probe.bcc_import import import_bcc  # noqa: E402  (a script's neighbours are no package's)
+from kalloctrace.probe.attach.bcc_import import import_bcc  # noqa: E402  (a script's neighbours are no package's)
 from tests.bench import tables  # noqa: E402
 from tests.bench.cost import alone, costs, measure, untraced  # noqa: E402
 from tests.bench.peers import readings  # noqa: E402

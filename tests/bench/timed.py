@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from kalloctrace.__main__ import main
-from kalloctrace.probe.bcc_import import import_bcc
+from kalloctrace.probe.attach.bcc_import import import_bcc
 
 
 def timed(file: Path, words: list[str]) -> int:

@@ -18,7 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.page.explained import explained
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import verify_trace

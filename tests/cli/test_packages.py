@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kalloctrace.report.terms import LANGUAGES, term_names
+from kalloctrace.explain.glossary import LANGUAGES, term_names
 
 ROOT = Path(__file__).parents[2]
 TRACE = ROOT / "fixtures/5.10/low-memory.arrows"
@@ -21,7 +21,7 @@ BIN = Path(sys.executable).parent
 _NO_NETWORK = ("connection", "dns error", "network", "failed to fetch", "no matching distribution", "timed out")
 _FIND_BCC = """
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.probe.bcc_import import find_bcc
+from kalloctrace.probe.attach.bcc_import import find_bcc
 try:
     print(find_bcc().origin)
 except KalloctraceError as error:

@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kalloctrace.flags.decode import decode_gfp
-from kalloctrace.report import metrics
+from kalloctrace.report.metrics import prometheus
 from kalloctrace.trace.reader import TraceReader
 from tests.traces import RECORDED, UNDER_PRESSURE, aggregate, slow, slow_calls, stream
 
@@ -158,7 +158,7 @@ def test_promtool_has_no_objection() -> None:
 
 def test_kinds_keep_their_label() -> None:
     """A mask that had a time series once has it for good, however many others come."""
-    kinds = metrics._Kinds()  # noqa: SLF001 - the smallest place where it shows
+    kinds = prometheus._Kinds()  # noqa: SLF001 - the smallest place where it shows
     first = [kinds.label(f"mask {number}") for number in range(250)]
     assert first[:200] == [f"mask {number}" for number in range(200)]
     assert set(first[200:]) == {"other"}

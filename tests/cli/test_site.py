@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kalloctrace.report.terms import LANGUAGES, term_names
+from kalloctrace.explain.glossary import LANGUAGES, term_names
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.slowentry import slowpath_call
-from kalloctrace.model.slowtypes import SlowCall
+from kalloctrace.model.slowpath.entry import slowpath_call
+from kalloctrace.model.slowpath.types import SlowCall
 from kalloctrace.model.types import Context, Request
 from tests.compiled.image import Image
 from tests.compiled.jumplabel import switched

@@ -15,7 +15,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.lab.kernels import obtain
 from kalloctrace.model import watermark
 from kalloctrace.model.watermark import Watermarks
-from kalloctrace.verify.slowpath import CallVerdict, judge_slowpath
+from kalloctrace.verify.slowpath.judge import CallVerdict, judge_slowpath
 from tests.broken_watermark import MUTATIONS
 from tests.compiled.elf import load
 from tests.compiled.entry import EntryFunction, expected

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kalloctrace.kernel.builtin import default_allowed_mask
 from kalloctrace.kernel.machine import Machine, machine_of
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.slowtypes import Facts, SlowCall, SlowContext
+from kalloctrace.model.slowpath.types import Facts, SlowCall, SlowContext
 
 MAX_NODES = 3
 ZONES = range(4)

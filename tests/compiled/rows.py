@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 from kalloctrace.kernel.machine import Machine, ZoneRef, machine_of
-from kalloctrace.model.slowtypes import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
-from kalloctrace.verify.slowpath import CallVerdict
+from kalloctrace.model.slowpath.types import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
+from kalloctrace.verify.slowpath.judge import CallVerdict
 from tests.compiled.requests import Nodes
 from tests.slow_scenarios import slow_kernel
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.slowtypes import Event, Facts, SlowAttempt
+from kalloctrace.model.slowpath.types import Event, Facts, SlowAttempt
 from tests.compiled.image import Image
 from tests.compiled.jumplabel import switched
 from tests.compiled.machine import Answer, LeaveError, Machine

@@ -2,7 +2,7 @@
 """The structures that the slow path reads, laid out in the emulated memory as the image's BTF says."""
 
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
-from kalloctrace.model.slowtypes import Facts, SlowContext
+from kalloctrace.model.slowpath.types import Facts, SlowContext
 from tests.compiled.image import Image
 from tests.compiled.machine import DATA, Machine
 from tests.compiled.requests import ZONES, Entry

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from kalloctrace.model.slowtypes import Kind, SlowCall
-from kalloctrace.verify.slowpath import CallVerdict
+from kalloctrace.model.slowpath.types import Kind, SlowCall
+from kalloctrace.verify.slowpath.judge import CallVerdict
 from tests.compiled.rows import Called
 
 SHOWN = 3

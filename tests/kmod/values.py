@@ -29,8 +29,8 @@ from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.kernel.machine import Machine
 from kalloctrace.kernel.page_flags import PageFlags
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.compiled import Kernel
 from kalloctrace.model.gfp import GFP_ZONEMASK
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.preempt import (
     SOFTIRQ_DISABLE_OFFSET,
     SOFTIRQ_OFFSET,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kalloctrace.lab.needs import find_tool, lab_available
-from kalloctrace.probe.bcc_import import import_bcc
+from kalloctrace.probe.attach.bcc_import import import_bcc
 from tests.bench.cost import Cost, alone
 
 pytestmark = pytest.mark.live

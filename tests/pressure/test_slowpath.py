@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.diagnose.from_log import NamedKernel, explain_failure
+from kalloctrace.diagnose.from_trace import slow_failure
+from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.lab.kmod import build_module
 from kalloctrace.lab.needs import lab_available
 from kalloctrace.lab.run import run_in_guest
-from kalloctrace.report.failure import NamedKernel, explain_failure
-from kalloctrace.report.failure_log import find_failures
-from kalloctrace.report.slow_failure import slow_failure
 from kalloctrace.trace.reader import TraceReader
 
 ROOT = Path(__file__).parents[2]

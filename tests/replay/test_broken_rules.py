@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kalloctrace.kernel.features import Features
-from kalloctrace.model.compiled import Kernel
-from kalloctrace.trace.distinct import distinct_rows
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.trace.dedup import distinct_rows
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.compare import Switches, judge
 from tests.broken_rules import BULK_MUTATIONS, MUTATIONS, RT_MUTATIONS

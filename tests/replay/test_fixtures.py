@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kalloctrace.trace.distinct import distinct_rows
+from kalloctrace.trace.dedup import distinct_rows
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import verify_trace
 

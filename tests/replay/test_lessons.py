@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.explain.glossary import term_names
+from kalloctrace.explain.request import Answer
+from kalloctrace.explain.walkthrough import lesson
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
-from kalloctrace.model.whatif import Answer
-from kalloctrace.report.lesson import lesson
-from kalloctrace.report.terms import term_names
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.compare import context_of, request_of
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.diagnose.from_trace import slow_failure, slow_start
+from kalloctrace.diagnose.sentences import headline
+from kalloctrace.diagnose.zones import slow_path_flags
 from kalloctrace.flags.releases import parse_release
 from kalloctrace.kernel.watermark_rules import watermark_rules
-from kalloctrace.model.compiled import Kernel
-from kalloctrace.model.slowflags import MAX_RT_PRIO
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.slowpath.flags import MAX_RT_PRIO
 from kalloctrace.model.watermark import Watermarks
-from kalloctrace.model.why import slow_path_flags
-from kalloctrace.report.failure_words import headline
-from kalloctrace.report.slow_failure import slow_failure, slow_start
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.verify.slow_trace import SlowJudge, verify_slow
+from kalloctrace.verify.slowpath.trace import SlowJudge, verify_slow
 from kalloctrace.verify.verification import verify_trace
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

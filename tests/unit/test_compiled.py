@@ -9,7 +9,7 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.verify.compare import Difference
-from kalloctrace.verify.slowpath import AttemptVerdict, CallVerdict
+from kalloctrace.verify.slowpath.judge import AttemptVerdict, CallVerdict
 from tests.compiled.image import Image, Segment, Symbols
 from tests.compiled.jumplabel import switched
 from tests.compiled.rows import from_row, to_row, worth_recording

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.lab import agent, ways
+from kalloctrace.lab import agent, boot
 from kalloctrace.lab.channel import MAGIC, SIZE, Channel, Ring, find_in_guest, lay_out
 
 BUSYBOX = subprocess.run(["sh", "-c", "command -v busybox"], check=False, capture_output=True).returncode == 0
@@ -164,7 +164,7 @@ def test_results_are_there_when_the_exit_code_is(channel: Channel, tmp_path: Pat
     agent.send_changed(channel.files, {}, agent.state_of([str(folder)]))
     (folder / "result").write_bytes(b"here")
     with ExitStack() as stack:
-        carrier = ways.Carrier(job, [folder], b"the job", channel, stack)
+        carrier = boot.Carrier(job, [folder], b"the job", channel, stack)
         channel.stdout.write(b"out")
         channel.state.write(b"release 6.19\nex")
         carrier.move()
@@ -182,6 +182,6 @@ def test_guest_s_own_failure_is_shown(channel: Channel, tmp_path: Path) -> None:
     """With its reason and where to read on."""
     channel.state.write(b"failed no space left\n")
     with ExitStack() as stack, pytest.raises(KalloctraceError) as caught:
-        ways.Carrier(tmp_path, [], b"", channel, stack).move()
+        boot.Carrier(tmp_path, [], b"", channel, stack).move()
     assert caught.value.why == "no space left"
     assert "console.log" in caught.value.mend

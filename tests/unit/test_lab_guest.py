@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import run, ways
+from kalloctrace.lab import boot as ways
+from kalloctrace.lab import run
 from kalloctrace.lab.guest import (
     Machine,
     command_script,

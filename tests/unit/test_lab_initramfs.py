@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import carried, initramfs, job
+from kalloctrace.lab import host_files, initramfs, job
+from kalloctrace.lab.cpio import NewcWriter, Tree
 from kalloctrace.lab.guest import Machine, initramfs_command
 from kalloctrace.lab.image import has_9p, release_of
-from kalloctrace.lab.newc import NewcWriter, Tree
 
 RELEASE = "6.19.14+deb13-amd64"
 
@@ -148,7 +148,7 @@ def test_first_of_a_name_is_kept(tmp_path: Path) -> None:
 
 def test_recording_s_needs_are_carried() -> None:
     """The interpreter, the standard library, what this program requires and the compiler; no test suite, no pip."""
-    files = carried.carried_files()
+    files = host_files.carried_files()
     names = {str(path) for path in files}
     stdlib = sysconfig.get_path("stdlib")
     assert {sys.executable, f"{stdlib}/os.py", "/bin/sh", "/usr/bin/env"} <= names
@@ -159,7 +159,7 @@ def test_recording_s_needs_are_carried() -> None:
 
 def test_libraries_are_the_linked_ones() -> None:
     """The compiler's are there, each file once, and a package's own only when something is linked to it."""
-    files = carried.with_libraries(carried.carried_files())
+    files = host_files.with_libraries(host_files.carried_files())
     names = [path.name for path in files]
     assert len(files) == len(set(files))
     assert any(name.startswith("libLLVM") for name in names)
@@ -167,14 +167,14 @@ def test_libraries_are_the_linked_ones() -> None:
     assert {"libbcc.so.0", "libbpf.so.1", "libc.so.6"} <= set(names)
     assert any(name.startswith("libarrow.so") for name in names)
     assert not any("flight" in name and ".so" in name for name in names)
-    linked = set(carried.linked_libraries([path for path in files if carried.is_elf(path)]))
+    linked = set(host_files.linked_libraries([path for path in files if host_files.is_elf(path)]))
     assert {Path(path).name for path in linked} <= set(names)
 
 
 def test_extras_are_not_required() -> None:
     """Only the names without one, whatever follows them."""
     texts = ["click>=8.2", "virtme-ng>=1.42; extra == 'lab'", "colorama; sys_platform == 'win32'", "markdown-it-py"]
-    assert carried.required_names(texts) == ["click", "colorama", "markdown-it-py"]
+    assert host_files.required_names(texts) == ["click", "colorama", "markdown-it-py"]
 
 
 def test_job_leaves_environments_and_repositories_here(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_job_carries_the_program_it_starts(tmp_path: Path) -> None:
     packed = io.BytesIO()
     job.write_job_archive(packed, ["sort"], [folder], {"PATH": "/usr/bin:/bin"}, folder)
     root = unpacked(packed.getvalue(), tmp_path / "there")
-    assert carried.is_elf(root / "usr/bin/sort") or carried.is_elf(root / "bin/sort")
+    assert host_files.is_elf(root / "usr/bin/sort") or host_files.is_elf(root / "bin/sort")
 
 
 def test_too_much_to_carry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

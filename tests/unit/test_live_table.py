@@ -11,12 +11,12 @@ import pytest
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
 from kalloctrace.flags.short import ALLOC, GFP, MIGRATETYPE, short
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.report.live_columns import GAP, Cells, place, rate_text
-from kalloctrace.report.live_detail import detail
-from kalloctrace.report.live_table import By, LiveRow, Who
-from kalloctrace.report.live_view import View
-from kalloctrace.trace.eventtext import EventText
-from kalloctrace.trace.importer import import_text
+from kalloctrace.live.columns import GAP, Cells, place, rate_text
+from kalloctrace.live.detail import detail
+from kalloctrace.live.table import By, LiveRow, Who
+from kalloctrace.live.view import View
+from kalloctrace.trace.ftrace_import import import_text
+from kalloctrace.trace.ftrace_text import EventText
 from kalloctrace.trace.replay import Replay
 from tests import played
 from tests.traces import RECORDED, source, stream

@@ -5,8 +5,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
-from kalloctrace.report.live_table import LiveTable
-from kalloctrace.report.live_text import slow_parts, totals_json
+from kalloctrace.live.table import LiveTable
+from kalloctrace.live.text import slow_parts, totals_json
 from tests.traces import source
 
 

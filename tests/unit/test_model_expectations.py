@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.explain.request import WhatIf, answer_json
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import Machine, ZoneRef, machine_of
 from kalloctrace.model import gfp, page_alloc, sched_mm
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import (
     ALL_NODES,
@@ -23,7 +24,6 @@ from kalloctrace.model.types import (
     Request,
     UnknownFact,
 )
-from kalloctrace.model.whatif import WhatIf, answer_json
 from tests.broken_rules import MUTATIONS, NOFS, NOIO, NORECLAIM, NOWARN, PIN
 
 DATA = Path(__file__).parent / "data" / "model" / "expectations.json"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from kalloctrace.model.whatif import WhatIf
+from kalloctrace.explain.request import WhatIf
 
 RUNS = 1500
 RELEASES = (

@@ -7,7 +7,7 @@ import pytest
 
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.model import preempt
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import Context, Request
 from tests.broken_rules import RT_MUTATIONS

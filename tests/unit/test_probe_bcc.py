@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.probe.bcc_import import find_bcc, import_bcc
+from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
 
 
 def package(folder: Path, *, compiler: bool) -> Path:

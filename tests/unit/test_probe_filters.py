@@ -3,7 +3,7 @@
 
 import pytest
 
-from kalloctrace.probe.filters import Filters
+from kalloctrace.probe.attach.filters import Filters
 
 
 def test_nothing_asked_for_is_nothing_compiled() -> None:

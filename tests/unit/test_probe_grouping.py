@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from kalloctrace.probe.grouping import Grouper
-from kalloctrace.probe.structs import Words, words_of
+from kalloctrace.probe.maps.grouping import Grouper
+from kalloctrace.probe.maps.structs import Words, words_of
 
 PAIR = np.dtype([("one", "<u8"), ("other", "<u8")])
 

@@ -6,9 +6,9 @@ from collections import Counter
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.probe.kprobes import Hook, left_behind, profile_misses
-from kalloctrace.probe.loader import agreed_distance, check_task_context
-from kalloctrace.probe.optimized import is_jump, past_ftrace
+from kalloctrace.probe.attach.kprobes import Hook, left_behind, profile_misses
+from kalloctrace.probe.attach.loader import agreed_distance, check_task_context
+from kalloctrace.probe.attach.optprobe import is_jump, past_ftrace
 
 IN_TASK_6_1 = 0x00FF0100
 NMI_AND_HARDIRQ = 0x00110000

@@ -13,7 +13,7 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.probe import observer
-from kalloctrace.probe.filters import Filters
+from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.observer import Observer
 from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.reader import TraceReader

@@ -9,9 +9,8 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.preemption import Preemption
-from kalloctrace.probe.call_site import call_sites
-from kalloctrace.probe.layout import bpf_folder
-from kalloctrace.probe.plan import (
+from kalloctrace.probe.attach.call_site import call_sites
+from kalloctrace.probe.attach.plan import (
     Attachment,
     Mode,
     Plan,
@@ -21,6 +20,7 @@ from kalloctrace.probe.plan import (
     find_bulk,
     find_nolock,
 )
+from kalloctrace.probe.layout import bpf_folder
 
 PAGE = "struct page *"
 ENTRY_5_10 = ("gfp_t", "unsigned int", "int", "nodemask_t *")

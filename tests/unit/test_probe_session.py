@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kalloctrace.probe import recorder
-from kalloctrace.probe.filters import Filters
+from kalloctrace.probe.attach.filters import Filters
+from kalloctrace.probe.attach.loader import Counts
 from kalloctrace.probe.layout import record_dtype
-from kalloctrace.probe.loader import Counts
 from kalloctrace.probe.recorder import DRAIN_INTERVAL, Session
 
 CALL = record_dtype("call", {"NODEMASK_WORDS": 1})

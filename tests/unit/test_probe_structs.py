@@ -4,7 +4,7 @@
 import numpy as np
 
 from kalloctrace.probe.layout import record_dtype
-from kalloctrace.probe.structs import first_word, joined, padded, words_of
+from kalloctrace.probe.maps.structs import first_word, joined, padded, words_of
 
 EVENT = record_dtype("event", {"NODEMASK_WORDS": 2})
 

@@ -14,19 +14,19 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.diagnose.sentences import headline_alike
+from kalloctrace.diagnose.slow_calls import SlowTeller, grouped, told_json
 from kalloctrace.flags.decode import decode_gfp
-from kalloctrace.model.compiled import Kernel
-from kalloctrace.report.failure_words import headline_alike
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.page.data import Limits, page_data
 from kalloctrace.report.page.document import embedded_json, page_html
 from kalloctrace.report.page.explained import explained
-from kalloctrace.report.page.slow import SlowLimits, slow_verdict
-from kalloctrace.report.slow_told import SlowTeller, grouped, told_json
+from kalloctrace.report.page.slowpath import SlowLimits, slow_verdict
 from kalloctrace.report.summary import summarize
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.slow import from_text
+from kalloctrace.trace.slowpath import from_text
 from kalloctrace.verify.compare import Difference
-from kalloctrace.verify.slow_trace import SlowJudge, SlowMismatch, SlowVerification
+from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import verify_trace
 from tests import traces
 

@@ -14,8 +14,8 @@ import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.trace.gather import gathered
 from kalloctrace.trace.reader import TraceReader, read_snapshot
+from kalloctrace.trace.rebatch import gathered
 from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, LATER, RECORDING_KEY, ROWS, SNAPSHOT_KEY, TOTALS_KEY
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.trace.distinct import Tally, distinct_rows
+from kalloctrace.trace.dedup import Tally, distinct_rows
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, WHO
 from kalloctrace.trace.totals import Totals
@@ -251,7 +251,7 @@ def test_missing_index_is_damage(tmp_path: Path) -> None:
 
 def test_tally_stays_small_when_dictionaries_change(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often the dictionary is another, what is kept is what is distinct."""
-    monkeypatch.setattr("kalloctrace.trace.distinct._MERGE_ROWS", 10)
+    monkeypatch.setattr("kalloctrace.trace.dedup._MERGE_ROWS", 10)
     tally = Tally()
     for batch in range(40):
         tally.add(allocations(batch % 3, 9), np.array([0, 1, 1], np.int32))

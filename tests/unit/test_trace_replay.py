@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.report.live_table import Who
-from kalloctrace.report.live_view import View
-from kalloctrace.trace.encoded import Encoded
+from kalloctrace.live.table import Who
+from kalloctrace.live.view import View
+from kalloctrace.trace.decode import Encoded
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
 from kalloctrace.trace.tally import OTHERS, RunningTally

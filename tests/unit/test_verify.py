@@ -11,7 +11,7 @@ import pytest
 from kalloctrace.errors import Exit
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.verification_text import verification_lines
-from kalloctrace.trace.distinct import distinct_rows
+from kalloctrace.trace.dedup import distinct_rows
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS, OBSERVED
 from kalloctrace.trace.totals import Totals

@@ -7,7 +7,7 @@ import pytest
 
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import Machine, machine_of
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.schema import COLUMNS
 from kalloctrace.verify.compare import Judged, Switches, judge
 from tests.broken_rules import BULK_MUTATIONS

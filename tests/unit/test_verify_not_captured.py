@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.compare import Judged, Switches, judge
 

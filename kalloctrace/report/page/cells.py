@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalloctrace.trace.encoded import Encoded
+from kalloctrace.trace.decode import Encoded
 from kalloctrace.trace.reader import TraceReader
 
 Numbers = npt.NDArray[np.int64]

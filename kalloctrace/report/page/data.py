@@ -17,11 +17,11 @@ import pyarrow as pa
 from kalloctrace import __version__
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.amount import PAGE_SIZE, pages_of
 from kalloctrace.report.page.cells import Cells, Counted, Numbers, count_cells
 from kalloctrace.report.page.explained import explained
-from kalloctrace.report.page.slow import SlowChoice, SlowLimits, slow_verdict
+from kalloctrace.report.page.slowpath import SlowChoice, SlowLimits, slow_verdict
 from kalloctrace.report.page.texts import Texts
 from kalloctrace.report.summary import Summary, context_name, frames_of, summarize
 from kalloctrace.report.summary_text import header_fields, only_events, printable, total_fields

@@ -4,13 +4,13 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kalloctrace.explain.request import Answer
+from kalloctrace.explain.text import Field, argument_fields, entry_name, rejection_fields, request_fields
+from kalloctrace.explain.walkthrough import lesson, lesson_sections
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.bulk import FUNCTION
-from kalloctrace.model.compiled import Kernel
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Preparation, UnknownFact
-from kalloctrace.model.whatif import Answer
-from kalloctrace.report.explain_text import Field, argument_fields, entry_name, rejection_fields, request_fields
-from kalloctrace.report.lesson import lesson, lesson_sections
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.compare import context_of, expected_of, request_of
 from kalloctrace.verify.events import NOT_SHOWN

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""The options that say which calls are captured, shared by the commands that capture."""
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+
+import click
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.flags.tables import FlagTables
+
+if TYPE_CHECKING:
+    from kalloctrace.probe.attach.filters import Filters
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--pid", type=click.IntRange(min=1), help="Only calls of this process."),
+    click.option("--comm", metavar="NAME", help="Only calls of tasks with this name (15 bytes)."),
+    click.option("--order", type=click.IntRange(min=0), help="Only calls of this order."),
+    click.option("--gfp-any", metavar="MASK", help="Only calls with some of these gfp flags."),
+    click.option("--gfp-all", metavar="MASK", help="Only calls with all of these gfp flags."),
+    click.option("--gfp-none", metavar="MASK", help="Only calls with none of these gfp flags."),
+    click.option("--node", type=click.IntRange(min=-1), help="Only calls that prefer this node."),
+    click.option("--zone", metavar="NAME", help="Only calls whose preferred zone is of this kind, such as Normal."),
+    click.option("--alloc-flags", metavar="FLAGS", help="Only calls that were prepared with all of these."),
+    click.option("--sample", type=click.IntRange(min=2), metavar="N", help="Only one call in N."),
+    click.option("--max-rate", type=click.IntRange(min=1), metavar="N", help="At most N calls a second; needs stream."),
+)
+
+
+class Wanted(TypedDict):
+    """The values of these options, as they reach a command."""
+
+    pid: int | None
+    comm: str | None
+    order: int | None
+    gfp_any: str | None
+    gfp_all: str | None
+    gfp_none: str | None
+    node: int | None
+    zone: str | None
+    alloc_flags: str | None
+    sample: int | None
+    max_rate: int | None
+
+
+def wanted_options(command: _F) -> _F:
+    """Give a command these options."""
+    return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
+
+
+def filters_of(wanted: Wanted, tables: FlagTables, *, failed: bool = False) -> "Filters":
+    """Return what the options ask for.
+
+    Args:
+        wanted: their values.
+        tables: of the running kernel, whose names are meant.
+        failed: only calls that returned no page.
+
+    Raises:
+        KalloctraceError: a name is none of this kernel's, or there is no such process.
+    """
+    from kalloctrace.probe.attach.filters import Filters
+
+    return Filters(
+        wanted["pid"],
+        wanted["comm"],
+        wanted["order"],
+        _flags(wanted["gfp_any"], tables),
+        _flags(wanted["gfp_all"], tables),
+        _flags(wanted["gfp_none"], tables),
+        wanted["node"],
+        _zone(wanted["zone"], tables),
+        _flags(wanted["alloc_flags"], tables, "alloc_flags"),
+        failed,
+        wanted["sample"],
+        wanted["max_rate"],
+    )
+
+
+def require(work: str, needed: str, given: Mapping[str, object]) -> None:
+    """Refuse options without another one that gives them their meaning."""
+    for option, value in given.items():
+        if value:
+            raise KalloctraceError(
+                f"will not {work} with {option} alone",
+                f"it asks for what only {needed} captures",
+                f"add {needed}, or leave out {option}",
+                Exit.USAGE,
+            )
+
+
+def _flags(text: str | None, tables: FlagTables, kind: Literal["gfp", "alloc_flags"] = "gfp") -> int | None:
+    from kalloctrace.flags.decode import parse_flags
+
+    return None if text is None else parse_flags(text, tables, kind)
+
+
+def _zone(name: str | None, tables: FlagTables) -> int | None:
+    if name is None:
+        return None
+    index = tables.zone_index(name)
+    if index is None:
+        names = ", ".join(tables.zone_name(number) for _, number in tables.zone_type)
+        raise KalloctraceError(f"{name!r} is no zone", f"this kernel has {names}", "name one of these", Exit.USAGE)
+    return index

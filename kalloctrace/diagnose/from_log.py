@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: MIT
+"""A failure that a log shows, judged zone by zone; what the log does not tell stays unknown."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from kalloctrace.diagnose.log_parser import LoggedFailure, LoggedZone, zone_layouts
+from kalloctrace.diagnose.zones import Attempt, Otherwise, Why, slow_path_flags, why
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags.builtin import builtin_tables, known_release, tables_of
+from kalloctrace.flags.decode import decode_gfp, parse_flags
+from kalloctrace.flags.releases import Release, is_backporting_vendor, parse_release
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.nodelist import parse_nodelist
+from kalloctrace.kernel.watermark_rules import OLDEST_RULES, WatermarkRules, watermark_rules
+from kalloctrace.model.gfp import GFP_ZONEMASK
+from kalloctrace.model.watermark import AllocBits, FreeBlocks, Watermarks, ZoneState
+
+PAGE_KB = 4
+"""The page size of x86_64 in kB, where no list of free blocks shows it."""
+
+NULL = "(null)"
+"""How a log prints a nodemask that the request has not."""
+
+# What the names stand for has been the same since 4.6, which was the first kernel to print them.
+_MODIFIERS = {
+    "GFP_DMA": 0x1,
+    "__GFP_DMA": 0x1,
+    "__GFP_HIGHMEM": 0x2,
+    "GFP_HIGHUSER": 0x2,
+    "GFP_DMA32": 0x4,
+    "__GFP_DMA32": 0x4,
+    "__GFP_MOVABLE": 0x8,
+    "GFP_HIGHUSER_MOVABLE": 0xA,
+    "GFP_TRANSHUGE": 0xA,
+    "GFP_TRANSHUGE_LIGHT": 0xA,
+}
+_RECLAIMS = frozenset(
+    (
+        *("GFP_KERNEL", "GFP_KERNEL_ACCOUNT", "GFP_USER", "GFP_HIGHUSER", "GFP_HIGHUSER_MOVABLE", "GFP_TRANSHUGE"),
+        *("GFP_NOFS", "GFP_NOIO", "GFP_TEMPORARY", "__GFP_RECLAIM", "__GFP_DIRECT_RECLAIM"),
+    )
+)
+_DOES_NOT = frozenset(("GFP_ATOMIC", "GFP_NOWAIT", "GFP_TRANSHUGE_LIGHT"))
+
+# include/linux/gfp.h, GFP_ZONE_TABLE; a zone that the kernel lacks is replaced by Normal.
+_ZONE_OF = {
+    0x0: "Normal",
+    0x1: "DMA",
+    0x2: "HighMem",
+    0x4: "DMA32",
+    0x8: "Normal",
+    0x9: "DMA",
+    0xA: "Movable",
+    0xC: "DMA32",
+}
+
+# The zone modifiers have been these four bits, and __GFP_WAIT the one after them, since
+# b70d94ee438b ("page-allocator: use integer fields lookup for gfp_zone and check for errors in flags passed to the page
+# allocator") (in v2.6.31). __GFP_WAIT went with
+# d0164adc89f6 ("mm, page_alloc: distinguish between being unable to sleep, unwilling to sleep and avoiding waking
+# kswapd") (in v4.4).
+_MODIFIERS_SINCE = Release(2, 6, 31)
+_WAIT_UNTIL = Release(4, 4, 0)
+_GFP_WAIT = 0x10
+
+# 0aaa29a56e4f ("mm, page_alloc: reserve pageblocks for high-order atomic allocations on demand") (in v4.4).
+_HIGHATOMIC_SINCE = Release(4, 4, 0)
+# 47118af076f6 ("mm: mmzone: MIGRATE_CMA migration type added") (in v3.5).
+_CMA_SINCE = Release(3, 5, 0)
+
+# Kernels before 5.8 have other numbers; the flags are only passed on to the check, never shown.
+_OLD_BITS = AllocBits.of(builtin_tables("5.10"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Mask:
+    """The gfp mask as far as it can be read.
+
+    Attributes:
+        tables: the kernel's flags; None where they are not known.
+        value: `gfp_t`; None where it is not known.
+        names: the names in it; None where they are not known.
+        modifiers: its zone modifiers; None where they are not known.
+        waits: __GFP_WAIT of old kernels is set; None where that is not known.
+    """
+
+    tables: FlagTables | None
+    value: int | None
+    names: frozenset[str] | None
+    modifiers: int | None = None
+    waits: bool | None = None
+
+    @property
+    def bits(self) -> tuple[FlagTables, int] | None:
+        """The tables and the value, when both are known."""
+        return (self.tables, self.value) if self.tables is not None and self.value is not None else None
+
+
+class NamedKernel(NamedTuple):
+    """A kernel to judge by, in place of the one that the log names.
+
+    Attributes:
+        release: `uname -r`, or a release such as "5.10".
+        version: `uname -v`, "" when it is not known.
+        tables: its flags; None where they are not known, as of old releases.
+    """
+
+    release: str
+    version: str
+    tables: FlagTables | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A report of a log, or a call of a trace, with its answer.
+
+    Attributes:
+        logged: what the log says, or would say of the call.
+        kernel: the release that it was judged by; "" when none is known.
+        tables: that kernel's flags; None where they are not known.
+        rules: its watermark check.
+        gfp_text: the mask in words, as far as they are known.
+        highest_zone: the highest zone that may serve the mask; None where that is not known.
+        attempt: what the decisive attempts asked for.
+        why: the answer; None where the zones had no say in it.
+        missing: what the log lacks, that the answer would need.
+        page_kb: the page size in kB.
+        source: what tells of it.
+    """
+
+    logged: LoggedFailure
+    kernel: str
+    tables: FlagTables | None
+    rules: WatermarkRules
+    gfp_text: str
+    highest_zone: str | None
+    attempt: Attempt
+    why: Why | None
+    missing: tuple[str, ...]
+    page_kb: int
+    source: Literal["log", "trace"] = "log"
+
+    @property
+    def certain(self) -> bool:
+        """Whether the answer is sure; not where lines may be another report's, that was printed at the same time."""
+        answered = self.why is not None and self.why.certain and not self.logged.contradictions
+        return self.logged.memcg or answered
+
+    @property
+    def ignores_watermarks(self) -> bool:
+        """Whether the decisive attempts asked for blocks alone."""
+        bits = _OLD_BITS if self.tables is None else AllocBits.of(self.tables)
+        return bool(self.attempt.alloc_flags & bits.no_watermarks)
+
+
+def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) -> Failure:
+    """Answer why a logged request failed.
+
+    Args:
+        logged: the report.
+        kernel: the kernel to judge by; None for the one in the log.
+    """
+    if kernel is not None:
+        name, version, tables = kernel
+    else:
+        name, version, tables = "", "", None
+        if logged.release is not None:
+            name, version = logged.release.release, logged.release.version
+            known = known_release(name, version)
+            tables = tables_of(known) if known is not None else None
+    patched = is_backporting_vendor(name)
+    release = parse_release(name, version)
+    rules = watermark_rules(release, patched=patched)
+    check = _watermarks(tables, rules)
+    mask = _mask(logged, tables, release)
+    layout = _layout(logged.zones)
+    highest_zone = _highest_zone(mask, layout)
+    highest = layout.index(highest_zone) if highest_zone is not None and layout is not None else None
+    attempt = _attempt(logged, mask, check, highest)
+    page_kb = next((zone.blocks[0].size for zone in logged.zones if zone.blocks), PAGE_KB)
+    zones = _populated(logged.zones)
+    states = [_state(zone, layout, page_kb, None if patched else release) for zone in zones if _is_shown(zone)]
+    answer = None if logged.memcg or not states else why(check, attempt, states)
+    return Failure(
+        logged=logged,
+        kernel=name,
+        tables=tables,
+        rules=rules,
+        gfp_text=_gfp_text(logged, mask),
+        highest_zone=highest_zone,
+        attempt=attempt,
+        why=answer,
+        missing=tuple(_missing(logged, name, rules, mask)),
+        page_kb=page_kb,
+    )
+
+
+def _watermarks(tables: FlagTables | None, rules: WatermarkRules) -> Watermarks:
+    if tables is None:
+        return Watermarks(replace(rules, reserves="harder"), _OLD_BITS)
+    return Watermarks.of(tables, rules)
+
+
+def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | None) -> _Mask:
+    value = logged.mask.value if logged.mask is not None else None
+    printed = logged.mask.printed if logged.mask is not None else ()
+    if tables is not None and value is not None:
+        value = _as_named(value, printed, tables)
+        return _Mask(tables, value, frozenset(decode_gfp(value, tables).names), value & GFP_ZONEMASK)
+    if printed or value == 0:
+        modifiers = 0
+        for name in printed:
+            modifiers |= _MODIFIERS.get(name, 0)
+        return _Mask(tables, value, frozenset(printed), modifiers)
+    if value is None or release is None or release < _MODIFIERS_SINCE:
+        return _Mask(tables, value, None)
+    waits = bool(value & _GFP_WAIT) if release < _WAIT_UNTIL else None
+    return _Mask(tables, value, None, value & GFP_ZONEMASK, waits)
+
+
+def _as_named(value: int, printed: tuple[str, ...], tables: FlagTables) -> int:
+    """Return the mask in the tables' own bits: a kernel that is configured otherwise has others under these names."""
+    try:
+        named = parse_flags("|".join(printed), tables) if printed else value
+    except KalloctraceError:
+        return value
+    # A line that is cut off has some of the names.
+    return named if named & ~value else value
+
+
+def _gfp_text(logged: LoggedFailure, mask: _Mask) -> str:
+    if mask.bits is not None:
+        tables, value = mask.bits
+        return decode_gfp(value, tables).text or "no flags"
+    printed = "|".join(logged.mask.printed) if logged.mask is not None else ""
+    return printed or (f"{mask.value:#x}" if mask.value is not None else "")
+
+
+def _layout(zones: list[LoggedZone]) -> tuple[str, ...] | None:
+    """Return the kernel's zones when the log leaves one possibility."""
+    layouts = list(zone_layouts(zones))
+    return layouts[0] if len(layouts) == 1 else None
+
+
+def _highest_zone(mask: _Mask, layout: tuple[str, ...] | None) -> str | None:
+    zone = _ZONE_OF.get(mask.modifiers) if mask.modifiers is not None else None
+    return "Normal" if zone is not None and layout is not None and zone not in layout else zone
+
+
+def _attempt(logged: LoggedFailure, mask: _Mask, check: Watermarks, highest: int | None) -> Attempt:
+    order = max(logged.order, 0)
+    attempt = Attempt(
+        order=order,
+        alloc_flags=0,
+        highest_zoneidx=highest,
+        nodemask=_nodes(logged.nodemask),
+        mems_allowed=_nodes(logged.mems_allowed),
+    )
+    if mask.bits is not None:
+        tables, value = mask.bits
+        flags, otherwise = slow_path_flags(tables, check, value, order)
+        return replace(
+            attempt,
+            alloc_flags=flags,
+            gfp_mask=value,
+            direct_reclaim=bool(value & tables.gfp("__GFP_DIRECT_RECLAIM")),
+            hardwall=bool(value & tables.gfp("__GFP_HARDWALL")),
+            thisnode=bool(value & tables.gfp("__GFP_THISNODE")),
+            nomemalloc=bool(value & tables.gfp("__GFP_NOMEMALLOC")),
+            otherwise=otherwise,
+        )
+    names = mask.names
+    if names is None:
+        first = "the task were real-time" if mask.waits else "the request were atomic (GFP_ATOMIC)"
+        return replace(attempt, direct_reclaim=mask.waits, otherwise=_old_otherwise(0, first))
+    flags = _old_flags(names)
+    reclaims = True if names & _RECLAIMS else False if names & _DOES_NOT else None
+    return replace(
+        attempt,
+        alloc_flags=flags,
+        direct_reclaim=reclaims,
+        hardwall=bool(names & {"__GFP_HARDWALL", "GFP_USER", "GFP_HIGHUSER", "GFP_HIGHUSER_MOVABLE"}),
+        thisnode="__GFP_THISNODE" in names,
+        nomemalloc="__GFP_NOMEMALLOC" in names,
+        otherwise=_old_otherwise(flags, "the task were real-time"),
+    )
+
+
+def _old_flags(names: frozenset[str]) -> int:
+    """Return what kernels from 4.6 to 5.7 make of the names that they print."""
+    bits = _OLD_BITS
+    flags = bits.cpuset
+    if names & {"GFP_ATOMIC", "__GFP_HIGH"}:
+        flags |= bits.high
+    if names & {"GFP_ATOMIC", "__GFP_ATOMIC"}:
+        flags = (flags | bits.harder) & ~bits.cpuset
+    if names & {"GFP_HIGHUSER_MOVABLE", "GFP_TRANSHUGE", "GFP_TRANSHUGE_LIGHT", "__GFP_MOVABLE"}:
+        flags |= bits.cma
+    return flags
+
+
+def _old_otherwise(flags: int, first: str) -> tuple[Otherwise, ...]:
+    bits = _OLD_BITS
+    return (
+        Otherwise(first, flags | bits.high | bits.harder),
+        Otherwise("the task were being killed by the OOM killer", flags | bits.oom),
+        Otherwise("the task were reclaiming memory itself (PF_MEMALLOC)", flags | bits.no_watermarks),
+    )
+
+
+def _nodes(text: str | None) -> int | None:
+    """Read a nodemask as printed; one that cannot be read is not known."""
+    if text is None or text == NULL:
+        return None
+    try:
+        return parse_nodelist(text)
+    except ValueError:
+        return None
+
+
+def _is_shown(zone: LoggedZone) -> bool:
+    return all(name in zone.kilobytes for name in ("free", "min", "low", "high"))
+
+
+def _populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
+    """Leave out zones without pages, which are on no zonelist; old kernels show them."""
+    return [zone for zone in zones if zone.kilobytes.get("present") != 0]
+
+
+def _state(zone: LoggedZone, layout: tuple[str, ...] | None, page_kb: int, release: Release | None) -> ZoneState:
+    def pages(name: str) -> int | None:
+        return zone.kilobytes[name] // page_kb if name in zone.kilobytes else None
+
+    files = [pages(name) for name in ("active_file", "inactive_file")]
+    return ZoneState(
+        node=zone.node,
+        zone=zone.zone,
+        index=layout.index(zone.zone) if layout is not None else None,
+        free=pages("free") or 0,
+        watermarks=(pages("min") or 0, pages("low") or 0, pages("high") or 0),
+        boost=pages("boost"),
+        reserved_highatomic=0 if _before(release, _HIGHATOMIC_SINCE) else pages("reserved_highatomic"),
+        free_highatomic=pages("free_highatomic"),
+        free_cma=0 if _before(release, _CMA_SINCE) else pages("free_cma"),
+        lowmem_reserve=zone.lowmem_reserve if layout is not None or not any(zone.lowmem_reserve or ()) else None,
+        managed=pages("managed"),
+        blocks=tuple(FreeBlocks(block.number, block.types) for block in zone.blocks) if zone.blocks else None,
+        reclaimable=sum(number for number in files if number is not None) if None not in files else None,
+    )
+
+
+def _before(release: Release | None, since: Release) -> bool:
+    return release is not None and release < since
+
+
+def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _Mask) -> list[str]:
+    if logged.memcg:
+        return []
+    missing = [] if kernel else ["the kernel's release (name it with --kernel)"]
+    missing += _missing_of_mask(logged, mask)
+    zones = _populated(logged.zones)
+    shown = [zone for zone in zones if _is_shown(zone)]
+    if not shown:
+        return [*missing, "the zones (the lines 'Node 0 Normal free:… min:… low:… high:…' after Mem-Info)"]
+    missing += [f"the line of node {zone.node} {zone.zone}" for zone in zones if not _is_shown(zone)]
+    missing += [f"the free blocks of node {zone.node} {zone.zone}" for zone in shown if zone.blocks is None]
+    missing += [f"lowmem_reserve of node {zone.node} {zone.zone}" for zone in shown if zone.lowmem_reserve is None]
+    if _layout(logged.zones) is None and all(zone.lowmem_reserve is not None for zone in shown):
+        missing.append("which zones this kernel has, so which part of lowmem_reserve holds")
+    if "__GFP_THISNODE" in (mask.names or ()) and len({zone.node for zone in shown}) > 1:
+        missing.append("which node __GFP_THISNODE asked for")
+    if not rules.known:
+        missing.append(_unknown_rules(kernel, rules))
+    return missing
+
+
+def _missing_of_mask(logged: LoggedFailure, mask: _Mask) -> Iterator[str]:
+    if mask.value is None and mask.names is None:
+        yield "the gfp mask"
+    elif mask.modifiers is None:
+        yield f"what the bits of mask {mask.value:#x} mean on this kernel, so which zones it may use"
+    elif mask.names is None:
+        yield f"what the bits of mask {mask.value:#x} mean on this kernel, but for those of the zones"
+    if mask.bits is not None and logged.mask is not None and mask.value != logged.mask.value:
+        tables, _ = mask.bits
+        read = decode_gfp(logged.mask.value or 0, tables).text
+        yield f"the flags' numbers on this kernel, so its names hold: {tables.kernel}'s would be {read}"
+
+
+def _unknown_rules(kernel: str, rules: WatermarkRules) -> str:
+    whose = f"of {kernel}" if kernel else "of this kernel"
+    if rules == OLDEST_RULES:
+        return f"the watermark check {whose}: only what all kernels share is applied"
+    return f"the watermark check {whose} in every detail: known are those from 5.9 to 7.3"

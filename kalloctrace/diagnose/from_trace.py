@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Why a call of the slow path found no page, or none at once: judged as a failure that a log shows is."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from kalloctrace.diagnose.from_log import NULL, PAGE_KB, Failure
+from kalloctrace.diagnose.log_parser import Event, LoggedFailure
+from kalloctrace.diagnose.zones import Attempt, slow_path_flags, why
+from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.flags.releases import is_backporting_vendor, parse_release
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.nodelist import parse_nodelist
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.kernel.watermark_rules import watermark_rules
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
+from kalloctrace.model.watermark import WMARK_MASK, WMARK_MIN, FreeBlocks, Watermarks, ZoneState
+from kalloctrace.verify.slowpath.trace import context_given, request_given
+
+Row = Mapping[str, Any]
+"""A call with the columns of trace/slowpath.py."""
+
+
+def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
+    """Answer why a call found no page, by its zones as they were when it returned.
+
+    The decisive attempt is the last one at the min watermark, whose flags are known; a call without any was let into no
+    zone at all.
+
+    Args:
+        snapshot: the kernel and machine that were recorded.
+        call: a call that returned no page.
+    """
+    tables, check = snapshot.tables, _check(snapshot, call)
+    at_min = [each for each in call["attempts"] if each["alloc_flags"] & WMARK_MASK == WMARK_MIN]
+    asked = at_min[-1] if at_min else call["given"]
+    if not at_min:
+        flags, _ = slow_path_flags(tables, check, asked["gfp_mask"], asked["order"])
+        asked = {**asked, "alloc_flags": flags}
+    return _judged(snapshot, call, check, _Look("failure", "returns", asked))
+
+
+def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
+    """Answer why the fast path of a call found no page, so that it took the slow one, by its zones at that time.
+
+    Args:
+        snapshot: the kernel and machine that were recorded.
+        kernel: the same, compiled.
+        call: a call that returned.
+    """
+    check = _check(snapshot, call)
+    given = call["given"]
+    waited = None if call["duration"] is None else f"{call['duration'] / 1e6:,.1f} ms"
+    try:
+        prepared = alloc_pages(kernel, request_given(call), context_given(kernel, call))
+    except (UnknownFact, ImpossibleRequestError) as error:
+        asked = _judged(snapshot, call, check, _Look("stall", "begins", {**given, "alloc_flags": 0}), waited)
+        return replace(asked, why=None, missing=(f"what the fast path asked for ({error})",))
+    first = {**given, "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
+    return _judged(snapshot, call, check, _Look("stall", "begins", first), waited)
+
+
+class _Look(NamedTuple):
+    """One look through the zonelist of a call.
+
+    Attributes:
+        event: what it led to.
+        at: when the zones were copied that it found.
+        asked: what it asked for.
+    """
+
+    event: Event
+    at: str
+    asked: Row
+
+
+def _check(snapshot: Snapshot, call: Row) -> Watermarks:
+    rules = watermark_rules(
+        parse_release(snapshot.release, snapshot.version), patched=is_backporting_vendor(snapshot.release)
+    )
+    if any(zone["free_highatomic"] is not None for zone in call["zones"]):
+        rules = replace(rules, highatomic="free")
+    return Watermarks.of(snapshot.tables, rules)
+
+
+def _judged(snapshot: Snapshot, call: Row, check: Watermarks, look: _Look, waited: str | None = None) -> Failure:
+    tables, given, asked = snapshot.tables, call["given"], look.asked
+    states = [_state(tables, zone) for zone in call["zones"] if zone["at"] == look.at]
+    attempt = _asking(tables, asked, given["order"])
+    return Failure(
+        logged=LoggedFailure(
+            look.event,
+            0,
+            call["comm"],
+            given["order"],
+            nodemask=asked["ac_nodemask_nodes"] or NULL,
+            mems_allowed=asked["mems_allowed"],
+            waited=waited,
+        ),
+        kernel=snapshot.release,
+        tables=tables,
+        rules=check.rules,
+        gfp_text=decode_gfp(given["gfp_mask"], tables).text or "no flags",
+        highest_zone=tables.zone_name(given["highest_zoneidx"]),
+        attempt=attempt,
+        why=why(check, attempt, states) if states else None,
+        missing=() if states else ("the zones: there was no room for them",),
+        page_kb=PAGE_KB,
+        source="trace",
+    )
+
+
+def _asking(tables: FlagTables, last: Row, order: int) -> Attempt:
+    gfp = last["gfp_mask"]
+    return Attempt(
+        order=order,
+        alloc_flags=last["alloc_flags"],
+        highest_zoneidx=last["highest_zoneidx"],
+        gfp_mask=gfp,
+        direct_reclaim=bool(gfp & tables.gfp("__GFP_DIRECT_RECLAIM")),
+        nodemask=_nodes(last["ac_nodemask_nodes"]),
+        mems_allowed=_nodes(last["mems_allowed"]) if last["cpusets_enabled"] > 0 else None,
+        hardwall=bool(gfp & tables.gfp("__GFP_HARDWALL")),
+        nomemalloc=bool(gfp & tables.gfp("__GFP_NOMEMALLOC")),
+        thisnode=last["zonelist_kind"] == "NOFALLBACK",
+        preferred_nid=last["zonelist_nid"],
+    )
+
+
+def _nodes(text: str | None) -> int | None:
+    return None if text is None else parse_nodelist(text)
+
+
+def _state(tables: FlagTables, zone: Row) -> ZoneState:
+    boost = zone["boost"]
+    return ZoneState(
+        node=zone["node"],
+        zone=tables.zone_name(zone["zone"]),
+        index=zone["zone"],
+        free=zone["free"],
+        watermarks=(zone["min"] + boost, zone["low"] + boost, zone["high"] + boost),
+        boost=boost,
+        reserved_highatomic=zone["reserved_highatomic"],
+        free_highatomic=zone["free_highatomic"],
+        free_cma=zone["free_cma"],
+        lowmem_reserve=tuple(zone["lowmem_reserve"]),
+        managed=zone["managed"],
+        blocks=tuple(
+            FreeBlocks(
+                count, frozenset(tables.migratetype_name(bit) for bit in range(kinds.bit_length()) if kinds >> bit & 1)
+            )
+            for count, kinds in zip(zone["free_blocks"], zone["free_types"], strict=True)
+        ),
+    )

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: MIT
+"""A judged failure in sentences."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.zones import Change, Kind, Remedy, Why, ZoneVerdict
+from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
+
+_EVENTS = {"failure": "failed", "stall": "stalled", "oom": "led to the OOM killer"}
+
+VERDICTS: dict[Kind, str] = {
+    "excluded": "closed",
+    "watermark": "too few pages",
+    "block": "no block",
+    "passes": "would pass",
+    "unknown": "unknown",
+}
+"""What is said of a zone."""
+
+_LETTERS = {
+    "MIGRATE_UNMOVABLE": "unmovable",
+    "MIGRATE_MOVABLE": "movable",
+    "MIGRATE_RECLAIMABLE": "reclaimable",
+    "MIGRATE_HIGHATOMIC": "high-order atomic",
+    "MIGRATE_RESERVE": "reserve",
+    "MIGRATE_CMA": "CMA",
+    "MIGRATE_ISOLATE": "isolated",
+}
+
+
+def request_sentence(failure: Failure) -> str:
+    """Return what was asked for and by whom."""
+    logged = failure.logged
+    size = f" ({kilobytes(failure, 1 << logged.order)})" if logged.order >= 0 else ""
+    mask = f" with {failure.gfp_text}" if failure.gfp_text else ""
+    waited = f" for {logged.waited}" if logged.waited is not None else ""
+    return f"order {logged.order}{size}{mask} for {logged.comm or '?'} {_EVENTS[logged.event]}{waited}"
+
+
+def headline(failure: Failure) -> str:
+    """Return the one sentence that answers why."""
+    return f"{request_sentence(failure)}: {_reason(failure)}"
+
+
+def headline_alike(failure: Failure) -> str:
+    """Return the same of all failures that differ in nothing but numbers."""
+    return headline(replace(failure, logged=replace(failure.logged, waited=None)))
+
+
+def _reason(failure: Failure) -> str:
+    logged = failure.logged
+    if logged.order < 0:
+        return "a person invoked the OOM killer (SysRq f), no request failed"
+    if logged.memcg:
+        limit = ""
+        if logged.memcg_limit is not None:
+            usage, at_most = logged.memcg_limit
+            limit = f" ({usage:,} kB of {at_most:,} kB used)"
+        return f"the limit of its memory cgroup was reached{limit}; the zones had no part in it"
+    if failure.why is None:
+        if failure.source == "trace":
+            return f"unknown, the trace does not have {failure.missing[0]}"
+        return "unknown, the log does not show the zones"
+    return _by_zones(failure, failure.why)
+
+
+def _by_zones(failure: Failure, answer: Why) -> str:
+    asked = [verdict for verdict in answer.zones if verdict.kind != "excluded"]
+    if answer.conclusion == "no_zone":
+        return "every zone that is shown is closed to it"
+    if answer.conclusion == "passes":
+        passed = _zone_list([verdict.state for verdict in asked if verdict.kind == "passes"])
+        return f"{passed} would have served by the state that is shown, which was read after the failure"
+    blocks = f"no free block of {kilobytes(failure, 1 << failure.attempt.order)} or more of a type that it may take"
+    refused = _mixed([verdict for verdict in asked if verdict.kind in ("watermark", "block")], blocks)
+    doubtful = [verdict.state for verdict in asked if verdict.kind in ("unknown", "passes")]
+    open_still = f"what the {failure.source} tells of {_zone_list(doubtful)} leaves it open" if doubtful else ""
+    return "; ".join(filter(None, (refused, open_still)))
+
+
+def _mixed(asked: list[ZoneVerdict], blocks: str) -> str:
+    low = [verdict.state for verdict in asked if verdict.kind == "watermark"]
+    broken = [verdict.state for verdict in asked if verdict.kind == "block"]
+    parts = []
+    if low:
+        parts.append(f"{_zone_list(low)} had too few free pages above what is kept back")
+    if broken:
+        parts.append(f"{_zone_list(broken)} had {blocks}")
+    return "; ".join(parts)
+
+
+def _zone_list(states: list[ZoneState]) -> str:
+    names = [zone_name(state) for state in states]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def zone_name(state: ZoneState) -> str:
+    """Return a zone as people call it."""
+    return f"node {state.node} {state.zone}"
+
+
+def kilobytes(failure: Failure, pages: int) -> str:
+    """Return a number of pages in kB."""
+    return f"{pages * failure.page_kb:,} kB"
+
+
+def _range(failure: Failure, pages: Range) -> str:
+    if pages.low == pages.high:
+        return kilobytes(failure, pages.low)
+    return f"{pages.low * failure.page_kb:,} to {kilobytes(failure, pages.high)}"
+
+
+def certainty(failure: Failure) -> str:
+    """Return how sure the answer is."""
+    if failure.logged.memcg:
+        return "certain"
+    if failure.why is None:
+        return "unknown"
+    return "certain, by the state that is shown" if failure.certain else "not certain"
+
+
+def conditions(why: Why) -> Iterator[str]:
+    """Yield what the verdicts hang on, each condition once."""
+    unless: dict[str, list[str]] = {}
+    for verdict in why.zones:
+        for condition in verdict.unless:
+            unless.setdefault(condition, []).append(zone_name(verdict.state))
+    for condition, zones in unless.items():
+        yield f"if {condition}, another answer would hold for {', '.join(zones)}"
+
+
+def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
+    """Return why one zone did not serve, with the numbers."""
+    check = verdict.check
+    if verdict.kind == "excluded" or check is None:
+        return _excluded(failure, verdict)
+    if failure.ignores_watermarks:
+        free = f"{kilobytes(failure, verdict.state.free)} free, no watermark asked for (ALLOC_NO_WATERMARKS)"
+        return f"{free}; {_blocks(failure, verdict.kind, check, above=True)}"
+    usable, needed = _usable(failure, verdict.state, check), _needed(failure, verdict.state, check)
+    if verdict.kind == "watermark":
+        return f"{usable}, not above {needed}"
+    above = check.usable.low > check.needed.high
+    compared = f"{usable}, above {needed}" if above else f"{usable}; needed more than {needed}"
+    return f"{compared}; {_blocks(failure, verdict.kind, check, above=above)}"
+
+
+def _blocks(failure: Failure, kind: Kind, check: WatermarkCheck, *, above: bool) -> str:
+    if kind == "passes":
+        return "a free block will do"
+    if kind == "block":
+        return _no_block(failure, check)
+    if not above:
+        return "which of the two is more is not told"
+    if not failure.rules.block_of_any_type and failure.attempt.order > 0:
+        return "kernels before 4.4 compare the pages of each order besides, which is not done here"
+    return "whether a free block will do is not told"
+
+
+def _excluded(failure: Failure, verdict: ZoneVerdict) -> str:
+    logged = failure.logged
+    name = "" if logged.cpuset is None else f" {logged.cpuset}"
+    return {
+        "highest_zoneidx": f"the mask goes up to {failure.highest_zone} (highest_zoneidx)",
+        "nodemask": f"the request's nodemask is {logged.nodemask}",
+        "cpuset": f"the cpuset{name} has nodes {logged.mems_allowed}, and __GFP_HARDWALL is set",
+        "THISNODE": "__GFP_THISNODE asks for another node",
+        None: "not asked",
+    }[verdict.excluded_by]
+
+
+def _usable(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
+    free = f"{kilobytes(failure, state.free)} free"
+    if state.free < 1 << failure.attempt.order:
+        return f"{free}, less than one block of the order"
+    if check.usable.low != check.usable.high:
+        return f"{free}, at most {kilobytes(failure, check.usable.high)} of it usable"
+    kept = (
+        (check.highatomic, "kept for high-order atomic requests"),
+        (check.cma, "in CMA areas"),
+        (Range(check.order_pages, check.order_pages), "for the order"),
+    )
+    listed = ", ".join(f"{kilobytes(failure, pages.low)} {what}" for pages, what in kept if pages.low)
+    usable = kilobytes(failure, check.usable.low) if check.usable.low > 0 else "none"
+    return f"{free}, {usable} of it usable (not {listed})" if listed else free
+
+
+def _needed(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
+    mark = f"{check.watermark} {kilobytes(failure, check.mark)}"
+    if check.watermark == "min" and check.mark < state.watermarks[0]:
+        mark += " without its boost"
+    elif state.boost:
+        mark += f" with its boost of {kilobytes(failure, state.boost)}"
+    if check.lowered != check.mark:
+        mark += f" (lowered to {kilobytes(failure, check.lowered)})"
+    if check.lowmem_reserve.high == 0:
+        return mark
+    return f"{mark} + lowmem_reserve {_range(failure, check.lowmem_reserve)}"
+
+
+def _no_block(failure: Failure, check: WatermarkCheck) -> str:
+    order = failure.attempt.order
+    there = ", ".join(sorted(_LETTERS.get(name, name) for name in check.types_there))
+    if there:
+        return f"the only free blocks of {kilobytes(failure, 1 << order)} or more are {there}, which it may not take"
+    if check.largest is None:
+        return "no free block of a type that it may take"
+    return f"the largest free block has {kilobytes(failure, 1 << check.largest)} (order {check.largest})"
+
+
+_SERVED = ": {where} would have served"
+_REMEDIES: dict[Change, str] = {
+    "smaller_order": "order {value} ({size}) in place of {order}: {where} had that",
+    "gfp_high": "__GFP_HIGH, which opens half of the min watermark" + _SERVED,
+    "gfp_atomic": "the rights of GFP_ATOMIC to the reserves{instead}" + _SERVED,
+    "gfp_memalloc": "__GFP_MEMALLOC{instead}, which ignores watermarks and is for freeing memory only" + _SERVED,
+    "gfp_movable": "a movable request (__GFP_MOVABLE), which may use CMA areas" + _SERVED,
+    "watermark_boost": "no watermark boost (vm.watermark_boost_factor=0)" + _SERVED,
+    "lowmem_reserve": "no lowmem_reserve (a larger vm.lowmem_reserve_ratio makes it smaller)" + _SERVED,
+    "zone_modifier": "a mask that may use zones above {highest}" + _SERVED,
+    "nodemask": "a nodemask with node {node} in it" + _SERVED,
+    "cpuset": "a cpuset with node {node} in it" + _SERVED,
+    "THISNODE": "no __GFP_THISNODE" + _SERVED,
+}
+
+
+def remedy_sentence(failure: Failure, remedy: Remedy) -> str:
+    """Return what would have let the request pass, and where."""
+    where = f"node {remedy.node} {remedy.zone}"
+    if remedy.change == "direct_reclaim":
+        return _reclaim(failure, remedy, where)
+    if remedy.change == "min_free_kbytes":
+        return _min_free(failure, remedy, where)
+    return _REMEDIES[remedy.change].format(
+        where=where,
+        node=remedy.node,
+        value=remedy.value,
+        size=kilobytes(failure, 1 << (remedy.value or 0)),
+        order=failure.attempt.order,
+        highest=failure.highest_zone,
+        instead=" in place of __GFP_NOMEMALLOC" if failure.attempt.nomemalloc else "",
+    )
+
+
+def _reclaim(failure: Failure, remedy: Remedy, where: str) -> str:
+    flag = "__GFP_DIRECT_RECLAIM" if failure.tables is not None else "__GFP_DIRECT_RECLAIM (before 4.4 __GFP_WAIT)"
+    how = f"{flag}, so that the request waits while memory is freed"
+    pages = remedy.value or 0
+    parts = []
+    if pages:
+        cache = _reclaimable(failure, remedy)
+        has = f", which has {kilobytes(failure, cache)} of file pages" if cache is not None else ""
+        parts.append(f"{kilobytes(failure, pages)} freed in {where}{has}, would do")
+    if remedy.needs_block:
+        block = kilobytes(failure, 1 << failure.attempt.order)
+        parts.append(f"compaction would have to make a block of {block} in {where}")
+    return f"{how}: {'; and '.join(parts)}"
+
+
+def _reclaimable(failure: Failure, remedy: Remedy) -> int | None:
+    zones = failure.why.zones if failure.why is not None else ()
+    for verdict in zones:
+        if (verdict.state.node, verdict.state.zone) == (remedy.node, remedy.zone):
+            return verdict.state.reclaimable
+    return None
+
+
+def _min_free(failure: Failure, remedy: Remedy, where: str) -> str:
+    """Return the min watermark that would have done, and what share of vm.min_free_kbytes that is.
+
+    The kernel shares vm.min_free_kbytes among the zones of all nodes (`__setup_per_zone_wmarks`), of which those of the
+    request may be a part; HighMem and Movable, whose watermarks do not count, have their own share.
+    """
+    zones = failure.why.zones if failure.why is not None else ()
+    state = next(each.state for each in zones if (each.state.node, each.state.zone) == (remedy.node, remedy.zone))
+    own, value = state.watermarks[0] - (state.boost or 0), remedy.value or 0
+    boost = " without its boost" if state.boost else ""
+    text = f"a min watermark of {kilobytes(failure, value)} or less in {where}, which now has {kilobytes(failure, own)}"
+    text += boost
+    if own > 0 and state.zone not in ("HighMem", "Movable"):
+        share = 100 * value // own
+        text += f" (vm.min_free_kbytes at {f'about {share} %' if share else 'less than 1 %'} of its value)"
+    return f"{text}; less would be left for requests that cannot wait"

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""A call of the slow path as it is told: who asked, why it failed or was slow, and each attempt with its verdict."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.from_trace import slow_failure, slow_start
+from kalloctrace.diagnose.sentences import headline_alike
+from kalloctrace.diagnose.to_json import failure_json
+from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.verify.slowpath.judge import AttemptVerdict
+from kalloctrace.verify.slowpath.trace import SlowJudge
+
+Row = Mapping[str, Any]
+"""A call with the columns of trace/slowpath.py."""
+
+
+@dataclass(frozen=True)
+class ToldAttempt:
+    """One call of get_page_from_freelist().
+
+    Attributes:
+        row: as it was recorded.
+        gfp: its mask in words.
+        alloc_flags: its flags in words.
+        judged: the model's verdict.
+    """
+
+    row: Row
+    gfp: str
+    alloc_flags: str
+    judged: AttemptVerdict
+
+    @property
+    def kind(self) -> str:
+        """Why it was made; several kinds where the trace does not tell which."""
+        return " or ".join(self.judged.kinds) or "not classified"
+
+
+@dataclass(frozen=True)
+class ToldCall:
+    """One call of the slow path.
+
+    Attributes:
+        call: as it was recorded.
+        why: why it found no page, or where it found one, why the fast path did not.
+        attempts: in their order.
+    """
+
+    call: Row
+    why: Failure
+    attempts: tuple[ToldAttempt, ...]
+
+    @property
+    def ended(self) -> str:
+        """Say what became of it."""
+        page = {True: "a page", False: "NULL", None: "not yet, or its return was not seen"}[self.call["page"]]
+        lost = "" if self.call["complete"] else "; events were lost meanwhile"
+        return page + lost
+
+
+class SlowTeller:
+    """Tells calls of one recording.
+
+    Args:
+        snapshot: the kernel and machine that were recorded.
+        kernel: the same, compiled.
+        judge: of the same recording.
+    """
+
+    def __init__(self, snapshot: Snapshot, kernel: Kernel, judge: SlowJudge) -> None:
+        self._snapshot = snapshot
+        self._kernel = kernel
+        self._judge = judge
+
+    def __call__(self, call: Row) -> ToldCall:
+        """Tell one call."""
+        tables = self._snapshot.tables
+        failed = call["page"] is False
+        judged = self._judge(call).attempts
+        return ToldCall(
+            call,
+            slow_failure(self._snapshot, call) if failed else slow_start(self._snapshot, self._kernel, call),
+            tuple(
+                ToldAttempt(
+                    row,
+                    decode_gfp(row["gfp_mask"], tables).text or "no flags",
+                    decode_alloc(row["alloc_flags"], tables).text,
+                    verdict,
+                )
+                for row, verdict in zip(call["attempts"], judged, strict=True)
+            ),
+        )
+
+
+def grouped(told: Iterable[ToldCall]) -> list[list[ToldCall]]:
+    """Return calls of which the same is to be said together: most calls first, in each what took longest first."""
+    groups: dict[str, list[ToldCall]] = {}
+    for one in told:
+        groups.setdefault(headline_alike(one.why), []).append(one)
+    for group in groups.values():
+        group.sort(key=lambda one: -(one.call["duration"] or 0))
+    return sorted(groups.values(), key=lambda group: -len(group))
+
+
+def told_json(told: ToldCall) -> dict[str, Any]:
+    """Return what `report --failures --json` prints of a call: the answer, who asked, and the attempts."""
+    call = told.call
+    return {
+        **failure_json(told.why),
+        "gfp": call["given"]["gfp_mask"],
+        **{name: call[name] for name in ("time", "cpu", "pid", "tid", "stack", "page", "duration", "complete")},
+        "attempts": [_attempt_json(number, one) for number, one in enumerate(told.attempts, 1)],
+    }
+
+
+def _attempt_json(number: int, told: ToldAttempt) -> dict[str, Any]:
+    row = told.row
+    return {
+        "number": number,
+        "kinds": list(told.judged.kinds),
+        "after": row["after"],
+        "between": row["between"],
+        "gfp": row["gfp_mask"],
+        "gfp_text": told.gfp,
+        "alloc_flags": row["alloc_flags"],
+        "alloc_flags_text": told.alloc_flags,
+        "verdict": told.judged.verdict,
+        "unknown": told.judged.unknown or None,
+        "differences": [difference.to_json() for difference in told.judged.differences],
+    }

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Calls of the slow path, for people: who asked, why it failed or was slow, and what each attempt was."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kalloctrace.diagnose.slow_calls import ToldCall
+from kalloctrace.diagnose.text import console_of, print_failure, write_captured
+
+_MODEL = {"matched": "green", "mismatched": "red", "unknown": "magenta"}
+
+
+def write_told(groups: Sequence[Sequence[ToldCall]], stream: TextIO) -> None:
+    """Write of each group its first call, and how many there are."""
+    console = console_of(stream)
+    with console.capture() as captured:
+        for number, group in enumerate(groups):
+            if number:
+                console.print()
+            _write(group, console)
+    write_captured(captured, stream)
+
+
+def _write(group: Sequence[ToldCall], console: Console) -> None:
+    told = group[0]
+    call = told.call
+    where = f"{seconds(call['time'])}, pid {call['pid']}, cpu {call['cpu']}; "
+    if len(group) > 1:
+        times = [one.call["time"] for one in group]
+        span = f"from {seconds(min(times))} to {seconds(max(times))}"
+        where = f"the slowest of {len(group):,} like it, {span} (--json has each)\n{where}"
+    print_failure(told.why, console, where=where, more=partial(_attempts, told, console))
+
+
+def _attempts(told: ToldCall, console: Console) -> None:
+    console.print()
+    if told.call["stack"]:
+        console.print(Text(f"called by {' ← '.join(reversed(told.call['stack'].split(';')))}"))
+        console.print()
+    if told.attempts:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        for name in ("", "attempt"):
+            table.add_column(name, no_wrap=True)
+        table.add_column("after", justify="right", no_wrap=True)
+        for name in ("before it", "alloc_flags", "model"):
+            table.add_column(name)
+        for number, one in enumerate(told.attempts, 1):
+            table.add_row(
+                str(number),
+                one.kind,
+                milliseconds(one.row["after"]),
+                " ".join(one.row["between"]),
+                f"{one.row['alloc_flags']:#x} {one.alloc_flags.replace('|', ' | ')}",
+                Text(one.judged.verdict, _MODEL[one.judged.verdict]),
+            )
+        console.print(table)
+    lasted = "" if told.call["duration"] is None else f", after {milliseconds(told.call['duration'])}"
+    console.print(Text(f"__alloc_pages_slowpath returned {told.ended}{lasted}"))
+
+
+def seconds(time: int) -> str:
+    """Return a time of CLOCK_MONOTONIC, ns, about as the kernel's log has it."""
+    return f"{time / 1e9:.6f} s"
+
+
+def milliseconds(time: int) -> str:
+    """Return a span of time, ns."""
+    return f"{time / 1e6:,.3f} ms"

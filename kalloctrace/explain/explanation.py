@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""What `kalloctrace explain` says about one request: the answer, the lesson, and what settings make of it."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self, TextIO
+
+from kalloctrace.explain.request import Answer, answer_json
+from kalloctrace.explain.text import write_explanation
+from kalloctrace.explain.walkthrough import compared, lesson
+from kalloctrace.explain.walkthrough_text import lesson_steps, write_comparison, write_lessons_end
+from kalloctrace.explain.what_if import changed
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One request, explained.
+
+    Attributes:
+        name: what the request called its kernel.
+        answer: the request as it was asked.
+        settings: the inputs to change, in order.
+        after: the request with them; the answer itself where there are none.
+    """
+
+    name: str
+    answer: Answer
+    settings: tuple[str, ...]
+    after: Answer
+
+    @classmethod
+    def of(cls, name: str, answer: Answer, settings: Sequence[str]) -> Self:
+        """Apply the settings, one after the other.
+
+        Raises:
+            BadRequestError: a setting cannot be applied.
+        """
+        after = answer
+        for setting in settings:
+            after = changed(after, setting)
+        return cls(name, answer, tuple(settings), after)
+
+    def write(self, stream: TextIO, *, brief: bool) -> None:
+        """Write it for people.
+
+        Args:
+            stream: where to write.
+            brief: without the lesson.
+        """
+        if self.settings:
+            comparison = compared(self.answer, self.after, self.settings)
+            write_comparison(comparison, lesson(self.answer), lesson(self.after), stream)
+        elif brief:
+            write_explanation(self.name, self.answer, stream)
+        else:
+            taught = lesson(self.answer)
+            write_explanation(self.name, self.answer, stream, lesson_steps(taught))
+            write_lessons_end(taught, stream)
+
+    def to_json(self, *, brief: bool) -> dict[str, Any]:
+        """Return the preparation of the request as it was asked, with "lesson" (not when brief) and "set" (if any)."""
+        data = answer_json(self.name, self.answer)
+        if not brief:
+            data["lesson"] = lesson(self.answer).to_json()
+        if self.settings:
+            comparison = compared(self.answer, self.after, self.settings)
+            data["set"] = {
+                "settings": list(self.settings),
+                "changes": [asdict(change) for change in comparison.changes],
+                "rules": list(comparison.rules),
+                "after": answer_json(self.after.kernel.tables.kernel, self.after),
+            }
+        return data

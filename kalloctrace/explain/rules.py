@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""What a teacher says about each rule of the model: its condition, its history, the terms it is about.
+
+What differs between kernels is taken from the rows of `kalloctrace.kernel.builtin`, which cite their sources; only what
+changed a name and no rule is written here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from kalloctrace.flags.releases import parse_release
+from kalloctrace.kernel.features import Features
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.types import Step
+
+
+class Rename(NamedTuple):
+    """A release that wrote a rule otherwise, or had another value in it, without changing what it does.
+
+    Attributes:
+        since: the release, (major, minor).
+        what: what it wrote.
+        source: where that was read.
+    """
+
+    since: tuple[int, int]
+    what: str
+    source: str
+
+
+class Rule(NamedTuple):
+    """What is taught about one rule, beside what the model says.
+
+    Attributes:
+        condition: the expression that the kernel evaluates.
+        features: the attributes of `Features` that select how the rule goes.
+        terms: the pages of docs/ that it is about.
+        renames: what changed a name only.
+    """
+
+    condition: Callable[[Kernel], str]
+    features: tuple[str, ...]
+    terms: tuple[str, ...]
+    renames: tuple[Rename, ...] = ()
+
+
+def series(kernel: Kernel) -> tuple[int, int]:
+    """Return (major, minor) of a kernel; of one whose name is no release the newest that there can be."""
+    release = parse_release(kernel.tables.kernel)
+    return (1 << 16, 0) if release is None else (release.major, release.minor)
+
+
+def _order(kernel: Kernel) -> str:
+    if series(kernel) >= (6, 8):
+        return "order > MAX_PAGE_ORDER"
+    return "order > MAX_ORDER" if series(kernel) >= (6, 4) else "order >= MAX_ORDER"
+
+
+def _gfp_context(kernel: Kernel) -> str:
+    features = kernel.features
+    scopes = ["PF_MEMALLOC_NOIO", "PF_MEMALLOC_NOFS"]
+    if features.pf_memalloc_noreclaim:
+        scopes = ["PF_MEMALLOC_NORECLAIM", *scopes, "PF_MEMALLOC_NOWARN"]
+    if features.pf_memalloc_pin:
+        scopes.append("PF_MEMALLOC_PIN")
+    return f"current->flags & ({' | '.join(scopes)})"
+
+
+def _cpuset(kernel: Kernel) -> str:
+    tests: Mapping[str, str] = {"none": "", "in_interrupt": "!in_interrupt() && ", "in_task": "in_task() && "}
+    return f"cpusets_enabled(), then {tests[kernel.features.context_test]}!ac->nodemask"
+
+
+def _cma(kernel: Kernel) -> str:
+    movable = "gfp_migratetype(gfp_mask) == MIGRATE_MOVABLE"
+    nocma = kernel.features.pf_memalloc_nocma
+    return f"!(current->flags & PF_MEMALLOC_NOCMA) && {movable}" if nocma else movable
+
+
+def _nofragment(kernel: Kernel) -> str:
+    rule = "zone_idx(zone) == ZONE_NORMAL && !(nr_online_nodes > 1 && !populated_zone(ZONE_DMA32 of that node))"
+    return f"defrag_mode || ({rule})" if kernel.features.defrag_mode else rule
+
+
+def _nolock_gfp(kernel: Kernel) -> str:
+    if kernel.features.nolock == "fixed":
+        return "__GFP_NOWARN | __GFP_ZERO | __GFP_NOMEMALLOC | __GFP_ACCOUNT"
+    return "gfp | __GFP_NOWARN | __GFP_ZERO | __GFP_NOMEMALLOC | __GFP_COMP"
+
+
+def _always(text: str) -> Callable[[Kernel], str]:
+    return lambda _: text
+
+
+_FINALISE = Rename((5, 10), "in prepare_alloc_pages; before in finalise_ac, right after it", "5.9.2 against 5.11.0")
+
+_AFTER_BOOT = "after boot the mask is"
+ALLOWED_MASKS = (
+    Rename((5, 8), f"{_AFTER_BOOT} 0x7fffff", "include/linux/gfp.h:227 of 5.10.262-1"),
+    Rename((5, 14), f"{_AFTER_BOOT} 0x1ffffff", "include/linux/gfp.h of Linux 5.15.0"),
+    Rename((5, 18), f"{_AFTER_BOOT} 0x7ffffff", "include/linux/gfp_types.h:261 of 6.1.192-2"),
+    Rename((6, 4), f"{_AFTER_BOOT} 0x3ffffff", "include/linux/gfp_types.h of Linux 6.4.6"),
+    Rename((6, 9), f"{_AFTER_BOOT} 0xffffff", "include/linux/gfp_types.h of Linux 6.9.0, as Debian configures it"),
+    Rename((6, 10), f"{_AFTER_BOOT} 0x1ffffff", "include/linux/gfp_types.h of 6.12.117-1, as Debian configures it"),
+    Rename((7, 3), f"{_AFTER_BOOT} 0xffffff", "include/linux/gfp_types.h of 7.3.4-1, as Debian configures it"),
+)
+
+RULES: Mapping[str, Rule] = {
+    "alloc_flags_check": Rule(
+        _always("alloc_flags & ~(ALLOC_NOLOCK | ALLOC_NO_CODETAG)"),
+        ("entry_alloc_flags",),
+        ("alloc_flags", "ALLOC_NOLOCK", "ALLOC_NO_CODETAG"),
+    ),
+    "order": Rule(
+        _order,
+        ("entry",),
+        ("order",),
+        (
+            Rename((5, 19), "WARN_ON_ONCE_GFP(), before a test of __GFP_NOWARN of its own", "5.17-rc5 against 5.19.0"),
+            Rename((6, 4), "order > MAX_ORDER (10), before order >= MAX_ORDER (11)", "6.3.8 against 6.4.6"),
+            Rename((6, 8), "MAX_PAGE_ORDER, before MAX_ORDER", "6.6.0 against 6.8.1"),
+        ),
+    ),
+    "trylock": Rule(
+        _always("IS_ENABLED(CONFIG_PREEMPT_RT) && (in_nmi() || in_hardirq())"),
+        ("nolock",),
+        ("ALLOC_NOLOCK",),
+    ),
+    "nolock_gfp": Rule(_nolock_gfp, ("nolock",), ("ALLOC_NOLOCK",)),
+    "nolock_nodemask": Rule(_always("the entry has no such argument"), ("nolock",), ("nodemask",)),
+    "gfp_allowed_mask": Rule(_always("gfp & gfp_allowed_mask"), (), ("gfp_allowed_mask",), ALLOWED_MASKS),
+    "gfp_context": Rule(
+        _gfp_context,
+        ("gfp_context_on_fast_path", "pf_memalloc_pin", "pf_memalloc_noreclaim"),
+        ("task-scopes",),
+    ),
+    "gfp_zone": Rule(
+        _always("GFP_ZONE_TABLE >> ((flags & GFP_ZONEMASK) * GFP_ZONES_SHIFT)"),
+        (),
+        ("highest_zoneidx", "gfp-zone-modifiers"),
+    ),
+    "zonelist": Rule(_always("flags & __GFP_THISNODE"), (), ("zonelist",)),
+    "gfp_migratetype": Rule(
+        _always("page_group_by_mobility_disabled, else (gfp_flags & GFP_MOVABLE_MASK) >> GFP_MOVABLE_SHIFT"),
+        (),
+        ("migratetype",),
+    ),
+    "cpuset": Rule(
+        _cpuset,
+        ("context_test", "interrupt_mask"),
+        ("ALLOC_CPUSET", "nodemask", "cpuset"),
+        (Rename((6, 0), "might_alloc() follows, which changes no value", "5.19.0 against 6.0.1"),),
+    ),
+    "cma": Rule(_cma, ("config_cma", "pf_memalloc_nocma"), ("ALLOC_CMA", "migratetype")),
+    "spread_dirty_pages": Rule(_always("gfp_mask & __GFP_WRITE"), (), ("spread_dirty_pages",), (_FINALISE,)),
+    "preferred_zone": Rule(
+        _always("zonelist_zone_idx(z) <= highest_zoneidx && (!nodes || zref_in_nodemask(z, nodes))"),
+        (),
+        ("preferred_zoneref", "zoneref", "zonelist"),
+        (_FINALISE,),
+    ),
+    "nofragment": Rule(
+        _nofragment,
+        ("defrag_mode",),
+        ("ALLOC_NOFRAGMENT", "ALLOC_KSWAPD", "fragmentation-avoidance", "kswapd"),
+    ),
+    "highatomic": Rule(
+        _always("!(gfp & (__GFP_DIRECT_RECLAIM | __GFP_NOMEMALLOC)) && order > 0 && gfp & __GFP_HIGH"),
+        ("highatomic_on_fast_path",),
+        ("ALLOC_HIGHATOMIC",),
+    ),
+}
+
+_NOLOCK_ORDER = Rule(_always("pcp_allowed_order(order)"), ("nolock_orders",), ("order", "ALLOC_NOLOCK"))
+
+
+def rule_of(step: Step) -> Rule:
+    """Return what is taught about a step; without locks the order is checked by another function."""
+    return _NOLOCK_ORDER if step.function == "pcp_allowed_order" else RULES[step.rule]
+
+
+_WORDS: Mapping[tuple[str, object], str] = {
+    ("entry_alloc_flags", False): "the entry has no argument alloc_flags",
+    ("entry_alloc_flags", True): "the entry has a fifth argument, alloc_flags",
+    ("nolock", "none"): "no entry without locks",
+    ("nolock", "fixed"): "an entry without locks, of (nid, order), with a mask of its own",
+    ("nolock", "gfp_flags"): "the entry without locks takes gfp_flags",
+    ("nolock", "alloc_flags"): "the entry without locks is the normal one with a flag",
+    ("gfp_context_on_fast_path", False): "the task's scopes are applied after the first attempt has failed",
+    ("gfp_context_on_fast_path", True): "the task's scopes are applied before prepare_alloc_pages",
+    ("pf_memalloc_pin", False): "PF_MEMALLOC_PIN is not known",
+    ("pf_memalloc_pin", True): "PF_MEMALLOC_PIN takes __GFP_MOVABLE out",
+    ("pf_memalloc_noreclaim", False): "neither PF_MEMALLOC_NORECLAIM nor PF_MEMALLOC_NOWARN",
+    ("pf_memalloc_noreclaim", True): "PF_MEMALLOC_NORECLAIM and PF_MEMALLOC_NOWARN",
+    ("pf_memalloc_nocma", False): "no task flag withholds ALLOC_CMA",
+    ("pf_memalloc_nocma", True): "PF_MEMALLOC_NOCMA withholds ALLOC_CMA",
+    ("context_test", "none"): "the running context is not asked, the nodemask alone decides",
+    ("context_test", "in_interrupt"): "in_interrupt(): disabled bottom halves count as interrupt",
+    ("context_test", "in_task"): "in_task(): disabled bottom halves are still a task's",
+    ("config_cma", False): "built without CONFIG_CMA (Debian)",
+    ("config_cma", True): "built with CONFIG_CMA (Debian)",
+    ("defrag_mode", False): "no sysctl vm.defrag_mode",
+    ("defrag_mode", True): "vm.defrag_mode sets ALLOC_NOFRAGMENT before any zone is asked",
+    ("highatomic_on_fast_path", False): "only the slow path sets ALLOC_HIGHATOMIC",
+    ("highatomic_on_fast_path", True): "the first attempt may have ALLOC_HIGHATOMIC",
+}
+
+
+def words(feature: str, value: object) -> str:
+    """Return what a feature's value means, in words."""
+    if feature == "entry":
+        return f"the stage is in {value}"
+    if feature == "nolock_orders":
+        return (
+            f"orders {', '.join(map(str, value))}" if isinstance(value, tuple) and value else "no entry without locks"
+        )
+    if feature == "interrupt_mask":
+        return f"preempt_count & {value:#010x} says that it is no task's" if value else "preempt_count is not looked at"
+    return _WORDS[feature, value]
+
+
+def absent(features: Features) -> tuple[tuple[str, str], ...]:
+    """Return the rules that this kernel's stage lacks and others have: the rule, and the feature that says so."""
+    return tuple(
+        (rule, feature)
+        for rule, feature, is_there in (
+            ("gfp_context", "gfp_context_on_fast_path", features.gfp_context_on_fast_path),
+            ("cma", "config_cma", features.config_cma),
+            ("highatomic", "highatomic_on_fast_path", features.highatomic_on_fast_path),
+            ("alloc_flags_check", "entry_alloc_flags", features.entry_alloc_flags),
+        )
+        if not is_there
+    )

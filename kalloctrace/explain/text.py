@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""One explained request, for people."""
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TextIO
+
+from kalloctrace import text as style
+from kalloctrace.explain.request import Answer
+from kalloctrace.flags.decode import WMARK_MASK, decode_alloc, decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.nodelist import format_nodelist
+from kalloctrace.model.page_alloc import nolock_function
+from kalloctrace.model.types import ALL_NODES, Context, Request, Step
+
+Field = tuple[str, str]
+"""A label and its text."""
+
+WIDTH = 80
+_LABEL = 24
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def write_explanation(name: str, answer: Answer, stream: TextIO, steps: Iterable[str] | None = None) -> None:
+    """Write the request, the steps in their order, and what `get_page_from_freelist` receives.
+
+    Args:
+        name: what the request called its kernel.
+        answer: the request and its preparation.
+        stream: where to write; headings are bold when it is a terminal.
+        steps: lines about the steps; by default the function and the effect of each.
+    """
+    bold = style.is_bold(stream)
+    for heading, lines in explanation(name, answer, steps):
+        stream.write(f"{_BOLD}{heading}{_PLAIN}\n" if bold else f"{heading}\n")
+        stream.writelines(f"{line}\n" for line in lines)
+
+
+def explanation(name: str, answer: Answer, steps: Iterable[str] | None = None) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield the headings and their lines, of at most WIDTH characters.
+
+    Args:
+        name: what the request called its kernel.
+        answer: the request and its preparation.
+        steps: as for `write_explanation`.
+    """
+    yield f"request to {entry_name(answer)} on Linux {name}", _lines(request_fields(answer))
+    yield "steps", step_lines(answer.preparation.steps) if steps is None else steps
+    if answer.preparation.outcome == "rejected":
+        yield "outcome", _lines(rejection_fields(answer))
+    else:
+        yield "get_page_from_freelist receives", _lines(argument_fields(answer))
+
+
+def entry_name(answer: Answer) -> str:
+    """Return the name of the kernel's function that was called."""
+    if answer.request.entry == "nolock":
+        return nolock_function(answer.kernel)
+    return answer.kernel.features.entry
+
+
+def request_fields(answer: Answer) -> Iterator[Field]:
+    """Yield what the caller passed, and what the stage reads besides."""
+    request, context, tables = answer.request, answer.context, answer.kernel.tables
+    yield "gfp", f"{request.gfp_mask:#x} {decode_gfp(request.gfp_mask, tables).text}"
+    yield "order", str(request.order)
+    yield "preferred_nid", str(request.preferred_nid)
+    yield "nodemask", "NULL" if request.nodemask is None else _nodes(request.nodemask)
+    if answer.kernel.features.entry_alloc_flags:
+        yield "alloc_flags argument", _alloc_argument(request, tables)
+    yield "current->flags", f"{context.task_flags:#x} {_pf_names(context.task_flags, tables)}"
+    count = context.preempt_count
+    yield "preempt_count", "not captured: nothing depends on it" if count is None else f"{count:#x}"
+    yield "cpusets", _cpusets(context)
+
+
+def _alloc_argument(request: Request, tables: FlagTables) -> str:
+    # The argument has no watermark yet, so its two low bits name none.
+    names = [name for name, value in tables.alloc if value > WMARK_MASK and request.alloc_flags & value]
+    without_locks = ", and ALLOC_NOLOCK by the entry without locks" if request.entry == "nolock" else ""
+    return f"{request.alloc_flags:#x} {'|'.join(names)}".rstrip() + without_locks
+
+
+def _pf_names(task_flags: int, tables: FlagTables) -> str:
+    return "|".join(name for name, value in tables.pf if task_flags & value)
+
+
+def _cpusets(context: Context) -> str:
+    if not context.cpusets_enabled:
+        return "off"
+    allowed = context.mems_allowed
+    if allowed is None:
+        return "on, mems_allowed not known"
+    return "on, mems_allowed " + ("all nodes" if allowed == ALL_NODES else _nodes(allowed))
+
+
+def _nodes(nodes: int) -> str:
+    return f"nodes {format_nodelist(nodes)}" if nodes else "no node"
+
+
+def step_lines(steps: Sequence[Step]) -> Iterator[str]:
+    """Yield the lines of steps, in their order."""
+    for number, step in enumerate(steps, 1):
+        yield f"  {number:2} {step.function}"
+        yield from textwrap.wrap(step.effect, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)
+
+
+def rejection_fields(answer: Answer) -> Iterator[Field]:
+    """Yield why nothing was prepared."""
+    done = answer.preparation
+    yield "rejected", done.reason or ""
+    warning = "the kernel prints a warning, once per boot" if done.warns else "nothing is printed"
+    yield "", f"NULL is returned, get_page_from_freelist is never called; {warning}"
+
+
+def argument_fields(answer: Answer) -> Iterator[Field]:
+    """Yield what `get_page_from_freelist` receives."""
+    done, tables = answer.preparation, answer.kernel.tables
+    # All of these are set when the outcome is "prepared".
+    gfp, flags = done.gfp or 0, done.alloc_flags or 0
+    zone, migratetype = done.highest_zoneidx or 0, done.migratetype or 0
+    preferred = done.preferred_zone
+    nodemask = {
+        "null": "NULL",
+        "caller": f"the caller's: {_nodes(done.nodemask_value or 0)}",
+        "mems_allowed": "current->mems_allowed",
+    }
+    yield "gfp_mask", f"{gfp:#x} {decode_gfp(gfp, tables).text}"
+    yield "order", str(answer.request.order)
+    yield "alloc_flags", f"{flags:#x} {decode_alloc(flags, tables).text}"
+    yield "ac.zonelist", f"{done.zonelist_kind} of node {done.zonelist_nid}"
+    yield "ac.nodemask", nodemask[done.nodemask or "null"]
+    yield (
+        "ac.preferred_zoneref",
+        (
+            "the terminating entry: no zone is eligible"
+            if preferred is None
+            else f"{tables.zone_name(preferred.zone)} of node {preferred.node}"
+        ),
+    )
+    yield "ac.migratetype", f"{migratetype} {tables.migratetype_name(migratetype)}"
+    yield "ac.highest_zoneidx", f"{zone} {tables.zone_name(zone)}"
+    yield "ac.spread_dirty_pages", str(bool(done.spread_dirty_pages)).lower()
+
+
+def _lines(fields: Iterator[Field]) -> Iterator[str]:
+    for label, value in fields:
+        yield from _wrapped(label, value)
+
+
+def _wrapped(label: str, value: str) -> list[str]:
+    # A long mask is one word to textwrap; a space after each | would no longer be what the kernel prints.
+    indent = " " * (_LABEL + 2)
+    lines: list[str] = []
+    rest = value.rstrip()
+    room = WIDTH - len(indent)
+    while len(rest) > room:
+        cut = max(rest.rfind("|", 0, room), rest.rfind(" ", 0, room)) + 1 or room
+        lines.append(rest[:cut].rstrip())
+        rest = rest[cut:]
+    lines.append(rest)
+    first, *others = lines
+    return [f"  {label:<{_LABEL}}{first}", *(indent + line for line in others)]

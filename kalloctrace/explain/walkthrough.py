@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: MIT
+"""One request as a lesson: the path through the kernel's functions, as plain data for text, JSON and HTML.
+
+What would change the answer is found by asking the model again with one input changed, never written by hand.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kalloctrace.explain import what_if
+from kalloctrace.explain.inputs import result, values
+from kalloctrace.explain.request import Answer, BadRequestError
+from kalloctrace.explain.rules import Rule, absent, rule_of, series, words
+from kalloctrace.explain.what_if import Change
+from kalloctrace.flags.decode import decode_alloc
+from kalloctrace.kernel.builtin import ROWS
+from kalloctrace.model.types import Step
+
+SAME_EVERYWHERE = "the same from 5.8 to 7.3"
+"""What there is to say of a step without differences."""
+
+_FORMER = {"ALLOC_NOLOCK": "ALLOC_TRYLOCK"}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How a rule goes on the releases from one on.
+
+    Attributes:
+        since: "5.13".
+        what: what it does there.
+        source: the kernel commit, or the source package and line.
+        here: it is how the kernel at hand does it.
+    """
+
+    since: str
+    what: str
+    source: str
+    here: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One input changed, and what comes out otherwise.
+
+    Attributes:
+        setting: as `explain --set` takes it.
+        changes: what `get_page_from_freelist` receives otherwise.
+        rules: the rules whose own result is another.
+    """
+
+    setting: str
+    changes: tuple[Change, ...]
+    rules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LessonStep:
+    """One step of the path.
+
+    Attributes:
+        number: from 1.
+        rule: stable identifier.
+        function: the kernel's function.
+        condition: the expression that the kernel evaluates there.
+        values: what goes into it: names and values.
+        effect: what came of it, a sentence.
+        differs: how the rule goes on other kernels, oldest first; empty where it is the same from 5.8 to 7.3.
+        would_change: the settings that give this step another result.
+        terms: the pages of the documentation that it is about.
+    """
+
+    number: int
+    rule: str
+    function: str
+    condition: str
+    values: tuple[tuple[str, str], ...]
+    effect: str
+    differs: tuple[Difference, ...]
+    would_change: tuple[str, ...]
+    terms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A whole request, explained.
+
+    Attributes:
+        steps: the path.
+        not_here: what other kernels do and this one does not, each with its history.
+        alternatives: every single change of an input that changes the outcome.
+        passed_through: settings of gfp bits that reach `get_page_from_freelist` as they are, and do nothing before.
+        kernels: other kernels that answer this request otherwise.
+        terms: the pages of the documentation about all that was said.
+    """
+
+    steps: tuple[LessonStep, ...]
+    not_here: tuple[Difference, ...]
+    alternatives: tuple[Alternative, ...]
+    passed_through: tuple[str, ...]
+    kernels: tuple[Alternative, ...]
+    terms: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the lesson as JSON values."""
+        data = asdict(self)
+        for step in data["steps"]:
+            step["values"] = dict(step["values"])
+        return data
+
+
+def lesson(answer: Answer) -> Lesson:
+    """Return the lesson about a request.
+
+    A call of the bulk allocator has none: it is no request that `explain` can ask.
+
+    Args:
+        answer: the request, its kernel and context, and what the model made of them.
+    """
+    tried = tuple(_tried(answer, what_if.candidates(answer)))
+    passed = tuple(one.setting for one, after in tried if what_if.only_passes_through(answer, after))
+    alternatives = tuple(one for one, _ in tried if one.changes and one.setting not in passed)
+    steps = tuple(_step(answer, number, step, alternatives) for number, step in enumerate(answer.preparation.steps, 1))
+    return Lesson(
+        steps=steps,
+        not_here=tuple(_not_here(answer)),
+        alternatives=alternatives,
+        passed_through=passed,
+        kernels=tuple(one for one, _ in _tried(answer, what_if.other_kernels(answer)) if one.changes),
+        terms=_all_terms(answer, steps),
+    )
+
+
+def lesson_sections(taught: Lesson) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return a lesson as headings with labels and texts, for a page that shows such; no heading stands alone."""
+    sections = [
+        *((f"step {step.number}: {step.function}", list(_step_fields(step))) for step in taught.steps),
+        ("not on this kernel", [(one.since, f"{one.what} [{one.source}]") for one in taught.not_here]),
+        ("what would change the answer", [_alternative_field(one) for one in taught.alternatives]),
+        ("other kernels, asked the same", [_alternative_field(one) for one in taught.kernels]),
+    ]
+    return [(heading, fields) for heading, fields in sections if fields]
+
+
+def _step_fields(step: LessonStep) -> Iterator[tuple[str, str]]:
+    yield "if", step.condition
+    yield "with", "; ".join(f"{name} = {value}" for name, value in step.values)
+    yield "then", step.effect
+    if not step.differs:
+        yield "kernels", SAME_EVERYWHERE
+    for one in step.differs:
+        yield f"{one.since} (here)" if one.here else one.since, f"{one.what} [{one.source}]"
+    if step.would_change:
+        yield "would change it", ", ".join(step.would_change)
+    yield "read", ", ".join(step.terms)
+
+
+def _alternative_field(alternative: Alternative) -> tuple[str, str]:
+    return alternative.setting, "; ".join(f"{one.field}: {one.before} -> {one.after}" for one in alternative.changes)
+
+
+def compared(before: Answer, after: Answer, settings: tuple[str, ...]) -> Alternative:
+    """Return what a changed request gets otherwise.
+
+    Args:
+        before: the request as it was.
+        after: the request as it is with the settings.
+        settings: what was changed.
+    """
+    changes = what_if.changes(before, after)
+    return Alternative(", ".join(settings), changes, _other_rules(before, after) if changes else ())
+
+
+def _tried(answer: Answer, settings: Iterator[str]) -> Iterator[tuple[Alternative, Answer]]:
+    for setting in settings:
+        try:
+            after = what_if.changed(answer, setting)
+        except BadRequestError:
+            # This machine or kernel has no such thing: nothing to learn from.
+            continue
+        yield compared(answer, after, (setting,)), after
+
+
+def _step(answer: Answer, number: int, step: Step, alternatives: tuple[Alternative, ...]) -> LessonStep:
+    rule = rule_of(step)
+    return LessonStep(
+        number=number,
+        rule=step.rule,
+        function=step.function,
+        condition=rule.condition(answer.kernel),
+        values=tuple(values(answer, step.rule).items()),
+        effect=step.effect,
+        differs=_history(answer, rule),
+        would_change=tuple(one.setting for one in alternatives if step.rule in one.rules),
+        terms=_terms(answer, rule.terms),
+    )
+
+
+def _terms(answer: Answer, terms: Iterable[str]) -> tuple[str, ...]:
+    """Return the terms that are this kernel's own: flags that were renamed by the name that it has for them."""
+    alloc = dict(answer.kernel.tables.alloc)
+    own = (_FORMER.get(term, term) if term.startswith("ALLOC_") and term not in alloc else term for term in terms)
+    return tuple(own)
+
+
+def _all_terms(answer: Answer, steps: Iterable[LessonStep]) -> tuple[str, ...]:
+    flags = answer.preparation.alloc_flags
+    named = () if flags is None else decode_alloc(flags, answer.kernel.tables).names
+    found = dict.fromkeys([*(term for step in steps for term in step.terms), *named])
+    return tuple(found) if flags is None else (*found, "watermarks")
+
+
+def _history(answer: Answer, rule: Rule) -> tuple[Difference, ...]:
+    found = [*_rows(answer, rule.features), *((since, what, source, False) for since, what, source in rule.renames)]
+    return tuple(
+        Difference(f"{since[0]}.{since[1]}", what, source, here)
+        for since, what, source, here in sorted(found, key=lambda row: row[0])
+    )
+
+
+def _rows(answer: Answer, features: tuple[str, ...]) -> Iterator[tuple[tuple[int, int], str, str, bool]]:
+    for feature in features:
+        rows = [row for row in ROWS if row.feature == feature]
+        if len(rows) == 1:
+            continue
+        reached = [row for row in rows if row.since <= series(answer.kernel)]
+        value = getattr(answer.kernel.features, feature)
+        for row in rows:
+            here = bool(reached) and row is reached[-1] and row.value == value
+            yield row.since, words(feature, row.value), row.source, here
+
+
+def _not_here(answer: Answer) -> Iterator[Difference]:
+    taken = {step.rule for step in answer.preparation.steps}
+    for rule, feature in absent(answer.kernel.features):
+        if rule in taken:
+            continue
+        for row in ROWS:
+            if row.feature == feature and row.value is True:
+                yield Difference(f"{row.since[0]}.{row.since[1]}", words(feature, row.value), row.source, here=False)
+
+
+def _other_rules(before: Answer, after: Answer) -> tuple[str, ...]:
+    """Return the rules whose own result differs, in the order of the steps; of a rejection the step that rejects."""
+    if before.preparation.outcome != after.preparation.outcome:
+        rejected = before if before.preparation.outcome == "rejected" else after
+        return (rejected.preparation.steps[-1].rule,)
+    names = dict.fromkeys(step.rule for answer in (before, after) for step in answer.preparation.steps)
+    return tuple(rule for rule in names if result(before, rule) != result(after, rule))

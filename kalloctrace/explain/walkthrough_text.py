@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""A lesson as text for a terminal."""
+
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import TextIO
+
+from kalloctrace import text as style
+from kalloctrace.explain.walkthrough import SAME_EVERYWHERE, Alternative, Difference, Lesson, LessonStep
+
+WIDTH = 80
+_LABEL = 9
+_INDENT = " " * 5
+_HERE = " (here)"
+
+
+def lesson_steps(lesson: Lesson) -> Iterator[str]:
+    """Yield the path, step by step, and what this kernel leaves out."""
+    for step in lesson.steps:
+        yield from _step(step)
+    if lesson.not_here:
+        yield "  not on this kernel:"
+        for difference in lesson.not_here:
+            yield from _wrapped("", f"{difference.since}: {difference.what} [{difference.source}]")
+
+
+def write_lessons_end(lesson: Lesson, stream: TextIO) -> None:
+    """Write what would change the answer, and where to read more.
+
+    Args:
+        lesson: the lesson.
+        stream: where to write; headings are bold when it is a terminal.
+    """
+    _write(stream, "what would change the answer", _what_would_change(lesson))
+    if lesson.kernels:
+        _write(stream, "other kernels, asked the same", _alternatives(lesson.kernels))
+    _write(stream, "read more", _read_more(lesson))
+
+
+def _what_would_change(lesson: Lesson) -> Iterator[str]:
+    yield from _alternatives(lesson.alternatives)
+    if lesson.passed_through:
+        yield "  these gfp bits only pass through to get_page_from_freelist:"
+        yield from _wrapped("", ", ".join(lesson.passed_through))
+
+
+def _read_more(lesson: Lesson) -> Iterator[str]:
+    yield from _wrapped("", ", ".join(lesson.terms))
+    yield f"  one of them: kalloctrace explain --term {lesson.terms[0]}"
+
+
+def write_comparison(alternative: Alternative, before: Lesson, after: Lesson, stream: TextIO) -> None:
+    """Write what settings change: what is handed on, before and after, and the steps that go another way.
+
+    Args:
+        alternative: the comparison.
+        before: of the request as it was.
+        after: of the request with the settings.
+        stream: where to write; headings are bold when it is a terminal.
+    """
+    _write(stream, f"with --set {alternative.setting}", _before_and_after(alternative))
+    if alternative.rules:
+        _write(stream, "steps that go another way", _other_steps(alternative.rules, before, after))
+
+
+def _before_and_after(alternative: Alternative) -> Iterator[str]:
+    if not alternative.changes:
+        yield "  nothing changes: get_page_from_freelist receives the same"
+    for change in alternative.changes:
+        yield f"  {change.field}"
+        yield from _wrapped("before", change.before)
+        yield from _wrapped("after", change.after)
+
+
+def _other_steps(rules: Iterable[str], before: Lesson, after: Lesson) -> Iterator[str]:
+    for rule in rules:
+        steps = [next((step for step in lesson.steps if step.rule == rule), None) for lesson in (before, after)]
+        taken = next(step for step in steps if step is not None)
+        yield f"  {taken.function}"
+        yield from _wrapped("if", taken.condition)
+        for label, step in zip(("before", "after"), steps, strict=True):
+            yield from _wrapped(label, "this step is not reached" if step is None else step.effect)
+
+
+def _step(step: LessonStep) -> Iterator[str]:
+    yield f"  {step.number:2} {step.function}"
+    yield from _wrapped("if", step.condition)
+    yield from _wrapped("with", "; ".join(f"{name} = {value}" for name, value in step.values))
+    yield from _wrapped("then", step.effect)
+    yield from _history(step.differs) if step.differs else _wrapped("kernels", SAME_EVERYWHERE)
+    yield from _wrapped("try", ", ".join(f"--set {setting}" for setting in step.would_change))
+    yield from _wrapped("read", ", ".join(step.terms))
+
+
+def _history(differs: tuple[Difference, ...]) -> Iterator[str]:
+    label = "kernels"
+    for difference in differs:
+        here = _HERE if difference.here else ""
+        yield from _wrapped(label, f"{difference.since}{here}: {difference.what} [{difference.source}]")
+        label = ""
+
+
+def _alternatives(alternatives: Iterable[Alternative]) -> Iterator[str]:
+    for alternative in alternatives:
+        yield f"  {alternative.setting}"
+        for change in alternative.changes:
+            yield from _wrapped("", f"{change.field}: {change.before} -> {change.after}")
+
+
+def _wrapped(label: str, text: str) -> list[str]:
+    if not text:
+        return []
+    start = f"{_INDENT}{label:<{_LABEL}}"
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    # A long mask is one word to textwrap.
+    return [part for line in lines for part in _at_bars(line, len(start))]
+
+
+def _at_bars(line: str, indent: int) -> Iterator[str]:
+    if len(line) > WIDTH and (cut := max(line.rfind("|", indent, WIDTH), line.rfind(" ", indent, WIDTH)) + 1) > indent:
+        yield line[:cut].rstrip()
+        rest = " " * indent + line[cut:]
+        yield from _at_bars(rest, indent)
+        return
+    yield line
+
+
+def _write(stream: TextIO, title: str, lines: Iterable[str]) -> None:
+    stream.write(f"{style.heading(title, stream)}\n")
+    stream.writelines(f"{line}\n" for line in lines)

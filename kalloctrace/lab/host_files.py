@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""Which of this machine's files a guest needs that cannot see this machine's files.
+
+That is what a recording runs on: this interpreter, the packages that this one needs, bcc with the compiler's
+libraries, a shell, and every shared library that any of these is linked to.
+"""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab.needs import search_path
+from kalloctrace.probe.attach.bcc_import import find_bcc
+
+LIBRARY_CACHE = Path("/etc/ld.so.cache")
+"""Where the dynamic linker finds libraries by name; it changes whenever one is installed."""
+
+_SELF = "kalloctrace"
+_PACKAGES = (_SELF, "pytest")  # pytest, where it is installed, runs the tests that belong in a guest
+# What is loaded by name rather than linked: by bcc, and by kalloctrace/kernel/btf.py.
+_LOADED = ("libbcc.so.0", "libbpf.so.1", "librt.so.1")
+_NEVER = frozenset(
+    {
+        # Test suites, and what only builds other software.
+        "test",
+        "tests",
+        "include",
+        "distutils",
+        "f2py",
+        # Parts of the standard library that need a screen, or are about installing.
+        "ensurepip",
+        "idlelib",
+        "lib2to3",
+        "tkinter",
+        "turtledemo",
+        # They are named one by one.
+        "dist-packages",
+        "site-packages",
+    }
+)
+# For compilers and type checkers, for a screen, and Arrow's parts for other services than files of this machine.
+_NEVER_FILES = re.compile(
+    r".*\.(?:a|h|hpp|lib|pxd|pyi|pyx)|.*\.opt-[12]\.pyc|config-\d.*"
+    r"|(?:_tkinter|_flight|_substrait|_s3fs|_gcsfs|_azurefs|_hdfs|_pyarrow_cpp_tests|_\w*orc|_\w*encryption)\.\S*\.so"
+)
+_LINKED = re.compile(r"^\t(?:\S+ => )?(/\S+) \(0x[0-9a-f]+\)$", re.MULTILINE)
+_LISTED = re.compile(r"^\t(\S+) \([^)]*x86-64[^)]*\) => (\S+)$", re.MULTILINE)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LIBRARY = re.compile(r"lib[^.].*\.so(?:\.[\d.]+)?")
+_ELF = b"\x7fELF"
+
+
+def carried_files() -> list[Path]:
+    """Return the files to carry, without the libraries they are linked to: links as links, no folders.
+
+    Raises:
+        KalloctraceError: something of it is missing here.
+    """
+    stdlib = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    compiler = list(find_bcc().submodule_search_locations or ())
+    files = {Path(sys.prefix, "pyvenv.cfg"), *_programs(), LIBRARY_CACHE}
+    for folder in (*stdlib, *compiler):
+        files.update(files_below(Path(folder)))
+    for distribution in _distributions(_PACKAGES):
+        files.update(_files_of(distribution))
+    return sorted(path for path in files if path.is_file() or path.is_symlink())
+
+
+def _programs() -> Iterator[Path]:
+    """Yield the interpreter under every name it has beside this one, and the few tools that are no busybox'."""
+    yield from Path(sys.executable).parent.glob("python*")
+    # Not busybox': in its shell a command could be one of its tools.
+    yield from (Path("/bin/sh"), Path("/usr/bin/env"))
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files and links below a folder of Python's, without what no recording uses."""
+    for entry in os.scandir(folder):
+        if entry.name in _NEVER or _NEVER_FILES.fullmatch(entry.name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(Path(entry.path))
+        else:
+            yield Path(entry.path)
+
+
+def _distributions(names: Iterable[str]) -> list[importlib.metadata.Distribution]:
+    """Return the installed packages of these names, and all that they require here."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError as error:
+            if name == _SELF:
+                raise KalloctraceError(
+                    "no guest can be made of this machine's files",
+                    f"{name} is not installed for {sys.executable}, so what it requires is not known",
+                    f"install it there: {sys.executable} -m pip install --editable .",
+                ) from error
+            # For another platform, as colorama, or optional, as pytest.
+            continue
+        waiting += required_names(found[name].requires or ())
+    return list(found.values())
+
+
+def required_names(requirements: Iterable[str]) -> list[str]:
+    """Return the names among requirements, without those of extras."""
+    found = (_NAME.match(text) for text in requirements if "extra ==" not in text)
+    return [match[0] for match in found if match]
+
+
+def _files_of(distribution: importlib.metadata.Distribution) -> Iterator[Path]:
+    """Yield an installed package's files: all below its folders, as compiled ones may have come later."""
+    tops = set()
+    for file in distribution.files or ():
+        if file.parts[0] == "..":
+            yield Path(os.path.normpath(str(file.locate())))
+        else:
+            tops.add(Path(str(file.locate())).parents[len(file.parts) - 1] / file.parts[0])
+    for top in tops:
+        if top.is_dir():
+            yield from files_below(top)
+        else:
+            yield top
+
+
+def with_libraries(files: Sequence[Path]) -> list[Path]:
+    """Return files together with the shared libraries that they need, without those that none needs.
+
+    A library inside a package, as Arrow has many, is kept when something is linked to it.
+    """
+    programs = [path for path in files if is_elf(path) and not _LIBRARY.fullmatch(path.name)]
+    named = _libraries_by_name()
+    loaded = [Path(named[name]) for name in _LOADED if name in named]
+    linked = {Path(path) for path in linked_libraries([*programs, *loaded])}
+    kept = [path for path in files if path in linked or not _LIBRARY.fullmatch(path.name)]
+    return sorted({*kept, *loaded, *linked})
+
+
+def is_elf(path: Path) -> bool:
+    """Whether a file is a program or a shared library."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_ELF)) == _ELF
+
+
+def linked_libraries(programs: Sequence[Path]) -> list[str]:
+    """Return the libraries that programs are linked to, directly or not, and the dynamic linker.
+
+    Args:
+        programs: programs and libraries.
+    """
+    if not programs:
+        return []
+    # Of a static program ldd says that it is none of its, which is no failure.
+    done = subprocess.run(["ldd", *map(str, programs)], check=False, capture_output=True, encoding="utf-8")
+    return sorted({os.path.normpath(path) for path in _LINKED.findall(done.stdout)})
+
+
+def _libraries_by_name() -> dict[str, str]:
+    command = ["ldconfig", "--print-cache"]
+    done = subprocess.run(
+        command, check=True, capture_output=True, encoding="utf-8", env={**os.environ, "PATH": search_path()}
+    )
+    return dict(reversed(_LISTED.findall(done.stdout)))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A recording under way, as a Textual screen or as text."""

@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""Which columns of a live table fit a width, and what stands in their cells."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
+from kalloctrace.flags.short import ALLOC, GFP, MIGRATETYPE, short
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.live.table import By, LiveRow, SortName, migratetype_name, sort_names, zone_name
+from kalloctrace.report.summary_text import printable
+
+GAP = 1
+"""Characters between two columns."""
+NARROW, WIDE = 80, 200
+
+_NOTHING = "-"
+_MILLION = 1_000_000
+_WIDEST_RATE = 99_999
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column as it may be shown.
+
+    Attributes:
+        name: what the rows are sorted by under this name.
+        headings: the heading, shortest first: the last one that fits is taken.
+        least: characters that it needs.
+        most: those that it has use for.
+        right: its values end at the right.
+    """
+
+    name: SortName
+    headings: tuple[str, ...]
+    least: int
+    most: int
+    right: bool = False
+
+
+class Placed(NamedTuple):
+    """A column that is shown, with its width in characters."""
+
+    column: Column
+    width: int
+
+    @property
+    def heading(self) -> str:
+        """Return the longest heading that fits, with room for a mark of the order."""
+        fitting = [text for text in self.column.headings if len(text) < self.width]
+        return fitting[-1] if fitting else self.column.headings[0]
+
+
+_COLUMNS = (
+    Column("rate", ("rate", "calls/s"), 7, 9, right=True),
+    Column("count", ("count",), 9, 13, right=True),
+    Column("share", ("share",), 6, 6, right=True),
+    Column("comm", ("comm",), 10, 15),
+    Column("pid", ("pid",), 7, 7, right=True),
+    Column("gfp", ("gfp",), 13, 60),
+    Column("order", ("or", "ord", "order"), 3, 6, right=True),
+    Column("node", ("n", "nd", "node"), 2, 5, right=True),
+    Column("zone", ("zone",), 7, 7),
+    Column("migratetype", ("m", "mt", "migratetype"), 2, 12),
+    Column("alloc_flags", ("flags", "alloc", "alloc_flags"), 10, 60),
+    Column("verdict", ("verdict",), 8, 8),
+    Column("stack", ("called from", "called from, innermost first"), 17, 90),
+)
+"""From left to right."""
+
+_IMPORTANT: tuple[SortName, ...] = (
+    *("rate", "verdict", "gfp", "comm", "pid", "stack", "alloc_flags"),
+    *("order", "node", "zone", "migratetype", "count", "share"),
+)
+"""The columns that have to go on a narrow screen come last."""
+
+_GROWING: tuple[SortName, ...] = ("order", "node", "rate", "count", "migratetype", "comm")
+"""What grows first, one after the other, where there is room for all that it has use for."""
+
+_LEGEND: tuple[SortName, ...] = ("alloc_flags", "migratetype", "gfp")
+"""The column with the most short names comes last, as the end of a legend may be cut."""
+
+_SHARES: Mapping[SortName, int] = MappingProxyType({"stack": 3, "gfp": 1, "alloc_flags": 1})
+"""What shares the rest, and how."""
+
+
+def place(by: By, width: int) -> list[Placed]:
+    """Choose columns for a width, from left to right.
+
+    Args:
+        by: what the rows stand for.
+        width: characters of a line.
+    """
+    there = set(sort_names(by))
+    columns = {column.name: column for column in _COLUMNS}
+    widths: dict[SortName, int] = {}
+    left = width + GAP
+    for name in _IMPORTANT:
+        if name in there and columns[name].least + GAP <= left:
+            widths[name] = columns[name].least
+            left -= columns[name].least + GAP
+    for name in _GROWING:
+        if name in widths and left >= columns[name].most - columns[name].least:
+            left -= columns[name].most - columns[name].least
+            widths[name] = columns[name].most
+    shares = {name: share for name, share in _SHARES.items() if name in widths}
+    while shares:
+        name, share = next(iter(shares.items()))
+        more = min(left * share // sum(shares.values()), columns[name].most - columns[name].least)
+        widths[name] += more
+        left -= more
+        del shares[name]
+    return [Placed(column, widths[column.name]) for column in _COLUMNS if column.name in widths]
+
+
+@dataclass
+class Cells:
+    """Makes the texts of cells, and remembers which short names it had to use.
+
+    Attributes:
+        tables: of the recorded kernel.
+        short_names: the kernel's name of each short one that was used, by the column.
+    """
+
+    tables: FlagTables
+    short_names: dict[tuple[SortName, str], str] = field(default_factory=dict)
+
+    def text(self, row: LiveRow, placed: Placed) -> str:
+        """Return what stands in a cell; never longer than its column is wide."""
+        name, width = placed.column.name, placed.width
+        if name == "gfp":
+            return self._flags(name, decode_gfp(row.asked.gfp_mask, self.tables), GFP, width)
+        if name == "alloc_flags":
+            return self._alloc_flags(row, width)
+        if name == "migratetype":
+            return self._migratetype(row, width)
+        return clipped(printable(_PLAIN[name](row, self.tables)), width)
+
+    def legend(self) -> list[tuple[str, str]]:
+        """Return the short names that were used and what they stand for: of alloc_flags first, of gfp masks last."""
+        used = sorted(self.short_names.items(), key=lambda item: (_LEGEND.index(item[0][0]), item[0][1]))
+        return [(text, name) for (_, text), name in used]
+
+    def _alloc_flags(self, row: LiveRow, width: int) -> str:
+        if row.asked.alloc_flags is None:
+            return "rejected" if row.asked.rejected else {"bulk": "(bulk)"}.get(row.asked.entry, "?")
+        return self._flags("alloc_flags", decode_alloc(row.asked.alloc_flags, self.tables), ALLOC, width)
+
+    def _flags(self, column: SortName, decoded: Decoded, names: Mapping[str, str], width: int) -> str:
+        if len(decoded.text) <= width:
+            return decoded.text or "0"
+        words = {name: short(name, names) for name in decoded.names}
+        self.short_names |= {(column, text): name for name, text in words.items()}
+        unknown = [f"{decoded.unknown:#x}"] if decoded.unknown else []
+        return clipped("|".join([*words.values(), *unknown]), width)
+
+    def _migratetype(self, row: LiveRow, width: int) -> str:
+        name = migratetype_name(row, self.tables)
+        if name is None:
+            return _NOTHING
+        whole = name.removeprefix("MIGRATE_")
+        if len(whole) <= width:
+            return whole
+        text = short(name, MIGRATETYPE)
+        self.short_names["migratetype", text] = name
+        return clipped(text, width)
+
+
+def clipped(text: str, width: int) -> str:
+    """Return a text that is no longer than so many characters; an ellipsis says that it was."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def rate_text(rate: float) -> str:
+    """Return a rate in at most seven characters."""
+    if rate > _WIDEST_RATE:
+        return f"{rate / _MILLION:.2f}M" if rate >= _MILLION else f"{rate / 1000:.1f}k"
+    return f"{rate:,.0f}" if rate >= 10 or not rate else f"{rate:.1f}"
+
+
+def frames_of(stack: str) -> Sequence[str]:
+    """Return the functions of a stack, innermost first."""
+    return stack.split(";")[::-1]
+
+
+def _stack(row: LiveRow, _: FlagTables) -> str:
+    if row.who.stack is None:
+        return "(no stack)"
+    # The innermost function is the entry, which all have in common.
+    return " < ".join(frames_of(row.who.stack)[1:]) or row.who.stack
+
+
+_PLAIN: Mapping[SortName, Callable[[LiveRow, FlagTables], str]] = {
+    "rate": lambda row, _: rate_text(row.rate),
+    "count": lambda row, _: f"{row.count:,}",
+    "share": lambda row, _: f"{row.share:.1%}",
+    "comm": lambda row, _: row.who.comm or "?",
+    "pid": lambda row, _: _NOTHING if row.who.pid is None else str(row.who.pid),
+    "order": lambda row, _: str(row.asked.order),
+    "node": lambda row, _: _NOTHING if row.asked.node is None else str(row.asked.node),
+    "zone": lambda row, tables: zone_name(row, tables) or _NOTHING,
+    "verdict": lambda row, _: row.verdict,
+    "stack": _stack,
+}

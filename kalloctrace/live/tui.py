@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: MIT
+"""The live screen: a table that updates, with what is missing always in sight."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.css.query import NoMatches
+from textual.events import Resize
+from textual.widgets import DataTable, Footer, Input, Static
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.live.columns import GAP, Cells, Placed, place
+from kalloctrace.live.detail import detail
+from kalloctrace.live.table import By, LiveRow
+from kalloctrace.live.text import (
+    Part,
+    clock,
+    count_parts,
+    legend_lines,
+    mode_text,
+    padded,
+    slow_parts,
+    verdict_parts,
+)
+from kalloctrace.live.tui_screens import Detail, Help
+from kalloctrace.live.view import View
+from kalloctrace.live.widgets import STYLES, Head
+from kalloctrace.probe.recorder import DRAIN_INTERVAL
+from kalloctrace.trace.name import new_name
+from kalloctrace.trace.observation import Source
+
+MOST_ROWS = 200
+_LEGEND_SHARE = 6
+"""One line of the screen in so many may be legend."""
+_VERDICT_STYLES = {"ok": "green", "unknown": "bold yellow", "MISMATCH": "bold white on red"}
+_TABLE_ACTIONS = {"pause", "filter", "sort", "reverse", "by", "write", "legend", "help", "no_filter"}
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Rows(DataTable[Text]):
+    """The table."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Explain")]
+
+
+class LiveApp(App[None]):
+    """Shows a recording under way.
+
+    Attributes:
+        view: the table, and how it is looked at.
+        reason: why the screen ended; empty while it goes on.
+        failure: what ended the screen against everybody's will.
+        written: traces that the user had written.
+
+    Args:
+        source: the recording.
+        view: how to look at it at first.
+        interval: seconds between two moments.
+        count: so many intervals, None for no end.
+        replayed: the name of the trace that is played back; empty where the machine is recorded.
+    """
+
+    ENABLE_COMMAND_PALETTE = False
+    TITLE = "kalloctrace live"
+    CSS = """
+    Screen { layers: base; }
+    DataTable { height: 1fr; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
+    #legend { height: auto; color: $text-muted; }
+    #filter { display: none; height: 3; }
+    #filter.asked { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("q", "quit", "Quit"),
+        Binding("ctrl+c", "quit", show=False, priority=True),
+        Binding("space", "pause", "Pause"),
+        Binding("slash", "filter", "Filter"),
+        Binding("less_than_sign,comma", "sort(-1)", show=False),
+        Binding("greater_than_sign,full_stop", "sort(1)", "Sort"),
+        Binding("r", "reverse", "Reverse", show=False),
+        Binding("b", "by", "By"),
+        Binding("w", "write", "Write"),
+        Binding("l", "legend", "Legend", show=False),
+        Binding("question_mark,h,f1", "help", "Help"),
+        Binding("escape", "no_filter", show=False),
+    ]
+
+    def __init__(
+        self, source: Source, view: View, *, interval: float, count: int | None = None, replayed: str = ""
+    ) -> None:
+        super().__init__()
+        self.view = view
+        self.reason = ""
+        self.failure: Exception | None = None
+        self.written: list[Path] = []
+        self._source = source
+        self._interval = interval
+        self._left = count
+        self._replayed = replayed
+        self._paused = self._over = False
+        self._legend = True
+        self._short_names: list[tuple[str, str]] = []
+        self._shown: list[LiveRow] = []
+        self._filling = False
+
+    def compose(self) -> ComposeResult:
+        """Lay the screen out."""
+        yield Head()
+        # Red stays red under the cursor.
+        own: Literal["renderable"] = "renderable"
+        yield Rows(cursor_type="row", cell_padding=0, cursor_foreground_priority=own, cursor_background_priority=own)
+        yield Static(id="legend")
+        yield Input(id="filter", placeholder="order>0 zone=Normal gfp&__GFP_ZERO comm~python", select_on_focus=False)
+        yield Footer(compact=True)
+
+    def on_mount(self) -> None:
+        """Begin to look at the recording."""
+        for number in _ENDING_SIGNALS:
+            with suppress(ValueError, NotImplementedError):
+                asyncio.get_running_loop().add_signal_handler(number, self._end, f"signal {number.name}")
+        self.set_interval(DRAIN_INTERVAL, self._drain)
+        self.set_interval(self._interval, self._interval_over)
+        self.query_one(Rows).focus()
+        self.tick()
+
+    def on_resize(self, _: Resize) -> None:
+        """Choose the columns anew."""
+        self.call_after_refresh(self.refresh_table)
+
+    def tick(self) -> None:
+        """Take in the moment, and show it unless the screen is paused."""
+        if self._over:
+            return
+        self._over = bool(self._source.ended)
+        self.view.update(self._source.observe(), whole=self._over, held=self._paused)
+        self.refresh_table()
+
+    def refresh_table(self) -> None:
+        """Show the last moment."""
+        try:
+            table = self.screen_stack[0].query_one(Rows)
+        except (NoMatches, IndexError):
+            return
+        self._show_heads()
+        placed = place(self.view.by, self.size.width - 1)
+        chosen, top = self._chosen(table), table.scroll_y
+        rows = self.view.rows()
+        self._shown = rows[:MOST_ROWS]
+        self._filling = True
+        table.clear(columns=True)
+        for part in placed:
+            table.add_column(self._heading(part), width=part.width + GAP, key=part.column.name)
+        in_sight, beyond = Cells(self.view.snapshot.tables), Cells(self.view.snapshot.tables)
+        for number, row in enumerate(self._shown):
+            cells = in_sight if top <= number < top + self.size.height else beyond
+            table.add_row(*(_cell(cells, row, part) for part in placed))
+        table.scroll_to(y=top, animate=False)
+        if chosen is not None and table.row_count:
+            table.move_cursor(row=chosen, animate=False)
+        self._filling = False
+        self._show_legend(in_sight, len(rows))
+
+    def _chosen(self, table: Rows) -> int | None:
+        """Return where the chosen row is now: the first place stays chosen, other rows are followed."""
+        at = table.cursor_row
+        if not 0 < at < len(self._shown):
+            return None
+        key = self._shown[at].key
+        return next((i for i, row in enumerate(self.view.rows()[:MOST_ROWS]) if row.key == key), at)
+
+    def _heading(self, part: Placed) -> Text:
+        text = part.heading
+        if part.column.name == self.view.sort:
+            text += "▼" if self.view.descending else "▲"
+        return Text(padded(text, part), "bold")
+
+    def _show_heads(self) -> None:
+        for screen in self.screen_stack:
+            for head in screen.query(Head):
+                head.show(self._head(), self.size.width)
+
+    def _head(self) -> list[list[Part]]:
+        view, table = self.view, self.view.table
+        if table is None:
+            return []
+        state: list[Part] = [
+            ("kalloctrace live", "strong"),
+            (view.snapshot.release, "plain"),
+            (clock(table.seconds), "plain"),
+            (f"every {self._interval:g} s", "faint"),
+        ]
+        if self._paused:
+            state.append(("PAUSED", "doubt"))
+        if self._source.ended:
+            state.append((f"ended: {self._source.ended}; rates are of all of it", "doubt"))
+        if view.filter:
+            state.append((f"only {view.filter}", "doubt"))
+        mode = mode_text(view.snapshot, self._source.recording, view.by, replayed=self._replayed)
+        verdicts = [*verdict_parts(table), *slow_parts(table.totals)]
+        return [state, count_parts(table), verdicts, [(mode, "faint")]]
+
+    def _show_legend(self, cells: Cells, rows: int) -> None:
+        self._short_names = cells.legend()
+        most = max(2, self.size.height // _LEGEND_SHARE)
+        lines = list(legend_lines(self._short_names, self.size.width - 1)) if self._legend else []
+        if len(lines) > most:
+            lines[most - 1 :] = ["… ? shows all short names"]
+        if rows > MOST_ROWS:
+            lines.insert(0, f"… and {rows - MOST_ROWS:,} rows more: / filters them")
+        legend = self.screen_stack[0].query_one("#legend", Static)
+        legend.display = bool(lines)
+        legend.update(Text("\n".join(lines)))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Do something that may fail: the terminal is put in order before anybody hears of it."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - raised again by whoever ran the screen
+            self.failure = error
+            self.exit()
+
+    def _drain(self) -> None:
+        self._guarded(self._source.drain)
+
+    def _interval_over(self) -> None:
+        self._guarded(self.tick)
+        if self._left is not None:
+            self._left -= 1
+            if self._left <= 0:
+                self._end("the intervals were over")
+
+    def _end(self, reason: str) -> None:
+        self.reason = reason
+        self.exit()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Tell whether a key does something now: those of the table do nothing on other pages."""
+        del parameters
+        return len(self.screen_stack) == 1 or action not in _TABLE_ACTIONS
+
+    async def action_quit(self) -> None:
+        """End the recording, and the screen."""
+        self._end("the user ended it")
+
+    def action_pause(self) -> None:
+        """Let the screen stand still, or move again; the recording goes on."""
+        self._paused = not self._paused
+        if not self._paused:
+            self.view.refresh()
+        self.refresh_table()
+
+    def action_sort(self, step: int) -> None:
+        """Sort by the next column."""
+        self.view.next_sort(step)
+        self.refresh_table()
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        self.view.set_sort(self.view.sort)
+        self.refresh_table()
+
+    def action_legend(self) -> None:
+        """Hide or show the legend."""
+        self._legend = not self._legend
+        self.refresh_table()
+
+    def action_by(self) -> None:
+        """Let rows stand for requests, tasks or stacks, as far as the recording knows them."""
+        recording = self._source.recording
+        choices: list[By] = ["request"]
+        if recording.get("mode") == "stream":
+            choices += ["task", "stack"] if recording.get("stacks") else ["task"]
+        if len(choices) == 1:
+            self.notify("counted in the kernel: who asks is not known. Start with --by task or --stack.", title="By")
+            return
+        self.view.set_by(choices[(choices.index(self.view.by) + 1) % len(choices)])
+        self.refresh_table()
+
+    def action_write(self) -> None:
+        """Write what was counted so far as a trace."""
+        path = new_name(self.view.snapshot.release)
+        try:
+            self._source.write(path)
+        except (KalloctraceError, OSError) as error:
+            self.notify(str(error), title="not written", severity="error", markup=False)
+            return
+        self.written.append(path)
+        self.notify(f"wrote {path}", title="Write", markup=False)
+
+    def action_help(self) -> None:
+        """Show what the keys do."""
+        self.push_screen(Help(self._short_names))
+        self.call_after_refresh(self._show_heads)
+
+    def action_filter(self) -> None:
+        """Ask for a filter."""
+        asked = self.query_one("#filter", Input)
+        asked.add_class("asked")
+        asked.value = self.view.filter
+        asked.cursor_position = len(asked.value)
+        asked.border_title = "filter: Enter applies, Esc leaves it as it was, ? in the table shows how"
+        asked.focus()
+
+    def action_no_filter(self) -> None:
+        """Leave the filter as it is, or take it away where none is being asked for."""
+        asked = self.query_one("#filter", Input)
+        if not asked.has_class("asked"):
+            self.view.set_filter("")
+        self._filter_asked(asked)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Apply a filter."""
+        try:
+            self.view.set_filter(event.value)
+        except KalloctraceError as error:
+            event.input.border_title = f"{error.what}: {error.why}; {error.mend}"
+            return
+        self._filter_asked(event.input)
+
+    def _filter_asked(self, asked: Input) -> None:
+        asked.remove_class("asked")
+        self.query_one(Rows).focus()
+        self.refresh_table()
+
+    def on_data_table_header_selected(self, event: "DataTable.HeaderSelected") -> None:
+        """Sort by the column whose heading was clicked."""
+        placed = place(self.view.by, self.size.width - 1)
+        self.view.set_sort(placed[event.column_index].column.name)
+        self.refresh_table()
+
+    def on_data_table_row_selected(self, event: "DataTable.RowSelected") -> None:
+        """Explain the chosen row."""
+        if self._filling or event.cursor_row >= len(self._shown):
+            return
+        row = self._shown[event.cursor_row]
+        chosen = self.view.members(row)
+        release = self.view.snapshot.release
+        self.push_screen(Detail(len(chosen), lambda at: detail(self.view.known, release, row, chosen, at)))
+        self.call_after_refresh(self._show_heads)
+
+
+def _cell(cells: Cells, row: LiveRow, part: Placed) -> Text:
+    text = padded(cells.text(row, part), part)
+    if part.column.name == "verdict":
+        return Text(text, _VERDICT_STYLES[row.verdict])
+    return Text(text, STYLES["faint"] if not row.new else "")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The slow path of the page allocator, functions named as the kernel's."""

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""What the slow path decides on its way, and the attempts that it makes: the leaves of `state_machine`."""
+
+from dataclasses import replace
+
+from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.model import mmzone
+from kalloctrace.model.slowpath import flags as slowflags
+from kalloctrace.model.slowpath.types import Kind, Path, Prediction, Site, needed
+from kalloctrace.model.types import Step, UnknownFact
+
+SLOWPATH = "__alloc_pages_slowpath"
+PAGE_ALLOC_COSTLY_ORDER = 3
+"""include/linux/mmzone.h:39 of 5.10.262-1, :63 of 7.3.4-1~bpo13+1."""
+
+MIGRATE_MOVABLE = 1
+
+
+def oom_cannot_help(path: Path) -> str:
+    """Say why the OOM killer is not called; empty where it is.
+
+    Source: mm/page_alloc.c of 5.10.262-1:4048, 6.1.192-2:4493, 7.3.4-1~bpo13+1:4091.
+
+    Raises:
+        UnknownFact: what decides was not captured.
+    """
+    bits, slow = path.kernel.kernel.bits, path.kernel.slow
+    if needed(path.facts.task_flags, "task_flags") & slow.pf_dumpcore:
+        return "PF_DUMPCORE"
+    if costly(path):
+        return f"order {path.call.order} is costly"
+    if path.gfp(slow.gfp_retry_mayfail | bits.gfp_thisnode):
+        return "__GFP_RETRY_MAYFAIL or __GFP_THISNODE"
+    if path.call.context.highest_zoneidx < path.kernel.kernel.zone_normal:
+        return "the request is for low memory"
+    if ~needed(path.facts.gfp_allowed_mask, "gfp_allowed_mask") & (bits.gfp_io | bits.gfp_fs):
+        return "the machine is being suspended"
+    return ""
+
+
+def helped(path: Path, site: Site) -> Prediction:
+    """Return the attempt that helps a __GFP_NOFAIL request, first within the cpuset and then without.
+
+    Source: `__alloc_pages_cpuset_fallback`, mm/page_alloc.c of 5.10.262-1:3991, 6.1.192-2:4436, 7.3.4-1~bpo13+1:4035.
+    """
+    oom = site in {"oom_nofail_cpuset", "oom_nofail"}
+    flags = path.kernel.slow.alloc_no_watermarks if oom else slowflags.nofail_flags(path.kernel)
+    if site in {"oom_nofail_cpuset", "nofail_cpuset"}:
+        flags |= path.kernel.kernel.bits.alloc_cpuset
+        effect = "first within the cpuset"
+    else:
+        effect = "then without ALLOC_CPUSET"
+    path = path.by("slow_cpuset_fallback", "__alloc_pages_cpuset_fallback", effect)
+    prediction = attempt(path, site, "oom_nofail" if oom else "nofail")
+    return replace(prediction, alloc_flags=flags | ac_alloc_flags(path))
+
+
+def adjust(path: Path) -> tuple[Path, bool]:
+    """Open the reserves to whom they are for; whoever gets them, or ignores cpusets, ignores memory policies as well.
+
+    Source: mm/page_alloc.c of 5.10.262-1:4800, 6.1.192-2:5254, 7.3.4-1~bpo13+1:4890.
+
+    Returns:
+        The path, and whether anything was adjusted.
+    """
+    kernel, state = path.kernel, path.state
+    reserves, step = slowflags.gfp_pfmemalloc_flags(kernel, state.gfp_mask, path.facts)
+    path = replace(path, steps=(*path.steps, step))
+    if reserves:
+        flags, step = slowflags.reserve_flags(
+            kernel, state.gfp_mask, reserves | ac_alloc_flags(path), state.alloc_flags, path.facts
+        )
+        path = replace(path, steps=(*path.steps, step)).having(alloc_flags=flags)
+    if path.state.alloc_flags & kernel.kernel.bits.alloc_cpuset and not reserves:
+        return path, False
+    preferred, step = first_zone(path, None)
+    path = path.by("slow_policy", SLOWPATH, "memory policies are ignored: ac->nodemask becomes NULL")
+    return replace(path, steps=(*path.steps, step)).having(nodemask=None, preferred_zone=preferred), True
+
+
+def attempt(path: Path, site: Site, kind: Kind) -> Prediction:
+    """Return an attempt with the mask and flags as they are."""
+    state = replace(path.state, site=site)
+    return Prediction(kind, state.gfp_mask, state.alloc_flags, state, path.steps, path.events, path.restarted)
+
+
+def retry_attempt(path: Path) -> Prediction:
+    """Return the attempt that every round begins with."""
+    reserves = path.kernel.slow.alloc_no_watermarks | path.kernel.slow.alloc_oom
+    return attempt(path, "retry", "with_reserves" if path.state.alloc_flags & reserves else "retry")
+
+
+def first_zone(path: Path, nodemask: int | None) -> tuple[ZoneRef | None, Step]:
+    """Return the preferred zone under a nodemask, and the step.
+
+    Raises:
+        UnknownFact: the zonelist is not known.
+    """
+    context = path.call.context
+    if context.zonelist_kind is None or context.zonelist_nid is None:
+        raise UnknownFact("zonelist")
+    return mmzone.first_zones_zonelist(
+        path.kernel.kernel, context.zonelist_kind, context.zonelist_nid, context.highest_zoneidx, nodemask
+    )
+
+
+def insane_config(path: Path) -> bool:
+    """Tell whether the cpuset may leave a strict request without any zone, which ends it where a key is on.
+
+    Source: `cpusets_insane_config()`, mm/page_alloc.c of 5.10.262-1:4699, 6.1.192-2:5153, 7.3.4-1~bpo13+1:4869.
+    """
+    if not path.gfp(path.kernel.kernel.bits.gfp_hardwall) or not needed(path.facts.cpusets_enabled, "cpusets_enabled"):
+        return False
+    return first_zone(path, needed(path.facts.mems_allowed, "mems_allowed"))[0] is None
+
+
+def ac_alloc_flags(path: Path) -> int:
+    """Return `ac->alloc_flags`, which is 0 where the kernel has none."""
+    return path.call.context.alloc_flags if path.kernel.kernel.features.entry_alloc_flags else 0
+
+
+def costly(path: Path) -> bool:
+    """Tell whether the order is one that may fail."""
+    return path.call.order > PAGE_ALLOC_COSTLY_ORDER
+
+
+def can_compact(path: Path) -> bool:
+    """Tell whether the mask allows compaction, which needs I/O."""
+    return path.gfp(path.kernel.kernel.bits.gfp_io)
+
+
+def compacts_early(path: Path) -> bool:
+    """Tell whether compaction comes before reclaim: for costly orders, and high ones of unmovable pages."""
+    if not path.gfp(path.kernel.kernel.bits.gfp_direct_reclaim) or not can_compact(path):
+        return False
+    return costly(path) or (path.call.order > 0 and path.call.context.migratetype != MIGRATE_MOVABLE)
+
+
+def light_costly(path: Path) -> bool:
+    """Tell whether a costly request shall not try hard."""
+    return costly(path) and path.gfp(path.kernel.slow.gfp_noretry)
+
+
+def nofragment(path: Path) -> bool:
+    """Tell whether vm.defrag_mode still keeps the request from fragmenting memory."""
+    return slowflags.defrag_mode(path.kernel, path.facts) and bool(
+        path.state.alloc_flags & path.kernel.kernel.bits.alloc_nofragment
+    )
+
+
+def promoted(path: Path) -> bool:
+    """Tell whether reclaim and compaction work for a whole block: vm.defrag_mode and pages that are not movable.
+
+    Source: mm/page_alloc.c of 7.2.12-1:4171, 7.3.4-1~bpo13+1:4951.
+    """
+    return (
+        path.kernel.rules.defrag_promotes
+        and bool(path.state.alloc_flags & path.kernel.kernel.bits.alloc_nofragment)
+        and path.call.context.migratetype != MIGRATE_MOVABLE
+    )
+
+
+def without_nofragment(path: Path) -> Prediction:
+    """Return the attempt of a request that cannot reclaim, with vm.defrag_mode given up."""
+    path = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.kernel.bits.alloc_nofragment)
+    path = path.by("slow_defrag", SLOWPATH, "nothing can be reclaimed: ALLOC_NOFRAGMENT is dropped")
+    return attempt(path, "retry", "without_nofragment")

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: MIT
+"""The slow path as a machine whose states are its attempts.
+
+What reclaim and compaction bring cannot be predicted, so one attempt may be followed by several others. Each function
+here is a part of `__alloc_pages_slowpath` between two labels or calls, and yields every attempt that may come next on
+its way, or that NULL may be returned. An attempt that is followed by another has failed.
+
+Not modelled: zonelists that are rebuilt meanwhile (memory hotplug) start the slow path anew, and are a change of the
+machine; fatal signals and watermarks decide between ways that are all predicted.
+Sources: mm/page_alloc.c of linux-source-5.10 5.10.262-1:4643, 6.1 6.1.192-2:5097, 6.12 6.12.118-1, 7.2
+7.2.12-1~bpo13+1, 7.3 7.3.4-1~bpo13+1:4786.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from kalloctrace.model.slowpath import attempts as slowattempts
+from kalloctrace.model.slowpath import flags as slowflags
+from kalloctrace.model.slowpath.attempts import SLOWPATH
+from kalloctrace.model.slowpath.types import (
+    Facts,
+    Failure,
+    Kind,
+    Outcome,
+    Path,
+    Prediction,
+    Site,
+    SlowCall,
+    SlowKernel,
+    State,
+    needed,
+)
+
+_COMPACT = "__alloc_pages_direct_compact"
+_OOM = "__alloc_pages_may_oom"
+
+Outcomes = Iterator[Outcome]
+
+
+def enter(kernel: SlowKernel, call: SlowCall) -> State:
+    """Return the state before the first attempt.
+
+    A request that may reclaim is not atomic, whatever its mask says: __GFP_ATOMIC is taken out, with a warning.
+    Source: mm/page_alloc.c of 5.10.262-1:4664, 6.1.192-2:5118.
+
+    Args:
+        kernel: the kernel.
+        call: its arguments.
+    """
+    both = kernel.slow.gfp_atomic | kernel.kernel.bits.gfp_direct_reclaim
+    gfp_mask = call.gfp_mask
+    if kernel.slow.gfp_atomic and gfp_mask & both == both:
+        gfp_mask &= ~kernel.slow.gfp_atomic
+    return State("entry", gfp_mask, 0, call.context.nodemask, call.context.preferred_zone)
+
+
+def next_attempts(kernel: SlowKernel, call: SlowCall, state: State, facts: Facts) -> tuple[Outcome, ...]:
+    """Return what may follow an attempt that failed.
+
+    Args:
+        kernel: the kernel and its machine.
+        call: the call, for its arguments.
+        state: the attempt, or `enter`.
+        facts: what the slow path reads on its way to the next one.
+
+    Returns:
+        Every attempt that may come next, and `Failure` where the call may return NULL instead.
+
+    Raises:
+        UnknownFact: what decides was not captured.
+    """
+    return tuple(_AFTER[state.site](Path(kernel, call, facts, state)))
+
+
+def restart(path: Path) -> Outcomes:
+    """Start, or start anew after the cpuset changed: compute the flags and the preferred zone."""
+    kernel, call = path.kernel, path.call
+    flags, steps = slowflags.gfp_to_alloc_flags(kernel, path.state.gfp_mask, call.order, path.facts)
+    preferred, step = slowattempts.first_zone(path, path.state.nodemask)
+    path = replace(path, steps=(*path.steps, *steps, step)).having(
+        alloc_flags=flags | slowattempts.ac_alloc_flags(path),
+        preferred_zone=preferred,
+        compact_first=path.state.compact_first or (kernel.rules.compact_first and slowattempts.compacts_early(path)),
+    )
+    if preferred is None:
+        yield from nopage(path.by("slow_no_zone", SLOWPATH, "no zone is eligible: no attempt is made"))
+        return
+    if slowattempts.insane_config(path):
+        yield from nopage(path.by("slow_insane", SLOWPATH, "the cpuset has no suitable zone: no attempt is made"))
+    kind: Kind = "after_waking_kswapd" if flags & kernel.kernel.bits.alloc_kswapd else "first_try"
+    site: Site = "retry" if kernel.rules.compact_first else "initial"
+    yield slowattempts.attempt(path, site, kind if path.restarted == "no" else "restart")
+
+
+def after_initial(path: Path) -> Outcomes:
+    """Compact first where that promises most, unless the reserves are open; up to 6.19.
+
+    Source: mm/page_alloc.c of 5.10.262-1:4727, 6.1.192-2:5181.
+    """
+    reserves, step = slowflags.gfp_pfmemalloc_flags(path.kernel, path.state.gfp_mask, path.facts)
+    if not slowattempts.compacts_early(path) or reserves:
+        yield from retry(path)
+        return
+    path = replace(path, steps=(*path.steps, step)).past("compaction")
+    yield slowattempts.attempt(path, "initial_compact", "after_compaction")
+    if path.kernel.rules.compact_skipped_returns:
+        yield from after_initial_compact_skipped(path)
+
+
+def after_initial_compact(path: Path) -> Outcomes:
+    """Go on after early compaction, which need not have been done: deferred, it is followed by an attempt as well."""
+    if slowattempts.light_costly(path):
+        yield from nopage(path.by("slow_noretry", SLOWPATH, "compaction was deferred for a costly __GFP_NORETRY"))
+        if path.kernel.rules.thisnode_compacts_only and path.gfp(path.kernel.kernel.bits.gfp_thisnode):
+            return
+    yield from retry(path)
+
+
+def after_initial_compact_skipped(path: Path) -> Outcomes:
+    """Go on after early compaction that was skipped, without an attempt."""
+    if slowattempts.light_costly(path):
+        yield from nopage(path.by("slow_noretry", SLOWPATH, "compaction was skipped for a costly __GFP_NORETRY"))
+    else:
+        yield from retry(path)
+
+
+def retry(path: Path) -> Outcomes:
+    """Try again; up to 6.19 the reserves are asked and the memory policy is dropped before that."""
+    if path.kernel.rules.compact_first:
+        yield slowattempts.retry_attempt(path)
+        return
+    same, restarts = check_retry_cpuset(path)
+    yield from restarts
+    if same is not None:
+        adjusted, _ = slowattempts.adjust(same)
+        yield slowattempts.retry_attempt(adjusted)
+
+
+def after_retry(path: Path) -> Outcomes:
+    """Go on after an attempt with the flags as they are; from 7.0 on the reserves are asked here."""
+    kernel = path.kernel
+    if kernel.rules.compact_first:
+        path, adjusted = slowattempts.adjust(path)
+        if adjusted and path.state.can_retry_reserves:
+            yield slowattempts.retry_attempt(path.having(can_retry_reserves=False))
+            return
+    if not path.gfp(kernel.kernel.bits.gfp_direct_reclaim):
+        if (
+            kernel.rules.defrag_falls_back_at_once
+            and path.gfp(kernel.kernel.bits.gfp_kswapd_reclaim)
+            and slowattempts.nofragment(path)
+        ):
+            yield slowattempts.without_nofragment(path)
+            return
+        yield from nopage(path.by("slow_no_reclaim", SLOWPATH, "no __GFP_DIRECT_RECLAIM: nothing more can be done"))
+        return
+    if needed(path.facts.task_flags, "task_flags") & kernel.slow.pf_memalloc:
+        yield from nopage(path.by("slow_memalloc", SLOWPATH, "PF_MEMALLOC: reclaim does not recurse"))
+        return
+    if path.state.compact_first:
+        yield from compact(path)
+    else:
+        yield from direct_reclaim(path)
+
+
+def direct_reclaim(path: Path) -> Outcomes:
+    """Reclaim; where that made progress an attempt follows.
+
+    Source: `__alloc_pages_direct_reclaim`, mm/page_alloc.c of 5.10.262-1:4379, 6.1.192-2:4838.
+    """
+    path = path.by("slow_reclaim", "__alloc_pages_direct_reclaim", "the task reclaims").past("direct_reclaim")
+    yield slowattempts.attempt(path, "reclaim", "after_direct_reclaim")
+    yield from compact(path)
+
+
+def after_reclaim(path: Path) -> Outcomes:
+    """Drain the per-CPU lists and try once more."""
+    effect = "the highatomic reserve is given up and the per-CPU lists are drained"
+    yield slowattempts.attempt(
+        path.by("slow_drain", "__alloc_pages_direct_reclaim", effect), "drained", "after_draining"
+    )
+
+
+def compact(path: Path) -> Outcomes:
+    """Compact; unless that was skipped an attempt follows.
+
+    Source: `__alloc_pages_direct_compact`, mm/page_alloc.c of 5.10.262-1:4105, 6.1.192-2:4551, 7.2.12-1:4144.
+    """
+    if not path.call.order and not slowattempts.promoted(path):
+        yield from after_compact(path.by("slow_compact", _COMPACT, "order 0 needs no compaction"))
+        return
+    skips = path.kernel.rules.compact_skipped_returns
+    if path.gfp(path.kernel.kernel.bits.gfp_io) or not skips:
+        compacted = path.by("slow_compact", _COMPACT, "the task compacts").past("compaction")
+        yield slowattempts.attempt(compacted, "compact", "after_compaction")
+    if skips:
+        yield from after_compact(path.past("compaction"))
+
+
+def after_compact(path: Path) -> Outcomes:
+    """Decide whether another round may help, and if not, whether to call the OOM killer.
+
+    Source: mm/page_alloc.c of 5.10.262-1:4841, 6.1.192-2:5296, 6.12.118-1, 7.2.12-1, 7.3.4-1~bpo13+1:4969.
+    """
+    bits, slow = path.kernel.kernel.bits, path.kernel.slow
+    if path.state.compact_first:
+        if path.gfp(slow.gfp_noretry) and path.gfp(bits.gfp_thisnode):
+            yield from nopage(path.by("slow_noretry", SLOWPATH, "__GFP_NORETRY on __GFP_THISNODE: compaction alone"))
+            return
+        yield from retry(path.having(compact_first=False))
+        return
+    if path.gfp(slow.gfp_noretry):
+        yield from nopage(path.by("slow_noretry", SLOWPATH, "__GFP_NORETRY: one round is all"))
+        return
+    if slowattempts.costly(path) and not (slowattempts.can_compact(path) and path.gfp(slow.gfp_retry_mayfail)):
+        yield from nopage(path.by("slow_costly", SLOWPATH, "a costly order without __GFP_RETRY_MAYFAIL: one round"))
+        return
+    same, restarts = check_retry_cpuset(path)
+    yield from restarts
+    if same is None:
+        return
+    yield from retry(path.by("slow_retry", SLOWPATH, "another round may help"))
+    if slowattempts.nofragment(path):
+        yield from fall_back(path)
+    else:
+        yield from may_oom(path)
+
+
+def fall_back(path: Path) -> Outcomes:
+    """Let the request fragment memory after all, and try again.
+
+    Source: mm/page_alloc.c of 7.2.12-1:5009, 7.3.4-1~bpo13+1:5034.
+    """
+    dropped = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.kernel.bits.alloc_nofragment)
+    dropped = dropped.by("slow_defrag", SLOWPATH, "vm.defrag_mode gives up: ALLOC_NOFRAGMENT is dropped")
+    for outcome in retry(dropped):
+        if isinstance(outcome, Prediction) and outcome.kind == "retry":
+            yield replace(outcome, kind="without_nofragment")
+        else:
+            yield outcome
+
+
+def may_oom(path: Path) -> Outcomes:
+    """Look once more above the high watermark, then call the OOM killer; another task may hold its lock.
+
+    Source: `__alloc_pages_may_oom`, mm/page_alloc.c of 5.10.262-1:4011, 6.1.192-2:4456, 7.3.4-1~bpo13+1:4054.
+    """
+    bits = path.kernel.kernel.bits
+    busy = path.by("slow_oom", _OOM, "another task holds oom_lock: it makes progress")
+    yield from after_oom(busy, progress=True)
+    effect = "the last look before the OOM killer: ALLOC_WMARK_HIGH and ALLOC_CPUSET, without __GFP_DIRECT_RECLAIM"
+    looking = path.by("slow_before_oom", _OOM, effect)
+    gfp_mask = (path.state.gfp_mask | bits.gfp_hardwall) & ~bits.gfp_direct_reclaim
+    flags = slowattempts.ac_alloc_flags(path) | path.kernel.slow.alloc_wmark_high | bits.alloc_cpuset
+    yield replace(slowattempts.attempt(looking, "oom", "before_oom"), gfp_mask=gfp_mask, alloc_flags=flags)
+
+
+def after_before_oom(path: Path) -> Outcomes:
+    """Kill a task unless that cannot help; a __GFP_NOFAIL request gets all reserves then."""
+    reason = slowattempts.oom_cannot_help(path)
+    if reason:
+        yield from after_oom(path.by("slow_oom", _OOM, f"{reason}: nothing is killed"), progress=False)
+        return
+    path = path.past("oom")
+    if path.gfp(path.kernel.slow.gfp_nofail):
+        path = path.by("slow_oom_nofail", _OOM, "__GFP_NOFAIL after the OOM killer: ALLOC_NO_WATERMARKS")
+        yield slowattempts.helped(path, "oom_nofail_cpuset")
+        return
+    yield from after_oom(path.by("slow_oom", _OOM, "the OOM killer makes progress"), progress=True)
+    yield from after_oom(path.by("slow_oom", _OOM, "the OOM killer finds nobody"), progress=False)
+
+
+def after_oom(path: Path, *, progress: bool) -> Outcomes:
+    """Try again after progress; a victim of the OOM killer whose reserves did not suffice gives up.
+
+    Source: mm/page_alloc.c of 5.10.262-1:4882, 6.1.192-2:5337, 7.3.4-1~bpo13+1:5057.
+    """
+    exhausted = path.state.alloc_flags & path.kernel.slow.alloc_oom or path.gfp(path.kernel.kernel.bits.gfp_nomemalloc)
+    if exhausted and needed(path.facts.oom_victim, "oom_victim"):
+        yield from nopage(path.by("slow_victim", SLOWPATH, "an OOM victim whose reserves did not suffice"))
+    elif progress:
+        yield from retry(path)
+    else:
+        yield from nopage(path)
+
+
+def nopage(path: Path) -> Outcomes:
+    """Give up, unless the request may not fail and can wait for others.
+
+    Source: mm/page_alloc.c of 5.10.262-1:4894, 6.1.192-2:5349, 7.3.4-1~bpo13+1:5069.
+    """
+    same, restarts = check_retry_cpuset(path)
+    yield from restarts
+    if same is None:
+        return
+    if path.gfp(path.kernel.slow.gfp_nofail) and path.gfp(path.kernel.kernel.bits.gfp_direct_reclaim):
+        flags = slowflags.nofail_flags(path.kernel)
+        yield slowattempts.helped(
+            path.by("slow_nofail", SLOWPATH, f"__GFP_NOFAIL: some reserves, {flags:#x}"), "nofail_cpuset"
+        )
+        return
+    yield Failure(path.steps)
+
+
+def check_retry_cpuset(path: Path) -> tuple[Path | None, tuple[Outcome, ...]]:
+    """Start anew when the cpuset changed, or when it has no node of the caller's nodemask, which is dropped then.
+
+    A change itself is seen by a counter that no trace has: it is taken for possible wherever cpusets are on.
+    Source: mm/page_alloc.c of 5.10.262-1:4610, 6.1.192-2:5064, the same in 7.3.4-1~bpo13+1.
+
+    Returns:
+        The path, None where it ends here; and what may follow a new start.
+
+    Raises:
+        UnknownFact: what decides was not captured.
+    """
+    if path.restarted != "no" or not needed(path.facts.cpusets_enabled, "cpusets_enabled"):
+        return path, ()
+    nodemask = path.state.nodemask
+    if nodemask is not None and not nodemask & needed(path.facts.mems_allowed, "mems_allowed"):
+        effect = "the cpuset has no node of the nodemask: it is dropped, and the slow path starts anew"
+        anew = replace(path, restarted="forced").having(nodemask=None)
+        return None, tuple(restart(anew.by("slow_cpuset", "check_retry_cpuset", effect)))
+    effect = "the cpuset may have changed: the slow path starts anew"
+    anew = replace(path, restarted="possible").by("slow_cpuset", "check_retry_cpuset", effect)
+    return path, tuple(restart(anew))
+
+
+def _once_more(site: Site) -> Callable[[Path], Outcomes]:
+    def follow(path: Path) -> Outcomes:
+        yield slowattempts.helped(path, site)
+
+    return follow
+
+
+def _after_oom_nofail(path: Path) -> Outcomes:
+    yield from after_oom(path, progress=True)
+
+
+_AFTER: Mapping[Site, Callable[[Path], Outcomes]] = {
+    "entry": restart,
+    "initial": after_initial,
+    "initial_compact": after_initial_compact,
+    "retry": after_retry,
+    "reclaim": after_reclaim,
+    "drained": compact,
+    "compact": after_compact,
+    "oom": after_before_oom,
+    "oom_nofail_cpuset": _once_more("oom_nofail"),
+    "oom_nofail": _after_oom_nofail,
+    "nofail_cpuset": _once_more("nofail"),
+    "nofail": retry,
+}

@@ -1,0 +1,321 @@
+# SPDX-License-Identifier: MIT
+"""What is known of one run of the slow path, and what is predicted of it."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self, TypeVar
+
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
+from kalloctrace.kernel.slowpath_rules import SlowpathRules
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.types import ALL_NODES, Step, UnknownFact
+
+T = TypeVar("T")
+
+Kind = Literal[
+    "first_try",
+    "after_waking_kswapd",
+    "restart",
+    "retry",
+    "with_reserves",
+    "without_nofragment",
+    "after_direct_reclaim",
+    "after_draining",
+    "after_compaction",
+    "before_oom",
+    "oom_nofail",
+    "nofail",
+]
+"""Why an attempt is made.
+
+`first_try` is the first one of a request that wakes no kswapd, `after_waking_kswapd` that of any other, `restart` the
+same again because the cpuset changed. `retry` comes back with flags that were tried before, `with_reserves` with those
+of PF_MEMALLOC, __GFP_MEMALLOC or an OOM victim, `without_nofragment` with vm.defrag_mode given up. `after_draining`
+follows `after_direct_reclaim` when the per-CPU lists were drained. `before_oom` looks for a parallel OOM kill,
+`oom_nofail` and `nofail` help a __GFP_NOFAIL request, after the OOM killer and at the end of a round.
+"""
+
+Site = Literal[
+    "entry",
+    "initial",
+    "initial_compact",
+    "retry",
+    "reclaim",
+    "drained",
+    "compact",
+    "oom",
+    "oom_nofail_cpuset",
+    "oom_nofail",
+    "nofail_cpuset",
+    "nofail",
+]
+"""Where in `__alloc_pages_slowpath` an attempt is made; `entry` is before the first one."""
+
+Event = Literal["direct_reclaim", "compaction", "oom"]
+
+Restarted = Literal["no", "possible", "forced"]
+"""Whether the slow path started anew: since the cpuset may have changed, or since it shares no node with the mask."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the slow path reads of the task and the machine; None where it was not captured.
+
+    Attributes:
+        task_flags: `current->flags`, `unsigned int`.
+        preempt_count: raw, low 32 bits, laid out as that kernel does.
+        softirq_disable_cnt: `current->softirq_disable_cnt`; only PREEMPT_RT has it.
+        prio: `current->prio`, `int`: below 100 for real-time tasks, below 0 for those of SCHED_DEADLINE.
+        oom_victim: `tsk_is_oom_victim(current)`: `current->signal->oom_mm` is not NULL.
+        cpusets_enabled: `cpusets_enabled()`.
+        gfp_allowed_mask: `gfp_t`.
+        defrag_mode: the sysctl vm.defrag_mode is not 0; False on kernels without it.
+        mems_allowed: `current->mems_allowed`; bit n is node n.
+    """
+
+    task_flags: int | None = 0
+    preempt_count: int | None = 0
+    softirq_disable_cnt: int | None = 0
+    prio: int | None = 120
+    oom_victim: bool | None = False
+    cpusets_enabled: bool | None = False
+    gfp_allowed_mask: int | None = 0xFFFFFF
+    defrag_mode: bool | None = False
+    mems_allowed: int | None = ALL_NODES
+
+
+@dataclass(frozen=True, slots=True)
+class SlowContext:
+    """`struct alloc_context`, as an attempt or the entry of the slow path finds it.
+
+    Attributes:
+        zonelist_kind: which zonelist; None where it is none of the snapshot's.
+        zonelist_nid: whose zonelist.
+        nodemask: content of `ac->nodemask`; bit n is node n; None for the NULL pointer.
+        preferred_zone: `ac->preferred_zoneref`; None for the terminating entry.
+        highest_zoneidx: `enum zone_type`.
+        migratetype: `enum migratetype`.
+        spread_dirty_pages: `ac->spread_dirty_pages`.
+        alloc_flags: `ac->alloc_flags`, `unsigned int`, where the kernel has it; 0 elsewhere.
+        unknown: names of these members that were not captured; their values then mean nothing.
+    """
+
+    zonelist_kind: ZonelistKind | None
+    zonelist_nid: int | None
+    nodemask: int | None
+    preferred_zone: ZoneRef | None
+    highest_zoneidx: int
+    migratetype: int
+    spread_dirty_pages: bool = False
+    alloc_flags: int = 0
+    unknown: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class SlowAttempt:
+    """One call of `get_page_from_freelist` by the slow path.
+
+    Attributes:
+        number: from 1, in the order of the call.
+        gfp_mask: `gfp_t`, its argument.
+        order: `unsigned int`, likewise.
+        alloc_flags: `int`, ALLOC_* bits, likewise.
+        context: `*ac` at its entry.
+        facts: what the slow path reads besides, at the same time.
+        caller: the kernel function that made the call; empty where it was not captured.
+        events: what happened since the attempt before; None where that was not captured.
+        reclaimed: pages that direct reclaim brought since then; None where that was not captured.
+    """
+
+    number: int
+    gfp_mask: int
+    order: int
+    alloc_flags: int
+    context: SlowContext
+    facts: Facts
+    caller: str = ""
+    events: frozenset[Event] | None = None
+    reclaimed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlowCall:
+    """One call of `__alloc_pages_slowpath` and its attempts.
+
+    Attributes:
+        gfp_mask: `gfp_t`, its argument.
+        order: `unsigned int`, likewise.
+        context: `*ac` at its entry.
+        attempts: what was captured of its attempts, in order.
+        page: it returned one; None where the return was not captured.
+        complete: no attempt is missing after the last one.
+        facts: what the slow path reads besides, at its entry; None where that was not captured.
+    """
+
+    gfp_mask: int
+    order: int
+    context: SlowContext
+    attempts: tuple[SlowAttempt, ...] = ()
+    page: bool | None = None
+    complete: bool = True
+    facts: Facts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlowBits:
+    """Values of the flags that only the slow path tests or sets, `unsigned int`; 0 where the kernel lacks the flag.
+
+    Attributes:
+        alloc_harder: ALLOC_HARDER; 0 where __GFP_ATOMIC no longer counts.
+        alloc_non_block: ALLOC_NON_BLOCK, which has taken its place.
+        alloc_min_reserve: ALLOC_MIN_RESERVE, which is ALLOC_HIGH before 6.3.
+        pf_dumpcore: the same value in every kernel: include/linux/sched.h:1544 of 5.10.262-1, :1805 of
+            7.3.4-1~bpo13+1.
+    """
+
+    gfp_atomic: int
+    gfp_retry_mayfail: int
+    gfp_nofail: int
+    gfp_noretry: int
+    gfp_memalloc: int
+    alloc_wmark_high: int
+    alloc_no_watermarks: int
+    alloc_oom: int
+    alloc_harder: int
+    alloc_non_block: int
+    alloc_min_reserve: int
+    pf_memalloc: int
+    pf_dumpcore: int = 0x200
+
+    @classmethod
+    def of(cls, tables: FlagTables) -> Self:
+        """Look the flags up in a kernel's tables."""
+        alloc, pf = dict(tables.alloc), dict(tables.pf)
+        return cls(
+            gfp_atomic=tables.gfp("__GFP_ATOMIC") if tables.has_gfp("__GFP_ATOMIC") else 0,
+            gfp_retry_mayfail=tables.gfp("__GFP_RETRY_MAYFAIL"),
+            gfp_nofail=tables.gfp("__GFP_NOFAIL"),
+            gfp_noretry=tables.gfp("__GFP_NORETRY"),
+            gfp_memalloc=tables.gfp("__GFP_MEMALLOC"),
+            alloc_wmark_high=alloc["ALLOC_WMARK_HIGH"],
+            alloc_no_watermarks=alloc["ALLOC_NO_WATERMARKS"],
+            alloc_oom=alloc["ALLOC_OOM"],
+            alloc_harder=alloc.get("ALLOC_HARDER", 0),
+            alloc_non_block=alloc.get("ALLOC_NON_BLOCK", 0),
+            alloc_min_reserve=alloc.get("ALLOC_MIN_RESERVE", alloc.get("ALLOC_HIGH", 0)),
+            pf_memalloc=pf["PF_MEMALLOC"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SlowKernel:
+    """A kernel with what its slow path needs beyond the preparation stage."""
+
+    kernel: Kernel
+    rules: SlowpathRules
+    slow: SlowBits
+
+    @classmethod
+    def of(cls, kernel: Kernel, rules: SlowpathRules) -> Self:
+        """Add the rules of the slow path to a kernel."""
+        return cls(kernel, rules, SlowBits.of(kernel.tables))
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The variables of `__alloc_pages_slowpath` while an attempt is made.
+
+    Attributes:
+        site: which attempt.
+        gfp_mask: the function's argument, without __GFP_ATOMIC where it takes that out.
+        alloc_flags: its variable, which the attempts at some sites do not use.
+        nodemask: `ac->nodemask`.
+        preferred_zone: `ac->preferred_zoneref`.
+        can_retry_reserves: its variable, from 7.0 on.
+        compact_first: likewise.
+    """
+
+    site: Site
+    gfp_mask: int
+    alloc_flags: int
+    nodemask: int | None
+    preferred_zone: ZoneRef | None
+    can_retry_reserves: bool = True
+    compact_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """An attempt that may come next.
+
+    Attributes:
+        kind: why it is made.
+        gfp_mask: `gfp_t`, its argument.
+        alloc_flags: `int`, likewise.
+        state: the variables while it is made.
+        steps: the rules followed since the attempt before, in order.
+        events: what must or may have happened since.
+        restarted: whether the slow path started anew.
+    """
+
+    kind: Kind
+    gfp_mask: int
+    alloc_flags: int
+    state: State
+    steps: tuple[Step, ...]
+    events: frozenset[Event]
+    restarted: Restarted
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The slow path may return NULL without another attempt.
+
+    Attributes:
+        steps: the rules that led there.
+    """
+
+    steps: tuple[Step, ...]
+
+
+Outcome = Prediction | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A way through the slow path, from one attempt towards the next."""
+
+    kernel: SlowKernel
+    call: SlowCall
+    facts: Facts
+    state: State
+    steps: tuple[Step, ...] = ()
+    events: frozenset[Event] = frozenset()
+    restarted: Restarted = "no"
+
+    def having(self, **changes: Any) -> "Path":  # noqa: ANN401  (the members of State)
+        """Return the path with other values of the function's variables."""
+        return replace(self, state=replace(self.state, **changes))
+
+    def by(self, rule: str, function: str, effect: str) -> "Path":
+        """Return the path with one more rule followed."""
+        return replace(self, steps=(*self.steps, Step(rule, function, effect)))
+
+    def past(self, event: Event) -> "Path":
+        """Return the path after something that shows in the trace."""
+        return replace(self, events=self.events | {event})
+
+    def gfp(self, mask: int) -> bool:
+        """Tell whether the mask has any of these bits."""
+        return bool(self.state.gfp_mask & mask)
+
+
+def needed(value: T | None, name: str) -> T:
+    """Return a fact.
+
+    Raises:
+        UnknownFact: it was not captured.
+    """
+    if value is None:
+        raise UnknownFact(name)
+    return value

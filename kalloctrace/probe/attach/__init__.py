@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What to attach, and how."""

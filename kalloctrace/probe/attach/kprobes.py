@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""Attaches programs to functions by kprobes of tracefs, and reads what these missed.
+
+By tracefs and not by the kprobe events of perf_event_open(2): only a definition there sets how many calls may be under
+way at once (maxactive), and only `kprobe_profile` there shows what was missed, on every kernel. Definitions outlive a
+process that is killed, without doing anything; the next recording removes them.
+"""
+
+import ctypes
+import os
+import re
+import struct
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fcntl import ioctl
+from pathlib import Path
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.live import TRACEFS
+from kalloctrace.probe.attach.optprobe import is_jump
+
+GROUP = "kalloctrace"
+
+MAXACTIVE = 4096
+"""How many calls of one function may be under way with their return seen: many tasks can sleep in the allocator.
+
+The largest that is accepted: KRETPROBE_MAXACTIVE_MAX, kernel/trace/trace_kprobe.c. A call beyond it is a record that
+never returns, which is counted as running or replaced.
+"""
+
+_PROFILE = re.compile(r"^\s*(?P<event>\w+)\s+(?P<hits>\d+)\s+(?P<missed>\d+)$", re.MULTILINE)
+_DEFINITION = re.compile(rf"^[pr]\d*:(?P<event>{GROUP}/\w+_(?P<pid>\d+)) ", re.MULTILINE)
+
+_BECOMES_JUMP = 5.0
+"""Seconds that this may take; the kernel waits for every task to have left what is replaced."""
+_POLL = 0.05
+
+# include/uapi/linux/perf_event.h; arch/x86/entry/syscalls/syscall_64.tbl
+_SYS_PERF_EVENT_OPEN = 298
+_PERF_TYPE_TRACEPOINT = 2
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_EVENT_IOC_ENABLE = 0x2400
+_PERF_EVENT_IOC_SET_BPF = 0x40042408
+_PERF_EVENT_ATTR = "IIQQQQQIIQ"
+"""Its first published version: type, size, config, sample_period, …, wakeup_events, …"""
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One program and its place.
+
+    Attributes:
+        function: symbol of the kernel.
+        program: name of the function of the BPF program.
+        at_return: it runs when the function has returned, not when it is entered.
+        hot: the function is called for each allocation, so that it matters what a hit costs.
+        offset: bytes from the function's start; above 0 in a hot function where the kprobe is to become a jump, as
+            optimized.py says.
+    """
+
+    function: str
+    program: str
+    at_return: bool = False
+    hot: bool = True
+    offset: int = 0
+
+    def event(self, pid: int) -> str:
+        """Return the name of the definition of a process; `kprobe_profile` shows it without its group."""
+        return f"{self.program}_{pid}"
+
+    @property
+    def to_jump(self) -> bool:
+        """Tell whether the kprobe is to become a jump."""
+        return self.hot and self.offset > 0
+
+    def definition(self, pid: int) -> str:
+        """Return the line that `kprobe_events` takes."""
+        kind = f"r{MAXACTIVE}" if self.at_return else "p"
+        place = f"{self.function}+{self.offset}" if self.offset else self.function
+        return f"{kind}:{GROUP}/{self.event(pid)} {place}\n"
+
+
+def left_behind(definitions: str, alive: Iterator[int]) -> list[str]:
+    """Return the definitions, as group/event, of recordings whose process is gone.
+
+    Args:
+        definitions: the content of `kprobe_events`.
+        alive: the processes that exist.
+    """
+    pids = set(alive)
+    return [found["event"] for found in _DEFINITION.finditer(definitions) if int(found["pid"]) not in pids]
+
+
+def profile_misses(profile: str) -> dict[str, int]:
+    """Return how many hits each event missed, from the content of `kprobe_profile`."""
+    return {found["event"]: int(found["missed"]) for found in _PROFILE.finditer(profile)}
+
+
+class Kprobes:
+    """Programs attached by kprobes, until `close`.
+
+    Args:
+        programs: the file descriptor of each hook's program, loaded with the type of a kprobe.
+        code: returns what the kernel has in memory at a hook's place.
+
+    Raises:
+        KalloctraceError: tracefs is not there, or the kernel refuses a probe.
+    """
+
+    def __init__(self, programs: Mapping[Hook, int], code: Callable[[Hook], bytes]) -> None:
+        self._pid = os.getpid()
+        self._folder = _tracefs()
+        self._files: dict[Hook, int] = {}
+        for event in left_behind((self._folder / "kprobe_events").read_text(), _processes()):
+            self._remove(event)
+        try:
+            for hook, program in programs.items():
+                self._attach_where_possible(hook, program)
+            if not self._all_jumps(code):
+                for hook in [hook for hook in self._files if hook.to_jump]:
+                    self._detach(hook)
+                    self._attach(replace(hook, offset=0), programs[hook])
+        except OSError as error:
+            self.close()
+            raise KalloctraceError(
+                f"cannot attach a kprobe to {hook.function}",
+                error.strerror or str(error),
+                "see the kernel's log for the reason; or record with --attach fentry",
+            ) from error
+
+    @property
+    def jumps(self) -> list[str]:
+        """Return the functions whose kprobe is a jump."""
+        return [hook.function for hook in self._files if hook.to_jump]
+
+    def _all_jumps(self, code: Callable[[Hook], bytes]) -> bool:
+        """Wait a moment until the kernel has made jumps of all kprobes that are to become one; tell whether it has."""
+        deadline = time.monotonic() + _BECOMES_JUMP
+        while not all(is_jump(code(hook)) for hook in self._files if hook.to_jump):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def close(self) -> None:
+        """Detach everything."""
+        for hook in list(self._files):
+            self._detach(hook)
+
+    def missed(self) -> dict[str, int]:
+        """Return how many hits the kernel did not hand to each program, by its name, since it was attached.
+
+        The kernel skips a kprobe that is hit in an interrupt while another kprobe's handler runs on the same CPU.
+        For a return these are also the calls that found `MAXACTIVE` others under way, where the kernel shows them:
+        Linux kernel commit dfea08a2116f ("tracing/kprobes: 'nmissed' not showed correctly for kretprobe") (in v5.17).
+        """
+        misses = profile_misses((self._folder / "kprobe_profile").read_text())
+        return {hook.program: misses[hook.event(self._pid)] for hook in self._files}
+
+    def _attach_where_possible(self, hook: Hook, program: int) -> None:
+        try:
+            self._attach(hook, program)
+        except OSError:
+            if not hook.to_jump:
+                raise
+            self._attach(replace(hook, offset=0), program)
+
+    def _attach(self, hook: Hook, program: int) -> None:
+        self._write(hook.definition(self._pid))
+        event = self._folder / "events" / GROUP / hook.event(self._pid) / "id"
+        try:
+            file = _perf_event_open(int(event.read_text()))
+        except OSError:
+            self._remove(f"{GROUP}/{hook.event(self._pid)}")
+            raise
+        self._files[hook] = file
+        try:
+            ioctl(file, _PERF_EVENT_IOC_SET_BPF, program)
+            ioctl(file, _PERF_EVENT_IOC_ENABLE, 0)
+        except OSError:
+            self._detach(hook)
+            raise
+
+    def _detach(self, hook: Hook) -> None:
+        os.close(self._files.pop(hook))
+        self._remove(f"{GROUP}/{hook.event(self._pid)}")
+
+    def _remove(self, event: str) -> None:
+        # Without its process a definition does nothing, and the next recording tries again.
+        with suppress(OSError):
+            self._write(f"-:{event}\n")
+
+    def _write(self, line: str) -> None:
+        # Not truncated: that removes every definition, also other tools'. Not by open(): this file cannot be sought in.
+        file = os.open(self._folder / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(file, line.encode())
+        finally:
+            os.close(file)
+
+
+def _tracefs() -> Path:
+    for folder in TRACEFS:
+        if (folder / "kprobe_events").exists():
+            return folder
+    raise KalloctraceError(
+        "cannot attach kprobes",
+        "tracefs is not mounted, or the kernel has no CONFIG_KPROBE_EVENTS",
+        "mount it: mount -t tracefs nodev /sys/kernel/tracing; or record with --attach fentry",
+    )
+
+
+def _processes() -> Iterator[int]:
+    return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+
+
+def _perf_event_open(event: int) -> int:
+    """Open a tracepoint's event; a program attached to it runs on every CPU, whichever the file names."""
+    size = struct.calcsize(_PERF_EVENT_ATTR)
+    attr = struct.pack(_PERF_EVENT_ATTR, _PERF_TYPE_TRACEPOINT, size, event, 1, 0, 0, 0, 1, 0, 0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    file: int = libc.syscall(_SYS_PERF_EVENT_OPEN, attr, -1, 0, -1, ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
+    if file < 0:
+        raise OSError(ctypes.get_errno(), f"perf_event_open: {os.strerror(ctypes.get_errno())}")
+    return file

@@ -1,0 +1,435 @@
+# SPDX-License-Identifier: MIT
+"""Compiles the BPF program, attaches it, and hands out what it captures."""
+
+import ctypes
+import mmap
+import os
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.kcore import Kcore
+from kalloctrace.kernel.live import LiveKernel
+from kalloctrace.probe.attach.bcc_import import import_bcc
+from kalloctrace.probe.attach.filters import Filters
+from kalloctrace.probe.attach.kprobes import Hook, Kprobes
+from kalloctrace.probe.attach.optprobe import CODE_BYTES, past_ftrace
+from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Mode, Plan
+from kalloctrace.probe.layout import bpf_folder, record_dtype
+from kalloctrace.probe.maps.counters import WAYS, Counters
+from kalloctrace.probe.maps.mmap_array import SharedArray
+from kalloctrace.probe.maps.percpu_buffer import Lanes, cell_dtype, lane_bits
+from kalloctrace.probe.maps.ringbuf import Ring
+
+RING_BYTES = 32 << 20
+CACHE_BITS = 9
+OVERFLOW = 65536
+SPILLED_BYTES = 8 << 20
+PENDING = 16384
+FEW_BYTES = 4 << 20
+NAMES_BYTES = 1 << 20
+BULK_RING_BYTES = 2 << 20
+BULK_PENDING = 1024
+SLOW_BYTES = 16 << 20
+ZONES_BYTES = 16 << 20
+SLOW_OPEN = 16384
+STACKS = 16384
+
+SLOW_PROGRAMS = (
+    *("on_slowpath", "on_slowpath_return"),
+    *("raw_tracepoint__mm_vmscan_direct_reclaim_begin", "raw_tracepoint__mm_compaction_try_to_compact_pages"),
+    "raw_tracepoint__mark_victim",
+)
+"""Those of slow.bpf.c: what they miss is no allocation."""
+
+_U64 = (1 << 64) - 1
+
+_IDLE, _CAPTURING, _CLOSING = range(3)
+_OFF, _CALIBRATE, _CAPTURE = range(3)
+_CALIBRATION_PAGES = 512
+_NEARLY_ALL = 0.9
+_SETTLE = 0.02
+"""Seconds in which every program that runs on another CPU ends."""
+
+
+class _Control(ctypes.Structure):
+    """`struct control` of the program."""
+
+    _fields_ = (
+        ("mode", ctypes.c_uint32),
+        ("tid", ctypes.c_uint32),
+        ("frame_to_ac", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the program counted, exactly, since capture began.
+
+    opened = calls taken over + dropped + no_room + replaced + calls that did not end.
+
+    Attributes:
+        opened: calls of an entry, without those that a filter left out in the end.
+        dropped: calls that found the ring buffer full, or the rate used up.
+        no_room: calls that found the table of running calls full.
+        freelist_alone: calls of get_page_from_freelist() without a running call.
+        return_alone: returns of an entry without a running call.
+        replaced: calls whose frame held a record that never returned.
+        missed: hits that the kernel skipped as the program, or another kprobe, was already running on that CPU.
+        missed_freelist: those of get_page_from_freelist() among them whose call may have been seen.
+        names_dropped: names that tasks were given and that found their ring buffer full.
+        zones_dropped: how often there was no room for the zones of a call of the slow path.
+        slow_missed: hits of the slow path that the kernel skipped, or calls beyond those that it follows at once.
+    """
+
+    opened: int
+    dropped: int
+    no_room: int
+    freelist_alone: int
+    return_alone: int
+    replaced: int
+    missed: int
+    missed_freelist: int
+    names_dropped: int
+    zones_dropped: int
+    slow_missed: int
+
+
+class Probe:
+    """The attached program. Nothing of it outlives the object, nor the process: it holds file descriptors only.
+
+    Attributes:
+        mode: what the program makes of a call.
+        records: ring buffers with calls that were followed to their return, each with one kind of record.
+        events: the events of stream mode, None in others.
+        names: likewise the one with the names of tasks.
+        counters: the counters of aggregate mode, None in others.
+        slow: the events of the slow path and the zones of its calls, None where it is not traced.
+
+    Args:
+        kernel: the running kernel.
+        plan: what to attach to.
+        filters: which calls to capture.
+        stacks: capture the kernel stack of each call too.
+
+    Raises:
+        KalloctraceError: bcc is missing, or the kernel refuses the program.
+    """
+
+    def __init__(self, kernel: LiveKernel, plan: Plan, *, filters: Filters, stacks: bool = False) -> None:
+        self._bcc = import_bcc()
+        self.mode = plan.mode
+        self._control = _Control(_OFF, 0, 0)
+        self._bulk = plan.bulk is not None
+        self._interrupt_mask = kernel.features.interrupt_mask
+        self._missed_before: Counter[str] = Counter()
+        self._missed_kprobes_before: Counter[str] = Counter()
+        cpus = os.sysconf("SC_NPROCESSORS_CONF")
+        with Kcore() as kcore:
+            table = kernel.address("__per_cpu_offset")
+            bases = [kcore.u64(table + 8 * cpu) for cpu in range(cpus)]
+            hooks = [_as_jump(hook, kcore, kernel) for hook in plan.hooks()]
+
+        def code(hook: Hook) -> bytes:
+            with Kcore() as kcore:
+                return kcore.read(kernel.address(hook.function) + hook.offset, 1)
+
+        lengths = plan.lengths()
+        event = record_dtype("event", lengths)
+        cell = cell_dtype(event).itemsize
+        bits = lane_bits(RING_BYTES, cpus, cell)
+        constants = self._constants(plan, cpus, filters, stacks=stacks) | {"LANE_BITS": bits, "CELL_WORDS": cell // 8}
+        self._bpf = self._load(plan.sources(), constants, hooks)
+        offsets = self._bpf["per_cpu_offset"]
+        for cpu, base in enumerate(bases):
+            offsets[ctypes.c_int(cpu)] = ctypes.c_uint64(base)
+        if plan.prepare:
+            self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
+            self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
+        self._call = record_dtype("call", lengths)
+        self._slots = SharedArray(self._bpf["slots"].map_fd, cpus, record_dtype("slot", lengths))
+        address = int(plan.constants["PREEMPT_COUNT_ADDRESS"])
+        self._slots.items["preempt_count_address"] = [base + address & _U64 for base in bases]
+        self.records = [self._ring("records", _records_bytes(plan.mode), record_dtype("record", lengths))]
+        if self._bulk:
+            self.records.append(self._ring("bulk_records", BULK_RING_BYTES, record_dtype("bulk_record", lengths)))
+        # What is the same at every call.
+        own = self._slots.items["call"]["e"]
+        own["cpu"], own["stack"] = np.arange(cpus), -1
+        self.slow: tuple[Ring, Ring] | None = None
+        if plan.slow is not None:
+            self.slow = (
+                self._ring("slow_events", SLOW_BYTES, record_dtype("slow_event", lengths)),
+                self._ring("slow_zones", ZONES_BYTES, record_dtype("slow_zone", lengths)),
+            )
+        self.events = self.names = self.counters = None
+        if plan.mode == "stream":
+            parked = self._ring("events", FEW_BYTES, event)
+            self.events = Lanes(self._bpf["lanes"].map_fd, bits, self._slots.items, parked)
+            self.names = self._ring("names", NAMES_BYTES, record_dtype("name", lengths))
+        if plan.mode == "aggregate":
+            counted = record_dtype("counted", lengths)
+            spilled = self._ring("spilled", SPILLED_BYTES, counted)
+            cells = (cpus << CACHE_BITS) * WAYS
+            self.counters = Counters(self._bpf, self._bcc.libbcc.lib, cells, counted, spilled)
+        programs = {hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}
+        self._kprobes = Kprobes(programs, code) if hooks else None
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Detach everything."""
+        if self._kprobes is not None:
+            self._kprobes.close()
+        for buffer in (*self.records, *(self.slow or ()), self.events, self.names, self.counters):
+            if buffer is not None:
+                buffer.close()
+        self._slots.close()
+        self._bpf.cleanup()
+
+    def _ring(self, name: str, size: int, dtype: np.dtype[np.void]) -> Ring:
+        return Ring(self._bpf[name].map_fd, size, dtype)
+
+    def _constants(self, plan: Plan, cpus: int, filters: Filters, *, stacks: bool) -> dict[str, int | str]:
+        constants: dict[str, int | str] = {
+            **plan.constants,
+            **filters.constants(),
+            "PENDING": PENDING,
+            "CACHE_BITS": CACHE_BITS,
+            "OVERFLOW": OVERFLOW,
+            "SPILLED_PAGES": SPILLED_BYTES // mmap.PAGESIZE,
+            "EVENTS_PAGES": FEW_BYTES // mmap.PAGESIZE,
+            "RECORDS_PAGES": _records_bytes(plan.mode) // mmap.PAGESIZE,
+            "NAMES_PAGES": NAMES_BYTES // mmap.PAGESIZE,
+            "SLOW_PAGES": SLOW_BYTES // mmap.PAGESIZE,
+            "ZONES_PAGES": ZONES_BYTES // mmap.PAGESIZE,
+            "SLOW_OPEN": SLOW_OPEN,
+            "BULK_PENDING": BULK_PENDING,
+            "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
+            "NR_CPUS": cpus,
+        }
+        if stacks:
+            constants["STACKS"] = STACKS
+        return constants
+
+    def _load(self, sources: list[str], constants: dict[str, int | str], hooks: list[Hook]) -> Any:  # noqa: ANN401 bcc has no types
+        folder = bpf_folder()
+        flags = [
+            f"-D{name}={value:#x}ULL" if _wide(value) else f"-D{name}={value}" for name, value in constants.items()
+        ]
+        # bcc includes kernel headers only in its own prologue; the folder holds stand-ins for those.
+        os.environ["BCC_KERNEL_SOURCE"] = str(folder)
+        try:
+            bpf = self._bcc.BPF(
+                text=b"".join((folder / name).read_bytes() for name in sources),
+                cflags=[f"-I{folder}", "-Wno-unused-command-line-argument", *flags],
+            )
+            for hook in hooks:
+                bpf.load_func(hook.program, bpf.KPROBE)
+        except Exception as error:
+            raise KalloctraceError(
+                "cannot load the BPF program", str(error), "see what is missing: kalloctrace doctor"
+            ) from error
+        return bpf
+
+    @property
+    def jumps(self) -> list[str]:
+        """Return the functions whose kprobe the kernel has made a jump of."""
+        return [] if self._kprobes is None else self._kprobes.jumps
+
+    def calibrate(self) -> int:
+        """Measure how far `struct alloc_context` lies from the frame of the entry's call, and look at preempt_count.
+
+        Returns:
+            The distance in bytes.
+
+        Raises:
+            KalloctraceError: the measurements do not agree, or the probes change preempt_count.
+        """
+        self._switch(_CALIBRATE, tid=threading.get_native_id())
+        with mmap.mmap(-1, _CALIBRATION_PAGES * mmap.PAGESIZE) as memory:
+            for page in range(0, len(memory), mmap.PAGESIZE):
+                memory[page] = 1
+        self._switch(_OFF)
+        distances: Counter[int] = Counter()
+        preempt_counts: Counter[int] = Counter()
+        for key, value in self._bpf["calibrated"].items():
+            distances[key.frame_to_ac] += value.value
+            preempt_counts[key.preempt_count] += value.value
+        distance = self._control.frame_to_ac = agreed_distance(distances)
+        self._slots.items["frame_to_ac"] = self._slots.items["slot_to_ac"] = distance
+        check_task_context(preempt_counts, self._interrupt_mask)
+        # Written while nothing is captured: the later switch then changes nothing but the mode.
+        self._switch(_OFF)
+        return distance
+
+    def start(self) -> None:
+        """Begin to capture."""
+        self._missed_before = self._missed()
+        self._missed_kprobes_before = self._missed_kprobes()
+        self._switch(_CAPTURE)
+        if self.mode != "returns":
+            self._slots.items["capturing"] = _CAPTURING
+
+    def stop(self) -> None:
+        """See no more calls. Those under way have a moment to end, as programs on other CPUs have to see this."""
+        if self.mode != "returns":
+            self._slots.items["capturing"] = _CLOSING
+        else:
+            self._switch(_OFF)
+        time.sleep(_SETTLE)
+        self._slots.items["capturing"] = _IDLE
+        self._switch(_OFF)
+
+    def allow(self, records: int) -> None:
+        """Let each CPU send so many records until the next call, where the rate is limited."""
+        self._slots.items["tokens"] = records
+
+    @property
+    def fill(self) -> float:
+        """Return how full the fullest buffer is, between 0 and 1."""
+        buffers: list[Ring | Lanes] = [*self.records, *(self.slow or ())]
+        if self.events is not None:
+            buffers.append(self.events)
+        return max(buffer.fill for buffer in buffers)
+
+    def counts(self) -> Counts:
+        """Return the counters."""
+        table = self._bpf["counters"]
+        opened, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy, filtered, *of_others = (
+            sum(table[ctypes.c_int(i)]) for i in range(10)
+        )
+        names_dropped, zones_dropped = of_others
+        missed = self._missed()
+        missed.subtract(self._missed_before)
+        skipped = self._missed_kprobes()
+        skipped.subtract(self._missed_kprobes_before)
+        slow_missed = sum(missed.pop(name, 0) + skipped.pop(name, 0) for name in SLOW_PROGRAMS)
+        freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
+        return Counts(
+            opened=opened - filtered + int(self._slots.items["calls"].sum()),
+            dropped=dropped,
+            no_room=no_room,
+            freelist_alone=freelist_alone,
+            return_alone=return_alone,
+            replaced=replaced,
+            missed=missed.total() + freelist_busy + skipped.total(),
+            missed_freelist=sum(freelist) + freelist_busy,
+            names_dropped=names_dropped,
+            zones_dropped=zones_dropped,
+            slow_missed=slow_missed,
+        )
+
+    def unfinished(self) -> npt.NDArray[np.void]:
+        """Return the calls that came to no get_page_from_freelist(): `struct call` of record.h."""
+        if self.mode == "returns":
+            return np.zeros(0, self._call)
+        slots = self._slots.items
+        own = slots["call"][(slots["call"]["frame"] != 0) & (slots["moved"] != slots["calls"])]
+        parked = [np.frombuffer(bytes(value), self._call) for value in self._bpf["parked"].values()]
+        return np.concatenate([own, *parked])
+
+    def running(self) -> int:
+        """Return how many of the calls that are followed to their return have not returned."""
+        tables = ["pending", "bulk_pending"] if self._bulk else ["pending"]
+        return sum(1 for table in tables for _ in self._bpf[table].keys())  # noqa: SIM118 a bcc table, not a dict
+
+    def stack(self, stack_id: int) -> tuple[int, ...]:
+        """Return the addresses of a captured stack, innermost first."""
+        return tuple(self._bpf["stacks"].walk(stack_id))
+
+    def _switch(self, mode: int, tid: int = 0) -> None:
+        self._control.mode = mode
+        self._control.tid = tid
+        self._bpf["control"][ctypes.c_int(0)] = self._control
+
+    def _missed(self) -> Counter[str]:
+        """Return `recursion_misses` of each program, by its name.
+
+        Linux kernel commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12);
+        before it the kernel skips no tracing program, so that there is nothing to count. A kprobe's is skipped, and
+        that since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf") (in v6.7) counted, only where another
+        program runs on that CPU: in an interrupt, or while a bpf(2) call changes a map.
+        """
+        missed: Counter[str] = Counter()
+        for function in self._bpf.funcs.values():
+            lines = Path(f"/proc/self/fdinfo/{function.fd}").read_text().splitlines()
+            counts = (int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
+            missed[function.name.decode()] = sum(counts)
+        return missed
+
+    def _missed_kprobes(self) -> Counter[str]:
+        """Return how many hits of each program found a kprobe's handler running on their CPU.
+
+        None of them makes a seen call look rejected: a handler runs with preemption off, so that whatever is hit
+        meanwhile is a whole call of an interrupt, whose entry is missed as well.
+        """
+        return Counter(self._kprobes.missed() if self._kprobes is not None else {})
+
+
+def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
+    """Return a hook that may become a jump, where the function shows a place for that."""
+    if hook.at_return or not hook.hot:
+        return hook
+    return replace(hook, offset=past_ftrace(kcore.read(kernel.address(hook.function), CODE_BYTES)))
+
+
+def _records_bytes(mode: Mode) -> int:
+    """Return the size of the ring buffer for calls that are followed to their return: few, where not all are."""
+    return RING_BYTES if mode == "returns" else FEW_BYTES
+
+
+def _wide(value: int | str) -> bool:
+    return isinstance(value, int) and value > 0x7FFFFFFF
+
+
+def agreed_distance(seen: Counter[int]) -> int:
+    """Return the one distance that nearly all measurements share; interrupts may have disturbed a few.
+
+    Args:
+        seen: how often each distance in bytes was measured.
+
+    Raises:
+        KalloctraceError: there is no such distance.
+    """
+    total = seen.total()
+    if total:
+        distance, times = seen.most_common(1)[0]
+        if times >= _NEARLY_ALL * total and 0 < distance < 4096:
+            return distance
+    raise KalloctraceError(
+        "cannot pair the entry with get_page_from_freelist",
+        f"the distance between their frames could not be measured: {dict(seen.most_common(3))}",
+        "try again on a quieter machine, and report the kernel's release if it stays so",
+    )
+
+
+def check_task_context(seen: Counter[int], interrupt_mask: int) -> None:
+    """Refuse probes that make every call look like an interrupt's.
+
+    Kprobes on ftrace and trampolines raise the low byte of preempt_count at most. One that is a breakpoint runs as
+    an NMI does (exc_int3() in arch/x86/kernel/traps.c), so that the interrupt bits in it would be the probe's own.
+
+    Args:
+        seen: how often each raw preempt_count was seen in calls of one task.
+        interrupt_mask: the bits that say "not a task".
+
+    Raises:
+        KalloctraceError: more calls have such a bit than interrupts can have made.
+    """
+    interrupted = sum(times for preempt_count, times in seen.items() if preempt_count & interrupt_mask)
+    if interrupted > (1 - _NEARLY_ALL) * seen.total():
+        raise KalloctraceError(
+            "cannot capture preempt_count",
+            f"{interrupted} of {seen.total()} calls of a task look like an interrupt's: the probe is a breakpoint",
+            "let kprobes use ftrace (sysctl kernel.ftrace_enabled=1), or record with --attach fentry",
+        )

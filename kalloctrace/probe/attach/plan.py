@@ -1,0 +1,403 @@
+# SPDX-License-Identifier: MIT
+"""What will be attached to a kernel, with which constants, decided before anything is loaded."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.btf import Btf
+from kalloctrace.kernel.features import Features
+from kalloctrace.kernel.kcore import Kcore
+from kalloctrace.kernel.live import NOLOCKS, LiveKernel, has_tracepoint, nr_node_ids
+from kalloctrace.kernel.preemption import Preemption
+from kalloctrace.probe.attach.call_site import CALL_BYTES, call_sites
+from kalloctrace.probe.attach.kprobes import Hook
+
+FREELIST = "get_page_from_freelist"
+PREPARE = "prepare_alloc_pages"
+SLOWPATH = "__alloc_pages_slowpath"
+
+MAX_NODEMASK_WORDS = 4
+"""256 nodes: three nodemasks of more words do not fit on the 512 bytes of a BPF program's stack."""
+
+BULKS = ("alloc_pages_bulk_noprof", "__alloc_pages_bulk")
+"""The bulk allocator, newest name first.
+
+Linux kernel commit 387ba26fb1cb ("mm/page_alloc: add a bulk page allocator") (in v5.13),
+b951aaff5035 ("mm: enable page allocation tagging") (in v6.10).
+"""
+
+Mode = Literal["aggregate", "stream", "returns"]
+"""What the program makes of a call: it counts those that are alike; it sends a record of each; or it follows each to
+its return, and sends a record then."""
+
+Attachment = Literal["fentry", "kprobe"]
+"""How programs are attached. Trampolines (fentry, fexit) are cheap, but the kernel skips such a program while a
+preempted task has not finished it on that CPU; handlers of kprobes run with preemption off."""
+
+_SLOW_EVENTS = {
+    "RECLAIM": "vmscan/mm_vmscan_direct_reclaim_begin",
+    "COMPACTION": "compaction/mm_compaction_try_to_compact_pages",
+    "OOM_VICTIM": "oom/mark_victim",
+}
+"""What the kernel does between two attempts of the slow path: the constant of slow.bpf.c, and the tracepoint."""
+
+_NODEMASK_POINTERS = ("nodemask_t *", "const nodemask_t *")
+_Parameters = Sequence[str | tuple[str, ...]]
+
+_BULK_PARAMETERS: tuple[_Parameters, ...] = (
+    ("gfp_t", "int", _NODEMASK_POINTERS, "int", "struct page * *"),
+    ("gfp_t", "int", _NODEMASK_POINTERS, "int", "struct list_head *", "struct page * *"),
+)
+_NOLOCK_PARAMETERS: Mapping[str, _Parameters] = {
+    "fixed": ("int", "unsigned int"),
+    "gfp_flags": ("gfp_t", "int", "unsigned int"),
+}
+
+_CONTEXT_MEMBERS = (
+    "zonelist",
+    "nodemask",
+    "preferred_zoneref",
+    "migratetype",
+    "highest_zoneidx",
+    "spread_dirty_pages",
+)
+
+_MEMCG_KMEM = ("memcg_kmem_online_key", "memcg_kmem_enabled_key")
+"""The key behind memcg_kmem_online().
+
+Linux kernel commit f7a449f77960 ("mm: memcontrol: rename memcg_kmem_enabled()") (in v6.3).
+"""
+
+
+class UnknownPrototypeError(Exception):
+    """A function that is not needed has a prototype that is not known; its text is that prototype."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The functions to attach to and the constants to compile in.
+
+    Attributes:
+        entry: the function that carries the preparation stage.
+        nolock: the entry without locks that carries a stage of its own; None where there is none.
+        bulk: the bulk allocator; None where there is none.
+        prepare: `prepare_alloc_pages` is a function of its own on this kernel, so it is traced too.
+        slow: where the entry calls the slow path, in bytes from its start; None where that is not traced.
+        left_out: functions that would belong here but have a prototype that is not known, with that prototype.
+        constants: preprocessor symbols of the BPF program.
+        mode: what the program makes of a call.
+        attachment: how the functions are attached to.
+        attachment_reason: why so, for people.
+    """
+
+    entry: str
+    nolock: str | None
+    bulk: str | None
+    prepare: bool
+    slow: int | None
+    left_out: tuple[str, ...]
+    constants: Mapping[str, int | str]
+    mode: Mode
+    attachment: Attachment
+    attachment_reason: str
+
+    def without_bulk(self) -> Self:
+        """Return the plan without the bulk allocator."""
+        return replace(self, bulk=None, constants={n: v for n, v in self.constants.items() if n != "BULK"})
+
+    def without_slow(self) -> Self:
+        """Return the plan without the slow path."""
+        return replace(self, slow=None, constants={n: v for n, v in self.constants.items() if n != "SLOW"})
+
+    def attached(self) -> list[str]:
+        """Return the functions that are attached to."""
+        optional = (self.nolock, self.bulk, PREPARE if self.prepare else None)
+        return [self.entry, FREELIST, *(name for name in optional if name is not None)]
+
+    def sources(self) -> list[str]:
+        """Return the files of the BPF program, in the order in which they are joined."""
+        parts = {
+            "common": True,
+            "slow": self.slow is not None,
+            "bulk": self.bulk,
+            "nolock": self.nolock,
+            "context": self.mode != "returns",
+            self.mode: self.mode != "returns",
+            "pair": self.mode != "returns",
+            "alloc": self.mode == "returns",
+            "prepare": self.prepare,
+            self.attachment: True,
+        }
+        return [f"{name}.bpf.c" for name, wanted in parts.items() if wanted]
+
+    def hooks(self) -> list[Hook]:
+        """Return where each program of slow.bpf.c and kprobe.bpf.c belongs; trampolines find their places by names."""
+        hooks = []
+        if self.slow is not None:
+            # Not at the function itself: not every kernel lets one attach to it (Debian's 5.10 was built so that ftrace
+            # does not know it). Both places are reached in the slow path alone.
+            hooks = [
+                Hook(self.entry, "on_slowpath", hot=False, offset=self.slow),
+                Hook(self.entry, "on_slowpath_return", hot=False, offset=self.slow + CALL_BYTES),
+            ]
+        if self.attachment != "kprobe":
+            return hooks
+        entries = {"entry": self.entry, "nolock": self.nolock, "bulk": self.bulk}
+        hooks.append(Hook(FREELIST, "on_freelist"))
+        for name, function in entries.items():
+            if function is not None:
+                hooks.append(Hook(function, f"on_{name}"))
+                if name != "entry" or self.mode == "returns":
+                    hooks.append(Hook(function, f"on_{name}_return", at_return=True))
+        return hooks
+
+    def lengths(self) -> dict[str, int]:
+        """Return the constants that record.h uses as lengths of arrays."""
+        return {name: int(self.constants[name]) for name in ("NODEMASK_WORDS", "ALLOC_CONTEXT_WORDS", "ZONE_WORDS")}
+
+
+def prototype(btf: Btf, function: str) -> str:
+    """Return a function's type as C text, such as `struct page * f(gfp_t, unsigned int, int, nodemask_t *)`."""
+    parameters = btf.parameters(function)
+    if parameters is None:
+        return f"{function}: not described"
+    return f"{btf.returns(function)} {function}({', '.join(parameters)})"
+
+
+def check_prototypes(btf: Btf, features: Features) -> None:
+    """Compare the functions with what the program takes them for, before anything is attached to them.
+
+    Raises:
+        KalloctraceError: a function is missing or has another type.
+    """
+    entry: list[str | tuple[str, ...]] = ["gfp_t", "unsigned int", "int", _NODEMASK_POINTERS]
+    if features.entry_alloc_flags:
+        entry.append("unsigned int")
+    _check(btf, features.entry, entry)
+    _check(btf, FREELIST, ["gfp_t", "unsigned int", "int", "const struct alloc_context *"])
+
+
+def _check(btf: Btf, function: str, expected: list[str | tuple[str, ...]]) -> None:
+    found = btf.parameters(function)
+    if found is None:
+        raise KalloctraceError(
+            f"cannot attach to {function}",
+            "the kernel's BTF describes no such function",
+            "check that the kernel has CONFIG_DEBUG_INFO_BTF=y and that its release is supported: kalloctrace doctor",
+        )
+    if not _fits(found, expected) or btf.returns(function) != "struct page *":
+        wanted = ", ".join(want if isinstance(want, str) else want[0] for want in expected)
+        raise KalloctraceError(
+            f"will not attach to {function}",
+            f"its prototype is {prototype(btf, function)}, expected struct page * {function}({wanted})",
+            "nothing was attached; report the kernel's release, its rules must be learnt first",
+        )
+
+
+def _fits(found: Sequence[str], expected: _Parameters) -> bool:
+    return len(found) == len(expected) and all(
+        got in want if isinstance(want, tuple) else got == want for got, want in zip(found, expected, strict=True)
+    )
+
+
+def find_nolock(btf: Btf, features: Features) -> str | None:
+    """Return the entry without locks that carries a stage of its own, None where there is none.
+
+    Raises:
+        UnknownPrototypeError: it has other arguments than any that is known.
+    """
+    parameters = _NOLOCK_PARAMETERS.get(features.nolock)
+    if parameters is None:
+        return None
+    function = next(name for name, kind in NOLOCKS.items() if kind == features.nolock and btf.has_function(name))
+    if not _fits(btf.parameters(function) or (), parameters) or btf.returns(function) != "struct page *":
+        raise UnknownPrototypeError(prototype(btf, function))
+    return function
+
+
+def find_bulk(btf: Btf) -> str | None:
+    """Return the bulk allocator, None where there is none.
+
+    Raises:
+        UnknownPrototypeError: it has other arguments than any that is known.
+    """
+    function = next((name for name in BULKS if btf.has_function(name)), None)
+    if function is None:
+        return None
+    found = btf.parameters(function) or ()
+    if not any(_fits(found, known) for known in _BULK_PARAMETERS) or btf.returns(function) != "long unsigned int":
+        raise UnknownPrototypeError(prototype(btf, function))
+    return function
+
+
+def find_slow(kernel: LiveKernel) -> int | None:
+    """Return where the entry calls the slow path, in bytes from its start; None where that is not one place."""
+    slow = kernel.symbols.compiled(SLOWPATH)
+    target = None if slow is None else kernel.symbols.address(slow)
+    start, end = kernel.address(kernel.features.entry), kernel.symbols.end_of(kernel.features.entry)
+    if target is None or end is None:
+        return None
+    with Kcore() as kcore:
+        sites = call_sites(kcore.read(start, end - start), start, target)
+    return sites[0] if len(sites) == 1 else None
+
+
+def choose_attachment(wanted: Attachment | None, preemption: Preemption) -> tuple[Attachment, str]:
+    """Choose how to attach, and say why.
+
+    Args:
+        wanted: what the user asked for, None to get the one that misses nothing on this kernel.
+        preemption: whether tasks can be preempted inside the kernel.
+    """
+    if wanted is not None:
+        return wanted, "as asked for"
+    if preemption.preemptible:
+        return "kprobe", f"this kernel is preemptible ({preemption.evidence}), which makes it skip fentry programs"
+    return "fentry", f"this kernel is not preemptible ({preemption.evidence})"
+
+
+def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachment | None = None) -> Plan:
+    """Decide what to attach to and find every constant of the program.
+
+    Args:
+        kernel: the running kernel.
+        mode: what the program makes of a call.
+        attachment: how to attach, None to choose.
+
+    Raises:
+        KalloctraceError: a prototype differs, a symbol is missing, or the machine has too many nodes.
+    """
+    btf, features = kernel.btf, kernel.features
+    check_prototypes(btf, features)
+    node_count = nr_node_ids()
+    words = -(-node_count // 64)
+    if words > MAX_NODEMASK_WORDS:
+        raise KalloctraceError(
+            "cannot trace this machine",
+            f"it may have {node_count} nodes, the program has room for {64 * MAX_NODEMASK_WORDS}",
+            "boot with fewer possible nodes (numa=fake=, firmware settings)",
+        )
+    left_out: list[str] = []
+    nolock = _optional(left_out, lambda: find_nolock(btf, features))
+    bulk = _optional(left_out, lambda: find_bulk(btf))
+    prepare = mode == "returns" and kernel.symbols.address(PREPARE) is not None
+    chosen, reason = choose_attachment(attachment, kernel.preemption)
+    constants: dict[str, int | str] = {
+        "ENTRY": features.entry,
+        "NODEMASK_WORDS": words,
+        "ALLOC_CONTEXT_WORDS": btf.size("alloc_context") // 8,
+        **{f"ALLOC_CONTEXT__{name.upper()}": btf.offset("alloc_context", name) for name in _CONTEXT_MEMBERS},
+        "TASK_STRUCT__FLAGS": btf.offset("task_struct", "flags"),
+        "TASK_STRUCT__PID": btf.offset("task_struct", "pid"),
+        "TASK_STRUCT__MEMS_ALLOWED": btf.offset("task_struct", "mems_allowed"),
+        "TASK_STRUCT__CPU": _task_cpu(btf),
+        "ZONE_WORDS": btf.size("zone") // 8,
+        "ZONEREF__ZONE": btf.offset("zoneref", "zone"),
+        "ZONEREF__ZONE_IDX": btf.offset("zoneref", "zone_idx"),
+        "PREEMPT_COUNT_ADDRESS": _preempt_count(kernel),
+        "CPUSETS_ENABLED_ADDRESS": kernel.address("cpusets_enabled_key"),
+        "GFP_ALLOWED_MASK_ADDRESS": kernel.address("gfp_allowed_mask"),
+    }
+    if features.entry_alloc_flags:
+        constants["ENTRY_ALLOC_FLAGS"] = 1
+    if features.defrag_mode:
+        constants["DEFRAG_MODE_ADDRESS"] = kernel.address("defrag_mode")
+    if features.config_preempt_rt:
+        constants["TASK_STRUCT__SOFTIRQ_DISABLE_CNT"] = btf.offset("task_struct", "softirq_disable_cnt")
+    constants |= _without_locks(kernel)
+    slow = find_slow(kernel)
+    constants |= _slow_constants(kernel) if slow is not None else {}
+    if nolock is not None:
+        constants |= _nolock_constants(kernel, nolock)
+    if bulk is not None:
+        constants |= _bulk_constants(kernel, bulk)
+    if mode == "returns":
+        constants["RETURNS"] = 1
+    elif btf.has_function("bpf_get_current_task_btf"):
+        # Linux kernel commit 3ca1032ab7ab ("bpf: Introduce bpf_get_current_task_btf()") (in v5.11).
+        constants["CURRENT_BTF"] = 1
+    if chosen == "fentry":
+        constants["TYPED_CONTEXT"] = 1
+    return Plan(features.entry, nolock, bulk, prepare, slow, tuple(left_out), constants, mode, chosen, reason)
+
+
+def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None:
+    try:
+        return find()
+    except UnknownPrototypeError as error:
+        left_out.append(str(error))
+        return None
+
+
+def _without_locks(kernel: LiveKernel) -> dict[str, int | str]:
+    """Return the bit of alloc_flags that an allocation without locks has, where there are such."""
+    alloc = dict(kernel.tables.alloc)
+    found = [alloc[name] for name in ("ALLOC_NOLOCK", "ALLOC_TRYLOCK") if name in alloc]
+    return {"ALLOC_NOLOCK": found[0]} if found else {}
+
+
+def _slow_constants(kernel: LiveKernel) -> dict[str, int | str]:
+    btf = kernel.btf
+    return {
+        "SLOW": 1,
+        "ZONEREF_SIZE": btf.size("zoneref"),
+        "TASK_STRUCT__PRIO": btf.offset("task_struct", "prio"),
+        "TASK_STRUCT__SIGNAL": btf.offset("task_struct", "signal"),
+        "SIGNAL_STRUCT__OOM_MM": btf.offset("signal_struct", "oom_mm"),
+        **{constant: 1 for constant, event in _SLOW_EVENTS.items() if has_tracepoint(event)},
+    }
+
+
+def _nolock_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
+    constants: dict[str, int | str] = {
+        "NOLOCK": function,
+        "NUMA_NODE_ADDRESS": kernel.address("numa_node"),
+    }
+    if kernel.features.nolock == "gfp_flags":
+        constants["NOLOCK_GFP_FLAGS"] = 1
+    return constants
+
+
+def _bulk_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
+    constants: dict[str, int | str] = {
+        "BULK": function,
+        "BULK_ARGUMENTS": len(kernel.btf.parameters(function) or ()),
+    }
+    keys = {"MEMCG_KMEM_ADDRESS": _MEMCG_KMEM, "PAGE_OWNER_ADDRESS": ("page_owner_inited",)}
+    for constant, names in keys.items():
+        found = [address for name in names if (address := kernel.symbols.address(name)) is not None]
+        if found:
+            constants[constant] = found[0]
+    flags = kernel.page_flags
+    if flags is not None:
+        constants |= {
+            "PAGE__FLAGS": kernel.btf.offset("page", "flags"),
+            "NODES_PGSHIFT": flags.nodes_pgshift,
+            "ZONES_PGSHIFT": flags.zones_pgshift,
+            "ZONES_MASK": flags.zones_mask,
+        }
+    return constants
+
+
+def _task_cpu(btf: Btf) -> int:
+    """Return where `struct task_struct` names the CPU of a task.
+
+    Linux kernel commit bcf9033e5449 ("sched: move CPU field back into thread_info if THREAD_INFO_IN_TASK=y"), in
+    v5.16.
+    """
+    if btf.has_member("task_struct", "cpu"):
+        return btf.offset("task_struct", "cpu")
+    return btf.offset("task_struct", "thread_info") + btf.offset("thread_info", "cpu")
+
+
+def _preempt_count(kernel: LiveKernel) -> int:
+    """Return the address (before the CPU's offset is added) of the preemption counter.
+
+    Linux kernel commit 64701838bf05 ("x86/percpu: Move preempt_count next to current_task") (in v6.2) moved it into
+    `struct pcpu_hot`; 6.15 made it a variable again.
+    """
+    if kernel.symbols.address("pcpu_hot") is not None:
+        return kernel.address("pcpu_hot") + kernel.btf.offset("pcpu_hot", "preempt_count")
+    return kernel.address("__preempt_count")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What the BPF programs recorded, as columns of a trace."""

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: MIT
+"""What moves captured allocations into the trace, one way for each mode."""
+
+import time
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from kalloctrace.probe.decode.allocations import AllocationMaker
+from kalloctrace.probe.decode.comm import TaskNames
+from kalloctrace.probe.decode.rows import Records, RowMaker
+from kalloctrace.probe.maps.counters import Counters
+from kalloctrace.probe.maps.grouping import Grouper
+from kalloctrace.probe.maps.percpu_buffer import Lanes
+from kalloctrace.probe.maps.ringbuf import Ring
+from kalloctrace.probe.maps.structs import first_word, joined, words_of
+from kalloctrace.trace.writer import RowWriter, StreamColumns
+
+_BATCH_ROWS = 32768
+_BATCH_SECONDS = 0.5
+_CHECKPOINT_SECONDS = 2.0
+_SETTLE = 0.01
+
+Calls = npt.NDArray[np.void]
+
+
+class Sink(Protocol):
+    """Moves what one part of the program captures.
+
+    Attributes:
+        taken: calls that it has taken over so far.
+    """
+
+    taken: int
+
+    def drain(self) -> None:
+        """Take over what there is; may write it."""
+
+    def write(self) -> None:
+        """Write what was taken over."""
+
+    def finish(self, rejected: Calls) -> None:
+        """Take over what is left, and write everything.
+
+        Args:
+            rejected: `struct call` of calls that ended without get_page_from_freelist(), and that no other showed.
+        """
+
+
+class RecordSink:
+    """Writes calls that were followed to their return, a row each.
+
+    Args:
+        rings: the ring buffers, each of one kind of record.
+        rows: names what was captured.
+        writer: the trace.
+    """
+
+    def __init__(self, rings: list[Ring], rows: RowMaker, writer: RowWriter) -> None:
+        self.taken = 0
+        self._rings = rings
+        self._rows = rows
+        self._writer = writer
+        self._waiting: list[list[Records]] = [[] for _ in rings]
+        self._written_at = time.monotonic()
+
+    def drain(self) -> None:
+        """Take over what there is."""
+        for waiting, ring in zip(self._waiting, self._rings, strict=True):
+            waiting.append(ring.drain())
+        if _full(sum(len(records) for waiting in self._waiting for records in waiting), self._written_at):
+            self.write()
+
+    def finish(self, rejected: Calls) -> None:
+        """Take over what is left, and write everything; rejected calls are none of this sink's."""
+        del rejected
+        self.drain()
+        self.write()
+
+    def write(self) -> None:
+        """Write what was taken over."""
+        for waiting in self._waiting:
+            records = joined(waiting)
+            waiting.clear()
+            waiting.append(records[:0])
+            if len(records):
+                self._writer.write(self._rows.rows(records))
+                self.taken += len(records)
+        self._written_at = time.monotonic()
+
+
+class _Known:
+    """The allocations that one sink has added to the trace; others may add some in between.
+
+    Args:
+        maker: names what was captured.
+        writer: the trace.
+    """
+
+    def __init__(self, maker: AllocationMaker, writer: RowWriter) -> None:
+        self._maker = maker
+        self._writer = writer
+        self._indices = np.zeros(0, np.int32)
+
+    def add(self, new: Calls) -> None:
+        """Add `struct allocation` of record.h, which get the next numbers."""
+        if len(new):
+            first = self._writer.add(self._maker.make(new))
+            added = np.arange(first, first + len(new), dtype=np.int32)
+            self._indices = np.concatenate([self._indices, added])
+
+    def indices(self, numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """Return where in the trace the allocations of these numbers are."""
+        chosen: npt.NDArray[np.int32] = self._indices[numbers]
+        return chosen
+
+
+class _Columns(NamedTuple):
+    """Of calls, a column each: members of `struct event`, and which allocation it was."""
+
+    time: npt.NDArray[np.uint64]
+    pid_tgid: npt.NDArray[np.uint64]
+    cpu: npt.NDArray[np.uint32]
+    stack: npt.NDArray[np.int32]
+    indices: npt.NDArray[np.int32]
+
+
+class StreamSink:
+    """Writes calls that were followed to their first get_page_from_freelist(), a row each.
+
+    Args:
+        events: what each CPU wrote.
+        names: the one with `struct name`.
+        maker: names what was captured.
+        rows: names stacks.
+        writer: the trace.
+    """
+
+    def __init__(self, events: Lanes, names: Ring, maker: AllocationMaker, rows: RowMaker, writer: RowWriter) -> None:
+        self.taken = 0
+        self._events = events
+        self._name_changes = names
+        self._known = _Known(maker, writer)
+        self._rows = rows
+        self._writer = writer
+        self._grouper = Grouper(events.dtype["a"])
+        self._names = TaskNames()
+        self._waiting: list[_Columns] = []
+        self._written_at = time.monotonic()
+
+    def drain(self) -> None:
+        """Take over what there is."""
+        self._take_all()
+        if _full(sum(len(columns.time) for columns in self._waiting), self._written_at):
+            self.write()
+
+    def finish(self, rejected: Calls) -> None:
+        """Take over what is left, and write everything."""
+        self._take_all()
+        self._take(np.ascontiguousarray(rejected["e"]))
+        self.write()
+
+    def _take_all(self) -> None:
+        for events in self._events.drain():
+            self._take(events)
+
+    def _take(self, events: Calls) -> None:
+        """Keep what a trace says of events; they themselves are gone afterwards."""
+        if not len(events):
+            return
+        numbers, new = self._grouper.numbers(words_of(events), first_word(events.dtype, "a"))
+        self._known.add(new)
+        time_, pid_tgid, cpu, stack = (events[name].copy() for name in ("time", "pid_tgid", "cpu", "stack"))
+        self._waiting.append(_Columns(time_, pid_tgid, cpu, stack, self._known.indices(numbers)))
+
+    def write(self) -> None:
+        """Write what was taken over."""
+        self._written_at = time.monotonic()
+        if not self._waiting:
+            return
+        columns = _Columns(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
+        self._waiting.clear()
+        # After the events: a name that is missing here came later than they did.
+        self._names.learn(self._name_changes.drain())
+        tids = columns.pid_tgid.astype(np.uint32)
+        self._writer.write_stream(
+            StreamColumns(
+                time=columns.time,
+                cpu=columns.cpu,
+                pid=(columns.pid_tgid >> np.uint64(32)).astype(np.int32),
+                tid=tids.view(np.int32),
+                comm=self._names.column(tids, columns.cpu, columns.time),
+                stack=self._rows.stacks(columns.stack),
+                indices=columns.indices,
+            )
+        )
+        self.taken += len(columns.time)
+
+
+class AggregateSink:
+    """Writes now and then how often each allocation was made since the last time.
+
+    Args:
+        counters: the program's.
+        maker: names what was captured.
+        writer: the trace.
+    """
+
+    def __init__(self, counters: Counters, maker: AllocationMaker, writer: RowWriter) -> None:
+        self.taken = 0
+        self._counters = counters
+        self._known = _Known(maker, writer)
+        self._writer = writer
+        self._written = np.zeros(0, np.uint64)
+        self._written_at = time.monotonic()
+
+    def drain(self) -> None:
+        """Write what was counted, so that a crash loses little."""
+        if time.monotonic() - self._written_at >= _CHECKPOINT_SECONDS:
+            self.write()
+
+    def finish(self, rejected: Calls) -> None:
+        """Write everything."""
+        while not self._counters.settled():
+            time.sleep(_SETTLE)
+        self._counters.add(np.ascontiguousarray(rejected["e"]["a"]))
+        self.write()
+
+    def write(self) -> None:
+        """Write what was taken over."""
+        totals, new = self._counters.totals()
+        self._known.add(new)
+        before = np.zeros(len(totals), np.uint64)
+        before[: len(self._written)] = self._written
+        # What is on its way between two places counts the next time.
+        more = np.flatnonzero(totals > before)
+        counts = totals[more] - before[more]
+        if len(more):
+            self._writer.write_aggregate(counts, self._known.indices(more))
+        self._written = np.maximum(totals, before)
+        self.taken += int(counts.sum())
+        self._written_at = time.monotonic()
+
+
+def _full(rows: int, written_at: float) -> bool:
+    return rows >= _BATCH_ROWS or time.monotonic() - written_at >= _BATCH_SECONDS

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Reads the counters of aggregate mode in place, while the program goes on counting."""
+
+import ctypes
+import errno
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kalloctrace.probe.maps.grouping import Grouper
+from kalloctrace.probe.maps.mmap_array import SharedArray
+from kalloctrace.probe.maps.ringbuf import Ring
+from kalloctrace.probe.maps.structs import words_of
+
+WAYS = 2
+"""Cells of a bucket: `struct bucket` of aggregate.bpf.c."""
+
+_AT_ONCE = 4096
+
+
+class Counters:
+    """How often each allocation was made, by CPU caches, the hash behind them and the ring buffer behind that.
+
+    Args:
+        bpf: the loaded program of bcc.
+        libbcc: bcc's library.
+        cells: how many cells all caches have.
+        counted: numpy's description of `struct counted`.
+        spilled: the ring buffer.
+    """
+
+    def __init__(self, bpf: Any, libbcc: Any, cells: int, counted: np.dtype[np.void], spilled: Ring) -> None:  # noqa: ANN401 bcc has no types
+        self._cache = SharedArray(bpf["cache"].map_fd, cells, counted)
+        self._overflow = bpf["overflow"].map_fd
+        self._libbcc = libbcc
+        self._spilled = spilled
+        self._grouper = Grouper(counted["a"])
+        self._apart = np.zeros(0, np.uint64)
+        self._added = np.zeros(0, counted["a"])
+
+    def close(self) -> None:
+        """Unmap the memory."""
+        self._cache.close()
+
+    def totals(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.void]]:
+        """Return how often each allocation was made so far, by its number, and those that are new since the last call.
+
+        While the program runs, a count that is on its way from one place to another may be missing, but none is there
+        twice: a cell is emptied before its count goes to the hash, and the hash is read before the cells.
+        """
+        spilled = self._spilled.drain()
+        keys, values = self._read_overflow()
+        cells = self._read_cells()
+        once = np.ones(len(self._added), np.uint64)
+        numbers, new = self._grouper.numbers(words_of(np.concatenate([spilled["a"], self._added, keys, cells["a"]])))
+        counts = np.concatenate([spilled["count"], once, values, cells["count"]])
+        size = max(len(self._apart), int(numbers.max(initial=-1)) + 1)
+        # What is not in a place that is read again the next time.
+        gone = len(spilled) + len(self._added)
+        self._added = self._added[:0]
+        self._apart = _padded(self._apart, size) + _sums(numbers[:gone], counts[:gone], size)
+        return self._apart + _sums(numbers[gone:], counts[gone:], size), new
+
+    def add(self, allocations: npt.NDArray[np.void]) -> None:
+        """Count allocations that the program did not.
+
+        Args:
+            allocations: `struct allocation` of record.h.
+        """
+        self._added = np.concatenate([self._added, allocations])
+
+    def settled(self) -> bool:
+        """Tell whether no cell is just changing hands."""
+        return not (self._cache.items["version"] & 1).any()
+
+    def _read_cells(self) -> npt.NDArray[np.void]:
+        before = self._cache.items["version"].copy()
+        cells: npt.NDArray[np.void] = self._cache.items.copy()
+        whole = (before == self._cache.items["version"]) & (before & 1 == 0)
+        return cells[np.flatnonzero(whole & (cells["count"] > 0))]
+
+    def _read_overflow(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]:
+        keys: list[npt.NDArray[np.void]] = []
+        values: list[npt.NDArray[np.uint64]] = []
+        position = (ctypes.c_uint32 * 2)()
+        start: Any = None
+        while True:
+            some_keys = np.zeros(_AT_ONCE, self._cache.items.dtype["a"])
+            some_values = np.zeros(_AT_ONCE, np.uint64)
+            found = ctypes.c_uint32(_AT_ONCE)
+            code = self._libbcc.bpf_lookup_batch(
+                self._overflow,
+                start,
+                ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32)),
+                some_keys.ctypes.data_as(ctypes.c_void_p),
+                some_values.ctypes.data_as(ctypes.c_void_p),
+                ctypes.byref(found),
+            )
+            keys.append(some_keys[: found.value])
+            values.append(some_values[: found.value])
+            if code < 0:
+                if ctypes.get_errno() != errno.ENOENT:
+                    raise OSError(ctypes.get_errno(), "the hash behind the counters cannot be read")
+                return np.concatenate(keys), np.concatenate(values)
+            start = ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32))
+
+
+def _sums(numbers: npt.NDArray[np.int32], counts: npt.NDArray[np.uint64], size: int) -> npt.NDArray[np.uint64]:
+    sums = np.zeros(size, np.uint64)
+    np.add.at(sums, numbers, counts)
+    return sums
+
+
+def _padded(array: npt.NDArray[np.uint64], size: int) -> npt.NDArray[np.uint64]:
+    return np.concatenate([array, np.zeros(size - len(array), np.uint64)])

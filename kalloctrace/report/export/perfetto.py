@@ -1,0 +1,303 @@
+# SPDX-License-Identifier: MIT
+"""A stream as a trace of Perfetto, which its UI and its trace processor open: https://ui.perfetto.dev.
+
+There is a track for each CPU and each task. A call is an instant on both. A call of the slow path is a slice on its
+task's track, from its begin to its return, with an instant for each attempt; where the slow path was not recorded, a
+call that asked get_page_from_freelist() again is a slice of no length, as it is not known when it ended. Counters of
+each CPU add up pages, calls that took the slow path, and calls that failed.
+
+Field numbers are those of protos/perfetto/trace/perfetto_trace.proto of Perfetto 0.59.1.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, TypeAlias
+
+import pyarrow as pa
+
+from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.report.amount import pages_of
+from kalloctrace.report.export.protobuf import blob, number, varint
+from kalloctrace.trace.dedup import KEYS
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import ALLOCATION
+
+_SEQUENCE = number(10, 1)
+"""TracePacket.trusted_packet_sequence_id: all packets are of one writer."""
+_CLEARED, _NEEDED = number(13, 1), number(13, 2)
+"""TracePacket.sequence_flags: interned names begin here; interned names are used."""
+
+_SLICE_BEGIN, _SLICE_END, _INSTANT, _COUNTER = 1, 2, 3, 4
+_COUNT, _UNIT_PAGES = 2, "pages"
+
+_CPUS = 1
+_FIRST_CPU = 1 << 16
+_FIRST_TASK = 1 << 32
+_FIRST_PROCESS = 1 << 48
+"""Uuids of tracks: that of all CPUs, and where those of CPUs, tasks and processes begin."""
+_OF_A_CPU = 8
+"""Uuids from one CPU's track to the next: its counters' lie between."""
+
+_COUNTERS = ("pages", "slow paths", "failures")
+_COUNTER_EVERY = 1_000_000
+"""ns between two values of a counter of pages: more cannot be seen, and would double the file."""
+
+
+def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> None:
+    """Write all calls of a stream, in the order of the file; memory grows with tasks and distinct calls alone.
+
+    Args:
+        trace: a stream that has not been read yet; of an aggregate it is not known when a call was made.
+        stream: where to.
+    """
+    timed = bool(trace.recording.get("slow"))
+    writer = _Writer(trace.snapshot.tables, timed=timed)
+    stream.write(writer.start(f"kalloctrace: {trace.snapshot.release}"))
+    for rows in trace.encoded("time", "cpu", "pid", "tid", "comm"):
+        who = rows.who
+        comms = [name.as_py() for name in who["comm"].dictionary]
+        columns = (who[name].to_numpy().tolist() for name in ("time", "cpu", "pid", "tid"))
+        writer.use(rows.allocations)
+        codes = who["comm"].indices.to_numpy().tolist()
+        stream.writelines(
+            writer.call(time, cpu, (pid, tid, comms[comm]), index)
+            for time, cpu, pid, tid, comm, index in zip(*columns, codes, rows.indices.tolist(), strict=True)
+        )
+    stream.writelines(writer.slow(call) for call in (trace.slow_calls() if timed else ()))
+    stream.write(writer.end())
+
+
+_Caller: TypeAlias = tuple[int, int, str]
+"""Process, thread and name."""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A task that has a track.
+
+    Attributes:
+        track: its uuid.
+        comm: the name that it had last.
+        fact: this name as a debug annotation.
+    """
+
+    track: int
+    comm: str
+    fact: bytes
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A distinct call, encoded.
+
+    Attributes:
+        name: TrackEvent.name_iid.
+        facts: its debug annotations.
+        amounts: what it adds to each counter.
+    """
+
+    name: bytes
+    facts: bytes
+    amounts: tuple[int, int, int]
+
+
+@dataclass
+class _Cpu:
+    """The counters of a CPU, and the last time that they were written."""
+
+    values: list[int] = field(default_factory=lambda: [0] * len(_COUNTERS))
+    written: int = 0
+    time: int = 0
+
+
+class _Interned:
+    """Texts that are sent once, and then meant by their number."""
+
+    def __init__(self, group: int) -> None:
+        self._group = group
+        self._known: dict[str, int] = {}
+        self._new: list[bytes] = []
+
+    def iid(self, text: str) -> int:
+        if text not in self._known:
+            self._known[text] = len(self._known) + 1
+            # EventName, DebugAnnotationName and InternedString: iid = 1, the text = 2.
+            self._new.append(blob(self._group, number(1, self._known[text]) + blob(2, text)))
+        return self._known[text]
+
+    def news(self) -> bytes:
+        """Return what has not been sent yet, as fields of InternedData."""
+        if not self._new:
+            return b""
+        news, self._new = b"".join(self._new), []
+        return news
+
+
+class _Writer:
+    def __init__(self, tables: FlagTables, *, timed: bool) -> None:
+        self._tables = tables
+        self._timed = timed
+        self._names, self._keys, self._values = _Interned(2), _Interned(3), _Interned(29)
+        self._allocations = pa.array([], ALLOCATION)
+        self._calls: list[_Call] = []
+        self._cpus: dict[int, _Cpu] = {}
+        self._tasks: dict[tuple[int, int], _Task] = {}
+
+    def start(self, title: str) -> bytes:
+        """Return the first packets."""
+        return _packet(number(87, 1), _CLEARED) + _track(_CPUS, blob(2, f"CPUs ({title})"))
+
+    def use(self, allocations: pa.StructArray) -> None:
+        """Encode the allocations that the next calls refer to."""
+        if allocations is self._allocations:
+            return
+        table = pa.Table.from_arrays(allocations.flatten(), names=KEYS)
+        pages = pages_of(table).to_pylist()
+        kept = len(self._calls) if allocations.slice(0, len(self._allocations)).equals(self._allocations) else 0
+        rows = table.slice(kept).to_pylist()
+        self._calls = self._calls[:kept] + [self._call(*pair) for pair in zip(rows, pages[kept:], strict=True)]
+        self._allocations = allocations
+
+    def call(self, time: int, cpu: int, caller: _Caller, index: int) -> bytes:
+        """Return the packets of a call."""
+        call = self._calls[index]
+        new = self._track_of_cpu(cpu) + self._track_of_task(caller)
+        task = self._tasks[caller[:2]]
+        slow = call.amounts[1] > 0 and not self._timed
+        parts = [
+            new,
+            self._news(),
+            _event(time, _INSTANT, _FIRST_CPU + cpu * _OF_A_CPU, call.name + call.facts + task.fact),
+            _event(time, _SLICE_BEGIN if slow else _INSTANT, task.track, call.name + call.facts),
+            _event(time, _SLICE_END, task.track, b"") if slow else b"",
+            self._count(time, cpu, call.amounts),
+        ]
+        return b"".join(parts)
+
+    def slow(self, call: Mapping[str, Any]) -> bytes:
+        """Return the packets of a call of the slow path, with the columns of trace/slowpath.py."""
+        caller, given, tables = (call["pid"], call["tid"], call["comm"]), call["given"], self._tables
+        begun, ended = call["time"], call["duration"]
+        gfp = decode_gfp(given["gfp_mask"], tables).text or "0x0"
+        facts = {"page": None if call["page"] is None else int(call["page"]), "attempts": len(call["attempts"])}
+        name = number(10, self._names.iid(f"slow path: {gfp} order {given['order']}"))
+        more = name + b"".join(self._fact(key, value) for key, value in facts.items() if value is not None)
+        attempts = [
+            (
+                begun + attempt["after"],
+                number(10, self._names.iid(f"attempt: {decode_alloc(attempt['alloc_flags'], tables).text}"))
+                + b"".join(self._fact("after", event) for event in attempt["between"]),
+            )
+            for attempt in call["attempts"]
+        ]
+        new = self._track_of_task(caller)
+        track = self._tasks[caller[:2]].track
+        return b"".join(
+            [
+                new,
+                self._news(),
+                _event(begun, _INSTANT if ended is None else _SLICE_BEGIN, track, more),
+                *(_event(time, _INSTANT, track, attempt) for time, attempt in attempts),
+                b"" if ended is None else _event(begun + ended, _SLICE_END, track, b""),
+            ]
+        )
+
+    def _news(self) -> bytes:
+        news = self._names.news() + self._keys.news() + self._values.news()
+        return _packet(_NEEDED, blob(12, news)) if news else b""
+
+    def end(self) -> bytes:
+        """Return the last packets: the counters' final values, and the processes under their last names.
+
+        A process is named here alone, as the trace processor keeps the first name that it reads.
+        """
+        counters = [self._values_of(cpu, counted) for cpu, counted in self._cpus.items()]
+        # ProcessDescriptor: pid = 1, process_name = 6.
+        processes = [
+            _track(_FIRST_PROCESS + pid, blob(3, number(1, pid) + blob(6, task.comm)))
+            for (pid, tid), task in self._tasks.items()
+            if pid == tid
+        ]
+        return b"".join(counters + processes)
+
+    def _call(self, row: dict[str, Any], pages: int) -> _Call:
+        tables = self._tables
+        slow = (row["freelist_calls"] or 0) > 1
+        gfp = decode_gfp(row["gfp_mask"], tables).text or "0x0"
+        name = f"{'slow path: ' if slow else ''}{gfp} order {row['order']}"
+        facts = b"".join(self._fact(key, value) for key, value in _facts(row, gfp, tables) if value is not None)
+        return _Call(number(10, self._names.iid(name)), facts, (pages, int(slow), int(row["page"] is False)))
+
+    def _fact(self, key: str, value: str | int) -> bytes:
+        # DebugAnnotation: name_iid = 1, int_value = 4, string_value_iid = 17.
+        said = number(4, value) if isinstance(value, int) else number(17, self._values.iid(value))
+        return blob(4, number(1, self._keys.iid(key)) + said)
+
+    def _track_of_cpu(self, cpu: int) -> bytes:
+        if cpu in self._cpus:
+            return b""
+        self._cpus[cpu] = _Cpu()
+        uuid = _FIRST_CPU + cpu * _OF_A_CPU
+        # CounterDescriptor: unit = 3, unit_name = 6.
+        kinds = (blob(6, _UNIT_PAGES), number(3, _COUNT), number(3, _COUNT))
+        counters = [
+            _track(uuid + 1 + i, number(5, uuid) + blob(2, f"CPU {cpu} {name}") + blob(8, kind))
+            for i, (name, kind) in enumerate(zip(_COUNTERS, kinds, strict=True))
+        ]
+        return _track(uuid, number(5, _CPUS) + blob(2, f"CPU {cpu}")) + b"".join(counters)
+
+    def _track_of_task(self, caller: _Caller) -> bytes:
+        pid, tid, comm = caller
+        known = self._tasks.get((pid, tid))
+        if known is not None and known.comm == comm:
+            return b""
+        track = _FIRST_TASK + len(self._tasks) if known is None else known.track
+        self._tasks[pid, tid] = _Task(track, comm, self._fact("task", comm))
+        # ThreadDescriptor: pid = 1, tid = 2, thread_name = 5.
+        return _track(track, blob(4, number(1, pid) + number(2, tid) + blob(5, comm)))
+
+    def _count(self, time: int, cpu: int, amounts: tuple[int, int, int]) -> bytes:
+        counted = self._cpus[cpu]
+        counted.values = [have + more for have, more in zip(counted.values, amounts, strict=True)]
+        # A call that was interrupted began before the one that interrupted it, and stands after it.
+        counted.time = max(counted.time, time)
+        if counted.time - counted.written < _COUNTER_EVERY and not any(amounts[1:]):
+            return b""
+        counted.written = counted.time
+        return self._values_of(cpu, counted)
+
+    def _values_of(self, cpu: int, counted: _Cpu) -> bytes:
+        first = _FIRST_CPU + cpu * _OF_A_CPU + 1
+        return b"".join(
+            _event(counted.time, _COUNTER, first + i, number(30, value)) for i, value in enumerate(counted.values)
+        )
+
+
+def _facts(row: dict[str, Any], gfp: str, tables: FlagTables) -> Iterator[tuple[str, str | int | None]]:
+    flags, migratetype = row["alloc_flags"], row["migratetype"]
+    node, zone = row["preferred_node"], row["preferred_zone"]
+    yield "entry", row["entry"]
+    yield "order", row["order"]
+    yield "gfp_mask", gfp
+    yield "alloc_flags", None if flags is None else decode_alloc(flags, tables).text
+    yield "migratetype", None if migratetype is None else tables.migratetype_name(migratetype)
+    yield "preferred_zone", f"node {node} {tables.zone_name(zone)}" if zone is not None and zone >= 0 else None
+    yield "freelist_calls", row["freelist_calls"]
+    yield "page", None if row["page"] is None else int(row["page"])
+
+
+def _packet(*fields: bytes) -> bytes:
+    """Return a field of Trace: a TracePacket."""
+    body = b"".join(fields) + _SEQUENCE
+    return b"\x0a" + varint(len(body)) + body
+
+
+def _track(uuid: int, descriptor: bytes) -> bytes:
+    # TracePacket.track_descriptor; TrackDescriptor.uuid = 1.
+    return _packet(blob(60, number(1, uuid) + descriptor))
+
+
+def _event(time: int, kind: int, track: int, more: bytes) -> bytes:
+    # TracePacket: timestamp = 8, track_event = 11; TrackEvent: type = 9, track_uuid = 11.
+    return _packet(number(8, time), _NEEDED, blob(11, number(9, kind) + number(11, track) + more))

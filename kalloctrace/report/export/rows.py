@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""A trace's rows for other programs: Parquet, CSV, and JSON lines, with the columns of ROWS."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import ALLOCATION, COUNT, ROWS, WHO
+
+Format = Literal["parquet", "csv", "jsonl"]
+
+_GROUP_ROWS = 1 << 18
+_LINES = 1 << 14
+"""Lines of text to make at once: kernel stacks may be long, and an array of texts holds 2 GiB."""
+
+
+def export(trace: TraceReader, form: Format, stream: IO[bytes]) -> None:
+    """Write all rows of a trace, up to its end or to where it was cut off; memory does not grow with them.
+
+    Args:
+        trace: what to write.
+        form: how. Texts stand in quotes in CSV, and null is the empty field without them; an object of JSON lines has
+            `"type": "allocation"` besides the columns.
+        stream: where to.
+    """
+    if form == "parquet":
+        _write_parquet(trace, stream)
+        return
+    lines = _Lines(_JSON if form == "jsonl" else _CSV)
+    stream.write(lines.head)
+    for rows in trace.encoded(*(field.name for field in WHO)):
+        for first in range(0, len(rows.indices), _LINES):
+            stream.write(lines.of(_part(rows, first)))
+
+
+def _write_parquet(trace: TraceReader, stream: IO[bytes]) -> None:
+    with parquet.ParquetWriter(stream, ROWS, compression="zstd") as writer:
+        waiting: list[pa.RecordBatch] = []
+        for batch in trace.batches():
+            waiting.append(batch)
+            if sum(part.num_rows for part in waiting) >= _GROUP_ROWS:
+                writer.write_table(pa.Table.from_batches(waiting))
+                waiting.clear()
+        if waiting:
+            writer.write_table(pa.Table.from_batches(waiting))
+
+
+def _part(rows: Encoded, first: int) -> Encoded:
+    end = first + _LINES
+    counts = None if rows.counts is None else rows.counts[first:end]
+    who = {name: column.slice(first, _LINES) for name, column in rows.who.items()}
+    return Encoded(rows.allocations, rows.indices[first:end], counts, who)
+
+
+@dataclass(frozen=True)
+class _Syntax:
+    """How a line is written.
+
+    Attributes:
+        head: what stands before the first line.
+        label: returns what stands before a column's value.
+        value: returns the text of a value.
+        end: what ends a line.
+    """
+
+    head: str
+    label: Callable[[str], str]
+    value: Callable[[Any], str]
+    end: str
+
+
+class _Lines:
+    """Makes lines of text. An allocation, a name or a stack is made once, and then copied."""
+
+    def __init__(self, syntax: _Syntax) -> None:
+        self.head = syntax.head.encode()
+        self._value = syntax.value
+        self._label = syntax.label
+        self._labels = {field.name: _text(syntax.label(field.name)) for field in ROWS}
+        self._null, self._one, self._end, self._nothing = map(_text, (syntax.value(None), "1", syntax.end, ""))
+        self._allocations = pa.array([], ALLOCATION)
+        self._texts = pa.array([], pa.utf8())
+
+    def of(self, rows: Encoded) -> memoryview:
+        """Return the lines of rows."""
+        if rows.allocations is not self._allocations:
+            self._allocations = rows.allocations
+            self._texts = pa.array(map(self._allocation, rows.allocations.to_pylist()), pa.utf8())
+        parts: list[Any] = []
+        for field in WHO:
+            parts += [self._labels[field.name], self._column(rows.who.get(field.name))]
+        counts = self._one if rows.counts is None else pa.array(rows.counts).cast(pa.utf8())
+        parts += [self._texts.take(pa.array(rows.indices)), self._labels[COUNT.name], counts, self._end]
+        lines = pc.binary_join_element_wise(*parts, self._nothing)
+        # The lines stand one after the other in the array's memory.
+        _, offsets, data = lines.buffers()
+        ends = np.frombuffer(offsets, np.int32)
+        return memoryview(data)[ends[0] : ends[len(lines)]]
+
+    def _allocation(self, allocation: dict[str, Any]) -> str:
+        return "".join(self._label(name) + self._value(value) for name, value in allocation.items())
+
+    def _column(self, column: pa.Array | None) -> pa.Array:
+        if column is None:
+            return self._null
+        if isinstance(column, pa.DictionaryArray):
+            texts = pa.array(map(self._value, column.dictionary.to_pylist()), pa.utf8())
+            return texts.take(column.indices).fill_null(self._null)
+        return column.cast(pa.utf8()).fill_null(self._null)
+
+
+def _text(value: str) -> pa.Scalar:
+    # With its type, as finding that out takes longer than a thousand lines.
+    return pa.scalar(value, pa.utf8())
+
+
+_FIRST = ROWS.names[0]
+
+
+def _csv_value(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return '"' + value.replace('"', '""') + '"'
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_CSV = _Syntax(
+    head=",".join(ROWS.names) + "\n",
+    label=lambda name: "" if name == _FIRST else ",",
+    value=_csv_value,
+    end="\n",
+)
+_JSON = _Syntax(
+    head="",
+    label=lambda name: f'{{"type":"allocation","{name}":' if name == _FIRST else f',"{name}":',
+    value=json.dumps,
+    end="}\n",
+)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Metrics of a recording, in the Prometheus format."""

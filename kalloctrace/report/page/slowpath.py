@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""The slow path on a page: its verdict, the calls that failed, alike ones together, and those that took longest.
+
+A trace may have very many of these calls. They are read twice: once to choose which to tell, of which only numbers are
+kept, and once to tell those.
+"""
+
+import heapq
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.from_trace import slow_failure
+from kalloctrace.diagnose.sentences import (
+    VERDICTS,
+    certainty,
+    conditions,
+    headline,
+    headline_alike,
+    remedy_sentence,
+    request_sentence,
+    zone_name,
+    zone_sentence,
+)
+from kalloctrace.diagnose.slow_calls import Row, SlowTeller, ToldAttempt, ToldCall
+from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.report.page.texts import Texts
+from kalloctrace.report.summary import frames_of
+from kalloctrace.report.summary_text import printable
+from kalloctrace.report.verification_text import value_text
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
+
+MOST_MISMATCHES = 200
+"""Mismatches of the slow path that a page holds; they do not follow the filters."""
+
+
+@dataclass(frozen=True)
+class SlowLimits:
+    """What a page holds of the slow path at most.
+
+    Attributes:
+        groups: groups of failed calls.
+        judged: failed calls of which it is found out why, to tell which are alike: each takes half a millisecond.
+        slowest: calls that got a page late.
+    """
+
+    groups: int = 200
+    judged: int = 10_000
+    slowest: int = 50
+
+
+@dataclass
+class _Group:
+    """Failed calls of which the same is to be said.
+
+    Attributes:
+        judged: it is known to be the same; otherwise the calls have no more in common than what they asked for.
+        first: time of the first, ns.
+        last: time of the last, ns.
+        calls: how many they are.
+        slowest: what the slowest took, ns, and its number among the calls of the trace.
+    """
+
+    judged: bool
+    first: int
+    last: int
+    calls: int = 0
+    slowest: tuple[int, int] = (-1, 0)
+
+
+class SlowChoice:
+    """Chooses which calls a page tells.
+
+    Args:
+        trace: what the calls are of; it has been read to its end.
+        limits: what the page may hold.
+    """
+
+    def __init__(self, trace: TraceReader, limits: SlowLimits) -> None:
+        self._trace = trace
+        self._totals = trace.totals
+        self._limits = limits
+        self._groups: dict[Hashable, _Group] = {}
+        self._slowest: list[tuple[int, int]] = []
+        self._calls = 0
+        self._failed = 0
+        self._unseen = 0
+
+    def add(self, call: Row) -> None:
+        """Look at the next call of the trace."""
+        number = self._calls
+        self._calls += 1
+        duration = call["duration"] or 0
+        if call["page"] is None:
+            self._unseen += 1
+        elif call["page"]:
+            # Of those that took as long the first stays.
+            heapq.heappush(self._slowest, (duration, -number))
+            if len(self._slowest) > self._limits.slowest:
+                heapq.heappop(self._slowest)
+        else:
+            self._add_failed(call, duration, number)
+
+    def _add_failed(self, call: Row, duration: int, number: int) -> None:
+        judged = self._failed < self._limits.judged
+        self._failed += 1
+        given, time = call["given"], call["time"]
+        key: Hashable = (given["gfp_mask"], given["order"], call["comm"])
+        if judged:
+            key = headline_alike(slow_failure(self._trace.snapshot, call))
+        group = self._groups.setdefault(key, _Group(judged, time, time))
+        group.calls += 1
+        group.first, group.last = min(group.first, time), max(group.last, time)
+        if duration > group.slowest[0]:
+            group.slowest = duration, number
+
+    def to_json(self, text: Texts) -> dict[str, Any]:
+        """Return what the page says of the calls that are chosen.
+
+        Args:
+            text: gives texts their numbers.
+        """
+        groups = sorted(self._groups.values(), key=lambda group: -group.calls)
+        kept, beyond = groups[: self._limits.groups], groups[self._limits.groups :]
+        slowest = [-number for _, number in sorted(self._slowest, reverse=True)]
+        told = self._tell({*slowest, *(group.slowest[1] for group in kept)})
+        return {
+            "limits": {"judged": self._limits.judged, "slowest": self._limits.slowest},
+            "unseen": self._unseen,
+            "failed": [
+                {
+                    "calls": group.calls,
+                    "first": group.first,
+                    "last": group.last,
+                    "judged": group.judged,
+                    "line": text(_line(told[group.slowest[1]].why, judged=group.judged)),
+                    "slowest": _told_data(told[group.slowest[1]], self._trace.snapshot, text),
+                }
+                for group in kept
+            ],
+            "not_judged": max(0, self._failed - self._limits.judged),
+            "rest": {"groups": len(beyond), "calls": sum(group.calls for group in beyond)},
+            "slowest": [_told_data(told[number], self._trace.snapshot, text) for number in slowest],
+            # Of a trace without an end the page says so anyway.
+            "damage": "" if self._totals is None else printable(self._trace.damage),
+        }
+
+    def _tell(self, numbers: set[int]) -> dict[int, ToldCall]:
+        """Return calls by their numbers, told."""
+        if not numbers:
+            return {}
+        snapshot = self._trace.snapshot
+        kernel = Kernel.of(snapshot)
+        tell = SlowTeller(snapshot, kernel, SlowJudge.of(snapshot, kernel, self._totals))
+        return {number: tell(call) for number, call in enumerate(self._trace.slow_calls()) if number in numbers}
+
+
+def _line(why: Failure, *, judged: bool) -> str:
+    return headline_alike(why) if judged else f"{request_sentence(why)}: why each did is beyond what this page looks at"
+
+
+def _told_data(told: ToldCall, snapshot: Snapshot, text: Texts) -> dict[str, Any]:
+    """Return a call: who asked, the answer, and each attempt; numbers of memory are kB, times ns."""
+    call, why, tables = told.call, told.why, snapshot.tables
+    answer = why.why
+    return {
+        **{name: call[name] for name in ("time", "duration", "cpu", "pid", "tid")},
+        "comm": text(call["comm"]),
+        "gfp": text(_mask_text(call["given"]["gfp_mask"], tables)),
+        "order": call["given"]["order"],
+        "stack": [text(frame) for frame in (frames_of(snapshot, call["stack"]) if call["stack"] else ())],
+        "headline": text(headline(why)),
+        "certainty": text(certainty(why)),
+        "zones": [
+            {
+                "zone": text(zone_name(verdict.state)),
+                "free": verdict.state.free * why.page_kb,
+                "min": verdict.state.watermarks[0] * why.page_kb,
+                "verdict": text(VERDICTS[verdict.kind]),
+                "certain": verdict.certain,
+                "why": text(zone_sentence(why, verdict)),
+            }
+            for verdict in (answer.zones if answer is not None else ())
+        ],
+        "remedies": [text(remedy_sentence(why, one)) for one in (answer.remedies if answer is not None else ())],
+        "unless": [text(condition) for condition in (conditions(answer) if answer is not None else ())],
+        "missing": [text(missing) for missing in why.missing],
+        "attempts": [_attempt_data(attempt, tables, text) for attempt in told.attempts],
+        "ended": text(told.ended),
+    }
+
+
+def _attempt_data(told: ToldAttempt, tables: FlagTables, text: Texts) -> dict[str, Any]:
+    row = told.row
+    return {
+        "kind": text(told.kind),
+        "after": row["after"],
+        "between": [text(event) for event in row["between"]],
+        "gfp": text(_mask_text(row["gfp_mask"], tables)),
+        "alloc_flags": text(f"{row['alloc_flags']:#x} {told.alloc_flags}"),
+        "verdict": told.judged.verdict,
+        "unknown": text(told.judged.unknown) if told.judged.unknown else None,
+        "differences": [
+            [
+                text(difference.field),
+                text(value_text(difference.field, difference.expected, tables)),
+                text(value_text(difference.field, difference.observed, tables)),
+                text(difference.rule),
+                text(difference.effect),
+            ]
+            for difference in told.judged.differences
+        ],
+    }
+
+
+def slow_verdict(slow: SlowVerification, lost: int, tables: FlagTables) -> dict[str, Any]:
+    """Return the numbers of the slow path's verdict, and what differs, of which a page holds the first."""
+    names = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
+    return {
+        **{name: getattr(slow, name) for name in names},
+        "lost": lost,
+        "kinds": [[kind, count] for kind, count in slow.kinds.most_common()],
+        "reasons": [[printable(reason), count] for reason, count in slow.unknown_reasons.most_common()],
+        "mismatches": [_mismatch(mismatch, tables) for mismatch in slow.mismatches[:MOST_MISMATCHES]],
+        "hidden": max(0, len(slow.mismatches) - MOST_MISMATCHES),
+    }
+
+
+def _mismatch(mismatch: SlowMismatch, tables: FlagTables) -> dict[str, str]:
+    difference, given = mismatch.difference, mismatch.call["given"]
+    gfp = _mask_text(given["gfp_mask"], tables)
+    return {
+        "step": f"attempt {mismatch.number}" if mismatch.number else mismatch.step,
+        "field": difference.field,
+        "expected": printable(value_text(difference.field, difference.expected, tables)),
+        "observed": printable(value_text(difference.field, difference.observed, tables)),
+        "rule": printable(f"{difference.rule}: {difference.effect}"),
+        "request": printable(f"{gfp}, order {given['order']}, of {mismatch.call['comm']}"),
+    }
+
+
+def _mask_text(mask: int, tables: FlagTables) -> str:
+    return f"{mask:#x} {decode_gfp(mask, tables).text}".rstrip()

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""A recording under way, as a screen that updates or as text."""

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""Groups calls by everything that decides or shows their preparation."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from kalloctrace.trace.rebatch import gathered
+from kalloctrace.trace.schema import ALLOCATION, COUNT
+
+KEYS = [field.name for field in ALLOCATION]
+_MERGE_ROWS = 1 << 18
+"""Distinct rows to gather before they are grouped again: keeps memory flat however long the trace is."""
+
+Indices = npt.NDArray[np.int32]
+
+
+class Tally:
+    """How often each allocation occurred, over batches whose dictionaries may grow or change."""
+
+    def __init__(self) -> None:
+        self._dictionary = pa.array([], ALLOCATION)
+        self._counts = np.zeros(0, np.uint64)
+        self._groups: list[pa.Table] = []
+
+    def add(self, dictionary: pa.StructArray, indices: Indices, counts: npt.NDArray[np.uint64] | None = None) -> None:
+        """Count calls.
+
+        Args:
+            dictionary: allocations.
+            indices: one of them a row.
+            counts: how many calls each row stands for, one by default.
+        """
+        if dictionary is not self._dictionary:
+            self._change(dictionary)
+        if counts is None:
+            self._counts += np.bincount(indices, minlength=len(self._counts)).astype(np.uint64)
+        else:
+            np.add.at(self._counts, indices, counts)
+
+    def table(self) -> pa.Table:
+        """Return each allocation that occurred: a column for each of its fields, and `count`."""
+        return _group([*self._groups, self._current()])
+
+    def rows(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each allocation that occurred, as a mapping from column to Python value, and its count."""
+        for row in self.table().to_pylist():
+            yield row, row.pop(COUNT.name)
+
+    def _change(self, dictionary: pa.StructArray) -> None:
+        have = len(self._dictionary)
+        if not dictionary.slice(0, have).equals(self._dictionary):
+            self._groups.append(self._current())
+            if sum(group.num_rows for group in self._groups) > _MERGE_ROWS:
+                self._groups = [_group(self._groups)]
+            have = 0
+        self._counts = np.concatenate([self._counts[:have], np.zeros(len(dictionary) - have, np.uint64)])
+        self._dictionary = dictionary
+
+    def _current(self) -> pa.Table:
+        met = np.flatnonzero(self._counts)
+        table = pa.Table.from_arrays(self._dictionary.take(met).flatten(), names=KEYS)
+        return table.append_column(COUNT.name, pa.array(self._counts[met]))
+
+
+def encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:
+    """Return the distinct allocations of rows, and which of them each row is.
+
+    Args:
+        table: rows with one column for each field of an allocation; others are ignored.
+    """
+    keys = table.select(KEYS).append_column("row", pa.array(np.arange(table.num_rows)))
+    groups = keys.group_by(KEYS, use_threads=False).aggregate([("row", "list")]).combine_chunks()
+    rows = groups["row_list"].combine_chunks()
+    indices = np.empty(table.num_rows, np.int32)
+    indices[rows.flatten()] = np.repeat(np.arange(len(rows), dtype=np.int32), pc.list_value_length(rows))
+    return allocations_of(groups), indices
+
+
+def allocations_of(table: pa.Table | pa.RecordBatch) -> pa.StructArray:
+    """Return the allocation of each row, from one column for each of its fields."""
+    columns = [table.column(field.name).cast(field.type) for field in ALLOCATION]
+    plain = [column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column for column in columns]
+    return pa.StructArray.from_arrays(plain, fields=list(ALLOCATION))
+
+
+def distinct_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, Any], int]]:
+    """Yield each distinct combination of request, context and observation, with how often it occurred.
+
+    Args:
+        batches: calls with all COLUMNS.
+
+    Returns:
+        Mappings from column to Python value, and counts of at least 1.
+    """
+    tally = Tally()
+    for table in gathered(batches):
+        tally.add(*encode(table))
+    return tally.rows()
+
+
+def _group(tables: list[pa.Table]) -> pa.Table:
+    table = pa.concat_tables(tables)
+    grouped = table.group_by(KEYS, use_threads=False).aggregate([(COUNT.name, "sum")])
+    return grouped.select([*KEYS, f"{COUNT.name}_sum"]).rename_columns([*KEYS, COUNT.name])

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""Makes a trace of what another tool recorded of kmem:mm_page_alloc; what the event does not show stays unknown."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.flags.decode import parse_flags
+from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.kernel.machine import Machine
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.ftrace_text import Event, EventText
+from kalloctrace.trace.schema import COLUMNS, TRACEPOINT
+from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.writer import TraceWriter, exists_already
+
+_ROWS = 1 << 16
+_SHOWN = ("time", "cpu", "pid", "tid", "comm", "stack", "order", "migratetype")
+"""Columns that an event has under the same name."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What came of it.
+
+    Attributes:
+        totals: as the trace has them: lost are events that the text says are missing, and lines that it cut.
+        form: which tool wrote the text.
+        kernel: whose flags and rules the trace carries.
+        first_unreadable: number of the first line with this event that could not be read, 1-based; 0 for none.
+    """
+
+    totals: Totals
+    form: str
+    kernel: str
+    first_unreadable: int
+
+
+def without_machine(snapshot: Snapshot) -> Snapshot:
+    """Return a kernel on a machine of which nothing is known but the mask of the bits that it may use."""
+    return Snapshot(
+        release=snapshot.release,
+        version=snapshot.version,
+        features=snapshot.features,
+        tables=snapshot.tables,
+        machine=Machine((), {}, {}, 0, gfp_allowed_mask=snapshot.machine.gfp_allowed_mask),
+        evidence=snapshot.evidence,
+    )
+
+
+def import_text(text: EventText, path: Path, kernel: Snapshot | None, *, name: str, overwrite: bool) -> Imported:
+    """Write the events of a text as a stream; memory does not grow with them.
+
+    Args:
+        text: not read yet.
+        path: the trace to make. Until it is whole it has another name beside this one.
+        kernel: whose flags the text prints; None to take the release that the text names.
+        name: what the text is called.
+        overwrite: replace a file of this name.
+
+    Raises:
+        KalloctraceError: there is no event, no kernel is named, a name is none of that kernel's flags, or the file
+            exists.
+    """
+    if path.exists() and not overwrite:
+        raise exists_already(path)
+    events = text.events()
+    first = next(events, None)
+    if first is None:
+        raise _no_events(name, text)
+    snapshot = without_machine(kernel or _named(text, name))
+    part = path.with_name(f"{path.name}.part")
+    try:
+        totals = _write(text, chain([first], events), part, snapshot, name)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return Imported(totals, str(text.form), snapshot.release, text.first_unreadable)
+
+
+def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snapshot, name: str) -> Totals:
+    recording = {
+        "mode": "stream",
+        "imported": {
+            "file": name,
+            "form": text.form,
+            "event": "kmem:mm_page_alloc",
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+        "stacks": text.form == "perf script",
+        "attached": ["kmem:mm_page_alloc"],
+    }
+
+    @lru_cache(maxsize=4096)
+    def mask(words: str) -> int:
+        return parse_flags(words, snapshot.tables)
+
+    rows, begin, end = 0, None, 0
+    with TraceWriter(path, snapshot, recording, overwrite=True) as writer:
+        while batch := list(islice(events, _ROWS)):
+            try:
+                writer.write(_rows(batch, mask))
+            except KalloctraceError as error:
+                raise _foreign(error, snapshot) from error
+            rows += len(batch)
+            times = [event.time for event in batch]
+            begin = min(times) if begin is None else min(begin, *times)
+            end = max(end, *times)
+        totals = Totals(
+            opened=rows + text.lost + text.unreadable,
+            submitted=rows,
+            dropped=text.lost + text.unreadable,
+            no_room=0,
+            replaced=0,
+            running=0,
+            freelist_alone=0,
+            return_alone=0,
+            missed=0,
+            machine_changed=(),
+            reason="the text ended",
+            seconds=round((end - (begin or 0)) / 1e9, 6),
+        )
+        writer.close(totals)
+    return totals
+
+
+def _rows(events: list[Event], mask: Callable[[str], int]) -> pa.RecordBatch:
+    """Return events as rows, which are null in every other column."""
+    known: dict[str, list[Any]] = {
+        "entry": [TRACEPOINT] * len(events),
+        **{name: [getattr(event, name) for event in events] for name in _SHOWN},
+        "gfp_mask": [mask(event.gfp_flags) for event in events],
+        "page": [not event.failed for event in events],
+    }
+    columns = [
+        pa.array(known[field.name], field.type) if field.name in known else pa.nulls(len(events), field.type)
+        for field in COLUMNS
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=COLUMNS)
+
+
+def _named(text: EventText, name: str) -> Snapshot:
+    if text.release is None:
+        raise KalloctraceError(
+            f"which kernel is {name} of?",
+            "it names no release above its first event, and flags differ from kernel to kernel",
+            "add --kernel 6.1; or have perf script name it with --header",
+            Exit.USAGE,
+        )
+    return builtin_snapshot(text.release.release, version=text.release.version)
+
+
+def _no_events(name: str, text: EventText) -> KalloctraceError:
+    why = "it has no line with an event mm_page_alloc and its fields"
+    if text.unreadable:
+        why = (
+            f"its {text.unreadable:,} lines with mm_page_alloc have another form, the first is {text.first_unreadable}"
+        )
+    return KalloctraceError(
+        f"nothing to import from {name}",
+        why,
+        "give the text of perf script, of trace-cmd report, or of tracefs's trace, with kmem:mm_page_alloc recorded",
+    )
+
+
+def _foreign(error: KalloctraceError, snapshot: Snapshot) -> KalloctraceError:
+    return KalloctraceError(
+        f"these are not the flags of kernel {snapshot.release}: {error.what}",
+        error.why,
+        "name the kernel that was traced with --kernel",
+    )

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The slow path: recorded attempts against the model."""

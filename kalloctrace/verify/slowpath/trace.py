@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: MIT
+"""Holds the model of the slow path against the calls of it that a trace has."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.kernel.nodelist import parse_nodelist
+from kalloctrace.kernel.slowpath_rules import slowpath_rules
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.slowpath.entry import slowpath_call
+from kalloctrace.model.slowpath.types import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
+from kalloctrace.model.types import Context, ImpossibleRequestError, Request, UnknownFact
+from kalloctrace.trace.totals import Totals
+from kalloctrace.verify.compare import Difference
+from kalloctrace.verify.slowpath.compare import entry_differences
+from kalloctrace.verify.slowpath.judge import AttemptVerdict, CallVerdict, SlowpathJudge
+
+Row = Mapping[str, Any]
+"""A call with the columns of trace/slowpath.py."""
+
+_NO_RULES = "no rules of the slow path are known of this kernel"
+
+
+@dataclass(frozen=True)
+class SlowMismatch:
+    """A field that differs, of one step of a call.
+
+    Attributes:
+        step: `given` (what the slow path was called with), `attempt` or `returned`.
+        difference: the field, both values and the rule.
+        call: the call, as it was recorded.
+        number: which attempt, from 1; 0 for the other steps.
+    """
+
+    step: str
+    difference: Difference
+    call: Row
+    number: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the mismatch as JSON values."""
+        return {
+            "step": self.step,
+            "number": self.number,
+            **self.difference.to_json(),
+            "gfp_mask": self.call["given"]["gfp_mask"],
+            "order": self.call["given"]["order"],
+            "comm": self.call["comm"],
+            "time": self.call["time"],
+        }
+
+
+@dataclass
+class SlowVerification:
+    """The verdict on the slow path: attempts = matched + mismatched + unknown.
+
+    Attributes:
+        calls: calls of the slow path.
+        failed: those that returned no page.
+        attempts: calls of get_page_from_freelist() in them.
+        matched: attempts that the kernel made as the model says.
+        mismatched: attempts that differ in a field or more, or that should not have been made.
+        unknown: attempts that could not be judged; never a pass.
+        calls_mismatched: calls that were given, or returned, something else than the model says.
+        calls_unknown: calls of which either could not be judged.
+        kinds: how many attempts are of each kind; `several` where the trace does not tell which of them.
+        mismatches: what differs, in the order of time.
+        unknown_reasons: why steps could not be judged, with counts.
+    """
+
+    calls: int = 0
+    failed: int = 0
+    attempts: int = 0
+    matched: int = 0
+    mismatched: int = 0
+    unknown: int = 0
+    calls_mismatched: int = 0
+    calls_unknown: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    mismatches: list[SlowMismatch] = field(default_factory=list)
+    unknown_reasons: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as JSON values."""
+        return {
+            **{name: getattr(self, name) for name in _COUNTS},
+            "kinds": dict(self.kinds.most_common()),
+            "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
+            "unknown_reasons": dict(self.unknown_reasons.most_common()),
+        }
+
+
+_COUNTS = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
+
+
+class SlowJudge:
+    """Judges calls of the slow path of one recording.
+
+    Args:
+        snapshot: the kernel and machine that were recorded.
+        kernel: the same, compiled.
+        may_miss: hits of the slow path were missed, so that what is not there may have happened all the same.
+        machine_changed: facts of the machine that were not the same at the end as at the start.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, kernel: Kernel, *, may_miss: bool = False, machine_changed: Sequence[str] = ()
+    ) -> None:
+        rules = slowpath_rules(snapshot.release, snapshot.version)
+        self._kernel = kernel
+        self._may_miss = may_miss
+        self._judge = None if rules is None or machine_changed else SlowpathJudge(SlowKernel.of(kernel, rules))
+        changed = f"the machine changed during the recording: {', '.join(machine_changed)}"
+        self._cannot = AttemptVerdict(unknown=changed if machine_changed else _NO_RULES)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, kernel: Kernel, totals: Totals | None) -> Self:
+        """Return the judge of a trace, by what it says of itself at its end; None where that is missing."""
+        if totals is None:
+            return cls(snapshot, kernel, may_miss=True)
+        return cls(snapshot, kernel, may_miss=totals.slow_missed > 0, machine_changed=totals.machine_changed)
+
+    def given(self, call: Row) -> AttemptVerdict:
+        """Judge what a call was given."""
+        return self._cannot if self._judge is None else given_verdict(self._kernel, call)
+
+    def __call__(self, call: Row) -> CallVerdict:
+        """Judge a call's attempts, and what it returned."""
+        if self._judge is None:
+            return CallVerdict((self._cannot,) * len(call["attempts"]), self._cannot)
+        return self._judge(slow_call_of(call, may_miss=self._may_miss))
+
+
+def verify_slow(judge: SlowJudge, calls: Iterable[Row]) -> SlowVerification:
+    """Predict every attempt and compare."""
+    verdict = SlowVerification()
+    for call in calls:
+        verdict.calls += 1
+        verdict.failed += call["page"] is False
+        verdict.attempts += len(call["attempts"])
+        _enter(verdict, call, judge.given(call), judge(call))
+    return verdict
+
+
+def _enter(verdict: SlowVerification, call: Row, given: AttemptVerdict, judged: CallVerdict) -> None:
+    for number, attempt in enumerate(judged.attempts, 1):
+        verdict.unknown += attempt.verdict == "unknown"
+        verdict.mismatched += attempt.verdict == "mismatched"
+        verdict.matched += attempt.verdict == "matched"
+        verdict.kinds[attempt.kind] += 1
+        _note(verdict, "attempt", attempt, call, number)
+    others = {"given": given, "returned": judged.end}
+    verdict.calls_unknown += any(step.verdict == "unknown" for step in others.values())
+    verdict.calls_mismatched += any(step.verdict == "mismatched" for step in others.values())
+    for name, step in others.items():
+        _note(verdict, name, step, call)
+
+
+def _note(verdict: SlowVerification, step: str, judged: AttemptVerdict, call: Row, number: int = 0) -> None:
+    if judged.unknown:
+        verdict.unknown_reasons[f"{step}: {judged.unknown}"] += 1
+        return
+    verdict.mismatches += [SlowMismatch(step, difference, call, number) for difference in judged.differences]
+
+
+def given_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
+    """Compare what the slow path was given with what the entry makes of that gfp mask, order, node and nodemask.
+
+    Masks that are applied before are applied to what they left: that changes nothing any more.
+    """
+    seen = slow_context(call["given"])
+    if seen.unknown:
+        return AttemptVerdict(unknown=f"not captured: {', '.join(sorted(seen.unknown))}")
+    try:
+        expected = slowpath_call(kernel, request_given(call), context_given(kernel, call))
+    except UnknownFact as error:
+        return AttemptVerdict(unknown=str(error))
+    except ImpossibleRequestError as error:
+        return AttemptVerdict(differences=(Difference("sequence", "no slow path", "a slow path", "order", str(error)),))
+    return AttemptVerdict(differences=tuple(entry_differences(expected, slow_call_of(call))))
+
+
+def slow_call_of(call: Row, *, may_miss: bool = False) -> SlowCall:
+    """Return a call of a trace as the model takes it.
+
+    Args:
+        call: the call.
+        may_miss: what the kernel did between the attempts may be there only in part.
+    """
+    given = call["given"]
+    return SlowCall(
+        gfp_mask=given["gfp_mask"],
+        order=given["order"],
+        context=slow_context(given),
+        attempts=tuple(
+            SlowAttempt(
+                number=number,
+                gfp_mask=attempt["gfp_mask"],
+                order=attempt["order"],
+                alloc_flags=attempt["alloc_flags"],
+                context=slow_context(attempt),
+                facts=_facts(attempt),
+                events=None if may_miss else frozenset(attempt["between"]),
+            )
+            for number, attempt in enumerate(call["attempts"], 1)
+        ),
+        page=call["page"],
+        complete=call["complete"] and call["page"] is not None,
+        facts=_facts(given),
+    )
+
+
+def slow_context(row: Row) -> SlowContext:
+    """Return `struct alloc_context` as a step of a call found it."""
+    missing = {name for name in ("zonelist_kind", "zonelist_nid") if row[name] is None}
+    if row["preferred_zone"] == -1:
+        missing.add("preferred_zone")
+    nodes = row["ac_nodemask_nodes"]
+    node = row["preferred_node"]
+    return SlowContext(
+        zonelist_kind=row["zonelist_kind"],
+        zonelist_nid=row["zonelist_nid"],
+        nodemask=None if nodes is None else parse_nodelist(nodes),
+        preferred_zone=None if node is None else ZoneRef(node, row["preferred_zone"]),
+        highest_zoneidx=row["highest_zoneidx"],
+        migratetype=row["migratetype"],
+        spread_dirty_pages=row["spread_dirty_pages"],
+        alloc_flags=row["ac_alloc_flags"] or 0,
+        unknown=frozenset(missing),
+    )
+
+
+def _facts(row: Row) -> Facts:
+    return Facts(
+        task_flags=row["task_flags"],
+        preempt_count=row["preempt_count"],
+        softirq_disable_cnt=row["softirq_disable_cnt"] or 0,
+        prio=row["prio"],
+        oom_victim=row["oom_victim"],
+        cpusets_enabled=row["cpusets_enabled"] > 0,
+        gfp_allowed_mask=row["gfp_allowed_mask"],
+        defrag_mode=row["defrag_mode"],
+        mems_allowed=None if row["mems_allowed"] is None else parse_nodelist(row["mems_allowed"]),
+    )
+
+
+def request_given(call: Row) -> Request:
+    """Return the request of a call, as the slow path was given it: masks are applied already."""
+    given = call["given"]
+    context = slow_context(given)
+    return Request(
+        gfp_mask=given["gfp_mask"],
+        order=given["order"],
+        preferred_nid=given["zonelist_nid"],
+        nodemask=context.nodemask,
+        alloc_flags=context.alloc_flags,
+    )
+
+
+def context_given(kernel: Kernel, call: Row) -> Context:
+    """Return what the preparation of a call read besides."""
+    given = call["given"]
+    facts = _facts(given)
+    return Context(
+        cpusets_enabled=facts.cpusets_enabled or False,
+        gfp_allowed_mask=given["gfp_allowed_mask"],
+        task_flags=given["task_flags"],
+        preempt_count=facts.preempt_count,
+        softirq_disable_cnt=facts.softirq_disable_cnt or 0,
+        mems_allowed=facts.mems_allowed,
+        defrag_mode=given["defrag_mode"],
+        page_group_by_mobility_disabled=kernel.machine.page_group_by_mobility_disabled,
+    )

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+"""Which way a guest is booted."""
+
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.lab import boot
+from kalloctrace.lab.guest import Machine
+
+
+@pytest.mark.parametrize(
+    ("mounts", "in_memory", "program"),
+    [
+        (True, False, "virtme-run"),
+        (True, True, "qemu-system-x86_64"),
+        (False, False, "qemu-system-x86_64"),
+        (False, True, "qemu-system-x86_64"),
+    ],
+)
+def test_files_are_in_memory_where_they_must_be_or_shall_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, mounts: bool, in_memory: bool, program: str
+) -> None:
+    """A kernel that could mount this machine's files does so unless it is told otherwise."""
+    monkeypatch.setattr(boot, "has_9p", lambda _: mounts)
+    monkeypatch.setattr(boot, "archive_path", lambda: tmp_path / "files.cpio")
+    command = boot.command_of(tmp_path / "vmlinuz", Machine(), tmp_path, [], in_memory=in_memory)
+    assert command[0] == program
+    assert (str(tmp_path / "files.cpio") in command) is (program != "virtme-run")

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: MIT
+"""The live screen: what it shows at 80 and 200 columns, and what its keys do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.text import Text
+from textual.pilot import Pilot
+
+from kalloctrace.live.table import By
+from kalloctrace.live.tui import LiveApp, Rows
+from kalloctrace.live.tui_screens import Detail, Help
+from kalloctrace.live.view import View
+from kalloctrace.trace.observation import Observation
+from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.replay import Replay
+from kalloctrace.verify.verification import verify_trace
+from tests import played
+from tests.screen_text import assert_as_kept, lines_of
+from tests.traces import RECORDED
+
+NEVER = 3600
+"""An interval that no test waits for."""
+SMALL, LARGE = (80, 24), (200, 50)
+Steps = Callable[[LiveApp, "Pilot[None]"], Awaitable[None]]
+
+
+class Stepped(Replay):
+    """A trace whose time goes on when a test says so."""
+
+    lost = 0
+    slow: int | None = None
+    failed: int | None = None
+
+    def drain(self) -> None:
+        """Leave the time where it is."""
+
+    def observe(self) -> Observation:
+        """Return the moment, with what the test has lost."""
+        seen = super().observe()
+        return replace(seen, totals=replace(seen.totals, dropped=self.lost, slow=self.slow, slow_failed=self.failed))
+
+
+@pytest.fixture
+def wrong(tmp_path: Path) -> Iterator[Stepped]:
+    """Play a stream whose last call was prepared wrongly."""
+    with Stepped(played.trace(tmp_path / "wrong.arrows", wrong=True), played.Clock()) as replay:
+        yield replay
+
+
+@pytest.fixture
+def real() -> Iterator[Stepped]:
+    """Play a real recording."""
+    with Stepped(RECORDED, played.Clock()) as replay:
+        yield replay
+
+
+def run(source: Stepped, steps: Steps, *, size: tuple[int, int] = SMALL, by: By = "request") -> LiveApp:
+    """Run the screen, and steps on it."""
+    app = LiveApp(source, View(source.snapshot, by), interval=NEVER, replayed="a.arrows")
+
+    async def session() -> None:
+        async with app.run_test(size=size, notifications=True) as pilot:
+            await pilot.pause()
+            await steps(app, pilot)
+
+    asyncio.run(session())
+    if app.failure is not None:
+        raise app.failure
+    return app
+
+
+def moments(source: Stepped, *steps: float) -> Steps:
+    """Return steps that show moments of a trace."""
+
+    async def play(app: LiveApp, pilot: "Pilot[None]") -> None:
+        for step in steps:
+            source.advance(step)
+            app.tick()
+            await pilot.pause()
+
+    return play
+
+
+def table_of(app: LiveApp) -> Rows:
+    """Return the table."""
+    return app.screen_stack[0].query_one(Rows)
+
+
+def column(app: LiveApp, name: str) -> list[Text]:
+    """Return the cells of a column."""
+    return list(table_of(app).get_column(name))
+
+
+def texts(app: LiveApp, name: str) -> list[str]:
+    """Return their texts."""
+    return [cell.plain.strip() for cell in column(app, name)]
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80", "200"])
+@pytest.mark.parametrize("by", ["request", "task"])
+def test_real_recording_on_the_screen(real: Stepped, by: By, size: tuple[int, int]) -> None:
+    """As kept."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(real, 8.0, 1.0)(app, pilot)
+        assert_as_kept(app, f"{by}-{size[0]}")
+
+    run(real, look, size=size, by=by)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80", "200"])
+def test_mismatch_loss_and_stacks_on_the_screen(wrong: Stepped, size: tuple[int, int]) -> None:
+    """As kept; the verdict and the loss are red."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        wrong.lost = 5
+        await moments(wrong, 1.0, 2.0)(app, pilot)
+        assert_as_kept(app, f"stack-{size[0]}")
+        styles = {cell.plain.strip(): str(cell.style) for cell in column(app, "verdict")}
+        assert "red" in styles["MISMATCH"]
+        assert "red" not in styles["ok"]
+
+    run(wrong, look, size=size, by="stack")
+
+
+def test_slow_path_and_failures_are_in_sight(wrong: Stepped) -> None:
+    """Whole, also at 80 columns."""
+    wrong.slow, wrong.failed = 123_456, 7_890
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        assert any(line.endswith("unknown 0  slow 123,456  failed 7,890") for line in lines_of(app))
+
+    run(wrong, look)
+
+
+def test_row_is_explained(wrong: Stepped) -> None:
+    """Enter shows its steps, in which what differs is named; Escape leads back; the loss stays in sight."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        wrong.lost = 7
+        await moments(wrong, 3.0)(app, pilot)
+        await pilot.press("greater_than_sign", "greater_than_sign")
+        while app.view.sort != "verdict":
+            await pilot.press("greater_than_sign")
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.screen, Detail)
+        assert_as_kept(app, "detail-80")
+        assert any("lost 7" in line for line in lines_of(app))
+        assert any("MISMATCH in alloc_flags" in line for line in lines_of(app))
+        await pilot.press("pagedown", "pagedown")
+        assert any("first_zones_zonelist" in line for line in lines_of(app))
+        wrong.lost = 8
+        app.tick()
+        await pilot.pause()
+        assert any("lost 8" in line for line in lines_of(app))
+        await pilot.press("escape")
+        assert not isinstance(app.screen, Detail)
+
+    run(wrong, look)
+
+
+def test_allocations_of_a_row_are_turned_over(real: Stepped) -> None:
+    """One after the other, and round again."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(real, 1000.0)(app, pilot)
+        await pilot.press("enter")
+        await pilot.pause()
+        count = len(app.view.members(app.view.rows()[0]))
+        assert count > 1
+        for position in range(count + 1):
+            assert any(f"allocation {position % count + 1} of {count} " in line for line in lines_of(app))
+            await pilot.press("n")
+            await pilot.pause()
+
+    run(real, look)
+
+
+def test_sort_keys(wrong: Stepped) -> None:
+    """To the left, to the right, and the other way round."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        await pilot.press("greater_than_sign")
+        assert texts(app, "count") == ["25", "10", "1"]
+        await pilot.press("r")
+        assert texts(app, "count") == ["1", "10", "25"]
+        await pilot.press("less_than_sign")
+        assert app.view.sort == "rate"
+
+    run(wrong, look, by="task", size=LARGE)
+
+
+def test_heading_that_is_clicked_sorts(wrong: Stepped) -> None:
+    """As its key does."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        await pilot.click(Rows, offset=(13, 0))
+        await pilot.pause()
+        assert app.view.sort == "count"
+
+    run(wrong, look)
+
+
+def test_filter_keys(wrong: Stepped) -> None:
+    """What fits is left; nonsense is told and changes nothing; Escape shows all again."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        await pilot.press("slash", *"comm=sh", "enter")
+        await pilot.pause()
+        assert texts(app, "comm") == ["sh", "sh"]
+        assert any("only comm=sh" in line for line in lines_of(app))
+        await pilot.press("slash", "space", *"oder=1", "enter")
+        await pilot.pause()
+        assert any("cannot filter by 'oder=1'" in line for line in lines_of(app))
+        await pilot.press("escape")
+        await pilot.pause()
+        assert texts(app, "comm") == ["sh", "sh"]
+        await pilot.press("escape")
+        await pilot.pause()
+        assert len(texts(app, "comm")) == 3
+
+    run(wrong, look, by="task")
+
+
+def test_pause_stands_still_and_counts_on(wrong: Stepped) -> None:
+    """What came meanwhile is there afterwards."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 0.95)(app, pilot)
+        await pilot.press("space")
+        await moments(wrong, 2.0)(app, pilot)
+        assert texts(app, "count") == ["10"]
+        assert any("PAUSED" in line for line in lines_of(app))
+        await pilot.press("space")
+        await pilot.pause()
+        assert sorted(texts(app, "count")) == ["1", "35"]
+        assert not any("PAUSED" in line for line in lines_of(app))
+
+    run(wrong, look)
+
+
+def test_rows_stand_for_more_or_less(wrong: Stepped) -> None:
+    """By request, task and stack, round and round."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        seen = []
+        for _ in range(3):
+            await pilot.press("b")
+            seen.append((app.view.by, len(texts(app, "rate"))))
+        assert seen == [("task", 3), ("stack", 3), ("request", 2)]
+
+    run(wrong, look)
+
+
+def test_aggregate_does_not_pretend_to_know_who_asks(wrong: Stepped) -> None:
+    """The key says what to do instead."""
+    wrong.recording = {"mode": "aggregate"}
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        await pilot.press("b")
+        await pilot.pause()
+        assert app.view.by == "request"
+        assert any("--by task" in line for line in lines_of(app))
+
+    run(wrong, look)
+
+
+def test_session_is_written(wrong: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace of what was seen, that verifies as the screen said."""
+    monkeypatch.chdir(tmp_path)
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        await pilot.press("w")
+        await pilot.pause()
+
+    (path,) = run(wrong, look).written
+    with TraceReader(path) as reader:
+        verdict = verify_trace(reader)
+    assert (verdict.allocations, verdict.mismatched) == (36, 1)
+
+
+def test_folder_that_cannot_be_written_is_told(wrong: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the screen goes on."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 3.0)(app, pilot)
+        await pilot.press("w")
+        await pilot.pause()
+        assert any("cannot write" in line for line in lines_of(app))
+
+    assert run(wrong, look).written == []
+
+
+def test_help_fits_80_columns(real: Stepped) -> None:
+    """It has the keys, and the short names that are on the screen."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(real, 9.0)(app, pilot)
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, Help)
+        assert_as_kept(app, "help-80")
+        await pilot.press("end")
+        await pilot.press("q")
+        assert not isinstance(app.screen, Help)
+        assert app.reason == ""
+
+    run(real, look)
+
+
+def test_chosen_row_is_followed(wrong: Stepped) -> None:
+    """Where it moves to; the first place stays chosen."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(wrong, 1.95)(app, pilot)
+        assert texts(app, "comm") == ["python", "sh"]
+        await pilot.press("down")
+        await moments(wrong, 1.0)(app, pilot)
+        assert texts(app, "comm")[0] == "sh"
+        assert table_of(app).cursor_row == 0
+
+    run(wrong, look, by="task")
+
+
+def test_narrower_screen_has_fewer_columns(real: Stepped) -> None:
+    """At once, and nothing is wider than it."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await moments(real, 9.0)(app, pilot)
+        wide = len(table_of(app).columns)
+        await pilot.resize_terminal(50, 20)
+        await pilot.pause()
+        await pilot.pause()
+        assert 3 <= len(table_of(app).columns) < wide
+        assert max(map(len, lines_of(app))) <= 50
+
+    run(real, look)
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c"])
+def test_keys_that_end_it(wrong: Stepped, key: str) -> None:
+    """Cleanly."""
+
+    async def look(_: LiveApp, pilot: "Pilot[None]") -> None:
+        await pilot.press(key)
+
+    assert run(wrong, look).reason == "the user ended it"
+
+
+def test_failure_ends_the_screen_first(wrong: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it is raised: the terminal is in order by then."""
+
+    def fail() -> Observation:
+        raise OSError("the buffer is gone")
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        monkeypatch.setattr(wrong, "observe", fail)
+        app._interval_over()  # noqa: SLF001 - as the timer does
+        await pilot.pause()
+
+    with pytest.raises(OSError, match="buffer is gone"):
+        run(wrong, look)

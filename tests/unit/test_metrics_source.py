@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""A capture under way as metrics, without a kernel: what it would have counted is given here."""
+
+from dataclasses import dataclass, replace
+from threading import Lock
+
+import numpy as np
+import pyarrow as pa
+from prometheus_client.core import Metric
+
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.report.metrics.prometheus import RecordingCollector
+from kalloctrace.report.metrics.source import FollowedCapture
+from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.totals import Totals
+from tests.traces import source
+
+
+@dataclass
+class Seen:
+    """What was counted at one moment."""
+
+    seconds: float
+    rows: Encoded
+    totals: Totals
+
+
+class Capture:
+    """Counts one more call each time that it is asked, and requires that it is asked alone."""
+
+    def __init__(self, lock: Lock) -> None:
+        self.snapshot: Snapshot = source()[0]
+        self._lock = lock
+        self._calls = 0
+
+    def observe(self) -> Seen:
+        """Return two rows of the same allocation."""
+        assert self._lock.locked()
+        _, totals, row = source()
+        self._calls += 1
+        allocations = pa.array([{field.name: row[field.name] for field in ALLOCATION}], ALLOCATION)
+        counts = np.array([self._calls, 10], np.uint64)
+        rows = Encoded(allocations, np.zeros(2, np.int32), counts, {})
+        opened = self._calls + 10
+        return Seen(1.5 * self._calls, rows, replace(totals, opened=opened, submitted=opened, dropped=0, no_room=3))
+
+
+def values(metrics: list[Metric]) -> dict[str, float]:
+    """Return the sum of each metric's samples."""
+    return {metric.name: sum(sample.value for sample in metric.samples) for metric in metrics}
+
+
+def test_capture_is_followed() -> None:
+    """Each time the numbers are those of that moment; the end is to come, and losses are known all the same."""
+    lock = Lock()
+    collector = RecordingCollector(FollowedCapture(Capture(lock), lock, "live").now)
+    first, second = values(list(collector.collect())), values(list(collector.collect()))
+    assert (first["kalloctrace_allocations"], second["kalloctrace_allocations"]) == (11, 12)
+    assert (first["kalloctrace_recording_seconds"], second["kalloctrace_recording_seconds"]) == (1.5, 3.0)
+    assert second["kalloctrace_verdict_allocations"] == 12
+    assert (second["kalloctrace_recording_complete"], second["kalloctrace_up"]) == (0, 1)
+    assert second["kalloctrace_lost"] == 3
+    assert not lock.locked()

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: MIT
+"""What the pair of probes captured becomes allocations: pointers get names, absent facts stay absent."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.kernel.memory_layout import MemoryLayout
+from kalloctrace.probe.decode.allocations import (
+    BULK_SINGLE,
+    CALLER,
+    CPUSETS_ENABLED,
+    CPUSETS_SWITCHING,
+    DEFRAG_MODE,
+    MEMS_ALLOWED,
+    NODEMASK,
+    OTHER,
+    PREPARED,
+    TASK_CONTEXT,
+    AllocationMaker,
+)
+from kalloctrace.probe.layout import bpf_folder, record_dtype
+
+ALLOCATION = record_dtype("allocation", {"NODEMASK_WORDS": 1})
+LAYOUT = MemoryLayout(
+    nodes=(),
+    zonelists={"FALLBACK": {0: (ZoneRef(0, 2), ZoneRef(0, 1))}, "NOFALLBACK": {1: ()}},
+    zone_addresses={},
+    zonelist_addresses={0x7000: ("FALLBACK", 0), 0x8000: ("NOFALLBACK", 1)},
+)
+
+
+class FakeBtf:
+    """The one size that is asked for."""
+
+    def size(self, struct: str) -> int:
+        """Return the size of a structure in bytes."""
+        return {"zoneref": 16}[struct]
+
+
+def made(kernel: str = "5.10", *, rt: bool = False, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 fields have types of their own
+    """Return the allocation of a usual capture, with some fields changed."""
+    captured = np.zeros(1, ALLOCATION)
+    usual = {
+        "gfp_mask": 0xCC0,
+        "freelist_gfp_mask": 0xCC0,
+        "alloc_flags": 0x901,
+        "zonelist": 0x7000,
+        "preferred_zoneref": 0x7000,
+        "highest_zoneidx": 2,
+        "present": PREPARED,
+        "gfp_allowed_mask": 0x7FFFFF,
+    }
+    for name, value in {**usual, **changes}.items():
+        captured[name][0] = value
+    features = replace(builtin_features(kernel), config_preempt_rt=rt)
+    (found,) = AllocationMaker(LAYOUT, FakeBtf(), features, 0b11).make(captured).to_pylist()  # type: ignore[arg-type] # the method it asks
+    return found  # type: ignore[no-any-return] # Arrow has no types
+
+
+@pytest.mark.parametrize(
+    ("address", "zone"),
+    [(0x7000, (0, 2)), (0x7010, (0, 1)), (0x7020, (None, None)), (0x8000, (None, None)), (0x7030, (-1, -1))],
+)
+def test_preferred_zone_is_known_by_its_entry(address: int, zone: tuple[int | None, int | None]) -> None:
+    """An entry, the terminating one (of an empty list its first), or no entry at all."""
+    found = made(preferred_zoneref=address)
+    assert (found["preferred_node"], found["preferred_zone"]) == zone
+
+
+def test_unknown_zonelist_has_no_name() -> None:
+    """Rather than a wrong one."""
+    assert made(zonelist=0x9000)["zonelist_kind"] is None
+    found = made(zonelist=0x8000)
+    assert (found["zonelist_kind"], found["zonelist_nid"]) == ("NOFALLBACK", 1)
+
+
+@pytest.mark.parametrize(
+    ("bit", "name"), [(0, "null"), (CALLER, "caller"), (MEMS_ALLOWED, "mems_allowed"), (OTHER, "other")]
+)
+def test_nodemask_of_the_context_is_named(bit: int, name: str) -> None:
+    """With its nodes, of those that may exist."""
+    found = made(present=PREPARED | bit, ac_nodemask_nodes=[0xFFFFFFFFFFFFFFFE])
+    assert found["ac_nodemask"] == name
+    assert found["ac_nodemask_nodes"] == ("1" if bit else None)
+
+
+def test_what_was_not_captured_is_null() -> None:
+    """Rather than 0: where cpusets are off the stage does not look at it either."""
+    found = made()
+    assert [found[name] for name in ("preempt_count", "mems_allowed", "nodemask", "page")] == [None] * 4
+    found = made(present=PREPARED | TASK_CONTEXT | NODEMASK, preempt_count=0x100, mems_allowed=[1], nodemask_nodes=[2])
+    assert [found[name] for name in ("preempt_count", "mems_allowed", "nodemask")] == [0x100, "0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("switches", "cpusets", "defrag"),
+    [(0, 0, False), (CPUSETS_ENABLED, 1, False), (CPUSETS_SWITCHING, -1, False), (DEFRAG_MODE, 0, True)],
+)
+def test_switches_of_the_machine(switches: int, cpusets: int, defrag: bool) -> None:
+    """Cpusets on, off or under way; vm.defrag_mode."""
+    found = made(switches=switches)
+    assert (found["cpusets_enabled"], found["defrag_mode"]) == (cpusets, defrag)
+
+
+def test_call_that_never_got_there_has_no_context() -> None:
+    """It was rejected."""
+    found = made(present=0)
+    assert found["freelist_calls"] == 0
+    assert all(found[name] is None for name in ("alloc_flags", "zonelist_kind", "ac_nodemask", "preferred_zone"))
+    assert made()["freelist_calls"] == 1
+
+
+def test_entry_tells_who_called() -> None:
+    """The bulk allocator, or anybody."""
+    assert made()["entry"] == "normal"
+    assert made(present=PREPARED | BULK_SINGLE)["entry"] == "bulk_single"
+
+
+def test_facts_that_only_some_kernels_have() -> None:
+    """The fifth argument of 7.3, the softirq part of PREEMPT_RT."""
+    assert made()["entry_alloc_flags"] is None
+    assert made("7.3", entry_alloc_flags=0x400)["entry_alloc_flags"] == 0x400
+    assert made(softirq_disable_cnt=0x200, present=PREPARED | TASK_CONTEXT)["softirq_disable_cnt"] is None
+    assert made(softirq_disable_cnt=0x200, present=PREPARED | TASK_CONTEXT, rt=True)["softirq_disable_cnt"] == 0x200
+
+
+def test_bits_are_those_of_the_program() -> None:
+    """The header is the one place where they are decided."""
+    header = (bpf_folder() / "record.h").read_text()
+    named = {
+        "NODEMASK": NODEMASK,
+        "TASK_CONTEXT": TASK_CONTEXT,
+        "PREPARED": PREPARED,
+        "AC_NODEMASK_CALLER": CALLER,
+        "AC_NODEMASK_MEMS_ALLOWED": MEMS_ALLOWED,
+        "AC_NODEMASK_OTHER": OTHER,
+        "BULK_SINGLE": BULK_SINGLE,
+        "CPUSETS_ENABLED": CPUSETS_ENABLED,
+        "CPUSETS_SWITCHING": CPUSETS_SWITCHING,
+        "DEFRAG_MODE": DEFRAG_MODE,
+    }
+    assert all(f"\t{name} = {value}," in header for name, value in named.items())

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""Captured stacks as text."""
+
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.kernel.kallsyms import Symbols
+from kalloctrace.probe.decode.stacks import stack_text
+
+ENTRIES = {"__alloc_pages", "alloc_pages_bulk", None}
+SYMBOLS = """\
+ffffffff81000000 T _stext
+ffffffff81001000 T __alloc_pages
+ffffffff81002000 T alloc_pages_bulk
+ffffffff81003000 T folio_alloc
+ffffffff81004000 T do_syscall_64
+ffffffff81005000 T _etext
+"""
+ENTRY, BULK, FOLIO, SYSCALL, TRAMPOLINE = (
+    *(0xFFFFFFFF81001010, 0xFFFFFFFF81002010, 0xFFFFFFFF81003010, 0xFFFFFFFF81004010),
+    0xFFFFFFFFC01DBAC9,
+)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "text"),
+    [
+        pytest.param((ENTRY, FOLIO, SYSCALL), "do_syscall_64;folio_alloc;__alloc_pages", id="from the entry"),
+        pytest.param((TRAMPOLINE, ENTRY, FOLIO), "folio_alloc;__alloc_pages", id="from a trampoline"),
+        pytest.param((ENTRY, TRAMPOLINE, ENTRY, FOLIO), "folio_alloc;__alloc_pages", id="called by a trampoline"),
+        pytest.param((ENTRY, BULK, SYSCALL), "do_syscall_64;alloc_pages_bulk;__alloc_pages", id="called by another"),
+        pytest.param((FOLIO, SYSCALL), "do_syscall_64;folio_alloc", id="of no entry"),
+        pytest.param((FOLIO, SYSCALL, FOLIO), "folio_alloc;do_syscall_64;folio_alloc", id="of no entry, twice"),
+        pytest.param((), "", id="that was not captured"),
+    ],
+)
+def test_stack_is_told_from_outside_to_the_entry(tmp_path: Path, addresses: tuple[int, ...], text: str) -> None:
+    """What is further in belongs to the probe."""
+    symbols, modules = tmp_path / "kallsyms", tmp_path / "modules"
+    symbols.write_text(SYMBOLS)
+    modules.write_text("")
+    assert stack_text(Symbols(symbols, modules), ENTRIES, addresses) == text

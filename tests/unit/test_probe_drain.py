@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""What was counted is written once, whenever it is read."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pytest
+
+from kalloctrace.probe.decode import comm
+from kalloctrace.probe.drain import AggregateSink, StreamSink
+from kalloctrace.probe.layout import record_dtype
+from kalloctrace.trace.writer import StreamColumns
+
+CALL = record_dtype("call", {"NODEMASK_WORDS": 1})
+ALLOCATION = CALL["e"]["a"]
+
+
+class FakeCounters:
+    """Counters that a test sets."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.new = 0
+        self.added = 0
+
+    def totals(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.void]]:
+        """Return the counts, and as many new allocations as the test said."""
+        new, self.new = self.new, 0
+        return np.array(self.counts, np.uint64), np.zeros(new, ALLOCATION)
+
+    def settled(self) -> bool:
+        """Nothing is on its way."""
+        return True
+
+    def add(self, allocations: npt.NDArray[np.void]) -> None:
+        """Take note of calls that the program did not count."""
+        self.added += len(allocations)
+
+
+class FakeMaker:
+    """Names nothing."""
+
+    def make(self, captured: npt.NDArray[np.void]) -> pa.StructArray:
+        """Return as many as there are."""
+        return pa.array([{}] * len(captured), pa.struct([]))
+
+
+class FakeWriter:
+    """Adds up what is written."""
+
+    def __init__(self) -> None:
+        self.known = 0
+        self.sums: dict[int, int] = {}
+
+    def add(self, allocations: pa.StructArray) -> int:
+        """Make allocations known."""
+        self.known += len(allocations)
+        return self.known - len(allocations)
+
+    def write_aggregate(self, counts: npt.NDArray[np.uint64], indices: npt.NDArray[np.int32]) -> None:
+        """Take in counts of known allocations."""
+        for index, count in zip(indices.tolist(), counts.tolist(), strict=True):
+            assert index < self.known
+            self.sums[index] = self.sums.get(index, 0) + count
+
+
+def test_counts_are_written_as_they_grow() -> None:
+    """What is missing in between, as it is on its way, is neither taken back nor written twice."""
+    counters, writer = FakeCounters(), FakeWriter()
+    sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    for counts, new in (([5], 1), ([5, 2], 1), ([1, 9], 0), ([6, 9], 0)):
+        counters.counts, counters.new = counts, new
+        sink.write()
+    assert writer.sums == {0: 6, 1: 9}
+    assert sink.taken == 15
+
+
+def test_others_may_add_allocations_in_between() -> None:
+    """As calls of the bulk allocator do, which go by another way: each count stays with its own allocation."""
+    counters, writer = FakeCounters(), FakeWriter()
+    sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    counters.counts, counters.new = [5], 1
+    sink.write()
+    writer.add(pa.array([{}, {}], pa.struct([])))
+    counters.counts, counters.new = [6, 3], 1
+    sink.write()
+    assert writer.sums == {0: 6, 3: 3}
+
+
+def test_rejected_calls_are_counted_at_the_end() -> None:
+    """Those that no other call showed to be over."""
+    counters, writer = FakeCounters(), FakeWriter()
+    sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    sink.finish(np.zeros(3, CALL))
+    assert counters.added == 3
+
+
+class FakeEvents:
+    """Spans of events, each of which is written over when the next one is asked for."""
+
+    dtype = CALL["e"]
+
+    def __init__(self, *spans: list[tuple[int, int, int]]) -> None:
+        self.spans = list(spans)
+
+    def drain(self) -> Iterator[npt.NDArray[np.void]]:
+        """Yield each span once; its events are (time, thread, gfp mask)."""
+        for span in self.spans:
+            yield from self._passing(span)
+        self.spans = []
+
+    def _passing(self, span: list[tuple[int, int, int]]) -> Iterator[npt.NDArray[np.void]]:
+        events = made(span)
+        yield events
+        events.view(np.uint8)[:] = 0xFF
+
+
+def made(calls: list[tuple[int, int, int]]) -> npt.NDArray[np.void]:
+    """Return events."""
+    events = np.zeros(len(calls), FakeEvents.dtype)
+    for event, (time, thread, gfp_mask) in zip(events, calls, strict=True):
+        event["time"], event["pid_tgid"], event["cpu"], event["stack"] = time, 70 << 32 | thread, thread % 2, -1
+        event["a"]["gfp_mask"] = gfp_mask
+    return events
+
+
+class FakeNames:
+    """Nobody's name changes."""
+
+    def drain(self) -> npt.NDArray[np.void]:
+        """Return no change."""
+        return np.zeros(0, record_dtype("name", {}))
+
+
+class FakeRows:
+    """There are no stacks."""
+
+    def stacks(self, ids: npt.NDArray[np.int32]) -> int:
+        """Return how many calls there were."""
+        return len(ids)
+
+
+class StreamWriter(FakeWriter):
+    """Keeps the columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int, int, int, int, str, int]] = []
+
+    def write_stream(self, calls: StreamColumns) -> None:
+        """Take in rows."""
+        assert calls.stack == len(calls.comm)
+        parts = (column.tolist() for column in (calls.time, calls.cpu, calls.pid, calls.tid))
+        self.rows += zip(*parts, calls.comm.to_pylist(), calls.indices.tolist(), strict=True)
+
+
+def test_events_keep_their_allocation_when_others_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As calls of the bulk allocator are."""
+    monkeypatch.setattr(comm, "running_tasks", lambda: iter([(71, "one")]))
+    events = FakeEvents([(10, 71, 5)])
+    writer = StreamWriter()
+    sink = StreamSink(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
+    sink.drain()
+    writer.add(pa.array([{}, {}], pa.struct([])))
+    events.spans = [[(11, 71, 6), (12, 71, 5)]]
+    sink.finish(np.zeros(0, CALL))
+    assert [row[-1] for row in writer.rows] == [0, 3, 0]
+
+
+def test_each_event_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was is kept once; what is gone from the buffer was kept before; what was rejected comes last."""
+    monkeypatch.setattr(comm, "running_tasks", lambda: iter([(71, "one"), (72, "two")]))
+    events = FakeEvents([(10, 71, 5), (11, 71, 5), (12, 72, 6)], [(9, 72, 5)])
+    writer = StreamWriter()
+    sink = StreamSink(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
+    rejected = np.zeros(1, CALL)
+    rejected["e"] = made([(13, 71, 7)])
+    sink.finish(rejected)
+    assert writer.rows == [
+        (10, 1, 70, 71, "one", 0),
+        (11, 1, 70, 71, "one", 0),
+        (12, 0, 70, 72, "two", 1),
+        (9, 0, 70, 72, "two", 0),
+        (13, 1, 70, 71, "one", 2),
+    ]
+    assert (writer.known, sink.taken) == (3, 5)
