@@ -23,7 +23,7 @@ test: setup check
 
 # Every kernel on every machine; the table in README comes from it. KERNELS="6.17 6.12-rt" for others.
 matrix: setup
-	$(BIN)/python tests/matrix/run.py $(KERNELS)
+	$(BIN)/python -m tests.matrix.run $(KERNELS)
 
 # The slow path of four kernels in guests with too little memory; fixtures of it are replayed by `make test`.
 pressure: setup
@@ -37,7 +37,7 @@ compiled: setup
 # What tracing costs, beside perf, trace-cmd, bpftrace and bcc's tools; docs/performance.md and README's tables.
 bench: setup
 	sh tests/bench/setup
-	$(BIN)/python tests/bench/run.py $(KERNELS)
+	$(BIN)/python -m tests.bench.run $(KERNELS)
 
 check: setup
 	$(BIN)/ruff check
@@ -59,7 +59,7 @@ kernel-5.10-noinline: setup
 	PYTHON=$(BIN)/python tests/kernels/build-noinline-5.10
 
 fixtures: setup
-	$(BIN)/python fixtures/record.py
+	$(BIN)/python -m fixtures.record
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -69,17 +69,6 @@ class Suite:
         self._apt("apt-get", "download", *wanted, cwd=into)
         return sorted(into.glob("*.deb"))
 
-    def download_whole(self, names: Sequence[str], into: Path) -> list[Path]:
-        """Download the newest packages of these names and all that they depend on, and return the files.
-
-        apt checks them against the signed index. That nothing is installed yet is what the state of its own says.
-        """
-        _LOG.info("downloading %s and what they depend on", " ".join(names))
-        (into / "partial").mkdir()
-        options = ("-o", f"Dir::Cache::archives={into}", "--yes", "--no-install-recommends", "--download-only")
-        self._apt("apt-get", *options, "install", *names)
-        return sorted(into.glob("*.deb"))
-
     def _apt(self, tool: str, *arguments: str, cwd: Path | None = None) -> str:
         settings = {
             "Dir::State": self._directory,

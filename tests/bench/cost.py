@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a tool adds to the instructions of an allocation, measured in a guest under the instruction clock.
 
-`python tests/bench/cost.py --kernel 5.10 --kernel 7.3 -- kalloctrace record -f -o {out} -- {work}` measures one
+`python -m tests.bench.cost --kernel 5.10 --kernel 7.3 -- kalloctrace record -f -o {out} -- {work}` measures one
 command; `make bench` uses this for its whole table. rows.py says what may stand in a command.
 """
 
@@ -19,12 +19,9 @@ import click
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.run import run_in_guest
+from tests.bench.rows import OURS, PEERS, WATCHED, Row
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tests.bench.rows import OURS, PEERS, WATCHED, Row  # noqa: E402  (a script's neighbours are no package's)
-
 BUILD = ROOT / "build" / "bench"
 GUEST = Path(__file__).with_name("guest.py")
 WORK = {"processes": 4, "pages": 512, "warm": 30, "rounds": 30}

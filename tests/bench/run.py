@@ -21,17 +21,15 @@ from typing import Any
 
 import click
 
+from kalloctrace.probe.attach.bcc_import import import_bcc
+from tests.bench import tables
+from tests.bench.cost import alone, costs, measure, untraced
+from tests.bench.peers import readings
+from tests.bench.reading import read_large
+from tests.bench.rows import OURS, PEERS, WATCHED
+from tests.section import write_section
+
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from kalloctrace.probe.attach.bcc_import import import_bcc  # noqa: E402  (a script's neighbours are no package's)
-from tests.bench import tables  # noqa: E402
-from tests.bench.cost import alone, costs, measure, untraced  # noqa: E402
-from tests.bench.peers import readings  # noqa: E402
-from tests.bench.reading import read_large  # noqa: E402
-from tests.bench.rows import OURS, PEERS, WATCHED  # noqa: E402
-from tests.section import write_section  # noqa: E402
-
 RECORDED = Path(__file__).with_name("recorded.json")
 PAGE = ROOT / "docs" / "performance.md"
 README = ROOT / "README.md"

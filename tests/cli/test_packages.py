@@ -2,6 +2,7 @@
 """The wheel and the sdist: built as users build them, installed outside the checkout, and run there."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,16 @@ def test_the_wheel_has_all_that_it_needs(wheel: Path) -> None:
     assert sources | pages <= names
     assert any(name.endswith("licenses/bpf/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests/", "fixtures/"))]
+
+
+def test_the_wheel_has_no_test_tooling(wheel: Path) -> None:
+    """The stimulus module's build and the writer of `proven.json` belong to the tests, and no module imports those."""
+    with zipfile.ZipFile(wheel) as archive:
+        modules = {name: archive.read(name).decode() for name in archive.namelist() if name.endswith(".py")}
+    assert not [name for name in modules if name.endswith(("/kmod.py", "/build.py", "/toolchain.py", "/proofs.py"))]
+    assert not [name for name, text in modules.items() if re.search(r"^\s*(?:from|import) tests\b", text, re.MULTILINE)]
+    assert "write" not in re.findall(r"\w+", modules["kalloctrace/kernel/proven.py"])
+    assert "make_command" not in "".join(modules.values())
 
 
 def test_the_sdist_can_be_tested(built: Path) -> None:

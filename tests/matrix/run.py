@@ -25,20 +25,20 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.features import Features
+from kalloctrace.kernel.proven import MachineProof, Proof, load
+from kalloctrace.lab.kernels import Kernel, obtain
+from kalloctrace.lab.run import run_in_guest
+from kalloctrace.trace.reader import TraceReader
+from tests.kmod.build import NoHeadersError, build_module, headers
+from tests.matrix.guest import Guest, Job
+from tests.matrix.machines import MACHINES, Machine
+from tests.matrix.proofs import BEGIN, END, save, table, variant_of
+from tests.section import write_section
 
-from kalloctrace.errors import KalloctraceError  # noqa: E402  (a script's neighbours are no package's)
-from kalloctrace.kernel.builtin import builtin_features  # noqa: E402
-from kalloctrace.kernel.features import Features  # noqa: E402
-from kalloctrace.kernel.proven import BEGIN, END, MachineProof, Proof, load, save, table, variant_of  # noqa: E402
-from kalloctrace.lab.kernels import Kernel, obtain  # noqa: E402
-from kalloctrace.lab.kmod import NoHeadersError, build_module, headers  # noqa: E402
-from kalloctrace.lab.run import run_in_guest  # noqa: E402
-from kalloctrace.trace.reader import TraceReader  # noqa: E402
-from tests.matrix.guest import Guest, Job  # noqa: E402
-from tests.matrix.machines import MACHINES, Machine  # noqa: E402
-from tests.section import write_section  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 KERNELS = ("5.10", "6.1", "6.12", "6.16", "6.19", "7.0", "7.2", "7.3")
 """Those of the matrix by default; 7.2 as the one kernel from 6.15 on before 7.3 that a module can be built for."""

@@ -17,10 +17,10 @@ from kalloctrace.diagnose.from_log import NamedKernel, explain_failure
 from kalloctrace.diagnose.from_trace import slow_failure
 from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.lab.kmod import build_module
 from kalloctrace.lab.needs import lab_available
 from kalloctrace.lab.run import run_in_guest
 from kalloctrace.trace.reader import TraceReader
+from tests.kmod.build import build_module
 
 ROOT = Path(__file__).parents[2]
 ATTEMPTS = 10_000

@@ -11,18 +11,8 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
-from kalloctrace.kernel.proven import (
-    BEGIN,
-    END,
-    MachineProof,
-    Proof,
-    differing_features,
-    load,
-    save,
-    standing,
-    table,
-    variant_of,
-)
+from kalloctrace.kernel.proven import MachineProof, Proof, differing_features, load, standing
+from tests.matrix.proofs import BEGIN, END, save, table, variant_of
 
 README = Path(__file__).parents[2] / "README.md"
 ONE = MachineProof("one node", 600_123, 400, 0, 0, 0)
@@ -226,7 +216,7 @@ def test_readme_has_the_table_of_the_packaged_file() -> None:
     text = README.read_text()
     assert text.partition(BEGIN)[2].partition(END)[0] == f"\n\n{table(load())}\n\n"
     printed = subprocess.run(
-        [sys.executable, "-m", "kalloctrace.kernel.proven"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tests.matrix.proofs"], capture_output=True, text=True, check=True, cwd=README.parent
     )
     assert printed.stdout == f"{table(load())}\n"
 

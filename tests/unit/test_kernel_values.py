@@ -6,7 +6,6 @@ The data are what the module printed in a guest of each kernel: `stimulus.py --m
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,6 @@ from kalloctrace.kernel.btf import Btf
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import Machine, Node, Topology, Zone, ZoneRef
 from kalloctrace.kernel.page_flags import PageFlags
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
 from tests.kmod import values as oracle
 from tests.kmod.values import Difference
 

@@ -9,15 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from kalloctrace.kernel.builtin import builtin_features
+from tests.kmod.request import PACKED, Context, Entry, Request
+from tests.kmod.sweep import exact_masks
+from tests.matrix.guest import ALONE, SESSION, WITHOUT_CPUSETS, Guest
+from tests.matrix.machines import MACHINES
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from kalloctrace.kernel.builtin import builtin_features  # noqa: E402
-from tests.kmod.request import PACKED, Context, Entry, Request  # noqa: E402  (scripts' neighbours, and no package's)
-from tests.kmod.sweep import exact_masks  # noqa: E402
-from tests.matrix.guest import ALONE, SESSION, WITHOUT_CPUSETS, Guest  # noqa: E402
-from tests.matrix.machines import MACHINES  # noqa: E402
-
 MODULE = Path("/cache/stimulus.ko")
 BY_NAME = {machine.name: machine for machine in MACHINES}
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.proven import MachineProof, Proof, load
+from kalloctrace.lab.kernels import Kernel
+from tests.kmod.build import NoHeadersError
+from tests.matrix import proofs as proof_file
+from tests.matrix import run
+from tests.matrix.guest import Job
+from tests.matrix.machines import MACHINES, Machine
+from tests.matrix.proofs import BEGIN, END, table
+from tests.section import write_section
 
-from kalloctrace.errors import KalloctraceError  # noqa: E402  (a script's neighbours are no package's)
-from kalloctrace.kernel import proven  # noqa: E402
-from kalloctrace.kernel.builtin import builtin_features  # noqa: E402
-from kalloctrace.kernel.proven import BEGIN, END, MachineProof, Proof, load, table  # noqa: E402
-from kalloctrace.lab.kernels import Kernel  # noqa: E402
-from kalloctrace.lab.kmod import NoHeadersError  # noqa: E402
-from tests.matrix import run  # noqa: E402
-from tests.matrix.guest import Job  # noqa: E402
-from tests.matrix.machines import MACHINES, Machine  # noqa: E402
-from tests.section import write_section  # noqa: E402
+ROOT = Path(__file__).parents[2]
 
 GONE = KalloctraceError("there is no kernel 7.0 to be had", "the suites have no such package", "name another")
 UNBUILT = KalloctraceError("the module could not be built", "requests.c:1: error: no", "see above")
@@ -94,7 +94,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     readme.write_text(f"above\n{BEGIN}\n{END}\nbelow\n", encoding="utf-8")
 
     def save(proofs: Sequence[Proof]) -> None:
-        proven.save(proofs, matrix)
+        proof_file.save(proofs, matrix)
 
     def write(path: Path, *section: str) -> None:
         assert path == ROOT / "README.md"

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.kmod import stimulus
+from tests.kmod.request import Context, Entry, Request, Scope
+from tests.kmod.sweep import Target, sweep
+
 ROOT = Path(__file__).parents[2]
 KMOD = ROOT / "tests/kmod"
-sys.path.insert(0, str(ROOT))
-
-from tests.kmod import stimulus  # noqa: E402  (it is a script beside its module, and no package's)
-from tests.kmod.request import Context, Entry, Request, Scope  # noqa: E402
-from tests.kmod.sweep import Target, sweep  # noqa: E402
-
 COUNTERS = "requested 5\nbulk 1\nnolock 0\nsucceeded 3\nfailed 2\nrefused 0\nstrayed 0\n"
 
 

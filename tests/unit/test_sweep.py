@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The sweep: that its systematic part is whole, and that all of it is what the kernel survives."""
 
-import sys
 from collections import Counter
 from itertools import combinations, islice
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.kmod.request import (
     COSTLY_ORDER,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.lab import kmod
 from kalloctrace.lab.kernels import Kernel
 from kalloctrace.lab.series import Package
+from tests.kmod import build
 
 KERNEL = Kernel("6.1", Path("vmlinuz"), "6.1.0-56-amd64", "6.1.192-2")
 DEPENDS = "linux-headers-6.1.0-56-common (= 6.1.192-2), linux-kbuild-6.1 (>= 6.1.192-2), linux-compiler-gcc-12-x86"
@@ -32,7 +32,7 @@ def module_source(directory: Path) -> Path:
 
 def test_headers_are_of_the_kernels_own_version() -> None:
     """The kernel's own, what they include and the build's tools, and nothing else."""
-    found = kmod.headers_packages(PACKAGES, KERNEL)
+    found = build.headers_packages(PACKAGES, KERNEL)
     assert [(package.name, package.version) for package in found] == [
         ("linux-headers-6.1.0-56-amd64", "6.1.192-2"),
         ("linux-headers-6.1.0-56-common", "6.1.192-2"),
@@ -44,8 +44,8 @@ def test_headers_are_of_the_kernels_own_version() -> None:
 def test_missing_headers_are_named(gone: int) -> None:
     """Any of the three may have left the suite."""
     packages = [package for number, package in enumerate(PACKAGES) if number != gone]
-    with pytest.raises(kmod.NoHeadersError) as raised:
-        kmod.headers_packages(packages, KERNEL)
+    with pytest.raises(build.NoHeadersError) as raised:
+        build.headers_packages(packages, KERNEL)
     assert f"{PACKAGES[gone].name} 6.1.192-2" in raised.value.why
 
 
@@ -59,7 +59,7 @@ def test_unpacked_headers_include_each_other(tmp_path: Path) -> None:
     own.write_text("include /usr/src/linux-headers-5-common/Makefile\n", encoding="utf-8")
     common = tmp_path / "tree/usr/src/linux-headers-5-common/Makefile"
     common.write_text("all:\n\t@echo reached\n", encoding="utf-8")
-    kmod.make_relative(tmp_path / "tree")
+    build.make_relative(tmp_path / "tree")
     moved = (tmp_path / "tree").rename(tmp_path / "moved")
     done = subprocess.run(
         ["make", "--no-print-directory", "-C", str(moved / "usr/src/linux-headers-5-amd64")],
@@ -78,7 +78,7 @@ def test_unpacked_headers_are_built_where_they_are(tmp_path: Path) -> None:
     own.mkdir(parents=True)
     makefile = "KBUILD_OUTPUT=/usr/src/linux-headers-7-amd64\nall:\n\t@echo $(KBUILD_OUTPUT)\n"
     (own / "Makefile").write_text(makefile, encoding="utf-8")
-    kmod.make_relative(tmp_path)
+    build.make_relative(tmp_path)
     done = subprocess.run(
         ["make", "--no-print-directory", "-C", str(own)], check=True, capture_output=True, encoding="utf-8"
     )
@@ -87,7 +87,7 @@ def test_unpacked_headers_are_built_where_they_are(tmp_path: Path) -> None:
 
 def test_source_is_what_the_kernels_build_reads(tmp_path: Path) -> None:
     """Not the client beside it, nor what a build left there."""
-    names = [path.name for path in kmod.source_files(module_source(tmp_path))]
+    names = [path.name for path in build.source_files(module_source(tmp_path))]
     assert names == ["Kbuild", "one.c", "one.h"]
 
 
@@ -95,23 +95,23 @@ def test_source_without_kbuild_is_refused(tmp_path: Path) -> None:
     """A Makefile in its place would recurse without end."""
     (tmp_path / "one.c").touch()
     with pytest.raises(KalloctraceError, match="no file named Kbuild"):
-        kmod.source_files(tmp_path)
+        build.source_files(tmp_path)
 
 
 def test_digest_changes_with_the_source_only(tmp_path: Path) -> None:
     """A changed byte is another module; a new date is not."""
     source = module_source(tmp_path)
-    before = kmod.digest(kmod.source_files(source))
+    before = build.digest(build.source_files(source))
     (source / "one.c").touch()
-    assert kmod.digest(kmod.source_files(source)) == before
+    assert build.digest(build.source_files(source)) == before
     (source / "one.c").write_text("two", encoding="utf-8")
-    assert kmod.digest(kmod.source_files(source)) != before
+    assert build.digest(build.source_files(source)) != before
 
 
 def test_image_without_package_is_refused(tmp_path: Path) -> None:
     """Nothing says which headers it was built with."""
     with pytest.raises(KalloctraceError, match="no module can be built for"):
-        kmod.build_module(module_source(tmp_path), Kernel("/boot/vmlinuz", Path("/boot/vmlinuz")))
+        build.build_module(module_source(tmp_path), Kernel("/boot/vmlinuz", Path("/boot/vmlinuz")))
 
 
 @pytest.mark.parametrize(
@@ -132,6 +132,6 @@ def test_image_without_package_is_refused(tmp_path: Path) -> None:
 )
 def test_failed_build_is_explained(output: str, why: str, mend: str) -> None:
     """By the line that says it, with what to do about it."""
-    said = kmod.explain(output)
+    said = build.explain(output)
     assert why in said[0]
     assert mend in said[1]

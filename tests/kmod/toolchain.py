@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,6 +156,21 @@ def namespace_command(needed: Level, there: Level) -> list[str]:
     )
 
 
+class _ToolchainSuite(Suite):
+    """Suites to download packages and their dependencies from."""
+
+    def download_with_dependencies(self, names: Sequence[str], into: Path) -> list[Path]:
+        """Download the newest packages of these names and their dependencies, and return the files.
+
+        apt checks them against the signed index. Its state has no installed packages, so it downloads every dependency.
+        """
+        _LOG.info("downloading %s and their dependencies", " ".join(names))
+        (into / "partial").mkdir()
+        options = ("-o", f"Dir::Cache::archives={into}", "--yes", "--no-install-recommends", "--download-only")
+        self._apt("apt-get", *options, "install", *names)
+        return sorted(into.glob("*.deb"))
+
+
 def _tree() -> Path:
     """Return a root directory with Debian 13's tools: 70 MB to download, 260 MB unpacked, made once."""
     toolchains = cache_directory() / "toolchains"
@@ -165,9 +180,9 @@ def _tree() -> Path:
         with tempfile.TemporaryDirectory(dir=toolchains, prefix=".unpack-") as directory:
             archives, unpacked = Path(directory) / "archives", Path(directory) / "tree"
             archives.mkdir()
-            suite = Suite(_SUITES, cache_directory() / "apt")
+            suite = _ToolchainSuite(_SUITES, cache_directory() / "apt")
             suite.update()
-            files = suite.download_whole(_PACKAGES, archives)
+            files = suite.download_with_dependencies(_PACKAGES, archives)
             prepare(unpacked)
             for file in files:
                 subprocess.run(["dpkg-deb", "--extract", str(file), str(unpacked)], check=True)

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import toolchain
 from kalloctrace.lab.apt import Suite
 from kalloctrace.lab.folder import Folder
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
 from kalloctrace.lab.needs import require_fetch
 from kalloctrace.lab.series import KernelName, Package
+from tests.kmod import toolchain
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.lab import toolchain
-from kalloctrace.lab.toolchain import Level
+from tests.kmod import toolchain
+from tests.kmod.toolchain import Level
 
 OLD = Level((2, 36), 12)
 NEW = Level((2, 41), 14)
