@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test matrix pressure compiled bench check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -38,6 +38,10 @@ compiled: setup
 bench: setup
 	sh tests/bench/setup
 	$(BIN)/python -m tests.bench.run $(KERNELS)
+
+# The --json output on all fixtures against that of an earlier commit: only prose and listed corrections may differ.
+compare-json: setup
+	$(BIN)/python tests/compat/compare_json.py $(BASE)
 
 check: setup
 	$(BIN)/ruff check
