@@ -47,6 +47,7 @@ check: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 # The documentation site, in build/docs; a warning is an error.
 docs: setup
