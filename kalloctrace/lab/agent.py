@@ -7,6 +7,7 @@ file of the job's, comes with the job.
 
 import io
 import os
+import stat
 import subprocess
 import sys
 import tarfile
@@ -53,12 +54,13 @@ def _work(channel: Channel) -> int:
     folders = [os.fsdecode(name) for name in FOLDERS.read_bytes().split(b"\0") if name]
     before = state_of(folders)
     code = run(channel)
-    send_changed(channel.files, before, state_of(folders))
+    for path in send_changed(channel.files, before, state_of(folders)):
+        _tell(channel, f"left-out {path}".replace("\n", " "))
     return code
 
 
 def _tell(channel: Channel, line: str) -> None:
-    write_all(channel.state, f"{line}\n".encode())
+    write_all(channel.state, f"{line}\n".encode(errors="surrogateescape"))
 
 
 def write_all(ring: Ring, chunk: bytes) -> None:
@@ -166,27 +168,41 @@ class _Writer(io.RawIOBase):
         return len(data)
 
 
-def _only_files(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return member if member.isfile() or member.isdir() or member.issym() or member.islnk() else None
+def send_changed(ring: Ring, before: State, after: State) -> list[str]:
+    """Send created and changed files and directories as a tar archive, and end the stream.
 
-
-def send_changed(ring: Ring, before: State, after: State) -> None:
-    """Send what was created or changed as a tar archive, and end the stream.
+    The host accepts regular files and directories only, so nothing else is sent.
 
     Args:
-        ring: where it goes.
-        before: what there was.
-        after: what there is now.
+        ring: where the archive goes.
+        before: the state before the command ran.
+        after: the state now.
+
+    Returns:
+        The paths of created and changed links, devices, pipes and sockets.
     """
+    left_out = []
     with (
         io.BufferedWriter(_Writer(ring), _CHUNK) as stream,
-        tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT) as archive,
+        # Without `dereference` the second name of a file would be sent as a hard link.
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.GNU_FORMAT, dereference=True) as archive,
     ):
         for path in sorted(after):
-            if after[path] != before.get(path):
-                with suppress(FileNotFoundError):
-                    archive.add(path, recursive=False, filter=_only_files)
+            mode = after[path][2]
+            if after[path] == before.get(path):
+                continue
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                left_out.append(path)
+                continue
+            with suppress(FileNotFoundError):
+                archive.add(path, recursive=False, filter=_regular)
     ring.close()
+    return left_out
+
+
+def _regular(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Leave out a path that was replaced since its state was read."""
+    return member if member.isfile() or member.isdir() else None
 
 
 if __name__ == "__main__":

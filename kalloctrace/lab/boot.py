@@ -2,6 +2,7 @@
 """The two ways to boot a kernel with a job: on this machine's files, where it can mount them, or in memory."""
 
 import io
+import logging
 import mmap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -14,6 +15,8 @@ from kalloctrace.lab.guest import Machine, initramfs_command, virtme_command, wr
 from kalloctrace.lab.image import has_9p
 from kalloctrace.lab.initramfs import archive_path, build_archive, require_memory
 from kalloctrace.lab.job import unpack_results, write_job_archive
+
+_LOG = logging.getLogger(__name__)
 
 _SHARED = "shared"
 _FILES = "files.tar"
@@ -155,6 +158,10 @@ class Carrier:
         elif word == "exit":
             unpack_results(self._job / _FILES, self._folders)
             (self._job / "exit").write_text(value + "\n", encoding="ascii")
+        elif word == "left-out":
+            _LOG.warning(
+                "warning: %r is not copied from the guest: it is neither a regular file nor a directory", value
+            )
         elif word == "failed":
             raise KalloctraceError(
                 "the guest could not do its work", value, f"read its console: {self._job}/console.log"

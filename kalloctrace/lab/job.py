@@ -6,8 +6,9 @@ import shutil
 import stat
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +25,7 @@ MOST = 256 << 20
 # What can be made again from the rest, or is no concern of a guest's.
 _LEFT_HERE = frozenset({".git", ".hg", ".mypy_cache", ".pytest_cache", ".ruff_cache", "node_modules"})
 _ENVIRONMENT = "pyvenv.cfg"
+_ACCEPTED = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 
 
 def write_job_archive(
@@ -99,31 +101,106 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def unpack_results(archive: Path, folders: Sequence[Path]) -> None:
-    """Unpack what a guest sent back over what is here.
+    """Unpack the files that a guest sent back over those of this machine: all of them, or none if one is refused.
+
+    Only regular files and directories are accepted. Files get no more than rwxr-xr-x and belong to the current user;
+    `tarfile.data_filter` does the same, but Python 3.11.2 (Debian 12) does not have it.
 
     Args:
-        archive: a tar archive with names below the root directory.
-        folders: the directories it may write to; anything else in it is refused.
+        archive: an uncompressed tar archive with names below the root directory.
+        folders: the directories it may write to.
 
     Raises:
-        KalloctraceError: it would write elsewhere.
+        KalloctraceError: the archive is damaged, holds anything else, or would write elsewhere.
     """
-    with tarfile.open(archive) as files:
-        # Each is looked at below.
-        files.extraction_filter = lambda member, _: member
-        for member in files:
-            _require_inside(member.name, folders)
-            # A folder's mode and time stay what they are here.
-            files.extract(member, "/", set_attrs=not member.isdir())
-
-
-def _require_inside(name: str, folders: Sequence[Path]) -> None:
-    path = Path("/", name)
-    # Of the path itself only the folder: it may be a link, which is replaced and not followed.
-    real = path.parent.resolve() / path.name
-    if ".." in path.parts or not any(real.is_relative_to(folder) for folder in folders):
+    try:
+        with ExitStack() as stack, tarfile.open(archive, "r:") as files:
+            staging: dict[Path, Path] = {}
+            staged = [_stage(files, member, folders, staging, stack) for member in files]
+            _require_end(files)
+            for source, target in staged:
+                _move(source, target)
+    except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
         raise KalloctraceError(
-            f"{path} was not taken from the guest",
-            "it lies in none of the directories that the guest may write to",
-            "name its directory with --out",
+            "the guest's results cannot be unpacked",
+            f"the archive is damaged, or a file cannot be written: {error}",
+            "check that the directories given with --out are writable and not full, then run the command again",
+        ) from error
+
+
+def _stage(
+    files: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    folders: Sequence[Path],
+    staging: dict[Path, Path],
+    stack: ExitStack,
+) -> tuple[Path, Path]:
+    """Unpack one member into a temporary directory of the same file system; return its path there and its target.
+
+    Args:
+        files: the archive.
+        member: the member.
+        folders: the directories that may be written to.
+        staging: the temporary directory of each, created when it is first needed.
+        stack: removes these directories.
+    """
+    target, folder = _target(member.name, folders)
+    if member.type not in _ACCEPTED:
+        raise _refused(target, "it is neither a regular file nor a directory")
+    if folder not in staging:
+        temporary = tempfile.TemporaryDirectory(prefix=".kalloctrace-", dir=folder)
+        staging[folder] = Path(stack.enter_context(temporary))
+    path = staging[folder] / target.relative_to(folder)
+    if member.isdir():
+        if target.is_symlink() or (target.exists() and not target.is_dir()):
+            raise _refused(target, "it is a directory in the guest and something else here")
+        path.mkdir(parents=True, exist_ok=True)
+        return path, target
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source = files.extractfile(member)
+    assert source is not None  # noqa: S101 (it is a regular file)
+    with source, path.open("xb") as copy:
+        shutil.copyfileobj(source, copy)
+    path.chmod(member.mode & 0o755 | 0o600)
+    os.utime(path, (member.mtime, member.mtime))
+    return path, target
+
+
+def _require_end(files: tarfile.TarFile) -> None:
+    """Raise a `tarfile.ReadError` unless the archive ends as tar ends them: in two blocks of zeros.
+
+    `tarfile` itself takes a damaged header for the end.
+    """
+    assert files.fileobj is not None  # noqa: S101 (it is open)
+    files.fileobj.seek(files.offset)
+    rest = files.fileobj.read(tarfile.RECORDSIZE)
+    if len(rest) < 2 * tarfile.BLOCKSIZE or any(rest):
+        raise tarfile.ReadError(f"no end of archive at byte {files.offset}")
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move an unpacked file to its target, or create a directory; an existing directory keeps its mode and time."""
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # This replaces a symbolic link and does not follow it.
+    source.replace(target)
+
+
+def _target(name: str, folders: Sequence[Path]) -> tuple[Path, Path]:
+    """Return where a member belongs, with links on the way resolved, and the directory of `folders` that holds it."""
+    path = Path("/", name)
+    target = path.parent.resolve() / path.name
+    folder = next((folder for folder in folders if target.is_relative_to(folder)), None)
+    if ".." in path.parts or folder is None:
+        raise _refused(
+            path, "it is in none of the directories that the guest may write to", "name its directory with --out"
         )
+    return target, folder
+
+
+def _refused(
+    path: Path, why: str, fix: str = "let the command in the guest write regular files only"
+) -> KalloctraceError:
+    return KalloctraceError(f"{path} is not copied from the guest", why, fix)

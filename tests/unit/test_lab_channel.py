@@ -126,7 +126,7 @@ def test_output_is_kept_apart_and_whole(channel: Channel, tmp_path: Path) -> Non
 
 
 def test_changed_files_come_back_and_others_do_not(channel: Channel, tmp_path: Path) -> None:
-    """Created, rewritten, made executable, linked; what stayed as it was is not sent, nor what may not be written."""
+    """Created, rewritten and chmodded files are sent. Unchanged files are not, and links and pipes are reported."""
     guest = tmp_path / "guest"
     (guest / "old").mkdir(parents=True)
     for name in ("same", "rewritten", "mode"):
@@ -136,14 +136,18 @@ def test_changed_files_come_back_and_others_do_not(channel: Channel, tmp_path: P
     (guest / "old/mode").chmod(0o755)
     (guest / "new").mkdir()
     (guest / "new/file").write_bytes(b"x" * 100_000)
+    (guest / "new/second-name").hardlink_to(guest / "new/file")
     (guest / "new/link").symlink_to("/etc/passwd")
     os.mkfifo(guest / "new/pipe")
-    agent.send_changed(channel.files, before, agent.state_of([str(guest)]))
+    left_out = agent.send_changed(channel.files, before, agent.state_of([str(guest)]))
+    assert left_out == [f"{guest}/new/link", f"{guest}/new/pipe"]
     archive = tmp_path / "files.tar"
     archive.write_bytes(drain(channel.files))
     with tarfile.open(archive) as files:
-        names = {f"/{name}" for name in files.getnames()}
-    assert names == {f"{guest}/{name}" for name in ("new", "new/file", "new/link", "old/rewritten", "old/mode")}
+        members = {f"/{member.name}": member for member in files}
+    names = ("new", "new/file", "new/second-name", "old/rewritten", "old/mode")
+    assert set(members) == {f"{guest}/{name}" for name in names}
+    assert all(member.isfile() or member.isdir() for member in members.values())
 
 
 @pytest.mark.skipif(not BUSYBOX, reason="there is no busybox")
@@ -176,6 +180,15 @@ def test_results_are_there_when_the_exit_code_is(channel: Channel, tmp_path: Pat
     assert (job / "stdout").read_bytes() == b"out"
     assert (folder / "result").read_bytes() == b"from the guest"
     assert drain(channel.job) == b"the job"
+
+
+def test_left_out_file_is_reported(channel: Channel, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A link in the guest's results is named, with control characters escaped, and the guest goes on."""
+    channel.state.write(b"left-out /out/li\x1bnk\xff\n")
+    with ExitStack() as stack:
+        boot.Carrier(tmp_path, [], b"", channel, stack).move()
+    assert "'/out/li\\x1bnk" in caplog.text
+    assert "not copied" in caplog.text
 
 
 def test_guest_s_own_failure_is_shown(channel: Channel, tmp_path: Path) -> None:
