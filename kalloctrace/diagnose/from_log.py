@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 from kalloctrace.diagnose.log_parser import LoggedFailure, LoggedZone, zone_layouts
 from kalloctrace.diagnose.zones import Attempt, Otherwise, Why, slow_path_flags, why
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.flags.builtin import builtin_tables, known_release, tables_of
+from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, has_low_zone_modifiers, known_release, tables_of
 from kalloctrace.flags.decode import decode_gfp, parse_flags
-from kalloctrace.flags.releases import Release, is_backporting_vendor, parse_release
+from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.kernel.watermark_rules import OLDEST_RULES, WatermarkRules, watermark_rules
+from kalloctrace.kernel.zone_counters import absent_counters
 from kalloctrace.model.gfp import GFP_ZONEMASK
 from kalloctrace.model.watermark import AllocBits, FreeBlocks, Watermarks, ZoneState
 
@@ -55,20 +56,6 @@ _ZONE_OF = {
     0xA: "Movable",
     0xC: "DMA32",
 }
-
-# The zone modifiers have been these four bits, and __GFP_WAIT the one after them, since
-# b70d94ee438b ("page-allocator: use integer fields lookup for gfp_zone and check for errors in flags passed to the page
-# allocator") (in v2.6.31). __GFP_WAIT went with
-# d0164adc89f6 ("mm, page_alloc: distinguish between being unable to sleep, unwilling to sleep and avoiding waking
-# kswapd") (in v4.4).
-_MODIFIERS_SINCE = Release(2, 6, 31)
-_WAIT_UNTIL = Release(4, 4, 0)
-_GFP_WAIT = 0x10
-
-# 0aaa29a56e4f ("mm, page_alloc: reserve pageblocks for high-order atomic allocations on demand") (in v4.4).
-_HIGHATOMIC_SINCE = Release(4, 4, 0)
-# 47118af076f6 ("mm: mmzone: MIGRATE_CMA migration type added") (in v3.5).
-_CMA_SINCE = Release(3, 5, 0)
 
 # Kernels before 5.8 have other numbers; the flags are only passed on to the check, never shown.
 _OLD_BITS = AllocBits.of(builtin_tables("5.10"))
@@ -170,18 +157,18 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
             name, version = logged.release.release, logged.release.version
             known = known_release(name, version)
             tables = tables_of(known) if known is not None else None
-    patched = is_backporting_vendor(name)
-    release = parse_release(name, version)
-    rules = watermark_rules(release, patched=patched)
+    release = upstream_release(name, version)
+    rules = watermark_rules(release)
     check = _watermarks(tables, rules)
-    mask = _mask(logged, tables, release)
+    mask = _mask(logged, tables, parse_release(name, version))
     layout = _layout(logged.zones)
     highest_zone = _highest_zone(mask, layout)
     highest = layout.index(highest_zone) if highest_zone is not None and layout is not None else None
     attempt = _attempt(logged, mask, check, highest)
     page_kb = next((zone.blocks[0].size for zone in logged.zones if zone.blocks), PAGE_KB)
     zones = _populated(logged.zones)
-    states = [_state(zone, layout, page_kb, None if patched else release) for zone in zones if _is_shown(zone)]
+    absent = absent_counters(release)
+    states = [_state(zone, layout, page_kb, absent) for zone in zones if _is_shown(zone)]
     answer = None if logged.memcg or not states else why(check, attempt, states)
     return Failure(
         logged=logged,
@@ -214,9 +201,10 @@ def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | N
         for name in printed:
             modifiers |= _MODIFIERS.get(name, 0)
         return _Mask(tables, value, frozenset(printed), modifiers)
-    if value is None or release is None or release < _MODIFIERS_SINCE:
+    if value is None or not has_low_zone_modifiers(release):
         return _Mask(tables, value, None)
-    waits = bool(value & _GFP_WAIT) if release < _WAIT_UNTIL else None
+    wait = gfp_wait_bit(release)
+    waits = None if wait is None else bool(value & wait)
     return _Mask(tables, value, None, value & GFP_ZONEMASK, waits)
 
 
@@ -329,8 +317,10 @@ def _populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
     return [zone for zone in zones if zone.kilobytes.get("present") != 0]
 
 
-def _state(zone: LoggedZone, layout: tuple[str, ...] | None, page_kb: int, release: Release | None) -> ZoneState:
+def _state(zone: LoggedZone, layout: tuple[str, ...] | None, page_kb: int, absent: frozenset[str]) -> ZoneState:
     def pages(name: str) -> int | None:
+        if name in absent:
+            return 0
         return zone.kilobytes[name] // page_kb if name in zone.kilobytes else None
 
     files = [pages(name) for name in ("active_file", "inactive_file")]
@@ -341,18 +331,14 @@ def _state(zone: LoggedZone, layout: tuple[str, ...] | None, page_kb: int, relea
         free=pages("free") or 0,
         watermarks=(pages("min") or 0, pages("low") or 0, pages("high") or 0),
         boost=pages("boost"),
-        reserved_highatomic=0 if _before(release, _HIGHATOMIC_SINCE) else pages("reserved_highatomic"),
+        reserved_highatomic=pages("reserved_highatomic"),
         free_highatomic=pages("free_highatomic"),
-        free_cma=0 if _before(release, _CMA_SINCE) else pages("free_cma"),
+        free_cma=pages("free_cma"),
         lowmem_reserve=zone.lowmem_reserve if layout is not None or not any(zone.lowmem_reserve or ()) else None,
         managed=pages("managed"),
         blocks=tuple(FreeBlocks(block.number, block.types) for block in zone.blocks) if zone.blocks else None,
         reclaimable=sum(number for number in files if number is not None) if None not in files else None,
     )
-
-
-def _before(release: Release | None, since: Release) -> bool:
-    return release is not None and release < since
 
 
 def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _Mask) -> list[str]:

@@ -9,7 +9,7 @@ from kalloctrace.diagnose.from_log import NULL, PAGE_KB, Failure
 from kalloctrace.diagnose.log_parser import Event, LoggedFailure
 from kalloctrace.diagnose.zones import Attempt, slow_path_flags, why
 from kalloctrace.flags.decode import decode_gfp
-from kalloctrace.flags.releases import is_backporting_vendor, parse_release
+from kalloctrace.flags.releases import upstream_release
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.kernel.snapshot import Snapshot
@@ -78,9 +78,7 @@ class _Look(NamedTuple):
 
 
 def _check(snapshot: Snapshot, call: Row) -> Watermarks:
-    rules = watermark_rules(
-        parse_release(snapshot.release, snapshot.version), patched=is_backporting_vendor(snapshot.release)
-    )
+    rules = watermark_rules(upstream_release(snapshot.release, snapshot.version))
     if any(zone["free_highatomic"] is not None for zone in call["zones"]):
         rules = replace(rules, highatomic="free")
     return Watermarks.of(snapshot.tables, rules)

@@ -1,31 +1,16 @@
 # SPDX-License-Identifier: MIT
 """What a teacher says about each rule of the model: its condition, its history, the terms it is about.
 
-What differs between kernels is taken from the rows of `kalloctrace.kernel.builtin`, which cite their sources; only what
-changed a name and no rule is written here.
+The differences between kernels come from `kalloctrace.kernel.history`, which cites the sources.
 """
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from kalloctrace.flags.releases import parse_release
 from kalloctrace.kernel.features import Features
+from kalloctrace.kernel.history import REWRITES, Rewrite, order_test
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Step
-
-
-class Rename(NamedTuple):
-    """A release that wrote a rule otherwise, or had another value in it, without changing what it does.
-
-    Attributes:
-        since: the release, (major, minor).
-        what: what it wrote.
-        source: where that was read.
-    """
-
-    since: tuple[int, int]
-    what: str
-    source: str
 
 
 class Rule(NamedTuple):
@@ -35,25 +20,17 @@ class Rule(NamedTuple):
         condition: the expression that the kernel evaluates.
         features: the attributes of `Features` that select how the rule goes.
         terms: the pages of docs/ that it is about.
-        renames: what changed a name only.
+        rewrites: changes of its source that leave the result as it was.
     """
 
     condition: Callable[[Kernel], str]
     features: tuple[str, ...]
     terms: tuple[str, ...]
-    renames: tuple[Rename, ...] = ()
-
-
-def series(kernel: Kernel) -> tuple[int, int]:
-    """Return (major, minor) of a kernel; of one whose name is no release the newest that there can be."""
-    release = parse_release(kernel.tables.kernel)
-    return (1 << 16, 0) if release is None else (release.major, release.minor)
+    rewrites: tuple[Rewrite, ...] = ()
 
 
 def _order(kernel: Kernel) -> str:
-    if series(kernel) >= (6, 8):
-        return "order > MAX_PAGE_ORDER"
-    return "order > MAX_ORDER" if series(kernel) >= (6, 4) else "order >= MAX_ORDER"
+    return order_test(kernel.tables)
 
 
 def _gfp_context(kernel: Kernel) -> str:
@@ -92,19 +69,6 @@ def _always(text: str) -> Callable[[Kernel], str]:
     return lambda _: text
 
 
-_FINALISE = Rename((5, 10), "in prepare_alloc_pages; before in finalise_ac, right after it", "5.9.2 against 5.11.0")
-
-_AFTER_BOOT = "after boot the mask is"
-ALLOWED_MASKS = (
-    Rename((5, 8), f"{_AFTER_BOOT} 0x7fffff", "include/linux/gfp.h:227 of 5.10.262-1"),
-    Rename((5, 14), f"{_AFTER_BOOT} 0x1ffffff", "include/linux/gfp.h of Linux 5.15.0"),
-    Rename((5, 18), f"{_AFTER_BOOT} 0x7ffffff", "include/linux/gfp_types.h:261 of 6.1.192-2"),
-    Rename((6, 4), f"{_AFTER_BOOT} 0x3ffffff", "include/linux/gfp_types.h of Linux 6.4.6"),
-    Rename((6, 9), f"{_AFTER_BOOT} 0xffffff", "include/linux/gfp_types.h of Linux 6.9.0, as Debian configures it"),
-    Rename((6, 10), f"{_AFTER_BOOT} 0x1ffffff", "include/linux/gfp_types.h of 6.12.117-1, as Debian configures it"),
-    Rename((7, 3), f"{_AFTER_BOOT} 0xffffff", "include/linux/gfp_types.h of 7.3.4-1, as Debian configures it"),
-)
-
 RULES: Mapping[str, Rule] = {
     "alloc_flags_check": Rule(
         _always("alloc_flags & ~(ALLOC_NOLOCK | ALLOC_NO_CODETAG)"),
@@ -115,11 +79,7 @@ RULES: Mapping[str, Rule] = {
         _order,
         ("entry",),
         ("order",),
-        (
-            Rename((5, 19), "WARN_ON_ONCE_GFP(), before a test of __GFP_NOWARN of its own", "5.17-rc5 against 5.19.0"),
-            Rename((6, 4), "order > MAX_ORDER (10), before order >= MAX_ORDER (11)", "6.3.8 against 6.4.6"),
-            Rename((6, 8), "MAX_PAGE_ORDER, before MAX_ORDER", "6.6.0 against 6.8.1"),
-        ),
+        REWRITES["order"],
     ),
     "trylock": Rule(
         _always("IS_ENABLED(CONFIG_PREEMPT_RT) && (in_nmi() || in_hardirq())"),
@@ -128,7 +88,9 @@ RULES: Mapping[str, Rule] = {
     ),
     "nolock_gfp": Rule(_nolock_gfp, ("nolock",), ("ALLOC_NOLOCK",)),
     "nolock_nodemask": Rule(_always("the entry has no such argument"), ("nolock",), ("nodemask",)),
-    "gfp_allowed_mask": Rule(_always("gfp & gfp_allowed_mask"), (), ("gfp_allowed_mask",), ALLOWED_MASKS),
+    "gfp_allowed_mask": Rule(
+        _always("gfp & gfp_allowed_mask"), (), ("gfp_allowed_mask",), REWRITES["gfp_allowed_mask"]
+    ),
     "gfp_context": Rule(
         _gfp_context,
         ("gfp_context_on_fast_path", "pf_memalloc_pin", "pf_memalloc_noreclaim"),
@@ -149,15 +111,17 @@ RULES: Mapping[str, Rule] = {
         _cpuset,
         ("context_test", "interrupt_mask"),
         ("ALLOC_CPUSET", "nodemask", "cpuset"),
-        (Rename((6, 0), "might_alloc() follows, which changes no value", "5.19.0 against 6.0.1"),),
+        REWRITES["cpuset"],
     ),
     "cma": Rule(_cma, ("config_cma", "pf_memalloc_nocma"), ("ALLOC_CMA", "migratetype")),
-    "spread_dirty_pages": Rule(_always("gfp_mask & __GFP_WRITE"), (), ("spread_dirty_pages",), (_FINALISE,)),
+    "spread_dirty_pages": Rule(
+        _always("gfp_mask & __GFP_WRITE"), (), ("spread_dirty_pages",), REWRITES["spread_dirty_pages"]
+    ),
     "preferred_zone": Rule(
         _always("zonelist_zone_idx(z) <= highest_zoneidx && (!nodes || zref_in_nodemask(z, nodes))"),
         (),
         ("preferred_zoneref", "zoneref", "zonelist"),
-        (_FINALISE,),
+        REWRITES["preferred_zone"],
     ),
     "nofragment": Rule(
         _nofragment,

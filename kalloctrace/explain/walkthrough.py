@@ -11,13 +11,14 @@ from typing import Any
 from kalloctrace.explain import what_if
 from kalloctrace.explain.inputs import result, values
 from kalloctrace.explain.request import Answer, BadRequestError
-from kalloctrace.explain.rules import Rule, absent, rule_of, series, words
+from kalloctrace.explain.rules import Rule, absent, rule_of, words
 from kalloctrace.explain.what_if import Change
+from kalloctrace.flags.builtin import KNOWN_RELEASES
 from kalloctrace.flags.decode import decode_alloc
-from kalloctrace.kernel.builtin import ROWS
+from kalloctrace.kernel.history import feature_rows, row_in_force
 from kalloctrace.model.types import Step
 
-SAME_EVERYWHERE = "the same from 5.8 to 7.3"
+SAME_EVERYWHERE = f"the same from {KNOWN_RELEASES}"
 """What there is to say of a step without differences."""
 
 _FORMER = {"ALLOC_NOLOCK": "ALLOC_TRYLOCK"}
@@ -212,7 +213,7 @@ def _all_terms(answer: Answer, steps: Iterable[LessonStep]) -> tuple[str, ...]:
 
 
 def _history(answer: Answer, rule: Rule) -> tuple[Difference, ...]:
-    found = [*_rows(answer, rule.features), *((since, what, source, False) for since, what, source in rule.renames)]
+    found = [*_rows(answer, rule.features), *((since, what, source, False) for since, what, source in rule.rewrites)]
     return tuple(
         Difference(f"{since[0]}.{since[1]}", what, source, here)
         for since, what, source, here in sorted(found, key=lambda row: row[0])
@@ -221,13 +222,13 @@ def _history(answer: Answer, rule: Rule) -> tuple[Difference, ...]:
 
 def _rows(answer: Answer, features: tuple[str, ...]) -> Iterator[tuple[tuple[int, int], str, str, bool]]:
     for feature in features:
-        rows = [row for row in ROWS if row.feature == feature]
+        rows = feature_rows(feature)
         if len(rows) == 1:
             continue
-        reached = [row for row in rows if row.since <= series(answer.kernel)]
+        in_force = row_in_force(feature, answer.kernel.tables)
         value = getattr(answer.kernel.features, feature)
         for row in rows:
-            here = bool(reached) and row is reached[-1] and row.value == value
+            here = row is in_force and row.value == value
             yield row.since, words(feature, row.value), row.source, here
 
 
@@ -236,8 +237,8 @@ def _not_here(answer: Answer) -> Iterator[Difference]:
     for rule, feature in absent(answer.kernel.features):
         if rule in taken:
             continue
-        for row in ROWS:
-            if row.feature == feature and row.value is True:
+        for row in feature_rows(feature):
+            if row.value is True:
                 yield Difference(f"{row.since[0]}.{row.since[1]}", words(feature, row.value), row.source, here=False)
 
 

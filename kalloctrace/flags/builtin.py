@@ -5,12 +5,22 @@ from functools import lru_cache
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags import rows
-from kalloctrace.flags.releases import Release, is_backporting_vendor, parse_release
+from kalloctrace.flags.releases import (
+    RELEASES_PER_MAJOR,
+    Release,
+    is_backporting_vendor,
+    parse_release,
+    upstream_release,
+)
 from kalloctrace.flags.rows import Row
 from kalloctrace.flags.tables import FlagTables, Named
 
 # The kernels whose tables were compared, name by name, with their compiled images.
 _PROVEN = ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3")
+
+
+KNOWN_RELEASES = f"{rows.FIRST.series} to {rows.LAST.series}"
+"""The releases whose tables are built in, for messages."""
 
 
 def builtin_kernels() -> tuple[str, ...]:
@@ -42,10 +52,8 @@ def builtin_tables(kernel: str, version: str = "") -> FlagTables:
 
 def known_release(kernel: str, version: str = "") -> Release | None:
     """Return the release when its tables are built in, None otherwise; arguments as of `builtin_tables`."""
-    release = parse_release(kernel, version)
-    if release is None or is_backporting_vendor(kernel) or not _is_covered(release):
-        return None
-    return release
+    release = upstream_release(kernel, version)
+    return release if release is not None and _is_covered(release) else None
 
 
 def is_older_release(kernel: str) -> bool:
@@ -55,8 +63,7 @@ def is_older_release(kernel: str) -> bool:
 
 
 def _is_covered(release: Release) -> bool:
-    # 5.19 was followed by 6.0, 6.19 by 7.0.
-    exists = release.minor < 20
+    exists = release.minor < RELEASES_PER_MAJOR
     return exists and rows.FIRST <= release <= rows.LAST
 
 
@@ -67,8 +74,8 @@ def _why_unknown(kernel: str) -> str:
     if is_backporting_vendor(kernel):
         return "its vendor moves code between releases, so the number does not tell the bit layout"
     if release < rows.FIRST:
-        return "kernels before 5.8 have other bits under these names"
-    return "the newest kernel known here is 7.3"
+        return f"kernels before {rows.FIRST.series} have other bits under these names"
+    return f"the newest known kernel is {rows.LAST.series}"
 
 
 @lru_cache(maxsize=64)
@@ -90,6 +97,23 @@ def tables_of(release: Release) -> FlagTables:
 def certain_mask(release: Release) -> int:
     """Return the gfp bits (`gfp_t`) whose meaning depends on the release alone, not on its configuration."""
     return _in_force(rows.GFP_CERTAIN_MASK, release)[0][1]
+
+
+def all_releases() -> tuple[Release, ...]:
+    """Return every release whose tables are built in, oldest first, each with its newest patch level."""
+    ordinals = range(rows.FIRST.ordinal, rows.LAST.ordinal + 1)
+    return tuple(Release(*divmod(ordinal, RELEASES_PER_MAJOR)) for ordinal in ordinals)
+
+
+def has_low_zone_modifiers(release: Release | None) -> bool:
+    """Return whether the four lowest gfp bits are the zone modifiers, also on releases without built-in tables."""
+    return release is not None and release >= rows.ZONE_MODIFIERS_LOWEST_SINCE
+
+
+def gfp_wait_bit(release: Release | None) -> int | None:
+    """Return __GFP_WAIT (`gfp_t`), None on a release without it or with an unknown place for it."""
+    wait = rows.GFP_WAIT
+    return wait.value if release is not None and wait.since <= release < wait.until else None
 
 
 def releases_with(name: str) -> tuple[str, ...]:

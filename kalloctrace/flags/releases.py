@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 # Stands for "the newest of that series" where only the series is known.
 NEWEST_PATCH = 1 << 16
+# 5.19 was followed by 6.0, 6.19 by 7.0.
+RELEASES_PER_MAJOR = 20
 
 _KERNEL = re.compile(
     r"v?(?P<major>\d{1,3})\.(?P<minor>\d{1,3})(?:\.(?P<patch>\d{1,5}))?(?P<rest>(?:[-+~._][\w.+~-]*)?)",
@@ -37,6 +39,11 @@ class Release(NamedTuple):
         """The release without its patch level, "6.1"."""
         return f"{self.major}.{self.minor}"
 
+    @property
+    def ordinal(self) -> int:
+        """The number of releases from 0.0 to this one: the difference of two is how far they are apart."""
+        return self.major * RELEASES_PER_MAJOR + self.minor
+
 
 def parse_release(kernel: str, version: str = "") -> Release | None:
     """Read a release.
@@ -66,5 +73,14 @@ def parse_release(kernel: str, version: str = "") -> Release | None:
 
 
 def is_backporting_vendor(kernel: str) -> bool:
-    """Say whether the vendor moves code between releases, so that the number promises no bit layout."""
+    """Return whether the vendor moves code between releases, so that the release does not determine the bit layout."""
     return _BACKPORTING_VENDOR.search(kernel) is not None
+
+
+def upstream_release(kernel: str, version: str = "") -> Release | None:
+    """Return the release whose code a kernel runs; arguments as of `parse_release`.
+
+    Returns:
+        The release; None when the text is no release, or when the vendor moves code between releases.
+    """
+    return None if is_backporting_vendor(kernel) else parse_release(kernel, version)

@@ -53,6 +53,19 @@ GFP_CERTAIN_MASK = (
     Row("bits that no option moves", 0xFFFFFF, _since(5, 18), source=_SKIP_POISON_OPTIONAL),
 )
 
+# Facts about releases older than FIRST, for logs. The zone modifiers are the four lowest gfp bits, and __GFP_WAIT is
+# the bit above them, since b70d94ee438b ("page-allocator: use integer fields lookup for gfp_zone and check for errors
+# in flags passed to the page allocator") (in v2.6.31).
+ZONE_MODIFIERS_LOWEST_SINCE = _since(2, 6, 31)
+GFP_WAIT = Row(
+    "__GFP_WAIT",
+    0x10,
+    ZONE_MODIFIERS_LOWEST_SINCE,
+    _since(4, 4),
+    'd0164adc89f6 ("mm, page_alloc: distinguish between being unable to sleep, unwilling to sleep and avoiding '
+    'waking kswapd") (in v4.4)',
+)
+
 _NO_ATOMIC = '2973d8229b78 ("mm: discard __GFP_ATOMIC") (in v6.3)'
 GFP_BITS = (
     Row("__GFP_DMA", 0x1),

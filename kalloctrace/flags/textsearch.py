@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from kalloctrace.flags.builtin import certain_mask, known_release, tables_of
+from kalloctrace.flags.builtin import KNOWN_RELEASES, all_releases, certain_mask, known_release, tables_of
 from kalloctrace.flags.decode import U32_MAX, Decoded, decode_gfp
 from kalloctrace.flags.logforms import MaskText, ReleaseText, masks_in, release_in
-from kalloctrace.flags.releases import Release, is_backporting_vendor
-from kalloctrace.flags.rows import FIRST, LAST
+from kalloctrace.flags.releases import is_backporting_vendor
 from kalloctrace.flags.tables import FlagTables
 
 # A report names its kernel two to four lines below the mask; other CPUs' lines may come between.
@@ -241,29 +240,32 @@ def _why_no_tables(name: str) -> str:
         return "the text names no kernel release"
     if is_backporting_vendor(name):
         return f"the vendor of {name} moves code between releases"
-    return f"the bits of {FIRST.series} to {LAST.series} are known here, those of {name} are not"
+    return f"the bits of {KNOWN_RELEASES} are known here, those of {name} are not"
 
 
 def _fitted(number: int | None, names: str) -> _Answer:
     """Ask all built-in kernels about a mask whose kernel the text does not name."""
-    span = f"{FIRST.series} to {LAST.series}"
     if number is not None:
         fits = any(decode_gfp(number, tables).text == names for tables in _all_tables())
-        note = "" if fits else f"names as printed; value not checked bit by bit: no kernel from {span} prints it so"
+        note = (
+            ""
+            if fits
+            else f"names as printed; value not checked bit by bit: no kernel from {KNOWN_RELEASES} prints it so"
+        )
         return _Answer(number, _as_printed(number, names), note, "", "text")
     values = {_parse(names, tables) for tables in _all_tables()} - {None}
     if len(values) != 1:
         many = "differs between" if values else "is not known on"
-        return _Answer(None, None, f"names as printed; their value {many} kernels from {span}", "", "text")
+        return _Answer(None, None, f"names as printed; their value {many} kernels from {KNOWN_RELEASES}", "", "text")
     value = values.pop()
-    return _Answer(value, _as_printed(value or 0, names), f"the value holds for kernels from {span}", "", "text")
+    return _Answer(
+        value, _as_printed(value or 0, names), f"the value holds for kernels from {KNOWN_RELEASES}", "", "text"
+    )
 
 
 @lru_cache(maxsize=1)
 def _all_tables() -> tuple[FlagTables, ...]:
-    series = [(5, minor) for minor in range(FIRST.minor, 20)] + [(6, minor) for minor in range(20)]
-    series += [(7, minor) for minor in range(LAST.minor + 1)]
-    return tuple(tables_of(Release(major, minor)) for major, minor in series)
+    return tuple(tables_of(release) for release in all_releases())
 
 
 def _as_printed(value: int, names: str) -> Decoded:

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.flags.builtin import builtin_kernels, builtin_tables, known_release
+from kalloctrace.flags import rows
+from kalloctrace.flags.builtin import KNOWN_RELEASES, builtin_kernels, builtin_tables, known_release
 from kalloctrace.flags.releases import Release, parse_release
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.features import Features
@@ -33,13 +34,15 @@ class Row(NamedTuple):
     source: str
 
 
-_FIRST = (5, 8)
+FIRST: tuple[int, int] = rows.FIRST[:2]
+"""The oldest built-in kernel, (major, minor)."""
+
 _READ_5_8 = "mm/page_alloc.c of Linux 5.8.1"
 _DEBIAN_CONFIG = "/boot/config of Debian's 5.10, 6.1, 6.12, 7.2 and 7.3"
 _FIXED_ORDERS = (0, 1, 2, 3, 9)
 
 ROWS = (
-    Row("entry", _FIRST, "__alloc_pages_nodemask", f"{_READ_5_8}; mm/page_alloc.c:5000 of 5.10.262-1"),
+    Row("entry", FIRST, "__alloc_pages_nodemask", f"{_READ_5_8}; mm/page_alloc.c:5000 of 5.10.262-1"),
     Row(
         "entry",
         (5, 13),
@@ -58,9 +61,9 @@ ROWS = (
         "__alloc_frozen_pages_noprof",
         '49249a2a5eeb ("mm/page_alloc: add __alloc_frozen_pages()") (in v6.14)',
     ),
-    Row("entry_alloc_flags", _FIRST, False, _READ_5_8),
+    Row("entry_alloc_flags", FIRST, False, _READ_5_8),
     Row("entry_alloc_flags", (7, 3), True, "mm/page_alloc.c:5406 of 7.3.4-1~bpo13+1"),
-    Row("nolock", _FIRST, "none", _READ_5_8),
+    Row("nolock", FIRST, "none", _READ_5_8),
     Row(
         "nolock",
         (6, 15),
@@ -75,21 +78,21 @@ ROWS = (
         'Introduce alloc_frozen_pages_nolock()") (in v6.18)',
     ),
     Row("nolock", (7, 3), "alloc_flags", "mm/page_alloc.c:8064 and :8088 of 7.3.4-1~bpo13+1"),
-    Row("gfp_context_on_fast_path", _FIRST, False, f"{_READ_5_8}; mm/page_alloc.c:5039 of 5.10.262-1"),
+    Row("gfp_context_on_fast_path", FIRST, False, f"{_READ_5_8}; mm/page_alloc.c:5039 of 5.10.262-1"),
     Row(
         "gfp_context_on_fast_path",
         (5, 13),
         True,
         'da6df1b0fcfa ("mm: apply per-task gfp constraints in fast path") (in v5.13)',
     ),
-    Row("pf_memalloc_pin", _FIRST, False, "include/linux/sched/mm.h:163 of 5.10.262-1"),
+    Row("pf_memalloc_pin", FIRST, False, "include/linux/sched/mm.h:163 of 5.10.262-1"),
     Row(
         "pf_memalloc_pin",
         (5, 13),
         True,
         '8e3560d963d2 ("mm: honor PF_MEMALLOC_PIN for all movable pages") (in v5.13)',
     ),
-    Row("pf_memalloc_noreclaim", _FIRST, False, "include/linux/sched/mm.h:163 of 5.10.262-1"),
+    Row("pf_memalloc_noreclaim", FIRST, False, "include/linux/sched/mm.h:163 of 5.10.262-1"),
     Row(
         "pf_memalloc_noreclaim",
         (6, 9),
@@ -102,7 +105,7 @@ ROWS = (
         False,
         '9a8da05d7ad6 ("Revert "mm: introduce PF_MEMALLOC_NORECLAIM, PF_MEMALLOC_NOWARN"") (in v6.12)',
     ),
-    Row("pf_memalloc_nocma", _FIRST, False, _READ_5_8),
+    Row("pf_memalloc_nocma", FIRST, False, _READ_5_8),
     Row(
         "pf_memalloc_nocma",
         (5, 9),
@@ -115,7 +118,7 @@ ROWS = (
         False,
         '8e3560d963d2 ("mm: honor PF_MEMALLOC_PIN for all movable pages") (in v5.13)',
     ),
-    Row("context_test", _FIRST, "none", _READ_5_8),
+    Row("context_test", FIRST, "none", _READ_5_8),
     Row(
         "context_test",
         (5, 9),
@@ -123,34 +126,41 @@ ROWS = (
         '182f3d7a02fd ("mm/page_alloc.c: skip setting nodemask when we are in interrupt") (in v5.9)',
     ),
     Row("context_test", (5, 15), "in_task", '88dc6f208829 ("mm/page_alloc.c: use in_task()") (in v5.15)'),
-    Row("interrupt_mask", _FIRST, 0, _READ_5_8),
+    Row("interrupt_mask", FIRST, 0, _READ_5_8),
     Row("interrupt_mask", (5, 9), 0x00FFFF00, "in_interrupt(), include/linux/preempt.h of 5.10.262-1"),
     Row("interrupt_mask", (5, 15), 0x00FF0100, "in_task(), include/linux/preempt.h of 6.1.192-2"),
     Row("interrupt_mask", (7, 3), 0xFF000100, "in_task(), include/linux/preempt.h:33 of 7.3.4-1~bpo13+1"),
-    Row("config_cma", _FIRST, False, "CONFIG_CMA is off in Debian's kernels up to 7.1.13"),
+    Row("config_cma", FIRST, False, "CONFIG_CMA is off in Debian's kernels up to 7.1.13"),
     Row("config_cma", (7, 2), True, "CONFIG_CMA=y in Debian's 7.2.13 (BTF, enum migratetype)"),
-    Row("config_cpusets", _FIRST, True, f"CONFIG_CPUSETS=y, {_DEBIAN_CONFIG}"),
-    Row("config_numa", _FIRST, True, f"CONFIG_NUMA=y, {_DEBIAN_CONFIG}"),
-    Row("defrag_mode", _FIRST, False, _READ_5_8),
+    Row("config_cpusets", FIRST, True, f"CONFIG_CPUSETS=y, {_DEBIAN_CONFIG}"),
+    Row("config_numa", FIRST, True, f"CONFIG_NUMA=y, {_DEBIAN_CONFIG}"),
+    Row("defrag_mode", FIRST, False, _READ_5_8),
     Row("defrag_mode", (6, 15), True, 'e3aa7df331bc ("mm: page_alloc: defrag_mode") (in v6.15)'),
-    Row("highatomic_on_fast_path", _FIRST, False, _READ_5_8),
+    Row("highatomic_on_fast_path", FIRST, False, _READ_5_8),
     Row("highatomic_on_fast_path", (7, 3), True, "mm/page_alloc.c:5456 of 7.3.4-1~bpo13+1"),
-    Row("max_order", _FIRST, 10, "MAX_ORDER up to 6.7, MAX_PAGE_ORDER since: 0 to 10 on x86_64 throughout"),
-    Row("nolock_orders", _FIRST, (), _READ_5_8),
+    Row("max_order", FIRST, 10, "MAX_ORDER up to 6.7, MAX_PAGE_ORDER since: 0 to 10 on x86_64 throughout"),
+    Row("nolock_orders", FIRST, (), _READ_5_8),
     Row("nolock_orders", (6, 15), _FIXED_ORDERS, "pcp_allowed_order(), mm/page_alloc.c of Linux 6.17"),
-    Row("config_preempt_rt", _FIRST, False, "Debian's amd64 flavour: CONFIG_PREEMPT_RT is the rt flavour's"),
+    Row("config_preempt_rt", FIRST, False, "Debian's amd64 flavour: CONFIG_PREEMPT_RT is the rt flavour's"),
 )
 
 _GFP_BITS_SHIFT = (
-    (_FIRST, 23, "include/linux/gfp.h:227 of 5.10.262-1"),
-    ((5, 14), 25, "include/linux/gfp.h of Linux 5.15.0 and 5.17-rc5"),
-    ((5, 18), 27, "include/linux/gfp.h of Linux 5.19.0; include/linux/gfp_types.h:261 of 6.1.192-2"),
-    ((6, 4), 26, "include/linux/gfp_types.h of Linux 6.4.6 and 6.8.1"),
+    (FIRST, 23, "include/linux/gfp.h:227 of 5.10.262-1"),
+    # The same in include/linux/gfp.h of Linux 5.17-rc5.
+    ((5, 14), 25, "include/linux/gfp.h of Linux 5.15.0"),
+    # The same in include/linux/gfp.h of Linux 5.19.0.
+    ((5, 18), 27, "include/linux/gfp_types.h:261 of 6.1.192-2"),
+    # The same in include/linux/gfp_types.h of Linux 6.8.1.
+    ((6, 4), 26, "include/linux/gfp_types.h of Linux 6.4.6"),
 )
-"""__GFP_BITS_SHIFT without CONFIG_LOCKDEP while it was written by hand, with gaps for other options' bits."""
+"""__GFP_BITS_SHIFT without CONFIG_LOCKDEP while it was a literal, with gaps for bits of other options."""
 
-_GFP_BITS_ENUM = (6, 9)
-"""From here on __GFP_BITS_SHIFT is the last member of an enum: include/linux/gfp_types.h of Linux 6.9.0."""
+_GFP_BITS_ENUM = (
+    ((6, 9), "include/linux/gfp_types.h of Linux 6.9.0, as Debian configures it"),
+    ((6, 10), "include/linux/gfp_types.h of 6.12.117-1, as Debian configures it"),
+    ((7, 3), "include/linux/gfp_types.h of 7.3.4-1, as Debian configures it"),
+)
+"""Releases on which __GFP_BITS_SHIFT is the last member of an enum and changed: it is above the highest bit."""
 
 
 def builtin_features(kernel: str, version: str = "") -> Features:
@@ -208,11 +218,19 @@ def default_allowed_mask(tables: FlagTables) -> int:
     if release is None:
         raise _unknown(tables.kernel)
     series = (release.major, release.minor)
-    if series >= _GFP_BITS_ENUM:
+    if series >= _GFP_BITS_ENUM[0][0]:
         return (1 << max(value for _, value in tables.gfp_bits).bit_length()) - 1
     shift = next(shift for since, shift, _ in reversed(_GFP_BITS_SHIFT) if since <= series)
     lockdep = tables.has_gfp("__GFP_NOLOCKDEP")
     return (1 << shift + lockdep) - 1
+
+
+def allowed_mask_changes() -> tuple[tuple[tuple[int, int], int, str], ...]:
+    """Return the releases that changed `default_allowed_mask`: (major, minor), the mask (`gfp_t`) and the source."""
+    sources = [*((since, source) for since, _, source in _GFP_BITS_SHIFT), *_GFP_BITS_ENUM]
+    return tuple(
+        (since, default_allowed_mask(builtin_tables(f"{since[0]}.{since[1]}")), source) for since, source in sources
+    )
 
 
 def _series(kernel: str, version: str = "") -> tuple[int, int]:
@@ -231,7 +249,7 @@ def _features(series: tuple[int, int]) -> Features:
 def _unknown(kernel: str) -> KalloctraceError:
     return KalloctraceError(
         f"kernel {kernel!r} is not built in",
-        "the rules of its page allocator are known for the releases from 5.8 to 7.3",
+        f"the rules of its page allocator are known for the releases from {KNOWN_RELEASES}",
         f"name one of {', '.join(builtin_kernels())} or a release between, or take a trace of that kernel",
         Exit.USAGE,
     )

@@ -16,9 +16,6 @@ from kalloctrace.kernel.features import Features
 
 PROVEN = Path(__file__).with_name("proven.json")
 
-_RELEASES_IN_A_MAJOR = 20
-"""6.0 followed 5.19, 7.0 followed 6.19."""
-
 Source = Literal["module", "workload"]
 
 
@@ -230,7 +227,7 @@ def standing(features: Features, release: str, version: str, proofs: Iterable[Pr
 def release_index(kernel: str) -> int:
     """Return the number of releases between 0.0 and a kernel; 0 for a name without a release."""
     parsed = parse_release(kernel)
-    return 0 if parsed is None else parsed.major * _RELEASES_IN_A_MAJOR + parsed.minor
+    return 0 if parsed is None else parsed.ordinal
 
 
 def _figures(proof: Proof) -> str:

@@ -101,13 +101,12 @@ OLDEST_RULES = WatermarkRules("harder", "unknown", order0_highatomic=None, block
 _ONE_BLOCK_IS_ENOUGH = Release(4, 4, 0)
 
 
-def watermark_rules(release: Release | None, *, patched: bool = False) -> WatermarkRules:
+def watermark_rules(release: Release | None) -> WatermarkRules:
     """Return the rules of a release.
 
     Args:
-        release: None where it is not known.
-        patched: the kernel's vendor moves code between releases, so that its number promises no rule.
+        release: as `kalloctrace.flags.releases.upstream_release` returns it; None when it is not known.
     """
-    if release is None or patched or release < _ONE_BLOCK_IS_ENOUGH:
+    if release is None or release < _ONE_BLOCK_IS_ENOUGH:
         return OLDEST_RULES
     return next((row.rules for row in _ROWS if row.since <= release < row.until), SHARED_RULES)

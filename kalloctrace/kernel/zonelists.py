@@ -14,17 +14,15 @@ memory that a balloon has not handed out yet, as on Xen; present pages are taken
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kalloctrace.flags.releases import is_backporting_vendor, parse_release
-from kalloctrace.kernel.builtin import Row
+from kalloctrace.flags.releases import upstream_release
+from kalloctrace.kernel.builtin import FIRST, Row
 from kalloctrace.kernel.machine import Machine, Node, Topology, ZonelistKind, ZoneRef
 
 PENALTY_FOR_NODE_WITH_CPUS = 1
 """include/linux/topology.h; x86 has no value of its own."""
 
-_FIRST = (5, 8)
-
 ROWS = (
-    Row("load", _FIRST, "assigned", "mm/page_alloc.c:5918 of 5.10.262-1"),
+    Row("load", FIRST, "assigned", "mm/page_alloc.c:5918 of 5.10.262-1"),
     Row(
         "load",
         (5, 16),
@@ -38,14 +36,14 @@ ROWS = (
         '379313241e77 ("mm/page_alloc: adding same penalty is enough to get round-robin order") (in v5.19); '
         "mm/page_alloc.c:6598 of 6.1.192-2",
     ),
-    Row("owners", _FIRST, "online", "__build_all_zonelists() in mm/page_alloc.c of 5.10.262-1"),
+    Row("owners", FIRST, "online", "__build_all_zonelists() in mm/page_alloc.c of 5.10.262-1"),
     Row(
         "owners",
         (5, 18),
         "possible",
         '09f49dca570a ("mm: handle uninitialized numa nodes gracefully") (in v5.18)',
     ),
-    Row("memoryless_local", _FIRST, "first", "mm/page_alloc.c:5812 of 5.10.262-1, :6493 of 6.1.192-2"),
+    Row("memoryless_local", FIRST, "first", "mm/page_alloc.c:5812 of 5.10.262-1, :6493 of 6.1.192-2"),
     Row(
         "memoryless_local",
         (6, 7),
@@ -88,8 +86,8 @@ def zonelist_rule(release: str, version: str = "") -> ZonelistRule | None:
     Returns:
         The rule; None where the release does not tell it.
     """
-    parsed = parse_release(release, version)
-    if parsed is None or parsed[:2] < _FIRST or is_backporting_vendor(release):
+    parsed = upstream_release(release, version)
+    if parsed is None or parsed[:2] < FIRST:
         return None
     values: dict[str, Any] = {row.feature: row.value for row in ROWS if row.since <= parsed[:2]}
     return ZonelistRule(**values)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.builtin import known_release
+from kalloctrace.flags.rows import LAST
 from kalloctrace.kernel.btf import VMLINUX
 from kalloctrace.kernel.kallsyms import KALLSYMS
 from kalloctrace.kernel.kcore import Kcore
@@ -104,7 +105,11 @@ def _kernel(_: LiveKernel) -> _Found:
         return "fail", f"{uname.system} {uname.machine}", "use a Linux on x86_64, or: kalloctrace lab run"
     if known_release(uname.release, uname.version) is None:
         mend = "let `kalloctrace verify` judge a recording before you rely on one"
-        return "warn", f"{uname.release} {uname.version}: its rules are taken from what it shows, and from 7.3", mend
+        return (
+            "warn",
+            f"{uname.release} {uname.version}: its rules are taken from what it shows, and from {LAST.series}",
+            mend,
+        )
     return "pass", f"{uname.release} {uname.version}", ""
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from kalloctrace.explain.request import Answer, BadRequestError, WhatIf
-from kalloctrace.explain.rules import ALLOWED_MASKS, RULES, words
+from kalloctrace.explain.rules import RULES, words
 from kalloctrace.explain.walkthrough import Lesson, lesson, lesson_sections
 from kalloctrace.explain.what_if import candidates, changed, changes, only_passes_through, other_kernels
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
 from kalloctrace.kernel.builtin import ROWS, default_allowed_mask
+from kalloctrace.kernel.history import REWRITES
 from kalloctrace.model.page_alloc import alloc_pages
 
 MODEL = Path(__file__).parents[2] / "kalloctrace" / "model"
@@ -189,7 +190,7 @@ def test_nowarn_takes_the_warning_from_a_rejection() -> None:
 
 def test_the_masks_after_boot_are_the_built_in_ones() -> None:
     """What the history of gfp_allowed_mask says is what the built-in kernels have, from each release to the next."""
-    told = {rename.since: int(rename.what.split()[-1], 16) for rename in ALLOWED_MASKS}
+    told = {rewrite.since: int(rewrite.what.split()[-1], 16) for rewrite in REWRITES["gfp_allowed_mask"]}
     releases = (
         [(5, minor) for minor in range(8, 20)]
         + [(6, minor) for minor in range(20)]

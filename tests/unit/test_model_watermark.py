@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kalloctrace.flags.releases import Release, parse_release
+from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.kernel.watermark_rules import OLDEST_RULES, SHARED_RULES, watermark_rules
 from kalloctrace.model import watermark
 from kalloctrace.model.watermark import FreeBlocks, Range, Watermarks, ZoneState, zone_watermark_fast
@@ -235,7 +235,7 @@ def test_kernels_whose_check_is_not_known(release: Release | None, expected: obj
 
 def test_patched_kernels_promise_no_rule() -> None:
     """A vendor that moves code between releases is taken at no number."""
-    assert watermark_rules(Release(5, 14, 0), patched=True) == OLDEST_RULES
+    assert watermark_rules(upstream_release("5.14.0-427.el9.x86_64")) == OLDEST_RULES
 
 
 @pytest.mark.parametrize(
