@@ -6,10 +6,6 @@
  *
  * Defined beside what common.bpf.c says: CACHE_BITS, OVERFLOW, SPILLED_PAGES.
  */
-struct bucket {
-	struct counted way[2];
-};
-
 BPF_F_TABLE("array", u32, struct bucket, cache, NR_CPUS << CACHE_BITS, BPF_F_MMAPABLE);
 BPF_HASH(overflow, struct allocation, u64, OVERFLOW);
 BPF_RINGBUF_OUTPUT(spilled, SPILLED_PAGES);

@@ -26,28 +26,6 @@
 #include <uapi/linux/ptrace.h>
 #include "record.h"
 
-enum mode { OFF, CALIBRATE, CAPTURE };
-
-struct control {
-	u32 mode;
-	u32 tid;		/* CALIBRATE: the one task to look at */
-	u64 frame_to_ac;	/* CAPTURE: frame of the entry's call minus address of ac */
-};
-
-enum counter {
-	OPENED,			/* calls of an entry that were seen */
-	DROPPED,		/* records that found it full */
-	NO_ROOM,		/* calls that found the table of running calls full */
-	FREELIST_ALONE,		/* get_page_from_freelist() without an open record */
-	RETURN_ALONE,		/* a return without an open record */
-	REPLACED,		/* calls whose frame held a record that never returned */
-	FREELIST_BUSY,		/* get_page_from_freelist() whose record could not be looked for, as a program was at work */
-	FILTERED,		/* calls that were not wanted once they were prepared, or had returned */
-	NAMES_DROPPED,		/* names of tasks that found their ring buffer full */
-	ZONES_DROPPED,		/* lists of zones of slow calls that were not copied whole, as there was no room */
-	NR_COUNTERS,
-};
-
 /*
  * Distances between frames that no call of ours can measure, as user space cannot call these functions. Each is the
  * same at every call, so that the first one tells it.
@@ -139,7 +117,7 @@ static __always_inline bool wanted(u32 gfp_mask, u32 order, s32 preferred_nid)
 		return false;
 #endif
 #ifdef COMM_0
-	u64 comm[2] = {};
+	u64 comm[TASK_COMM_LEN / 8] = {};
 
 	bpf_get_current_comm(comm, sizeof(comm));
 	if (comm[0] != COMM_0 || comm[1] != COMM_1)

@@ -13,6 +13,29 @@ enum entry {
 	ENTRY_BULK_SINGLE,		/* the normal entry, called by the bulk allocator */
 };
 
+enum mode { OFF, CALIBRATE, CAPTURE };
+
+struct control {
+	u32 mode;
+	u32 tid;		/* CALIBRATE: the one task to look at */
+	u64 frame_to_ac;	/* CAPTURE: frame of the entry's call minus address of ac */
+};
+
+enum counter {
+	OPENED,			/* calls of an entry that were seen */
+	DROPPED,		/* records that found it full */
+	NO_ROOM,		/* calls that found the table of running calls full */
+	FREELIST_ALONE,		/* get_page_from_freelist() without an open record */
+	RETURN_ALONE,		/* a return without an open record */
+	REPLACED,		/* calls whose frame held a record that never returned */
+	FREELIST_BUSY,		/* get_page_from_freelist() whose record could not be looked for, as a program was at work */
+	FILTERED,		/* calls that were not wanted once they were prepared, or had returned */
+	NAMES_DROPPED,		/* names of tasks that found their ring buffer full */
+	ZONES_DROPPED,		/* lists of zones of slow calls that were not copied whole, as there was no room */
+	NR_COUNTERS,
+};
+
+#define TASK_COMM_LEN 16		/* of the kernel: a name, and the zero that ends it */
 #define BULK_WORDS 2
 /* How many pages of one call are looked at: vmalloc() asks for up to 100. */
 #define BULK_PAGES (64 * BULK_WORDS)
@@ -29,7 +52,7 @@ struct record {
 	u64 ac_nodemask_nodes[NODEMASK_WORDS];	/* *ac->nodemask, where it is not NULL */
 	u64 preferred_zone;		/* ac->preferred_zoneref->zone, a pointer or NULL */
 	u64 prepare_ac[ALLOC_CONTEXT_WORDS];	/* *ac when prepare_alloc_pages() returned */
-	char comm[16];			/* current->comm */
+	char comm[TASK_COMM_LEN];			/* current->comm */
 	u32 gfp_mask;			/* the entry's arguments */
 	u32 order;
 	s32 preferred_nid;
@@ -113,7 +136,7 @@ struct name {
 	u64 time;			/* CLOCK_MONOTONIC, ns */
 	u32 tid;
 	u32 unused;
-	char comm[16];
+	char comm[TASK_COMM_LEN];
 };
 
 /* How often an allocation was made: a cell of a CPU's cache, or what had to leave it. */
@@ -121,6 +144,13 @@ struct counted {
 	u64 count;
 	u64 version;			/* odd while the cell changes hands */
 	struct allocation a;
+};
+
+/* The entries of a CPU's cache that an allocation may be in. */
+#define ASSOCIATIVITY 2
+
+struct bucket {
+	struct counted way[ASSOCIATIVITY];
 };
 
 /* A call between its entry and its first get_page_from_freelist(). */

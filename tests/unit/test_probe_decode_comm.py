@@ -8,9 +8,9 @@ import pytest
 
 from kalloctrace.probe.decode import comm as names
 from kalloctrace.probe.decode.comm import UNKNOWN, TaskNames
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.layout import struct_dtype
 
-NAME = record_dtype("name", {})
+NAME = struct_dtype("name", {})
 
 
 @pytest.fixture

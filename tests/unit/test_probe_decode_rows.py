@@ -11,7 +11,7 @@ from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.kernel.memory_layout import MemoryLayout
 from kalloctrace.probe.decode.rows import RowMaker
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.trace.schema import BULK as BULK_COLUMNS
 
 OFFSETS = {
@@ -61,7 +61,7 @@ def row(
         rt: of that kernel's rt flavour.
         changes: fields of the record; `ac` as a tuple of zonelist, nodemask, migratetype, highest_zoneidx, dirty.
     """
-    records = np.zeros(1, record_dtype(struct, {"NODEMASK_WORDS": words, "ALLOC_CONTEXT_WORDS": 5}))
+    records = np.zeros(1, struct_dtype(struct, {"NODEMASK_WORDS": words, "ALLOC_CONTEXT_WORDS": 5}))
     zonelist, nodemask, migratetype, highest, dirty = changes.pop("ac", (0x7000, 0, 1, 3, 0))
     usual = {
         "task": TASK,

@@ -7,21 +7,14 @@ import numpy as np
 import pytest
 
 from kalloctrace.probe.attach.filters import Filters
-from kalloctrace.probe.decode.slowpath import (
-    ATTEMPT,
-    BEGINS,
-    COMPACTION,
-    OOM,
-    RECLAIM,
-    RETURNS,
-    Assembly,
-    SlowCall,
-    wanted,
-)
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.decode.slowpath import Assembly, SlowCall, wanted
+from kalloctrace.probe.layout import struct_dtype
+
+# As the program numbers the steps of a call.
+BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = range(6)
 
 LENGTHS = {"NODEMASK_WORDS": 1, "ALLOC_CONTEXT_WORDS": 5, "ZONE_WORDS": 184}
-EVENT = record_dtype("slow_event", LENGTHS)
+EVENT = struct_dtype("slow_event", LENGTHS)
 
 
 def event(kind: int, task: int = 1, **fields: int) -> Any:  # noqa: ANN401  a record of numpy's

@@ -10,10 +10,10 @@ import pytest
 
 from kalloctrace.probe.decode import comm
 from kalloctrace.probe.drain import AggregateSink, StreamSink
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.trace.writer import StreamColumns
 
-CALL = record_dtype("call", {"NODEMASK_WORDS": 1})
+CALL = struct_dtype("call", {"NODEMASK_WORDS": 1})
 ALLOCATION = CALL["e"]["a"]
 
 
@@ -131,7 +131,7 @@ class FakeNames:
 
     def drain(self) -> npt.NDArray[np.void]:
         """Return no change."""
-        return np.zeros(0, record_dtype("name", {}))
+        return np.zeros(0, struct_dtype("name", {}))
 
 
 class FakeRows:

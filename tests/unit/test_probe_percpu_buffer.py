@@ -9,16 +9,16 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.probe.maps.percpu_buffer import Lanes, cell_dtype, lane_bits
 from kalloctrace.probe.maps.ringbuf import Ring
 
 CPUS, BITS = 3, 2
 LANE = 1 << BITS
 LENGTHS = {"NODEMASK_WORDS": 1}
-EVENT = record_dtype("event", LENGTHS)
+EVENT = struct_dtype("event", LENGTHS)
 CELL = cell_dtype(EVENT)
-SLOT = record_dtype("slot", LENGTHS)
+SLOT = struct_dtype("slot", LENGTHS)
 
 
 class Program:

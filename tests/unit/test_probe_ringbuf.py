@@ -11,7 +11,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.probe.maps.ringbuf import Ring
 
 SIZE = 4096
@@ -123,8 +123,8 @@ LENGTHS = {"NODEMASK_WORDS": 2, "ALLOC_CONTEXT_WORDS": 6}
 @pytest.mark.parametrize("struct", ["record", "bulk_record"])
 def test_record_has_no_holes_but_at_its_end(struct: str) -> None:
     """Fields lie for numpy where the compiler puts them: each at a multiple of its size, the widest first."""
-    dtype = record_dtype(struct, LENGTHS)
-    base = record_dtype("record", LENGTHS)
+    dtype = struct_dtype(struct, LENGTHS)
+    base = struct_dtype("record", LENGTHS)
     end = 0
     assert dtype.names is not None
     for name in dtype.names:
@@ -138,7 +138,7 @@ def test_record_has_no_holes_but_at_its_end(struct: str) -> None:
 
 def test_bulk_record_begins_with_a_record() -> None:
     """Both kinds share their first members, so that one function makes rows of them."""
-    base, bulk = (record_dtype(struct, LENGTHS) for struct in ("record", "bulk_record"))
+    base, bulk = (struct_dtype(struct, LENGTHS) for struct in ("record", "bulk_record"))
     assert bulk.names is not None
     assert base.names is not None
     assert bulk.names[: len(base.names)] == base.names

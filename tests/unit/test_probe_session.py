@@ -10,10 +10,10 @@ import pytest
 from kalloctrace.probe import recorder
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.loader import Counts
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.probe.recorder import DRAIN_INTERVAL, Session
 
-CALL = record_dtype("call", {"NODEMASK_WORDS": 1})
+CALL = struct_dtype("call", {"NODEMASK_WORDS": 1})
 MAX_ORDER = 10
 
 

@@ -3,10 +3,10 @@
 
 import numpy as np
 
-from kalloctrace.probe.layout import record_dtype
+from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.probe.maps.structs import first_word, joined, padded, words_of
 
-EVENT = record_dtype("event", {"NODEMASK_WORDS": 2})
+EVENT = struct_dtype("event", {"NODEMASK_WORDS": 2})
 
 
 def test_parts_follow_each_other() -> None:

@@ -4,8 +4,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-COMM_BYTES = 16
-"""TASK_COMM_LEN: a name has one byte less, and a zero."""
+from kalloctrace.probe.layout import constant
+
+_COMM_BYTES = constant("TASK_COMM_LEN")
+"""One byte is the zero that ends the name."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Filters:
         }
         constants = {name: value for name, value in symbols.items() if value is not None}
         if self.comm is not None:
-            name = self.comm.encode()[: COMM_BYTES - 1].ljust(COMM_BYTES, b"\0")
+            name = self.comm.encode()[: _COMM_BYTES - 1].ljust(_COMM_BYTES, b"\0")
             constants["COMM_0"] = int.from_bytes(name[:8], "little")
             constants["COMM_1"] = int.from_bytes(name[8:], "little")
         if constants.keys() & {"ZONE_IDX", "ALLOC_FLAGS"}:

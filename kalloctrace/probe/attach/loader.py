@@ -22,8 +22,8 @@ from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.kprobes import Hook, Kprobes
 from kalloctrace.probe.attach.optprobe import CODE_BYTES, past_ftrace
 from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Mode, Plan
-from kalloctrace.probe.layout import bpf_folder, record_dtype
-from kalloctrace.probe.maps.counters import WAYS, Counters
+from kalloctrace.probe.layout import bpf_folder, constant, enum_values, struct_dtype
+from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.mmap_array import SharedArray
 from kalloctrace.probe.maps.percpu_buffer import Lanes, cell_dtype, lane_bits
 from kalloctrace.probe.maps.ringbuf import Ring
@@ -51,22 +51,17 @@ SLOW_PROGRAMS = (
 
 _U64 = (1 << 64) - 1
 
-_IDLE, _CAPTURING, _CLOSING = range(3)
-_OFF, _CALIBRATE, _CAPTURE = range(3)
+_IDLE, _CAPTURING, _CLOSING = enum_values("capturing", "IDLE", "CAPTURING", "CLOSING")
+_OFF, _CALIBRATE, _CAPTURE = enum_values("mode", "OFF", "CALIBRATE", "CAPTURE")
+_COUNTERS = (
+    *("OPENED", "DROPPED", "NO_ROOM", "FREELIST_ALONE", "RETURN_ALONE", "REPLACED", "FREELIST_BUSY", "FILTERED"),
+    *("NAMES_DROPPED", "ZONES_DROPPED"),
+)
+*_COUNTER_INDICES, _ = enum_values("counter", *_COUNTERS, "NR_COUNTERS")
 _CALIBRATION_PAGES = 512
 _NEARLY_ALL = 0.9
 _SETTLE = 0.02
 """Seconds in which every program that runs on another CPU ends."""
-
-
-class _Control(ctypes.Structure):
-    """`struct control` of the program."""
-
-    _fields_ = (
-        ("mode", ctypes.c_uint32),
-        ("tid", ctypes.c_uint32),
-        ("frame_to_ac", ctypes.c_uint64),
-    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +121,7 @@ class Probe:
     def __init__(self, kernel: LiveKernel, plan: Plan, *, filters: Filters, stacks: bool = False) -> None:
         self._bcc = import_bcc()
         self.mode = plan.mode
-        self._control = _Control(_OFF, 0, 0)
+        self._frame_to_ac = 0
         self._bulk = plan.bulk is not None
         self._interrupt_mask = kernel.features.interrupt_mask
         self._missed_before: Counter[str] = Counter()
@@ -142,7 +137,7 @@ class Probe:
                 return kcore.read(kernel.address(hook.function) + hook.offset, 1)
 
         lengths = plan.lengths()
-        event = record_dtype("event", lengths)
+        event = struct_dtype("event", lengths)
         cell = cell_dtype(event).itemsize
         bits = lane_bits(RING_BYTES, cpus, cell)
         constants = self._constants(plan, cpus, filters, stacks=stacks) | {"LANE_BITS": bits, "CELL_WORDS": cell // 8}
@@ -153,31 +148,31 @@ class Probe:
         if plan.prepare:
             self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
             self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
-        self._call = record_dtype("call", lengths)
-        self._slots = SharedArray(self._bpf["slots"].map_fd, cpus, record_dtype("slot", lengths))
+        self._call = struct_dtype("call", lengths)
+        self._slots = SharedArray(self._bpf["slots"].map_fd, cpus, struct_dtype("slot", lengths))
         address = int(plan.constants["PREEMPT_COUNT_ADDRESS"])
         self._slots.items["preempt_count_address"] = [base + address & _U64 for base in bases]
-        self.records = [self._ring("records", _records_bytes(plan.mode), record_dtype("record", lengths))]
+        self.records = [self._ring("records", _records_bytes(plan.mode), struct_dtype("record", lengths))]
         if self._bulk:
-            self.records.append(self._ring("bulk_records", BULK_RING_BYTES, record_dtype("bulk_record", lengths)))
+            self.records.append(self._ring("bulk_records", BULK_RING_BYTES, struct_dtype("bulk_record", lengths)))
         # What is the same at every call.
         own = self._slots.items["call"]["e"]
         own["cpu"], own["stack"] = np.arange(cpus), -1
         self.slow: tuple[Ring, Ring] | None = None
         if plan.slow is not None:
             self.slow = (
-                self._ring("slow_events", SLOW_BYTES, record_dtype("slow_event", lengths)),
-                self._ring("slow_zones", ZONES_BYTES, record_dtype("slow_zone", lengths)),
+                self._ring("slow_events", SLOW_BYTES, struct_dtype("slow_event", lengths)),
+                self._ring("slow_zones", ZONES_BYTES, struct_dtype("slow_zone", lengths)),
             )
         self.events = self.names = self.counters = None
         if plan.mode == "stream":
             parked = self._ring("events", FEW_BYTES, event)
             self.events = Lanes(self._bpf["lanes"].map_fd, bits, self._slots.items, parked)
-            self.names = self._ring("names", NAMES_BYTES, record_dtype("name", lengths))
+            self.names = self._ring("names", NAMES_BYTES, struct_dtype("name", lengths))
         if plan.mode == "aggregate":
-            counted = record_dtype("counted", lengths)
+            counted = struct_dtype("counted", lengths)
             spilled = self._ring("spilled", SPILLED_BYTES, counted)
-            cells = (cpus << CACHE_BITS) * WAYS
+            cells = (cpus << CACHE_BITS) * constant("ASSOCIATIVITY")
             self.counters = Counters(self._bpf, self._bcc.libbcc.lib, cells, counted, spilled)
         programs = {hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}
         self._kprobes = Kprobes(programs, code) if hooks else None
@@ -265,7 +260,7 @@ class Probe:
         for key, value in self._bpf["calibrated"].items():
             distances[key.frame_to_ac] += value.value
             preempt_counts[key.preempt_count] += value.value
-        distance = self._control.frame_to_ac = agreed_distance(distances)
+        distance = self._frame_to_ac = agreed_distance(distances)
         self._slots.items["frame_to_ac"] = self._slots.items["slot_to_ac"] = distance
         check_task_context(preempt_counts, self._interrupt_mask)
         # Written while nothing is captured: the later switch then changes nothing but the mode.
@@ -305,10 +300,9 @@ class Probe:
     def counts(self) -> Counts:
         """Return the counters."""
         table = self._bpf["counters"]
-        opened, dropped, no_room, freelist_alone, return_alone, replaced, freelist_busy, filtered, *of_others = (
-            sum(table[ctypes.c_int(i)]) for i in range(10)
-        )
-        names_dropped, zones_dropped = of_others
+        counted = {
+            name: sum(table[ctypes.c_int(index)]) for name, index in zip(_COUNTERS, _COUNTER_INDICES, strict=True)
+        }
         missed = self._missed()
         missed.subtract(self._missed_before)
         skipped = self._missed_kprobes()
@@ -316,16 +310,16 @@ class Probe:
         slow_missed = sum(missed.pop(name, 0) + skipped.pop(name, 0) for name in SLOW_PROGRAMS)
         freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
         return Counts(
-            opened=opened - filtered + int(self._slots.items["calls"].sum()),
-            dropped=dropped,
-            no_room=no_room,
-            freelist_alone=freelist_alone,
-            return_alone=return_alone,
-            replaced=replaced,
-            missed=missed.total() + freelist_busy + skipped.total(),
-            missed_freelist=sum(freelist) + freelist_busy,
-            names_dropped=names_dropped,
-            zones_dropped=zones_dropped,
+            opened=counted["OPENED"] - counted["FILTERED"] + int(self._slots.items["calls"].sum()),
+            dropped=counted["DROPPED"],
+            no_room=counted["NO_ROOM"],
+            freelist_alone=counted["FREELIST_ALONE"],
+            return_alone=counted["RETURN_ALONE"],
+            replaced=counted["REPLACED"],
+            missed=missed.total() + counted["FREELIST_BUSY"] + skipped.total(),
+            missed_freelist=sum(freelist) + counted["FREELIST_BUSY"],
+            names_dropped=counted["NAMES_DROPPED"],
+            zones_dropped=counted["ZONES_DROPPED"],
             slow_missed=slow_missed,
         )
 
@@ -348,9 +342,10 @@ class Probe:
         return tuple(self._bpf["stacks"].walk(stack_id))
 
     def _switch(self, mode: int, tid: int = 0) -> None:
-        self._control.mode = mode
-        self._control.tid = tid
-        self._bpf["control"][ctypes.c_int(0)] = self._control
+        table = self._bpf["control"]
+        control = table.Leaf()
+        control.mode, control.tid, control.frame_to_ac = mode, tid, self._frame_to_ac
+        table[ctypes.c_int(0)] = control
 
     def _missed(self) -> Counter[str]:
         """Return `recursion_misses` of each program, by its name.

@@ -12,13 +12,20 @@ from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
 from kalloctrace.kernel.memory_layout import MemoryLayout
 from kalloctrace.kernel.nodelist import format_nodelist
+from kalloctrace.probe.layout import enum_values
 from kalloctrace.trace.schema import ALLOCATION
 
 Allocations = npt.NDArray[np.void]
 
-# enum present and enum switches of record.h
-NODEMASK, TASK_CONTEXT, PREPARED, CALLER, MEMS_ALLOWED, OTHER, BULK_SINGLE = (1 << bit for bit in range(7))
-CPUSETS_ENABLED, CPUSETS_SWITCHING, DEFRAG_MODE = (1 << bit for bit in range(3))
+NODEMASK, TASK_CONTEXT, PREPARED, CALLER, MEMS_ALLOWED, OTHER, BULK_SINGLE = enum_values(
+    "present",
+    *("NODEMASK", "TASK_CONTEXT", "PREPARED"),
+    *("AC_NODEMASK_CALLER", "AC_NODEMASK_MEMS_ALLOWED", "AC_NODEMASK_OTHER"),
+    "BULK_SINGLE",
+)
+CPUSETS_ENABLED, CPUSETS_SWITCHING, DEFRAG_MODE = enum_values(
+    "switches", "CPUSETS_ENABLED", "CPUSETS_SWITCHING", "DEFRAG_MODE"
+)
 
 _UNKNOWN_ZONE = -1
 

@@ -12,6 +12,7 @@ from kalloctrace.kernel.btf import Btf
 from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.memory_layout import MemoryLayout
 from kalloctrace.kernel.nodelist import format_nodelist
+from kalloctrace.probe.layout import enum_texts, enum_values
 from kalloctrace.trace.schema import COLUMNS
 
 Records = npt.NDArray[np.void]
@@ -199,10 +200,15 @@ _ALLOC_CONTEXT = {
 }
 """The members of `struct alloc_context` that the stage sets, on every kernel from 5.8 on."""
 
-_ENTRIES = pa.array(["normal", "nolock", "bulk", "bulk_single"])
+_ENTRY_TEXTS = {
+    "ENTRY_NORMAL": "normal",
+    "ENTRY_NOLOCK": "nolock",
+    "ENTRY_BULK": "bulk",
+    "ENTRY_BULK_SINGLE": "bulk_single",
+}
+_ENTRIES = pa.array(enum_texts("entry", _ENTRY_TEXTS))
 """By the values of `enum entry`."""
-
-_NOLOCK, _BULK = 1, 2
+_, _NOLOCK, _BULK, _ = enum_values("entry", *_ENTRY_TEXTS)
 
 _NODEMASK_KINDS = pa.array(["null", "caller", "mems_allowed", "other"])
 

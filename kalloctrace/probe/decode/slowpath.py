@@ -13,6 +13,7 @@ import numpy.typing as npt
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.decode.rows import RowMaker
 from kalloctrace.probe.decode.zones import ZoneCopies
+from kalloctrace.probe.layout import enum_values
 from kalloctrace.probe.maps.ringbuf import Ring
 from kalloctrace.trace.slowpath import SLOW
 from kalloctrace.trace.writer import RowWriter
@@ -21,8 +22,9 @@ Event = Any
 """`struct slow_event`, one record of numpy's."""
 Events = npt.NDArray[np.void]
 
-BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = range(6)
-"""enum slow_kind of record.h."""
+BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = enum_values(
+    "slow_kind", "SLOW_BEGINS", "SLOW_ATTEMPT", "SLOW_RETURNS", "SLOW_RECLAIM", "SLOW_COMPACTION", "SLOW_OOM"
+)
 _BETWEEN = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
 
 _GIVEN = [column.name for column in SLOW.field("given").type]

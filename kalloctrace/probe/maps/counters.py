@@ -13,9 +13,6 @@ from kalloctrace.probe.maps.mmap_array import SharedArray
 from kalloctrace.probe.maps.ringbuf import Ring
 from kalloctrace.probe.maps.structs import words_of
 
-WAYS = 2
-"""Cells of a bucket: `struct bucket` of aggregate.bpf.c."""
-
 _AT_ONCE = 4096
 
 
