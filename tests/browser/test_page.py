@@ -465,8 +465,10 @@ def test_page_follows_its_width(opener: Opener, demo: Path) -> None:
     """Charts are drawn anew when the window changes."""
     page = opener.open(demo)
     page.set_viewport_size({"width": 400, "height": 800})
-    page.wait_for_function("document.querySelector('#time svg').getBoundingClientRect().width < 400")
-    page.wait_for_function("document.querySelector('.icicle').getBoundingClientRect().width < 400")
+    for chart in ("#time svg", ".icicle"):
+        width = f"document.querySelector('{chart}').getBoundingClientRect().width"
+        page.wait_for_function(f"{width} < 400")
+        assert page.evaluate(width) > 0
 
 
 def test_printed_page_has_no_controls(opener: Opener, demo: Path) -> None:

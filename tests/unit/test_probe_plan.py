@@ -109,7 +109,9 @@ def test_features_name_the_entry() -> None:
     """The entry is a feature, not a version."""
     features = replace(builtin_features("5.10"), entry="renamed_entry")
     functions = {"renamed_entry": ENTRY_5_10, "get_page_from_freelist": FREELIST}
-    check_prototypes(FakeBtf(functions), features)  # type: ignore[arg-type] # the two methods it asks
+    check_prototypes(FakeBtf(functions), features)  # type: ignore[arg-type] # it has the two methods that are called
+    with pytest.raises(KalloctraceError, match="renamed_entry"):
+        check_prototypes(FakeBtf({"get_page_from_freelist": FREELIST}), features)  # type: ignore[arg-type] # likewise
 
 
 WRAPPER = "alloc_pages_nolock_noprof"
