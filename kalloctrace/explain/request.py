@@ -13,7 +13,7 @@ from typing import Any, get_args
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.decode import decode_alloc
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.kernel.machine import Machine, ZoneRef, machine_of, usual_fallback_order
+from kalloctrace.kernel.machine import Machine, ZoneRef, default_fallback_order, machine_of
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model import page_alloc, preempt
 from kalloctrace.model.kernel import Kernel
@@ -213,7 +213,7 @@ def _machine(data: Mapping[str, Any], base: Kernel) -> Machine:
         nodes = {node.nid: [zone.index for zone in node.zones if zone.present_pages] for node in base.machine.nodes}
     else:
         return base.machine
-    order = {nid: usual_fallback_order(nid, nodes) for nid in nodes}
+    order = {nid: default_fallback_order(nid, nodes) for nid in nodes}
     for key, given in _mapping(data.get("fallback_order", {}), "machine.fallback_order").items():
         nid = _nid_key(key, "fallback_order")
         visited = _nids(given, f"machine.fallback_order of node {nid}")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""One sentence for every flag: what it asks of the page allocator, or tells about the request."""
+"""Each flag in a few words for people, and its short name for narrow tables."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
 
 _GFP = {
     "__GFP_DMA": "must come from ZONE_DMA, for devices that reach only the lowest memory",
@@ -103,3 +106,102 @@ _MEANINGS = {**_GFP, **_ALLOC, **_PF, **_OTHER}
 def meaning(name: str) -> str:
     """Return the sentence for a flag, "" when there is none for that name."""
     return _MEANINGS.get(name, "")
+
+
+SHORT_GFP: Mapping[str, str] = MappingProxyType(
+    {
+        "GFP_TRANSHUGE": "THP",
+        "GFP_TRANSHUGE_LIGHT": "THL",
+        "GFP_HIGHUSER_MOVABLE": "HUM",
+        "GFP_HIGHUSER": "HU",
+        "GFP_USER": "U",
+        "GFP_KERNEL_ACCOUNT": "KAC",
+        "GFP_KERNEL": "K",
+        "GFP_NOFS": "NOFS",
+        "GFP_ATOMIC": "A",
+        "GFP_NOIO": "NOIO",
+        "GFP_NOWAIT": "NOW",
+        "GFP_DMA": "D",
+        "GFP_DMA32": "D32",
+        "__GFP_DMA": "DM",
+        "__GFP_DMA32": "DM32",
+        "__GFP_HIGHMEM": "HM",
+        "__GFP_ATOMIC": "AT",
+        "__GFP_HIGH": "H",
+        "__GFP_IO": "I",
+        "__GFP_FS": "F",
+        "__GFP_NOWARN": "NWR",
+        "__GFP_RETRY_MAYFAIL": "RM",
+        "__GFP_NOFAIL": "NF",
+        "__GFP_NORETRY": "NR",
+        "__GFP_COMP": "C",
+        "__GFP_ZERO": "Z",
+        "__GFP_NOMEMALLOC": "NMA",
+        "__GFP_MEMALLOC": "MA",
+        "__GFP_HARDWALL": "HW",
+        "__GFP_THISNODE": "TN",
+        "__GFP_RECLAIMABLE": "RC",
+        "__GFP_MOVABLE": "M",
+        "__GFP_ACCOUNT": "AC",
+        "__GFP_WRITE": "WR",
+        "__GFP_RECLAIM": "R",
+        "__GFP_DIRECT_RECLAIM": "DR",
+        "__GFP_KSWAPD_RECLAIM": "KR",
+        "__GFP_ZEROTAGS": "ZT",
+        "__GFP_NO_OBJ_EXT": "NOE",
+    }
+)
+"""The names of `perf kmem` (tools/perf/builtin-kmem.c, gfp_compact_table), except where it gives two flags one name: NF
+for GFP_NOFS and __GFP_NOFAIL, NW for GFP_NOWAIT and __GFP_NOWARN, R for __GFP_RECLAIM and __GFP_RETRY_MAYFAIL."""
+
+SHORT_ALLOC: Mapping[str, str] = MappingProxyType(
+    {
+        "ALLOC_WMARK_MIN": "MIN",
+        "ALLOC_WMARK_LOW": "LOW",
+        "ALLOC_WMARK_HIGH": "HIGH",
+        "ALLOC_NO_WATERMARKS": "NOWM",
+        "ALLOC_OOM": "OOM",
+        "ALLOC_HARDER": "HD",
+        "ALLOC_NON_BLOCK": "NB",
+        "ALLOC_HIGH": "HI",
+        "ALLOC_MIN_RESERVE": "MR",
+        "ALLOC_CPUSET": "CS",
+        "ALLOC_CMA": "CMA",
+        "ALLOC_NOFRAGMENT": "NFR",
+        "ALLOC_HIGHATOMIC": "HA",
+        "ALLOC_TRYLOCK": "TL",
+        "ALLOC_NOLOCK": "NL",
+        "ALLOC_KSWAPD": "KS",
+        "ALLOC_NO_CODETAG": "NCT",
+    }
+)
+
+SHORT_MIGRATETYPE: Mapping[str, str] = MappingProxyType(
+    {
+        "MIGRATE_UNMOVABLE": "U",
+        "MIGRATE_MOVABLE": "M",
+        "MIGRATE_RECLAIMABLE": "E",
+        "MIGRATE_HIGHATOMIC": "H",
+        "MIGRATE_CMA": "C",
+        "MIGRATE_ISOLATE": "I",
+    }
+)
+"""The letters of the kernel's own reports on free memory (mm/show_mem.c, show_migration_types())."""
+
+
+def short_name(name: str, names: Mapping[str, str]) -> str:
+    """Return the short name of a flag.
+
+    Args:
+        name: the kernel's name.
+        names: `SHORT_GFP`, `SHORT_ALLOC` or `SHORT_MIGRATETYPE`.
+
+    Returns:
+        The short name; for a flag without one, its name in lower case without the common prefix.
+    """
+    if name in names:
+        return names[name]
+    for prefix in ("__GFP_", "GFP_", "ALLOC_", "MIGRATE_"):
+        if name.startswith(prefix):
+            return name.removeprefix(prefix).lower()
+    return name

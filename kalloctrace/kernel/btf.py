@@ -139,7 +139,7 @@ class Btf:
         found = self._find(name, _ENUM)
         return None if found is None else self._enumerators(found)
 
-    def enum_with(self, enumerator: str) -> tuple[tuple[str, int], ...] | None:
+    def anonymous_enum(self, enumerator: str) -> tuple[tuple[str, int], ...] | None:
         """Return the nameless enum whose first enumerator has this name, None where there is none.
 
         Nothing finds a nameless type by name, and a kernel has some 100,000 types: so the bytes are searched.
@@ -172,7 +172,7 @@ class Btf:
         proto = self._type(found).size_or_type
         return tuple(self._c_type(param.value & 0xFFFFFFFF) for param in self._trailing(proto, _Pair))
 
-    def returns(self, function: str) -> str | None:
+    def return_type(self, function: str) -> str | None:
         """Return the C type that a function returns, None where it is not described."""
         found = self._find(function, _FUNC)
         return None if found is None else self._c_type(self._type(self._type(found).size_or_type).size_or_type)

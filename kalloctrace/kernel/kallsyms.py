@@ -46,7 +46,7 @@ class Symbols:
         start = self._text.rfind(b"\n", 0, end) + 1
         return int(self._text[start:end].split()[0], 16)
 
-    def compiled(self, function: str) -> str | None:
+    def compiled_name(self, function: str) -> str | None:
         """Return the symbol of a function that the compiler may have specialised, as `f.constprop.0`; None without one.
 
         Its part for what hardly ever happens (`f.cold`) is none.
@@ -55,7 +55,7 @@ class Symbols:
         found = re.search(rb" ((?:" + name + rb")(?:\.(?:constprop|isra|part)\.\d+)*)\n", self._text)
         return found[1].decode() if found else None
 
-    def hidden(self) -> bool:
+    def addresses_hidden(self) -> bool:
         """Tell whether the kernel shows zeroes instead of addresses (kptr_restrict, no CAP_SYSLOG)."""
         return re.search(rb"^0*[1-9a-f][0-9a-f]* [tT] ", self._text, re.MULTILINE) is None
 

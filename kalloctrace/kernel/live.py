@@ -18,9 +18,8 @@ from kalloctrace.kernel.features import Features, Nolock
 from kalloctrace.kernel.kallsyms import Symbols
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.machine import Machine
-from kalloctrace.kernel.memory_layout import MemoryLayout, read_memory_layout, read_topology
+from kalloctrace.kernel.memory_layout import MemoryLayout, PageFlags, read_memory_layout, read_page_flags, read_topology
 from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
-from kalloctrace.kernel.page_flags import PageFlags, read_page_flags
 from kalloctrace.kernel.preemption import Preemption, read_preemption
 from kalloctrace.kernel.snapshot import Snapshot
 
@@ -293,7 +292,7 @@ def _tables(btf: Btf, base: str, version: str) -> FlagTables:
         found = btf.enum(name)
         if found:
             enums[name] = found
-    gfp = btf.enum_with("___GFP_DMA_BIT")
+    gfp = btf.anonymous_enum("___GFP_DMA_BIT")
     if gfp:
         enums["gfp"] = gfp
     tables = replace(from_btf_enums(tables, enums), kernel=os.uname().release)

@@ -164,7 +164,7 @@ def _zonelists(data: Mapping[str, Sequence[Sequence[int]]]) -> dict[int, tuple[Z
     return {int(nid): tuple(ZoneRef(*ref) for ref in refs) for nid, refs in data.items()}
 
 
-def usual_fallback_order(nid: int, nodes: Mapping[int, object]) -> list[int]:
+def default_fallback_order(nid: int, nodes: Mapping[int, object]) -> list[int]:
     """Return the order in which a node's zonelist visits the nodes where all are equally far and have CPUs.
 
     A node's score is worse when its id is below the list's owner, so the list starts at the owner and wraps.
@@ -204,7 +204,7 @@ def machine_of(
         nid: tuple(ZoneRef(nid, zone) for zone in sorted(zones, reverse=True))
         for nid, zones in sorted(populated.items())
     }
-    order = fallback_order or {nid: usual_fallback_order(nid, own) for nid in own}
+    order = fallback_order or {nid: default_fallback_order(nid, own) for nid in own}
     return Machine(
         nodes=tuple(
             Node(nid, tuple(Zone(zone, 1) for zone in sorted(zones))) for nid, zones in sorted(populated.items())

@@ -14,6 +14,8 @@ _POINTER = 8
 
 _LOCAL_DISTANCE = 10
 _REMOTE_DISTANCE = 20
+_FLAGS_BITS = 64
+
 _TOPOLOGY = ("numa_distance", "numa_distance_cnt", "zonelist_update_seq")
 
 
@@ -141,3 +143,63 @@ def _zonelist(kcore: Kcore, btf: Btf, address: int, size: int, zones: Mapping[in
             break
         refs.append(zones[zone])
     return tuple(refs)
+
+
+@dataclass(frozen=True)
+class PageFlags:
+    """The fields of `page->flags` that name a page's place.
+
+    Attributes:
+        nodes_pgshift: NODES_PGSHIFT; the node id is all that lies above.
+        zones_pgshift: ZONES_PGSHIFT.
+        zones_mask: ZONES_MASK.
+    """
+
+    nodes_pgshift: int
+    zones_pgshift: int
+    zones_mask: int
+
+    def place(self, flags: int) -> ZoneRef:
+        """Return the node and zone of a page with these flags, `unsigned long`."""
+        return ZoneRef(flags >> self.nodes_pgshift, flags >> self.zones_pgshift & self.zones_mask)
+
+
+def page_flags_of(nodes: int, zones: int) -> PageFlags:
+    """Return the layout without a section field, as CONFIG_SPARSEMEM_VMEMMAP makes it: the node on top, then the zone.
+
+    Source: include/linux/page-flags-layout.h and ZONES_SHIFT there, the same from 5.8 to 7.3.
+
+    Args:
+        nodes: MAX_NUMNODES.
+        zones: MAX_NR_ZONES.
+    """
+    nodes_pgshift = _FLAGS_BITS - (nodes - 1).bit_length()
+    zones_shift = (zones - 1).bit_length()
+    return PageFlags(nodes_pgshift, nodes_pgshift - zones_shift, (1 << zones_shift) - 1)
+
+
+def read_page_flags(kcore: Kcore, btf: Btf, symbols: Symbols, layout: MemoryLayout) -> PageFlags | None:
+    """Find out where the running kernel's pages hold their node and zone.
+
+    Args:
+        kcore: its memory.
+        btf: its types.
+        symbols: its symbols.
+        layout: its zones.
+
+    Returns:
+        The layout, None where the first page of some populated zone contradicts it or cannot be found.
+    """
+    vmemmap_base = symbols.address("vmemmap_base")
+    zone_type = btf.enum("zone_type")
+    if vmemmap_base is None or zone_type is None:
+        return None
+    flags = page_flags_of(8 * btf.member_size("task_struct", "mems_allowed"), zone_type[-1][1])
+    vmemmap, size, flags_at = kcore.u64(vmemmap_base), btf.size("page"), btf.offset("page", "flags")
+    present = {(node.nid, zone.index) for node in layout.nodes for zone in node.zones if zone.present_pages}
+    for address, ref in layout.zone_addresses.items():
+        if ref in present:
+            first = kcore.u64(address + btf.offset("zone", "zone_start_pfn"))
+            if flags.place(kcore.u64(vmemmap + first * size + flags_at)) != ref:
+                return None
+    return flags

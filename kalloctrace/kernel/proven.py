@@ -122,7 +122,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProofStatus:
     """How far the proofs cover one kernel.
 
     Attributes:
@@ -198,7 +198,7 @@ def differing_features(one: Features, other: Features) -> tuple[str, ...]:
     return tuple(field.name for field in fields(Features) if getattr(one, field.name) != getattr(other, field.name))
 
 
-def standing(features: Features, release: str, version: str, proofs: Iterable[Proof]) -> Standing:
+def proof_status(features: Features, release: str, version: str, proofs: Iterable[Proof]) -> ProofStatus:
     """Return how far the proofs cover a kernel.
 
     Args:
@@ -219,9 +219,9 @@ def standing(features: Features, release: str, version: str, proofs: Iterable[Pr
         if proof.proven and proof.features is not None
     ]
     if not candidates:
-        return Standing(measured, None)
+        return ProofStatus(measured, None)
     nearest = min(candidates, key=lambda candidate: candidate[:2])[2]
-    return Standing(measured, nearest, differing_features(features, nearest.features or features))
+    return ProofStatus(measured, nearest, differing_features(features, nearest.features or features))
 
 
 def release_index(kernel: str) -> int:

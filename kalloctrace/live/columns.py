@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
-from kalloctrace.flags.short import ALLOC, GFP, MIGRATETYPE, short
+from kalloctrace.flags.meanings import SHORT_ALLOC, SHORT_GFP, SHORT_MIGRATETYPE, short_name
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.live.table import By, LiveRow, SortName, migratetype_name, sort_names, zone_name
 from kalloctrace.report.summary_text import printable
@@ -131,7 +131,7 @@ class Cells:
         """Return what stands in a cell; never longer than its column is wide."""
         name, width = placed.column.name, placed.width
         if name == "gfp":
-            return self._flags(name, decode_gfp(row.asked.gfp_mask, self.tables), GFP, width)
+            return self._flags(name, decode_gfp(row.asked.gfp_mask, self.tables), SHORT_GFP, width)
         if name == "alloc_flags":
             return self._alloc_flags(row, width)
         if name == "migratetype":
@@ -146,12 +146,12 @@ class Cells:
     def _alloc_flags(self, row: LiveRow, width: int) -> str:
         if row.asked.alloc_flags is None:
             return "rejected" if row.asked.rejected else {"bulk": "(bulk)"}.get(row.asked.entry, "?")
-        return self._flags("alloc_flags", decode_alloc(row.asked.alloc_flags, self.tables), ALLOC, width)
+        return self._flags("alloc_flags", decode_alloc(row.asked.alloc_flags, self.tables), SHORT_ALLOC, width)
 
     def _flags(self, column: SortName, decoded: Decoded, names: Mapping[str, str], width: int) -> str:
         if len(decoded.text) <= width:
             return decoded.text or "0"
-        words = {name: short(name, names) for name in decoded.names}
+        words = {name: short_name(name, names) for name in decoded.names}
         self.short_names |= {(column, text): name for name, text in words.items()}
         unknown = [f"{decoded.unknown:#x}"] if decoded.unknown else []
         return clipped("|".join([*words.values(), *unknown]), width)
@@ -163,7 +163,7 @@ class Cells:
         whole = name.removeprefix("MIGRATE_")
         if len(whole) <= width:
             return whole
-        text = short(name, MIGRATETYPE)
+        text = short_name(name, SHORT_MIGRATETYPE)
         self.short_names["migratetype", text] = name
         return clipped(text, width)
 

@@ -15,7 +15,7 @@ from kalloctrace.kernel.btf import VMLINUX
 from kalloctrace.kernel.kallsyms import KALLSYMS
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
-from kalloctrace.kernel.proven import load, standing
+from kalloctrace.kernel.proven import load, proof_status
 from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
 from kalloctrace.probe.attach.plan import FREELIST, PREPARE, choose_attachment, make_plan, prototype
 
@@ -144,7 +144,7 @@ def _tracefs(_: LiveKernel) -> _Found:
 
 
 def _kallsyms(kernel: LiveKernel) -> _Found:
-    if kernel.symbols.hidden():
+    if kernel.symbols.addresses_hidden():
         return "fail", f"{KALLSYMS} shows no addresses", "run as root, or: sysctl kernel.kptr_restrict=1"
     return "pass", f"{KALLSYMS} shows addresses", ""
 
@@ -209,7 +209,7 @@ def _flag_tables(kernel: LiveKernel) -> _Found:
 
 def _proven(kernel: LiveKernel) -> _Found:
     uname = platform.uname()
-    found = standing(kernel.features, uname.release, uname.version, load())
+    found = proof_status(kernel.features, uname.release, uname.version, load())
     if found.covered:
         return "pass", str(found), ""
     return "warn", str(found), "check what you record: kalloctrace verify, and report a mismatch"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.kernel.proven import Standing, load, standing
+from kalloctrace.kernel.proven import ProofStatus, load, proof_status
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import TraceReader
@@ -96,7 +96,7 @@ class Verification:
     unknown_reasons: dict[str, int] = field(default_factory=dict)
     fields: dict[str, FieldCount] = field(default_factory=dict)
     zonelists: ZonelistVerdict = field(default_factory=lambda: ZonelistVerdict("nothing was compared"))
-    proven: Standing = field(default_factory=Standing)
+    proven: ProofStatus = field(default_factory=ProofStatus)
     slow: SlowVerification | None = None
     slow_lost: int = 0
 
@@ -257,7 +257,7 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]]) -> Verifica
         kernel=snapshot.release,
         sample=trace.sample,
         zonelists=zonelists,
-        proven=standing(snapshot.features, snapshot.release, snapshot.version, load()),
+        proven=proof_status(snapshot.features, snapshot.release, snapshot.version, load()),
     )
     verdict.allocations = sum(count for _, count in rows)
     verdict.distinct = len(rows)

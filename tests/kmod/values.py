@@ -27,7 +27,7 @@ from kalloctrace.kernel.builtin import builtin_snapshot, default_allowed_mask
 from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.kernel.machine import Machine
-from kalloctrace.kernel.page_flags import PageFlags
+from kalloctrace.kernel.memory_layout import PageFlags
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.gfp import GFP_ZONEMASK
 from kalloctrace.model.kernel import Kernel

@@ -66,8 +66,8 @@ def test_zeroes_are_recognised_as_hidden(tmp_path: Path, symbols: Symbols) -> No
     """kptr_restrict shows zeroes to those without CAP_SYSLOG."""
     file = tmp_path / "hidden"
     file.write_text("0000000000000000 T _stext\n0000000000000000 t get_page_from_freelist\n")
-    assert Symbols(file).hidden()
-    assert not symbols.hidden()
+    assert Symbols(file).addresses_hidden()
+    assert not symbols.addresses_hidden()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.live import observed_features
-from kalloctrace.kernel.page_flags import page_flags_of
+from kalloctrace.kernel.memory_layout import page_flags_of
 
 OLD = "__alloc_pages_nodemask"
 FROZEN = "__alloc_frozen_pages_noprof"

@@ -11,7 +11,7 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
-from kalloctrace.kernel.proven import MachineProof, Proof, differing_features, load, standing
+from kalloctrace.kernel.proven import MachineProof, Proof, differing_features, load, proof_status
 from tests.matrix.proofs import BEGIN, END, save, table, variant_of
 
 README = Path(__file__).parents[2] / "README.md"
@@ -133,7 +133,7 @@ def test_differing_features_are_named() -> None:
 
 def test_this_very_release() -> None:
     """The release that was measured is told as such, with its figures."""
-    found = standing(builtin_features("5.10"), "5.10.0-46-amd64", "#1 SMP Debian 5.10.262-1 (2026-07-31)", ALL)
+    found = proof_status(builtin_features("5.10"), "5.10.0-46-amd64", "#1 SMP Debian 5.10.262-1 (2026-07-31)", ALL)
     assert (found.measured, found.nearest, found.same, found.refuted) == (OLD, OLD, True, False)
     assert found.covered
     assert "this very release" in str(found)
@@ -142,7 +142,7 @@ def test_this_very_release() -> None:
 
 def test_another_build_of_the_same_rules() -> None:
     """Another package of a proven kernel has the same features, and is not taken for the measured one."""
-    found = standing(builtin_features("5.10"), "5.10.0-46-amd64", "#1 SMP Debian 5.10.261-1 (2026-07-01)", ALL)
+    found = proof_status(builtin_features("5.10"), "5.10.0-46-amd64", "#1 SMP Debian 5.10.261-1 (2026-07-01)", ALL)
     assert (found.measured, found.nearest, found.same) == (None, OLD, True)
     assert str(found) == (
         "the rules for this kernel were proven on 5.10 (5.10.262-1): 1,000,123 requests, 0 mismatches"
@@ -152,7 +152,7 @@ def test_another_build_of_the_same_rules() -> None:
 def test_nearest_kernel_and_what_differs() -> None:
     """Without a proven kernel of the same features, the nearest one is named, and each feature that differs."""
     features = replace(builtin_features("6.12"), config_cma=True)
-    found = standing(features, "6.13.7", "", ALL)
+    found = proof_status(features, "6.13.7", "", ALL)
     assert (found.nearest, found.same, found.differing) == (NEW, False, ("config_cma",))
     assert found.to_json() == {
         "kernel": "6.12",
@@ -168,13 +168,13 @@ def test_nearest_kernel_and_what_differs() -> None:
 def test_nearest_release_breaks_a_tie() -> None:
     """Of kernels with equally few differences, the one of the nearest release is named."""
     near = replace(NEW, kernel="6.13", release="6.13.1")
-    assert standing(builtin_features("6.12"), "6.14.2", "", [OLD, NEW, near]).nearest == near
+    assert proof_status(builtin_features("6.12"), "6.14.2", "", [OLD, NEW, near]).nearest == near
 
 
 def test_refuted_release() -> None:
     """A release that was measured and failed is never called proven, and its rows prove nothing of others."""
     features = builtin_features("7.3")
-    found = standing(features, WRONG.release, f"#1 SMP Debian {WRONG.version} (2026-10-01)", ALL)
+    found = proof_status(features, WRONG.release, f"#1 SMP Debian {WRONG.version} (2026-10-01)", ALL)
     assert found.refuted
     assert not found.covered
     assert found.nearest in {OLD, NEW}
@@ -184,13 +184,13 @@ def test_refuted_release() -> None:
 def test_refuted_release_of_proven_rules() -> None:
     """Where another kernel proves the same rules, the release that failed is still not covered."""
     twin = replace(WRONG, kernel="7.3-rt", release="7.3.4+deb13-rt-amd64", machines=(ONE,))
-    found = standing(builtin_features("7.3"), WRONG.release, f"#1 SMP Debian {WRONG.version}", [WRONG, twin])
+    found = proof_status(builtin_features("7.3"), WRONG.release, f"#1 SMP Debian {WRONG.version}", [WRONG, twin])
     assert (found.nearest, found.same, found.refuted, found.covered) == (twin, True, True, False)
 
 
 def test_nothing_proven() -> None:
     """Without a proof that is said."""
-    found = standing(builtin_features("5.10"), "5.10", "", [])
+    found = proof_status(builtin_features("5.10"), "5.10", "", [])
     assert (found.nearest, found.same) == (None, False)
     assert str(found) == "no kernel's rules are proven yet"
     assert found.to_json()["kernel"] is None

@@ -13,7 +13,7 @@ import pytest
 from kalloctrace.kernel.btf import Btf
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import Machine, Node, Topology, Zone, ZoneRef
-from kalloctrace.kernel.page_flags import PageFlags
+from kalloctrace.kernel.memory_layout import PageFlags
 from tests.kmod import values as oracle
 from tests.kmod.values import Difference
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
-from kalloctrace.flags.short import ALLOC, GFP, MIGRATETYPE, short
+from kalloctrace.flags.meanings import SHORT_ALLOC, SHORT_GFP, SHORT_MIGRATETYPE, short_name
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.live.columns import GAP, Cells, place, rate_text
 from kalloctrace.live.detail import detail
@@ -158,12 +158,12 @@ def test_columns_of_80_and_200() -> None:
 
 def test_short_names_are_one_for_each_flag_of_every_kernel() -> None:
     """None stands for two flags, and none is missing."""
-    for known, listed in ((GFP, "gfp_print"), (ALLOC, "alloc"), (MIGRATETYPE, "migratetype")):
+    for known, listed in ((SHORT_GFP, "gfp_print"), (SHORT_ALLOC, "alloc"), (SHORT_MIGRATETYPE, "migratetype")):
         assert len(set(known.values())) == len(known)
         flags = {name for kernel in builtin_kernels() for name, _ in getattr(builtin_tables(kernel), listed)}
         flags -= {"MIGRATE_PCPTYPES", "MIGRATE_TYPES", "__MIGRATE_TYPE_END"}
         assert flags <= known.keys()
-    assert short("__GFP_NEW", GFP) == "new"
+    assert short_name("__GFP_NEW", SHORT_GFP) == "new"
 
 
 def test_legend_has_what_is_on_the_screen(wrong: Replay) -> None:

@@ -47,7 +47,7 @@ class FakeBtf:
         """Return the parameter types of a function."""
         return self._functions.get(function)
 
-    def returns(self, function: str) -> str | None:
+    def return_type(self, function: str) -> str | None:
         """Return the return type of a function."""
         return self._returned if function in self._functions else None
 

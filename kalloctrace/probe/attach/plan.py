@@ -163,7 +163,7 @@ def prototype(btf: Btf, function: str) -> str:
     parameters = btf.parameters(function)
     if parameters is None:
         return f"{function}: not described"
-    return f"{btf.returns(function)} {function}({', '.join(parameters)})"
+    return f"{btf.return_type(function)} {function}({', '.join(parameters)})"
 
 
 def check_prototypes(btf: Btf, features: Features) -> None:
@@ -187,7 +187,7 @@ def _check(btf: Btf, function: str, expected: list[str | tuple[str, ...]]) -> No
             "the kernel's BTF describes no such function",
             "check that the kernel has CONFIG_DEBUG_INFO_BTF=y and that its release is supported: kalloctrace doctor",
         )
-    if not _fits(found, expected) or btf.returns(function) != "struct page *":
+    if not _fits(found, expected) or btf.return_type(function) != "struct page *":
         wanted = ", ".join(want if isinstance(want, str) else want[0] for want in expected)
         raise KalloctraceError(
             f"will not attach to {function}",
@@ -212,7 +212,7 @@ def find_nolock(btf: Btf, features: Features) -> str | None:
     if parameters is None:
         return None
     function = next(name for name, kind in NOLOCKS.items() if kind == features.nolock and btf.has_function(name))
-    if not _fits(btf.parameters(function) or (), parameters) or btf.returns(function) != "struct page *":
+    if not _fits(btf.parameters(function) or (), parameters) or btf.return_type(function) != "struct page *":
         raise UnknownPrototypeError(prototype(btf, function))
     return function
 
@@ -227,14 +227,14 @@ def find_bulk(btf: Btf) -> str | None:
     if function is None:
         return None
     found = btf.parameters(function) or ()
-    if not any(_fits(found, known) for known in _BULK_PARAMETERS) or btf.returns(function) != "long unsigned int":
+    if not any(_fits(found, known) for known in _BULK_PARAMETERS) or btf.return_type(function) != "long unsigned int":
         raise UnknownPrototypeError(prototype(btf, function))
     return function
 
 
 def find_slow(kernel: LiveKernel) -> int | None:
     """Return where the entry calls the slow path, in bytes from its start; None where that is not one place."""
-    slow = kernel.symbols.compiled(SLOWPATH)
+    slow = kernel.symbols.compiled_name(SLOWPATH)
     target = None if slow is None else kernel.symbols.address(slow)
     start, end = kernel.address(kernel.features.entry), kernel.symbols.end_of(kernel.features.entry)
     if target is None or end is None:
