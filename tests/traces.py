@@ -28,10 +28,9 @@ def source() -> tuple[Snapshot, Totals, Row]:
         row = next(
             row for batch in trace.batches() for row in batch.to_pylist() if row["freelist_calls"] and row["page"]
         )
-        for _ in trace.encoded():
-            pass
-        assert trace.totals is not None
-        return trace.snapshot, trace.totals, row
+        totals = trace.ending().totals
+        assert totals is not None
+        return trace.snapshot, totals, row
 
 
 def stream(path: Path, *changes: Mapping[str, Any], recording: Mapping[str, Any] | None = None) -> Path:
@@ -54,9 +53,7 @@ def slow(path: Path, *calls: Mapping[str, Any], lost: int = 0) -> Path:
     """Write a stream of the kernel under pressure, with one row and these calls of the slow path."""
     with TraceReader(UNDER_PRESSURE) as trace:
         row = next(row for batch in trace.batches() for row in batch.to_pylist())
-        for _ in trace.encoded():
-            pass
-        snapshot, totals = trace.snapshot, trace.totals
+        snapshot, totals = trace.snapshot, trace.ending().totals
     assert totals is not None
     who = {"time": 1, "cpu": 0, "pid": 1, "tid": 1, "comm": "a"}
     with TraceWriter(path, snapshot, {"mode": "stream", "slow": True}) as writer:

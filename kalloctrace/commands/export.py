@@ -11,7 +11,7 @@ import click
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.trace.reader import TraceReader
+    from kalloctrace.trace.reader import Ending, TraceReader
 
 _Form = Literal["parquet", "csv", "jsonl", "perfetto", "folded", "speedscope"]
 _BINARY = ("parquet", "perfetto")
@@ -62,7 +62,7 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
                 "record with --mode stream, or choose another --format",
             )
         if output is None:
-            _write(reader, form, sys.stdout.buffer)
+            ending = _write(reader, form, sys.stdout.buffer)
         else:
             refuse_itself(output, trace)
             try:
@@ -70,11 +70,11 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
             except FileExistsError as error:
                 raise exists_already(output) from error
             with file:
-                _write(reader, form, file)
-        if reader.truncated:
-            why = f" ({reader.damage})" if reader.damage else ""
+                ending = _write(reader, form, file)
+        if ending.truncated:
+            why = f" ({ending.damage})" if ending.damage else ""
             click.echo(f"truncated: the end of {trace} is missing{why}; written up to its last whole batch", err=True)
-        slow = reader.totals.slow if reader.totals is not None else None
+        slow = ending.totals.slow if ending.totals is not None else None
         if slow and form in {"parquet", "csv", "jsonl"}:
             words = f"kalloctrace report --failures --slower-than 0 --json {shlex.quote(str(trace))}"
             click.echo(f"without the attempts of {slow:,} calls of the slow path, which {words} writes", err=True)
@@ -83,12 +83,12 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
     return Exit.OK
 
 
-def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> None:
+def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> "Ending":
     match form:
         case "perfetto":
             from kalloctrace.report.export.perfetto import write_perfetto
 
-            write_perfetto(trace, stream)
+            return write_perfetto(trace, stream)
         case "folded" | "speedscope":
             from kalloctrace.report.export.stacks import stacks_of, write_folded, write_speedscope
 
@@ -99,7 +99,8 @@ def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> None:
                 write_folded(stacks, stream)
             else:
                 write_speedscope(stacks, trace.path.name, stream)
+            return stacks.ending
         case _:
             from kalloctrace.report.export.rows import export
 
-            export(trace, form, stream)
+            return export(trace, form, stream)

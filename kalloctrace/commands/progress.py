@@ -66,5 +66,6 @@ def reading(path: Path) -> Iterator["TraceReader"]:
     """
     from kalloctrace.trace.reader import TraceReader
 
-    with TraceReader(path) as reader, shown(f"reading {path}", lambda: reader.fraction):
+    done = [0.0]
+    with TraceReader(path, done.append) as reader, shown(f"reading {path}", lambda: done[-1]):
         yield reader

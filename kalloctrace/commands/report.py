@@ -13,7 +13,7 @@ from click.core import ParameterSource
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.trace.reader import TraceReader
+    from kalloctrace.trace.reader import Ending
 
 
 @click.command()
@@ -96,13 +96,15 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
     from kalloctrace.verify.slowpath.trace import SlowJudge
 
     with reading(trace) as reader:
-        calls = [call for call in reader.slow_calls() if _is_told(call, slower_than)]
+        reading_calls = reader.slow_calls()
+        calls = [call for call in reading_calls if _is_told(call, slower_than)]
+        ending = reading_calls.finish()
     if not reader.recording.get("slow"):
         raise KalloctraceError(
             f"no failures are known of {trace}", "its slow path was not recorded", "record it without --no-slow"
         )
     kernel = Kernel.of(reader.snapshot)
-    tell = SlowTeller(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, reader.totals))
+    tell = SlowTeller(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, ending.totals))
     if as_json:
         for call in calls[:top]:
             click.echo(json.dumps(told_json(tell(call))))
@@ -113,7 +115,7 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
             click.echo(f"\n… and {len(groups[top:]):,} more kinds; --json has each call")
     else:
         click.echo("none")
-    _say_incomplete(reader)
+    _say_incomplete(ending)
 
 
 def _is_told(call: Mapping[str, Any], slower_than: float | None) -> bool:
@@ -123,12 +125,12 @@ def _is_told(call: Mapping[str, Any], slower_than: float | None) -> bool:
     return slower_than is not None and (call["duration"] or 0) > slower_than * 1e6
 
 
-def _say_incomplete(reader: "TraceReader") -> None:
+def _say_incomplete(ending: "Ending") -> None:
     """Say what the trace lacks of the slow path."""
-    if reader.totals is None:
-        why = f": {reader.damage}" if reader.damage else ""
+    if ending.totals is None:
+        why = f": {ending.damage}" if ending.damage else ""
         click.echo(f"the end of the recording is missing{why}", err=True)
-    elif lost := reader.totals.slow_lost + reader.totals.slow_missed:
+    elif lost := ending.totals.slow_lost + ending.totals.slow_missed:
         click.echo(
             f"{lost:,} events of the slow path were lost or missed: there may be more calls like these", err=True
         )

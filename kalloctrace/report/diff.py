@@ -127,14 +127,16 @@ def side_of(trace: TraceReader) -> Side:
     """Count the kinds of allocations of a trace, and those of attempts of the slow path.
 
     Args:
-        trace: a trace that has not been read yet.
+        trace: the trace.
 
     Raises:
         KalloctraceError: its snapshot lacks something that every kernel has.
     """
-    rows = list(trace.counted())
-    verdict = verify_counted(trace, rows)
-    slow = count_slow(trace, verdict)
+    counted = trace.counted()
+    rows = list(counted)
+    ending = counted.finish()
+    verdict = verify_counted(trace, rows, ending)
+    slow = count_slow(trace, ending, verdict)
     return Side(
         trace=str(trace.path),
         kernel=trace.snapshot.release,
@@ -142,7 +144,7 @@ def side_of(trace: TraceReader) -> Side:
         sample=trace.sample,
         aggregate=trace.aggregate,
         # Calls of the slow path may be damaged where the rows are not.
-        truncated=verdict.truncated or trace.truncated,
+        truncated=verdict.truncated or (slow is not None and slow.truncated),
         lost=verdict.lost,
         counts={
             **{aspect.name: _counts(aspect, rows, trace.snapshot.tables) for aspect in _OF_ROWS},

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.verify.slowpath.judge import AttemptVerdict
 from kalloctrace.verify.verification import Verification, slow_recorded
 
@@ -20,6 +20,7 @@ class SlowCounts:
         complete: each allocation was recorded.
         lost: events of the slow path that were lost or missed; None where the trace's end, which says so, is missing,
             or its calls are damaged.
+        truncated: the end is missing, or its calls are damaged.
         calls: calls of the slow path.
         failed: those that returned no page.
         unseen: those whose return was not seen, so that they may have failed.
@@ -33,6 +34,7 @@ class SlowCounts:
     allocations: int
     complete: bool
     lost: int | None
+    truncated: bool = False
     calls: int = 0
     failed: int = 0
     unseen: int = 0
@@ -70,17 +72,18 @@ class SlowCounts:
         }
 
 
-def count_slow(trace: TraceReader, verdict: Verification) -> SlowCounts | None:
+def count_slow(trace: TraceReader, ending: Ending, verdict: Verification) -> SlowCounts | None:
     """Count what a trace has of the slow path; None where that was not recorded.
 
     Args:
-        trace: a trace that has been read to its end.
+        trace: the trace.
+        ending: how it ends, by a pass over its rows.
         verdict: on its rows.
 
     Raises:
         KalloctraceError: its snapshot lacks something that every kernel has.
     """
-    recorded = slow_recorded(trace)
+    recorded = slow_recorded(trace, ending)
     if recorded is None:
         return None
     counts = SlowCounts(
@@ -97,8 +100,8 @@ def count_slow(trace: TraceReader, verdict: Verification) -> SlowCounts | None:
         for judged in recorded.judge(call).attempts:
             counts.kinds[judged.kind] += 1
             counts.verdicts.update((judged.verdict, about) for about in _abouts(judged))
-    if trace.truncated:
-        counts.lost = None
+    if recorded.calls.finish().truncated:
+        counts.lost, counts.truncated = None, True
     return counts
 
 

@@ -175,22 +175,24 @@ def summarize(trace: TraceReader) -> Summary:
     """Count what a trace holds, batch by batch: memory grows with the distinct values, not with the rows.
 
     Args:
-        trace: a trace that has not been read yet.
+        trace: the trace.
     """
     tally = Tally()
     callers = Callers()
-    for rows in trace.encoded("time", "pid", "comm", "stack"):
+    reading = trace.encoded("time", "pid", "comm", "stack")
+    for rows in reading:
         tally.add(rows.allocations, rows.indices, rows.counts)
         if not trace.aggregate:
             callers.add(rows)
+    ending = reading.finish()
     summary = Summary(
         trace=str(trace.path),
         snapshot=trace.snapshot,
         recording=trace.recording,
         aggregate=trace.aggregate,
         sample=trace.sample,
-        totals=trace.totals,
-        damage=trace.damage,
+        totals=ending.totals,
+        damage=ending.damage,
         first=callers.first,
         last=callers.last,
     )

@@ -2,9 +2,10 @@
 """Reads a trace batch by batch, and says when it is no trace, too new, or cut off."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 
@@ -31,32 +32,85 @@ from kalloctrace.trace.schema import (
 from kalloctrace.trace.slowpath import SLOW_KEY, from_text
 from kalloctrace.trace.totals import Totals
 
+_T = TypeVar("_T")
+
 _MEND_FOREIGN = "name a file that `kalloctrace record` wrote"
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a recording ends, as far as a file or a capture shows it.
+
+    Attributes:
+        totals: what the recording counted; None where the end of the trace is missing.
+        truncated: the end of the recording is missing.
+        damage: what stopped the reading; empty where the file simply ended.
+    """
+
+    totals: Totals | None
+    truncated: bool
+    damage: str = ""
+
+
+class Pass(Iterator[_T]):
+    """One pass over a trace, from its start to its end; passes are independent of each other.
+
+    Args:
+        items: yields what the pass reads, and returns how the trace ends.
+    """
+
+    def __init__(self, items: Generator[_T, None, Ending]) -> None:
+        self._items = items
+        self._ending: Ending | None = None
+
+    @classmethod
+    def empty(cls, ending: Ending) -> Self:
+        """Return a pass over nothing."""
+
+        def nothing() -> Generator[_T, None, Ending]:
+            yield from ()
+            return ending
+
+        return cls(nothing())
+
+    def __next__(self) -> _T:
+        """Return the next item."""
+        try:
+            return next(self._items)
+        except StopIteration as stop:
+            if stop.value is not None:
+                self._ending = stop.value
+            raise StopIteration from None
+
+    def finish(self) -> Ending:
+        """Skip the items that are left, and return how the trace ends."""
+        for _ in self:
+            pass
+        if self._ending is None:
+            raise RuntimeError("an error ended this pass before")
+        return self._ending
+
+
 class TraceReader:
-    """A recorded trace. Each of `batches`, `encoded` and `counted` reads it from its start to its end.
+    """A recorded trace as it was when it was opened. Reading does not change it.
 
     Attributes:
         path: its file.
         snapshot: the kernel and machine that were recorded.
         recording: how it was made.
-        aggregate: its rows say how often an allocation occurred, not when and for whom.
-        totals: what was counted; None until it was read to the end, and for good if the trace is truncated.
+        aggregate: its rows hold how often an allocation occurred, not when and in which task.
 
     Args:
         path: the file to read.
+        progress: is called during each pass with the part of the file that it has read, from 0 to 1.
 
     Raises:
-        KalloctraceError: the file cannot be read, is no trace, or is of a newer format.
+        KalloctraceError: the file cannot be read, is not a trace, or has a newer format.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, progress: Callable[[float], None] = lambda _: None) -> None:
         self.path = path
-        self.totals: Totals | None = None
-        self._damage = ""
-        self._ended = False
-        self._position = 0
+        self._progress = progress
         try:
             self._size = path.stat().st_size
             if self._size == 0:
@@ -67,7 +121,7 @@ class TraceReader:
             why = getattr(error, "strerror", None) or _first_line(error)
             raise KalloctraceError(f"cannot read {path}", why, _MEND_FOREIGN) from error
         try:
-            self._schema = pa.ipc.open_stream(self._file).schema
+            self._schema = pa.ipc.open_stream(self._cursor()).schema
         except (OSError, pa.ArrowException) as error:
             self._file.close()
             raise KalloctraceError(f"cannot read {path}", "it is no trace", _MEND_FOREIGN) from error
@@ -134,68 +188,138 @@ class TraceReader:
         """Close the file."""
         self._file.close()
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the rows with the columns of ROWS, up to the end or to where the file was cut off."""
-        if self._format == 1:
-            yield from map(_complete, self._stored())
-            return
-        flattener = Flattener()
-        yield from map(flattener.flat, self.encoded(*(field.name for field in WHO)))
+    def batches(self) -> Pass[pa.RecordBatch]:
+        """Return the rows with the columns of ROWS, up to the end or to where the file was cut off."""
+        return Pass(self._flat())
 
-    def encoded(self, *who: str) -> Iterator[Encoded]:
-        """Yield the rows as they are stored, likewise.
+    def encoded(self, *who: str) -> Pass[Encoded]:
+        """Return the rows as they are stored, likewise.
 
         Args:
             who: the columns of WHO to read; an aggregate has none.
         """
-        if self._format == 1:
-            yield from encoded(map(_complete, self._stored()))
-            return
-        wanted = {*who, COUNT.name, "allocation"}
-        decoder = Decoder()
-        for batch in self._stored([i for i, name in enumerate(self._schema.names) if name in wanted]):
-            try:
-                yield decoder.decode(batch)
-            except pa.ArrowException as error:
-                self._damage, self._ended = _first_line(error), True
-                return
+        return Pass(self._encoded(who))
 
-    def counted(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each distinct allocation of the trace, and how many calls it stands for.
+    def counted(self) -> Pass[tuple[dict[str, Any], int]]:
+        """Return each distinct allocation of the trace, and how many calls it stands for.
 
         Memory grows with the distinct ones, not with the calls.
 
         Returns:
             Mappings from column (of REQUEST, CONTEXT, OBSERVED, BULK) to Python value, and counts of at least 1.
         """
-        tally = Tally()
-        for rows in self.encoded():
+        return Pass(self._counted())
+
+    def slow_calls(self) -> Pass[dict[str, Any]]:
+        """Return the calls of the slow path, with the columns of SLOW."""
+        return Pass(self._slow_calls())
+
+    def ending(self) -> Ending:
+        """Read the trace to its end, without decoding its rows, and return how it ends."""
+        return self._messages([0]).finish()
+
+    def read(
+        self, *who: str, rows: Callable[[Encoded], None], slow_call: Callable[[dict[str, Any]], None] | None = None
+    ) -> Ending:
+        """Read rows and calls of the slow path in one pass, in the order in which they were written.
+
+        Args:
+            who: the columns of WHO to read; an aggregate has none.
+            rows: is called with each batch of rows.
+            slow_call: is called with each call of the slow path; without it these are not decoded.
+        """
+        if self._format == 1:
+            # It has no calls of the slow path.
+            reading = self.encoded(*who)
+            for batch in reading:
+                rows(batch)
+            return reading.finish()
+        both = Pass(self._decoded(who, slow=slow_call is not None))
+        for stored, calls in both:
+            if stored is not None:
+                rows(stored)
+            if slow_call is not None:
+                for call in calls:
+                    slow_call(call)
+        return both.finish()
+
+    def _flat(self) -> Generator[pa.RecordBatch, None, Ending]:
+        if self._format == 1:
+            stored = self._stored()
+            yield from map(_complete, stored)
+            return stored.finish()
+        flattener, reading = Flattener(), self.encoded(*(field.name for field in WHO))
+        yield from map(flattener.flat, reading)
+        return reading.finish()
+
+    def _encoded(self, who: Sequence[str]) -> Generator[Encoded, None, Ending]:
+        if self._format == 1:
+            stored = self._stored()
+            yield from encoded(map(_complete, stored))
+            return stored.finish()
+        both = Pass(self._decoded(who, slow=False))
+        for batch, _ in both:
+            if batch is not None:
+                yield batch
+        return both.finish()
+
+    def _counted(self) -> Generator[tuple[dict[str, Any], int], None, Ending]:
+        tally, reading = Tally(), self.encoded()
+        for rows in reading:
             tally.add(rows.allocations, rows.indices, rows.counts)
         yield from tally.rows()
+        return reading.finish()
 
-    def slow_calls(self) -> Iterator[dict[str, Any]]:
-        """Yield the calls of the slow path, with the columns of SLOW."""
-        for _, metadata in self._messages([0]):
-            if SLOW_KEY in metadata:
-                try:
-                    yield from from_text(metadata[SLOW_KEY])
-                except ValueError as error:
-                    self._damage = f"its calls of the slow path are damaged: {_first_line(error)}"
-                    self._ended = True
-                    return
+    def _slow_calls(self) -> Generator[dict[str, Any], None, Ending]:
+        messages = self._messages([0])
+        for _, metadata in messages:
+            try:
+                yield from _slow_calls_in(metadata)
+            except ValueError as error:
+                return _damaged_slow_calls(error)
+        return messages.finish()
 
-    def _stored(self, fields: list[int] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the batches of the file that have rows."""
-        for batch, _ in self._messages(fields):
-            if batch.num_rows:
-                yield batch
+    def _decoded(
+        self, who: Sequence[str], *, slow: bool
+    ) -> Generator[tuple[Encoded | None, Sequence[dict[str, Any]]], None, Ending]:
+        """Yield what each message of a file of format 2 holds: rows, calls of the slow path, or nothing."""
+        selected = {*who, COUNT.name, "allocation"}
+        decoder = Decoder()
+        messages = self._messages([i for i, name in enumerate(self._schema.names) if name in selected])
+        for batch, metadata in messages:
+            try:
+                rows = decoder.decode(batch) if batch.num_rows else None
+            except pa.ArrowException as error:
+                return Ending(None, truncated=True, damage=_first_line(error))
+            try:
+                calls = list(_slow_calls_in(metadata)) if slow else []
+            except ValueError as error:
+                return _damaged_slow_calls(error)
+            yield rows, calls
+        return messages.finish()
 
-    def _messages(self, fields: list[int] | None = None) -> Iterator[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
-        """Yield all batches of the file, with their own metadata."""
-        self._damage, self._ended, self.totals = "", False, None
-        self._file.seek(0)
-        options = pa.ipc.IpcReadOptions(included_fields=fields)
-        reader = pa.ipc.open_stream(self._file, options=options)
+    def _stored(self) -> Pass[pa.RecordBatch]:
+        """Return the batches of a file of format 1."""
+
+        def stored() -> Generator[pa.RecordBatch, None, Ending]:
+            messages = self._messages()
+            for batch, _ in messages:
+                if batch.num_rows:
+                    yield batch
+            return messages.finish()
+
+        return Pass(stored())
+
+    def _messages(self, fields: list[int] | None = None) -> Pass[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
+        """Return all batches of the file, with their own metadata."""
+        return Pass(self._read_messages(fields))
+
+    def _read_messages(
+        self, fields: list[int] | None
+    ) -> Generator[tuple[pa.RecordBatch, Mapping[bytes, bytes]], None, Ending]:
+        totals, damage = None, ""
+        cursor = self._cursor()
+        reader = pa.ipc.open_stream(cursor, options=pa.ipc.IpcReadOptions(included_fields=fields))
         while True:
             try:
                 batch, metadata = reader.read_next_batch_with_custom_metadata()
@@ -204,16 +328,20 @@ class TraceReader:
             except StopIteration:
                 break
             except (OSError, pa.ArrowException) as error:
-                self._damage = _first_line(error)
+                damage = _first_line(error)
                 break
-            self._position = self._file.tell()
+            self._progress(min(1.0, cursor.tell() / self._size))
             if metadata is not None and TOTALS_KEY in metadata:
                 try:
-                    self.totals = Totals.from_json(json.loads(metadata[TOTALS_KEY]))
+                    totals = Totals.from_json(json.loads(metadata[TOTALS_KEY]))
                 except (KeyError, ValueError, TypeError) as error:
-                    self._damage = f"its totals are damaged: {error!r}"
+                    damage = f"its totals are damaged: {error!r}"
             yield batch, metadata or {}
-        self._ended = True
+        return Ending(totals, truncated=totals is None, damage=damage)
+
+    def _cursor(self) -> pa.NativeFile:
+        """Return the file with a position of its own, at its start."""
+        return pa.PythonFile(_Cursor(self._file, self._size), mode="r")
 
     @property
     def sample(self) -> int:
@@ -222,20 +350,35 @@ class TraceReader:
         sample = filters.get("sample") if isinstance(filters, dict) else None
         return sample if isinstance(sample, int) and sample > 1 else 1
 
-    @property
-    def fraction(self) -> float:
-        """Return how much of the file was read, from 0 to 1; other threads may ask."""
-        return min(1.0, self._position / self._size)
 
-    @property
-    def truncated(self) -> bool:
-        """Tell whether the end of the recording is missing; known once it was read to its end."""
-        return self._ended and self.totals is None
+class _Cursor:
+    """A position in the first bytes of a file that others read as well."""
 
-    @property
-    def damage(self) -> str:
-        """Return what stopped the reading, empty where the file simply ended."""
-        return self._damage
+    closed = False
+
+    def __init__(self, file: pa.NativeFile, size: int) -> None:
+        self._file = file
+        self._size = size
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._file.read_at(min(size, self._size - self._position), self._position)
+        self._position += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        """Leave the file open for the others."""
+
+
+def _slow_calls_in(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
+    return from_text(metadata[SLOW_KEY]) if SLOW_KEY in metadata else []
+
+
+def _damaged_slow_calls(error: ValueError) -> Ending:
+    return Ending(None, truncated=True, damage=f"its calls of the slow path are damaged: {_first_line(error)}")
 
 
 def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:

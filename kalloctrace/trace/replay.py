@@ -55,8 +55,7 @@ class Replay:
             )
         self.snapshot = self._reader.snapshot
         self.recording: Mapping[str, Any] = self._reader.recording
-        self._begin, self._last, self._totals = self._survey()
-        self.cut_off = _CUT_OFF if self._reader.truncated else ""
+        self._begin, self._last, self._totals, self.cut_off = self._survey()
         self._tally = RunningTally(tasks=True, most=most)
         self._batches = self._reader.encoded(*_WHO)
         self._allocations: pa.StructArray | None = None
@@ -109,18 +108,20 @@ class Replay:
         """Return how long the trace is: as long as its recording lasted, or to its last call where that is missing."""
         return self._totals.seconds or (self._last - self._begin) / 1e9
 
-    def _survey(self) -> tuple[int, int, Totals]:
-        """Return the time of the first and the last call, and what the recording counted."""
+    def _survey(self) -> tuple[int, int, Totals, str]:
+        """Return the time of the first and the last call, what the recording counted, and `cut_off`."""
         first, last, rows = None, 0, 0
-        for batch in self._reader.encoded("time"):
+        reading = self._reader.encoded("time")
+        for batch in reading:
             times = batch.who["time"].to_numpy()
             first = int(times.min()) if first is None else min(first, int(times.min()))
             last = max(last, int(times.max()))
             rows += len(times)
-        totals = self._reader.totals
+        totals = reading.finish().totals
         if totals is None:
             totals = Totals(rows, rows, 0, 0, 0, 0, 0, 0, 0, (), "the end of the trace is missing", 0.0)
-        return first or 0, last, totals
+            return first or 0, last, totals, _CUT_OFF
+        return first or 0, last, totals, ""
 
     def _play(self, until: int) -> None:
         """Count the calls up to a time."""

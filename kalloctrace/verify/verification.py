@@ -10,9 +10,8 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.proven import ProofStatus, load, proof_status
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
-from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.fields import FieldCount
@@ -141,7 +140,7 @@ class Verification:
 
 
 class Recorded(Protocol):
-    """What must be known of a recording besides its rows: a trace that has been read, or a capture under way."""
+    """What must be known of a recording besides its rows and its end: a trace, or a capture under way."""
 
     @property
     def path(self) -> Path:
@@ -155,47 +154,43 @@ class Recorded(Protocol):
     def sample(self) -> int:
         """Return of how many calls one was recorded."""
 
-    @property
-    def totals(self) -> Totals | None:
-        """Return what was counted besides; None where that is not known."""
-
-    @property
-    def truncated(self) -> bool:
-        """Tell whether the end of the recording is missing."""
-
-    @property
-    def damage(self) -> str:
-        """Return what stopped the reading before its end, empty where nothing did."""
-
 
 def verify_trace(trace: TraceReader) -> Verification:
     """Predict every allocation of a trace and compare.
 
     Args:
-        trace: a trace that has not been read yet.
+        trace: the trace.
 
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
-    verdict = verify_counted(trace, list(trace.counted()))
-    judge_slow(verdict, trace)
+    counted = trace.counted()
+    rows = list(counted)
+    ending = counted.finish()
+    verdict = verify_counted(trace, rows, ending)
+    judge_slow(verdict, trace, ending)
     return verdict
 
 
-def judge_slow(verdict: Verification, trace: TraceReader, seen: Callable[[Row], None] = lambda _: None) -> None:
+def judge_slow(
+    verdict: Verification, trace: TraceReader, ending: Ending, seen: Callable[[Row], None] = lambda _: None
+) -> None:
     """Add the verdict on the slow path, where it was recorded.
 
     Args:
         verdict: of the same trace.
-        trace: a trace that has been read to its end.
+        trace: the trace.
+        ending: how it ends, by a pass over its rows.
         seen: is called with each call of the slow path.
     """
-    recorded = slow_recorded(trace)
-    if recorded is not None:
-        verdict.slow = verify_slow(recorded.judge, _shown(recorded.calls, seen))
-        verdict.slow_lost = recorded.lost or 0
-        # Rows are read without them, so that it may be here alone that something shows to be damaged.
-        verdict.truncated, verdict.damage = verdict.truncated or trace.truncated, verdict.damage or trace.damage
+    recorded = slow_recorded(trace, ending)
+    if recorded is None:
+        return
+    verdict.slow = verify_slow(recorded.judge, _shown(recorded.calls, seen))
+    verdict.slow_lost = recorded.lost or 0
+    # Rows are read without them, so that damage may show here alone.
+    ending = recorded.calls.finish()
+    verdict.truncated, verdict.damage = verdict.truncated or ending.truncated, verdict.damage or ending.damage
 
 
 @dataclass(frozen=True)
@@ -209,27 +204,28 @@ class SlowRecorded:
     """
 
     judge: SlowJudge
-    calls: Iterator[dict[str, Any]]
+    calls: Pass[dict[str, Any]]
     lost: int | None
 
 
-def slow_recorded(trace: TraceReader) -> SlowRecorded | None:
+def slow_recorded(trace: TraceReader, ending: Ending) -> SlowRecorded | None:
     """Return what a trace has of the slow path; None where that was not recorded.
 
     Args:
-        trace: a trace that has been read to its end.
+        trace: the trace.
+        ending: how it ends, by a pass over its rows.
 
     Raises:
         KalloctraceError: its snapshot lacks something that every kernel has.
     """
     if not trace.recording.get("slow"):
         return None
-    totals = trace.totals
+    totals = ending.totals
     kernel, _ = _recorded(trace)
     return SlowRecorded(
         judge=SlowJudge.of(trace.snapshot, kernel, totals),
         # A trace may be long: it is read once more only where there is something to find.
-        calls=trace.slow_calls() if totals is None or totals.slow else iter(()),
+        calls=trace.slow_calls() if totals is None or totals.slow else Pass.empty(ending),
         lost=None if totals is None else totals.slow_lost + totals.slow_missed,
     )
 
@@ -240,12 +236,13 @@ def _shown(calls: Iterator[dict[str, Any]], seen: Callable[[Row], None]) -> Iter
         yield call
 
 
-def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]]) -> Verification:
+def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending) -> Verification:
     """Do the same for a recording whose rows are at hand.
 
     Args:
-        trace: the recording; a trace must be at its end.
+        trace: the recording.
         rows: each distinct allocation and its count, as `TraceReader.counted` gives them.
+        ending: how the recording ends, or stands.
 
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
@@ -261,14 +258,15 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]]) -> Verifica
     )
     verdict.allocations = sum(count for _, count in rows)
     verdict.distinct = len(rows)
-    verdict.truncated, verdict.damage = trace.truncated, trace.damage
+    verdict.truncated, verdict.damage = ending.truncated, ending.damage
+    totals = ending.totals
     changed: tuple[str, ...] = ()
-    if trace.totals is not None:
-        verdict.missed = trace.totals.missed
+    if totals is not None:
+        verdict.missed = totals.missed
         # A row that was submitted and is not here is as lost as one that was dropped.
-        verdict.lost = trace.totals.lost + max(0, trace.totals.submitted - verdict.allocations)
-        changed = trace.totals.machine_changed
-    missed_freelist = None if trace.totals is None else trace.totals.missed_freelist
+        verdict.lost = totals.lost + max(0, totals.submitted - verdict.allocations)
+        changed = totals.machine_changed
+    missed_freelist = None if totals is None else totals.missed_freelist
     judge_row = Judge(
         kernel,
         switches_of(row for row, _ in rows),

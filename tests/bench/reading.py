@@ -67,8 +67,9 @@ class Cost:
 def make_trace(path: Path, events: int) -> None:
     """Write a stream of so many calls."""
     with TraceReader(RECORDING) as trace:
-        counted = list(trace.counted())
-        snapshot, recording, totals = trace.snapshot, trace.recording, trace.totals
+        reading = trace.counted()
+        counted = list(reading)
+        snapshot, recording, totals = trace.snapshot, trace.recording, reading.finish().totals
     assert totals is not None
     shares = np.array([count for _, count in counted], float)
     generator = np.random.default_rng(1)

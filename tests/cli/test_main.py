@@ -81,11 +81,12 @@ def seeded() -> random.Random:
 def small_trace(path: Path) -> Path:
     """Write the first rows of a recorded trace as a trace of their own."""
     with TraceReader(TRACE) as trace:
+        totals = trace.ending().totals
+        assert totals is not None
         rows = pa.Table.from_batches(list(trace.batches())).slice(0, ROWS).to_pylist()
-    assert trace.totals is not None
     with TraceWriter(path, trace.snapshot, trace.recording) as writer:
         writer.write(pa.RecordBatch.from_pylist(rows, schema=COLUMNS))
-        writer.close(Totals.from_json({**trace.totals.to_json(), "submitted": ROWS}))
+        writer.close(Totals.from_json({**totals.to_json(), "submitted": ROWS}))
     return path
 
 

@@ -76,13 +76,13 @@ def on_a_terminal(columns: int, **environment: str) -> str:
 def write(path: Path, *rows: dict[str, Any], closed: bool = True) -> Path:
     """Write the first row of the recorded trace, once for each set of changed columns."""
     with TraceReader(TRACE) as trace:
-        batches = list(trace.batches())
+        batches, totals = list(trace.batches()), trace.ending().totals
     (row,) = batches[0].slice(0, 1).to_pylist()
     with TraceWriter(path, trace.snapshot, trace.recording) as writer:
         writer.write(pa.RecordBatch.from_pylist([{**row, **change} for change in rows], schema=COLUMNS))
         if closed:
-            assert trace.totals is not None
-            writer.close(trace.totals)
+            assert totals is not None
+            writer.close(totals)
     return path
 
 

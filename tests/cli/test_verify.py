@@ -78,10 +78,10 @@ class Recorded(NamedTuple):
 def recorded() -> Recorded:
     """Read the recorded trace."""
     with TraceReader(Path(__file__).parents[2] / TRACE) as trace:
-        batches = list(trace.batches())
-        assert trace.totals is not None
+        batches, totals = list(trace.batches()), trace.ending().totals
+        assert totals is not None
         rows = pa.Table.from_batches(batches).slice(0, BATCHES * ROWS).to_pylist()
-        return Recorded(trace.snapshot, trace.recording, rows, trace.totals.to_json())
+        return Recorded(trace.snapshot, trace.recording, rows, totals.to_json())
 
 
 def write(

@@ -49,7 +49,7 @@ def test_recording_accounts_for_every_call(path: Path) -> None:
     """Each call that was seen is a row, was lost, was replaced or was still running."""
     with TraceReader(path) as trace:
         rows = sum(batch.num_rows for batch in trace.batches())
-        totals = trace.totals
+        totals = trace.ending().totals
     assert totals is not None
     assert rows == totals.submitted
     assert totals.opened == totals.submitted + totals.lost + totals.replaced + totals.running

@@ -81,7 +81,7 @@ def test_slow_calls_are_those_of_the_rows() -> None:
     """Rows and attempts of a stream are captured apart, and tell of the same calls: by whom, what, and how it ended."""
     with TraceReader(STREAM) as trace:
         rows = [row for batch in trace.batches() for row in batch.to_pylist() if row["freelist_calls"] > 1]
-        calls, totals = list(trace.slow_calls()), trace.totals
+        calls, totals = list(trace.slow_calls()), trace.ending().totals
     assert Counter(
         (row["tid"], row["comm"], row["stack"], row["gfp_mask"], row["order"], row["freelist_calls"] - 1, row["page"])
         for row in rows

@@ -148,7 +148,7 @@ def test_failure_detaches_and_leaves_a_whole_trace(machine: Machine, tmp_path: P
     assert machine.log[-2:] == ["stop", "detach"]
     with TraceReader(path) as reader:
         assert verify_trace(reader).allocations == 3
-        assert not reader.truncated
+        assert not reader.ending().truncated
 
 
 def test_session_is_written_as_it_goes_on(machine: Machine, tmp_path: Path) -> None:

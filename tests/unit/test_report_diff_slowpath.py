@@ -4,7 +4,7 @@
 import copy
 import tracemalloc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 from kalloctrace.report.diff import Difference, compare, side_of
 from kalloctrace.report.diff_text import difference_lines
 from kalloctrace.report.slowpath_counts import SlowCounts, count_slow
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.slowpath import from_text
 from kalloctrace.verify.verification import verify_counted, verify_trace
 from tests import traces
@@ -107,11 +107,11 @@ def test_nothing_lost_is_no_estimate(tmp_path: Path) -> None:
     """Where all was recorded shares are exact, and nothing is called an estimate."""
     path = traces.slow(tmp_path / "a.arrows", with_attempts(1))
     with TraceReader(path) as trace:
-        rows = list(trace.counted())
-        verdict = replace(verify_counted(trace, rows), lost=0, missed=0)
-        assert trace.totals is not None
-        trace.totals = replace(trace.totals, slow_lost=0, slow_missed=0)
-        slow = count_slow(trace, verdict)
+        rows, totals = list(trace.counted()), trace.ending().totals
+        assert totals is not None
+        ending = Ending(replace(totals, slow_lost=0, slow_missed=0), truncated=False)
+        verdict = replace(verify_counted(trace, rows, ending), lost=0, missed=0)
+        slow = count_slow(trace, ending, verdict)
     assert slow is not None
     assert (slow.calls, slow.lost, slow.estimated) == (1, 0, False)
 
@@ -188,12 +188,18 @@ def test_memory_does_not_grow_with_calls(tmp_path: Path, monkeypatch: pytest.Mon
     """Calls are not kept, not even those that mismatch."""
     path = traces.slow(tmp_path / "a.arrows", with_attempts(1))
     call = wrong()
-    monkeypatch.setattr(TraceReader, "slow_calls", lambda _: (copy.deepcopy(call) for _ in range(2_000)))
+
+    def calls() -> Generator[Row, None, Ending]:
+        yield from (copy.deepcopy(call) for _ in range(2_000))
+        return ending
+
+    monkeypatch.setattr(TraceReader, "slow_calls", lambda _: Pass(calls()))
     with TraceReader(path) as trace:
-        verdict = verify_counted(trace, list(trace.counted()))
+        ending = trace.ending()
+        verdict = verify_counted(trace, list(trace.counted()), ending)
         tracemalloc.start()
         try:
-            slow = count_slow(trace, verdict)
+            slow = count_slow(trace, ending, verdict)
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()

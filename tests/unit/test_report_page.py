@@ -296,10 +296,8 @@ def test_damaged_calls_of_the_slow_path_are_said(tmp_path: Path, monkeypatch: py
 def teller(path: Path) -> SlowTeller:
     """Return what tells calls of a trace."""
     with TraceReader(path) as trace:
-        for _ in trace.encoded():
-            pass
         kernel = Kernel.of(trace.snapshot)
-        return SlowTeller(trace.snapshot, kernel, SlowJudge.of(trace.snapshot, kernel, trace.totals))
+        return SlowTeller(trace.snapshot, kernel, SlowJudge.of(trace.snapshot, kernel, trace.ending().totals))
 
 
 def assert_told(data: dict[str, Any], found: dict[str, Any], told: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.trace.reader import TraceReader, read_snapshot
+from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.reader import Ending, TraceReader, read_snapshot
 from kalloctrace.trace.rebatch import gathered
 from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, LATER, RECORDING_KEY, ROWS, SNAPSHOT_KEY, TOTALS_KEY
 from kalloctrace.trace.totals import Totals
@@ -76,6 +77,9 @@ time.sleep(60)
 """
 
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+
+
 def rows(*changes: dict[str, Any]) -> pa.RecordBatch:
     """Return a batch with one row for each set of changed columns."""
     return pa.RecordBatch.from_pylist([{**ROW, **change} for change in changes], schema=COLUMNS)
@@ -109,10 +113,11 @@ def rewrite(path: Path, metadata: dict[bytes, bytes], totals: bytes | None = Non
     temporary.rename(path)
 
 
-def read(path: Path) -> tuple[list[dict[str, Any]], TraceReader]:
-    """Return all rows, and the reader at its end."""
+def read(path: Path) -> tuple[list[dict[str, Any]], Ending]:
+    """Return all rows, and how the trace ends."""
     with TraceReader(path) as trace:
-        return [row for batch in trace.batches() for row in batch.to_pylist()], trace
+        batches = trace.batches()
+        return [row for batch in batches for row in batch.to_pylist()], batches.finish()
 
 
 def refusal(path: Path) -> KalloctraceError:
@@ -144,8 +149,10 @@ def test_snapshot_comes_back(tmp_path: Path) -> None:
 
 def test_recording_and_totals_come_back(tmp_path: Path) -> None:
     """What was counted, and how the recording was made, is read as it was written."""
-    _, trace = read(write(tmp_path / "t.arrows", rows({})))
-    assert (trace.recording, trace.totals, trace.truncated) == (RECORDING, TOTALS, False)
+    path = write(tmp_path / "t.arrows", rows({}))
+    assert read(path)[1] == Ending(TOTALS, truncated=False)
+    with TraceReader(path) as trace:
+        assert trace.recording == RECORDING
 
 
 def test_lost_is_what_found_no_room() -> None:
@@ -158,22 +165,83 @@ def test_totals_ignore_what_a_newer_writer_adds() -> None:
     assert Totals.from_json({**TOTALS.to_json(), "added": 1}) == TOTALS
 
 
-def test_truncation_is_not_known_before_the_end(tmp_path: Path) -> None:
-    """A trace that has not been read to its end is not called truncated."""
-    with TraceReader(write(tmp_path / "t.arrows", totals=None)) as trace:
-        assert not trace.truncated
+def test_reading_does_not_change_the_reader(tmp_path: Path) -> None:
+    """Whatever is read, all attributes of a reader stay as they were."""
+    with TraceReader(write(tmp_path / "t.arrows", rows({}, {}), totals=None)) as trace:
+        before = dict(vars(trace))
+        assert trace.batches().finish() == trace.counted().finish() == trace.ending()
+        assert list(trace.slow_calls()) == []
+        assert vars(trace) == before
+
+
+def test_passes_are_independent(tmp_path: Path) -> None:
+    """A pass that starts while another is under way disturbs neither."""
+    path = write(tmp_path / "t.arrows", rows({"order": 1}), rows({"order": 2}), rows({"order": 3}))
+    with TraceReader(path) as trace:
+        first = trace.batches()
+        orders = [next(first)["order"].to_pylist()]
+        assert [row["order"] for batch in trace.batches() for row in batch.to_pylist()] == [1, 2, 3]
+        orders += [batch["order"].to_pylist() for batch in first]
+    assert orders == [[1], [2], [3]]
+
+
+def test_finish_reads_what_is_left(tmp_path: Path) -> None:
+    """A pass that was left halfway returns the ending, and then yields nothing more."""
+    with TraceReader(write(tmp_path / "t.arrows", rows({}), rows({}))) as trace:
+        batches = trace.batches()
+        next(batches)
+        assert batches.finish() == batches.finish() == Ending(TOTALS, truncated=False)
+        assert list(batches) == []
+
+
+def test_a_failed_pass_has_no_ending(tmp_path: Path) -> None:
+    """After an error it is not known how the trace ends."""
+    with TraceReader(write(tmp_path / "t.arrows", rows({}))) as trace:
+        batches = trace.batches()
+    with pytest.raises(ValueError, match="closed"):
+        next(batches)
+    with pytest.raises(RuntimeError):
+        batches.finish()
+
+
+def test_a_growing_file_is_read_as_it_was(tmp_path: Path) -> None:
+    """What a recorder appends after the file was opened is not read: all passes see the same rows."""
+    path = write(tmp_path / "t.arrows", rows({}), rows({}))
+    whole = path.read_bytes()
+    with pa.OSFile(str(path)) as file:
+        pa.ipc.open_stream(file).read_next_batch()
+        path.write_bytes(whole[: file.tell()])
+    with TraceReader(path) as trace:
+        path.write_bytes(whole)
+        assert sum(count for _, count in trace.counted()) == 1
+        assert trace.ending().truncated
+
+
+@pytest.mark.parametrize("fixture", ["5.10/two-nodes", "7.3/slow"])
+def test_one_pass_feeds_several_consumers(fixture: str) -> None:
+    """Rows and calls of the slow path of one pass are those that separate passes find."""
+    with TraceReader(FIXTURES / f"{fixture}.arrows") as trace:
+        batches: list[Encoded] = []
+        calls: list[dict[str, Any]] = []
+        ending = trace.read("comm", rows=batches.append, slow_call=calls.append)
+        assert ending == trace.ending()
+        assert calls == list(trace.slow_calls())
+        separate = list(trace.encoded("comm"))
+        assert trace.read(rows=lambda _: None) == ending
+    assert [len(batch.indices) for batch in batches] == [len(batch.indices) for batch in separate]
+    assert [batch.who for batch in batches] == [batch.who for batch in separate]
 
 
 def test_trace_without_totals_is_truncated(tmp_path: Path) -> None:
     """A writer that ended without its closing record leaves a truncated trace with all its rows."""
-    got, trace = read(write(tmp_path / "t.arrows", rows({}, {}), totals=None))
-    assert (len(got), trace.totals, trace.truncated, trace.damage) == (2, None, True, "")
+    got, ending = read(write(tmp_path / "t.arrows", rows({}, {}), totals=None))
+    assert (len(got), ending.totals, ending.truncated, ending.damage) == (2, None, True, "")
 
 
 def test_empty_recording_is_whole(tmp_path: Path) -> None:
     """A recording in which nothing happened is no truncated one."""
-    got, trace = read(write(tmp_path / "t.arrows"))
-    assert (got, trace.truncated) == ([], False)
+    got, ending = read(write(tmp_path / "t.arrows"))
+    assert (got, ending.truncated) == ([], False)
 
 
 def test_killed_writer_leaves_its_batches(tmp_path: Path) -> None:
@@ -184,8 +252,8 @@ def test_killed_writer_leaves_its_batches(tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"written\n"
         process.send_signal(signal.SIGKILL)
-    got, trace = read(path)
-    assert (len(got), trace.truncated) == (6, True)
+    got, ending = read(path)
+    assert (len(got), ending.truncated) == (6, True)
 
 
 def test_writer_refuses_to_overwrite(tmp_path: Path) -> None:
@@ -203,8 +271,8 @@ def test_writer_overwrites_when_told(tmp_path: Path) -> None:
     path = write(tmp_path / "t.arrows", rows(*[{}] * 500))
     with TraceWriter(path, SNAPSHOT, RECORDING, overwrite=True) as writer:
         writer.close(TOTALS)
-    got, trace = read(path)
-    assert (got, trace.truncated, trace.damage) == ([], False, "")
+    got, ending = read(path)
+    assert (got, ending.truncated, ending.damage) == ([], False, "")
 
 
 def test_writer_names_what_it_cannot_write(tmp_path: Path) -> None:
@@ -262,9 +330,9 @@ def test_damaged_totals_leave_the_rows(tmp_path: Path, totals: bytes) -> None:
     """Without its totals a trace is truncated and says why; its rows are still read."""
     path = write(tmp_path / "t.arrows", rows({}, {}, {}))
     rewrite(path, {}, totals)
-    got, trace = read(path)
-    assert (len(got), trace.truncated) == (3, True)
-    assert "totals" in trace.damage
+    got, ending = read(path)
+    assert (len(got), ending.truncated) == (3, True)
+    assert "totals" in ending.damage
 
 
 def stored(path: Path, layout: str, *batches: pa.RecordBatch) -> pa.Table:

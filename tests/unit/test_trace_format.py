@@ -103,8 +103,10 @@ def only_batch(path: Path) -> pa.RecordBatch:
 def orders(path: Path) -> list[int]:
     """Return the order of each row, as `batches` gives them."""
     with TraceReader(path) as trace:
-        found = [order for batch in trace.batches() for order in batch["order"].to_pylist()]
-        assert not trace.truncated, trace.damage
+        batches = trace.batches()
+        found = [order for batch in batches for order in batch["order"].to_pylist()]
+        ending = batches.finish()
+    assert not ending.truncated, ending.damage
     return found
 
 
@@ -201,7 +203,7 @@ def test_trace_can_be_read_again(tmp_path: Path) -> None:
         for _ in range(2):
             assert sum(batch.num_rows for batch in trace.batches()) == 2
             assert [count for _, count in trace.counted()] == [2]
-            assert trace.totals == TOTALS
+            assert trace.ending().totals == TOTALS
 
 
 @pytest.mark.parametrize("trace", ["5.10/two-nodes", "7.3/stimulus-cpusets", "noinline-5.10/prepare", "6.16/cpusets"])
@@ -214,8 +216,9 @@ def test_format_1_becomes_format_2(tmp_path: Path, trace: str) -> None:
         for batch in reader.batches():
             rows += batch.to_pylist()
             writer.write(batch)
-        assert reader.totals is not None
-        writer.close(reader.totals)
+        totals = reader.ending().totals
+        assert totals is not None
+        writer.close(totals)
         before = {tuple(row.values()): count for row, count in reader.counted()}
         assert before == {tuple(row.values()): count for row, count in distinct_rows(reader.batches())}
     with TraceReader(new) as reader:
@@ -233,9 +236,10 @@ def test_index_of_nothing_is_damage(tmp_path: Path, index: int) -> None:
         writer.write_batch(batch)
         writer.write_batch(referring(batch, [0, index], allocations(1, 2)))
     with TraceReader(path) as trace:
-        assert sum(count for _, count in trace.counted()) == 2
-        assert trace.truncated
-        assert "allocation" in trace.damage
+        counted = trace.counted()
+        assert sum(count for _, count in counted) == 2
+        assert counted.finish().truncated
+        assert "allocation" in counted.finish().damage
 
 
 def test_missing_index_is_damage(tmp_path: Path) -> None:
@@ -245,8 +249,9 @@ def test_missing_index_is_damage(tmp_path: Path) -> None:
     with pa.ipc.new_stream(str(path), batch.schema) as writer:
         writer.write_batch(referring(batch, [0, None], allocations(1, 2)))
     with TraceReader(path) as trace:
-        assert list(trace.counted()) == []
-        assert trace.truncated
+        counted = trace.counted()
+        assert list(counted) == []
+        assert counted.finish().truncated
 
 
 def test_tally_stays_small_when_dictionaries_change(monkeypatch: pytest.MonkeyPatch) -> None:

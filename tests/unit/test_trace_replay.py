@@ -71,7 +71,7 @@ def test_trace_without_its_end(tmp_path: Path) -> None:
         replay.write(session)
     with TraceReader(session) as reader:
         verdict = verify_trace(reader)
-        assert reader.truncated
+    assert verdict.truncated
     assert verdict.matched == verdict.allocations == 36
 
 
@@ -92,8 +92,9 @@ def test_what_was_played_is_a_trace_of_its_own(tmp_path: Path) -> None:
     with TraceReader(path) as reader:
         verdict = verify_trace(reader)
         assert reader.aggregate
-        assert reader.totals is not None
-        assert reader.totals.submitted == 30
+        totals = reader.ending().totals
+    assert totals is not None
+    assert totals.submitted == 30
     assert (verdict.allocations, verdict.matched, verdict.lost) == (30, 30, 0)
 
 

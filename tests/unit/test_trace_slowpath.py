@@ -53,7 +53,7 @@ def test_rows_and_calls_lie_side_by_side(tmp_path: Path, mode: str) -> None:
         writer.write_slow([{**CALL, "pid": 9}])
         writer.close(totals)
     with TraceReader(path) as trace:
-        assert [call["pid"] for call in trace.slow_calls()] == [7, 9]
-        assert trace.totals == totals
-        assert sum(count for _, count in trace.counted()) == 1
-        assert trace.totals == totals
+        calls, counted = trace.slow_calls(), trace.counted()
+        assert [call["pid"] for call in calls] == [7, 9]
+        assert sum(count for _, count in counted) == 1
+        assert calls.finish().totals == counted.finish().totals == totals

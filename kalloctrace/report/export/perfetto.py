@@ -20,7 +20,7 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import pages_of
 from kalloctrace.report.export.protobuf import blob, number, varint
 from kalloctrace.trace.dedup import KEYS
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION
 
 _SEQUENCE = number(10, 1)
@@ -44,17 +44,21 @@ _COUNTER_EVERY = 1_000_000
 """ns between two values of a counter of pages: more cannot be seen, and would double the file."""
 
 
-def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> None:
+def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> Ending:
     """Write all calls of a stream, in the order of the file; memory grows with tasks and distinct calls alone.
 
     Args:
-        trace: a stream that has not been read yet; of an aggregate it is not known when a call was made.
+        trace: a stream; of an aggregate it is not known when a call was made.
         stream: where to.
+
+    Returns:
+        How the trace ends.
     """
     timed = bool(trace.recording.get("slow"))
     writer = _Writer(trace.snapshot.tables, timed=timed)
     stream.write(writer.start(f"kalloctrace: {trace.snapshot.release}"))
-    for rows in trace.encoded("time", "cpu", "pid", "tid", "comm"):
+    reading = trace.encoded("time", "cpu", "pid", "tid", "comm")
+    for rows in reading:
         who = rows.who
         comms = [name.as_py() for name in who["comm"].dictionary]
         columns = (who[name].to_numpy().tolist() for name in ("time", "cpu", "pid", "tid"))
@@ -64,8 +68,13 @@ def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> None:
             writer.call(time, cpu, (pid, tid, comms[comm]), index)
             for time, cpu, pid, tid, comm, index in zip(*columns, codes, rows.indices.tolist(), strict=True)
         )
-    stream.writelines(writer.slow(call) for call in (trace.slow_calls() if timed else ()))
+    ending = reading.finish()
+    if timed:
+        calls = trace.slow_calls()
+        stream.writelines(writer.slow(call) for call in calls)
+        ending = calls.finish()
     stream.write(writer.end())
+    return ending
 
 
 _Caller: TypeAlias = tuple[int, int, str]

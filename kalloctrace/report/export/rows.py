@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from kalloctrace.trace.decode import Encoded
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COUNT, ROWS, WHO
 
 Format = Literal["parquet", "csv", "jsonl"]
@@ -22,7 +22,7 @@ _LINES = 1 << 14
 """Lines of text to make at once: kernel stacks may be long, and an array of texts holds 2 GiB."""
 
 
-def export(trace: TraceReader, form: Format, stream: IO[bytes]) -> None:
+def export(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
     """Write all rows of a trace, up to its end or to where it was cut off; memory does not grow with them.
 
     Args:
@@ -30,27 +30,33 @@ def export(trace: TraceReader, form: Format, stream: IO[bytes]) -> None:
         form: how. Texts stand in quotes in CSV, and null is the empty field without them; an object of JSON lines has
             `"type": "allocation"` besides the columns.
         stream: where to.
+
+    Returns:
+        How the trace ends.
     """
     if form == "parquet":
-        _write_parquet(trace, stream)
-        return
+        return _write_parquet(trace, stream)
     lines = _Lines(_JSON if form == "jsonl" else _CSV)
     stream.write(lines.head)
-    for rows in trace.encoded(*(field.name for field in WHO)):
+    reading = trace.encoded(*(field.name for field in WHO))
+    for rows in reading:
         for first in range(0, len(rows.indices), _LINES):
             stream.write(lines.of(_part(rows, first)))
+    return reading.finish()
 
 
-def _write_parquet(trace: TraceReader, stream: IO[bytes]) -> None:
+def _write_parquet(trace: TraceReader, stream: IO[bytes]) -> Ending:
+    reading = trace.batches()
     with parquet.ParquetWriter(stream, ROWS, compression="zstd") as writer:
         waiting: list[pa.RecordBatch] = []
-        for batch in trace.batches():
+        for batch in reading:
             waiting.append(batch)
             if sum(part.num_rows for part in waiting) >= _GROUP_ROWS:
                 writer.write_table(pa.Table.from_batches(waiting))
                 waiting.clear()
         if waiting:
             writer.write_table(pa.Table.from_batches(waiting))
+    return reading.finish()
 
 
 def _part(rows: Encoded, first: int) -> Encoded:

@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.trace.decode import Encoded
 from kalloctrace.trace.dedup import KEYS
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION
 
 Frames = tuple[str, ...]
@@ -35,29 +35,32 @@ class Stacks:
         amounts: by frames, the outermost first: the task, then its kernel stack. Where no stack was recorded, the gfp
             mask and the order stand in its place; an aggregate has no task either.
         recorded: whether any call has a stack.
+        ending: how the trace ends.
     """
 
     amounts: dict[Frames, Amount] = field(default_factory=dict)
     recorded: bool = False
+    ending: Ending = field(default_factory=lambda: Ending(None, truncated=True))
 
 
 def stacks_of(trace: TraceReader) -> Stacks:
     """Add up a trace by stack; memory grows with the different ones, not with the rows.
 
     Args:
-        trace: a trace that has not been read yet.
+        trace: the trace.
     """
     by_stack, by_mask = Stacks(recorded=True), Stacks()
     masks = _Masks(trace.snapshot.tables)
     recorded = False
-    for rows in trace.encoded("comm", "stack"):
+    reading = trace.encoded("comm", "stack")
+    for rows in reading:
         masks.use(rows.allocations)
         tasks, stacks = _texts(rows, "comm"), _texts(rows, "stack")
         _add(by_mask, rows, (tasks, _Coded(rows.indices, masks.frames)), masks.pages)
         if stacks is not None:
             _add(by_stack, rows, (tasks, stacks), masks.pages)
             recorded = recorded or rows.who["stack"].null_count < len(rows.indices)
-    return by_stack if recorded else by_mask
+    return replace(by_stack if recorded else by_mask, ending=reading.finish())
 
 
 def write_folded(stacks: Stacks, stream: IO[bytes]) -> None:

@@ -18,6 +18,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.reader import Ending
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Recorded, Verification, verify_counted
@@ -52,19 +53,20 @@ class Moment:
     seconds: float | None = None
 
 
-def moment_of(recorded: Recorded, rows: Sequence[tuple[Row, int]], seconds: float | None) -> Moment:
+def moment_of(recorded: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending, seconds: float | None) -> Moment:
     """Judge a recording as it stands.
 
     Args:
-        recorded: a trace that was read to its end, or a capture under way.
+        recorded: a trace, or a capture under way.
         rows: its distinct allocations and their counts.
+        ending: how it ends, or stands.
         seconds: how long it has lasted, None where that is not known.
 
     Raises:
         KalloctraceError: it cannot be verified.
     """
-    verdict = verify_counted(recorded, rows)
-    return Moment(recorded.snapshot, rows, verdict, recorded.totals, recorded.sample, seconds)
+    verdict = verify_counted(recorded, rows, ending)
+    return Moment(recorded.snapshot, rows, verdict, ending.totals, recorded.sample, seconds)
 
 
 class RecordingCollector(Collector):

@@ -10,7 +10,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.metrics.prometheus import Moment, moment_of
 from kalloctrace.trace.decode import Encoded
 from kalloctrace.trace.dedup import Tally
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.totals import Totals
 
 
@@ -49,8 +49,10 @@ class FollowedTrace:
 
     def _moment(self) -> Moment:
         with TraceReader(self._path) as trace:
-            rows = list(trace.counted())
-            return moment_of(trace, rows, None if trace.totals is None else trace.totals.seconds)
+            counted = trace.counted()
+            rows = list(counted)
+            ending = counted.finish()
+            return moment_of(trace, rows, ending, None if ending.totals is None else ending.totals.seconds)
 
 
 class Seen(Protocol):
@@ -106,17 +108,14 @@ class FollowedCapture:
             seen = self._capture.observe()
         tally = Tally()
         tally.add(seen.rows.allocations, seen.rows.indices, seen.rows.counts)
-        standing = _Standing(Path(self._name), self._capture.snapshot, self._sample, seen.totals)
-        return moment_of(standing, list(tally.rows()), seen.seconds)
+        standing = _Standing(Path(self._name), self._capture.snapshot, self._sample)
+        return moment_of(standing, list(tally.rows()), Ending(seen.totals, truncated=True), seen.seconds)
 
 
 @dataclass(frozen=True)
 class _Standing:
-    """What is known of a capture besides its rows; its end is still to come."""
+    """What is known of a capture besides its rows."""
 
     path: Path
     snapshot: Snapshot
     sample: int
-    totals: Totals
-    truncated: bool = True
-    damage: str = ""

@@ -26,7 +26,7 @@ from kalloctrace.report.page.texts import Texts
 from kalloctrace.report.summary import Summary, context_name, frames_of, summarize
 from kalloctrace.report.summary_text import header_fields, only_events, printable, total_fields
 from kalloctrace.report.verification_text import value_text, zonelist_text
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.verify.compare import Judged
 from kalloctrace.verify.verification import Verification, judge_slow, verify_counted
@@ -61,7 +61,7 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     """Read a trace, judge it, and return what its page shows.
 
     Args:
-        trace: a trace that has not been read yet.
+        trace: the trace.
         limits: what the page may hold.
 
     Raises:
@@ -70,9 +70,10 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     summary = summarize(trace)
     counted = count_cells(trace, summary.first, summary.last)
     counts = counted.counts()
-    verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)))
-    slow = SlowChoice(trace, limits.slow)
-    judge_slow(verdict, trace, slow.add)
+    ending = Ending(summary.totals, truncated=summary.totals is None, damage=summary.damage)
+    verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)), ending)
+    slow = SlowChoice(trace, limits.slow, ending)
+    judge_slow(verdict, trace, ending, slow.add)
     texts = Texts()
     page = _Page(trace.snapshot, counted, verdict.judged, counts, limits, text=texts)
     return {
@@ -91,7 +92,7 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         "page_size": PAGE_SIZE,
         "seconds": summary.seconds,
         "verification": _verification(verdict, trace.snapshot),
-        "slow": None if verdict.slow is None else slow.to_json(texts),
+        "slow": None if verdict.slow is None else slow.to_json(texts, verdict.damage),
         **page.to_json(None if summary.first is None else summary.last - summary.first + 1),
         # Last, as all of the above adds to it.
         "texts": texts.to_json(),

@@ -32,7 +32,7 @@ from kalloctrace.report.page.texts import Texts
 from kalloctrace.report.summary import frames_of
 from kalloctrace.report.summary_text import printable
 from kalloctrace.report.verification_text import value_text
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
 
 MOST_MISMATCHES = 200
@@ -77,13 +77,14 @@ class SlowChoice:
     """Chooses which calls a page tells.
 
     Args:
-        trace: what the calls are of; it has been read to its end.
+        trace: what the calls are of.
         limits: what the page may hold.
+        ending: how the trace ends, by a pass over its rows.
     """
 
-    def __init__(self, trace: TraceReader, limits: SlowLimits) -> None:
+    def __init__(self, trace: TraceReader, limits: SlowLimits, ending: Ending) -> None:
         self._trace = trace
-        self._totals = trace.totals
+        self._totals = ending.totals
         self._limits = limits
         self._groups: dict[Hashable, _Group] = {}
         self._slowest: list[tuple[int, int]] = []
@@ -119,11 +120,12 @@ class SlowChoice:
         if duration > group.slowest[0]:
             group.slowest = duration, number
 
-    def to_json(self, text: Texts) -> dict[str, Any]:
+    def to_json(self, text: Texts, damage: str) -> dict[str, Any]:
         """Return what the page says of the calls that are chosen.
 
         Args:
             text: gives texts their numbers.
+            damage: what stopped the reading of these calls.
         """
         groups = sorted(self._groups.values(), key=lambda group: -group.calls)
         kept, beyond = groups[: self._limits.groups], groups[self._limits.groups :]
@@ -147,7 +149,7 @@ class SlowChoice:
             "rest": {"groups": len(beyond), "calls": sum(group.calls for group in beyond)},
             "slowest": [_told_data(told[number], self._trace.snapshot, text) for number in slowest],
             # Of a trace without an end the page says so anyway.
-            "damage": "" if self._totals is None else printable(self._trace.damage),
+            "damage": "" if self._totals is None else printable(damage),
         }
 
     def _tell(self, numbers: set[int]) -> dict[int, ToldCall]:

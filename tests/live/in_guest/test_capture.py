@@ -166,7 +166,7 @@ def as_perf_counts(folder: Path, mode: str, program: str) -> Counted:
 
     with TraceReader(trace) as reader:
         table = pa.Table.from_batches(list(reader.batches())).unify_dictionaries()
-        totals = reader.totals
+        totals = reader.ending().totals
     # All stands still, so that none can be under way.
     assert totals is not None
     assert (totals.running, totals.freelist_alone) == (0, 0)
@@ -336,7 +336,7 @@ def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
         assert process.wait(120) == 0
     with TraceReader(trace) as reader:
         rows_read = sum(calls(pa.table(batch)) for batch in reader.batches())
-        totals = reader.totals
+        totals = reader.ending().totals
     assert totals is not None
     assert rows_read == totals.submitted
     assert totals.opened == totals.submitted + totals.dropped + totals.no_room + totals.replaced + totals.running
