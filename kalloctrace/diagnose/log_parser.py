@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from kalloctrace.flags.logforms import ReleaseText, release_in
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.flags.textsearch import Found, find_masks
+from kalloctrace.text import printable
 
 Event = Literal["failure", "stall", "oom"]
 
@@ -202,7 +203,7 @@ def _unwrapped(lines: Iterable[str]) -> list[_Message]:
     messages: list[_Message] = []
     prefixed = False
     for number, raw in enumerate(lines, 1):
-        text, caller, has_prefix = _without_prefix(_printable(raw.rstrip("\r\n")))
+        text, caller, has_prefix = _without_prefix(printable(raw.rstrip("\r\n"), instead=" "))
         if prefixed and not has_prefix and text and messages and _cut(messages[-1].text, text):
             last = messages[-1]
             messages[-1] = last._replace(text=f"{last.text.rstrip()} {text.strip()}")
@@ -210,11 +211,6 @@ def _unwrapped(lines: Iterable[str]) -> list[_Message]:
         prefixed = prefixed or has_prefix
         messages.append(_Message(number, caller, text.strip()))
     return messages
-
-
-def _printable(text: str) -> str:
-    """Return a line without what could steer a terminal; a log is not to be trusted."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else " " for char in text)
 
 
 def _without_prefix(line: str) -> tuple[str, str, bool]:

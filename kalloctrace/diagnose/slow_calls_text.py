@@ -11,6 +11,7 @@ from rich.text import Text
 
 from kalloctrace.diagnose.slow_calls import ToldCall
 from kalloctrace.diagnose.text import console_of, print_failure, write_captured
+from kalloctrace.trace.schema import frames_of
 
 _MODEL = {"matched": "green", "mismatched": "red", "unknown": "magenta"}
 
@@ -40,7 +41,7 @@ def _write(group: Sequence[ToldCall], console: Console) -> None:
 def _attempts(told: ToldCall, console: Console) -> None:
     console.print()
     if told.call["stack"]:
-        console.print(Text(f"called by {' ← '.join(reversed(told.call['stack'].split(';')))}"))
+        console.print(Text(f"called by {' ← '.join(frames_of(told.call['stack']))}"))
         console.print()
     if told.attempts:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")

@@ -5,20 +5,19 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
-from kalloctrace import text as style
 from kalloctrace.explain.request import Answer
 from kalloctrace.flags.decode import WMARK_MASK, decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.nodelist import format_nodelist
 from kalloctrace.model.page_alloc import nolock_function
 from kalloctrace.model.types import ALL_NODES, Context, Request, Step
+from kalloctrace.text import heading as styled
 
 Field = tuple[str, str]
 """A label and its text."""
 
 WIDTH = 80
 _LABEL = 24
-_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 
 def write_explanation(name: str, answer: Answer, stream: TextIO, steps: Iterable[str] | None = None) -> None:
@@ -30,9 +29,8 @@ def write_explanation(name: str, answer: Answer, stream: TextIO, steps: Iterable
         stream: where to write; headings are bold when it is a terminal.
         steps: lines about the steps; by default the function and the effect of each.
     """
-    bold = style.is_bold(stream)
     for heading, lines in explanation(name, answer, steps):
-        stream.write(f"{_BOLD}{heading}{_PLAIN}\n" if bold else f"{heading}\n")
+        stream.write(f"{styled(heading, stream)}\n")
         stream.writelines(f"{line}\n" for line in lines)
 
 

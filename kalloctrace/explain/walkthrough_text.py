@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from kalloctrace import text as style
 from kalloctrace.explain.walkthrough import SAME_EVERYWHERE, Alternative, Difference, Lesson, LessonStep
+from kalloctrace.text import heading
 
 WIDTH = 80
 _LABEL = 9
@@ -133,5 +133,5 @@ def _at_bars(line: str, indent: int) -> Iterator[str]:
 
 
 def _write(stream: TextIO, title: str, lines: Iterable[str]) -> None:
-    stream.write(f"{style.heading(title, stream)}\n")
+    stream.write(f"{heading(title, stream)}\n")
     stream.writelines(f"{line}\n" for line in lines)

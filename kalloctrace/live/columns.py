@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which columns of a live table fit a width, and what stands in their cells."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -10,7 +10,8 @@ from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
 from kalloctrace.flags.meanings import SHORT_ALLOC, SHORT_GFP, SHORT_MIGRATETYPE, short_name
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.live.table import By, LiveRow, SortName, migratetype_name, sort_names, zone_name
-from kalloctrace.report.summary_text import printable
+from kalloctrace.text import printable
+from kalloctrace.trace.schema import frames_of
 
 GAP = 1
 """Characters between two columns."""
@@ -178,11 +179,6 @@ def rate_text(rate: float) -> str:
     if rate > _WIDEST_RATE:
         return f"{rate / _MILLION:.2f}M" if rate >= _MILLION else f"{rate / 1000:.1f}k"
     return f"{rate:,.0f}" if rate >= 10 or not rate else f"{rate:.1f}"
-
-
-def frames_of(stack: str) -> Sequence[str]:
-    """Return the functions of a stack, innermost first."""
-    return stack.split(";")[::-1]
 
 
 def _stack(row: LiveRow, _: FlagTables) -> str:

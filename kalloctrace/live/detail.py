@@ -7,15 +7,14 @@ from typing import Literal, NamedTuple
 
 from kalloctrace.explain.request import Answer
 from kalloctrace.explain.text import explanation, step_lines
-from kalloctrace.live.columns import frames_of
 from kalloctrace.live.table import Known, LiveRow
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
-from kalloctrace.report.summary_text import printable
-from kalloctrace.report.verification_text import value_text
-from kalloctrace.trace.schema import TRACEPOINT
+from kalloctrace.text import printable
+from kalloctrace.trace.schema import TRACEPOINT, frames_of
 from kalloctrace.verify.compare import Judged, Row, compared, context_of, predict, request_of
+from kalloctrace.verify.field_text import value_text
 
 Tone = Literal["heading", "plain", "good", "bad", "doubt", "faint"]
 _FIELD, _VALUE = 20, 27

@@ -8,8 +8,9 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.live.columns import GAP, Cells, Placed, place, rate_text
 from kalloctrace.live.table import By, LiveRow, LiveTable, alloc_text, gfp_text, migratetype_name, zone_name
-from kalloctrace.report.filter_text import filter_words
-from kalloctrace.report.summary_text import printable
+from kalloctrace.text import printable
+from kalloctrace.trace.filter_text import filter_words
+from kalloctrace.trace.schema import frames_of
 from kalloctrace.trace.totals import Totals
 
 Style = Literal["plain", "good", "bad", "doubt", "faint", "strong"]
@@ -136,7 +137,7 @@ def row_json(table: LiveTable, row: LiveRow, tables: FlagTables) -> dict[str, An
         "share": round(row.share, 6),
         "comm": row.who.comm,
         "pid": row.who.pid,
-        "stack": None if row.who.stack is None else row.who.stack.split(";")[::-1],
+        "stack": None if row.who.stack is None else frames_of(row.who.stack),
         "entry": asked.entry,
         "gfp_mask": asked.gfp_mask,
         "gfp": gfp_text(row, tables),

@@ -13,6 +13,9 @@ ContextName = Literal["task", "bh_disabled", "softirq", "hardirq", "nmi"]
 SOFTIRQ_OFFSET = 0x100
 SOFTIRQ_DISABLE_OFFSET = 2 * SOFTIRQ_OFFSET
 _SOFTIRQ_COUNTS: Mapping[ContextName, int] = {"bh_disabled": SOFTIRQ_DISABLE_OFFSET, "softirq": SOFTIRQ_OFFSET}
+_SOFTIRQ_MASK = 0xFF00
+_COUNTER = 0xF
+"""The hardirq count and the NMI count have four bits each."""
 _SOFTIRQ_PART = 0xFFFF
 """The softirq count, and below it the preemption count, which no test of the context asks."""
 HARDIRQ_OFFSET = 0x10000
@@ -100,3 +103,24 @@ def preempt_count(features: Features, context: ContextName) -> int:
 def softirq_disable_cnt(features: Features, context: ContextName) -> int:
     """Return the `current->softirq_disable_cnt` of a context; 0 where the kernel has none."""
     return _SOFTIRQ_COUNTS.get(context, 0) if features.config_preempt_rt else 0
+
+
+def context_name(features: Features, count: int, softirq_disable_cnt: int | None = None) -> ContextName:
+    """Return the context that a raw preempt_count stands for, the innermost one.
+
+    An odd softirq count means that a softirq is being served; disabling bottom halves adds two.
+
+    Args:
+        features: of the kernel.
+        count: the raw preempt_count.
+        softirq_disable_cnt: on PREEMPT_RT, the softirq part, which preempt_count lacks; None where not captured.
+    """
+    count |= (softirq_disable_cnt or 0) & _SOFTIRQ_MASK
+    hardirq = preempt_count(features, "hardirq")
+    if count & _COUNTER * preempt_count(features, "nmi"):
+        return "nmi"
+    if count & _COUNTER * hardirq:
+        return "hardirq"
+    if count & SOFTIRQ_OFFSET:
+        return "softirq"
+    return "bh_disabled" if count & _SOFTIRQ_MASK else "task"

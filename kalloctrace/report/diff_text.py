@@ -7,7 +7,7 @@ from typing import Any
 
 from kalloctrace.report.diff import ASPECTS, SLOW_ASPECTS, Difference, Shift, Side
 from kalloctrace.report.slowpath_counts import SlowCounts
-from kalloctrace.report.summary_text import printable, wrap_names
+from kalloctrace.text import printable, wrap_names
 
 WIDTH = 80
 _JOINED = "\N{NO-BREAK SPACE}"

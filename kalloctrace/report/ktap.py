@@ -21,6 +21,7 @@ from kalloctrace.report.verification_text import (
     slow_mismatch_lines,
     zonelist_mismatch_lines,
 )
+from kalloctrace.text import printable
 from kalloctrace.verify.verification import Verification
 
 VERSION = "KTAP version 1"
@@ -139,7 +140,7 @@ def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _plain(text: str) -> str:

@@ -10,18 +10,14 @@ import pyarrow.compute as pc
 
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.preempt import SOFTIRQ_OFFSET, ContextName, preempt_count
+from kalloctrace.model.preempt import context_name
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.report.callers import Callers
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.schema import COUNT, TRACEPOINT
+from kalloctrace.trace.schema import COUNT, TRACEPOINT, frames_of
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
-
-_SOFTIRQ_MASK = 0xFF00
-_COUNTER = 0xF
-"""The hardirq and the NMI count are four bits each."""
 
 
 @dataclass(frozen=True)
@@ -222,33 +218,12 @@ def populated_zones(snapshot: Snapshot) -> Iterator[tuple[int, list[dict[str, An
         )
 
 
-def frames_of(snapshot: Snapshot, stack: str) -> list[str]:
-    """Return the functions of a stack, innermost first, from the entry of the page allocator on."""
-    frames = stack.split(";")[::-1]
-    # What lies inside the entry is the probe's own.
+def frames_from_entry(snapshot: Snapshot, stack: str) -> list[str]:
+    """Return the functions of a stack, innermost first, from the page allocator's entry outward."""
+    frames = frames_of(stack)
+    # Functions further in belong to the probe.
     entry = snapshot.features.entry
     return frames[frames.index(entry) :] if entry in frames else frames
-
-
-def context_name(snapshot: Snapshot, count: int, softirq_disable_cnt: int | None = None) -> ContextName:
-    """Return the context that a raw preempt_count stands for on a kernel, the innermost first.
-
-    An odd softirq count means that a softirq runs; disabling bottom halves counts by two.
-
-    Args:
-        snapshot: the kernel.
-        count: the raw preempt_count.
-        softirq_disable_cnt: on PREEMPT_RT, the softirq part, which preempt_count has not; None where not captured.
-    """
-    count |= (softirq_disable_cnt or 0) & _SOFTIRQ_MASK
-    hardirq = preempt_count(snapshot.features, "hardirq")
-    if count & _COUNTER * preempt_count(snapshot.features, "nmi"):
-        return "nmi"
-    if count & _COUNTER * hardirq:
-        return "hardirq"
-    if count & SOFTIRQ_OFFSET:
-        return "softirq"
-    return "bh_disabled" if count & _SOFTIRQ_MASK else "task"
 
 
 def _weighted(table: pa.Table) -> pa.Table:
@@ -352,7 +327,7 @@ def _zonelist(_: Snapshot, kind: str | None, nodemask: str | None, nodes: str | 
 
 
 def _context(snapshot: Snapshot, count: int | None, softirq_disable_cnt: int | None) -> _Described:
-    name = None if count is None else context_name(snapshot, count, softirq_disable_cnt)
+    name = None if count is None else context_name(snapshot.features, count, softirq_disable_cnt)
     return _Described(name or "not captured", {"context": name})
 
 
@@ -367,7 +342,7 @@ def _comm(_: Snapshot, comm: str, pid: int) -> _Described:
 def _stack(snapshot: Snapshot, stack: str | None) -> _Described:
     if stack is None:
         return _Described("not recorded", {"frames": None})
-    frames = frames_of(snapshot, stack)
+    frames = frames_from_entry(snapshot, stack)
     return _Described("\n".join(frames), {"frames": frames})
 
 

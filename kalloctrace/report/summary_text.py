@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kalloctrace.report.amount import PAGE_SIZE, Amount
-from kalloctrace.report.filter_text import filter_words
 from kalloctrace.report.summary import Breakdown, Part, Summary, populated_zones
+from kalloctrace.text import printable, wrap_names
+from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
 
@@ -293,25 +294,3 @@ def _label(name: str, part: Part) -> str:
         who = f"pid {pids[0]}" if len(pids) == 1 else f"{len(pids):,} processes"
         return f"{printable(part.label)} ({who})"
     return printable(part.label)
-
-
-def wrap_names(text: str, room: int) -> list[str]:
-    """Break a text into lines, behind a "|" or a space, so that a mask's names stay whole.
-
-    Args:
-        text: such as "0xcc0 GFP_KERNEL|__GFP_COMP".
-        room: characters of a line; lines after the first are indented by two of them.
-    """
-    lines: list[str] = []
-    indent = ""
-    while len(indent) + len(text) > room:
-        limit = max(1, room - len(indent))
-        cut = max(text.rfind("|", 0, limit), text.rfind(" ", 0, limit)) + 1 or limit
-        lines.append(indent + text[:cut].rstrip())
-        text, indent = text[cut:], "  "
-    return [*lines, indent + text]
-
-
-def printable(text: str) -> str:
-    r"""Return a text with control characters as \x1b and the like: a process chooses its own name."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,12 +2,12 @@
 """A verification as text for people."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.text import printable
 from kalloctrace.trace.schema import TRACEPOINT
+from kalloctrace.verify.field_text import gfp_text, value_text
 from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import Mismatch, Verification
 from kalloctrace.verify.zonelists import ZonelistMismatch
@@ -16,7 +16,11 @@ MOST_MISMATCHES = 20
 
 
 def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
-    """Yield the lines that tell a verdict: the numbers first, then each mismatch with its request."""
+    """Yield the lines of a verdict: the numbers first, then each mismatch with its request."""
+    yield from map(printable, _lines(verdict, tables))
+
+
+def _lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
     yield f"{verdict.trace}: {verdict.allocations:,} allocations on {verdict.kernel}, {verdict.distinct:,} distinct"
     # The recorder's counts stand at the end of the recording.
     lost, missed = ("not known",) * 2 if verdict.truncated else (f"{verdict.lost:,}", f"{verdict.missed:,}")
@@ -71,7 +75,7 @@ def slow_mismatch_lines(mismatch: SlowMismatch, tables: FlagTables) -> Iterator[
     yield f"      expected {value_text(difference.field, difference.expected, tables)}"
     yield f"      observed {value_text(difference.field, difference.observed, tables)}"
     yield f"      rule     {difference.rule}: {difference.effect}"
-    yield f"      request  {_gfp(given['gfp_mask'], tables)}, order {given['order']}, of {mismatch.call['comm']}"
+    yield f"      request  {gfp_text(given['gfp_mask'], tables)}, order {given['order']}, of {mismatch.call['comm']}"
 
 
 def _event_lines(verdict: Verification) -> Iterator[str]:
@@ -116,11 +120,12 @@ def mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
     yield f"    observed {value_text(difference.field, difference.observed, tables)}"
     yield f"    rule     {difference.rule}: {difference.effect}"
     if request["entry"] == TRACEPOINT:
-        yield f"    event    {_gfp(request['gfp_mask'], tables)}, order {request['order']}"
+        yield f"    event    {gfp_text(request['gfp_mask'], tables)}, order {request['order']}"
         return
+    nodemask = "NULL" if request["nodemask"] is None else request["nodemask"]
     yield (
-        f"    request  {_gfp(request['gfp_mask'], tables)}, order {request['order']}, node {request['preferred_nid']}, "
-        f"nodemask {request['nodemask'] if request['nodemask'] is not None else 'NULL'}"
+        f"    request  {gfp_text(request['gfp_mask'], tables)}, order {request['order']}, "
+        f"node {request['preferred_nid']}, nodemask {nodemask}"
     )
     yield (
         f"    context  task_flags {request['task_flags']:#x}, preempt_count {_captured(request['preempt_count'])}, "
@@ -132,18 +137,3 @@ def _captured(value: int | str | None) -> str:
     if value is None:
         return "not captured"
     return f"{value:#x}" if isinstance(value, int) else value
-
-
-def value_text(field: str, value: Any, tables: FlagTables) -> str:  # noqa: ANN401 fields have types of their own
-    """Return a field's value, of the model or of the kernel, with the names of that kernel."""
-    if field == "alloc_flags":
-        return f"{value:#x} {decode_alloc(value, tables).text}"
-    if field in {"freelist_gfp_mask", "gfp_mask"}:
-        return _gfp(value, tables)
-    if field == "preferred_zone" and value is not None:
-        return f"{tables.zone_name(value[1])} of node {value[0]}"
-    return str(value)
-
-
-def _gfp(value: int, tables: FlagTables) -> str:
-    return f"{value:#x} ({decode_gfp(value, tables).text})"

@@ -212,3 +212,8 @@ LATER = MappingProxyType(
     }
 )
 """Columns that came after the first traces, and what their absence means."""
+
+
+def frames_of(stack: str) -> list[str]:
+    """Return the functions of the column "stack", innermost first."""
+    return stack.split(";")[::-1]

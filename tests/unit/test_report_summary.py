@@ -12,8 +12,7 @@ import pytest
 
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import machine_of
-from kalloctrace.model.preempt import ContextName, preempt_count
-from kalloctrace.report.summary import Breakdown, Summary, context_name, summarize
+from kalloctrace.report.summary import Breakdown, Summary, summarize
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS, OBSERVED
 from kalloctrace.trace.totals import Totals
@@ -184,24 +183,6 @@ def test_processes_of_one_name_are_one_row(summary_of: Summarise) -> None:
     summary = summary_of([{**PREPARED, "pid": pid} for pid in (3, 5, 3)])
     (part,) = next(by for by in summary.by if by.name == "comm").parts
     assert (part.label, sorted(part.key["pids"]), part.amount.count) == ("make", [3, 5], 3)
-
-
-@pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.12", "7.3"])
-@pytest.mark.parametrize("context", ["task", "bh_disabled", "softirq", "hardirq", "nmi"])
-def test_context_by_the_kernels_layout(kernel: str, context: ContextName) -> None:
-    """A preempt_count is read as that kernel lays it out, whatever preemption is disabled besides."""
-    snapshot = builtin_snapshot(kernel)
-    preempt_disabled = 2
-    assert context_name(snapshot, preempt_count(snapshot.features, context) | preempt_disabled) == context
-
-
-@pytest.mark.parametrize(
-    ("outer", "inner"), [("bh_disabled", "softirq"), ("softirq", "hardirq"), ("bh_disabled", "hardirq")]
-)
-def test_innermost_context_counts(outer: ContextName, inner: ContextName) -> None:
-    """An interrupt in the middle of another context is what allocates."""
-    features = SNAPSHOT.features
-    assert context_name(SNAPSHOT, preempt_count(features, outer) + preempt_count(features, inner)) == inner
 
 
 def test_lost_has_rows_that_are_not_there(summary_of: Summarise) -> None:

@@ -14,17 +14,16 @@ from kalloctrace import __version__
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
+from kalloctrace.text import printable
 from kalloctrace.trace.decode import Encoded
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.reader import Ending, TraceReader
-from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.schema import ALLOCATION, frames_of
 
 Frames = tuple[str, ...]
 
 NO_STACK = "[no stack recorded]"
 _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
-_SEPARATORS = str.maketrans({";": ":", **{chr(code): "?" for code in (*range(32), 127)}})
-"""What would end a frame or a line of the folded form, and what it becomes there."""
 
 
 @dataclass
@@ -69,7 +68,7 @@ def write_folded(stacks: Stacks, stream: IO[bytes]) -> None:
     flamegraph.pl, inferno, speedscope and others read this.
     """
     for frames, amount in _sorted(stacks):
-        words = ";".join(frame.translate(_SEPARATORS) for frame in frames)
+        words = ";".join(printable(frame).replace(";", ":") for frame in frames)
         stream.write(f"{words} {amount.count}\n".encode())
 
 
@@ -151,7 +150,8 @@ def _texts(rows: Encoded, name: str) -> _Coded | None:
     if column is None:
         return None
     none = len(column.dictionary)
-    frames = [tuple(text.split(";")) if name == "stack" else (text,) for text in column.dictionary.to_pylist()]
+    texts = column.dictionary.to_pylist()
+    frames = [tuple(frames_of(text)[::-1]) if name == "stack" else (text,) for text in texts]
     return _Coded(column.indices.fill_null(none).to_numpy(), [*frames, (NO_STACK,)])
 
 

@@ -18,17 +18,20 @@ from kalloctrace import __version__
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.preempt import context_name
 from kalloctrace.report.amount import PAGE_SIZE, pages_of
 from kalloctrace.report.page.cells import Cells, Counted, Numbers, count_cells
 from kalloctrace.report.page.explained import explained
 from kalloctrace.report.page.slowpath import SlowChoice, SlowLimits, slow_verdict
 from kalloctrace.report.page.texts import Texts
-from kalloctrace.report.summary import Summary, context_name, frames_of, summarize
-from kalloctrace.report.summary_text import header_fields, only_events, printable, total_fields
-from kalloctrace.report.verification_text import value_text, zonelist_text
+from kalloctrace.report.summary import Summary, frames_from_entry, summarize
+from kalloctrace.report.summary_text import header_fields, only_events, total_fields
+from kalloctrace.report.verification_text import zonelist_text
+from kalloctrace.text import printable
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.verify.compare import Judged
+from kalloctrace.verify.field_text import value_text
 from kalloctrace.verify.verification import Verification, judge_slow, verify_counted
 
 NONE = "none"
@@ -291,7 +294,7 @@ class _Page:
         stacks = [
             [
                 functions.setdefault(printable(function), len(functions))
-                for function in ([] if stack is None else frames_of(self._snapshot, stack))
+                for function in ([] if stack is None else frames_from_entry(self._snapshot, stack))
             ]
             for stack in self._counted.stacks
         ]
@@ -373,7 +376,7 @@ def _zone(snapshot: Snapshot, index: int | None) -> str:
 
 def _context(snapshot: Snapshot, key: tuple[int | None, int | None]) -> str:
     count, softirq_disable_cnt = key
-    return "not captured" if count is None else context_name(snapshot, count, softirq_disable_cnt)
+    return "not captured" if count is None else context_name(snapshot.features, count, softirq_disable_cnt)
 
 
 def _not_known(described: Any) -> Any:  # noqa: ANN401 whatever the column holds

@@ -29,10 +29,10 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.page.texts import Texts
-from kalloctrace.report.summary import frames_of
-from kalloctrace.report.summary_text import printable
-from kalloctrace.report.verification_text import value_text
+from kalloctrace.report.summary import frames_from_entry
+from kalloctrace.text import printable
 from kalloctrace.trace.reader import Ending, TraceReader
+from kalloctrace.verify.field_text import value_text
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
 
 MOST_MISMATCHES = 200
@@ -175,7 +175,7 @@ def _told_data(told: ToldCall, snapshot: Snapshot, text: Texts) -> dict[str, Any
         "comm": text(call["comm"]),
         "gfp": text(_mask_text(call["given"]["gfp_mask"], tables)),
         "order": call["given"]["order"],
-        "stack": [text(frame) for frame in (frames_of(snapshot, call["stack"]) if call["stack"] else ())],
+        "stack": [text(frame) for frame in (frames_from_entry(snapshot, call["stack"]) if call["stack"] else ())],
         "headline": text(headline(why)),
         "certainty": text(certainty(why)),
         "zones": [

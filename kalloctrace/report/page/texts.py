@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The texts of a page, each of which it holds once."""
 
-from kalloctrace.report.summary_text import printable
+from kalloctrace.text import printable
 
 
 class Texts:
