@@ -6,7 +6,7 @@
  *
  * Defined beside what common.bpf.c says: CACHE_BITS, OVERFLOW, SPILLED_PAGES.
  */
-BPF_F_TABLE("array", u32, struct bucket, cache, NR_CPUS << CACHE_BITS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct cache_set, cache, NR_CPUS << CACHE_BITS, BPF_F_MMAPABLE);
 BPF_HASH(overflow, struct allocation, u64, OVERFLOW);
 BPF_RINGBUF_OUTPUT(spilled, SPILLED_PAGES);
 
@@ -37,7 +37,7 @@ static __always_inline bool same(const struct allocation *one, const struct allo
 }
 
 /* Adds to a counter outside of the caches. */
-static __always_inline void spill(struct counted *c)
+static __always_inline void spill(struct count_entry *c)
 {
 	u64 *sum = overflow.lookup(&c->a);
 
@@ -52,19 +52,19 @@ static __always_inline void spill(struct counted *c)
 		count_many(DROPPED, c->count);
 }
 
-static __always_inline void emit_parked(const struct call *c)
+static __always_inline void emit_pending(const struct call *c)
 {
-	struct counted once = {.count = 1};
+	struct count_entry once = {.count = 1};
 
 	__builtin_memcpy(&once.a, &c->e.a, sizeof(once.a));
 	spill(&once);
 }
 
 /* Gives the cell that counts less to another allocation. User space reads `version` before and after what it reads. */
-static __always_inline void replace(struct bucket *b, const struct allocation *a)
+static __always_inline void replace_entry(struct cache_set *b, const struct allocation *a)
 {
-	struct counted *c = b->way[0].count <= b->way[1].count ? &b->way[0] : &b->way[1];
-	struct counted old;
+	struct count_entry *c = b->entry[0].count <= b->entry[1].count ? &b->entry[0] : &b->entry[1];
+	struct count_entry old;
 
 	__builtin_memcpy(&old, c, sizeof(old));
 	c->version += 1;
@@ -79,7 +79,7 @@ static __always_inline void replace(struct bucket *b, const struct allocation *a
 }
 
 /* Which bucket: by the words of the request that vary. */
-static __always_inline u32 bucket_of(const struct allocation *a, u32 cpu)
+static __always_inline u32 cache_set_of(const struct allocation *a, u32 cpu)
 {
 	const u64 *w = (const u64 *)a;
 	u64 mixed = w[0] + (w[1] << 5) + (w[2] << 9);
@@ -88,7 +88,7 @@ static __always_inline u32 bucket_of(const struct allocation *a, u32 cpu)
 }
 
 /* As same(), for a call that has no set of nodes, and a context that is still where the kernel has it. */
-static __always_inline bool alike(const struct allocation *one, const struct allocation *request, u32 gfp_mask,
+static __always_inline bool same_in_place(const struct allocation *one, const struct allocation *request, u32 gfp_mask,
 				  u32 alloc_flags, u64 ac)
 {
 	const u64 *a = (const u64 *)one, *b = (const u64 *)request;
@@ -105,20 +105,20 @@ static __always_inline bool alike(const struct allocation *one, const struct all
 static __always_inline void emit(struct slot *s, u32 cpu, u32 gfp_mask, u32 alloc_flags, u64 ac)
 {
 	struct allocation *a = &s->call.e.a;
-	u32 index = bucket_of(a, cpu);
-	struct bucket *b = cache.lookup(&index);
+	u32 index = cache_set_of(a, cpu);
+	struct cache_set *b = cache.lookup(&index);
 
 	if (!b)
 		return;
-	if (likely(!a->present && !MEMBER(ac, u64, NODEMASK) && alike(&b->way[0].a, a, gfp_mask, alloc_flags, ac))) {
-		b->way[0].count += 1;
+	if (likely(!a->present && !MEMBER(ac, u64, NODEMASK) && same_in_place(&b->entry[0].a, a, gfp_mask, alloc_flags, ac))) {
+		b->entry[0].count += 1;
 		return;
 	}
 	prepared(&s->call, gfp_mask, alloc_flags, ac);
-	if (same(a, &b->way[0].a))
-		b->way[0].count += 1;
-	else if (same(a, &b->way[1].a))
-		b->way[1].count += 1;
+	if (same(a, &b->entry[0].a))
+		b->entry[0].count += 1;
+	else if (same(a, &b->entry[1].a))
+		b->entry[1].count += 1;
 	else
-		replace(b, a);
+		replace_entry(b, a);
 }

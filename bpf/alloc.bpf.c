@@ -14,7 +14,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 		return 0;
 	}
 	c = in_mode(CAPTURE);
-	if (!c || !wanted(gfp_mask, order, preferred_nid))
+	if (!c || !matches_filter(gfp_mask, order, preferred_nid))
 		return 0;
 	count(OPENED);
 
@@ -35,7 +35,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_flags, u64 context)
 {
 	/* The verifier lets nobody add a variable to a typed pointer. */
-	u64 ac = number(context);
+	u64 ac = scalar(context);
 	struct control *c = in_mode(CALIBRATE);
 	struct record *r;
 	u64 frame;
@@ -56,9 +56,9 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 	if (alloc_flags & ALLOC_NOLOCK)
 		frame = nolock_frame(ac);
 #endif
-	r = pending.lookup(&frame);
+	r = pending_records.lookup(&frame);
 	if (!r) {
-		count_alone(FREELIST_ALONE);
+		count_unpaired(UNPAIRED_FREELIST);
 		return 0;
 	}
 	freelist_of_record(r, gfp_mask, order, alloc_flags, ac);
@@ -72,9 +72,9 @@ static __always_inline int entry_returned(u64 frame, u64 page)
 
 	if (!c)
 		return 0;
-	r = pending.lookup(&frame);
+	r = pending_records.lookup(&frame);
 	if (!r) {
-		count_alone(RETURN_ALONE);
+		count_unpaired(UNPAIRED_RETURN);
 		return 0;
 	}
 #ifdef BULK

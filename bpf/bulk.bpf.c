@@ -14,7 +14,7 @@ BPF_RINGBUF_OUTPUT(bulk_records, BULK_RING_PAGES);
 BPF_ARRAY(bulk_blank, struct bulk_record, 1);
 
 /* Notes a call of the normal entry with the bulk call that makes it, where it has the arguments of one. */
-static __always_inline bool note_single(struct bulk_record *b, u32 gfp_mask, s32 preferred_nid, u64 nodemask)
+static __always_inline bool note_single_page_call(struct bulk_record *b, u32 gfp_mask, s32 preferred_nid, u64 nodemask)
 {
 	if (nodemask != b->r.nodemask || preferred_nid != b->r.preferred_nid)
 		return false;
@@ -27,22 +27,22 @@ static __always_inline bool note_single(struct bulk_record *b, u32 gfp_mask, s32
 static __always_inline bool single_opened(u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask)
 {
 	int zero = 0;
-	struct learned *l = learned.lookup(&zero);
+	struct frame_offsets *l = frame_offsets.lookup(&zero);
 	struct bulk_record *b;
 	u64 distance, above;
 
 	if (!l || likely(!l->bulk_running) || order)
 		return false;
-	frame = number(frame);
+	frame = scalar(frame);
 	if (l->bulk_to_single) {
 		above = frame + l->bulk_to_single;
 		b = bulk_pending.lookup(&above);
-		return b && note_single(b, gfp_mask, preferred_nid, nodemask);
+		return b && note_single_page_call(b, gfp_mask, preferred_nid, nodemask);
 	}
 	for (distance = 8; distance < FRAME_SEARCH; distance += 8) {
 		above = frame + distance;
 		b = bulk_pending.lookup(&above);
-		if (b && note_single(b, gfp_mask, preferred_nid, nodemask)) {
+		if (b && note_single_page_call(b, gfp_mask, preferred_nid, nodemask)) {
 			l->bulk_to_single = distance;
 			return true;
 		}
@@ -53,12 +53,12 @@ static __always_inline bool single_opened(u64 frame, u32 gfp_mask, u32 order, s3
 static __always_inline void single_returned(u64 frame, u64 page)
 {
 	int zero = 0;
-	struct learned *l = learned.lookup(&zero);
+	struct frame_offsets *l = frame_offsets.lookup(&zero);
 	struct bulk_record *b;
 
 	if (!l)
 		return;
-	frame = number(frame) + l->bulk_to_single;
+	frame = scalar(frame) + l->bulk_to_single;
 	b = bulk_pending.lookup(&frame);
 	if (b)
 		b->single_page = page;
@@ -68,7 +68,7 @@ static __always_inline void single_returned(u64 frame, u64 page)
  * Notes which elements of the array hold a page already: those are none that the call will
  * take.
  */
-static __always_inline void look_at_array(struct bulk_record *b)
+static __always_inline void read_array(struct bulk_record *b)
 {
 	/* Read once: a loop that ends with a load, and falls from there into its beginning, is refused by 6.1's verifier. */
 	u64 array = b->page_array;
@@ -86,7 +86,7 @@ static __always_inline void look_at_array(struct bulk_record *b)
 }
 
 /* Looks up node and zone of the pages that the call took itself, as far as BULK_PAGES. */
-static __always_inline void look_at_pages(struct bulk_record *b)
+static __always_inline void read_pages(struct bulk_record *b)
 {
 #ifdef PAGE__FLAGS
 	u64 page, flags;
@@ -107,7 +107,7 @@ static __always_inline void look_at_pages(struct bulk_record *b)
 		READ(page, b->page_array + 8 * i);
 		if (!page || page == b->single_page || READ(flags, page + PAGE__FLAGS))
 			continue;
-		b->seen += 1;
+		b->examined += 1;
 		b->zones |= 1U << (flags >> ZONES_PGSHIFT & ZONES_MASK);
 		node = flags >> NODES_PGSHIFT;
 		if (node < NODEMASK_WORDS * 64)
@@ -123,12 +123,12 @@ static __always_inline int bulk_called(void *ctx, u64 frame, u32 gfp, s32 prefer
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct control *c = in_mode(CAPTURE);
 	struct bulk_record *b;
-	struct learned *l;
+	struct frame_offsets *l;
 	int zero = 0;
 
-	if (!c || !wanted(gfp, 0, preferred_nid))
+	if (!c || !matches_filter(gfp, 0, preferred_nid))
 		return 0;
-	l = learned.lookup(&zero);
+	l = frame_offsets.lookup(&zero);
 	b = bulk_blank.lookup(&zero);
 	if (!l || !b)
 		return 0;
@@ -136,10 +136,10 @@ static __always_inline int bulk_called(void *ctx, u64 frame, u32 gfp, s32 prefer
 	if (!bulk_pending.insert(&frame, b)) {
 		__sync_fetch_and_add(&l->bulk_running, 1);
 	} else if (bulk_pending.lookup(&frame)) {
-		count(REPLACED);
+		count(OVERWRITTEN);
 		bulk_pending.update(&frame, b);
 	} else {
-		count(NO_ROOM);
+		count(PENDING_FULL);
 		return 0;
 	}
 	b = bulk_pending.lookup(&frame);
@@ -153,7 +153,7 @@ static __always_inline int bulk_called(void *ctx, u64 frame, u32 gfp, s32 prefer
 	b->nr_pages = nr_pages;
 	b->page_array = page_array;
 	if (b->page_array)
-		look_at_array(b);
+		read_array(b);
 #ifdef MEMCG_KMEM_ADDRESS
 	READ(b->memcg_kmem, MEMCG_KMEM_ADDRESS);
 #endif
@@ -167,21 +167,21 @@ static __always_inline int bulk_returned(u64 frame, u64 returned)
 {
 	struct control *c = in_mode(CAPTURE);
 	struct bulk_record *b;
-	struct learned *l;
+	struct frame_offsets *l;
 	int zero = 0;
 
 	if (!c)
 		return 0;
-	l = learned.lookup(&zero);
+	l = frame_offsets.lookup(&zero);
 	b = bulk_pending.lookup(&frame);
 	if (!l || !b) {
-		count_alone(RETURN_ALONE);
+		count_unpaired(UNPAIRED_RETURN);
 		return 0;
 	}
 	b->returned = returned;
 	b->r.page = b->returned;
 	if (b->page_array)
-		look_at_pages(b);
+		read_pages(b);
 	if (bulk_records.ringbuf_output(b, sizeof(*b), BPF_RB_NO_WAKEUP))
 		count(DROPPED);
 	bulk_pending.delete(&frame);

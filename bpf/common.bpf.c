@@ -30,7 +30,7 @@
  * Distances between frames that no call of ours can measure, as user space cannot call these functions. Each is the
  * same at every call, so that the first one tells it.
  */
-struct learned {
+struct frame_offsets {
 	u64 nolock_to_ac;	/* frame of the nolock entry minus ac, 0 while it is not known */
 	u64 bulk_to_single;	/* frame of the bulk allocator minus that of the normal entry which it calls */
 	u64 bulk_running;	/* calls of the bulk allocator that have an open record */
@@ -49,11 +49,11 @@ struct calibrated {
 };
 
 BPF_ARRAY(control, struct control, 1);
-BPF_ARRAY(learned, struct learned, 1);
+BPF_ARRAY(frame_offsets, struct frame_offsets, 1);
 BPF_F_TABLE("array", u32, struct slot, slots, NR_CPUS, BPF_F_MMAPABLE);
 BPF_ARRAY(per_cpu_offset, u64, NR_CPUS);
 BPF_PERCPU_ARRAY(counters, u64, NR_COUNTERS);
-BPF_HASH(pending, u64, struct record, PENDING);
+BPF_HASH(pending_records, u64, struct record, PENDING);
 BPF_HASH(calibrated, struct calibrated, u64, 256);
 BPF_ARRAY(calibrating, struct calibrating, 1);
 BPF_RINGBUF_OUTPUT(records, RECORDS_PAGES);
@@ -71,7 +71,7 @@ BPF_STACK_TRACE(stacks, STACKS);
 #define FRAME_SEARCH 0x200
 
 /* Returns a pointer as a mere number: the verifier lets nobody add a variable to a pointer to the context. */
-static __always_inline u64 number(u64 pointer)
+static __always_inline u64 scalar(u64 pointer)
 {
 	u64 value = 0;
 
@@ -94,7 +94,7 @@ static __always_inline void count(u32 which)
 }
 
 /* Counts a probe hit whose call is not known: with filters it just was not wanted. */
-static __always_inline void count_alone(u32 which)
+static __always_inline void count_unpaired(u32 which)
 {
 #ifndef FILTERS
 	count(which);
@@ -110,7 +110,7 @@ static __always_inline struct control *in_mode(u32 mode)
 }
 
 /* Tells whether a request is one of those that are recorded. What is not defined filters nothing. */
-static __always_inline bool wanted(u32 gfp_mask, u32 order, s32 preferred_nid)
+static __always_inline bool matches_filter(u32 gfp_mask, u32 order, s32 preferred_nid)
 {
 #ifdef TGID
 	if (bpf_get_current_pid_tgid() >> 32 != TGID)
@@ -149,15 +149,15 @@ static __always_inline bool wanted(u32 gfp_mask, u32 order, s32 preferred_nid)
 
 	if (!s)
 		return false;
-	s->wanted += 1;
-	if (s->wanted % SAMPLE)
+	s->sample_seq += 1;
+	if (s->sample_seq % SAMPLE)
 		return false;
 #endif
 	return true;
 }
 
 /* Likewise of what it was prepared with: alloc_flags, and the zone that ac->preferred_zoneref names. */
-static __always_inline bool context_wanted(u32 alloc_flags, u64 zone, s32 zone_idx)
+static __always_inline bool matches_context(u32 alloc_flags, u64 zone, s32 zone_idx)
 {
 #ifdef ALLOC_FLAGS
 	if ((alloc_flags & ALLOC_FLAGS) != ALLOC_FLAGS)
@@ -237,24 +237,24 @@ static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
 
 static __always_inline void open(u64 frame, struct record *r)
 {
-	if (pending.insert(&frame, r)) {
-		if (!pending.lookup(&frame)) {
-			count(NO_ROOM);
+	if (pending_records.insert(&frame, r)) {
+		if (!pending_records.lookup(&frame)) {
+			count(PENDING_FULL);
 			return;
 		}
-		count(REPLACED);
-		pending.update(&frame, r);
+		count(OVERWRITTEN);
+		pending_records.update(&frame, r);
 	}
 }
 
-static __always_inline bool result_wanted(const struct record *r)
+static __always_inline bool matches_result(const struct record *r)
 {
 #ifdef FAILED
 	if (r->page)
 		return false;
 #endif
 #ifdef CONTEXT_FILTER
-	if (!r->freelist_calls || !context_wanted(r->alloc_flags, r->preferred_zone, r->preferred_zone_idx))
+	if (!r->freelist_calls || !matches_context(r->alloc_flags, r->preferred_zone, r->preferred_zone_idx))
 		return false;
 #endif
 	return true;
@@ -264,11 +264,11 @@ static __always_inline void close(u64 frame, struct record *r, u64 page)
 {
 	r->page = page;
 	/* User space polls: a wake-up for each allocation would allocate more. */
-	if (!result_wanted(r))
+	if (!matches_result(r))
 		count(FILTERED);
 	else if (!within_rate() || records.ringbuf_output(r, sizeof(*r), BPF_RB_NO_WAKEUP))
 		count(DROPPED);
-	pending.delete(&frame);
+	pending_records.delete(&frame);
 }
 
 /* Fills in what the first get_page_from_freelist() of a call was given. */

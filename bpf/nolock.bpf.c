@@ -8,7 +8,7 @@
 static __always_inline u64 nolock_frame(u64 ac)
 {
 	int zero = 0;
-	struct learned *l = learned.lookup(&zero);
+	struct frame_offsets *l = frame_offsets.lookup(&zero);
 	u64 distance;
 
 	if (!l)
@@ -18,7 +18,7 @@ static __always_inline u64 nolock_frame(u64 ac)
 	/* The nearest one above is the innermost, and it alone can have made this call. */
 	for (distance = 8; distance < FRAME_SEARCH; distance += 8) {
 		u64 frame = ac + distance;
-		struct record *r = pending.lookup(&frame);
+		struct record *r = pending_records.lookup(&frame);
 
 		if (r && r->entry == ENTRY_NOLOCK) {
 			l->nolock_to_ac = distance;
@@ -35,7 +35,7 @@ static __always_inline int nolock_called(void *ctx, u64 frame, u32 gfp_flags, s3
 	struct control *c = in_mode(CAPTURE);
 	struct record r = {};
 
-	if (!c || !wanted(gfp_flags, order, nid))
+	if (!c || !matches_filter(gfp_flags, order, nid))
 		return 0;
 	count(OPENED);
 	r.entry = ENTRY_NOLOCK;
@@ -54,10 +54,10 @@ static __always_inline int nolock_returned(u64 frame, u64 page)
 
 	if (!c)
 		return 0;
-	r = pending.lookup(&frame);
+	r = pending_records.lookup(&frame);
 	if (r)
 		close(frame, r, page);
 	else
-		count_alone(RETURN_ALONE);
+		count_unpaired(UNPAIRED_RETURN);
 	return 0;
 }

@@ -17,7 +17,7 @@
 /* How many calls may come between two looks at what hardly ever changes; a power of two. */
 #define REFRESH 64
 
-BPF_HASH(parked, u64, struct call, PENDING);
+BPF_HASH(pending_calls, u64, struct call, PENDING);
 
 static __always_inline void refresh(struct allocation *a)
 {
@@ -39,7 +39,7 @@ static __always_inline void refresh(struct allocation *a)
 }
 
 #ifdef CONTEXT_FILTER
-static __always_inline bool zoneref_wanted(u32 alloc_flags, u64 zoneref)
+static __always_inline bool matches_zoneref(u32 alloc_flags, u64 zoneref)
 {
 	u64 zone = 0;
 	s32 zone_idx = 0;
@@ -48,49 +48,49 @@ static __always_inline bool zoneref_wanted(u32 alloc_flags, u64 zoneref)
 	READ(zone, zoneref + ZONEREF__ZONE);
 	READ(zone_idx, zoneref + ZONEREF__ZONE_IDX);
 #endif
-	return context_wanted(alloc_flags, zone, zone_idx);
+	return matches_context(alloc_flags, zone, zone_idx);
 }
 #endif
 
 /* Emits a call that was parked, prepared or not. */
-static __always_inline void emit_wanted(struct call *c)
+static __always_inline void emit_matching(struct call *c)
 {
 #ifdef CONTEXT_FILTER
-	if (!(c->e.a.present & PREPARED) || !zoneref_wanted(c->e.a.alloc_flags, c->e.a.preferred_zoneref)) {
+	if (!(c->e.a.present & PREPARED) || !matches_zoneref(c->e.a.alloc_flags, c->e.a.preferred_zoneref)) {
 		count(FILTERED);
 		return;
 	}
 #endif
-	emit_parked(c);
+	emit_pending(c);
 }
 
 /* Parks a call whose frame has an entry already, or finds no room. */
-static __always_inline void park_over(u64 frame, struct call *c)
+static __always_inline void overwrite_pending(u64 frame, struct call *c)
 {
-	struct call *old = parked.lookup(&frame);
+	struct call *old = pending_calls.lookup(&frame);
 
 	if (!old) {
-		count(NO_ROOM);
+		count(PENDING_FULL);
 		return;
 	}
 	/* Its frame is in use again, so that it is over: it never reached get_page_from_freelist(). */
-	emit_wanted(old);
-	parked.update(&frame, c);
+	emit_matching(old);
+	pending_calls.update(&frame, c);
 }
 
 /* Tells whether the call in the slot has been parked when its task moved to another CPU. */
-static __always_inline bool moved_away(const struct slot *s)
+static __always_inline bool has_migrated(const struct slot *s)
 {
-	return s->moved == s->calls;
+	return s->migrated == s->calls;
 }
 
 /* Makes room in the slot. Another CPU may be parking the same call at the same time: moved_away() is asked again. */
-static __always_inline void park_slot(struct slot *s)
+static __always_inline void evict_slot(struct slot *s)
 {
 	u64 frame = s->call.frame;
 
-	if (!moved_away(s) && parked.insert(&frame, &s->call) && !moved_away(s))
-		park_over(frame, &s->call);
+	if (!has_migrated(s) && pending_calls.insert(&frame, &s->call) && !has_migrated(s))
+		overwrite_pending(frame, &s->call);
 	s->slot_to_ac = s->frame_to_ac;
 	s->call.frame = 0;
 }
@@ -109,7 +109,7 @@ RAW_TRACEPOINT_PROBE(sched_migrate_task)
 
 	READ(cpu, task + TASK_STRUCT__CPU);
 	s = slots.lookup(&cpu);
-	if (!s || !s->call.frame || s->call.task != task || moved_away(s))
+	if (!s || !s->call.frame || s->call.task != task || has_migrated(s))
 		return 0;
 	calls = s->calls;
 	barrier();
@@ -117,31 +117,31 @@ RAW_TRACEPOINT_PROBE(sched_migrate_task)
 	barrier();
 	if (!c.frame || c.task != task || s->calls != calls)
 		return 0;
-	s->moved = calls;
+	s->migrated = calls;
 	s->slot_to_ac = 0;
 	barrier();
-	parked.update(&c.frame, &c);
+	pending_calls.update(&c.frame, &c);
 	return 0;
 }
 
 #ifdef FILTERS
 /* Of a call that is not wanted nothing is kept; nor may what an older one left in the same frame be taken for it. */
-static __always_inline void forget(struct slot *s, u64 frame)
+static __always_inline void discard(struct slot *s, u64 frame)
 {
 	struct call *old;
 
 	if (s->busy)
 		return;
-	frame = number(frame);
+	frame = scalar(frame);
 	if (s->call.frame == frame) {
-		if (!moved_away(s))
-			emit_wanted(&s->call);
+		if (!has_migrated(s))
+			emit_matching(&s->call);
 		s->call.frame = 0;
 	}
-	old = parked.lookup(&frame);
+	old = pending_calls.lookup(&frame);
 	if (old) {
-		emit_wanted(old);
-		parked.delete(&frame);
+		emit_matching(old);
+		pending_calls.delete(&frame);
 	}
 }
 #endif
@@ -213,8 +213,8 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 		return 0;
 	}
 #ifdef FILTERS
-	if (!wanted(gfp_mask, order, preferred_nid)) {
-		forget(s, frame);
+	if (!matches_filter(gfp_mask, order, preferred_nid)) {
+		discard(s, frame);
 		return 0;
 	}
 #endif
@@ -225,15 +225,15 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 		nested.e.a.gfp_allowed_mask = s->call.e.a.gfp_allowed_mask;
 		nested.e.a.switches = s->call.e.a.switches;
 		begin(s, &nested, ctx, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
-		frame = number(frame);
-		if (parked.insert(&frame, &nested))
-			park_over(frame, &nested);
+		frame = scalar(frame);
+		if (pending_calls.insert(&frame, &nested))
+			overwrite_pending(frame, &nested);
 		return 0;
 	}
 	s->busy = 1;
 	barrier();
 	if (unlikely(s->call.frame))
-		park_slot(s);
+		evict_slot(s);
 	/* Before anything else of the slot changes. */
 	s->calls += 1;
 	barrier();
@@ -247,7 +247,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 }
 
 /* The call is not in the slot: it is parked, or was not seen, or this is not its first get_page_from_freelist(). */
-static __always_inline void freelist_of_parked(struct slot *s, bool busy, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
+static __always_inline void freelist_of_pending(struct slot *s, bool busy, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	u64 frame = ac + s->frame_to_ac;
 	u64 copy[ALLOC_CONTEXT_WORDS] = {};
@@ -258,11 +258,11 @@ static __always_inline void freelist_of_parked(struct slot *s, bool busy, u32 gf
 		struct record *r;
 
 		frame = nolock_frame(ac);
-		r = pending.lookup(&frame);
+		r = pending_records.lookup(&frame);
 		if (r)
 			freelist_of_record(r, gfp_mask, order, alloc_flags, ac);
 		else
-			count_alone(FREELIST_ALONE);
+			count_unpaired(UNPAIRED_FREELIST);
 		return;
 	}
 #endif
@@ -272,25 +272,25 @@ static __always_inline void freelist_of_parked(struct slot *s, bool busy, u32 gf
 #endif
 		return;
 	}
-	if (unlikely(!busy && s->call.frame == frame && !moved_away(s))) {
+	if (unlikely(!busy && s->call.frame == frame && !has_migrated(s))) {
 		/* It is in the slot after all: another CPU has just taken it for the one before it, which moved away. */
 		s->busy = 1;
 		barrier();
-		park_slot(s);
+		evict_slot(s);
 		barrier();
 		s->busy = 0;
 	}
-	c = parked.lookup(&frame);
+	c = pending_calls.lookup(&frame);
 	if (c && c->e.a.order == order) {
 		READ(copy, ac);
 		prepared(c, gfp_mask, alloc_flags, (u64)copy);
-		emit_wanted(c);
-		parked.delete(&frame);
+		emit_matching(c);
+		pending_calls.delete(&frame);
 	} else if (busy) {
 		/* Whoever is at work in the slot may just be parking it. */
 		count(FREELIST_BUSY);
 	} else {
-		count_alone(FREELIST_ALONE);
+		count_unpaired(UNPAIRED_FREELIST);
 	}
 }
 
@@ -304,7 +304,7 @@ static __always_inline void freelist_of_slot(struct slot *s, u32 cpu, u32 gfp_ma
 	ac = (u64)copy;
 #endif
 #ifdef CONTEXT_FILTER
-	if (!zoneref_wanted(alloc_flags, MEMBER(ac, u64, PREFERRED_ZONEREF)))
+	if (!matches_zoneref(alloc_flags, MEMBER(ac, u64, PREFERRED_ZONEREF)))
 		count(FILTERED);
 	else
 #endif
@@ -324,7 +324,7 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 	if (unlikely(s->capturing == IDLE)) {
 		c = in_mode(CALIBRATE);
 		if (c)
-			calibrate_freelist(c, alloc_flags, number(ac));
+			calibrate_freelist(c, alloc_flags, scalar(ac));
 		return 0;
 	}
 	busy = s->busy;
@@ -340,6 +340,6 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 		if (likely(here))
 			return 0;
 	}
-	freelist_of_parked(s, busy, gfp_mask, order, alloc_flags, number(ac));
+	freelist_of_pending(s, busy, gfp_mask, order, alloc_flags, scalar(ac));
 	return 0;
 }

@@ -25,7 +25,7 @@ int on_prepare(struct pt_regs *ctx)
 	p.alloc_mask = ctx->r9;
 	READ(p.alloc_flags, sp + 8);
 	p.frame = p.ac + c->frame_to_ac;
-	if (pending.lookup(&p.frame))
+	if (pending_records.lookup(&p.frame))
 		preparing.update(&sp, &p);
 	return 0;
 }
@@ -42,7 +42,7 @@ int on_prepared(struct pt_regs *ctx)
 	p = preparing.lookup(&sp);
 	if (!p)
 		return 0;
-	r = pending.lookup(&p->frame);
+	r = pending_records.lookup(&p->frame);
 	if (r) {
 		r->prepare_calls += 1;
 		r->prepare_returned = (u8)ctx->ax;

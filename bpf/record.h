@@ -24,13 +24,13 @@ struct control {
 enum counter {
 	OPENED,			/* calls of an entry that were seen */
 	DROPPED,		/* records that found it full */
-	NO_ROOM,		/* calls that found the table of running calls full */
-	FREELIST_ALONE,		/* get_page_from_freelist() without an open record */
-	RETURN_ALONE,		/* a return without an open record */
-	REPLACED,		/* calls whose frame held a record that never returned */
+	PENDING_FULL,		/* calls that found the table of running calls full */
+	UNPAIRED_FREELIST,		/* get_page_from_freelist() without an open record */
+	UNPAIRED_RETURN,		/* a return without an open record */
+	OVERWRITTEN,		/* calls whose frame held a record that never returned */
 	FREELIST_BUSY,		/* get_page_from_freelist() whose record could not be looked for, as a program was at work */
 	FILTERED,		/* calls that were not wanted once they were prepared, or had returned */
-	NAMES_DROPPED,		/* names of tasks that found their ring buffer full */
+	COMMS_DROPPED,		/* names of tasks that found their ring buffer full */
 	ZONES_DROPPED,		/* lists of zones of slow calls that were not copied whole, as there was no room */
 	NR_COUNTERS,
 };
@@ -132,7 +132,7 @@ struct event {
 };
 
 /* A task has come to be, or has another name now. */
-struct name {
+struct task_comm {
 	u64 time;			/* CLOCK_MONOTONIC, ns */
 	u32 tid;
 	u32 unused;
@@ -140,7 +140,7 @@ struct name {
 };
 
 /* How often an allocation was made: a cell of a CPU's cache, or what had to leave it. */
-struct counted {
+struct count_entry {
 	u64 count;
 	u64 version;			/* odd while the cell changes hands */
 	struct allocation a;
@@ -149,8 +149,8 @@ struct counted {
 /* The entries of a CPU's cache that an allocation may be in. */
 #define ASSOCIATIVITY 2
 
-struct bucket {
-	struct counted way[ASSOCIATIVITY];
+struct cache_set {
+	struct count_entry entry[ASSOCIATIVITY];
 };
 
 /* A call between its entry and its first get_page_from_freelist(). */
@@ -171,11 +171,11 @@ struct slot {
 	u64 slot_to_ac;			/* the same, or 0 as the call in the slot has moved away; written by any CPU */
 	u64 preempt_count_address;	/* written by user space: that of this CPU */
 	u64 calls;			/* calls of the entry that were seen with the slot free; the number of the last one */
-	u64 moved;			/* the number of the call that moved away with its task, written by any CPU */
-	u64 wanted;			/* calls that a sample is taken of */
+	u64 migrated;			/* the number of the call that moved away with its task, written by any CPU */
+	u64 sample_seq;			/* calls that a sample is taken of */
 	u64 tokens;			/* records that may still be sent, written by user space */
-	u64 sent;			/* events that were put into this CPU's lane */
-	u64 taken;			/* those of them that user space has taken over, written by it */
+	u64 producer_pos;			/* events that were put into this CPU's lane */
+	u64 consumer_pos;			/* those of them that user space has taken over, written by it */
 	struct call call;		/* what is the same at every call stays: gfp_allowed_mask, switches, cpu, stack */
 };
 
@@ -188,7 +188,7 @@ struct bulk_record {
 	u64 nodes[NODEMASK_WORDS];	/* nodes of the pages that were looked at */
 	s32 nr_pages;			/* the argument */
 	u32 returned;			/* what it returned: how far the array is filled, or how many are on the list */
-	u32 seen;			/* of the pages that it took itself, how many were looked at */
+	u32 examined;			/* of the pages that it took itself, how many were looked at */
 	u32 zones;			/* zones of those, bit n is index n */
 	u32 single_calls;		/* calls of the normal entry for a single page: 0 or 1 */
 	u32 single_gfp_mask;		/* the gfp argument of that call */

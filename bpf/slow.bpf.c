@@ -49,7 +49,7 @@ static __always_inline struct slow_event *slow_event_of(u32 kind)
 	return e;
 }
 
-static __always_inline void slow_happened(u32 kind)
+static __always_inline void slow_step(u32 kind)
 {
 	struct slow_event *e;
 
@@ -145,7 +145,7 @@ int on_slowpath_return(struct pt_regs *ctx)
 #ifdef RECLAIM
 RAW_TRACEPOINT_PROBE(mm_vmscan_direct_reclaim_begin)
 {
-	slow_happened(SLOW_RECLAIM);
+	slow_step(SLOW_RECLAIM);
 	return 0;
 }
 #endif
@@ -153,7 +153,7 @@ RAW_TRACEPOINT_PROBE(mm_vmscan_direct_reclaim_begin)
 #ifdef COMPACTION
 RAW_TRACEPOINT_PROBE(mm_compaction_try_to_compact_pages)
 {
-	slow_happened(SLOW_COMPACTION);
+	slow_step(SLOW_COMPACTION);
 	return 0;
 }
 #endif
@@ -161,7 +161,7 @@ RAW_TRACEPOINT_PROBE(mm_compaction_try_to_compact_pages)
 #ifdef OOM_VICTIM
 RAW_TRACEPOINT_PROBE(mark_victim)
 {
-	slow_happened(SLOW_OOM);
+	slow_step(SLOW_OOM);
 	return 0;
 }
 #endif

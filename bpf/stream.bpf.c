@@ -6,39 +6,39 @@
  * Defined beside what common.bpf.c says: LANE_BITS, CELL_WORDS, EVENTS_PAGES, NAMES_PAGES.
  */
 /* Holds a struct event in whole lines of the processor's cache. */
-struct cell {
-	u64 words[CELL_WORDS];
+struct buffer_entry {
+	u64 words[BUFFER_ENTRY_WORDS];
 };
 
-BPF_F_TABLE("array", u32, struct cell, lanes, NR_CPUS << LANE_BITS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct buffer_entry, percpu_buffer, NR_CPUS << PERCPU_BUFFER_BITS, BPF_F_MMAPABLE);
 BPF_RINGBUF_OUTPUT(events, EVENTS_PAGES);
 /* Names come apart: to ask for one at each allocation would cost as much as the rest of the request. */
-BPF_RINGBUF_OUTPUT(names, NAMES_PAGES);
+BPF_RINGBUF_OUTPUT(task_comms, TASK_COMMS_PAGES);
 
-static __always_inline void send_name(struct name *n, u64 task)
+static __always_inline void send_task_comm(struct task_comm *n, u64 task)
 {
 	n->time = bpf_ktime_get_ns();
 	READ(n->tid, task + TASK_STRUCT__PID);
-	if (names.ringbuf_output(n, sizeof(*n), BPF_RB_NO_WAKEUP))
-		count(NAMES_DROPPED);
+	if (task_comms.ringbuf_output(n, sizeof(*n), BPF_RB_NO_WAKEUP))
+		count(COMMS_DROPPED);
 }
 
 RAW_TRACEPOINT_PROBE(task_newtask)
 {
-	struct name n = {};
+	struct task_comm n = {};
 
 	/* It still has the name of the one that made it. */
 	bpf_get_current_comm(&n.comm, sizeof(n.comm));
-	send_name(&n, ctx->args[0]);
+	send_task_comm(&n, ctx->args[0]);
 	return 0;
 }
 
 RAW_TRACEPOINT_PROBE(task_rename)
 {
-	struct name n = {};
+	struct task_comm n = {};
 
 	bpf_probe_read_kernel_str(&n.comm, sizeof(n.comm), (const void *)ctx->args[1]);
-	send_name(&n, ctx->args[0]);
+	send_task_comm(&n, ctx->args[0]);
 	return 0;
 }
 
@@ -52,7 +52,7 @@ static __always_inline void begin_event(struct event *e, void *ctx)
 #endif
 }
 
-static __always_inline void emit_parked(struct call *c)
+static __always_inline void emit_pending(struct call *c)
 {
 	/* User space polls: a wake-up for each allocation would allocate more. */
 	if (!within_rate() || events.ringbuf_output(&c->e, sizeof(c->e), BPF_RB_NO_WAKEUP))
@@ -61,17 +61,17 @@ static __always_inline void emit_parked(struct call *c)
 
 static __always_inline void emit(struct slot *s, u32 cpu, u32 gfp_mask, u32 alloc_flags, u64 ac)
 {
-	u64 sent = s->sent;
-	u32 index = cpu << LANE_BITS | (sent & ((1 << LANE_BITS) - 1));
-	struct cell *cell = lanes.lookup(&index);
+	u64 producer_pos = s->producer_pos;
+	u32 index = cpu << PERCPU_BUFFER_BITS | (producer_pos & ((1 << PERCPU_BUFFER_BITS) - 1));
+	struct buffer_entry *entry = percpu_buffer.lookup(&index);
 
-	if (unlikely(!cell || sent - s->taken >= 1 << LANE_BITS || !within_rate())) {
+	if (unlikely(!entry || producer_pos - s->consumer_pos >= 1 << PERCPU_BUFFER_BITS || !within_rate())) {
 		count(DROPPED);
 		return;
 	}
 	prepared(&s->call, gfp_mask, alloc_flags, ac);
-	__builtin_memcpy(cell, &s->call.e, sizeof(s->call.e));
+	__builtin_memcpy(entry, &s->call.e, sizeof(s->call.e));
 	/* Only now: user space reads what lies before this. x86 keeps stores in order. */
 	barrier();
-	s->sent = sent + 1;
+	s->producer_pos = producer_pos + 1;
 }

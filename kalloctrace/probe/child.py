@@ -15,7 +15,7 @@ _GRACE = 5.0
 
 
 class Child:
-    """The process of a command; it does nothing before `go`.
+    """The process of a command; it does nothing before `resume`.
 
     Args:
         command: the program and its arguments.
@@ -40,7 +40,7 @@ class Child:
         """End the command if it still runs or never began."""
         self.end()
 
-    def go(self) -> None:
+    def resume(self) -> None:
         """Let the command run."""
         self._process.send_signal(signal.SIGCONT)
 
@@ -50,7 +50,7 @@ class Child:
             if not select.select([self.pidfd], [], [], 0)[0]:
                 self._process.terminate()
                 # One that was never let go would take no signal.
-                self.go()
+                self.resume()
             try:
                 self._process.wait(_GRACE)
             except subprocess.TimeoutExpired:

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kalloctrace.probe.decode.allocations import AllocationMaker
-from kalloctrace.probe.decode.comm import TaskNames
+from kalloctrace.probe.decode.comm import TaskComms
 from kalloctrace.probe.decode.rows import Records, RowMaker
 from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.grouping import Grouper
-from kalloctrace.probe.maps.percpu_buffer import Lanes
+from kalloctrace.probe.maps.percpu_buffer import PerCpuBuffer
 from kalloctrace.probe.maps.ringbuf import Ring
 from kalloctrace.probe.maps.structs import first_word, joined, words_of
 from kalloctrace.trace.writer import RowWriter, StreamColumns
@@ -25,14 +25,14 @@ _SETTLE = 0.01
 Calls = npt.NDArray[np.void]
 
 
-class Sink(Protocol):
+class Consumer(Protocol):
     """Moves what one part of the program captures.
 
     Attributes:
-        taken: calls that it has taken over so far.
+        consumed: calls that it has taken over so far.
     """
 
-    taken: int
+    consumed: int
 
     def drain(self) -> None:
         """Take over what there is; may write it."""
@@ -48,7 +48,7 @@ class Sink(Protocol):
         """
 
 
-class RecordSink:
+class RecordConsumer:
     """Writes calls that were followed to their return, a row each.
 
     Args:
@@ -58,7 +58,7 @@ class RecordSink:
     """
 
     def __init__(self, rings: list[Ring], rows: RowMaker, writer: RowWriter) -> None:
-        self.taken = 0
+        self.consumed = 0
         self._rings = rings
         self._rows = rows
         self._writer = writer
@@ -73,7 +73,7 @@ class RecordSink:
             self.write()
 
     def finish(self, rejected: Calls) -> None:
-        """Take over what is left, and write everything; rejected calls are none of this sink's."""
+        """Take over what is left, and write everything; rejected calls are none of this consumer's."""
         del rejected
         self.drain()
         self.write()
@@ -86,12 +86,12 @@ class RecordSink:
             waiting.append(records[:0])
             if len(records):
                 self._writer.write(self._rows.rows(records))
-                self.taken += len(records)
+                self.consumed += len(records)
         self._written_at = time.monotonic()
 
 
-class _Known:
-    """The allocations that one sink has added to the trace; others may add some in between.
+class _WrittenAllocations:
+    """The allocations that one consumer has added to the trace; others may add some in between.
 
     Args:
         maker: names what was captured.
@@ -126,26 +126,28 @@ class _Columns(NamedTuple):
     indices: npt.NDArray[np.int32]
 
 
-class StreamSink:
+class StreamConsumer:
     """Writes calls that were followed to their first get_page_from_freelist(), a row each.
 
     Args:
         events: what each CPU wrote.
-        names: the one with `struct name`.
+        task_comms: the one with `struct task_comm`.
         maker: names what was captured.
         rows: names stacks.
         writer: the trace.
     """
 
-    def __init__(self, events: Lanes, names: Ring, maker: AllocationMaker, rows: RowMaker, writer: RowWriter) -> None:
-        self.taken = 0
+    def __init__(
+        self, events: PerCpuBuffer, task_comms: Ring, maker: AllocationMaker, rows: RowMaker, writer: RowWriter
+    ) -> None:
+        self.consumed = 0
         self._events = events
-        self._name_changes = names
-        self._known = _Known(maker, writer)
+        self._comm_changes = task_comms
+        self._written_allocations = _WrittenAllocations(maker, writer)
         self._rows = rows
         self._writer = writer
         self._grouper = Grouper(events.dtype["a"])
-        self._names = TaskNames()
+        self._comms = TaskComms()
         self._waiting: list[_Columns] = []
         self._written_at = time.monotonic()
 
@@ -170,9 +172,9 @@ class StreamSink:
         if not len(events):
             return
         numbers, new = self._grouper.numbers(words_of(events), first_word(events.dtype, "a"))
-        self._known.add(new)
+        self._written_allocations.add(new)
         time_, pid_tgid, cpu, stack = (events[name].copy() for name in ("time", "pid_tgid", "cpu", "stack"))
-        self._waiting.append(_Columns(time_, pid_tgid, cpu, stack, self._known.indices(numbers)))
+        self._waiting.append(_Columns(time_, pid_tgid, cpu, stack, self._written_allocations.indices(numbers)))
 
     def write(self) -> None:
         """Write what was taken over."""
@@ -182,7 +184,7 @@ class StreamSink:
         columns = _Columns(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
         self._waiting.clear()
         # After the events: a name that is missing here came later than they did.
-        self._names.learn(self._name_changes.drain())
+        self._comms.update(self._comm_changes.drain())
         tids = columns.pid_tgid.astype(np.uint32)
         self._writer.write_stream(
             StreamColumns(
@@ -190,15 +192,15 @@ class StreamSink:
                 cpu=columns.cpu,
                 pid=(columns.pid_tgid >> np.uint64(32)).astype(np.int32),
                 tid=tids.view(np.int32),
-                comm=self._names.column(tids, columns.cpu, columns.time),
+                comm=self._comms.column(tids, columns.cpu, columns.time),
                 stack=self._rows.stacks(columns.stack),
                 indices=columns.indices,
             )
         )
-        self.taken += len(columns.time)
+        self.consumed += len(columns.time)
 
 
-class AggregateSink:
+class AggregateConsumer:
     """Writes now and then how often each allocation was made since the last time.
 
     Args:
@@ -208,9 +210,9 @@ class AggregateSink:
     """
 
     def __init__(self, counters: Counters, maker: AllocationMaker, writer: RowWriter) -> None:
-        self.taken = 0
+        self.consumed = 0
         self._counters = counters
-        self._known = _Known(maker, writer)
+        self._written_allocations = _WrittenAllocations(maker, writer)
         self._writer = writer
         self._written = np.zeros(0, np.uint64)
         self._written_at = time.monotonic()
@@ -230,16 +232,16 @@ class AggregateSink:
     def write(self) -> None:
         """Write what was taken over."""
         totals, new = self._counters.totals()
-        self._known.add(new)
+        self._written_allocations.add(new)
         before = np.zeros(len(totals), np.uint64)
         before[: len(self._written)] = self._written
         # What is on its way between two places counts the next time.
         more = np.flatnonzero(totals > before)
         counts = totals[more] - before[more]
         if len(more):
-            self._writer.write_aggregate(counts, self._known.indices(more))
+            self._writer.write_aggregate(counts, self._written_allocations.indices(more))
         self._written = np.maximum(totals, before)
-        self.taken += int(counts.sum())
+        self.consumed += int(counts.sum())
         self._written_at = time.monotonic()
 
 

@@ -80,7 +80,7 @@ class Observer:
                 self._trace = contexts.enter_context(
                     TraceWriter(self._output, self.snapshot, self.recording, overwrite=self._overwrite)
                 )
-                writer = _Both(self._tally, self._trace)
+                writer = _Tee(self._tally, self._trace)
             self._session = Session(capture, writer)
             self._session.begin()
             self._machine_at = self._began = time.monotonic()
@@ -108,7 +108,7 @@ class Observer:
             return self._last
         self._session.write()
         if time.monotonic() - self._machine_at >= _MACHINE_SECONDS:
-            self._look_at_machine()
+            self._check_machine()
         return self._observation("it goes on")
 
     def finish(self, reason: str) -> Observation:
@@ -118,7 +118,7 @@ class Observer:
             seconds = time.monotonic() - self._began
             self._session.stop()
             self._session.finish()
-            self._look_at_machine()
+            self._check_machine()
             self._last = self._observation(reason, seconds)
             if self._trace is not None:
                 self._trace.close(self._last.totals)
@@ -128,7 +128,7 @@ class Observer:
         """Write what was counted so far as a trace of its own, an aggregate."""
         if self._last is None:
             self._session.write()
-            self._look_at_machine()
+            self._check_machine()
         seen = self._last or self._observation("written while the recording went on")
         write_counted(path, self.snapshot, self.recording, seen)
 
@@ -137,12 +137,12 @@ class Observer:
         totals: Totals = self._session.totals(self._changed, reason, lasted)
         return observation(lasted, self._tally, totals)
 
-    def _look_at_machine(self) -> None:
+    def _check_machine(self) -> None:
         self._machine_at = time.monotonic()
         self._changed = self._attached.machine_changed()
 
 
-class _Both:
+class _Tee:
     """Writes what is captured to a tally and to a trace, which number allocations alike."""
 
     def __init__(self, tally: RunningTally, trace: TraceWriter) -> None:

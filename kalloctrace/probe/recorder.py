@@ -24,10 +24,10 @@ from kalloctrace.probe.attach.plan import Attachment, Mode, Plan, make_plan
 from kalloctrace.probe.child import Child
 from kalloctrace.probe.decode.allocations import AllocationMaker
 from kalloctrace.probe.decode.rows import RowMaker
-from kalloctrace.probe.decode.slowpath import SlowSink
+from kalloctrace.probe.decode.slowpath import SlowPathConsumer
 from kalloctrace.probe.decode.stacks import stack_text
 from kalloctrace.probe.decode.zones import ZoneCopies
-from kalloctrace.probe.drain import AggregateSink, RecordSink, Sink, StreamSink
+from kalloctrace.probe.drain import AggregateConsumer, Consumer, RecordConsumer, StreamConsumer
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import RowWriter, TraceWriter
 
@@ -181,7 +181,7 @@ def attached(
         yield Capture(kernel, plan, probe, filters, description)
 
 
-def _sinks(capture: Capture, writer: RowWriter) -> tuple[list[Sink], SlowSink | None]:
+def _consumers(capture: Capture, writer: RowWriter) -> tuple[list[Consumer], SlowPathConsumer | None]:
     kernel, plan, probe = capture.kernel, capture.plan, capture.probe
     possible = (1 << nr_node_ids()) - 1
     text = partial(stack_text, kernel.symbols, {plan.entry, plan.nolock, plan.bulk})
@@ -193,15 +193,15 @@ def _sinks(capture: Capture, writer: RowWriter) -> tuple[list[Sink], SlowSink | 
         lambda stack: text(probe.stack(stack)),
     )
     maker = AllocationMaker(kernel.layout, kernel.btf, kernel.features, possible)
-    sinks: list[Sink] = [RecordSink(probe.records, rows, writer)]
-    if probe.events is not None and probe.names is not None:
-        sinks.append(StreamSink(probe.events, probe.names, maker, rows, writer))
+    consumers: list[Consumer] = [RecordConsumer(probe.records, rows, writer)]
+    if probe.events is not None and probe.task_comms is not None:
+        consumers.append(StreamConsumer(probe.events, probe.task_comms, maker, rows, writer))
     if probe.counters is not None:
-        sinks.append(AggregateSink(probe.counters, maker, writer))
+        consumers.append(AggregateConsumer(probe.counters, maker, writer))
     if probe.slow is None:
-        return sinks, None
+        return consumers, None
     copies = ZoneCopies(kernel.btf, kernel.layout.zone_addresses)
-    return sinks, SlowSink(probe.slow, rows, copies, text, filters=capture.filters, writer=writer)
+    return consumers, SlowPathConsumer(probe.slow, rows, copies, text, filters=capture.filters, writer=writer)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ class Session:
 
     def __init__(self, capture: Capture, writer: RowWriter) -> None:
         self._probe = capture.probe
-        self._sinks, self._slow = _sinks(capture, writer)
+        self._consumers, self._slow = _consumers(capture, writer)
         self._max_order = capture.kernel.features.max_order
         self._filters = capture.filters
         # Of a second's records those of one interval, on one CPU.
@@ -236,7 +236,7 @@ class Session:
         started()
         try:
             if child is not None:
-                child.go()
+                child.resume()
             reason = self._until_end(child, wakeup, None if seconds is None else begin + seconds)
             lasted = time.monotonic() - begin
         finally:
@@ -253,16 +253,16 @@ class Session:
     def drain(self) -> None:
         """Take over what there is; wanted some times a second."""
         self._allow()
-        for sink in self._sinks:
-            sink.drain()
+        for consumer in self._consumers:
+            consumer.drain()
         if self._slow is not None:
             self._slow.drain()
 
     def write(self) -> None:
         """Write all that was captured so far."""
-        for sink in self._sinks:
-            sink.drain()
-            sink.write()
+        for consumer in self._consumers:
+            consumer.drain()
+            consumer.write()
 
     def stop(self) -> None:
         """See no more calls."""
@@ -276,8 +276,8 @@ class Session:
         if self._filters.by_result:
             # It is none of those that are wanted, nor is it still running.
             unfinished, rejected = unfinished[~rejected], rejected[~rejected]
-        for sink in self._sinks:
-            sink.finish(unfinished[rejected])
+        for consumer in self._consumers:
+            consumer.finish(unfinished[rejected])
         if self._slow is not None:
             self._slow.finish()
         self._running = int((~rejected).sum()) + self._probe.running()
@@ -285,7 +285,7 @@ class Session:
     @property
     def pause(self) -> float:
         """Return in how many seconds to drain again: at once where much waits."""
-        return 0.0 if self._probe.fill > _DRAIN_AT_ONCE else DRAIN_INTERVAL
+        return 0.0 if self._probe.utilization > _DRAIN_AT_ONCE else DRAIN_INTERVAL
 
     def _allow(self) -> None:
         if self._filters.max_rate is not None and time.monotonic() - self._allowed_at >= DRAIN_INTERVAL:
@@ -294,26 +294,26 @@ class Session:
 
     def totals(self, machine_changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
         """Return what was counted; before the end all that is on its way counts as running."""
-        submitted = sum(sink.taken for sink in self._sinks)
+        submitted = sum(consumer.consumed for consumer in self._consumers)
         counts, slow = self._probe.counts(), self._slow
-        on_their_way = max(0, counts.opened - submitted - counts.dropped - counts.no_room - counts.replaced)
+        on_their_way = max(0, counts.opened - submitted - counts.dropped - counts.pending_full - counts.overwritten)
         return Totals(
             opened=counts.opened,
             submitted=submitted,
             dropped=counts.dropped,
-            no_room=counts.no_room,
-            replaced=counts.replaced,
+            no_room=counts.pending_full,
+            replaced=counts.overwritten,
             running=on_their_way if self._running is None else self._running,
-            freelist_alone=counts.freelist_alone,
-            return_alone=counts.return_alone,
+            freelist_alone=counts.unpaired_freelist,
+            return_alone=counts.unpaired_return,
             missed=counts.missed,
             missed_freelist=counts.missed_freelist,
-            names_dropped=counts.names_dropped,
-            slow=None if slow is None else slow.taken,
+            names_dropped=counts.comms_dropped,
+            slow=None if slow is None else slow.consumed,
             slow_failed=None if slow is None else slow.failed,
             slow_running=0 if slow is None else slow.running,
-            slow_alone=0 if slow is None else slow.assembly.alone,
-            slow_lost=0 if slow is None else slow.assembly.lost,
+            slow_alone=0 if slow is None else slow.assembler.unpaired,
+            slow_lost=0 if slow is None else slow.assembler.lost,
             slow_missed=counts.slow_missed,
             zones_dropped=counts.zones_dropped,
             machine_changed=machine_changed,

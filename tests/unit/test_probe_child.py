@@ -16,7 +16,7 @@ def test_command_waits_for_the_word(tmp_path: Path) -> None:
     child = Child(["touch", str(made)])
     assert not select.select([child.pidfd], [], [], 0.2)[0]
     assert not made.exists()
-    child.go()
+    child.resume()
     select.select([child.pidfd], [], [], 10)
     assert child.end() == 0
     assert made.exists()
@@ -26,7 +26,7 @@ def test_command_waits_for_the_word(tmp_path: Path) -> None:
 def test_exit_status_is_told_as_a_shell_does(script: str, status: int) -> None:
     """128 and the signal's number where a signal ended it."""
     child = Child(["sh", "-c", script])
-    child.go()
+    child.resume()
     select.select([child.pidfd], [], [], 10)
     assert child.end() == status
 
@@ -34,7 +34,7 @@ def test_exit_status_is_told_as_a_shell_does(script: str, status: int) -> None:
 def test_running_command_is_ended() -> None:
     """When the recording ends first, by time or by signal."""
     child = Child(["sleep", "60"])
-    child.go()
+    child.resume()
     assert child.end() == 128 + 15
 
 

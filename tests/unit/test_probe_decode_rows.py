@@ -216,7 +216,7 @@ def test_other_entries_have_no_columns_of_the_bulk_allocator() -> None:
 
 def test_bulk_row_has_what_was_seen() -> None:
     """Nodes and zones as lists."""
-    found = bulk(seen=3, nodes=[0b10], zones=0b101, memcg_kmem=1, page_owner=0)
+    found = bulk(examined=3, nodes=[0b10], zones=0b101, memcg_kmem=1, page_owner=0)
     assert (found["bulk_returned"], found["bulk_seen"]) == (4, 3)
     assert (found["bulk_nodes"], found["bulk_zones"]) == ("1", "0,2")
     assert (found["memcg_kmem_online"], found["page_owner_inited"]) == (True, False)

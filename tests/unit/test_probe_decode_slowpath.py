@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kalloctrace.probe.attach.filters import Filters
-from kalloctrace.probe.decode.slowpath import Assembly, SlowCall, wanted
+from kalloctrace.probe.decode.slowpath import CallAssembler, SlowCall, matches_filter
 from kalloctrace.probe.layout import struct_dtype
 
 # As the program numbers the steps of a call.
@@ -33,16 +33,16 @@ def call(task: int, frame: int, *steps: int) -> list[Any]:
     return [event(BEGINS, task, frame=frame, ac=ac), *between, event(RETURNS, task, frame=frame)]
 
 
-def take(assembly: Assembly, events: list[Any]) -> list[SlowCall]:
+def take(assembler: CallAssembler, events: list[Any]) -> list[SlowCall]:
     """Have events taken over."""
-    return assembly.take(np.array(events, EVENT))
+    return assembler.take(np.array(events, EVENT))
 
 
 def test_call_has_its_attempts_and_what_came_between() -> None:
     """In the order of time."""
-    (whole,) = take(Assembly(), call(1, 0x100, ATTEMPT, COMPACTION, ATTEMPT, RECLAIM, OOM, ATTEMPT, RECLAIM))
+    (whole,) = take(CallAssembler(), call(1, 0x100, ATTEMPT, COMPACTION, ATTEMPT, RECLAIM, OOM, ATTEMPT, RECLAIM))
     assert len(whole.attempts) == 3
-    assert whole.between == [[], ["compaction"], ["direct_reclaim", "oom"], ["direct_reclaim"]]
+    assert whole.events_before == [[], ["compaction"], ["direct_reclaim", "oom"], ["direct_reclaim"]]
     assert whole.complete
     assert whole.returns is not None
 
@@ -51,25 +51,25 @@ def test_calls_of_tasks_and_interrupts_are_told_apart() -> None:
     """By task and ac: an interrupt's call lies in another frame of the same task."""
     one, other, inner = call(1, 0x100, ATTEMPT), call(2, 0x900, RECLAIM, ATTEMPT), call(1, 0x80, ATTEMPT)
     mixed = [one[0], other[0], other[1], *inner, one[1], other[2], one[2], other[3]]
-    calls = take(Assembly(), mixed)
+    calls = take(CallAssembler(), mixed)
     assert [len(each.attempts) for each in calls] == [1, 1, 1]
-    assert [each.between[0] for each in calls] == [[], [], ["direct_reclaim"]]
+    assert [each.events_before[0] for each in calls] == [[], [], ["direct_reclaim"]]
 
 
 def test_call_may_be_spread_over_two_looks() -> None:
     """What has begun waits for its return."""
-    assembly, events = Assembly(), call(1, 0x100, ATTEMPT, ATTEMPT)
-    assert take(assembly, events[:2]) == []
-    assert [len(each.attempts) for each in assembly.still_open()] == [1]
-    assert [len(each.attempts) for each in take(assembly, events[2:])] == [2]
-    assert assembly.still_open() == []
+    assembler, events = CallAssembler(), call(1, 0x100, ATTEMPT, ATTEMPT)
+    assert take(assembler, events[:2]) == []
+    assert [len(each.attempts) for each in assembler.still_open()] == [1]
+    assert [len(each.attempts) for each in take(assembler, events[2:])] == [2]
+    assert assembler.still_open() == []
 
 
 def test_what_began_before_is_counted() -> None:
     """Attempts and returns of calls whose begin was not seen; what is no part of a call is not."""
-    assembly = Assembly()
-    assert take(assembly, [*call(1, 0x100, ATTEMPT)[1:], event(RECLAIM), event(OOM)]) == []
-    assert assembly.alone == 2
+    assembler = CallAssembler()
+    assert take(assembler, [*call(1, 0x100, ATTEMPT)[1:], event(RECLAIM), event(OOM)]) == []
+    assert assembler.unpaired == 2
 
 
 def test_loss_makes_running_calls_incomplete() -> None:
@@ -77,15 +77,15 @@ def test_loss_makes_running_calls_incomplete() -> None:
     events = [*call(1, 0x100, ATTEMPT), *call(1, 0x100, ATTEMPT)]
     for late in events[1:]:
         late["lost"] = 3
-    assembly = Assembly()
-    assert [each.complete for each in take(assembly, events)] == [False, True]
-    assert assembly.lost == 3
+    assembler = CallAssembler()
+    assert [each.complete for each in take(assembler, events)] == [False, True]
+    assert assembler.lost == 3
 
 
 def test_frame_in_use_again_ends_a_call() -> None:
     """Its return was missed, so that nobody knows what came of it."""
     events = call(1, 0x100, ATTEMPT)
-    first, second = take(Assembly(), [*events[:-1], *events])
+    first, second = take(CallAssembler(), [*events[:-1], *events])
     assert first.returns is None
     assert second.returns is not None
 
@@ -114,5 +114,5 @@ ROW = {
 )
 def test_filters_hold_for_the_slow_path_too(fits: Filters, fits_not: Filters) -> None:
     """By what it was given and what it returned."""
-    assert wanted(fits, ROW)
-    assert not wanted(fits_not, ROW)
+    assert matches_filter(fits, ROW)
+    assert not matches_filter(fits_not, ROW)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.probe.decode import comm
-from kalloctrace.probe.drain import AggregateSink, StreamSink
+from kalloctrace.probe.drain import AggregateConsumer, StreamConsumer
 from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.trace.writer import StreamColumns
 
@@ -69,31 +69,31 @@ class FakeWriter:
 def test_counts_are_written_as_they_grow() -> None:
     """What is missing in between, as it is on its way, is neither taken back nor written twice."""
     counters, writer = FakeCounters(), FakeWriter()
-    sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
     for counts, new in (([5], 1), ([5, 2], 1), ([1, 9], 0), ([6, 9], 0)):
         counters.counts, counters.new = counts, new
-        sink.write()
+        consumer.write()
     assert writer.sums == {0: 6, 1: 9}
-    assert sink.taken == 15
+    assert consumer.consumed == 15
 
 
 def test_others_may_add_allocations_in_between() -> None:
     """As calls of the bulk allocator do, which go by another way: each count stays with its own allocation."""
     counters, writer = FakeCounters(), FakeWriter()
-    sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
     counters.counts, counters.new = [5], 1
-    sink.write()
+    consumer.write()
     writer.add(pa.array([{}, {}], pa.struct([])))
     counters.counts, counters.new = [6, 3], 1
-    sink.write()
+    consumer.write()
     assert writer.sums == {0: 6, 3: 3}
 
 
 def test_rejected_calls_are_counted_at_the_end() -> None:
     """Those that no other call showed to be over."""
     counters, writer = FakeCounters(), FakeWriter()
-    sink = AggregateSink(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
-    sink.finish(np.zeros(3, CALL))
+    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    consumer.finish(np.zeros(3, CALL))
     assert counters.added == 3
 
 
@@ -131,7 +131,7 @@ class FakeNames:
 
     def drain(self) -> npt.NDArray[np.void]:
         """Return no change."""
-        return np.zeros(0, struct_dtype("name", {}))
+        return np.zeros(0, struct_dtype("task_comm", {}))
 
 
 class FakeRows:
@@ -161,11 +161,11 @@ def test_events_keep_their_allocation_when_others_are_added(monkeypatch: pytest.
     monkeypatch.setattr(comm, "running_tasks", lambda: iter([(71, "one")]))
     events = FakeEvents([(10, 71, 5)])
     writer = StreamWriter()
-    sink = StreamSink(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
-    sink.drain()
+    consumer = StreamConsumer(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
+    consumer.drain()
     writer.add(pa.array([{}, {}], pa.struct([])))
     events.spans = [[(11, 71, 6), (12, 71, 5)]]
-    sink.finish(np.zeros(0, CALL))
+    consumer.finish(np.zeros(0, CALL))
     assert [row[-1] for row in writer.rows] == [0, 3, 0]
 
 
@@ -174,10 +174,10 @@ def test_each_event_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comm, "running_tasks", lambda: iter([(71, "one"), (72, "two")]))
     events = FakeEvents([(10, 71, 5), (11, 71, 5), (12, 72, 6)], [(9, 72, 5)])
     writer = StreamWriter()
-    sink = StreamSink(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
+    consumer = StreamConsumer(events, FakeNames(), FakeMaker(), FakeRows(), writer)  # type: ignore[arg-type] # as above
     rejected = np.zeros(1, CALL)
     rejected["e"] = made([(13, 71, 7)])
-    sink.finish(rejected)
+    consumer.finish(rejected)
     assert writer.rows == [
         (10, 1, 70, 71, "one", 0),
         (11, 1, 70, 71, "one", 0),
@@ -185,4 +185,4 @@ def test_each_event_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
         (9, 0, 70, 72, "two", 0),
         (13, 1, 70, 71, "one", 2),
     ]
-    assert (writer.known, sink.taken) == (3, 5)
+    assert (writer.known, consumer.consumed) == (3, 5)

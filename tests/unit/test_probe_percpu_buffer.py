@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The consumer of the lanes, on a file of the same layout."""
+"""The consumer of the buffer, on a file of the same layout."""
 
 import mmap
 import tempfile
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from kalloctrace.probe.layout import struct_dtype
-from kalloctrace.probe.maps.percpu_buffer import Lanes, cell_dtype, lane_bits
+from kalloctrace.probe.maps.percpu_buffer import PerCpuBuffer, buffer_bits, entry_dtype
 from kalloctrace.probe.maps.ringbuf import Ring
 
 CPUS, BITS = 3, 2
-LANE = 1 << BITS
+SIZE = 1 << BITS
 LENGTHS = {"NODEMASK_WORDS": 1}
 EVENT = struct_dtype("event", LENGTHS)
-CELL = cell_dtype(EVENT)
+ENTRY = entry_dtype(EVENT)
 SLOT = struct_dtype("slot", LENGTHS)
 
 
@@ -26,24 +26,24 @@ class Program:
 
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the program
-        self.file.truncate(-(-(CPUS << BITS) * CELL.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE)
-        self.events = np.frombuffer(mmap.mmap(self.file.fileno(), 0), CELL, CPUS << BITS)
+        self.file.truncate(-(-(CPUS << BITS) * ENTRY.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self.events = np.frombuffer(mmap.mmap(self.file.fileno(), 0), ENTRY, CPUS << BITS)
         self.slots = np.zeros(CPUS, SLOT)
         self.ring = tempfile.TemporaryFile()  # noqa: SIM115 likewise
         self.ring.truncate(2 * mmap.PAGESIZE + 2 * mmap.PAGESIZE)
 
     def send(self, cpu: int, time: int) -> bool:
         """Write one event; return whether there was room."""
-        sent = int(self.slots["sent"][cpu])
-        if sent - int(self.slots["taken"][cpu]) >= LANE:
+        sent = int(self.slots["producer_pos"][cpu])
+        if sent - int(self.slots["consumer_pos"][cpu]) >= SIZE:
             return False
-        self.events["time"][(cpu << BITS) + sent % LANE] = time
-        self.slots["sent"][cpu] += 1
+        self.events["time"][(cpu << BITS) + sent % SIZE] = time
+        self.slots["producer_pos"][cpu] += 1
         return True
 
-    def lanes(self) -> Lanes:
+    def buffer(self) -> PerCpuBuffer:
         """Return the consumer."""
-        return Lanes(self.file.fileno(), BITS, self.slots, Ring(self.ring.fileno(), mmap.PAGESIZE, EVENT))
+        return PerCpuBuffer(self.file.fileno(), BITS, self.slots, Ring(self.ring.fileno(), mmap.PAGESIZE, EVENT))
 
 
 @pytest.fixture
@@ -55,52 +55,52 @@ def program() -> Iterator[Program]:
     program.ring.close()
 
 
-def drained(lanes: Lanes) -> list[int]:
+def drained(buffer: PerCpuBuffer) -> list[int]:
     """Return the times of the events that were there."""
-    return [int(time) for events in lanes.drain() for time in events["time"]]
+    return [int(time) for events in buffer.drain() for time in events["time"]]
 
 
 def test_events_come_cpu_by_cpu_and_once(program: Program) -> None:
     """In the order in which each CPU wrote them."""
-    with closing(program.lanes()) as lanes:
+    with closing(program.buffer()) as buffer:
         for cpu, time in ((2, 1), (0, 2), (2, 3)):
             program.send(cpu, time)
-        assert drained(lanes) == [2, 1, 3]
-        assert drained(lanes) == []
+        assert drained(buffer) == [2, 1, 3]
+        assert drained(buffer) == []
 
 
 def test_lane_is_used_again_and_again(program: Program) -> None:
     """Also where events lie across its end."""
-    with closing(program.lanes()) as lanes:
+    with closing(program.buffer()) as buffer:
         seen = []
         for start in range(0, 30, 3):
             for time in range(start, start + 3):
                 assert program.send(1, time)
-            seen += drained(lanes)
+            seen += drained(buffer)
         assert seen == list(range(30))
 
 
 def test_full_lane_is_read_whole_and_has_room_again(program: Program) -> None:
     """Wherever it begins."""
-    with closing(program.lanes()) as lanes:
-        for first in range(1, 2 * LANE):
-            times = list(range(first, first + LANE))
+    with closing(program.buffer()) as buffer:
+        for first in range(1, 2 * SIZE):
+            times = list(range(first, first + SIZE))
             assert all(program.send(0, time) for time in times)
             assert not program.send(0, 0)
-            assert lanes.fill == 1
-            assert drained(lanes) == times
-            assert lanes.fill == 0
+            assert buffer.utilization == 1
+            assert drained(buffer) == times
+            assert buffer.utilization == 0
             program.send(0, 0)
-            assert drained(lanes) == [0]
+            assert drained(buffer) == [0]
 
 
 def test_room_is_given_back_when_the_events_were_used(program: Program) -> None:
     """Until then nothing is written over them."""
-    with closing(program.lanes()) as lanes:
-        for time in range(LANE):
+    with closing(program.buffer()) as buffer:
+        for time in range(SIZE):
             program.send(0, time)
-        spans = lanes.drain()
-        assert next(spans)["time"].tolist() == list(range(LANE))
+        spans = buffer.drain()
+        assert next(spans)["time"].tolist() == list(range(SIZE))
         assert not program.send(0, 7)
         assert not any(map(len, spans))
         assert program.send(0, 7)
@@ -109,4 +109,4 @@ def test_room_is_given_back_when_the_events_were_used(program: Program) -> None:
 @pytest.mark.parametrize(("cpus", "bits"), [(1, 17), (2, 16), (3, 16), (512, 10)])
 def test_lanes_share_what_there_is(cpus: int, bits: int) -> None:
     """But none is too small to be of use."""
-    assert lane_bits(32 << 20, cpus, 160) == bits
+    assert buffer_bits(32 << 20, cpus, 160) == bits

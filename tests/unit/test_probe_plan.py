@@ -9,7 +9,7 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.preemption import Preemption
-from kalloctrace.probe.attach.call_site import call_sites
+from kalloctrace.probe.attach.optprobe import call_sites
 from kalloctrace.probe.attach.plan import (
     Attachment,
     Mode,

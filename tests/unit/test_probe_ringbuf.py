@@ -114,7 +114,7 @@ def test_fill_tells_how_much_waits(producer: Producer) -> None:
     with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         for value in range(SIZE // SLOT // 2):
             producer.put(value)
-        assert ring.fill == pytest.approx(0.5, abs=0.01)
+        assert ring.utilization == pytest.approx(0.5, abs=0.01)
 
 
 LENGTHS = {"NODEMASK_WORDS": 2, "ALLOC_CONTEXT_WORDS": 6}

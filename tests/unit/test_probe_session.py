@@ -20,7 +20,7 @@ MAX_ORDER = 10
 class FakeProbe:
     """Has seen ten calls, dropped one, and holds two that came to no end, of which one asked for too much."""
 
-    fill = 0.0
+    utilization = 0.0
 
     def __init__(self) -> None:
         self.log: list[str] = []
@@ -48,11 +48,11 @@ class FakeProbe:
         return Counts(10, 1, *(0 for _ in range(9)))
 
 
-class FakeSink:
+class FakeConsumer:
     """Takes over what the test says."""
 
     def __init__(self, log: list[str]) -> None:
-        self.taken = 0
+        self.consumed = 0
         self.waiting = 0
         self.log = log
 
@@ -62,7 +62,7 @@ class FakeSink:
 
     def write(self) -> None:
         """Take over what waits."""
-        self.taken, self.waiting = self.taken + self.waiting, 0
+        self.consumed, self.waiting = self.consumed + self.waiting, 0
 
     def finish(self, rejected: np.ndarray[Any, Any]) -> None:
         """Take over the rest."""
@@ -71,27 +71,27 @@ class FakeSink:
 
 
 @pytest.fixture
-def played(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, FakeProbe, FakeSink]:
+def played(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, FakeProbe, FakeConsumer]:
     """Return a session with its fakes."""
     probe = FakeProbe()
-    sink = FakeSink(probe.log)
-    monkeypatch.setattr(recorder, "_sinks", lambda *_: ([sink], None))
+    consumer = FakeConsumer(probe.log)
+    monkeypatch.setattr(recorder, "_consumers", lambda *_: ([consumer], None))
     kernel = SimpleNamespace(features=SimpleNamespace(max_order=MAX_ORDER))
     capture: Any = SimpleNamespace(probe=probe, kernel=kernel, filters=Filters())
-    return Session(capture, None), probe, sink  # type: ignore[arg-type] # no sink writes
+    return Session(capture, None), probe, consumer  # type: ignore[arg-type] # no consumer writes
 
 
-def test_what_is_on_its_way_counts_as_running(played: tuple[Session, FakeProbe, FakeSink]) -> None:
+def test_what_is_on_its_way_counts_as_running(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
     """Until the end; then it is known what it was, and all calls are accounted for at any time."""
-    session, _, sink = played
+    session, _, consumer = played
     session.begin()
-    sink.waiting = 5
+    consumer.waiting = 5
     for submitted, running in ((0, 9), (5, 4)):
         totals = session.totals((), "it goes on", 1.0)
         assert (totals.submitted, totals.running) == (submitted, running)
         assert totals.opened == totals.submitted + totals.lost + totals.replaced + totals.running
         session.write()
-    sink.waiting = 2
+    consumer.waiting = 2
     session.stop()
     session.finish()
     totals = session.totals((), "over", 2.0)
@@ -99,7 +99,7 @@ def test_what_is_on_its_way_counts_as_running(played: tuple[Session, FakeProbe, 
     assert totals.opened == totals.submitted + totals.lost + totals.replaced + totals.running
 
 
-def test_everything_is_taken_over_before_it_is_written(played: tuple[Session, FakeProbe, FakeSink]) -> None:
+def test_everything_is_taken_over_before_it_is_written(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
     """A moment holds what came up to it."""
     session, probe, _ = played
     session.begin()
@@ -107,9 +107,9 @@ def test_everything_is_taken_over_before_it_is_written(played: tuple[Session, Fa
     assert probe.log == ["start", "drain"]
 
 
-def test_full_buffer_leaves_no_time(played: tuple[Session, FakeProbe, FakeSink]) -> None:
+def test_full_buffer_leaves_no_time(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
     """It is drained at once."""
     session, probe, _ = played
     assert session.pause == DRAIN_INTERVAL
-    probe.fill = 0.5
+    probe.utilization = 0.5
     assert session.pause == 0.0

@@ -24,8 +24,8 @@ from kalloctrace.probe.attach.optprobe import CODE_BYTES, past_ftrace
 from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Mode, Plan
 from kalloctrace.probe.layout import bpf_folder, constant, enum_values, struct_dtype
 from kalloctrace.probe.maps.counters import Counters
-from kalloctrace.probe.maps.mmap_array import SharedArray
-from kalloctrace.probe.maps.percpu_buffer import Lanes, cell_dtype, lane_bits
+from kalloctrace.probe.maps.mmap_array import MmapArray
+from kalloctrace.probe.maps.percpu_buffer import PerCpuBuffer, buffer_bits, entry_dtype
 from kalloctrace.probe.maps.ringbuf import Ring
 
 RING_BYTES = 32 << 20
@@ -34,7 +34,7 @@ OVERFLOW = 65536
 SPILLED_BYTES = 8 << 20
 PENDING = 16384
 FEW_BYTES = 4 << 20
-NAMES_BYTES = 1 << 20
+TASK_COMMS_BYTES = 1 << 20
 BULK_RING_BYTES = 2 << 20
 BULK_PENDING = 1024
 SLOW_BYTES = 16 << 20
@@ -54,8 +54,17 @@ _U64 = (1 << 64) - 1
 _IDLE, _CAPTURING, _CLOSING = enum_values("capturing", "IDLE", "CAPTURING", "CLOSING")
 _OFF, _CALIBRATE, _CAPTURE = enum_values("mode", "OFF", "CALIBRATE", "CAPTURE")
 _COUNTERS = (
-    *("OPENED", "DROPPED", "NO_ROOM", "FREELIST_ALONE", "RETURN_ALONE", "REPLACED", "FREELIST_BUSY", "FILTERED"),
-    *("NAMES_DROPPED", "ZONES_DROPPED"),
+    *(
+        "OPENED",
+        "DROPPED",
+        "PENDING_FULL",
+        "UNPAIRED_FREELIST",
+        "UNPAIRED_RETURN",
+        "OVERWRITTEN",
+        "FREELIST_BUSY",
+        "FILTERED",
+    ),
+    *("COMMS_DROPPED", "ZONES_DROPPED"),
 )
 *_COUNTER_INDICES, _ = enum_values("counter", *_COUNTERS, "NR_COUNTERS")
 _CALIBRATION_PAGES = 512
@@ -68,31 +77,31 @@ _SETTLE = 0.02
 class Counts:
     """What the program counted, exactly, since capture began.
 
-    opened = calls taken over + dropped + no_room + replaced + calls that did not end.
+    opened = calls taken over + dropped + pending_full + overwritten + calls that did not end.
 
     Attributes:
         opened: calls of an entry, without those that a filter left out in the end.
         dropped: calls that found the ring buffer full, or the rate used up.
-        no_room: calls that found the table of running calls full.
-        freelist_alone: calls of get_page_from_freelist() without a running call.
-        return_alone: returns of an entry without a running call.
-        replaced: calls whose frame held a record that never returned.
+        pending_full: calls that found the table of running calls full.
+        unpaired_freelist: calls of get_page_from_freelist() without a running call.
+        unpaired_return: returns of an entry without a running call.
+        overwritten: calls whose frame held a record that never returned.
         missed: hits that the kernel skipped as the program, or another kprobe, was already running on that CPU.
         missed_freelist: those of get_page_from_freelist() among them whose call may have been seen.
-        names_dropped: names that tasks were given and that found their ring buffer full.
+        comms_dropped: names that tasks were given and that found their ring buffer full.
         zones_dropped: how often there was no room for the zones of a call of the slow path.
         slow_missed: hits of the slow path that the kernel skipped, or calls beyond those that it follows at once.
     """
 
     opened: int
     dropped: int
-    no_room: int
-    freelist_alone: int
-    return_alone: int
-    replaced: int
+    pending_full: int
+    unpaired_freelist: int
+    unpaired_return: int
+    overwritten: int
     missed: int
     missed_freelist: int
-    names_dropped: int
+    comms_dropped: int
     zones_dropped: int
     slow_missed: int
 
@@ -104,7 +113,7 @@ class Probe:
         mode: what the program makes of a call.
         records: ring buffers with calls that were followed to their return, each with one kind of record.
         events: the events of stream mode, None in others.
-        names: likewise the one with the names of tasks.
+        task_comms: likewise the one with the names of tasks.
         counters: the counters of aggregate mode, None in others.
         slow: the events of the slow path and the zones of its calls, None where it is not traced.
 
@@ -138,9 +147,12 @@ class Probe:
 
         lengths = plan.lengths()
         event = struct_dtype("event", lengths)
-        cell = cell_dtype(event).itemsize
-        bits = lane_bits(RING_BYTES, cpus, cell)
-        constants = self._constants(plan, cpus, filters, stacks=stacks) | {"LANE_BITS": bits, "CELL_WORDS": cell // 8}
+        entry_bytes = entry_dtype(event).itemsize
+        bits = buffer_bits(RING_BYTES, cpus, entry_bytes)
+        constants = self._constants(plan, cpus, filters, stacks=stacks) | {
+            "PERCPU_BUFFER_BITS": bits,
+            "BUFFER_ENTRY_WORDS": entry_bytes // 8,
+        }
         self._bpf = self._load(plan.sources(), constants, hooks)
         offsets = self._bpf["per_cpu_offset"]
         for cpu, base in enumerate(bases):
@@ -149,7 +161,7 @@ class Probe:
             self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
             self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
         self._call = struct_dtype("call", lengths)
-        self._slots = SharedArray(self._bpf["slots"].map_fd, cpus, struct_dtype("slot", lengths))
+        self._slots = MmapArray(self._bpf["slots"].map_fd, cpus, struct_dtype("slot", lengths))
         address = int(plan.constants["PREEMPT_COUNT_ADDRESS"])
         self._slots.items["preempt_count_address"] = [base + address & _U64 for base in bases]
         self.records = [self._ring("records", _records_bytes(plan.mode), struct_dtype("record", lengths))]
@@ -164,16 +176,16 @@ class Probe:
                 self._ring("slow_events", SLOW_BYTES, struct_dtype("slow_event", lengths)),
                 self._ring("slow_zones", ZONES_BYTES, struct_dtype("slow_zone", lengths)),
             )
-        self.events = self.names = self.counters = None
+        self.events = self.task_comms = self.counters = None
         if plan.mode == "stream":
-            parked = self._ring("events", FEW_BYTES, event)
-            self.events = Lanes(self._bpf["lanes"].map_fd, bits, self._slots.items, parked)
-            self.names = self._ring("names", NAMES_BYTES, struct_dtype("name", lengths))
+            pending = self._ring("events", FEW_BYTES, event)
+            self.events = PerCpuBuffer(self._bpf["percpu_buffer"].map_fd, bits, self._slots.items, pending)
+            self.task_comms = self._ring("task_comms", TASK_COMMS_BYTES, struct_dtype("task_comm", lengths))
         if plan.mode == "aggregate":
-            counted = struct_dtype("counted", lengths)
-            spilled = self._ring("spilled", SPILLED_BYTES, counted)
-            cells = (cpus << CACHE_BITS) * constant("ASSOCIATIVITY")
-            self.counters = Counters(self._bpf, self._bcc.libbcc.lib, cells, counted, spilled)
+            entry = struct_dtype("count_entry", lengths)
+            spilled = self._ring("spilled", SPILLED_BYTES, entry)
+            entries = (cpus << CACHE_BITS) * constant("ASSOCIATIVITY")
+            self.counters = Counters(self._bpf, self._bcc.libbcc.lib, entries, entry, spilled)
         programs = {hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}
         self._kprobes = Kprobes(programs, code) if hooks else None
 
@@ -185,7 +197,7 @@ class Probe:
         """Detach everything."""
         if self._kprobes is not None:
             self._kprobes.close()
-        for buffer in (*self.records, *(self.slow or ()), self.events, self.names, self.counters):
+        for buffer in (*self.records, *(self.slow or ()), self.events, self.task_comms, self.counters):
             if buffer is not None:
                 buffer.close()
         self._slots.close()
@@ -204,7 +216,7 @@ class Probe:
             "SPILLED_PAGES": SPILLED_BYTES // mmap.PAGESIZE,
             "EVENTS_PAGES": FEW_BYTES // mmap.PAGESIZE,
             "RECORDS_PAGES": _records_bytes(plan.mode) // mmap.PAGESIZE,
-            "NAMES_PAGES": NAMES_BYTES // mmap.PAGESIZE,
+            "TASK_COMMS_PAGES": TASK_COMMS_BYTES // mmap.PAGESIZE,
             "SLOW_PAGES": SLOW_BYTES // mmap.PAGESIZE,
             "ZONES_PAGES": ZONES_BYTES // mmap.PAGESIZE,
             "SLOW_OPEN": SLOW_OPEN,
@@ -290,12 +302,12 @@ class Probe:
         self._slots.items["tokens"] = records
 
     @property
-    def fill(self) -> float:
+    def utilization(self) -> float:
         """Return how full the fullest buffer is, between 0 and 1."""
-        buffers: list[Ring | Lanes] = [*self.records, *(self.slow or ())]
+        buffers: list[Ring | PerCpuBuffer] = [*self.records, *(self.slow or ())]
         if self.events is not None:
             buffers.append(self.events)
-        return max(buffer.fill for buffer in buffers)
+        return max(buffer.utilization for buffer in buffers)
 
     def counts(self) -> Counts:
         """Return the counters."""
@@ -312,13 +324,13 @@ class Probe:
         return Counts(
             opened=counted["OPENED"] - counted["FILTERED"] + int(self._slots.items["calls"].sum()),
             dropped=counted["DROPPED"],
-            no_room=counted["NO_ROOM"],
-            freelist_alone=counted["FREELIST_ALONE"],
-            return_alone=counted["RETURN_ALONE"],
-            replaced=counted["REPLACED"],
+            pending_full=counted["PENDING_FULL"],
+            unpaired_freelist=counted["UNPAIRED_FREELIST"],
+            unpaired_return=counted["UNPAIRED_RETURN"],
+            overwritten=counted["OVERWRITTEN"],
             missed=missed.total() + counted["FREELIST_BUSY"] + skipped.total(),
             missed_freelist=sum(freelist) + counted["FREELIST_BUSY"],
-            names_dropped=counted["NAMES_DROPPED"],
+            comms_dropped=counted["COMMS_DROPPED"],
             zones_dropped=counted["ZONES_DROPPED"],
             slow_missed=slow_missed,
         )
@@ -328,13 +340,13 @@ class Probe:
         if self.mode == "returns":
             return np.zeros(0, self._call)
         slots = self._slots.items
-        own = slots["call"][(slots["call"]["frame"] != 0) & (slots["moved"] != slots["calls"])]
-        parked = [np.frombuffer(bytes(value), self._call) for value in self._bpf["parked"].values()]
-        return np.concatenate([own, *parked])
+        own = slots["call"][(slots["call"]["frame"] != 0) & (slots["migrated"] != slots["calls"])]
+        pending = [np.frombuffer(bytes(value), self._call) for value in self._bpf["pending_calls"].values()]
+        return np.concatenate([own, *pending])
 
     def running(self) -> int:
         """Return how many of the calls that are followed to their return have not returned."""
-        tables = ["pending", "bulk_pending"] if self._bulk else ["pending"]
+        tables = ["pending_records", "bulk_pending"] if self._bulk else ["pending_records"]
         return sum(1 for table in tables for _ in self._bpf[table].keys())  # noqa: SIM118 a bcc table, not a dict
 
     def stack(self, stack_id: int) -> tuple[int, ...]:

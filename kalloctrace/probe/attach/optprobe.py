@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Where a kprobe becomes a jump: behind the place at a function's start that ftrace uses.
+"""Reads the machine code of kernel functions: where a kprobe can become a jump, and where a function calls another.
 
-There the kernel hands a kprobe to ftrace, which takes longer than the jump that it makes of one anywhere else
-(CONFIG_OPTPROBES, Documentation/trace/kprobes.rst). Nothing of the function has run at that place either: arguments and
-stack pointer are as at its start.
+The kernel hands a kprobe at the place that ftrace uses, at a function's start, to ftrace. That takes longer than the
+jump that it makes of a kprobe anywhere else (CONFIG_OPTPROBES, Documentation/trace/kprobes.rst). Right behind that
+place nothing of the function has run yet: arguments and stack pointer are as at its start.
 """
 
 _ENDBR = tuple(map(bytes.fromhex, ("f30f1efa", "660f1f00", "0f1f40d6")))
@@ -18,6 +18,10 @@ _SITE_BYTES = 5
 _JUMP = b"\xe9"
 
 CODE_BYTES = 4 + _SITE_BYTES
+
+_CALL = 0xE8
+"""x86: call, with a distance of 32 bits from its end."""
+CALL_BYTES = 5
 
 
 def past_ftrace(code: bytes) -> int:
@@ -37,3 +41,25 @@ def is_jump(code: bytes) -> bool:
         code: what is in memory at its place. The kernel's own list of kprobes calls it optimized before it is.
     """
     return code.startswith(_JUMP)
+
+
+def call_sites(code: bytes, address: int, target: int) -> list[int]:
+    """Return the offsets of all calls of a function.
+
+    What merely looks like a call, within another instruction, is not told apart: that it names the very function is
+    unlikely, and the kernel refuses a kprobe that is at no instruction's start.
+
+    Args:
+        code: a function's code.
+        address: where it lies.
+        target: the address of the function that is called.
+    """
+    return [
+        offset
+        for offset in range(len(code) - CALL_BYTES + 1)
+        if code[offset] == _CALL and address + offset + CALL_BYTES + _distance(code, offset) == target
+    ]
+
+
+def _distance(code: bytes, offset: int) -> int:
+    return int.from_bytes(code[offset + 1 : offset + CALL_BYTES], "little", signed=True)

@@ -11,8 +11,8 @@ from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import NOLOCKS, LiveKernel, has_tracepoint, nr_node_ids
 from kalloctrace.kernel.preemption import Preemption
-from kalloctrace.probe.attach.call_site import CALL_BYTES, call_sites
 from kalloctrace.probe.attach.kprobes import Hook
+from kalloctrace.probe.attach.optprobe import CALL_BYTES, call_sites
 
 FREELIST = "get_page_from_freelist"
 PREPARE = "prepare_alloc_pages"

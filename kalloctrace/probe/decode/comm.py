@@ -18,7 +18,7 @@ _LATER = 0
 """Stands for a name that is filled in afterwards."""
 
 
-class TaskNames:
+class TaskComms:
     """Knows which name a thread had when.
 
     Names are kept as positions in a growing list, which is the dictionary of the trace's column.
@@ -30,11 +30,11 @@ class TaskNames:
         for tid, comm in running_tasks():
             self._history[tid] = [(0, self._position(comm))]
 
-    def learn(self, changes: npt.NDArray[np.void]) -> None:
+    def update(self, changes: npt.NDArray[np.void]) -> None:
         """Take in changes.
 
         Args:
-            changes: `struct name` of record.h, in any order.
+            changes: `struct task_comm` of record.h, in any order.
         """
         for change in changes[np.argsort(changes["time"], kind="stable")]:
             comm = change["comm"].decode(errors="replace")

@@ -123,7 +123,7 @@ class RowMaker:
 
     def _bulk(self, records: Records) -> dict[str, pa.Array]:
         """Return the columns that only the bulk allocator's calls have."""
-        looked = records["seen"] > 0
+        looked = records["examined"] > 0
         populated = np.array([_leading_ones(words) for words in records["populated"]], dtype=np.uint32)
         limit = 64 * records["populated"].shape[1]
         return {
@@ -132,7 +132,7 @@ class RowMaker:
             "memcg_kmem_online": pa.array(records["memcg_kmem"] > 0),
             "page_owner_inited": pa.array(records["page_owner"] > 0),
             "bulk_returned": pa.array(records["returned"]),
-            "bulk_seen": pa.array(records["seen"]),
+            "bulk_seen": pa.array(records["examined"]),
             "bulk_nodes": self._nodes(records["nodes"], looked),
             "bulk_zones": _named(records["zones"], lambda zones: format_nodelist(int(zones)), looked),
             "bulk_list": pa.array(records["page_array"] == 0),

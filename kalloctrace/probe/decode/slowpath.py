@@ -25,16 +25,16 @@ Events = npt.NDArray[np.void]
 BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = enum_values(
     "slow_kind", "SLOW_BEGINS", "SLOW_ATTEMPT", "SLOW_RETURNS", "SLOW_RECLAIM", "SLOW_COMPACTION", "SLOW_OOM"
 )
-_BETWEEN = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
+_EVENT_TEXTS = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
 
-_GIVEN = [column.name for column in SLOW.field("given").type]
+_ARGS = [column.name for column in SLOW.field("given").type]
 # To name and to write takes most of its time however few they are.
 _BATCH_CALLS = 4096
 _BATCH_SECONDS = 1.0
 
-_WHO = ("time", "cpu", "pid", "tid", "comm")
+_TASK_COLUMNS = ("time", "cpu", "pid", "tid", "comm")
 _ASIDE = ("gfp_mask", "order", "prio", "oom_victim", "ac_alloc_flags")
-_NAMED = [*_WHO, "freelist_gfp_mask", "freelist_order", "alloc_flags", *(n for n in _GIVEN if n not in _ASIDE)]
+_NAMED = [*_TASK_COLUMNS, "freelist_gfp_mask", "freelist_order", "alloc_flags", *(n for n in _ARGS if n not in _ASIDE)]
 """The columns that a recorder names for other calls too; those aside are taken from elsewhere."""
 
 
@@ -47,7 +47,7 @@ class SlowCall:
         task: current.
         ac: the address of ac.
         attempts: the events of its attempts.
-        between: before each attempt, and last after them all, what the kernel did.
+        events_before: before each attempt, and last after them all, what the kernel did.
         returns: its last event; None while it runs, or where its return was missed.
         complete: no event was lost while it ran.
     """
@@ -56,21 +56,21 @@ class SlowCall:
     task: int
     ac: int
     attempts: list[Event] = field(default_factory=list)
-    between: list[list[str]] = field(default_factory=lambda: [[]])
+    events_before: list[list[str]] = field(default_factory=lambda: [[]])
     returns: Event | None = None
     complete: bool = True
 
 
 @dataclass
-class Assembly:
+class CallAssembler:
     """Puts events, in the order of time, together to calls.
 
     Attributes:
-        alone: attempts and returns of calls whose begin was not seen.
+        unpaired: attempts and returns of calls whose begin was not seen.
         lost: events that the program had no room for.
     """
 
-    alone: int = 0
+    unpaired: int = 0
     lost: int = 0
     _open: dict[int, SlowCall] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Assembly:
             elif kind == RETURNS:
                 call_over = self._open.pop(frame, None)
                 if call_over is None:
-                    self.alone += 1
+                    self.unpaired += 1
                 else:
                     call_over.returns = event
                     over.append(call_over)
@@ -109,16 +109,16 @@ class Assembly:
             if call.task == task and (kind != ATTEMPT or call.ac == ac):
                 if kind == ATTEMPT:
                     call.attempts.append(event)
-                    call.between.append([])
+                    call.events_before.append([])
                 else:
-                    call.between[-1].append(_BETWEEN[kind])
+                    call.events_before[-1].append(_EVENT_TEXTS[kind])
                 return
         # The kernel reclaims and compacts for others than the slow path too.
         if kind == ATTEMPT:
-            self.alone += 1
+            self.unpaired += 1
 
 
-class SlowSink:
+class SlowPathConsumer:
     """Writes calls of the slow path.
 
     Args:
@@ -130,7 +130,7 @@ class SlowSink:
         writer: the trace.
 
     Attributes:
-        taken: calls that were written.
+        consumed: calls that were written.
         failed: those among them that returned no page.
         running: those among them that had not returned when the recording ended.
     """
@@ -145,8 +145,8 @@ class SlowSink:
         filters: Filters,
         writer: RowWriter,
     ) -> None:
-        self.taken = self.failed = self.running = 0
-        self.assembly = Assembly()
+        self.consumed = self.failed = self.running = 0
+        self.assembler = CallAssembler()
         self._events, self._zones = rings
         self._rows = rows
         self._copies = copies
@@ -160,7 +160,7 @@ class SlowSink:
     def drain(self) -> None:
         """Take over what there is; may write the calls that are over."""
         # Events first: a call's zones are sent after the event that they belong to, and may just be coming.
-        self._over += self.assembly.take(self._events.drain())
+        self._over += self.assembler.take(self._events.drain())
         self._take_zones()
         if len(self._over) >= _BATCH_CALLS or time.monotonic() - self._written_at >= _BATCH_SECONDS:
             self._write()
@@ -169,10 +169,10 @@ class SlowSink:
         """Take over what is left, and write everything."""
         self.drain()
         self._write()
-        returned = self.taken
-        self._over = self.assembly.still_open()
+        returned = self.consumed
+        self._over = self.assembler.still_open()
         self._write()
-        self.running = self.taken - returned
+        self.running = self.consumed - returned
 
     def _take_zones(self) -> None:
         copies = self._zones.drain()
@@ -184,10 +184,10 @@ class SlowSink:
     def _write(self) -> None:
         calls, self._over = self._over, []
         self._written_at = time.monotonic()
-        rows = [row for row in self._named(calls) if wanted(self._filters, row)] if calls else []
+        rows = [row for row in self._named(calls) if matches_filter(self._filters, row)] if calls else []
         if rows:
             self._writer.write_slow(rows)
-            self.taken += len(rows)
+            self.consumed += len(rows)
             self.failed += sum(row["page"] is False for row in rows)
 
     def _named(self, calls: list[SlowCall]) -> list[dict[str, Any]]:
@@ -206,36 +206,36 @@ class SlowSink:
         return [self._row(call, named[start:end]) for call, (start, end) in zip(calls, pairwise(at), strict=True)]
 
     def _row(self, call: SlowCall, named: list[dict[str, Any]]) -> dict[str, Any]:
-        given, *attempts = named
+        args, *attempts = named
         # A kprobe that is a breakpoint runs as an NMI does, and raises the CPU's counter itself.
-        given["preempt_count"] = attempts[0]["preempt_count"] if attempts else None
-        frame, begun = int(call.begins["frame"]), given["time"]
+        args["preempt_count"] = attempts[0]["preempt_count"] if attempts else None
+        frame, begun = int(call.begins["frame"]), args["time"]
         zones = [{"at": "begins", **zone} for zone in self._copied.pop((begun, frame), [])]
         over = None if call.returns is None else int(call.returns["r"]["time"])
         if over is not None:
             zones += [{"at": "returns", **zone} for zone in self._copied.pop((over, frame), [])]
         return {
-            **{name: given[name] for name in _WHO},
+            **{name: args[name] for name in _TASK_COLUMNS},
             "stack": self._stack_text(tuple(int(address) for address in call.begins["stack"] if address)),
-            "given": {name: given[name] for name in _GIVEN},
+            "given": {name: args[name] for name in _ARGS},
             "attempts": [
                 {
-                    "after": _between(begun, attempt["time"]),
+                    "after": _elapsed(begun, attempt["time"]),
                     "alloc_flags": attempt["alloc_flags"],
-                    "between": between,
-                    **{name: attempt[name] for name in _GIVEN},
+                    "between": events_before,
+                    **{name: attempt[name] for name in _ARGS},
                 }
-                for attempt, between in zip(attempts, call.between, strict=False)
+                for attempt, events_before in zip(attempts, call.events_before, strict=False)
             ],
-            "after_last": call.between[-1],
+            "after_last": call.events_before[-1],
             "page": None if call.returns is None else bool(call.returns["r"]["page"]),
-            "duration": None if over is None else _between(begun, over),
+            "duration": None if over is None else _elapsed(begun, over),
             "complete": call.complete,
             "zones": zones,
         }
 
 
-def _between(earlier: int, later: int) -> int:
+def _elapsed(earlier: int, later: int) -> int:
     """Return the time between two events, in ns.
 
     The clock of programs, ktime_get_mono_fast_ns() in kernel/time/timekeeping.c, may differ a little between CPUs.
@@ -243,23 +243,23 @@ def _between(earlier: int, later: int) -> int:
     return max(0, later - earlier)
 
 
-def wanted(filters: Filters, call: Mapping[str, Any]) -> bool:
+def matches_filter(filters: Filters, call: Mapping[str, Any]) -> bool:
     """Tell whether a call is one of those that are recorded.
 
     Args:
         filters: as for every allocation; a sample is taken of other calls only.
         call: the columns of SLOW.
     """
-    given = call["given"]
-    gfp = given["gfp_mask"]
+    args = call["given"]
+    gfp = args["gfp_mask"]
     return (
         filters.pid in (None, call["pid"])
         and filters.comm in (None, call["comm"])
-        and filters.order in (None, given["order"])
+        and filters.order in (None, args["order"])
         and (filters.gfp_any is None or bool(gfp & filters.gfp_any))
         and (filters.gfp_all is None or gfp & filters.gfp_all == filters.gfp_all)
         and (filters.gfp_none is None or not gfp & filters.gfp_none)
-        and filters.nid in (None, given["zonelist_nid"])
-        and filters.zone in (None, given["preferred_zone"])
+        and filters.nid in (None, args["zonelist_nid"])
+        and filters.zone in (None, args["preferred_zone"])
         and not (filters.failed and call["page"])
     )

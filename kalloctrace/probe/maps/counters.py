@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kalloctrace.probe.maps.grouping import Grouper
-from kalloctrace.probe.maps.mmap_array import SharedArray
+from kalloctrace.probe.maps.mmap_array import MmapArray
 from kalloctrace.probe.maps.ringbuf import Ring
 from kalloctrace.probe.maps.structs import words_of
 
@@ -22,19 +22,19 @@ class Counters:
     Args:
         bpf: the loaded program of bcc.
         libbcc: bcc's library.
-        cells: how many cells all caches have.
-        counted: numpy's description of `struct counted`.
+        entries: how many entries all caches have.
+        entry: numpy's description of `struct count_entry`.
         spilled: the ring buffer.
     """
 
-    def __init__(self, bpf: Any, libbcc: Any, cells: int, counted: np.dtype[np.void], spilled: Ring) -> None:  # noqa: ANN401 bcc has no types
-        self._cache = SharedArray(bpf["cache"].map_fd, cells, counted)
+    def __init__(self, bpf: Any, libbcc: Any, entries: int, entry: np.dtype[np.void], spilled: Ring) -> None:  # noqa: ANN401 bcc has no types
+        self._cache = MmapArray(bpf["cache"].map_fd, entries, entry)
         self._overflow = bpf["overflow"].map_fd
         self._libbcc = libbcc
         self._spilled = spilled
-        self._grouper = Grouper(counted["a"])
+        self._grouper = Grouper(entry["a"])
         self._apart = np.zeros(0, np.uint64)
-        self._added = np.zeros(0, counted["a"])
+        self._added = np.zeros(0, entry["a"])
 
     def close(self) -> None:
         """Unmap the memory."""
@@ -44,14 +44,14 @@ class Counters:
         """Return how often each allocation was made so far, by its number, and those that are new since the last call.
 
         While the program runs, a count that is on its way from one place to another may be missing, but none is there
-        twice: a cell is emptied before its count goes to the hash, and the hash is read before the cells.
+        twice: an entry is emptied before its count goes to the hash, and the hash is read before the entries.
         """
         spilled = self._spilled.drain()
         keys, values = self._read_overflow()
-        cells = self._read_cells()
+        entries = self._read_entries()
         once = np.ones(len(self._added), np.uint64)
-        numbers, new = self._grouper.numbers(words_of(np.concatenate([spilled["a"], self._added, keys, cells["a"]])))
-        counts = np.concatenate([spilled["count"], once, values, cells["count"]])
+        numbers, new = self._grouper.numbers(words_of(np.concatenate([spilled["a"], self._added, keys, entries["a"]])))
+        counts = np.concatenate([spilled["count"], once, values, entries["count"]])
         size = max(len(self._apart), int(numbers.max(initial=-1)) + 1)
         # What is not in a place that is read again the next time.
         gone = len(spilled) + len(self._added)
@@ -68,14 +68,14 @@ class Counters:
         self._added = np.concatenate([self._added, allocations])
 
     def settled(self) -> bool:
-        """Tell whether no cell is just changing hands."""
+        """Tell whether no entry is just changing hands."""
         return not (self._cache.items["version"] & 1).any()
 
-    def _read_cells(self) -> npt.NDArray[np.void]:
+    def _read_entries(self) -> npt.NDArray[np.void]:
         before = self._cache.items["version"].copy()
-        cells: npt.NDArray[np.void] = self._cache.items.copy()
+        entries: npt.NDArray[np.void] = self._cache.items.copy()
         whole = (before == self._cache.items["version"]) & (before & 1 == 0)
-        return cells[np.flatnonzero(whole & (cells["count"] > 0))]
+        return entries[np.flatnonzero(whole & (entries["count"] > 0))]
 
     def _read_overflow(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]:
         keys: list[npt.NDArray[np.void]] = []

@@ -6,7 +6,7 @@ import mmap
 import numpy as np
 
 
-class SharedArray:
+class MmapArray:
     """A map of type array that may be mapped into memory (BPF_F_MMAPABLE).
 
     Attributes:

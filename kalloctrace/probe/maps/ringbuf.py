@@ -72,7 +72,7 @@ class Ring:
         return records.view(self.dtype)
 
     @property
-    def fill(self) -> float:
+    def utilization(self) -> float:
         """Return how full the buffer is, between 0 and 1."""
         return (int(self._producer[0]) - int(self._consumer[0])) / self._size
 
