@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Runs in a guest that shares no files with this machine: takes its job from shared memory and hands the results back.
+"""Runs in a guest that mounts no files of the host: reads its job from shared memory and writes the results there.
 
-Started by `init.sh` as root. It uses the standard library and `channel` only: the rest of this package, as any other
-file of the job's, comes with the job.
+`init.sh` starts it as root. It imports the standard library and `channel` only: the rest of this package arrives with
+the job.
 """
 
 import io
@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kalloctrace.lab.channel import Channel, Ring, find_in_guest, lay_out
+from kalloctrace.lab.channel import Channel, Ring, find_shared_memory, map_channel
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -26,45 +26,45 @@ if TYPE_CHECKING:
 COMMAND = Path("/kalloctrace-lab/job/command")
 """The command, as a script."""
 FOLDERS = Path("/kalloctrace-lab/job/folders")
-"""The directories whose files go back, each ended by a zero byte."""
+"""The directories whose files are sent back, each terminated by a zero byte."""
 
 _POLL = 0.002
-_LEFT_RUNNING = 2.0
+_OUTPUT_GRACE = 2.0
 _CHUNK = 1 << 16
 
 State = dict[str, tuple[int, int, int]]
-"""Time (ns), size (bytes) and mode of files by path."""
+"""Modification time (ns), size (bytes) and mode by path."""
 
 
 def main() -> int:
-    """Do the job; return the exit code for `init.sh`."""
-    channel = lay_out(find_in_guest())
+    """Run the job; return the exit code for `init.sh`."""
+    channel = map_channel(find_shared_memory())
     try:
-        _tell(channel, f"release {os.uname().release}")
+        _send_state(channel, f"release {os.uname().release}")
         code = _work(channel)
     except (OSError, subprocess.CalledProcessError, tarfile.TarError) as error:
-        _tell(channel, f"failed {error}".replace("\n", " "))
+        _send_state(channel, f"failed {error}".replace("\n", " "))
         return 1
-    _tell(channel, f"exit {code}")
+    _send_state(channel, f"exit {code}")
     return 0
 
 
 def _work(channel: Channel) -> int:
     unpack(channel.job)
     folders = [os.fsdecode(name) for name in FOLDERS.read_bytes().split(b"\0") if name]
-    before = state_of(folders)
+    before = file_states(folders)
     code = run(channel)
-    for path in send_changed(channel.files, before, state_of(folders)):
-        _tell(channel, f"left-out {path}".replace("\n", " "))
+    for path in send_changed(channel.files, before, file_states(folders)):
+        _send_state(channel, f"left-out {path}".replace("\n", " "))
     return code
 
 
-def _tell(channel: Channel, line: str) -> None:
+def _send_state(channel: Channel, line: str) -> None:
     write_all(channel.state, f"{line}\n".encode(errors="surrogateescape"))
 
 
 def write_all(ring: Ring, chunk: bytes) -> None:
-    """Write all of it, as fast as the other end reads."""
+    """Write a chunk completely; wait while the ring is full."""
     while chunk:
         count = ring.write(chunk)
         chunk = chunk[count:]
@@ -73,20 +73,20 @@ def write_all(ring: Ring, chunk: bytes) -> None:
 
 
 def unpack(ring: Ring, target: str = "/") -> None:
-    """Unpack an archive as it comes.
+    """Unpack a cpio archive while it arrives.
 
     Args:
-        ring: where it comes from.
-        target: the directory to unpack it in.
+        ring: the stream to read.
+        target: the directory to unpack into.
 
     Raises:
-        OSError: it could not be unpacked.
+        OSError: the archive cannot be unpacked.
     """
     pipe = subprocess.PIPE
     with subprocess.Popen(["busybox", "cpio", "-idmu", "--quiet"], stdin=pipe, stderr=pipe, cwd=target) as process:
-        assert process.stdin is not None  # noqa: S101 it was asked for
-        assert process.stderr is not None  # noqa: S101 likewise
-        # It writes no more than one line, and ends with that.
+        assert process.stdin is not None  # noqa: S101 (it is a pipe)
+        assert process.stderr is not None  # noqa: S101 (likewise)
+        # On an error busybox prints one line and exits.
         with suppress(BrokenPipeError):
             while not ring.ended():
                 chunk = ring.read()
@@ -100,19 +100,19 @@ def unpack(ring: Ring, target: str = "/") -> None:
 
 
 def run(channel: Channel, command: Path = COMMAND) -> int:
-    """Run the command and pass on its output; return its exit code as a shell has it."""
+    """Run the command and forward its output; return its exit code as a shell does (128 + signal)."""
     from_stdout, stdout = os.pipe()
     from_stderr, stderr = os.pipe()
     process = subprocess.Popen(["/bin/sh", str(command)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
     os.close(stdout)
     os.close(stderr)
     streams = ((from_stdout, channel.stdout), (from_stderr, channel.stderr))
-    # What the command leaves running keeps the pipes open: their ends are not waited for.
+    # Processes that the command leaves behind keep the pipes open, so do not wait for end of file without a limit.
     threads = [threading.Thread(target=_copy, args=stream, daemon=True) for stream in streams]
     for thread in threads:
         thread.start()
     code = process.wait()
-    deadline = time.monotonic() + _LEFT_RUNNING
+    deadline = time.monotonic() + _OUTPUT_GRACE
     for thread in threads:
         thread.join(max(0, deadline - time.monotonic()))
     return code if code >= 0 else 128 - code
@@ -124,28 +124,28 @@ def _copy(source: int, ring: Ring) -> None:
     os.close(source)
 
 
-def state_of(folders: Iterable[str]) -> State:
-    """Return time, size and mode of all files and links below directories, and of the directories in them."""
+def file_states(folders: Iterable[str]) -> State:
+    """Return the state of all files, links and directories below the given directories."""
     state = {}
     for folder in folders:
         for entry in _entries(folder):
             with suppress(FileNotFoundError):
-                state[entry.path] = _facts(entry)
+                state[entry.path] = _status(entry)
     return state
 
 
-def _facts(entry: os.DirEntry[str]) -> tuple[int, int, int]:
-    facts = entry.stat(follow_symlinks=False)
-    # A directory's own time changes with what is in it.
+def _status(entry: os.DirEntry[str]) -> tuple[int, int, int]:
+    status = entry.stat(follow_symlinks=False)
+    # A directory's time and size change with its entries.
     if entry.is_dir(follow_symlinks=False):
-        return 0, 0, facts.st_mode
-    return facts.st_mtime_ns, facts.st_size, facts.st_mode
+        return 0, 0, status.st_mode
+    return status.st_mtime_ns, status.st_size, status.st_mode
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     try:
         entries = list(os.scandir(folder))
-    except FileNotFoundError:  # what the command left running may remove files meanwhile
+    except FileNotFoundError:  # removed meanwhile by a process of the command
         return
     for entry in entries:
         yield entry
@@ -154,7 +154,7 @@ def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
 
 
 class _Writer(io.RawIOBase):
-    """A ring as a file to write to."""
+    """A ring as a writable file."""
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring

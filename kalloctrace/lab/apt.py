@@ -173,8 +173,8 @@ def sources_list(suites: Iterable[str], uris: tuple[str, str], keys: Iterable[Pa
 def _failure(suites: Sequence[str], messages: str) -> KalloctraceError:
     """Return the error for what apt said; a key that expired is one: nothing is used unsigned."""
     lines = [line for line in messages.splitlines() if line.startswith(("E: ", "W: "))]
-    telling = [line for line in lines if re.search(r"EXPKEYSIG|NO_PUBKEY|Release file|Could not", line)]
-    why = (telling or lines or ["apt said nothing"])[0][3:].strip()
+    relevant = [line for line in lines if re.search(r"EXPKEYSIG|NO_PUBKEY|Release file|Could not", line)]
+    why = (relevant or lines or ["apt said nothing"])[0][3:].strip()
     return KalloctraceError(
         f"apt could not use {' and '.join(suites)}",
         why,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The two ways to boot a kernel with a job: on this machine's files, where it can mount them, or in memory."""
+"""Two ways to boot a kernel with a job: on this machine's files, mounted over 9p, or on copies in memory."""
 
 import io
 import logging
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.lab.channel import MAGIC, SIZE, Channel, lay_out
+from kalloctrace.lab.channel import MAGIC, SIZE, Channel, map_channel
 from kalloctrace.lab.guest import Machine, initramfs_command, virtme_command, write_job
+from kalloctrace.lab.guest_job import unpack_results, write_job_archive
 from kalloctrace.lab.image import has_9p
 from kalloctrace.lab.initramfs import archive_path, build_archive, require_memory
-from kalloctrace.lab.job import unpack_results, write_job_archive
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,12 +23,12 @@ _FILES = "files.tar"
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a guest is to do.
+class GuestJob:
+    """What a guest does.
 
     Attributes:
         argv: the command.
-        folders: the directories whose files are its own to change.
+        folders: the directories that it may write to.
         env: the command's whole environment.
         cwd: its working directory.
     """
@@ -40,72 +40,74 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a guest is started, and its job moved there and its results back.
+class BootPlan:
+    """How a guest is started and how data reaches it and comes back.
 
     Attributes:
-        command: what starts it.
-        move: moves what has come since the last time, both ways. In the job's directory `release`, `stdout`, `stderr`
-            and `exit` come of it, the last when all the rest is there.
+        command: the command that starts it.
+        poll: transfers new data in both directions. It writes `release`, `stdout`, `stderr` and `exit` into the job's
+            directory, `exit` after everything else.
     """
 
     command: list[str]
-    move: Callable[[], None]
+    poll: Callable[[], None]
 
 
-def command_of(
-    image: Path, machine: Machine, job: Path, folders: Sequence[Path], *, in_memory: bool = False
+def boot_command(
+    image: Path, machine: Machine, job_dir: Path, folders: Sequence[Path], *, in_memory: bool = False
 ) -> list[str]:
     """Return the command that starts a guest.
 
     Args:
         image: the kernel image.
         machine: the virtual machine.
-        job: the job's directory.
+        job_dir: the job's directory.
         folders: the directories that are shared read-write.
-        in_memory: mount nothing of this machine, even if the kernel could.
+        in_memory: mount no files of this machine, even if the kernel could.
     """
     if not in_memory and has_9p(image):
-        return virtme_command(image, job, [job, *folders], machine)
-    return initramfs_command(image, archive_path(), job / _SHARED, SIZE, machine)
+        return virtme_command(image, job_dir, [job_dir, *folders], machine)
+    return initramfs_command(image, archive_path(), job_dir / _SHARED, SIZE, machine)
 
 
 @contextmanager
-def opened(image: Path, machine: Machine, job: Path, work: Work, *, in_memory: bool = False) -> Iterator[Way]:
-    """Prepare a job in the way that a kernel allows.
+def prepared(
+    image: Path, machine: Machine, job_dir: Path, job: GuestJob, *, in_memory: bool = False
+) -> Iterator[BootPlan]:
+    """Prepare a job for the way of booting that the kernel supports.
 
     Args:
         image: the kernel image.
         machine: the virtual machine.
-        job: the job's directory.
-        work: what to do.
-        in_memory: as of `command_of`.
+        job_dir: the job's directory.
+        job: what the guest does.
+        in_memory: see `boot_command`.
 
     Raises:
-        KalloctraceError: the machine is too small, or the job holds too much.
+        KalloctraceError: the machine has too little memory, or the job is too large.
     """
-    command = command_of(image, machine, job, work.folders, in_memory=in_memory)
+    command = boot_command(image, machine, job_dir, job.folders, in_memory=in_memory)
     if not in_memory and has_9p(image):
-        write_job(job, work.argv, [job, *work.folders], work.env, work.cwd)
+        write_job(job_dir, job.argv, [job_dir, *job.folders], job.env, job.cwd)
         # The guest writes into the job's directory itself.
-        yield Way(command, lambda: None)
+        yield BootPlan(command, lambda: None)
         return
     require_memory(build_archive(), machine.total_memory())
     packed = io.BytesIO()
-    write_job_archive(packed, work.argv, work.folders, work.env, work.cwd)
-    with _shared_memory(job / _SHARED) as channel, ExitStack() as stack:
-        yield Way(command, Carrier(job, work.folders, packed.getvalue(), channel, stack).move)
+    write_job_archive(packed, job.argv, job.folders, job.env, job.cwd)
+    with _shared_memory(job_dir / _SHARED) as channel, ExitStack() as stack:
+        yield BootPlan(command, JobTransfer(job_dir, job.folders, packed.getvalue(), channel, stack).poll)
 
 
 @contextmanager
 def _shared_memory(path: Path) -> Iterator[Channel]:
-    """Make the file that a guest sees as memory, and remove it in the end."""
+    """Create the file that a guest sees as memory, and remove it at the end."""
     with path.open("w+b") as file:
         file.truncate(SIZE)
         shared = mmap.mmap(file.fileno(), SIZE)
     with closing(shared), memoryview(shared) as memory:
         memory[: len(MAGIC)] = MAGIC
-        channel = lay_out(memory)
+        channel = map_channel(memory)
         try:
             yield channel
         finally:
@@ -113,56 +115,58 @@ def _shared_memory(path: Path) -> Iterator[Channel]:
             path.unlink()
 
 
-class Carrier:
-    """Carries a job into shared memory, and what comes back from there into the job's directory."""
+class JobTransfer:
+    """Copies a job into shared memory, and the guest's output from there into the job's directory."""
 
-    def __init__(self, job: Path, folders: Sequence[Path], packed: bytes, channel: Channel, stack: ExitStack) -> None:
-        """Take over a job.
+    def __init__(
+        self, job_dir: Path, folders: Sequence[Path], packed: bytes, channel: Channel, stack: ExitStack
+    ) -> None:
+        """Open the output files.
 
         Args:
-            job: its directory.
-            folders: the directories that the guest may change.
-            packed: the archive of the job.
+            job_dir: its directory.
+            folders: the directories that the guest may write to.
+            packed: the job's archive.
             channel: the guest's streams.
             stack: closes the files when the guest has ended.
         """
-        self._job = job
+        self._job_dir = job_dir
         self._folders = folders
         self._to_send = memoryview(packed)
         self._channel = channel
         self._state = b""
         self._outputs = [
-            (channel.stdout, stack.enter_context((job / "stdout").open("wb", buffering=0))),
-            (channel.stderr, stack.enter_context((job / "stderr").open("wb", buffering=0))),
-            (channel.files, stack.enter_context((job / _FILES).open("wb", buffering=0))),
+            (channel.stdout, stack.enter_context((job_dir / "stdout").open("wb", buffering=0))),
+            (channel.stderr, stack.enter_context((job_dir / "stderr").open("wb", buffering=0))),
+            (channel.files, stack.enter_context((job_dir / _FILES).open("wb", buffering=0))),
         ]
-        stack.callback((job / _FILES).unlink)
+        stack.callback((job_dir / _FILES).unlink)
 
-    def move(self) -> None:
-        """Move what has come since the last time, both ways."""
+    def poll(self) -> None:
+        """Transfer new data in both directions."""
         if self._to_send:
             self._to_send = self._to_send[self._channel.job.write(self._to_send) :]
             if not self._to_send:
                 self._channel.job.close()
-        # Before the rest: of what it says is over, all is there.
+        # Read the state first: the guest writes it after the data it announces.
         self._state += self._channel.state.read()
         for ring, file in self._outputs:
             file.write(ring.read())
         *lines, self._state = self._state.split(b"\n")
         for line in lines:
-            self._take_note(*line.decode("utf-8", "replace").partition(" ")[::2])
+            self._handle_state(*line.decode("utf-8", "replace").partition(" ")[::2])
 
-    def _take_note(self, word: str, value: str) -> None:
+    def _handle_state(self, word: str, value: str) -> None:
         if word == "release":
-            (self._job / "release").write_text(value + "\n", encoding="ascii")
+            (self._job_dir / "release").write_text(value + "\n", encoding="ascii")
         elif word == "exit":
-            unpack_results(self._job / _FILES, self._folders)
-            (self._job / "exit").write_text(value + "\n", encoding="ascii")
+            unpack_results(self._job_dir / _FILES, self._folders)
+            (self._job_dir / "exit").write_text(value + "\n", encoding="ascii")
         elif word == "left-out":
             _LOG.warning(
                 "warning: %r is not copied from the guest: it is neither a regular file nor a directory", value
             )
         elif word == "failed":
             raise KalloctraceError(
-                "the guest could not do its work", value, f"read its console: {self._job}/console.log"
+                "the guest could not run the command", value, f"read its console: {self._job_dir}/console.log"
             )

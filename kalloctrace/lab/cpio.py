@@ -14,7 +14,7 @@ _TRAILER = "TRAILER!!!"
 _CHUNK = 1 << 20
 
 
-class NewcWriter:
+class CpioWriter:
     """An archive in cpio's "newc" format, with everything in it owned by root.
 
     A file's directories are to be added before it; the kernel makes none by itself.
@@ -94,7 +94,7 @@ class Tree:
     What is there already stays, so that of two files of one name the first is in the archive.
     """
 
-    def __init__(self, writer: NewcWriter) -> None:
+    def __init__(self, writer: CpioWriter) -> None:
         """Write to an archive."""
         self._writer = writer
         self._added: set[PurePosixPath] = set()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The main job shown once, from kernel to verdict, on whatever this machine allows.
+"""A demonstration from recording to verdict, as far as this machine allows.
 
-Live on this kernel where it can be traced, else on a 5.10 kernel in a guest, else on a recorded trace.
+It records on this machine's kernel, or else on a 5.10 kernel in a guest, or else it uses a recorded trace.
 """
 
 import shlex
@@ -23,7 +23,7 @@ _RECORD = ["record", "-f", "-o", str(TRACE), "--", "python", "-m", "kalloctrace.
 
 
 def main() -> int:
-    """Show it; return the exit code of the verification."""
+    """Run the demonstration; return the exit code of `verify`."""
     trace = _live() or _guest() or _fixture()
     run("decode", "0x100cca", "--kernel", str(trace))
     run("report", "--top", "5", str(trace))
@@ -34,54 +34,54 @@ def _live() -> Path | None:
     try:
         require_live(LiveKernel())
     except KalloctraceError as error:
-        say(f"not live on this machine: {error.why}")
+        log(f"not live on this machine: {error.why}")
         return None
-    say("live on this machine: doctor finds nothing in the way")
+    log("live on this machine: doctor finds no obstacle")
     return TRACE if run(*_RECORD) == 0 else None
 
 
 def _guest() -> Path | None:
     missing = lab_available()
     if missing:
-        say(f"not in a guest: {'; '.join(missing)}")
+        log(f"not in a guest: {'; '.join(missing)}")
         return None
     try:
         require_fetch()
         kernel = obtain(KERNEL)
     except KalloctraceError as error:
-        say(f"not in a guest: {error.what}: {error.why}")
+        log(f"not in a guest: {error.what}: {error.why}")
         return None
-    say(f"on {kernel.release} in a guest: QEMU is here, and the kernel could be had")
+    log(f"on {kernel.release} in a guest: QEMU and the kernel are available")
     show("lab", "run", "--kernel", KERNEL, "--", "kalloctrace", *_RECORD)
     try:
         result = run_in_guest(
             ["kalloctrace", *_RECORD], kernel=kernel, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer
         )
     except KalloctraceError as error:
-        say(str(error))
+        log(str(error))
         return None
     return TRACE if result.returncode == 0 else None
 
 
 def _fixture() -> Path:
-    say(f"on a trace that was recorded on a real 5.10 kernel: {FIXTURE}")
+    log(f"with a trace recorded on a real 5.10 kernel: {FIXTURE}")
     return FIXTURE
 
 
 def run(*words: str) -> int:
-    """Run a command of ours as a user would; return its exit code."""
+    """Run a kalloctrace command as a user would; return its exit code."""
     show(*words)
     return subprocess.run([sys.executable, "-m", "kalloctrace", *words], check=False).returncode
 
 
 def show(*words: str) -> None:
-    """Print a command of ours as a user would type it."""
+    """Print a kalloctrace command as a user would type it."""
     sys.stdout.write(f"\n$ kalloctrace {shlex.join(words)}\n")
     sys.stdout.flush()
 
 
-def say(text: str) -> None:
-    """Print what is being done, and why."""
+def log(text: str) -> None:
+    """Print a line about the demonstration itself."""
     sys.stdout.write(f"=> {text}\n")
     sys.stdout.flush()
 

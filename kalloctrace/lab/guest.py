@@ -32,7 +32,7 @@ _UNITS = {"": 1, "M": 1, "G": 1024}
 _NUMA = re.compile(r"(\d+)([MG]?)(?:,.*)?")
 _DISTANCE = re.compile(r"(\d+),(\d+)=(\d+)")
 # Mounted by the guest itself: nothing of the host's can be shared there.
-_GUEST_OWN = ("/proc", "/sys", "/dev", "/run")
+_GUEST_MOUNTS = ("/proc", "/sys", "/dev", "/run")
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def writable_directories(directories: Iterable[str | os.PathLike[str]]) -> list[
             why = "it is no directory"
         elif path == Path("/"):
             why = "the guest's own root file system lies there"
-        elif any(path.is_relative_to(own) for own in _GUEST_OWN):
+        elif any(path.is_relative_to(own) for own in _GUEST_MOUNTS):
             why = "the guest has its own files there"
         elif "\n" in str(path):
             why = "its name has a line break in it"
@@ -143,12 +143,12 @@ def writable_directories(directories: Iterable[str | os.PathLike[str]]) -> list[
     return sorted(paths)
 
 
-def virtme_command(image: Path, job: Path, shares: Sequence[Path], machine: Machine) -> list[str]:
+def virtme_command(image: Path, job_dir: Path, shares: Sequence[Path], machine: Machine) -> list[str]:
     """Return the command that boots a kernel and runs a job in it.
 
     Args:
         image: the kernel image.
-        job: the job's directory.
+        job_dir: the job's directory.
         shares: the directories to share read-write, the job's first.
         machine: the virtual machine.
     """
@@ -170,7 +170,7 @@ def virtme_command(image: Path, job: Path, shares: Sequence[Path], machine: Mach
         options += machine.emulation()
     command += [f"--qemu-opt={option}" for option in (*options, *machine.qemu_options)]
     # Busybox' shell has its tools built in; with the host's, each one read over 9p, the boot takes twice as long.
-    return [*command, "--script-sh", shlex.join(["busybox", "sh", str(SCRIPT), str(job)])]
+    return [*command, "--script-sh", shlex.join(["busybox", "sh", str(SCRIPT), str(job_dir)])]
 
 
 def initramfs_command(image: Path, archive: Path, shared: Path, size: int, machine: Machine) -> list[str]:
@@ -227,23 +227,23 @@ def _share_options(number: int, tag: str, path: Path, access: str) -> list[str]:
     ]
 
 
-def write_job(job: Path, argv: Sequence[str], shares: Sequence[Path], env: Mapping[str, str], cwd: Path) -> None:
+def write_job(job_dir: Path, argv: Sequence[str], shares: Sequence[Path], env: Mapping[str, str], cwd: Path) -> None:
     """Write the files that `guest.sh` reads.
 
     Args:
-        job: the job's directory.
+        job_dir: the job's directory.
         argv: the command.
         shares: as for `virtme_command`.
         env: the command's whole environment.
         cwd: its working directory.
     """
     tags = "".join(f"{_share_tag(number)} {path}\n" for number, path in enumerate(shares, 1))
-    (job / "shares").write_bytes(os.fsencode(tags))
+    (job_dir / "shares").write_bytes(os.fsencode(tags))
     prefix = Path(sys.prefix).resolve()
     # An interpreter below a writable directory, as a checkout's .venv is, would lose its cache.
     cached = f"{prefix}\n" if any(prefix.is_relative_to(share) for share in shares) else ""
-    (job / "cached").write_bytes(os.fsencode(cached))
-    (job / "command").write_bytes(command_script(argv, env, cwd))
+    (job_dir / "cached").write_bytes(os.fsencode(cached))
+    (job_dir / "command").write_bytes(command_script(argv, env, cwd))
 
 
 def command_script(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> bytes:

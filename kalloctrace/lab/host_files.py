@@ -25,7 +25,7 @@ _SELF = "kalloctrace"
 _PACKAGES = (_SELF, "pytest")  # pytest, where it is installed, runs the tests that belong in a guest
 # What is loaded by name rather than linked: by bcc, and by kalloctrace/kernel/btf.py.
 _LOADED = ("libbcc.so.0", "libbpf.so.1", "librt.so.1")
-_NEVER = frozenset(
+_EXCLUDED_NAMES = frozenset(
     {
         # Test suites, and what only builds other software.
         "test",
@@ -45,7 +45,7 @@ _NEVER = frozenset(
     }
 )
 # For compilers and type checkers, for a screen, and Arrow's parts for other services than files of this machine.
-_NEVER_FILES = re.compile(
+_EXCLUDED_FILES = re.compile(
     r".*\.(?:a|h|hpp|lib|pxd|pyi|pyx)|.*\.opt-[12]\.pyc|config-\d.*"
     r"|(?:_tkinter|_flight|_substrait|_s3fs|_gcsfs|_azurefs|_hdfs|_pyarrow_cpp_tests|_\w*orc|_\w*encryption)\.\S*\.so"
 )
@@ -56,7 +56,7 @@ _LIBRARY = re.compile(r"lib[^.].*\.so(?:\.[\d.]+)?")
 _ELF = b"\x7fELF"
 
 
-def carried_files() -> list[Path]:
+def required_files() -> list[Path]:
     """Return the files to carry, without the libraries they are linked to: links as links, no folders.
 
     Raises:
@@ -82,7 +82,7 @@ def _programs() -> Iterator[Path]:
 def files_below(folder: Path) -> Iterator[Path]:
     """Yield the files and links below a folder of Python's, without what no recording uses."""
     for entry in os.scandir(folder):
-        if entry.name in _NEVER or _NEVER_FILES.fullmatch(entry.name):
+        if entry.name in _EXCLUDED_NAMES or _EXCLUDED_FILES.fullmatch(entry.name):
             continue
         if entry.is_dir(follow_symlinks=False):
             yield from files_below(Path(entry.path))

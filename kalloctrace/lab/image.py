@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a kernel's image and the files around it say about how it can be booted."""
+"""What a kernel image and the files around it show about booting it."""
 
 import struct
 from pathlib import Path
@@ -11,7 +11,7 @@ _BUILT = Path("arch/x86/boot/bzImage")
 
 
 def release_of(image: Path) -> str:
-    """Return what `uname -r` says in a kernel, or nothing when the image is none of x86's.
+    """Return a kernel's `uname -r`, or an empty string if the file is not an x86 kernel image.
 
     Documentation/arch/x86/boot.rst in the kernel: `kernel_version` of the setup header points to the text.
     """
@@ -25,7 +25,7 @@ def release_of(image: Path) -> str:
 
 
 def has_9p(image: Path) -> bool:
-    """Whether a kernel can mount the host's files, by its build tree's configuration or its list of modules."""
+    """Return whether a kernel has 9p to mount the host's files, by its configuration or its list of modules."""
     if image.match(str(_BUILT)) and (config := image.parents[3] / ".config").is_file():
         return "\nCONFIG_9P_FS=" in config.read_text(encoding="utf-8")
     modules = _modules_of(image)
@@ -33,7 +33,7 @@ def has_9p(image: Path) -> bool:
 
 
 def _modules_of(image: Path) -> Path | None:
-    """Return the folder of a kernel's modules, where virtme looks for it: in the nearest tree that has modules."""
+    """Return the directory of a kernel's modules: in the nearest tree that has modules, as virtme does."""
     for tree in image.absolute().parents:
         for folder in (tree / "lib/modules", tree / "usr/lib/modules"):
             if folder.is_dir():
@@ -46,5 +46,5 @@ def _lists_9p(file: Path) -> bool:
     if not file.is_file():
         return False
     lines = file.read_text(encoding="utf-8").splitlines()
-    # In modules.dep a colon and what it depends on follow; a compressed module's name ends in its compression's.
+    # In modules.dep a colon and the dependencies follow. A compressed module has a further suffix.
     return any(Path(line.partition(":")[0]).name.split(".")[0] == "9p" for line in lines)

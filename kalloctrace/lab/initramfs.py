@@ -19,7 +19,7 @@ from typing import IO
 import kalloctrace
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.lab import agent, channel, cpio, host_files
-from kalloctrace.lab.cpio import NewcWriter, Tree
+from kalloctrace.lab.cpio import CpioWriter, Tree
 from kalloctrace.lab.kernels import cache_directory
 from kalloctrace.lab.needs import find_tool
 
@@ -33,7 +33,7 @@ _SCRIPTS = ("init.sh", "common.sh")
 _MODULES = (Path(kalloctrace.__file__), _HERE / "__init__.py", Path(agent.__file__), Path(channel.__file__))
 _FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "root", "usr/bin", "var/tmp")
 # The archive's files are chosen and written by these.
-_MAKERS = (Path(__file__), Path(host_files.__file__), Path(cpio.__file__))
+_BUILDERS = (Path(__file__), Path(host_files.__file__), Path(cpio.__file__))
 _BUSYBOX = "usr/bin/busybox"
 _ETC = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
@@ -45,7 +45,7 @@ _DAY = 24 * 60 * 60
 _NEW = ".new"
 _MIB = 1 << 20
 # What a kernel takes of a small machine for itself, and what compiling the BPF program takes.
-_BESIDES = 400 * _MIB
+_RESERVED = 400 * _MIB
 _UNITS = {"": _MIB, "M": _MIB, "G": 1 << 30, "K": 1 << 10, "T": 1 << 40, "B": 1}
 
 
@@ -55,7 +55,7 @@ def archive_path() -> Path:
     Raises:
         KalloctraceError: something that belongs into it is missing here.
     """
-    return cache_directory() / "initramfs" / f"{_digest(host_files.carried_files())}.cpio"
+    return cache_directory() / "initramfs" / f"{_digest(host_files.required_files())}.cpio"
 
 
 def build_archive() -> Path:
@@ -92,7 +92,7 @@ def require_memory(archive: Path, memory: str) -> None:
     number, unit = memory.rstrip("KMGTBkmgtb"), memory[-1:].upper()
     if not number.isdecimal():
         return  # QEMU says what is wrong with it
-    needed = 2 * archive.stat().st_size + _BESIDES
+    needed = 2 * archive.stat().st_size + _RESERVED
     if int(number) * _UNITS["" if unit.isdecimal() else unit] < needed:
         raise KalloctraceError(
             f"this kernel cannot be booted with {memory} of memory",
@@ -110,7 +110,7 @@ def _digest(files: Iterable[Path]) -> str:
         target = path.readlink() if path.is_symlink() else ""
         line = f"{path}\0{facts.st_mode}\0{facts.st_size}\0{facts.st_mtime_ns}\0{target}\0"
         digest.update(os.fsencode(line))
-    for path in (_busybox(), *_MODULES, *(_HERE / name for name in _SCRIPTS), *_MAKERS):
+    for path in (_busybox(), *_MODULES, *(_HERE / name for name in _SCRIPTS), *_BUILDERS):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:32]
 
@@ -124,7 +124,7 @@ def _busybox() -> Path:
 def _build(archive: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=archive.parent, prefix=".", suffix=_NEW, delete=False) as stream:
         try:
-            _write(stream, host_files.with_libraries(host_files.carried_files()))
+            _write(stream, host_files.with_libraries(host_files.required_files()))
         except BaseException:
             Path(stream.name).unlink()
             raise
@@ -132,7 +132,7 @@ def _build(archive: Path) -> None:
 
 
 def _write(stream: IO[bytes], files: Iterable[Path]) -> None:
-    tree = Tree(NewcWriter(stream))
+    tree = Tree(CpioWriter(stream))
     for path in files:
         tree.add(path)
     for name in _FOLDERS:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.lab.apt import Suite
-from kalloctrace.lab.folder import Folder
+from kalloctrace.lab.local_packages import LocalPackages
 from kalloctrace.lab.needs import find_tool
-from kalloctrace.lab.series import KernelName, KernelPackages, Package, newest, why_none
+from kalloctrace.lab.series import KernelName, KernelPackages, Package, newest, why_missing
 
 _LOG = logging.getLogger(__name__)
 _DAY = 24 * 60 * 60
@@ -62,9 +62,9 @@ def obtain(name: str, *, refresh: bool = False) -> Kernel:
         return _from_path(name)
     wanted = KernelName.parse(name)
     with _lock():
-        kernel = _from_folder(wanted)
+        kernel = _from_local_packages(wanted)
         if kernel is None and not refresh:
-            kernel = _remembered(wanted, _DAY)
+            kernel = _cached(wanted, _DAY)
         return kernel or _from_suites(wanted, refresh=refresh)
 
 
@@ -74,8 +74,8 @@ def resolve(name: KernelName, *, refresh: bool = False) -> KernelPackages:
     Raises:
         KalloctraceError: there are none, or the suites cannot be reached.
     """
-    folder = Folder.from_environment()
-    return (newest(folder.packages(), name) if folder else None) or _newest_in_suites(name, refresh=refresh)
+    local = LocalPackages.from_environment()
+    return (newest(local.packages(), name) if local else None) or _newest_in_suites(name, refresh=refresh)
 
 
 def is_unpacked(packages: KernelPackages) -> bool:
@@ -95,13 +95,13 @@ def _from_path(path: str) -> Kernel:
     return Kernel(path, image)
 
 
-def _from_folder(name: KernelName) -> Kernel | None:
-    folder = Folder.from_environment()
-    found = newest(folder.packages(), name) if folder else None
-    if folder is None or found is None:
+def _from_local_packages(name: KernelName) -> Kernel | None:
+    local = LocalPackages.from_environment()
+    found = newest(local.packages(), name) if local else None
+    if local is None or found is None:
         return None
     if not is_unpacked(found):
-        _unpack(folder.files(found.parts), found)
+        _unpack(local.files(found.parts), found)
     return _unpacked(name, found)
 
 
@@ -109,18 +109,18 @@ def _from_suites(name: KernelName, *, refresh: bool) -> Kernel:
     try:
         found = _fetch(name, refresh=refresh)
     except KalloctraceError as error:
-        old = _remembered(name, None)
+        old = _cached(name, None)
         if old is None:
             raise
         _LOG.warning("warning: using %s of before: %s: %s", old.release, error.what, error.why)
         return old
-    memory = {
+    record = {
         "package": found.image.name,
         "version": found.image.version,
         "modules": found.has_modules,
         "checked": int(time.time()),
     }
-    _memory(name).write_text(json.dumps(memory) + "\n", encoding="utf-8")
+    _record(name).write_text(json.dumps(record) + "\n", encoding="utf-8")
     return _unpacked(name, found)
 
 
@@ -141,19 +141,19 @@ def _newest_in_suites(name: KernelName, *, refresh: bool) -> KernelPackages:
     if found is None:
         raise KalloctraceError(
             f"there is no kernel {name} to be had",
-            why_none(packages, name),
+            why_missing(packages, name),
             "name another, or set KALLOCTRACE_KERNEL_CACHE to a folder that holds its packages",
         )
     return found
 
 
-def _remembered(name: KernelName, age: int | None) -> Kernel | None:
+def _cached(name: KernelName, age: int | None) -> Kernel | None:
     """Return the kernel a name meant within an age in seconds, if it is still unpacked."""
     try:
-        memory = json.loads(_memory(name).read_text(encoding="utf-8"))
-        image = Package(memory["package"], memory["version"])
-        packages = KernelPackages(image, (image,), memory["modules"])
-        fresh = age is None or time.time() - memory["checked"] < age
+        record = json.loads(_record(name).read_text(encoding="utf-8"))
+        image = Package(record["package"], record["version"])
+        packages = KernelPackages(image, (image,), record["modules"])
+        fresh = age is None or time.time() - record["checked"] < age
     except (FileNotFoundError, ValueError, KeyError):
         return None
     return _unpacked(name, packages) if fresh and is_unpacked(packages) else None
@@ -214,5 +214,5 @@ def _tree(key: str) -> Path:
     return _kernels() / key
 
 
-def _memory(name: KernelName) -> Path:
+def _record(name: KernelName) -> Path:
     return _kernels() / f"{name}.json"

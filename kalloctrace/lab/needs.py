@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the lab needs of this machine."""
+"""The tools and the machine that the lab requires."""
 
 import os
 import platform
@@ -26,7 +26,7 @@ _FETCH_TOOLS = {
 
 
 def search_path() -> str:
-    """Return where tools are looked for: beside this interpreter first, and where Debian keeps root's."""
+    """Return the search path for tools: this interpreter's directory, PATH, and Debian's directories for root."""
     return f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
@@ -36,7 +36,7 @@ def find_tool(name: str) -> str | None:
 
 
 def lab_available() -> list[str]:
-    """Return what is missing to boot a kernel, each with how to get it; empty when all is there."""
+    """Return what is missing to boot a kernel, each with its fix; empty if nothing is missing."""
     missing = [f"{tool}: install {source}" for tool, source in _TOOLS.items() if find_tool(tool) is None]
     if platform.machine() != "x86_64":
         missing.append(f"an x86_64 machine: this one is {platform.machine()}")
@@ -44,16 +44,16 @@ def lab_available() -> list[str]:
 
 
 def require_lab() -> None:
-    """Raise a `KalloctraceError` when something is missing to boot a kernel."""
+    """Raise a `KalloctraceError` if something that booting a kernel requires is missing."""
     missing = lab_available()
     if missing:
         names = ", ".join(entry.split(":")[0] for entry in missing)
-        mends = "; ".join(entry.split(": ", 1)[1] for entry in missing)
-        raise KalloctraceError("no kernel can be booted here", f"missing: {names}", mends)
+        fixes = "; ".join(entry.split(": ", 1)[1] for entry in missing)
+        raise KalloctraceError("no kernel can be booted here", f"missing: {names}", fixes)
 
 
 def require_fetch() -> None:
-    """Raise a `KalloctraceError` when something is missing to download and unpack a kernel."""
+    """Raise a `KalloctraceError` if something that fetching a kernel requires is missing."""
     missing = {tool: source for tool, source in _FETCH_TOOLS.items() if find_tool(tool) is None}
     if missing:
         raise KalloctraceError(

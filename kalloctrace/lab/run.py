@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.lab.boot import Way, Work, command_of, opened
+from kalloctrace.lab.boot import BootPlan, GuestJob, boot_command, prepared
 from kalloctrace.lab.guest import Machine, environment, writable_directories
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
 from kalloctrace.lab.needs import require_lab, search_path
@@ -140,18 +140,18 @@ def run_in_guest(
         timeout=timeout,
         sinks=(stdout, stderr),
     )
-    job, ended, streams = boot()
-    if ended and _died_of_emulation(job):
+    job_dir, ended, streams = boot()
+    if ended and _died_of_emulation(job_dir):
         _LOG.warning("warning: the emulator tripped over the kernel patching itself; booting once more")
-        job, ended, streams = boot()
+        job_dir, ended, streams = boot()
     output, errors = (stream.copy() for stream in streams)
-    if not (job / "exit").exists():
-        _give_up(job, None if ended else timeout)
-    code = int((job / "exit").read_text(encoding="ascii"))
-    release = (job / "release").read_text(encoding="ascii").strip()
+    if not (job_dir / "exit").exists():
+        _give_up(job_dir, None if ended else timeout)
+    code = int((job_dir / "exit").read_text(encoding="ascii"))
+    release = (job_dir / "release").read_text(encoding="ascii").strip()
     for leftover in ("stdout", "stderr", "command", "shares", "cached"):
-        (job / leftover).unlink(missing_ok=True)
-    return GuestResult(code, output, errors, job / "console.log", release, time.monotonic() - start)
+        (job_dir / leftover).unlink(missing_ok=True)
+    return GuestResult(code, output, errors, job_dir / "console.log", release, time.monotonic() - start)
 
 
 def _boot(
@@ -165,40 +165,40 @@ def _boot(
     timeout: float,
     sinks: tuple[BinaryIO | None, BinaryIO | None],
 ) -> tuple[Path, bool, list[_Stream]]:
-    """Boot once; return the job's directory, whether the guest ended in time, and its output."""
-    job = _new_job()
-    work = Work(argv, writable_directories([Path.cwd(), *writable]), environment(env), Path.cwd())
-    streams = [_Stream(job / "stdout", sinks[0]), _Stream(job / "stderr", sinks[1])]
-    with _interruptible(), opened(kernel.image, machine, job, work, in_memory=in_memory) as way:
-        with _started(way.command, job, timeout) as process:
-            ended = _follow(process, job, way, streams, time.monotonic() + timeout)
-        way.move()
-    return job, ended, streams
+    """Boot once; return the job_dir's directory, whether the guest ended in time, and its output."""
+    job_dir = _new_job_dir()
+    job = GuestJob(argv, writable_directories([Path.cwd(), *writable]), environment(env), Path.cwd())
+    streams = [_Stream(job_dir / "stdout", sinks[0]), _Stream(job_dir / "stderr", sinks[1])]
+    with _interruptible(), prepared(kernel.image, machine, job_dir, job, in_memory=in_memory) as plan:
+        with _started(plan.command, job_dir, timeout) as process:
+            ended = _follow(process, job_dir, plan, streams, time.monotonic() + timeout)
+        plan.poll()
+    return job_dir, ended, streams
 
 
-def _died_of_emulation(job: Path) -> bool:
+def _died_of_emulation(job_dir: Path) -> bool:
     """Whether the kernel died, before the command began, of a breakpoint of its own.
 
     A kernel patches its code behind breakpoints while it boots, and QEMU's multi-threaded emulation rarely lets
     another processor run into one that is already gone.
     """
-    if (job / "release").exists():
+    if (job_dir / "release").exists():
         return False
-    return _INT3.search((job / "console.log").read_text(encoding="utf-8", errors="replace")) is not None
+    return _INT3.search((job_dir / "console.log").read_text(encoding="utf-8", errors="replace")) is not None
 
 
 def dry_run(argv: Sequence[str], kernel: Kernel, machine: Machine, writable: Sequence[str]) -> list[str]:
     """Return the command that `run_in_guest` would start."""
     del argv  # it travels in a file
-    return command_of(kernel.image, machine, _jobs() / "job", writable_directories([Path.cwd(), *writable]))
+    return boot_command(kernel.image, machine, _jobs() / "job_dir", writable_directories([Path.cwd(), *writable]))
 
 
 @contextmanager
-def _started(command: Sequence[str], job: Path, timeout: float) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: Sequence[str], job_dir: Path, timeout: float) -> Iterator[subprocess.Popen[bytes]]:
     """Start a guest in a process group of its own, and end all of that group whatever happens."""
     # Should this process end without a word, as threads do at SIGTERM and all at SIGKILL, the guest ends too.
     limit = ["setpriv", "--pdeathsig", "TERM", "timeout", "--kill-after=5", str(int(timeout + _GRACE * 2)), *command]
-    with (job / "console.log").open("wb") as console:
+    with (job_dir / "console.log").open("wb") as console:
         process = subprocess.Popen(
             limit,
             stdin=subprocess.DEVNULL,
@@ -226,29 +226,31 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _follow(process: subprocess.Popen[bytes], job: Path, way: Way, streams: Sequence[_Stream], deadline: float) -> bool:
+def _follow(
+    process: subprocess.Popen[bytes], job_dir: Path, plan: BootPlan, streams: Sequence[_Stream], deadline: float
+) -> bool:
     """Pass on the guest's output until it ends; return False when it had not by the deadline."""
     while process.poll() is None:
-        if (job / "exit").exists():
+        if (job_dir / "exit").exists():
             # Nothing is left to come but the guest's own end.
             deadline = min(deadline, time.monotonic() + _GRACE)
         if time.monotonic() > deadline:
             return False
-        way.move()
+        plan.poll()
         for stream in streams:
             stream.copy()
         time.sleep(_POLL)
     return True
 
 
-def _give_up(job: Path, timeout: float | None) -> NoReturn:
+def _give_up(job_dir: Path, timeout: float | None) -> NoReturn:
     """Show the console's end and raise the error for a guest that left no exit code.
 
     Args:
-        job: the job's directory.
+        job_dir: the job_dir's directory.
         timeout: the time limit, if that was what ended it.
     """
-    console = job / "console.log"
+    console = job_dir / "console.log"
     lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines[-_TAIL_LINES:]:
         _LOG.error("console: %s", line)
@@ -257,7 +259,7 @@ def _give_up(job: Path, timeout: float | None) -> NoReturn:
     if timeout is None:
         raise KalloctraceError("the guest ended before the command did", why or last, f"read its console: {console}")
     if why is None:
-        why = "the command was still running" if (job / "release").exists() else f"it was still booting: {last}"
+        why = "the command was still running" if (job_dir / "release").exists() else f"it was still booting: {last}"
     raise KalloctraceError(
         f"the guest did not end within {timeout:g} s",
         why,
@@ -288,7 +290,7 @@ def _jobs() -> Path:
     return cache_directory() / "guests"
 
 
-def _new_job() -> Path:
+def _new_job_dir() -> Path:
     """Return a new directory for one guest; those of before are kept for a day."""
     jobs = _jobs()
     jobs.mkdir(parents=True, exist_ok=True)

@@ -135,7 +135,7 @@ def newest(packages: Iterable[Package], name: KernelName) -> KernelPackages | No
     return max(found, key=lambda kernel: (kernel.has_modules, _VERSION_ORDER(kernel.image.version)), default=None)
 
 
-def why_none(packages: Iterable[Package], name: KernelName) -> str:
+def why_missing(packages: Iterable[Package], name: KernelName) -> str:
     """Return why `newest` found nothing."""
     suites = " and ".join(name.suites)
     known = {package.name for package in packages}

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Work for a guest's page allocator: page cache, anonymous memory, slab, network, high orders, policies, cpusets.
+"""Load for a guest's page allocator: page cache, anonymous memory, slab, network, high orders, policies, cpusets.
 
-Run it as root in a guest: `python -m kalloctrace.lab.workload mixed --pages 50000`. It uses the standard library
-only, so that it starts quickly under emulation and allocates little of its own.
+Run it as root in a guest: `python -m kalloctrace.lab.workload mixed --pages 50000`. It imports the standard library
+only, so that it starts quickly under emulation and allocates little itself.
 """
 
 import argparse
@@ -32,45 +32,45 @@ _MODULES = Path("/lib/modules")
 _POLICIES = {"default": 0, "preferred": 1, "bind": 2, "interleave": 3}
 
 
-class NotHere(Exception):  # noqa: N818  no failure of the kernel's: it was built without
-    """This kernel lacks a driver, and there are no modules to load it from."""
+class DriverMissingError(Exception):
+    """The kernel lacks a driver, and no modules are available to load it from."""
 
 
-def need(module: str, sign: str) -> None:
-    """Have a driver loaded.
+def require_driver(module: str, sign: str) -> None:
+    """Load a driver unless the kernel has it.
 
     Args:
-        module: its module.
-        sign: a file that is there when the kernel has it.
+        module: the driver's module.
+        sign: a file that exists if the kernel has the driver.
 
     Raises:
-        NotHere: the kernel has it only as a module, and no modules are here.
+        DriverMissingError: the driver is a module, and no modules are available.
     """
     if Path(sign).exists():
         return
     if not (_MODULES / os.uname().release).exists():
-        raise NotHere(f"{module} is no part of this kernel, and there are no modules for it here")
+        raise DriverMissingError(f"{module} is not built into this kernel, and no modules are available")
     subprocess.run(["modprobe", module], check=True)
 
 
-def say(text: str) -> None:
-    """Print what was not done, and why."""
+def warn(text: str) -> None:
+    """Print a message to standard error."""
     sys.stderr.write(f"kalloctrace.lab.workload: {text}\n")
 
 
 @contextmanager
-def left_out(part: str) -> Iterator[None]:
-    """Go on without a part that this kernel cannot do, and say so."""
+def skip_unsupported(part: str) -> Iterator[None]:
+    """Skip a part that the kernel does not support, with a message."""
     try:
         yield
-    except NotHere as reason:
-        say(f"left out {part}: {reason}")
+    except DriverMissingError as reason:
+        warn(f"skipped {part}: {reason}")
 
 
 def touch(pages: int) -> None:
-    """Write to fresh anonymous memory, a page fault a page."""
+    """Write to fresh anonymous memory, one page fault per page."""
     with mmap.mmap(-1, pages * PAGE) as memory:
-        # PREEMPT_RT has no transparent huge pages, and refuses the advice.
+        # PREEMPT_RT has no transparent huge pages and rejects the advice.
         with suppress(OSError):
             memory.madvise(mmap.MADV_NOHUGEPAGE)
         for start in range(0, len(memory), PAGE):
@@ -78,9 +78,9 @@ def touch(pages: int) -> None:
 
 
 def huge_pages(count: int) -> None:
-    """Fault in transparent huge pages, order 9 each; single pages where the kernel has none."""
+    """Fault in transparent huge pages (order 9), or single pages on a kernel without them."""
     with mmap.mmap(-1, (count + 1) * HUGE_PAGE) as memory:
-        with suppress(OSError):  # As above.
+        with suppress(OSError):  # as above
             memory.madvise(mmap.MADV_HUGEPAGE)
         for start in range(0, len(memory), HUGE_PAGE):
             memory[start] = 1
@@ -101,7 +101,7 @@ def page_cache(mib: int, folder: str | None = None) -> None:
 
 
 def slab(objects: int) -> None:
-    """Make kernel objects of many kinds: files, directory entries, pipes, sockets."""
+    """Create kernel objects of many kinds: files, directory entries, pipes, sockets."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for i in range(objects):
@@ -117,7 +117,7 @@ def slab(objects: int) -> None:
 
 
 def network(mib: int) -> None:
-    """Send over loopback: packets are received in softirq context."""
+    """Send over loopback; the kernel receives the packets in softirq context."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as client,
@@ -143,25 +143,25 @@ def _read_all(peer: socket.socket) -> None:
 
 
 def packet_ring(blocks: int, order: int) -> None:
-    """Allocate exactly `blocks` blocks of 2^order pages, by a packet socket's ring.
+    """Allocate exactly `blocks` blocks of 2^order pages, through the ring buffer of a packet socket.
 
-    net/packet/af_packet.c takes each block with one __get_free_pages() of GFP_KERNEL | __GFP_COMP | __GFP_ZERO |
-    __GFP_NOWARN | __GFP_NORETRY, and nothing else with this mask and order.
+    net/packet/af_packet.c allocates each block with one __get_free_pages() of GFP_KERNEL | __GFP_COMP | __GFP_ZERO |
+    __GFP_NOWARN | __GFP_NORETRY, and makes no other request with this mask and order.
 
     Raises:
-        NotHere: the kernel has no packet sockets.
+        DriverMissingError: the kernel has no packet sockets.
     """
-    need("af_packet", "/proc/net/packet")
+    require_driver("af_packet", "/proc/net/packet")
     size = PAGE << order
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
         sock.setsockopt(_SOL_PACKET, _PACKET_RX_RING, struct.pack("4I", size, blocks, PAGE, blocks << order))
 
 
 def high_orders() -> None:
-    """Allocate blocks of every order, and ask for one order too many, which the entry rejects."""
+    """Allocate blocks of every order, and request one order above the maximum, which the entry rejects."""
     for order in range(11):
         packet_ring(2, order)
-    # The socket then falls back to vmalloc, or fails: the request was made.
+    # The socket falls back to vmalloc or fails. Either way it makes the request.
     with suppress(OSError):
         packet_ring(1, 11)
 
@@ -176,7 +176,7 @@ def set_mempolicy(policy: str, nodes: int) -> None:
 
 
 def policies(pages: int) -> None:
-    """Touch memory under each memory policy: bind passes a nodemask to the entry."""
+    """Touch memory under each memory policy; `bind` passes a nodemask to the entry."""
     online = sum(1 << int(path.name[4:]) for path in Path("/sys/devices/system/node").glob("node[0-9]*"))
     last = 1 << (online.bit_length() - 1)
     for policy, nodes in (("bind", last), ("bind", online), ("interleave", online), ("preferred", last)):
@@ -187,9 +187,9 @@ def policies(pages: int) -> None:
 
 @contextmanager
 def mounted_ext4(mib: int = 64) -> Iterator[Path]:
-    """Make and mount a file system on a loop device: it allocates under PF_MEMALLOC_NOFS and PF_MEMALLOC_NOIO."""
-    need("loop", "/dev/loop-control")
-    need("ext4", "/sys/fs/ext4")
+    """Create and mount a file system on a loop device; it allocates under PF_MEMALLOC_NOFS and PF_MEMALLOC_NOIO."""
+    require_driver("loop", "/dev/loop-control")
+    require_driver("ext4", "/sys/fs/ext4")
     with tempfile.TemporaryDirectory() as name:
         image, mount = Path(name) / "image", Path(name) / "mount"
         with image.open("wb") as file:
@@ -215,7 +215,7 @@ def file_system(mib: int) -> None:
 
 @contextmanager
 def cpuset(mems: str) -> Iterator[None]:
-    """Run in a cpuset (cgroup v2) whose memory nodes are restricted; every request then meets cpusets switched on."""
+    """Run in a cpuset (cgroup v2) with restricted memory nodes; this enables cpusets for every request."""
     group = CGROUP / "kalloctrace"
     (CGROUP / "cgroup.subtree_control").write_text("+cpuset")
     group.mkdir(exist_ok=True)
@@ -228,12 +228,12 @@ def cpuset(mems: str) -> Iterator[None]:
 
 
 def mixed(pages: int) -> None:
-    """Do a bit of everything that this machine can do; anonymous memory makes up the count."""
+    """Run a bit of each part that the kernel supports, then touch anonymous memory for the requested pages."""
     page_cache(16)
     huge_pages(16)
     slab(2000)
     network(8)
-    with left_out("high-orders"):
+    with skip_unsupported("high-orders"):
         high_orders()
     policies(256)
     for _ in range(-(-pages // 10000)):
@@ -257,26 +257,26 @@ def main() -> int:
     """Run the parts named on the command line; return the exit code."""
     parser = argparse.ArgumentParser(prog="kalloctrace.lab.workload", description=main.__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, "blocks"], default=["mixed"])
-    parser.add_argument("--pages", type=int, default=10000, help="how much of each part, about in pages")
-    parser.add_argument("--blocks", type=int, default=1009, help="for the part blocks: exactly so many")
-    parser.add_argument("--order", type=int, default=3, help="for the part blocks: 2^order pages each")
+    parser.add_argument("--pages", type=int, default=10000, help="approximate size of each part in pages")
+    parser.add_argument("--blocks", type=int, default=1009, help="number of blocks for the part blocks")
+    parser.add_argument("--order", type=int, default=3, help="order of each block for the part blocks")
     parser.add_argument("--cpuset-mems", metavar="LIST", help="run in a cpuset with these memory nodes")
     options = parser.parse_args()
 
     def run() -> None:
         for part in options.parts:
             if part == "blocks":
-                # Someone counts on these: without them the work failed.
+                # Callers count these blocks, so a missing driver is a failure.
                 packet_ring(options.blocks, options.order)
             else:
-                with left_out(part):
+                with skip_unsupported(part):
                     PARTS[part](options.pages)
 
     try:
         with nullcontext() if options.cpuset_mems is None else cpuset(options.cpuset_mems):
             run()
-    except NotHere as reason:
-        say(f"cannot make the blocks: {reason}")
+    except DriverMissingError as reason:
+        warn(f"cannot allocate the blocks: {reason}")
         return 1
     return 0
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.lab.apt import Suite
-from kalloctrace.lab.folder import Folder
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
+from kalloctrace.lab.local_packages import LocalPackages
 from kalloctrace.lab.needs import require_fetch
 from kalloctrace.lab.series import KernelName, Package
 from tests.kmod import toolchain
@@ -144,7 +144,7 @@ def make_relative(tree: Path) -> None:
 
 
 def explain(output: str) -> tuple[str, str]:
-    """Return why a build failed and how to mend that, by what it printed."""
+    """Return why a build failed and how to fix that, by what it printed."""
     if match := _NO_LIBRARY.search(output):
         package = _LIBRARIES.get(match[1])
         return f"the kernel's build tools need {match[1]}", f"install {package or 'the package that has it'}"
@@ -162,14 +162,14 @@ def explain(output: str) -> tuple[str, str]:
 
 def _fetch(kernel: Kernel, into: Path) -> Sequence[Path]:
     """Return the headers' packages as files: from the folder of packages if it has them all, or downloaded."""
-    folder = Folder.from_environment()
-    if folder is not None:
+    local = LocalPackages.from_environment()
+    if local is not None:
         try:
-            packages = headers_packages(folder.packages(), kernel)
+            packages = headers_packages(local.packages(), kernel)
         except NoHeadersError as error:
             _LOG.info("KALLOCTRACE_KERNEL_CACHE has no headers for %s: %s", kernel.release, error.why)
         else:
-            return folder.files(packages)
+            return local.files(packages)
     suite = Suite(KernelName.parse(kernel.name).suites, cache_directory() / "apt")
     suite.update()
     return suite.download(headers_packages(suite.packages(), kernel), into)
@@ -196,8 +196,8 @@ def _build(files: Iterable[Path], kernel: Kernel, place: Path) -> None:
         modules = list(Path(directory).glob("*.ko"))
         if done.returncode != 0 or len(modules) != 1:
             _LOG.error("%s", done.stdout.rstrip())
-            why, mend = explain(done.stdout)
-            raise KalloctraceError("the module could not be built", why, mend)
+            why, fix = explain(done.stdout)
+            raise KalloctraceError("the module could not be built", why, fix)
         result = Path(directory) / "result"
         result.mkdir()
         modules[0].rename(result / modules[0].name)

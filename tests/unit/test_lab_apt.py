@@ -12,8 +12,8 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab import apt, kernels
 from kalloctrace.lab.apt import choose_mirrors, mirrors, sources_list
-from kalloctrace.lab.folder import Folder
 from kalloctrace.lab.image import has_9p
+from kalloctrace.lab.local_packages import LocalPackages
 
 ARCHIVE, SECURITY = "http://mirror.invalid/debian/", "http://mirror.invalid/debian-security/"
 IMAGE = "linux-image-5.10.0-99-amd64"
@@ -103,7 +103,7 @@ def test_folder_gives_checked_files(tmp_path: Path) -> None:
     """A package is described by its own fields and handed out when its checksum is right."""
     file = build_package(tmp_path)
     write_sums(file)
-    folder = Folder(tmp_path)
+    folder = LocalPackages(tmp_path)
     (package,) = folder.packages()
     assert (package.name, package.version) == (IMAGE, "5.10.999-1")
     assert folder.files([package]) == [file]
@@ -115,7 +115,7 @@ def test_folder_refuses_unverified_files(tmp_path: Path, digest: str | None) -> 
     file = build_package(tmp_path)
     if digest:
         write_sums(file, digest)
-    folder = Folder(tmp_path)
+    folder = LocalPackages(tmp_path)
     with pytest.raises(KalloctraceError, match="cannot be trusted"):
         folder.files(folder.packages())
 

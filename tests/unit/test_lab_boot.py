@@ -24,6 +24,6 @@ def test_files_are_in_memory_where_they_must_be_or_shall_be(
     """A kernel that could mount this machine's files does so unless it is told otherwise."""
     monkeypatch.setattr(boot, "has_9p", lambda _: mounts)
     monkeypatch.setattr(boot, "archive_path", lambda: tmp_path / "files.cpio")
-    command = boot.command_of(tmp_path / "vmlinuz", Machine(), tmp_path, [], in_memory=in_memory)
+    command = boot.boot_command(tmp_path / "vmlinuz", Machine(), tmp_path, [], in_memory=in_memory)
     assert command[0] == program
     assert (str(tmp_path / "files.cpio") in command) is (program != "virtme-run")

@@ -15,7 +15,7 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab import agent, boot
-from kalloctrace.lab.channel import MAGIC, SIZE, Channel, Ring, find_in_guest, lay_out
+from kalloctrace.lab.channel import MAGIC, SIZE, Channel, Ring, find_shared_memory, map_channel
 
 BUSYBOX = subprocess.run(["sh", "-c", "command -v busybox"], check=False, capture_output=True).returncode == 0
 
@@ -23,7 +23,7 @@ BUSYBOX = subprocess.run(["sh", "-c", "command -v busybox"], check=False, captur
 @pytest.fixture
 def channel() -> Iterator[Channel]:
     """Return fresh streams."""
-    channel = lay_out(memoryview(bytearray(SIZE)))
+    channel = map_channel(memoryview(bytearray(SIZE)))
     yield channel
     channel.release()
 
@@ -94,7 +94,7 @@ def test_memory_is_found_among_other_devices(tmp_path: Path) -> None:
     write_device(tmp_path, "0000:00:01.0", "0x8086", MAGIC)
     write_device(tmp_path, "0000:00:02.0", "0x1af4", b"someone else's")
     ours = write_device(tmp_path, "0000:00:03.0", "0x1af4", MAGIC + b"!")
-    memory = find_in_guest(tmp_path)
+    memory = find_shared_memory(tmp_path)
     assert bytes(memory[: len(MAGIC) + 1]) == MAGIC + b"!"
     assert (ours / "enable").read_text(encoding="ascii") == "1"
 
@@ -102,7 +102,7 @@ def test_memory_is_found_among_other_devices(tmp_path: Path) -> None:
 def test_missing_memory_is_an_error(tmp_path: Path) -> None:
     """Where it was looked for is named."""
     with pytest.raises(OSError, match=str(tmp_path)):
-        find_in_guest(tmp_path)
+        find_shared_memory(tmp_path)
 
 
 def test_output_is_kept_apart_and_whole(channel: Channel, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_changed_files_come_back_and_others_do_not(channel: Channel, tmp_path: P
     (guest / "old").mkdir(parents=True)
     for name in ("same", "rewritten", "mode"):
         (guest / "old" / name).write_bytes(b"before")
-    before = agent.state_of([str(guest)])
+    before = agent.file_states([str(guest)])
     (guest / "old/rewritten").write_bytes(b"afterwards")
     (guest / "old/mode").chmod(0o755)
     (guest / "new").mkdir()
@@ -139,7 +139,7 @@ def test_changed_files_come_back_and_others_do_not(channel: Channel, tmp_path: P
     (guest / "new/second-name").hardlink_to(guest / "new/file")
     (guest / "new/link").symlink_to("/etc/passwd")
     os.mkfifo(guest / "new/pipe")
-    left_out = agent.send_changed(channel.files, before, agent.state_of([str(guest)]))
+    left_out = agent.send_changed(channel.files, before, agent.file_states([str(guest)]))
     assert left_out == [f"{guest}/new/link", f"{guest}/new/pipe"]
     archive = tmp_path / "files.tar"
     archive.write_bytes(drain(channel.files))
@@ -165,17 +165,17 @@ def test_results_are_there_when_the_exit_code_is(channel: Channel, tmp_path: Pat
     job.mkdir()
     folder.mkdir()
     (folder / "result").write_bytes(b"from the guest")
-    agent.send_changed(channel.files, {}, agent.state_of([str(folder)]))
+    agent.send_changed(channel.files, {}, agent.file_states([str(folder)]))
     (folder / "result").write_bytes(b"here")
     with ExitStack() as stack:
-        carrier = boot.Carrier(job, [folder], b"the job", channel, stack)
+        transfer = boot.JobTransfer(job, [folder], b"the job", channel, stack)
         channel.stdout.write(b"out")
         channel.state.write(b"release 6.19\nex")
-        carrier.move()
+        transfer.poll()
         assert (job / "release").read_text(encoding="ascii") == "6.19\n"
         assert not (job / "exit").exists()
         channel.state.write(b"it 3\n")
-        carrier.move()
+        transfer.poll()
     assert (job / "exit").read_text(encoding="ascii") == "3\n"
     assert (job / "stdout").read_bytes() == b"out"
     assert (folder / "result").read_bytes() == b"from the guest"
@@ -186,7 +186,7 @@ def test_left_out_file_is_reported(channel: Channel, tmp_path: Path, caplog: pyt
     """A link in the guest's results is named, with control characters escaped, and the guest goes on."""
     channel.state.write(b"left-out /out/li\x1bnk\xff\n")
     with ExitStack() as stack:
-        boot.Carrier(tmp_path, [], b"", channel, stack).move()
+        boot.JobTransfer(tmp_path, [], b"", channel, stack).poll()
     assert "'/out/li\\x1bnk" in caplog.text
     assert "not copied" in caplog.text
 
@@ -195,6 +195,6 @@ def test_guest_s_own_failure_is_shown(channel: Channel, tmp_path: Path) -> None:
     """With its reason and where to read on."""
     channel.state.write(b"failed no space left\n")
     with ExitStack() as stack, pytest.raises(KalloctraceError) as caught:
-        boot.Carrier(tmp_path, [], b"", channel, stack).move()
+        boot.JobTransfer(tmp_path, [], b"", channel, stack).poll()
     assert caught.value.why == "no space left"
     assert "console.log" in caught.value.mend

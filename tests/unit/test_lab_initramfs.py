@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import host_files, initramfs, job
-from kalloctrace.lab.cpio import NewcWriter, Tree
+from kalloctrace.lab import guest_job, host_files, initramfs
+from kalloctrace.lab.cpio import CpioWriter, Tree
 from kalloctrace.lab.guest import Machine, initramfs_command
 from kalloctrace.lab.image import has_9p, release_of
 
@@ -101,7 +101,7 @@ def test_archive_is_what_cpio_unpacks(tmp_path: Path) -> None:
     (source / "n").chmod(0o751)
     os.utime(source / "n", (1_000_000_000, 1_000_000_000))
     packed = io.BytesIO()
-    tree = Tree(NewcWriter(packed))
+    tree = Tree(CpioWriter(packed))
     for name in names:
         tree.add(source / name)
     tree.add_data("/own/data", b"data", 0o600)
@@ -124,7 +124,7 @@ def test_links_on_the_way_stay_links(tmp_path: Path) -> None:
     (real / "libx.so.1.2").write_bytes(b"x")
     (real / "libx.so.1").symlink_to("libx.so.1.2")
     packed = io.BytesIO()
-    tree = Tree(NewcWriter(packed))
+    tree = Tree(CpioWriter(packed))
     tree.add(tmp_path / "lib/libx.so.1")
     tree.close()
     there = unpacked(packed.getvalue(), tmp_path / "there") / tmp_path.relative_to("/")
@@ -137,7 +137,7 @@ def test_first_of_a_name_is_kept(tmp_path: Path) -> None:
     """A tool of this machine's is not replaced by busybox'."""
     (tmp_path / "sh").write_bytes(b"real")
     packed = io.BytesIO()
-    tree = Tree(NewcWriter(packed))
+    tree = Tree(CpioWriter(packed))
     tree.add(tmp_path / "sh")
     tree.add_link(tmp_path / "sh", "busybox")
     tree.close()
@@ -147,7 +147,7 @@ def test_first_of_a_name_is_kept(tmp_path: Path) -> None:
 
 def test_recording_s_needs_are_carried() -> None:
     """The interpreter, the standard library, what this program requires and the compiler; no test suite, no pip."""
-    files = host_files.carried_files()
+    files = host_files.required_files()
     names = {str(path) for path in files}
     stdlib = sysconfig.get_path("stdlib")
     assert {sys.executable, f"{stdlib}/os.py", "/bin/sh", "/usr/bin/env"} <= names
@@ -158,7 +158,7 @@ def test_recording_s_needs_are_carried() -> None:
 
 def test_libraries_are_the_linked_ones() -> None:
     """The compiler's are there, each file once, and a package's own only when something is linked to it."""
-    files = host_files.with_libraries(host_files.carried_files())
+    files = host_files.with_libraries(host_files.required_files())
     names = [path.name for path in files]
     assert len(files) == len(set(files))
     assert any(name.startswith("libLLVM") for name in names)
@@ -187,7 +187,7 @@ def test_job_leaves_environments_and_repositories_here(tmp_path: Path) -> None:
     (folder / "empty").mkdir()
     os.mkfifo(folder / "pipe")
     packed = io.BytesIO()
-    job.write_job_archive(packed, ["true"], [folder], {"PATH": os.environ["PATH"]}, folder)
+    guest_job.write_job_archive(packed, ["true"], [folder], {"PATH": os.environ["PATH"]}, folder)
     root = unpacked(packed.getvalue(), tmp_path / "there")
     there = root / folder.relative_to("/")
     assert sorted(path.relative_to(there).as_posix() for path in there.rglob("*")) == [
@@ -205,18 +205,18 @@ def test_job_carries_the_program_it_starts(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     packed = io.BytesIO()
-    job.write_job_archive(packed, ["sort"], [folder], {"PATH": "/usr/bin:/bin"}, folder)
+    guest_job.write_job_archive(packed, ["sort"], [folder], {"PATH": "/usr/bin:/bin"}, folder)
     root = unpacked(packed.getvalue(), tmp_path / "there")
     assert host_files.is_elf(root / "usr/bin/sort") or host_files.is_elf(root / "bin/sort")
 
 
 def test_too_much_to_carry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the name of the directory that holds it."""
-    monkeypatch.setattr(job, "MOST", 100)
+    monkeypatch.setattr(guest_job, "MAX_BYTES", 100)
     (tmp_path / "large").write_bytes(bytes(200))
-    monkeypatch.setattr(job, "_source", list)
+    monkeypatch.setattr(guest_job, "_source", list)
     with pytest.raises(KalloctraceError, match=str(tmp_path)) as caught:
-        job.write_job_archive(io.BytesIO(), ["true"], [tmp_path], {}, tmp_path)
+        guest_job.write_job_archive(io.BytesIO(), ["true"], [tmp_path], {}, tmp_path)
     assert caught.value.code == Exit.USAGE
 
 

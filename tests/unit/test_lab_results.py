@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.lab.job import unpack_results
+from kalloctrace.lab.guest_job import unpack_results
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@
 import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab.series import SUITES, KernelName, KernelPackages, Package, newest, parse_index, why_none
+from kalloctrace.lab.series import SUITES, KernelName, KernelPackages, Package, newest, parse_index, why_missing
 
 INDEX = """\
 Package: linux-image-6.12-amd64
@@ -124,8 +124,8 @@ def test_missing_part_is_named() -> None:
     packages = [package for package in parse_index(INDEX) if "linux-binary" not in package.name]
     name = KernelName.parse("7.3")
     assert newest(packages, name) is None
-    assert "no longer linux-binary-7.3." in why_none(packages, name)
-    assert why_none(packages, KernelName.parse("7.2")) == "trixie-backports no longer has one"
+    assert "no longer linux-binary-7.3." in why_missing(packages, name)
+    assert why_missing(packages, KernelName.parse("7.2")) == "trixie-backports no longer has one"
 
 
 def test_whole_kernel_is_its_own_part() -> None:

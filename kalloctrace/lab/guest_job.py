@@ -15,15 +15,15 @@ from typing import IO
 import kalloctrace
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.lab import agent
-from kalloctrace.lab.cpio import NewcWriter, Tree
+from kalloctrace.lab.cpio import CpioWriter, Tree
 from kalloctrace.lab.guest import command_script
 from kalloctrace.lab.host_files import is_elf, linked_libraries
 
-MOST = 256 << 20
+MAX_BYTES = 256 << 20
 """Bytes that a job may carry: they are in the guest's memory."""
 
 # What can be made again from the rest, or is no concern of a guest's.
-_LEFT_HERE = frozenset({".git", ".hg", ".mypy_cache", ".pytest_cache", ".ruff_cache", "node_modules"})
+_EXCLUDED = frozenset({".git", ".hg", ".mypy_cache", ".pytest_cache", ".ruff_cache", "node_modules"})
 _ENVIRONMENT = "pyvenv.cfg"
 _ACCEPTED = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
 
@@ -46,7 +46,7 @@ def write_job_archive(
     Raises:
         KalloctraceError: it is too much.
     """
-    tree = Tree(NewcWriter(stream))
+    tree = Tree(CpioWriter(stream))
     tree.add_data(agent.COMMAND, command_script(argv, env, cwd))
     tree.add_data(agent.FOLDERS, b"".join(os.fsencode(folder) + b"\0" for folder in folders))
     for path in _program(argv, env):
@@ -59,10 +59,10 @@ def write_job_archive(
             with suppress(FileNotFoundError):
                 tree.add(path)
                 size += path.lstat().st_size
-            if size > MOST:
+            if size > MAX_BYTES:
                 raise KalloctraceError(
                     f"{folder} cannot be carried into this guest",
-                    f"more than {MOST >> 20} MiB would have to be, as this kernel mounts nothing of this machine",
+                    f"more than {MAX_BYTES >> 20} MiB would have to be, as this kernel mounts nothing of this machine",
                     "work in a directory with fewer files, and name no larger ones with --out",
                     Exit.USAGE,
                 )
@@ -89,7 +89,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
     """Yield what is below a directory, itself excepted: directories before what is in them."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name in _LEFT_HERE:
+            if entry.name in _EXCLUDED:
                 continue
             path = Path(entry.path)
             if entry.is_dir(follow_symlinks=False):

@@ -13,7 +13,7 @@ from kalloctrace.lab.series import Package, parse_index
 _SUMS = "SHA256SUMS"
 
 
-class Folder:
+class LocalPackages:
     """Kernel packages (`*.deb`) and `SHA256SUMS` in one directory, which is only read."""
 
     def __init__(self, directory: Path) -> None:
@@ -22,7 +22,7 @@ class Folder:
         self._files: dict[Package, Path] = {}
 
     @classmethod
-    def from_environment(cls) -> "Folder | None":
+    def from_environment(cls) -> "LocalPackages | None":
         """Return the folder that `KALLOCTRACE_KERNEL_CACHE` names, if it is set."""
         directory = os.environ.get("KALLOCTRACE_KERNEL_CACHE")
         return cls(Path(directory)) if directory else None
