@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What each bit means on which kernel: gfp, alloc_flags, migratetypes, zones, watermarks, PF_* scope bits."""
+"""The meaning of each bit by kernel: gfp, alloc_flags, migratetypes, zones, watermarks, PF_* scope bits."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The tables of a release, put together from the rows."""
+"""The flag tables of a release, built from the rows of `kalloctrace.flags.rows`."""
 
 from functools import lru_cache
 
@@ -15,7 +15,7 @@ from kalloctrace.flags.releases import (
 from kalloctrace.flags.rows import Row
 from kalloctrace.flags.tables import FlagTables, Named
 
-# The kernels whose tables were compared, name by name, with their compiled images.
+# Kernels whose tables were compared with their compiled images, name by name.
 _PROVEN = ("5.10", "6.1", "6.12", "6.16", "6.17", "6.18", "6.19", "7.0", "7.1", "7.2", "7.3")
 
 
@@ -24,7 +24,7 @@ KNOWN_RELEASES = f"{rows.FIRST.series} to {rows.LAST.series}"
 
 
 def builtin_kernels() -> tuple[str, ...]:
-    """Return the kernels whose tables were proven against their images, oldest first."""
+    """Return the kernels whose tables were compared with their images, oldest first."""
     return _PROVEN
 
 
@@ -33,31 +33,31 @@ def builtin_tables(kernel: str, version: str = "") -> FlagTables:
 
     Args:
         kernel: "5.10", "v6.12", "5.10.262", or `uname -r` such as "6.1.0-49-amd64"; any release from 5.8 to
-            7.3. Without a patch level it means the newest of that series.
-        version: `uname -v`, from which Debian's package version is read.
+            7.3. Without a patch level it means the newest release of that series.
+        version: `uname -v`, which holds Debian's package version.
 
     Raises:
-        KalloctraceError: no such kernel is known (exit code 2).
+        KalloctraceError: there are no tables for this kernel (exit code 2).
     """
     release = known_release(kernel, version)
     if release is None:
         raise KalloctraceError(
             f"no flag tables for kernel {kernel!r}",
             _why_unknown(kernel),
-            f"choose one of {', '.join(_PROVEN)}, or any release between",
+            f"use one of {', '.join(_PROVEN)}, or any release between",
             Exit.USAGE,
         )
     return tables_of(release)
 
 
 def known_release(kernel: str, version: str = "") -> Release | None:
-    """Return the release when its tables are built in, None otherwise; arguments as of `builtin_tables`."""
+    """Return the release if its tables are built in, else None; arguments as of `builtin_tables`."""
     release = upstream_release(kernel, version)
     return release if release is not None and _is_covered(release) else None
 
 
 def is_older_release(kernel: str) -> bool:
-    """Tell whether a text names a release before those whose tables are built in."""
+    """Return whether a text names a release older than all built-in tables."""
     release = parse_release(kernel)
     return release is not None and release < rows.FIRST
 
@@ -70,9 +70,9 @@ def _is_covered(release: Release) -> bool:
 def _why_unknown(kernel: str) -> str:
     release = parse_release(kernel)
     if release is None:
-        return "that is not a kernel release"
+        return "it is not a kernel release"
     if is_backporting_vendor(kernel):
-        return "its vendor moves code between releases, so the number does not tell the bit layout"
+        return "its vendor moves code between releases, so the release does not determine the bit layout"
     if release < rows.FIRST:
         return f"kernels before {rows.FIRST.series} have other bits under these names"
     return f"the newest known kernel is {rows.LAST.series}"
@@ -80,7 +80,7 @@ def _why_unknown(kernel: str) -> str:
 
 @lru_cache(maxsize=64)
 def tables_of(release: Release) -> FlagTables:
-    """Return the tables of a release that `known_release` returned."""
+    """Return the tables of a release returned by `known_release`."""
     return FlagTables(
         kernel=release.series,
         source="builtin",
@@ -95,7 +95,7 @@ def tables_of(release: Release) -> FlagTables:
 
 
 def certain_mask(release: Release) -> int:
-    """Return the gfp bits (`gfp_t`) whose meaning depends on the release alone, not on its configuration."""
+    """Return the gfp bits (`gfp_t`) whose meaning depends on the release alone, not on the configuration."""
     return _in_force(rows.GFP_CERTAIN_MASK, release)[0][1]
 
 
@@ -117,7 +117,7 @@ def gfp_wait_bit(release: Release | None) -> int | None:
 
 
 def releases_with(name: str) -> tuple[str, ...]:
-    """Return the proven kernels that have a gfp flag or ALLOC_* bit of that name, oldest first."""
+    """Return the kernels of `builtin_kernels` that have a gfp flag or ALLOC_* bit of this name, oldest first."""
     named = [row for row in rows.GFP_BITS + rows.GFP_COMPOUNDS + rows.ALLOC if row.name == name]
     releases = [(kernel, parse_release(kernel)) for kernel in _PROVEN]
     return tuple(

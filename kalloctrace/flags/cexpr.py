@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Constant expressions of C, as tracefs publishes them, evaluated without executing anything."""
+"""Evaluates the constant C expressions that tracefs publishes, without executing code."""
 
 import re
 from collections.abc import Mapping
@@ -10,34 +10,34 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>0[xX][0-9a-fA-F]+|\d+)[uUlL]*\b|(?P<name>[A-Za-z_]\w*)|(?P<op><<|>>|[|&^~+\-()]))"
 )
 _U64_MAX = (1 << 64) - 1
-# The kernel's own expressions nest some twenty deep.
+# The kernel's own expressions nest about twenty levels deep.
 _MAX_DEPTH = 64
 _LONGEST = 100
-# Operators of two operands, loosest first.
+# Binary operators, lowest precedence first.
 _LEVELS: tuple[tuple[str, ...], ...] = (("|",), ("^",), ("&",), ("<<", ">>"), ("+", "-"))
 
 
 def evaluate(expression: str, names: Mapping[str, int] | None = None) -> int:
-    """Return the value of a constant expression, as an unsigned 64-bit number.
+    """Return the value of a constant expression as an unsigned 64-bit number.
 
-    Casts are skipped: the kernel's masks lose nothing to them.
+    Casts are ignored: they truncate none of the kernel's masks.
 
     Args:
         expression: numbers with suffixes, names, casts, parentheses and the operators | ^ & << >> + - ~.
-        names: the values of enumerators that the expression names.
+        names: the values of the enumerators in the expression.
 
     Raises:
-        KalloctraceError: it is no such expression, or a name has no value.
+        KalloctraceError: the text is not such an expression, or a name has no value.
     """
     parser = _Parser(expression, names or {})
     value = parser.binary(0)
     if parser.peek():
-        raise parser.error(f"{parser.peek()!r} was not expected")
+        raise parser.error(f"{parser.peek()!r} is unexpected")
     return value
 
 
 class _Parser:
-    """One pass over the tokens of one expression."""
+    """A recursive-descent parser for one expression."""
 
     def __init__(self, expression: str, names: Mapping[str, int]) -> None:
         self._expression = expression
@@ -51,7 +51,7 @@ class _Parser:
         while at < len(text):
             match = _TOKEN.match(text, at)
             if match is None:
-                raise self.error(f"{text[at:].split()[0]!r} is no part of a constant")
+                raise self.error(f"{text[at:].split()[0]!r} is not part of a constant")
             tokens.append(match["number"] or match["name"] or match["op"])
             at = match.end()
         return tokens
@@ -61,11 +61,11 @@ class _Parser:
         return KalloctraceError(
             f"cannot evaluate {self._expression.strip()!r}",
             why,
-            "name the kernel with --kernel, to decode with built-in tables",
+            "name the kernel with --kernel to decode with built-in tables",
         )
 
     def peek(self, ahead: int = 0) -> str:
-        """Return a word without taking it, "" at the end."""
+        """Return the next token, or a later one, without consuming it; "" at the end."""
         at = self._at + ahead
         return self._tokens[at] if at < len(self._tokens) else ""
 
@@ -75,7 +75,7 @@ class _Parser:
         return word
 
     def binary(self, level: int) -> int:
-        """Read operands joined by the operators of this level and of all tighter ones."""
+        """Parse an expression of operators of this level and all higher ones."""
         if level == len(_LEVELS):
             return self._unary()
         value = self.binary(level + 1)
@@ -115,10 +115,10 @@ class _Parser:
             return int(word, 16 if word[1:2] in ("x", "X") else 10)
         if word in self._names:
             return self._names[word]
-        raise self.error(f"the value of {word} is not known" if word else "it ends too early")
+        raise self.error(f"the value of {word} is unknown" if word else "the expression is incomplete")
 
     def _is_cast(self) -> bool:
-        """Say whether here stand type names in parentheses, followed by what they are applied to."""
+        """Return whether the next tokens are a parenthesised type name followed by an operand."""
         if self.peek() != "(":
             return False
         ahead = 1
@@ -137,7 +137,7 @@ def _is_word(word: str) -> bool:
 
 
 def _apply(operator: str, left: int, right: int) -> int:
-    # A shift by the width or more is undefined in C, and would cost memory here.
+    # C leaves a shift by the width or more undefined; here it would build a huge number.
     shift = min(right, 64)
     results = {
         "|": left | right,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Masks to names and back, exactly as one kernel prints them."""
+"""Converts masks to names and back, exactly as one kernel prints them."""
 
 import re
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ WMARK_MASK = 0x3
 
 _NUMBER = re.compile(r"(?P<hex>0[xX][0-9a-fA-F]+)|[0-9]+", re.ASCII)
 _LONGEST = 100
-# What the kernel's tracepoints print for a mask of zero.
+# The text that the kernel's tracepoints print for a mask of zero.
 _NONE = "none"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """A mask in words.
+    """A decoded mask.
 
     Attributes:
         kind: "gfp" or "alloc_flags".
         value: the mask, unsigned 32-bit.
-        names: the names in it, in the order in which the kernel prints them.
-        unknown: the bits that have no name on that kernel.
+        names: its names, in the order in which the kernel prints them.
+        unknown: the bits without a name on that kernel.
         text: the names joined by "|", then the unknown bits as hex; "" for a gfp mask of zero.
     """
 
@@ -37,7 +37,7 @@ class Decoded:
 
 
 def decode_gfp(value: int, tables: FlagTables) -> Decoded:
-    """Name the bits of a gfp mask (`gfp_t`) as that kernel's `%pGg` does (lib/vsprintf.c, format_flags).
+    """Decode a gfp mask (`gfp_t`) as that kernel's `%pGg` does (lib/vsprintf.c, format_flags).
 
     Raises:
         KalloctraceError: the value does not fit 32 bits (exit code 2).
@@ -48,9 +48,9 @@ def decode_gfp(value: int, tables: FlagTables) -> Decoded:
 
 
 def decode_alloc(value: int, tables: FlagTables) -> Decoded:
-    """Name alloc_flags (`unsigned int`): the watermark first, then the bits, ascending.
+    """Decode alloc_flags (`unsigned int`): the watermark first, then the bits in ascending order.
 
-    The index 3 names no watermark that a request can ask for, and stays unknown.
+    The watermark index 3 has no ALLOC_WMARK_* name; it is reported as unknown bits.
 
     Raises:
         KalloctraceError: the value does not fit 32 bits (exit code 2).
@@ -80,19 +80,18 @@ def _decoded(kind: str, value: int, names: tuple[str, ...], unknown: int) -> Dec
 
 
 def parse_flags(text: str, tables: FlagTables, kind: str = "gfp") -> int:
-    """Read a mask as people and kernels write it.
+    """Parse a mask as people and kernels write it.
 
     Args:
-        text: decimal, 0x hex, names, or any of them joined by "|"; "" and "none" are zero.
-        tables: the kernel whose names are meant.
+        text: decimal or 0x hex numbers and names, joined by "|"; "" and "none" mean zero.
+        tables: the kernel's names.
         kind: "gfp" or "alloc_flags".
 
     Returns:
         The mask, unsigned 32-bit.
 
     Raises:
-        KalloctraceError: a word is neither a number nor a name of this kernel's, or does not fit 32 bits
-            (exit code 2).
+        KalloctraceError: a word is neither a number nor a flag of this kernel, or does not fit 32 bits (exit code 2).
     """
     if text.strip() in ("", _NONE):
         return 0
@@ -105,7 +104,7 @@ def parse_flags(text: str, tables: FlagTables, kind: str = "gfp") -> int:
 def _parse_word(word: str, text: str, tables: FlagTables, kind: str) -> int:
     number = _NUMBER.fullmatch(word)
     if number is not None:
-        # Python refuses to read decimals of some thousand digits at all.
+        # Python refuses to convert decimals of some thousand digits.
         value = int(word, 16 if number["hex"] else 10) if len(word) < _LONGEST else U32_MAX + 1
         return _check_range(value, word)
     if kind == "gfp":
@@ -130,7 +129,7 @@ def _check_range(value: int, text: str) -> int:
 
 
 def _unknown_word(word: str, text: str, tables: FlagTables, kind: str) -> KalloctraceError:
-    from difflib import get_close_matches  # noqa: PLC0415 - slow to import, for mistakes only
+    from difflib import get_close_matches  # noqa: PLC0415 - slow to import, needed for errors only
 
     from kalloctrace.flags.builtin import releases_with  # noqa: PLC0415 - likewise
 
@@ -147,5 +146,5 @@ def _unknown_word(word: str, text: str, tables: FlagTables, kind: str) -> Kalloc
     why = f"kernel {tables.kernel} has no {'gfp flag' if kind == 'gfp' else 'alloc flag'} of that name"
     if elsewhere:
         why += f"; these have it: {', '.join(elsewhere)}"
-    mend = f"did you mean {' or '.join(close)}?" if close else "give a number, or a name such as " + known[0]
-    return KalloctraceError(f"cannot read {word!r}", why, mend, Exit.USAGE)
+    fix = f"did you mean {' or '.join(close)}?" if close else "give a number, or a name such as " + known[0]
+    return KalloctraceError(f"cannot read {word!r}", why, fix, Exit.USAGE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Decoded masks as JSON objects for scripts, and as text for people."""
+"""Decoded masks as JSON objects and as text."""
 
 import textwrap
 from typing import TYPE_CHECKING
@@ -32,8 +32,8 @@ def decoded_json(decoded: Decoded, tables: FlagTables) -> dict[str, object]:
 def found_json(found: "Found") -> dict[str, object]:
     """Return the object that `decode --json -` prints for a mask in a text.
 
-    Value and hex are null where the text does not tell them; kernel is null where it names none. Bits that
-    could not be decoded are all in unknown.
+    `value` and `hex` are null if the text does not determine them, `kernel` is null if the text names none. `unknown`
+    holds all bits that could not be decoded.
     """
     decoded = found.decoded
     return {
@@ -72,7 +72,7 @@ def found_line(found: "Found") -> str:
 
 
 def block(decoded: Decoded, tables: FlagTables) -> str:
-    """Return what `decode` prints for a value: the names, then each bit with what it means."""
+    """Return the text that `decode` prints for a value: the names, then each bit with its meaning."""
     head = f"{decoded.value:#x} = {decoded.text or 'no flags'}"
     kind = "gfp" if decoded.kind == "gfp" else "alloc_flags"
     lines = [head, f"  {kind} of kernel {tables.kernel} ({tables.source})"]
@@ -101,7 +101,7 @@ def _bits(decoded: Decoded, tables: FlagTables) -> list[tuple[int, str, str]]:
 
 
 def _compounds(decoded: Decoded) -> list[str]:
-    """Explain the names that stand for several bits, or for one under another name."""
+    """Explain the names that stand for several bits, or that rename one bit."""
     if decoded.kind != "gfp":
         return []
     compounds = [name for name in decoded.names if not name.startswith("__") or name == "__GFP_RECLAIM"]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""How kernels write masks and their own release into logs and traces: one line in, what stands there out."""
+"""Extracts masks and kernel releases from single lines of kernel logs and traces."""
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-# Cheap tests that keep the expressions below away from the many lines that have neither.
+# Cheap tests: most lines have neither, and the expressions below are slow.
 _MASK_HINTS = ("gfp", "mode:", "mask 0x")
 _RELEASE_HINTS = ("omm:", "Linux ", "os release")
 
@@ -16,9 +16,9 @@ _MASK = re.compile(
     rf"(?P<mask>0x[0-9a-fA-F]+(?![\w|])|none\b|(?:{_NAME}|0x[0-9a-fA-F]+)(?:\|(?:{_NAME}|0x[0-9a-fA-F]+))*)"
     r"(?:\s?(?P<open>\()(?P<names>[\w|]*)(?P<close>\))?)?"
 )
-# How many characters before a mask tell what it is.
+# The number of characters before a mask that are searched for its context.
 _CONTEXT = 300
-# These words mean something else in other messages, so they need the company that they have in ours.
+# Other messages use these words for other things, so this context is required.
 _NEEDS_CONTEXT = {"mode": re.compile(r"alloc", re.IGNORECASE), "mask": re.compile(r"allocated via")}
 
 _FORMS = (
@@ -34,8 +34,8 @@ _FORMS = (
 _TRACEPOINT = re.compile(r"(?<!\w)(?:\w+:)?(?P<event>[a-z]\w+):\s[^:]*$")
 _WARN_ALLOC = "warn_alloc"
 _OTHER = "gfp"
-# In these reports the kernel prints its release some lines after the mask (dump_stack_print_info); those of slab
-# follow or precede such a report.
+# In these reports the kernel prints its release some lines below the mask (dump_stack_print_info); messages of the slab
+# allocators stand directly before or after such a report.
 _RELEASE_FOLLOWS = (
     "Unexpected gfp",
     "oom-killer",
@@ -47,15 +47,15 @@ _RELEASE_FOLLOWS = (
     _WARN_ALLOC,
 )
 
-# What stands before these words ends with the task's name.
+# The task's name stands directly before these words.
 _REPORT_START = re.compile(r": (?:page allocation|vmalloc)| invoked oom-killer")
-# Brackets behind a mask may hold other things than its names.
+# Parentheses after a mask may hold something other than its names.
 _NAMES = re.compile(rf"(?:(?:{_NAME}|0x[0-9a-fA-F]+)(?:\||$))*\w*")
 
 _VERSION_STRING = r"(?P<release>\d{1,3}\.\d{1,3}[\w.+~-]*)"
 # "CPU: 1 PID: 7 Comm: a b Tainted: G  W  6.1.0-49-amd64 #1 Debian 6.1.192-2", and before 3.9
 # "Pid: 9, comm: x Not tainted 2.6.38-8-server #42-Ubuntu".
-# Bounded, so that no line can make it slow.
+# The repetitions are bounded, so that no line makes the match slow.
 _TASK_LINE = re.compile(
     r"(?:CPU|Pid): .{0,60}?\b[Cc]omm: (?P<comm>.{1,64}?) +(?:Kdump: loaded +)?(?:Not tainted|Tainted:.{0,80}?) +"
     rf"{_VERSION_STRING}(?P<version>(?: .*)?)$"
@@ -68,16 +68,16 @@ _BOOT_LINES = (
 
 
 class MaskText(NamedTuple):
-    """A mask as it stands in a line.
+    """A mask as a line prints it.
 
     Attributes:
-        column: where the mask begins, 1-based.
-        form: which kind of line it is: a report's name, or a tracepoint's.
-        number: the value that is printed, None when only names are.
-        names: what is printed in the brackets or instead of a number, as printed; None when no names are.
-        cut: the line ends within the names.
+        column: the column of the mask's first character, 1-based.
+        form: the kind of line: the name of a report or of a tracepoint.
+        number: the printed value; None if only names are printed.
+        names: the text in the parentheses, or the names printed instead of a number; None if there are no names.
+        cut: whether the line ends within the names.
         task: the text before the report's first words, which ends with the task's name.
-        release_follows: the kernel's release may come some lines below.
+        release_follows: whether the kernel's release may follow some lines below.
     """
 
     column: int
@@ -90,12 +90,12 @@ class MaskText(NamedTuple):
 
 
 class ReleaseText(NamedTuple):
-    """A kernel release as it stands in a line.
+    """A kernel release as a line prints it.
 
     Attributes:
         release: `uname -r`.
-        version: what follows it, with `uname -v` in it.
-        comm: the task whose report this line belongs to; None for a line that begins a log or a boot.
+        version: the text after it, which contains `uname -v`.
+        comm: the task of the report that this line belongs to; None for a line that begins a log or a boot.
     """
 
     release: str
@@ -115,7 +115,7 @@ def masks_in(line: str) -> Iterator[MaskText]:
 
 
 def release_in(line: str) -> ReleaseText | None:
-    """Return the kernel release that a line names, None when it names none."""
+    """Return the kernel release in a line, or None."""
     if not any(hint in line for hint in _RELEASE_HINTS):
         return None
     task = _TASK_LINE.match(line, max(line.find("CPU: "), line.find("Pid: "), 0))
@@ -145,7 +145,7 @@ def _mask_text(line: str, match: re.Match[str], form: str, task: str) -> MaskTex
 
 
 def _brackets(match: re.Match[str], line: str) -> tuple[str | None, bool]:
-    """Return the names in the brackets behind a mask, and whether the line ends before the brackets do."""
+    """Return the names in the parentheses after a mask, and whether the line ends before they close."""
     names = match["names"]
     if names is None or _NAMES.fullmatch(names) is None:
         return None, False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a running kernel publishes of its flags: the tracefs format file and the enums in BTF."""
+"""Flag tables from what a kernel publishes: the tracefs format file and the enums in BTF."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,29 +14,28 @@ _PRINT_GFP = re.compile(r'__print_flags\s*\([^,{}"]*gfp_flags[^,{}"]*,\s*"\|"\s*
 _ENTRY = re.compile(r'\s*,?\s*\{(?P<mask>[^{}"]*),\s*"(?P<name>\w+)"\s*\}')
 
 _BIT_NAME = re.compile(r"_(__GFP_\w+)_BIT")
-# Enumerators that stand for no flag.
+# Enumerators that are not flags.
 _NO_FLAGS = ("__GFP_UNUSED", "__GFP_LAST")
-# include/linux/gfp_types.h: part of these compounds where KASAN_HW_TAGS gives the bit a place.
+# include/linux/gfp_types.h: with KASAN_HW_TAGS these compounds contain the bit.
 _SKIP_KASAN = "__GFP_SKIP_KASAN"
 _WITH_SKIP_KASAN = ("GFP_HIGHUSER_MOVABLE", "GFP_TRANSHUGE_LIGHT", "GFP_TRANSHUGE")
-# include/trace/events/mmflags.h before 6.15, __def_gfpflag_names_kasan: at the end of the list.
+# include/trace/events/mmflags.h before 6.15, __def_gfpflag_names_kasan: these names end the list.
 _LISTED_WITH_HW_TAGS = ("__GFP_SKIP_ZERO", _SKIP_KASAN)
 
 
 def from_tracefs_format(text: str, names: Mapping[str, int] | None = None) -> Named:
-    """Read the table that `%pGg` walks out of events/kmem/mm_page_alloc/format.
+    """Parse the table that `%pGg` walks from events/kmem/mm_page_alloc/format.
 
     Args:
         text: the format file.
-        names: the values of ___GFP_*_BIT, for kernels from 6.9 on without 60295b944ff6 ("tracing: gfp: Fix
-            the GFP enum values shown for user space tracing tools"): they leave the enumerators' names in the
-            text.
+        names: the values of ___GFP_*_BIT, for kernels from 6.9 on without 60295b944ff6 ("tracing: gfp: Fix the GFP enum
+            values shown for user space tracing tools"), which print the enumerators' names in the file.
 
     Returns:
         Names and masks (`gfp_t`), in the kernel's order.
 
     Raises:
-        KalloctraceError: there is no such table in the text, or it cannot be evaluated.
+        KalloctraceError: the text has no such table, or the table cannot be evaluated.
     """
     start = _PRINT_GFP.search(text)
     if start is None:
@@ -53,23 +52,22 @@ def from_tracefs_format(text: str, names: Mapping[str, int] | None = None) -> Na
     if not entries:
         raise KalloctraceError(
             "cannot read the gfp flags in the tracefs format",
-            "no name follows where the names should be",
-            "name the kernel with --kernel, to decode with built-in tables",
+            "the list of names is empty or malformed",
+            "name the kernel with --kernel to decode with built-in tables",
         )
     return tuple(entries)
 
 
 def from_btf_enums(base: FlagTables, enums: Mapping[str, Sequence[tuple[str, int]]]) -> FlagTables:
-    """Replace what BTF knows better.
+    """Return tables corrected by a kernel's BTF.
 
-    The bits of a mask depend on the kernel's configuration, and kernels from 6.9 on publish them
-    (772dd0342727 ("mm: enumerate all gfp flags")). Compounds are no enumerators: they follow their bits to
-    the new places.
+    The gfp bits depend on the kernel's configuration. Kernels from 6.9 on have an enum of them (772dd0342727 ("mm:
+    enumerate all gfp flags")). Compounds are not in the enum; they are computed from their renumbered bits.
 
     Args:
         base: the tables to correct.
-        enums: enumerators in BTF's order: "gfp" (___GFP_*_BIT), "migratetype", "zone_type",
-            "zone_watermarks"; one that is missing or empty changes nothing.
+        enums: enumerators in BTF's order: "gfp" (___GFP_*_BIT), "migratetype", "zone_type", "zone_watermarks".
+            A missing or empty enum changes nothing.
     """
     if not any(enums.get(kind) for kind in ("gfp", "migratetype", "zone_type", "zone_watermarks")):
         return base
@@ -84,9 +82,9 @@ def from_btf_enums(base: FlagTables, enums: Mapping[str, Sequence[tuple[str, int
     if not gfp_bits:
         return tables
     if "tracefs" in base.source.split("+"):
-        # The print table came from the same kernel already.
+        # The print table already comes from the same kernel.
         return replace(tables, gfp_bits=gfp_bits)
-    return replace(tables, gfp_bits=gfp_bits, gfp_print=_moved_print(base, gfp_bits))
+    return replace(tables, gfp_bits=gfp_bits, gfp_print=_renumbered_print(base, gfp_bits))
 
 
 def _gfp_bits(members: Sequence[tuple[str, int]]) -> Named:
@@ -98,19 +96,19 @@ def _gfp_bits(members: Sequence[tuple[str, int]]) -> Named:
     return tuple(sorted(bits, key=lambda bit: bit[1]))
 
 
-def _moved_print(base: FlagTables, gfp_bits: Named) -> Named:
+def _renumbered_print(base: FlagTables, gfp_bits: Named) -> Named:
     old, new = dict(base.gfp_bits), dict(gfp_bits)
     compounds = []
     for name, mask in base.gfp_print:
         if name in new:
             continue
-        moved = sum(new.get(bit, 0) for bit, value in base.gfp_bits if mask & value)
+        mask_now = sum(new.get(bit, 0) for bit, value in base.gfp_bits if mask & value)
         if name in _WITH_SKIP_KASAN:
-            moved |= new.get(_SKIP_KASAN, 0)
-        if name not in old and moved:
-            compounds.append((name, moved))
+            mask_now |= new.get(_SKIP_KASAN, 0)
+        if name not in old and mask_now:
+            compounds.append((name, mask_now))
     if "__GFP_DMA" in dict(base.gfp_print):
-        # Since 6.15 the list ends with every single bit, ascending.
+        # Since 6.15 the list ends with all single bits in ascending order.
         return (*compounds, *gfp_bits)
     values = {**dict(compounds), **new}
     listed = [name for name, _ in base.gfp_print]

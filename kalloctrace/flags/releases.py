@@ -4,7 +4,7 @@
 import re
 from typing import NamedTuple
 
-# Stands for "the newest of that series" where only the series is known.
+# The patch level of a release of which only the series is known: the newest one.
 NEWEST_PATCH = 1 << 16
 # 5.19 was followed by 6.0, 6.19 by 7.0.
 RELEASES_PER_MAJOR = 20
@@ -14,20 +14,20 @@ _KERNEL = re.compile(
     re.ASCII,
 )
 _DEBIAN_PACKAGE = re.compile(r"\bDebian (\d{1,3})\.(\d{1,3})\.(\d{1,5})-", re.ASCII)
-# Distributions keep ".0" in the release and count their own ABI behind it: 6.1.0-49-amd64, 5.15.0-1041-azure.
+# Distributions keep ".0" in the release and append their own ABI number: 6.1.0-49-amd64, 5.15.0-1041-azure.
 _ABI_NUMBER = re.compile(r"-\d", re.ASCII)
-# Red Hat moves whole subsystems from later kernels into 3.10, 4.18, 5.14 and 6.12, so its numbers promise no
+# Red Hat moves whole subsystems from later kernels into 3.10, 4.18, 5.14 and 6.12, so its releases do not determine the
 # bit layout. Kernels that others build for the same distribution (elrepo, Oracle's uek) follow upstream.
 _BACKPORTING_VENDOR = re.compile(r"\.el\d+(?:_\d+)?(?:\.(?!elrepo)|$)", re.ASCII)
 
 
 class Release(NamedTuple):
-    """A kernel release that compares by age.
+    """A kernel release; releases compare by age.
 
     Attributes:
         major: 6 of 6.1.119.
         minor: 1 of 6.1.119.
-        patch: 119 of 6.1.119, `NEWEST_PATCH` where it is not known.
+        patch: 119 of 6.1.119; `NEWEST_PATCH` if it is unknown.
     """
 
     major: int
@@ -46,15 +46,15 @@ class Release(NamedTuple):
 
 
 def parse_release(kernel: str, version: str = "") -> Release | None:
-    """Read a release.
+    """Parse a kernel release.
 
     Args:
         kernel: "5.10", "v6.12", "5.10.262", or `uname -r` such as "6.1.0-49-amd64".
-        version: `uname -v`; Debian puts the package version there ("… Debian 6.1.192-2 …"), which tells the
-            patch level that Debian's `uname -r` hides.
+        version: `uname -v`. Debian's holds the package version ("… Debian 6.1.192-2 …") and with it the patch level,
+            which Debian's `uname -r` hides.
 
     Returns:
-        The release, or None when the text is none.
+        The release; None if the text is not one.
     """
     match = _KERNEL.fullmatch(kernel.strip())
     if match is None:

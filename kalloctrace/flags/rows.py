@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The facts: which flag has which value from which kernel release on, and where that was read.
+"""The facts: the value of each flag by kernel release, with sources.
 
-The rows hold for x86_64 kernels configured as Debian configures them: no LOCKDEP and no KASAN_HW_TAGS (each
-adds gfp bits), zones DMA, DMA32 and DEVICE, NUMA. Kernels of another configuration say so in their BTF and in
-tracefs, see `kalloctrace.flags.published`.
+The rows hold for x86_64 kernels with Debian's configuration: no LOCKDEP and no KASAN_HW_TAGS (each adds gfp bits),
+zones DMA, DMA32 and DEVICE, NUMA. Kernels with another configuration publish theirs in BTF and tracefs, see
+`kalloctrace.flags.published`.
 
-Sources are kernel commits with their subjects, or the source package and line where the value was read. Rows
-without a source of their own were read in the Debian packages linux-source-5.10 5.10.262-1
+A source is a kernel commit with its subject, or the source package and line where the value was read. Rows without a
+source of their own were read in the Debian packages linux-source-5.10 5.10.262-1
 (include/linux/gfp.h:19), -6.1 6.1.192-2 (include/linux/gfp_types.h:27), -6.12 6.12.117-1, -7.2 7.2.13-1 and
 -7.3 7.3.4-1, and agree with the name tables compiled into Debian's kernel images of these releases.
 """
@@ -25,14 +25,14 @@ def _since(major: int, minor: int, patch: int = 0) -> Release:
 
 
 class Row(NamedTuple):
-    """One name with its value, and the releases that have it.
+    """A name with its value, and the releases that have it.
 
     Attributes:
         name: the kernel's name.
-        value: unsigned, 32 bits at most; an index for enums.
-        since: first release that has it.
-        until: first release that has it no more.
-        source: where that was read, "" for what the module's docstring says.
+        value: an unsigned number of up to 32 bits; for enums the index.
+        since: the first release with it.
+        until: the first release without it.
+        source: where the value was read; "" for the packages in the module's docstring.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Row(NamedTuple):
 _ZEROTAGS = '013bb59dbb7c ("arm64: mte: handle tags zeroing at page allocation time") (in v5.14)'
 _SKIP_POISON = 'c275c5c6d50a ("kasan: disable freed user page poisoning with HW tags") (in v5.14)'
 _SKIP_POISON_OPTIONAL = "bit only with KASAN_HW_TAGS from v5.18: include/linux/gfp.h of 5.17 and 5.19"
-# LOCKDEP, KASAN_HW_TAGS and SLAB_OBJ_EXT give the highest bits their places: what a bit outside these masks
-# means, the release alone does not tell.
+# LOCKDEP, KASAN_HW_TAGS and SLAB_OBJ_EXT move the highest bits: the release alone does not determine the meaning of a
+# bit outside these masks.
 GFP_CERTAIN_MASK = (
     Row("bits that no option moves", 0x7FFFFF, until=_since(5, 14)),
     Row("bits that no option moves", 0x1FFFFFF, _since(5, 14), _since(5, 18), _SKIP_POISON),
@@ -130,9 +130,8 @@ GFP_COMPOUNDS = (
 )
 
 # The order in which `%pGg` tries the names: include/trace/events/mmflags.h:16 of 5.10, :18 of 6.1, :81 of
-# 6.12. The two last names came with b16ee0f9ed79 ("mmflags.h: add missing __GFP_ZEROTAGS and
-# __GFP_SKIP_KASAN_POISON names") (in v5.14). Names of flags that a release does not have are left out;
-# __GFP_NO_OBJ_EXT was never in this list.
+# 6.12. b16ee0f9ed79 ("mmflags.h: add missing __GFP_ZEROTAGS and __GFP_SKIP_KASAN_POISON names") (in v5.14) added the
+# two last names. Names that a release does not have are skipped; __GFP_NO_OBJ_EXT was never in this list.
 GFP_PRINT_ORDER_BY_HAND = (
     "GFP_TRANSHUGE",
     "GFP_TRANSHUGE_LIGHT",
@@ -173,7 +172,7 @@ GFP_PRINT_ORDER_BY_HAND = (
     "__GFP_SKIP_KASAN_POISON",
 )
 # Since "tracing: gfp: Remove duplication of recording GFP flags" (in v6.15): the compounds in the order of
-# GFP_COMPOUNDS, then every single bit, ascending (mmflags.h:88 of 7.2.13, :80 of 7.3.4).
+# GFP_COMPOUNDS, then all single bits in ascending order (mmflags.h:88 of 7.2.13, :80 of 7.3.4).
 GFP_PRINT_BY_BIT_SINCE = _since(6, 15)
 
 _HIGH_RENAMED = '524c48072e56 ("mm/page_alloc: rename ALLOC_HIGH to ALLOC_MIN_RESERVE") (in v6.3)'
@@ -212,7 +211,7 @@ ALLOC = (
     Row("ALLOC_NO_CODETAG", 0x1000, _since(7, 3), source=_IN_7_3),
 )
 
-# Debian's configuration has CMA from 7.2 on; the enum as BTF has it in Debian's images, 5.10.262 to 7.3.4.
+# Debian enables CMA from 7.2 on. The enum is that of BTF in Debian's images, 5.10.262 to 7.3.4.
 _CMA = "CONFIG_CMA=y in Debian 7.2.13, off in 7.1.13"
 _TYPE_END = "in BTF of Debian 6.17.13, not of 6.16.12"
 MIGRATETYPE = (

@@ -9,10 +9,10 @@ from kalloctrace.errors import Exit, KalloctraceError
 
 Named = tuple[tuple[str, int], ...]
 
-# Members of `enum migratetype` that mark a range and name no type of their own.
+# Members of `enum migratetype` that mark the end of a range and are not types.
 _MIGRATETYPE_MARKS = ("MIGRATE_PCPTYPES", "__MIGRATE_TYPE_END", "MIGRATE_TYPES")
 
-# mm/page_alloc.c, zone_names[]: what /proc/zoneinfo calls the members of `enum zone_type`.
+# mm/page_alloc.c, zone_names[]: the names in /proc/zoneinfo of the members of `enum zone_type`.
 _ZONE_NAMES = {
     "ZONE_DMA": "DMA",
     "ZONE_DMA32": "DMA32",
@@ -27,14 +27,14 @@ _NAMED_FIELDS = ("gfp_print", "gfp_bits", "alloc", "migratetype", "zone_type", "
 
 @dataclass(frozen=True)
 class FlagTables:
-    """What the flags of one kernel are called; every value is an unsigned 32-bit number.
+    """The names of one kernel's flags; every value is an unsigned 32-bit number.
 
     Attributes:
         kernel: "5.10" for built-in rows, the full release for tables read from a kernel.
-        source: "builtin", "tracefs" or "btf", joined by "+" when several told.
+        source: "builtin", "tracefs" or "btf"; several sources are joined by "+".
         gfp_print: names and masks in the order in which the kernel's `%pGg` walks them.
-        gfp_bits: every single gfp bit of this kernel, ascending, with the kernel's names.
-        alloc: the three watermarks (an index in the two low bits), then the ALLOC_* bits, ascending.
+        gfp_bits: all single gfp bits of this kernel in ascending order.
+        alloc: the three watermarks (an index in the two low bits), then the ALLOC_* bits in ascending order.
         migratetype: `enum migratetype`, with its aliases.
         zone_type: `enum zone_type`.
         zone_watermarks: `enum zone_watermarks`.
@@ -62,7 +62,7 @@ class FlagTables:
             name: "__GFP_IO", "GFP_KERNEL".
 
         Raises:
-            KalloctraceError: this kernel has no such flag; ask `has_gfp` first.
+            KalloctraceError: this kernel has no such flag; `has_gfp` tests for it.
         """
         try:
             return self._gfp_values[name]
@@ -75,22 +75,22 @@ class FlagTables:
             ) from None
 
     def has_gfp(self, name: str) -> bool:
-        """Say whether this kernel has a gfp bit or compound of that name."""
+        """Return whether this kernel has a gfp bit or compound of this name."""
         return name in self._gfp_values
 
     def migratetype_name(self, value: int) -> str:
-        """Return the name of a migratetype, "MIGRATE_MOVABLE", or the number as text when it names none."""
+        """Return the name of a migratetype, such as "MIGRATE_MOVABLE"; for an unknown one the number as text."""
         return next(
             (name for name, member in self.migratetype if member == value and name not in _MIGRATETYPE_MARKS),
             str(value),
         )
 
     def zone_name(self, index: int) -> str:
-        """Return a zone's name as in /proc/zoneinfo, "Normal", or the index as text when it names no zone."""
+        """Return the name of a zone as in /proc/zoneinfo, such as "Normal"; for an unknown one the index as text."""
         return next((_ZONE_NAMES[name] for name, member in self._zones if member == index), str(index))
 
     def zone_index(self, name: str) -> int | None:
-        """Return the index (`enum zone_type`) of a zone named as in /proc/zoneinfo, or None."""
+        """Return the index (`enum zone_type`) of a zone named as in /proc/zoneinfo; None for an unknown name."""
         return next((member for zone, member in self._zones if _ZONE_NAMES[zone] == name), None)
 
     @property
@@ -98,16 +98,16 @@ class FlagTables:
         return tuple(entry for entry in self.zone_type if entry[0] in _ZONE_NAMES)
 
     def to_json(self) -> dict[str, object]:
-        """Return the tables as what `json` can write."""
+        """Return the tables as JSON values."""
         listed = {field: [list(entry) for entry in getattr(self, field)] for field in _NAMED_FIELDS}
         return {"kernel": self.kernel, "source": self.source, **listed}
 
     @classmethod
     def from_json(cls, data: Mapping[str, object]) -> "FlagTables":
-        """Read what `to_json` returned.
+        """Build the tables from the result of `to_json`.
 
         Raises:
-            KalloctraceError: a table is missing or is not a list of names and numbers.
+            KalloctraceError: a table is missing, or is not a list of names and numbers.
         """
         kernel, source = data.get("kernel"), data.get("source")
         if not isinstance(kernel, str) or not isinstance(source, str):

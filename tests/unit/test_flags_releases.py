@@ -116,7 +116,7 @@ def test_text_is_no_older_release() -> None:
 @pytest.mark.parametrize(
     ("kernel", "why"),
     [
-        ("linux", "that is not a kernel release"),
+        ("linux", "it is not a kernel release"),
         ("5.14.0-427.el9.x86_64", "its vendor moves code between releases"),
         ("5.7.19", "kernels before 5.8 have other bits"),
         ("7.4", "the newest known kernel is 7.3"),
