@@ -67,13 +67,12 @@ def command(
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.recorder import Options, no_such_process, record
-    from kalloctrace.trace.name import new_name
-    from kalloctrace.trace.writer import exists_already
+    from kalloctrace.trace.writer import default_name, exists_already
 
     require("record", "--returns", {"--failed": failed and not returns})
     streamed = {"--returns": returns, "--stack": stack, "--max-rate": wanted["max_rate"]}
     require("record", "--mode stream", streamed if mode != "stream" else {})
-    path = output or new_name(os.uname().release)
+    path = output or default_name(os.uname().release)
     pid = wanted["pid"]
     if path.exists() and not force:
         raise exists_already(path)

@@ -18,7 +18,7 @@ from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
 from kalloctrace.model.watermark import WMARK_MASK, WMARK_MIN, FreeBlocks, Watermarks, ZoneState
-from kalloctrace.verify.slowpath.trace import context_given, request_given
+from kalloctrace.verify.slowpath.trace import context_of_call, request_of_call
 
 Row = Mapping[str, Any]
 """A call with the columns of trace/slowpath.py."""
@@ -55,7 +55,7 @@ def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
     given = call["given"]
     waited = None if call["duration"] is None else f"{call['duration'] / 1e6:,.1f} ms"
     try:
-        prepared = alloc_pages(kernel, request_given(call), context_given(kernel, call))
+        prepared = alloc_pages(kernel, request_of_call(call), context_of_call(kernel, call))
     except (UnknownFact, ImpossibleRequestError) as error:
         asked = _judged(snapshot, call, check, _Look("stall", "begins", {**given, "alloc_flags": 0}), waited)
         return replace(asked, why=None, missing=(f"what the fast path asked for ({error})",))

@@ -13,7 +13,7 @@ from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
 from kalloctrace.text import printable
 from kalloctrace.trace.schema import TRACEPOINT, frames_of
-from kalloctrace.verify.compare import Judged, Row, compared, context_of, predict, request_of
+from kalloctrace.verify.compare import Row, RowVerdict, compared, context_of, predict, request_of
 from kalloctrace.verify.field_text import value_text
 
 Tone = Literal["heading", "plain", "good", "bad", "doubt", "faint"]
@@ -67,7 +67,7 @@ def _who(row: LiveRow) -> Iterator[Line]:
     yield Line("")
 
 
-def _verdict(judged: Judged) -> Iterator[Line]:
+def _verdict(judged: RowVerdict) -> Iterator[Line]:
     if judged.unknown:
         yield Line(f"unknown: {judged.unknown}", "doubt")
     elif not judged.differences:

@@ -17,7 +17,7 @@ from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.tally import counts_of
 from kalloctrace.trace.totals import Totals
-from kalloctrace.verify.compare import Judged, Row
+from kalloctrace.verify.compare import Row, RowVerdict
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.verification import Judge, switches_of
 
@@ -166,7 +166,7 @@ class Known:
         self._asked: dict[Asked, int] = {}
         self._codes: list[int] = []
         self._judges: tuple[Judge, EventJudge] | None = None
-        self._judged: list[Judged] = []
+        self._judged: list[RowVerdict] = []
 
     def learn(self, seen: Observation) -> None:
         """Take in the allocations that are new. All are judged anew where what a verdict depends on has changed."""
@@ -181,7 +181,7 @@ class Known:
         unjudged = self.rows[len(self._judged) :]
         self._judged += [judge_event(row) if row["entry"] == TRACEPOINT else judge(row) for row in unjudged]
 
-    def judged(self, index: int) -> Judged:
+    def judged(self, index: int) -> RowVerdict:
         """Return the verdict on an allocation."""
         return self._judged[index]
 
@@ -370,4 +370,4 @@ def _rate(calls: int, seconds: float) -> float:
 
 def _who_columns(now: Observation, by: By) -> dict[str, pa.Array]:
     names = {"request": (), "task": ("comm", "pid"), "stack": Who._fields}[by]
-    return {name: now.rows.who[name] for name in names if name in now.rows.who}
+    return {name: now.rows.task_columns[name] for name in names if name in now.rows.task_columns}

@@ -33,8 +33,8 @@ from kalloctrace.live.tui_screens import Detail, Help
 from kalloctrace.live.view import View
 from kalloctrace.live.widgets import STYLES, Head
 from kalloctrace.probe.recorder import DRAIN_INTERVAL
-from kalloctrace.trace.name import new_name
 from kalloctrace.trace.observation import Source
+from kalloctrace.trace.writer import default_name
 
 MOST_ROWS = 200
 _LEGEND_SHARE = 6
@@ -284,7 +284,7 @@ class LiveApp(App[None]):
 
     def action_write(self) -> None:
         """Write what was counted so far as a trace."""
-        path = new_name(self.view.snapshot.release)
+        path = default_name(self.view.snapshot.release)
         try:
             self._source.write(path)
         except (KalloctraceError, OSError) as error:

@@ -16,7 +16,7 @@ from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.plan import Attachment, Mode
 from kalloctrace.probe.recorder import Session, attached
-from kalloctrace.trace.observation import Observation, observation, write_counted
+from kalloctrace.trace.observation import Observation, observation, write_observation
 from kalloctrace.trace.tally import RunningTally
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import Column, RowWriter, StreamColumns, TraceWriter
@@ -130,7 +130,7 @@ class Observer:
             self._session.write()
             self._check_machine()
         seen = self._last or self._observation("written while the recording went on")
-        write_counted(path, self.snapshot, self.recording, seen)
+        write_observation(path, self.snapshot, self.recording, seen)
 
     def _observation(self, reason: str, seconds: float | None = None) -> Observation:
         lasted = time.monotonic() - self._began if seconds is None else seconds

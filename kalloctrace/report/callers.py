@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.report.amount import Amount, pages_of
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.schema import ALLOCATION
 
@@ -34,7 +34,7 @@ class Callers:
         self._allocations = pa.array([], ALLOCATION)
         self._pages = np.zeros(0)
 
-    def add(self, rows: Encoded) -> None:
+    def add(self, rows: RowBatch) -> None:
         """Count the rows of a batch, which has the columns time, pid, comm and stack."""
         if rows.allocations is not self._allocations:
             self._allocations = rows.allocations
@@ -43,11 +43,11 @@ class Callers:
             self._pages = pages_of(table).to_numpy().astype(np.float64)
         pages = self._pages[rows.indices]
         # Each CPU's rows are in order of time, those of all CPUs together need not be.
-        times = rows.who["time"].to_numpy()
+        times = rows.task_columns["time"].to_numpy()
         self.first = min(int(times.min()), int(times.max()) if self.first is None else self.first)
         self.last = max(int(times.max()), self.last)
-        self._add_tasks(rows.who["comm"], rows.who["pid"].to_numpy(), pages)
-        self._add_stacks(rows.who["stack"], pages)
+        self._add_tasks(rows.task_columns["comm"], rows.task_columns["pid"].to_numpy(), pages)
+        self._add_stacks(rows.task_columns["stack"], pages)
 
     def _add_tasks(self, comm: pa.DictionaryArray, pid: npt.NDArray[np.int32], pages: npt.NDArray[np.float64]) -> None:
         names = comm.dictionary

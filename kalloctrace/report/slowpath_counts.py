@@ -8,7 +8,7 @@ from typing import Any
 
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.verify.slowpath.judge import AttemptVerdict
-from kalloctrace.verify.verification import Verification, slow_recorded
+from kalloctrace.verify.verification import Verification, slow_path_of
 
 
 @dataclass
@@ -83,7 +83,7 @@ def count_slow(trace: TraceReader, ending: Ending, verdict: Verification) -> Slo
     Raises:
         KalloctraceError: its snapshot lacks something that every kernel has.
     """
-    recorded = slow_recorded(trace, ending)
+    recorded = slow_path_of(trace, ending)
     if recorded is None:
         return None
     counts = SlowCounts(

@@ -175,7 +175,7 @@ def summarize(trace: TraceReader) -> Summary:
     """
     tally = Tally()
     callers = Callers()
-    reading = trace.encoded("time", "pid", "comm", "stack")
+    reading = trace.row_batches("time", "pid", "comm", "stack")
     for rows in reading:
         tally.add(rows.allocations, rows.indices, rows.counts)
         if not trace.aggregate:

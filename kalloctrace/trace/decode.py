@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rows as a file of format 2 holds them: which allocation each is, and who called."""
+"""Rows as a file of format 2 holds them: which allocation each is, and task_columns called."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,26 +10,26 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalloctrace.trace.dedup import Indices, encode
-from kalloctrace.trace.rebatch import gathered
-from kalloctrace.trace.schema import ALLOCATION, COUNT, LATER, ROWS, WHO
+from kalloctrace.trace.dedup import Indices, dictionary_encode
+from kalloctrace.trace.rebatch import rebatched
+from kalloctrace.trace.schema import ALLOCATION, COUNT, LATER, ROWS, TASK_COLUMNS
 
 
 @dataclass(frozen=True)
-class Encoded:
+class RowBatch:
     """A batch of rows.
 
     Attributes:
         allocations: of type ALLOCATION; the same object as in the batch before where nothing has changed.
         indices: one of them a row.
         counts: how many calls each row stands for; None where each is one.
-        who: the columns of WHO that were asked for and are there.
+        task_columns: the columns of TASK_COLUMNS that were asked for and are there.
     """
 
     allocations: pa.StructArray
     indices: Indices
     counts: npt.NDArray[np.uint64] | None
-    who: Mapping[str, pa.Array]
+    task_columns: Mapping[str, pa.Array]
 
 
 class Decoder:
@@ -42,7 +42,7 @@ class Decoder:
         self._checked: dict[str, tuple[tuple[int, int], pa.Array]] = {}
         self._allocations = pa.array([], ALLOCATION)
 
-    def decode(self, batch: pa.RecordBatch) -> Encoded:
+    def decode(self, batch: pa.RecordBatch) -> RowBatch:
         """Return the rows of a batch.
 
         Args:
@@ -52,14 +52,16 @@ class Decoder:
             pyarrow.ArrowInvalid: it is damaged.
         """
         batch.validate()
-        who = dict(zip(batch.schema.names, batch.columns, strict=True))
-        for name, column in who.items():
+        task_columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        for name, column in task_columns.items():
             if pa.types.is_dictionary(column.type):
                 self._check(name, column)
             else:
                 column.validate(full=True)
-        allocation, counts = who.pop("allocation"), who.pop(COUNT.name, None)
-        return Encoded(self._allocations, _dense(allocation.indices), None if counts is None else _dense(counts), who)
+        allocation, counts = task_columns.pop("allocation"), task_columns.pop(COUNT.name, None)
+        return RowBatch(
+            self._allocations, _dense(allocation.indices), None if counts is None else _dense(counts), task_columns
+        )
 
     def _check(self, name: str, column: pa.DictionaryArray) -> None:
         dictionary = column.dictionary
@@ -75,11 +77,13 @@ class Decoder:
             raise pa.ArrowInvalid(f"column {name} refers to what is not there")
 
 
-def encoded(batches: Iterable[pa.RecordBatch]) -> Iterator[Encoded]:
+def from_format_1(batches: Iterable[pa.RecordBatch]) -> Iterator[RowBatch]:
     """Yield rows of format 1 as they are held today."""
-    for table in gathered(batches):
-        allocations, indices = encode(table)
-        yield Encoded(allocations, indices, None, {field.name: table[field.name].combine_chunks() for field in WHO})
+    for table in rebatched(batches):
+        allocations, indices = dictionary_encode(table)
+        yield RowBatch(
+            allocations, indices, None, {field.name: table[field.name].combine_chunks() for field in TASK_COLUMNS}
+        )
 
 
 class Flattener:
@@ -89,7 +93,7 @@ class Flattener:
         self._allocations = pa.array([], ALLOCATION)
         self._fields: dict[str, pa.Array] = {}
 
-    def flat(self, rows: Encoded) -> pa.RecordBatch:
+    def flatten(self, rows: RowBatch) -> pa.RecordBatch:
         """Return rows with the columns of ROWS; null for what an aggregate does not know."""
         if rows.allocations is not self._allocations or not self._fields:
             self._allocations = rows.allocations
@@ -100,15 +104,15 @@ class Flattener:
         indices = pa.array(rows.indices)
         counts = np.ones(len(indices), np.uint64) if rows.counts is None else rows.counts
         columns = {
-            **{field.name: pa.nulls(len(indices), field.type) for field in WHO if field.name not in rows.who},
-            **rows.who,
-            **{name: _taken(column, indices) for name, column in self._fields.items()},
+            **{field.name: pa.nulls(len(indices), field.type) for field in TASK_COLUMNS},
+            **rows.task_columns,
+            **{name: _take(column, indices) for name, column in self._fields.items()},
             COUNT.name: pa.array(counts),
         }
         return pa.RecordBatch.from_arrays([columns[field.name] for field in ROWS], schema=ROWS)
 
 
-def _taken(column: pa.Array, indices: pa.Array) -> pa.Array:
+def _take(column: pa.Array, indices: pa.Array) -> pa.Array:
     """Return the values that indices choose; texts share their dictionary."""
     if not isinstance(column, pa.DictionaryArray):
         return column.take(indices)

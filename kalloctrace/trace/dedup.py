@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalloctrace.trace.rebatch import gathered
+from kalloctrace.trace.rebatch import rebatched
 from kalloctrace.trace.schema import ALLOCATION, COUNT
 
 KEYS = [field.name for field in ALLOCATION]
@@ -67,7 +67,7 @@ class Tally:
         return table.append_column(COUNT.name, pa.array(self._counts[met]))
 
 
-def encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:
+def dictionary_encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:
     """Return the distinct allocations of rows, and which of them each row is.
 
     Args:
@@ -88,7 +88,7 @@ def allocations_of(table: pa.Table | pa.RecordBatch) -> pa.StructArray:
     return pa.StructArray.from_arrays(plain, fields=list(ALLOCATION))
 
 
-def distinct_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, Any], int]]:
+def count_distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield each distinct combination of request, context and observation, with how often it occurred.
 
     Args:
@@ -98,8 +98,8 @@ def distinct_rows(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str,
         Mappings from column to Python value, and counts of at least 1.
     """
     tally = Tally()
-    for table in gathered(batches):
-        tally.add(*encode(table))
+    for table in rebatched(batches):
+        tally.add(*dictionary_encode(table))
     return tally.rows()
 
 

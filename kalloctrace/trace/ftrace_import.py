@@ -27,7 +27,7 @@ _SHOWN = ("time", "cpu", "pid", "tid", "comm", "stack", "order", "migratetype")
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportResult:
     """What came of it.
 
     Attributes:
@@ -55,7 +55,7 @@ def without_machine(snapshot: Snapshot) -> Snapshot:
     )
 
 
-def import_text(text: EventText, path: Path, kernel: Snapshot | None, *, name: str, overwrite: bool) -> Imported:
+def import_text(text: EventText, path: Path, kernel: Snapshot | None, *, name: str, overwrite: bool) -> ImportResult:
     """Write the events of a text as a stream; memory does not grow with them.
 
     Args:
@@ -83,7 +83,7 @@ def import_text(text: EventText, path: Path, kernel: Snapshot | None, *, name: s
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    return Imported(totals, str(text.form), snapshot.release, text.first_unreadable)
+    return ImportResult(totals, str(text.form), snapshot.release, text.first_unreadable)
 
 
 def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snapshot, name: str) -> Totals:

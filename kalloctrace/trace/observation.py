@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Indices
 from kalloctrace.trace.tally import RunningTally, counts_of
 from kalloctrace.trace.totals import Totals
@@ -30,7 +30,7 @@ class Observation:
     """
 
     seconds: float
-    rows: Encoded
+    rows: RowBatch
     totals: Totals
     generation: int = 0
     moves: Mapping[int, Indices] = field(default_factory=dict)
@@ -91,7 +91,7 @@ def observation(seconds: float, tally: RunningTally, totals: Totals) -> Observat
     return Observation(seconds, tally.rows(), totals, tally.generation, dict(tally.moves))
 
 
-def write_counted(
+def write_observation(
     path: Path, snapshot: Snapshot, recording: Mapping[str, Any], seen: Observation, *, whole: bool = True
 ) -> None:
     """Write what was counted as an aggregate.

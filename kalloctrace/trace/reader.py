@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.decode import Decoder, Encoded, Flattener, encoded
+from kalloctrace.trace.decode import Decoder, Flattener, RowBatch, from_format_1
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.schema import (
     AGGREGATE,
@@ -26,10 +26,10 @@ from kalloctrace.trace.schema import (
     ROWS,
     SNAPSHOT_KEY,
     STREAM,
+    TASK_COLUMNS,
     TOTALS_KEY,
-    WHO,
 )
-from kalloctrace.trace.slowpath import SLOW_KEY, from_text
+from kalloctrace.trace.slowpath import SLOW_KEY, decode_slow_calls
 from kalloctrace.trace.totals import Totals
 
 _T = TypeVar("_T")
@@ -192,13 +192,13 @@ class TraceReader:
         """Return the rows with the columns of ROWS, up to the end or to where the file was cut off."""
         return Pass(self._flat())
 
-    def encoded(self, *who: str) -> Pass[Encoded]:
+    def row_batches(self, *task_columns: str) -> Pass[RowBatch]:
         """Return the rows as they are stored, likewise.
 
         Args:
-            who: the columns of WHO to read; an aggregate has none.
+            task_columns: the columns of TASK_COLUMNS to read; an aggregate has none.
         """
-        return Pass(self._encoded(who))
+        return Pass(self._row_batches(task_columns))
 
     def counted(self) -> Pass[tuple[dict[str, Any], int]]:
         """Return each distinct allocation of the trace, and how many calls it stands for.
@@ -219,22 +219,25 @@ class TraceReader:
         return self._messages([0]).finish()
 
     def read(
-        self, *who: str, rows: Callable[[Encoded], None], slow_call: Callable[[dict[str, Any]], None] | None = None
+        self,
+        *task_columns: str,
+        rows: Callable[[RowBatch], None],
+        slow_call: Callable[[dict[str, Any]], None] | None = None,
     ) -> Ending:
         """Read rows and calls of the slow path in one pass, in the order in which they were written.
 
         Args:
-            who: the columns of WHO to read; an aggregate has none.
+            task_columns: the columns of TASK_COLUMNS to read; an aggregate has none.
             rows: is called with each batch of rows.
             slow_call: is called with each call of the slow path; without it these are not decoded.
         """
         if self._format == 1:
             # It has no calls of the slow path.
-            reading = self.encoded(*who)
+            reading = self.row_batches(*task_columns)
             for batch in reading:
                 rows(batch)
             return reading.finish()
-        both = Pass(self._decoded(who, slow=slow_call is not None))
+        both = Pass(self._decoded(task_columns, slow=slow_call is not None))
         for stored, calls in both:
             if stored is not None:
                 rows(stored)
@@ -248,23 +251,23 @@ class TraceReader:
             stored = self._stored()
             yield from map(_complete, stored)
             return stored.finish()
-        flattener, reading = Flattener(), self.encoded(*(field.name for field in WHO))
-        yield from map(flattener.flat, reading)
+        flattener, reading = Flattener(), self.row_batches(*(field.name for field in TASK_COLUMNS))
+        yield from map(flattener.flatten, reading)
         return reading.finish()
 
-    def _encoded(self, who: Sequence[str]) -> Generator[Encoded, None, Ending]:
+    def _row_batches(self, task_columns: Sequence[str]) -> Generator[RowBatch, None, Ending]:
         if self._format == 1:
             stored = self._stored()
-            yield from encoded(map(_complete, stored))
+            yield from from_format_1(map(_complete, stored))
             return stored.finish()
-        both = Pass(self._decoded(who, slow=False))
+        both = Pass(self._decoded(task_columns, slow=False))
         for batch, _ in both:
             if batch is not None:
                 yield batch
         return both.finish()
 
     def _counted(self) -> Generator[tuple[dict[str, Any], int], None, Ending]:
-        tally, reading = Tally(), self.encoded()
+        tally, reading = Tally(), self.row_batches()
         for rows in reading:
             tally.add(rows.allocations, rows.indices, rows.counts)
         yield from tally.rows()
@@ -280,10 +283,10 @@ class TraceReader:
         return messages.finish()
 
     def _decoded(
-        self, who: Sequence[str], *, slow: bool
-    ) -> Generator[tuple[Encoded | None, Sequence[dict[str, Any]]], None, Ending]:
+        self, task_columns: Sequence[str], *, slow: bool
+    ) -> Generator[tuple[RowBatch | None, Sequence[dict[str, Any]]], None, Ending]:
         """Yield what each message of a file of format 2 holds: rows, calls of the slow path, or nothing."""
-        selected = {*who, COUNT.name, "allocation"}
+        selected = {*task_columns, COUNT.name, "allocation"}
         decoder = Decoder()
         messages = self._messages([i for i, name in enumerate(self._schema.names) if name in selected])
         for batch, metadata in messages:
@@ -374,7 +377,7 @@ class _Cursor:
 
 
 def _slow_calls_in(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
-    return from_text(metadata[SLOW_KEY]) if SLOW_KEY in metadata else []
+    return decode_slow_calls(metadata[SLOW_KEY]) if SLOW_KEY in metadata else []
 
 
 def _damaged_slow_calls(error: ValueError) -> Ending:

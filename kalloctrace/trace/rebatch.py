@@ -8,7 +8,7 @@ import pyarrow as pa
 _ROWS = 1 << 16
 
 
-def gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+def rebatched(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield the rows of batches as tables of a size that is quick to group, in order.
 
     Args:

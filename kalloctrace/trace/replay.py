@@ -12,13 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.trace.decode import Encoded
-from kalloctrace.trace.observation import Observation, observation, write_counted
+from kalloctrace.trace.decode import RowBatch
+from kalloctrace.trace.observation import Observation, observation, write_observation
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.tally import MOST_KEYS, RunningTally
 from kalloctrace.trace.totals import Totals
 
-_WHO = ("time", "pid", "comm", "stack")
+_TASK_COLUMNS = ("time", "pid", "comm", "stack")
 _OVER = "the trace is over"
 _CUT_OFF = "the trace's end is missing: losses are not known"
 _NEVER = (1 << 64) - 1
@@ -57,10 +57,10 @@ class Replay:
         self.recording: Mapping[str, Any] = self._reader.recording
         self._begin, self._last, self._totals, self.cut_off = self._survey()
         self._tally = RunningTally(tasks=True, most=most)
-        self._batches = self._reader.encoded(*_WHO)
+        self._batches = self._reader.row_batches(*_TASK_COLUMNS)
         self._allocations: pa.StructArray | None = None
         self._interned = np.zeros(0, np.int32)
-        self._waiting: list[_Waiting] = []
+        self._pending: list[_PendingBatch] = []
         self._seconds = 0.0
         self._submitted = 0
         self._looked_at = clock()
@@ -101,7 +101,7 @@ class Replay:
 
     def write(self, path: Path) -> None:
         """Write what was played so far as a trace of its own, an aggregate."""
-        write_counted(path, self.snapshot, self.recording, self.observe(), whole=not self.cut_off)
+        write_observation(path, self.snapshot, self.recording, self.observe(), whole=not self.cut_off)
 
     @property
     def _length(self) -> float:
@@ -111,9 +111,9 @@ class Replay:
     def _survey(self) -> tuple[int, int, Totals, str]:
         """Return the time of the first and the last call, what the recording counted, and `cut_off`."""
         first, last, rows = None, 0, 0
-        reading = self._reader.encoded("time")
+        reading = self._reader.row_batches("time")
         for batch in reading:
-            times = batch.who["time"].to_numpy()
+            times = batch.task_columns["time"].to_numpy()
             first = int(times.min()) if first is None else min(first, int(times.min()))
             last = max(last, int(times.max()))
             rows += len(times)
@@ -127,26 +127,28 @@ class Replay:
         """Count the calls up to a time."""
         # What one CPU wrote is in order, what several wrote is not: a batch may hold a later call than the next one's
         # first, but it is written within a second.
-        while not self._waiting or self._waiting[-1].first <= until + _SLACK:
+        while not self._pending or self._pending[-1].first <= until + _SLACK:
             batch = next(self._batches, None)
             if batch is None:
                 break
-            self._waiting.append(_Waiting(batch, self._indices(batch)))
+            self._pending.append(_PendingBatch(batch, self._indices(batch)))
         still = []
-        for waiting in self._waiting:
-            due = waiting.rows(until)
+        for pending in self._pending:
+            due = pending.rows(until)
             if len(due):
-                self._count(waiting, due)
-            if waiting.left:
-                still.append(waiting)
-        self._waiting = still
+                self._count(pending, due)
+            if pending.left:
+                still.append(pending)
+        self._pending = still
 
-    def _count(self, waiting: "_Waiting", due: npt.NDArray[np.intp]) -> None:
-        who = {name: column.take(pa.array(due)) for name, column in waiting.who.items()}
-        self._tally.count(waiting.indices[due], comm=who["comm"], pid=who["pid"], stack=who["stack"])
+    def _count(self, pending: "_PendingBatch", due: npt.NDArray[np.intp]) -> None:
+        task_columns = {name: column.take(pa.array(due)) for name, column in pending.task_columns.items()}
+        self._tally.count(
+            pending.indices[due], comm=task_columns["comm"], pid=task_columns["pid"], stack=task_columns["stack"]
+        )
         self._submitted += len(due)
 
-    def _indices(self, batch: Encoded) -> npt.NDArray[np.int32]:
+    def _indices(self, batch: RowBatch) -> npt.NDArray[np.int32]:
         if batch.allocations is not self._allocations:
             self._allocations = batch.allocations
             self._interned = self._tally.intern(batch.allocations)
@@ -158,13 +160,13 @@ _SLACK = 2_000_000_000
 """Nanoseconds by which a batch may come before calls that were earlier: the recorder writes twice a second."""
 
 
-class _Waiting:
+class _PendingBatch:
     """A batch whose calls are not all due."""
 
-    def __init__(self, batch: Encoded, indices: npt.NDArray[np.int32]) -> None:
-        self.who = {name: batch.who[name] for name in ("comm", "pid", "stack")}
+    def __init__(self, batch: RowBatch, indices: npt.NDArray[np.int32]) -> None:
+        self.task_columns = {name: batch.task_columns[name] for name in ("comm", "pid", "stack")}
         self.indices = indices
-        times = batch.who["time"].to_numpy()
+        times = batch.task_columns["time"].to_numpy()
         self._order = np.argsort(times, kind="stable")
         self._times = times[self._order]
         self._done = 0

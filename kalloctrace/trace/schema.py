@@ -55,7 +55,7 @@ def _column(name: str, kind: pa.DataType, about: str, *, nullable: bool = False)
     return pa.field(name, kind, nullable=nullable, metadata={"about": about})
 
 
-WHO = (
+TASK_COLUMNS = (
     _column("time", pa.uint64(), "CLOCK_MONOTONIC at the entry, ns"),
     _column("cpu", pa.uint32(), "CPU at the entry"),
     _column("pid", pa.int32(), "process id (tgid) of the current task, also in interrupts"),
@@ -182,12 +182,12 @@ BULK = (
     ),
 )
 
-COLUMNS = pa.schema([*WHO, *REQUEST, *CONTEXT, *OBSERVED, *BULK])
+COLUMNS = pa.schema([*TASK_COLUMNS, *REQUEST, *CONTEXT, *OBSERVED, *BULK])
 """A call as the recorder gives it to the writer."""
 
 COUNT = _column("count", pa.uint64(), "calls that the row stands for")
 
-ROWS = pa.schema([*(field.with_nullable(True) for field in WHO), *REQUEST, *CONTEXT, *OBSERVED, *BULK, COUNT])
+ROWS = pa.schema([*(field.with_nullable(True) for field in TASK_COLUMNS), *REQUEST, *CONTEXT, *OBSERVED, *BULK, COUNT])
 """A row as the reader gives it, of any format; who called is null in an aggregate."""
 
 ALLOCATION = pa.struct(
@@ -200,7 +200,7 @@ ALLOCATION = pa.struct(
 
 _ALLOCATIONS = _column("allocation", pa.dictionary(pa.int32(), ALLOCATION), "request, context and what was observed")
 
-STREAM = pa.schema([*WHO, _ALLOCATIONS])
+STREAM = pa.schema([*TASK_COLUMNS, _ALLOCATIONS])
 AGGREGATE = pa.schema([COUNT, _ALLOCATIONS])
 
 LATER = MappingProxyType(

@@ -96,7 +96,7 @@ SLOW = pa.schema(
 """A row a call of the slow path."""
 
 
-def to_text(calls: Sequence[Mapping[str, Any]]) -> str:
+def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> str:
     """Return calls, each with all columns of SLOW, as text: metadata must be such."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SLOW, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
@@ -104,7 +104,7 @@ def to_text(calls: Sequence[Mapping[str, Any]]) -> str:
     return base64.b64encode(sink.getvalue()).decode()
 
 
-def from_text(text: bytes) -> list[dict[str, Any]]:
+def decode_slow_calls(text: bytes) -> list[dict[str, Any]]:
     """Return the calls of such a text; what came to SLOW later is None.
 
     Raises:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalloctrace.trace.decode import Encoded
-from kalloctrace.trace.dedup import Indices, allocations_of, encode
+from kalloctrace.trace.decode import RowBatch
+from kalloctrace.trace.dedup import Indices, allocations_of, dictionary_encode
 from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.writer import Column, StreamColumns
 
@@ -76,7 +76,7 @@ class RunningTally:
         if not batch.num_rows:
             return
         table = pa.Table.from_batches([batch])
-        allocations, local = encode(table)
+        allocations, local = dictionary_encode(table)
         indices = self.intern(allocations)[local]
         comm, stack = (table[name].combine_chunks() for name in ("comm", "stack"))
         self.count(indices, comm=comm, pid=table["pid"].combine_chunks(), stack=stack)
@@ -152,23 +152,23 @@ class RunningTally:
         self.generation += 1
         self._limit = max(self._most, 2 * len(self._places))
 
-    def rows(self) -> Encoded:
+    def rows(self) -> RowBatch:
         """Return a row for each combination that was met, in the order of their first meeting."""
         if self._added:
             self._allocations = pa.concat_arrays([self._allocations, *self._added])
             self._added.clear()
         keys = np.array(list(self._places), np.int64).reshape(-1, len(_KEY)).astype(np.int32)
-        who = dict(self._who(keys)) if self._tasks else {}
-        return Encoded(self._allocations, keys[:, 0].copy(), np.array(self._counts, np.uint64), who)
+        task_columns = dict(self._task_columns(keys)) if self._tasks else {}
+        return RowBatch(self._allocations, keys[:, 0].copy(), np.array(self._counts, np.uint64), task_columns)
 
-    def _who(self, keys: npt.NDArray[np.int32]) -> Iterator[tuple[str, pa.Array]]:
+    def _task_columns(self, keys: npt.NDArray[np.int32]) -> Iterator[tuple[str, pa.Array]]:
         for name, column, texts in (("comm", 1, self._comms), ("stack", 3, self._stacks)):
             indices = pa.array(keys[:, column], mask=keys[:, column] < 0)
             yield name, pa.DictionaryArray.from_arrays(indices, pa.array(list(texts), pa.utf8())).cast(_NAMES)
         yield "pid", pa.array(keys[:, 2], mask=keys[:, 2] == _NO_PID)
 
 
-def counts_of(rows: Encoded) -> npt.NDArray[np.uint64]:
+def counts_of(rows: RowBatch) -> npt.NDArray[np.uint64]:
     """Return how many calls each allocation of a tally stands for, whoever asked."""
     sums = np.zeros(len(rows.allocations), np.uint64)
     if rows.counts is not None:

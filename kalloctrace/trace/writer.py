@@ -2,6 +2,8 @@
 """Writes a trace as it is captured: after a crash it is readable up to its last whole batch."""
 
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias
@@ -12,7 +14,7 @@ import pyarrow as pa
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.dedup import allocations_of, encode
+from kalloctrace.trace.dedup import allocations_of, dictionary_encode
 from kalloctrace.trace.schema import (
     AGGREGATE,
     ALLOCATION,
@@ -21,10 +23,10 @@ from kalloctrace.trace.schema import (
     RECORDING_KEY,
     SNAPSHOT_KEY,
     STREAM,
+    TASK_COLUMNS,
     TOTALS_KEY,
-    WHO,
 )
-from kalloctrace.trace.slowpath import SLOW_KEY, to_text
+from kalloctrace.trace.slowpath import SLOW_KEY, encode_slow_calls
 from kalloctrace.trace.totals import Totals
 
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
@@ -168,17 +170,17 @@ class TraceWriter:
         """
         if not batch.num_rows:
             return
-        allocations, local = encode(pa.Table.from_batches([batch]))
+        allocations, local = dictionary_encode(pa.Table.from_batches([batch]))
         indices = self._indices(allocations)[local]
         if self._aggregate:
             met, counts = np.unique(indices, return_counts=True)
             self.write_aggregate(counts.astype(np.uint64), met)
         else:
-            self._write([batch.column(field.name) for field in WHO], indices)
+            self._write([batch.column(field.name) for field in TASK_COLUMNS], indices)
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Write calls of the slow path, each with all columns of SLOW; they are in the file when this returns."""
-        self._writer.write_batch(self._last, custom_metadata={SLOW_KEY: to_text(calls)})
+        self._writer.write_batch(self._last, custom_metadata={SLOW_KEY: encode_slow_calls(calls)})
 
     def close(self, totals: Totals) -> None:
         """Write the totals, after the last rows."""
@@ -205,6 +207,15 @@ class TraceWriter:
         allocation = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), self._allocations)
         arrays = [pa.array(column) if isinstance(column, np.ndarray) else column for column in columns]
         return pa.RecordBatch.from_arrays([*arrays, allocation], schema=self._schema)
+
+
+def default_name(release: str) -> Path:
+    """Return a name in the current folder that no other process gives at this time.
+
+    Args:
+        release: of the recorded kernel.
+    """
+    return Path(f"kalloctrace-{release}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.arrows")
 
 
 def refuse_itself(output: Path, source: Path) -> None:

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from kalloctrace.kernel.nodelist import format_nodelist, parse_nodelist
 from kalloctrace.model.bulk import alloc_pages_bulk
@@ -11,11 +11,34 @@ from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import Context, Preparation, Request, UnknownFact
 from kalloctrace.verify.bulk import bulk_comparisons, bulk_request_of, unobserved_bulk
-from kalloctrace.verify.fields import FieldVerdict
 
 Row = Mapping[str, Any]
 _Compared: TypeAlias = tuple[str, Any, Any, str]
 """A field, the model's value, the kernel's value, and the rule that sets it."""
+FieldVerdict: TypeAlias = Literal["equal", "different", "unknown"]
+
+
+@dataclass
+class FieldCount:
+    """How many allocations were judged by one field; where that field does not show, they are not in it.
+
+    Attributes:
+        equal: the kernel's value is the model's.
+        different: it is not.
+        unknown: it shows, but the model needs a fact that was not captured.
+    """
+
+    equal: int = 0
+    different: int = 0
+    unknown: int = 0
+
+    def add(self, verdict: FieldVerdict, count: int) -> None:
+        """Count allocations."""
+        setattr(self, verdict, getattr(self, verdict) + count)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON values."""
+        return {"equal": self.equal, "different": self.different, "unknown": self.unknown}
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RowVerdict:
     """The verdict on one distinct row.
 
     Attributes:
@@ -72,7 +95,7 @@ class Switches:
     defrag_mode: frozenset[bool]
 
 
-def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Judged:
+def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> RowVerdict:
     """Predict a row's preparation and compare.
 
     Args:
@@ -83,7 +106,7 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ju
     """
     unknown = _unobserved(kernel, row, may_miss=may_miss)
     if unknown:
-        return Judged(unknown=unknown)
+        return RowVerdict(unknown=unknown)
     try:
         context = context_of(kernel, row)
         expected = expected_of(kernel, row, context)
@@ -93,16 +116,16 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ju
             name: "equal" if want == got else "different" for name, want, got, _ in compared
         }
         if not differences:
-            return Judged(fields=fields)
+            return RowVerdict(fields=fields)
         if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
-            return Judged(unknown="mems_allowed changed during the call")
+            return RowVerdict(unknown="mems_allowed changed during the call")
         for other in _other_contexts(context, switches):
             if all(want == got for _, want, got, _ in _comparisons(kernel, expected_of(kernel, row, other), row)):
-                return Judged(unknown="a switch of the machine changed during the call")
+                return RowVerdict(unknown="a switch of the machine changed during the call")
     except (UnknownFact, ValueError) as error:
         # A list of nodes that is none is a ValueError; only a damaged file has one.
-        return Judged(unknown=str(error) if isinstance(error, UnknownFact) else "the row is damaged")
-    return Judged(differences, fields=fields)
+        return RowVerdict(unknown=str(error) if isinstance(error, UnknownFact) else "the row is damaged")
+    return RowVerdict(differences, fields=fields)
 
 
 def predict(kernel: Kernel, row: Row) -> Preparation:

@@ -17,8 +17,7 @@ from kalloctrace.model.gfp import gfp_migratetype
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.compare import Difference, Judged, Row
-from kalloctrace.verify.fields import FieldVerdict
+from kalloctrace.verify.compare import Difference, FieldVerdict, Row, RowVerdict
 
 NOT_SHOWN = "an event of kmem:mm_page_alloc shows order, mask and migratetype alone"
 
@@ -40,14 +39,14 @@ class EventJudge:
         """Return what judges the events among the rows of a trace."""
         return cls(kernel, any(row["entry"] == TRACEPOINT and row["migratetype"] for row in rows))
 
-    def __call__(self, row: Row) -> Judged:
+    def __call__(self, row: Row) -> RowVerdict:
         """Judge an event."""
         differences, fields = [], {}
         for difference, verdict in self._compare(row):
             fields[difference.field] = verdict
             if verdict == "different":
                 differences.append(difference)
-        return Judged(tuple(differences), "" if differences else NOT_SHOWN, fields)
+        return RowVerdict(tuple(differences), "" if differences else NOT_SHOWN, fields)
 
     def _compare(self, row: Row) -> Iterator[tuple[Difference, FieldVerdict]]:
         kernel, order, gfp_mask = self.kernel, row["order"], row["gfp_mask"]

@@ -12,9 +12,8 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
-from kalloctrace.verify.compare import Difference, Judged, Row, Switches, judge
+from kalloctrace.verify.compare import Difference, FieldCount, Row, RowVerdict, Switches, judge
 from kalloctrace.verify.events import EventJudge
-from kalloctrace.verify.fields import FieldCount
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
@@ -80,7 +79,7 @@ class Verification:
     kernel: str
     allocations: int = 0
     distinct: int = 0
-    judged: list[Judged] = field(default_factory=list)
+    judged: list[RowVerdict] = field(default_factory=list)
     matched: int = 0
     mismatched: int = 0
     unknown: int = 0
@@ -168,11 +167,11 @@ def verify_trace(trace: TraceReader) -> Verification:
     rows = list(counted)
     ending = counted.finish()
     verdict = verify_counted(trace, rows, ending)
-    judge_slow(verdict, trace, ending)
+    add_slow_verdict(verdict, trace, ending)
     return verdict
 
 
-def judge_slow(
+def add_slow_verdict(
     verdict: Verification, trace: TraceReader, ending: Ending, seen: Callable[[Row], None] = lambda _: None
 ) -> None:
     """Add the verdict on the slow path, where it was recorded.
@@ -183,7 +182,7 @@ def judge_slow(
         ending: how it ends, by a pass over its rows.
         seen: is called with each call of the slow path.
     """
-    recorded = slow_recorded(trace, ending)
+    recorded = slow_path_of(trace, ending)
     if recorded is None:
         return
     verdict.slow = verify_slow(recorded.judge, _shown(recorded.calls, seen))
@@ -194,7 +193,7 @@ def judge_slow(
 
 
 @dataclass(frozen=True)
-class SlowRecorded:
+class SlowPathOfTrace:
     """What a trace has of the slow path.
 
     Attributes:
@@ -208,7 +207,7 @@ class SlowRecorded:
     lost: int | None
 
 
-def slow_recorded(trace: TraceReader, ending: Ending) -> SlowRecorded | None:
+def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
     """Return what a trace has of the slow path; None where that was not recorded.
 
     Args:
@@ -222,7 +221,7 @@ def slow_recorded(trace: TraceReader, ending: Ending) -> SlowRecorded | None:
         return None
     totals = ending.totals
     kernel, _ = _recorded(trace)
-    return SlowRecorded(
+    return SlowPathOfTrace(
         judge=SlowJudge.of(trace.snapshot, kernel, totals),
         # A trace may be long: it is read once more only where there is something to find.
         calls=trace.slow_calls() if totals is None or totals.slow else Pass.empty(ending),
@@ -310,16 +309,16 @@ class Judge:
     may_miss_freelist: bool
     machine_changed: tuple[str, ...]
 
-    def __call__(self, row: Row) -> Judged:
+    def __call__(self, row: Row) -> RowVerdict:
         """Return the verdict on one distinct row."""
         if self.machine_changed:
-            return Judged(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
+            return RowVerdict(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
         # What the bulk allocator shows is its call of the normal entry, which is a hit of another program.
         may_miss = self.may_miss if row["entry"] == "bulk" else self.may_miss_freelist
         return judge(self.kernel, row, self.switches, may_miss=may_miss)
 
 
-def _enter(verdict: Verification, row: Row, count: int, judged: Judged) -> None:
+def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> None:
     if row["entry"] == "bulk":
         verdict.bulk += count
     if row["entry"] == TRACEPOINT:

@@ -11,7 +11,7 @@ import pytest
 
 from kalloctrace.kernel.features import Features
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.trace.dedup import distinct_rows
+from kalloctrace.trace.dedup import count_distinct
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.compare import Switches, judge
 from tests.broken_rules import BULK_MUTATIONS, MUTATIONS, RT_MUTATIONS
@@ -117,7 +117,7 @@ def recorded(folder: str) -> tuple[tuple[Kernel, tuple[dict[str, Any], ...]], ..
     found = []
     for path in sorted(FIXTURES.glob(f"{folder}/*.arrows")):
         with TraceReader(path) as trace:
-            rows = tuple(row for row, _ in distinct_rows(trace.batches()))
+            rows = tuple(row for row, _ in count_distinct(trace.batches()))
             found.append((Kernel.of(trace.snapshot), rows))
     return tuple(found)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kalloctrace.trace.dedup import distinct_rows
+from kalloctrace.trace.dedup import count_distinct
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import verify_trace
 
@@ -35,7 +35,7 @@ def test_kernel_did_what_the_model_says(path: Path) -> None:
 def test_prepare_alloc_pages_itself_agrees(name: str) -> None:
     """Where it is a function of its own, its results are those that get_page_from_freelist() is called with."""
     with TraceReader(FIXTURES / "noinline-5.10" / f"{name}.arrows") as trace:
-        rows = [row for row, _ in distinct_rows(trace.batches()) if row["freelist_calls"]]
+        rows = [row for row, _ in count_distinct(trace.batches()) if row["freelist_calls"]]
     assert rows
     for row in rows:
         assert row["prepare_returned"] is True

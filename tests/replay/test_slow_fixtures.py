@@ -69,7 +69,7 @@ def test_damaged_calls_make_a_trace_incomplete(monkeypatch: pytest.MonkeyPatch) 
     def read(text: bytes) -> list[dict[str, Any]]:
         raise ValueError(f"no Arrow: {text[:1]!r}")
 
-    monkeypatch.setattr("kalloctrace.trace.reader.from_text", read)
+    monkeypatch.setattr("kalloctrace.trace.reader.decode_slow_calls", read)
     with TraceReader(STREAM) as trace:
         verdict = verify_trace(trace)
     assert verdict.matched == verdict.allocations > 0

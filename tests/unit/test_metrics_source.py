@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.metrics.prometheus import RecordingCollector
 from kalloctrace.report.metrics.source import FollowedCapture
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.totals import Totals
 from tests.traces import source
@@ -22,7 +22,7 @@ class Seen:
     """What was counted at one moment."""
 
     seconds: float
-    rows: Encoded
+    rows: RowBatch
     totals: Totals
 
 
@@ -41,7 +41,7 @@ class Capture:
         self._calls += 1
         allocations = pa.array([{field.name: row[field.name] for field in ALLOCATION}], ALLOCATION)
         counts = np.array([self._calls, 10], np.uint64)
-        rows = Encoded(allocations, np.zeros(2, np.int32), counts, {})
+        rows = RowBatch(allocations, np.zeros(2, np.int32), counts, {})
         opened = self._calls + 10
         return Seen(1.5 * self._calls, rows, replace(totals, opened=opened, submitted=opened, dropped=0, no_room=3))
 

@@ -15,7 +15,7 @@ from kalloctrace.report.diff import Difference, compare, side_of
 from kalloctrace.report.diff_text import difference_lines
 from kalloctrace.report.slowpath_counts import SlowCounts, count_slow
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
-from kalloctrace.trace.slowpath import from_text
+from kalloctrace.trace.slowpath import decode_slow_calls
 from kalloctrace.verify.verification import verify_counted, verify_trace
 from tests import traces
 from tests.traces import UNDER_PRESSURE, Row
@@ -121,10 +121,10 @@ def test_damaged_calls_are_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = traces.slow(tmp_path / "a.arrows", *traces.slow_calls()[:9])
 
     def read(text: bytes) -> Iterator[Row]:
-        yield from from_text(text)
+        yield from decode_slow_calls(text)
         raise ValueError("no more")
 
-    monkeypatch.setattr("kalloctrace.trace.reader.from_text", read)
+    monkeypatch.setattr("kalloctrace.trace.reader.decode_slow_calls", read)
     with TraceReader(path) as trace:
         side = side_of(trace)
     assert side.slow is not None

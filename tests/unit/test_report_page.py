@@ -24,7 +24,7 @@ from kalloctrace.report.page.explained import explained
 from kalloctrace.report.page.slowpath import SlowLimits, slow_verdict
 from kalloctrace.report.summary import summarize
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.slowpath import from_text
+from kalloctrace.trace.slowpath import decode_slow_calls
 from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import verify_trace
@@ -284,10 +284,10 @@ def test_damaged_calls_of_the_slow_path_are_said(tmp_path: Path, monkeypatch: py
     path = traces.slow(tmp_path / "t.arrows", *traces.slow_calls()[:9])
 
     def read(text: bytes) -> Iterator[dict[str, Any]]:
-        yield from from_text(text)
+        yield from decode_slow_calls(text)
         raise ValueError("no more")
 
-    monkeypatch.setattr("kalloctrace.trace.reader.from_text", read)
+    monkeypatch.setattr("kalloctrace.trace.reader.decode_slow_calls", read)
     data = data_of(path)
     assert data["verification"]["slow"]["calls"] == 9
     assert data["slow"]["damage"] == "its calls of the slow path are damaged: no more"

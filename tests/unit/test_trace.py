@@ -14,9 +14,9 @@ import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import Ending, TraceReader, read_snapshot
-from kalloctrace.trace.rebatch import gathered
+from kalloctrace.trace.rebatch import rebatched
 from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, LATER, RECORDING_KEY, ROWS, SNAPSHOT_KEY, TOTALS_KEY
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
@@ -221,15 +221,15 @@ def test_a_growing_file_is_read_as_it_was(tmp_path: Path) -> None:
 def test_one_pass_feeds_several_consumers(fixture: str) -> None:
     """Rows and calls of the slow path of one pass are those that separate passes find."""
     with TraceReader(FIXTURES / f"{fixture}.arrows") as trace:
-        batches: list[Encoded] = []
+        batches: list[RowBatch] = []
         calls: list[dict[str, Any]] = []
         ending = trace.read("comm", rows=batches.append, slow_call=calls.append)
         assert ending == trace.ending()
         assert calls == list(trace.slow_calls())
-        separate = list(trace.encoded("comm"))
+        separate = list(trace.row_batches("comm"))
         assert trace.read(rows=lambda _: None) == ending
     assert [len(batch.indices) for batch in batches] == [len(batch.indices) for batch in separate]
-    assert [batch.who for batch in batches] == [batch.who for batch in separate]
+    assert [batch.task_columns for batch in batches] == [batch.task_columns for batch in separate]
 
 
 def test_trace_without_totals_is_truncated(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_added_column_is_ignored(tmp_path: Path, layout: str) -> None:
 
 def test_gathered_batches_share_one_dictionary() -> None:
     """Small batches become one table: rows in order, names as before, and one dictionary for all of them."""
-    (table,) = gathered([rows({"comm": "a"}), rows({"comm": "b"}, {"comm": "a"})])
+    (table,) = rebatched([rows({"comm": "a"}), rows({"comm": "b"}, {"comm": "a"})])
     assert table["comm"].to_pylist() == ["a", "b", "a"]
     assert {tuple(chunk.dictionary.to_pylist()) for chunk in table["comm"].chunks} == {("a", "b")}
 
@@ -421,6 +421,6 @@ def test_gathered_batches_share_one_dictionary() -> None:
 def test_gathering_keeps_tables_small() -> None:
     """A long trace is never one table."""
     batch = rows(*[{}] * 10_000)
-    sizes = [table.num_rows for table in gathered([batch] * 15)]
+    sizes = [table.num_rows for table in rebatched([batch] * 15)]
     assert sum(sizes) == 150_000
     assert max(sizes) < 80_000

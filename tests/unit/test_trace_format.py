@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.trace.dedup import Tally, distinct_rows
+from kalloctrace.trace.dedup import Tally, count_distinct
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, WHO
+from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, TASK_COLUMNS
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import StreamColumns, TraceWriter
 
@@ -172,7 +172,7 @@ def test_aggregate_comes_back(tmp_path: Path) -> None:
         assert trace.aggregate
         rows = [row for batch in trace.batches() for row in batch.to_pylist()]
     assert [(row["order"], row["count"]) for row in rows] == [(1, 5), (2, 1 << 60), (1, 7)]
-    assert all(row[field.name] is None for row in rows for field in WHO)
+    assert all(row[field.name] is None for row in rows for field in TASK_COLUMNS)
 
 
 def test_calls_are_grouped_for_an_aggregate(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_format_1_becomes_format_2(tmp_path: Path, trace: str) -> None:
         assert totals is not None
         writer.close(totals)
         before = {tuple(row.values()): count for row, count in reader.counted()}
-        assert before == {tuple(row.values()): count for row, count in distinct_rows(reader.batches())}
+        assert before == {tuple(row.values()): count for row, count in count_distinct(reader.batches())}
     with TraceReader(new) as reader:
         assert pa.ipc.open_stream(new.read_bytes()).schema.metadata[FORMAT_KEY] == str(FORMAT).encode()
         assert [row for batch in reader.batches() for row in batch.to_pylist()] == rows

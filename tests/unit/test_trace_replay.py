@@ -10,7 +10,7 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.live.table import Who
 from kalloctrace.live.view import View
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
 from kalloctrace.trace.tally import OTHERS, RunningTally
@@ -19,10 +19,10 @@ from tests import played
 from tests.traces import RECORDED, aggregate, stream
 
 
-def tasks(rows: Encoded) -> dict[tuple[str | None, int | None, str | None], int]:
+def tasks(rows: RowBatch) -> dict[tuple[str | None, int | None, str | None], int]:
     """Return the counts by task and stack."""
     assert rows.counts is not None
-    who = (rows.who[name].to_pylist() for name in ("comm", "pid", "stack"))
+    who = (rows.task_columns[name].to_pylist() for name in ("comm", "pid", "stack"))
     return dict(zip(zip(*who, strict=True), rows.counts.tolist(), strict=True))
 
 
@@ -134,9 +134,9 @@ def test_names_beyond_the_limit_are_taken_together_too(tmp_path: Path) -> None:
     """Memory stays bounded whatever tasks call themselves."""
     tally = RunningTally(tasks=True, most=4)
     with TraceReader(many_tasks(tmp_path / "t.arrows")) as reader:
-        (batch,) = reader.encoded("pid", "comm", "stack")
+        (batch,) = reader.row_batches("pid", "comm", "stack")
     indices = tally.intern(batch.allocations)[batch.indices]
-    pids, stacks = batch.who["pid"], batch.who["stack"]
+    pids, stacks = batch.task_columns["pid"], batch.task_columns["stack"]
     for number in range(50):
         names = pa.array([f"task {number}"]).dictionary_encode()
         tally.count(indices[:1], comm=names, pid=pids[:1], stack=stacks[:1])

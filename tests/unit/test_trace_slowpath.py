@@ -8,7 +8,7 @@ import pytest
 
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS
-from kalloctrace.trace.slowpath import SLOW, from_text, to_text
+from kalloctrace.trace.slowpath import SLOW, decode_slow_calls, encode_slow_calls
 from kalloctrace.trace.writer import TraceWriter
 from tests.traces import source
 
@@ -31,14 +31,17 @@ CALL = {
 
 def test_calls_come_back_as_they_were() -> None:
     """With all their columns."""
-    assert from_text(to_text([CALL, {**CALL, "page": False}]).encode()) == [CALL, {**CALL, "page": False}]
+    assert decode_slow_calls(encode_slow_calls([CALL, {**CALL, "page": False}]).encode()) == [
+        CALL,
+        {**CALL, "page": False},
+    ]
 
 
 @pytest.mark.parametrize("text", [b"", b"!", b"AAAA"])
 def test_damage_is_no_call(text: bytes) -> None:
     """Whatever is damaged is a ValueError."""
     with pytest.raises(ValueError, match=r"."):
-        from_text(text)
+        decode_slow_calls(text)
 
 
 @pytest.mark.parametrize("mode", ["stream", "aggregate"])

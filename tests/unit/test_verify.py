@@ -11,7 +11,7 @@ import pytest
 from kalloctrace.errors import Exit
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.verification_text import verification_lines
-from kalloctrace.trace.dedup import distinct_rows
+from kalloctrace.trace.dedup import count_distinct
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS, OBSERVED
 from kalloctrace.trace.totals import Totals
@@ -230,12 +230,12 @@ def test_distinct_rows_span_batches(row: Row) -> None:
         pa.RecordBatch.from_pylist([{**row, "mems_allowed": nodes} for nodes in order], schema=schema)
         for order in (["0", "1", "1"], ["1", "0"])
     ]
-    assert sorted((r["mems_allowed"], count) for r, count in distinct_rows(batches)) == [("0", 2), ("1", 3)]
+    assert sorted((r["mems_allowed"], count) for r, count in count_distinct(batches)) == [("0", 2), ("1", 3)]
 
 
 def test_no_rows_are_no_groups() -> None:
     """A trace without rows has nothing to judge."""
-    assert list(distinct_rows([])) == []
+    assert list(count_distinct([])) == []
 
 
 def test_text_names_a_mismatch_in_words(judge: Judge, row: Row, source: TraceReader) -> None:

@@ -9,7 +9,7 @@ from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import Machine, machine_of
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.schema import COLUMNS
-from kalloctrace.verify.compare import Judged, Switches, judge
+from kalloctrace.verify.compare import RowVerdict, Switches, judge
 from tests.broken_rules import BULK_MUTATIONS
 
 DMA, DMA32, NORMAL, MOVABLE = range(4)
@@ -56,13 +56,13 @@ NONE_SEEN: Row = {"bulk_seen": 0, "bulk_nodes": None, "bulk_zones": None}
 SINGLE: Row = {**NONE_SEEN, "bulk_returned": 1, "bulk_single_gfp_mask": KERNEL_MASK}
 
 
-def judged(machine: Machine = ONE, *, may_miss: bool = False, **changes: object) -> Judged:
+def judged(machine: Machine = ONE, *, may_miss: bool = False, **changes: object) -> RowVerdict:
     """Return the verdict on the usual row with some columns changed."""
     kernel = Kernel.of(builtin_snapshot("6.12", machine))
     return judge(kernel, {**TAKEN, **changes}, SWITCHES, may_miss=may_miss)
 
 
-def fields(verdict: Judged) -> list[str]:
+def fields(verdict: RowVerdict) -> list[str]:
     """Return the fields that differ; nothing may be unknown."""
     assert not verdict.unknown
     return [difference.field for difference in verdict.differences]

@@ -8,7 +8,7 @@ import pytest
 
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.verify.compare import Judged, Switches, judge
+from kalloctrace.verify.compare import RowVerdict, Switches, judge
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 TRACES = ["5.10/two-nodes", "5.10/stimulus-cpusets", "6.12/no-dma32", "7.3/stimulus-cpusets", "7.3/stimulus"]
@@ -16,7 +16,7 @@ SWITCHES = Switches(frozenset(), frozenset(), frozenset())
 Row = dict[str, Any]
 
 
-def judged(kernel: Kernel, row: Row, **changes: object) -> Judged:
+def judged(kernel: Kernel, row: Row, **changes: object) -> RowVerdict:
     """Return the verdict on a row with some columns changed."""
     return judge(kernel, {**row, **changes}, SWITCHES, may_miss=False)
 
@@ -39,7 +39,7 @@ def test_mems_allowed_is_missed_only_where_it_is_used(trace: str) -> None:
     verdicts = [(needs_mems_allowed(row), judged(kernel, row, mems_allowed=None)) for row in rows]
     assert verdicts
     for needed, verdict in verdicts:
-        assert verdict == (Judged(unknown="not known: mems_allowed") if needed else Judged())
+        assert verdict == (RowVerdict(unknown="not known: mems_allowed") if needed else RowVerdict())
 
 
 @pytest.mark.parametrize("trace", [name for name in TRACES if "cpusets" in name])
@@ -57,7 +57,7 @@ def test_preempt_count_is_missed_only_under_cpusets(trace: str) -> None:
     for row in rows:
         needed = row["cpusets_enabled"] and row["nodemask"] is None and row["freelist_calls"] > 0
         verdict = judged(kernel, row, preempt_count=None)
-        assert verdict == (Judged(unknown="not known: preempt_count") if needed else Judged())
+        assert verdict == (RowVerdict(unknown="not known: preempt_count") if needed else RowVerdict())
 
 
 @pytest.mark.parametrize("trace", TRACES)
@@ -66,7 +66,7 @@ def test_return_is_not_needed(trace: str) -> None:
     kernel, rows = recorded(trace)
     assert any(row["freelist_calls"] == 0 for row in rows)
     for row in rows:
-        assert judged(kernel, row, page=None) == Judged()
+        assert judged(kernel, row, page=None) == RowVerdict()
 
 
 @pytest.mark.parametrize("trace", TRACES)

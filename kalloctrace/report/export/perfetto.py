@@ -86,9 +86,9 @@ def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> Ending:
     timed = bool(trace.recording.get("slow"))
     writer = _Writer(trace.snapshot.tables, timed=timed)
     stream.write(writer.start(f"kalloctrace: {trace.snapshot.release}"))
-    reading = trace.encoded("time", "cpu", "pid", "tid", "comm")
+    reading = trace.row_batches("time", "cpu", "pid", "tid", "comm")
     for rows in reading:
-        who = rows.who
+        who = rows.task_columns
         comms = [name.as_py() for name in who["comm"].dictionary]
         columns = (who[name].to_numpy().tolist() for name in ("time", "cpu", "pid", "tid"))
         writer.use(rows.allocations)

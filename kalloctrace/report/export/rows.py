@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import Ending, TraceReader
-from kalloctrace.trace.schema import ALLOCATION, COUNT, ROWS, WHO
+from kalloctrace.trace.schema import ALLOCATION, COUNT, ROWS, TASK_COLUMNS
 
 Format = Literal["parquet", "csv", "jsonl"]
 
@@ -38,7 +38,7 @@ def export(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
         return _write_parquet(trace, stream)
     lines = _Lines(_JSON if form == "jsonl" else _CSV)
     stream.write(lines.head)
-    reading = trace.encoded(*(field.name for field in WHO))
+    reading = trace.row_batches(*(field.name for field in TASK_COLUMNS))
     for rows in reading:
         for first in range(0, len(rows.indices), _LINES):
             stream.write(lines.of(_part(rows, first)))
@@ -59,11 +59,11 @@ def _write_parquet(trace: TraceReader, stream: IO[bytes]) -> Ending:
     return reading.finish()
 
 
-def _part(rows: Encoded, first: int) -> Encoded:
+def _part(rows: RowBatch, first: int) -> RowBatch:
     end = first + _LINES
     counts = None if rows.counts is None else rows.counts[first:end]
-    who = {name: column.slice(first, _LINES) for name, column in rows.who.items()}
-    return Encoded(rows.allocations, rows.indices[first:end], counts, who)
+    who = {name: column.slice(first, _LINES) for name, column in rows.task_columns.items()}
+    return RowBatch(rows.allocations, rows.indices[first:end], counts, who)
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,14 @@ class _Lines:
         self._allocations = pa.array([], ALLOCATION)
         self._texts = pa.array([], pa.utf8())
 
-    def of(self, rows: Encoded) -> memoryview:
+    def of(self, rows: RowBatch) -> memoryview:
         """Return the lines of rows."""
         if rows.allocations is not self._allocations:
             self._allocations = rows.allocations
             self._texts = pa.array(map(self._allocation, rows.allocations.to_pylist()), pa.utf8())
         parts: list[Any] = []
-        for field in WHO:
-            parts += [self._labels[field.name], self._column(rows.who.get(field.name))]
+        for field in TASK_COLUMNS:
+            parts += [self._labels[field.name], self._column(rows.task_columns.get(field.name))]
         counts = self._one if rows.counts is None else pa.array(rows.counts).cast(pa.utf8())
         parts += [self._texts.take(pa.array(rows.indices)), self._labels[COUNT.name], counts, self._end]
         lines = pc.binary_join_element_wise(*parts, self._nothing)

@@ -15,7 +15,7 @@ from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.text import printable
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, frames_of
@@ -51,14 +51,14 @@ def stacks_of(trace: TraceReader) -> Stacks:
     by_stack, by_mask = Stacks(recorded=True), Stacks()
     masks = _Masks(trace.snapshot.tables)
     recorded = False
-    reading = trace.encoded("comm", "stack")
+    reading = trace.row_batches("comm", "stack")
     for rows in reading:
         masks.use(rows.allocations)
         tasks, stacks = _texts(rows, "comm"), _texts(rows, "stack")
         _add(by_mask, rows, (tasks, _Coded(rows.indices, masks.frames)), masks.pages)
         if stacks is not None:
             _add(by_stack, rows, (tasks, stacks), masks.pages)
-            recorded = recorded or rows.who["stack"].null_count < len(rows.indices)
+            recorded = recorded or rows.task_columns["stack"].null_count < len(rows.indices)
     return replace(by_stack if recorded else by_mask, ending=reading.finish())
 
 
@@ -144,9 +144,9 @@ class _Masks:
         return (decode_gfp(gfp_mask, self._tables).text or "0x0", f"order {order}")
 
 
-def _texts(rows: Encoded, name: str) -> _Coded | None:
+def _texts(rows: RowBatch, name: str) -> _Coded | None:
     """Return the frames that a column of names holds, with those for no value last; None where it is not there."""
-    column: pa.DictionaryArray | None = rows.who.get(name)
+    column: pa.DictionaryArray | None = rows.task_columns.get(name)
     if column is None:
         return None
     none = len(column.dictionary)
@@ -155,7 +155,7 @@ def _texts(rows: Encoded, name: str) -> _Coded | None:
     return _Coded(column.indices.fill_null(none).to_numpy(), [*frames, (NO_STACK,)])
 
 
-def _add(stacks: Stacks, rows: Encoded, parts: tuple[_Coded | None, _Coded], pages: npt.NDArray[np.int64]) -> None:
+def _add(stacks: Stacks, rows: RowBatch, parts: tuple[_Coded | None, _Coded], pages: npt.NDArray[np.int64]) -> None:
     outer, inner = parts
     codes = inner.codes.astype(np.int64)
     if outer is not None:

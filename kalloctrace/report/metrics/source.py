@@ -8,7 +8,7 @@ from typing import Protocol
 
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.metrics.prometheus import Moment, moment_of
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.totals import Totals
@@ -63,7 +63,7 @@ class Seen(Protocol):
         """Return how long that is."""
 
     @property
-    def rows(self) -> Encoded:
+    def rows(self) -> RowBatch:
         """Return the rows with their counts; an allocation may be in several."""
 
     @property

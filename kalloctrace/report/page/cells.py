@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalloctrace.trace.decode import Encoded
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
 
 Numbers = npt.NDArray[np.int64]
@@ -104,7 +104,7 @@ def count_cells(trace: TraceReader, first: int | None, last: int) -> Counted:
     rows, comms, stacks = _Numbered(lambda row: tuple(row.values())), _Numbered(), _Numbered()
     time, callers = _Gathering(), _Gathering()
     span = 0 if first is None else last - first + 1
-    for batch in trace.encoded("time", "comm", "stack"):
+    for batch in trace.row_batches("time", "comm", "stack"):
         row = rows.numbers(batch.allocations)[batch.indices]
         counts = np.ones(len(row), np.int64) if batch.counts is None else batch.counts.astype(np.int64)
         if trace.aggregate or first is None:
@@ -112,16 +112,16 @@ def count_cells(trace: TraceReader, first: int | None, last: int) -> Counted:
             time.add(row, nobody, np.zeros(len(row), np.int64), counts)
             continue
         comm = _taken(comms, batch, "comm")
-        since = batch.who["time"].to_numpy() - np.uint64(first)
+        since = batch.task_columns["time"].to_numpy() - np.uint64(first)
         time.add(row, comm, (since * np.uint64(BUCKETS) // np.uint64(span)).astype(np.int64), counts)
         callers.add(row, comm, _taken(stacks, batch, "stack"), counts)
     buckets = 1 if trace.aggregate or first is None else BUCKETS
     return Counted(rows.values, comms.values, stacks.values, time.cells(), callers.cells(), buckets)
 
 
-def _taken(numbered: "_Numbered", batch: Encoded, name: str) -> Numbers:
+def _taken(numbered: "_Numbered", batch: RowBatch, name: str) -> Numbers:
     """Return the number of each row's text."""
-    column: pa.DictionaryArray = batch.who[name]
+    column: pa.DictionaryArray = batch.task_columns[name]
     numbers = numbered.numbers(column.dictionary)
     if column.null_count:
         numbers = np.append(numbers, numbered.number(None))

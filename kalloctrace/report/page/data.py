@@ -30,9 +30,9 @@ from kalloctrace.report.verification_text import zonelist_text
 from kalloctrace.text import printable
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
-from kalloctrace.verify.compare import Judged
+from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.field_text import value_text
-from kalloctrace.verify.verification import Verification, judge_slow, verify_counted
+from kalloctrace.verify.verification import Verification, add_slow_verdict, verify_counted
 
 NONE = "none"
 NOT_KNOWN = "not known"
@@ -76,7 +76,7 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     ending = Ending(summary.totals, truncated=summary.totals is None, damage=summary.damage)
     verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)), ending)
     slow = SlowChoice(trace, limits.slow, ending)
-    judge_slow(verdict, trace, ending, slow.add)
+    add_slow_verdict(verdict, trace, ending, slow.add)
     texts = Texts()
     page = _Page(trace.snapshot, counted, verdict.judged, counts, limits, text=texts)
     return {
@@ -139,7 +139,7 @@ class _Page:
         self,
         snapshot: Snapshot,
         counted: Counted,
-        judged: Sequence[Judged],
+        judged: Sequence[RowVerdict],
         counts: Numbers,
         limits: Limits,
         *,
@@ -212,7 +212,7 @@ class _Page:
         kinds, differences = _numbered([self._differences(self._judged[number]) for number in wrong])
         return {"differs": dict(zip(map(str, wrong), kinds, strict=True)), "differences": differences}
 
-    def _differences(self, judged: Judged) -> tuple[tuple[int, ...], ...]:
+    def _differences(self, judged: RowVerdict) -> tuple[tuple[int, ...], ...]:
         """Return the field, the model's value, the kernel's, the rule and what it did, of each difference."""
         tables = self._snapshot.tables
         return tuple(
@@ -330,11 +330,11 @@ def _outcome(row: Row) -> str:
     return "not traced" if row["page"] is None else "failed"
 
 
-def _verdict(judged: Judged) -> str:
+def _verdict(judged: RowVerdict) -> str:
     return "unknown" if judged.unknown else "mismatched" if judged.differences else "matched"
 
 
-def _urgency(judged: Judged, outcome: str) -> int:
+def _urgency(judged: RowVerdict, outcome: str) -> int:
     """Return where a row belongs: mismatches, failures, what was rejected or could not be judged, the others."""
     if judged.differences and not judged.unknown:
         return 0

@@ -17,7 +17,7 @@ from kalloctrace.verify.slowpath.compare import distance, fits_evidence, skips_r
 
 _VOLATILE = ("task_flags", "prio", "oom_victim", "cpusets_enabled", "gfp_allowed_mask", "defrag_mode", "mems_allowed")
 _CACHED = 1 << 16
-_UNSEEN = "only a change of the cpuset, or a kill during reclaim, that no trace shows explains it"
+_NEEDS_UNOBSERVED_EVENT = "only a change of the cpuset, or a kill during reclaim, that no trace shows explains it"
 _NOTHING = Step("slow_sequence", "__alloc_pages_slowpath", "")
 
 
@@ -68,17 +68,17 @@ class _Node:
         kind: what it takes the attempt for; None before the first one.
         steps: the rules followed until here; of several ways that meet here, those of one.
         parents: which nodes of the attempt before lead here.
-        unseen: something rare that no trace shows has happened on all ways here, and nothing but it shall explain an
-            attempt without its being said.
-        moved: the cpuset was seen to change since the slow path started, or started anew.
+        needs_unobserved_event: every path to this node assumes an event the trace cannot show; report it rather than
+            rely on it silently.
+        mems_changed: the trace shows that mems_allowed changed since the slow path started or restarted.
     """
 
     state: State
     kind: Kind | None = None
     steps: tuple[Step, ...] = ()
     parents: frozenset[int] = frozenset()
-    unseen: bool = False
-    moved: bool = False
+    needs_unobserved_event: bool = False
+    mems_changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Candidate:
     parent: int
     node: _Node
     prediction: Prediction
-    moved: bool
+    mems_changed: bool
 
     @property
     def restarted(self) -> bool:
@@ -131,27 +131,29 @@ def judge_slowpath(kernel: SlowKernel, call: SlowCall) -> CallVerdict:
     """
     if call.context.unknown:
         reason = f"not captured at the entry: {', '.join(sorted(call.context.unknown))}"
-        return _given_up(call, [], [], reason)
+        return _abandoned(call, [], [], reason)
     verdicts: list[AttemptVerdict] = []
     layers: list[_Layer] = [[_Node(state_machine.enter(kernel, call))]]
     before = call.facts
     for index, attempt in enumerate(call.attempts, 1):
         if attempt.number != index:
-            return _given_up(call, verdicts, layers, "an attempt before it was not captured")
+            return _abandoned(call, verdicts, layers, "an attempt before it was not captured")
         try:
             verdict, layer = _judge_attempt(kernel, call, layers[-1], before, attempt)
         except UnknownFact as error:
-            return _given_up(call, verdicts, layers, str(error))
+            return _abandoned(call, verdicts, layers, str(error))
         verdicts.append(verdict)
         layers.append(layer)
         if not layer:
-            return _given_up(call, verdicts, layers, "it follows an attempt that no rule explains")
+            return _abandoned(call, verdicts, layers, "it follows an attempt that no rule explains")
         before = attempt.facts
     end, layers[-1] = _judge_end(kernel, call, layers[-1], before)
     return CallVerdict(_classified(verdicts, layers), end)
 
 
-def _given_up(call: SlowCall, verdicts: Sequence[AttemptVerdict], layers: Sequence[_Layer], reason: str) -> CallVerdict:
+def _abandoned(
+    call: SlowCall, verdicts: Sequence[AttemptVerdict], layers: Sequence[_Layer], reason: str
+) -> CallVerdict:
     unknown = AttemptVerdict(unknown=reason)
     left = len(call.attempts) - len(verdicts)
     return CallVerdict((*_classified(verdicts, layers), *(unknown,) * left), unknown)
@@ -170,8 +172,8 @@ def _classified(verdicts: Sequence[AttemptVerdict], layers: Sequence[_Layer]) ->
 
 
 def _seen(layer: _Layer) -> _Layer:
-    """Return the ways that take nothing unseen, or all of them where there is no such way."""
-    return [node for node in layer if not node.unseen] or layer
+    """Return the ways that assume no unobserved event, or all of them where there is no such way."""
+    return [node for node in layer if not node.needs_unobserved_event] or layer
 
 
 def _judge_attempt(
@@ -188,16 +190,16 @@ def _judge_attempt(
     if not fitting:
         return AttemptVerdict(differences=(_other_sequence(equal, attempt),)), _advance(equal)
     unknown = _not_captured(attempt)
-    unseen = [each for each in fitting if each.node.unseen or _improbable(each, attempt)]
-    if len(unseen) < len(fitting):
+    assuming = [each for each in fitting if each.node.needs_unobserved_event or _improbable(each, attempt)]
+    if len(assuming) < len(fitting):
         # What explains it otherwise may turn out, by the attempts after it, not to have happened.
-        return AttemptVerdict(unknown=unknown), _advance(fitting, unseen)
-    return AttemptVerdict(unknown=unknown or _UNSEEN), _advance(fitting)
+        return AttemptVerdict(unknown=unknown), _advance(fitting, assuming)
+    return AttemptVerdict(unknown=unknown or _NEEDS_UNOBSERVED_EVENT), _advance(fitting)
 
 
 def _improbable(candidate: _Candidate, attempt: SlowAttempt) -> bool:
     """Tell whether a candidate takes something that is rare and cannot be seen."""
-    return (candidate.restarted and not candidate.moved) or skips_reclaim(candidate.prediction, attempt)
+    return (candidate.restarted and not candidate.mems_changed) or skips_reclaim(candidate.prediction, attempt)
 
 
 def _candidates(
@@ -213,19 +215,25 @@ def _candidates(
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
                 else:
-                    candidates.append(_Candidate(parent, node, outcome, moved=node.moved or changed))
+                    candidates.append(_Candidate(parent, node, outcome, mems_changed=node.mems_changed or changed))
     return candidates, failures
 
 
-def _advance(candidates: Iterable[_Candidate], unseen: Sequence[_Candidate] = ()) -> _Layer:
-    """Return the ways after an attempt, each state and kind once; once more where it takes something unseen."""
+def _advance(candidates: Iterable[_Candidate], assuming: Sequence[_Candidate] = ()) -> _Layer:
+    """Return the paths after an attempt, each state and kind once, apart for those that assume an unobserved event."""
     nodes: dict[tuple[State, Kind, bool, bool], _Node] = {}
     for each in candidates:
         state, kind = each.prediction.state, each.prediction.kind
-        key = (state, kind, each in unseen, each.moved and not each.restarted)
+        key = (state, kind, each in assuming, each.mems_changed and not each.restarted)
         node = nodes.get(key)
         if node is None:
-            node = _Node(state, kind, (*each.node.steps, *each.prediction.steps), unseen=key[2], moved=key[3])
+            node = _Node(
+                state,
+                kind,
+                (*each.node.steps, *each.prediction.steps),
+                needs_unobserved_event=key[2],
+                mems_changed=key[3],
+            )
         nodes[key] = replace(node, parents=node.parents | {each.parent})
     return list(nodes.values())
 
@@ -296,7 +304,9 @@ def _judge_null(
             ended = [node for node in layer if _may_fail(kernel, call, node, read)]
             if ended:
                 reason = f"whether {change} meanwhile is not known" if change else ""
-                return AttemptVerdict(unknown=reason or (_UNSEEN if _seen(ended)[0].unseen else "")), ended
+                if not reason and _seen(ended)[0].needs_unobserved_event:
+                    reason = _NEEDS_UNOBSERVED_EVENT
+                return AttemptVerdict(unknown=reason), ended
         step = next(
             (o.steps[-1] for o in state_machine.next_attempts(kernel, call, layer[0].state, facts) if o.steps), _NOTHING
         )

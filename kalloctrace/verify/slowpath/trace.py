@@ -126,7 +126,7 @@ class SlowJudge:
 
     def given(self, call: Row) -> AttemptVerdict:
         """Judge what a call was given."""
-        return self._cannot if self._judge is None else given_verdict(self._kernel, call)
+        return self._cannot if self._judge is None else args_verdict(self._kernel, call)
 
     def __call__(self, call: Row) -> CallVerdict:
         """Judge a call's attempts, and what it returned."""
@@ -167,7 +167,7 @@ def _note(verdict: SlowVerification, step: str, judged: AttemptVerdict, call: Ro
     verdict.mismatches += [SlowMismatch(step, difference, call, number) for difference in judged.differences]
 
 
-def given_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
+def args_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
     """Compare what the slow path was given with what the entry makes of that gfp mask, order, node and nodemask.
 
     Masks that are applied before are applied to what they left: that changes nothing any more.
@@ -176,7 +176,7 @@ def given_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
     if seen.unknown:
         return AttemptVerdict(unknown=f"not captured: {', '.join(sorted(seen.unknown))}")
     try:
-        expected = slowpath_call(kernel, request_given(call), context_given(kernel, call))
+        expected = slowpath_call(kernel, request_of_call(call), context_of_call(kernel, call))
     except UnknownFact as error:
         return AttemptVerdict(unknown=str(error))
     except ImpossibleRequestError as error:
@@ -248,7 +248,7 @@ def _facts(row: Row) -> Facts:
     )
 
 
-def request_given(call: Row) -> Request:
+def request_of_call(call: Row) -> Request:
     """Return the request of a call, as the slow path was given it: masks are applied already."""
     given = call["given"]
     context = slow_context(given)
@@ -261,7 +261,7 @@ def request_given(call: Row) -> Request:
     )
 
 
-def context_given(kernel: Kernel, call: Row) -> Context:
+def context_of_call(kernel: Kernel, call: Row) -> Context:
     """Return what the preparation of a call read besides."""
     given = call["given"]
     facts = _facts(given)
