@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace lab`: a real kernel in a virtual machine, to run any command in."""
+"""`kalloctrace lab`: runs any command on a real kernel in a virtual machine."""
 
 import json
 import logging
@@ -21,15 +21,15 @@ _KERNEL = click.option(
     metavar="NAME|PATH",
     help="A name such as 5.10 or 6.12-rt, or an image's path.",
 )
-_REFRESH = click.option("--refresh", is_flag=True, help="Ask for the newest even if that was done today.")
+_REFRESH = click.option("--refresh", is_flag=True, help="Look for a newer kernel even if that was done today.")
 
 
 @click.group(name="lab")
 def command() -> None:
     """Boots a real kernel in a virtual machine and runs a command in it.
 
-    No KVM and no root are needed. Kernels are Debian's, fetched and verified by apt, and kept in the user's
-    cache.
+    It needs neither KVM nor root. The kernels are Debian's; apt fetches and verifies them, and the user's cache
+    keeps them.
 
     \b
       kalloctrace lab run --kernel 5.10 -- uname -r
@@ -47,15 +47,15 @@ def command() -> None:
 @click.option("--memory", metavar="SIZE", help="Such as 3G. Default: the sum of the nodes, or 3G.")
 @click.option("--cpus", type=click.IntRange(min=1), help="Processors. Default: 2, or 1 with --icount.")
 @click.option("--numa", multiple=True, metavar="SIZE[,cpus=N]", help="A NUMA node, such as 1G,cpus=0.")
-@click.option("--numa-distance", multiple=True, metavar="SRC,DST=VALUE", help="Two nodes' distance.")
-@click.option("--append", multiple=True, metavar="ARG", help="An argument for the kernel.")
-@click.option("--qemu-opt", multiple=True, metavar="WORD", help="A further word for QEMU's command line.")
+@click.option("--numa-distance", multiple=True, metavar="SRC,DST=VALUE", help="The distance between two nodes.")
+@click.option("--append", multiple=True, metavar="ARG", help="A kernel argument.")
+@click.option("--qemu-opt", multiple=True, metavar="WORD", help="A further argument for QEMU.")
 @click.option("--kvm", is_flag=True, help="Use the host's KVM. Default: emulation, which works anywhere.")
 @click.option("--icount", is_flag=True, help="The guest's clock counts instructions: 1 ns each, on one processor.")
-@click.option("--out", multiple=True, metavar="DIR", help="Share DIR read-write, as the current directory is.")
-@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass on ours.")
+@click.option("--out", multiple=True, metavar="DIR", help="Share DIR read-write, like the current directory.")
+@click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass on the value here.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=600, show_default=True, metavar="S")
-@click.option("--dry-run", is_flag=True, help="Print the command that boots the guest, and boot none.")
+@click.option("--dry-run", is_flag=True, help="Print the command that boots the guest, and do not run it.")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
 def run_command(
     *,
@@ -75,17 +75,18 @@ def run_command(
     dry_run: bool,
     argv: tuple[str, ...],
 ) -> int:
-    """Runs COMMAND in a kernel; its output and exit code become ours.
+    """Runs COMMAND on a kernel, with its output and exit code.
 
-    COMMAND is run as root and sees this machine's files read-only, except for the current directory and those
-    given with --out: what it writes there is here afterwards.
+    COMMAND runs as root. It sees this machine's files read-only, and the current directory and those given with
+    --out read-write.
 
     \b
-    A kernel without 9p (the cloud flavour) or without modules (lab kernels tells)
-    boots on copies of what a recording needs, in memory:
-      no module can be loaded, and other programs of this machine are not there;
-      those directories are copied, without repositories, caches and virtual
-      environments, and what the command created or changed is copied back at the end.
+    A kernel without 9p (the cloud flavour) or without modules (see lab kernels)
+    boots with copies in memory of the files that a recording needs:
+      modules and other programs of this machine are not available;
+      the read-write directories are copied, without repositories, caches and
+      virtual environments, and files that COMMAND creates or changes are copied
+      back at the end; links and devices are not.
 
     \b
     Examples:
@@ -122,7 +123,7 @@ def run_command(
 @_KERNEL
 @_REFRESH
 def fetch(*, kernel: str, refresh: bool) -> None:
-    """Downloads and unpacks a kernel, and prints where its image is.
+    """Downloads and unpacks a kernel, and prints the path of its image.
 
     \b
     Examples:
@@ -133,9 +134,9 @@ def fetch(*, kernel: str, refresh: bool) -> None:
 
 @command.command(name="kernels")
 @_REFRESH
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def list_kernels(*, refresh: bool, as_json: bool) -> None:
-    """Lists the kernels that can be had: what each name stands for, and whether it is here already.
+    """Lists the available kernels: the release of each name, and whether the cache holds it.
 
     \b
     Examples:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Real kernels in virtual machines: get one, boot it, run a command in it, bring back what it did."""
+"""Real kernels in virtual machines: fetch one, boot it, run a command in it, and bring back its output and files."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Debian's suites, read by apt with a state of its own: the machine's package system is left alone."""
+"""Debian's suites, read by apt with a separate state: the machine's own package system does not change."""
 
 import logging
 import os
@@ -16,27 +16,27 @@ _LOG = logging.getLogger(__name__)
 _DAY = 24 * 60 * 60
 
 _KEYRINGS = Path("/usr/share/keyrings")
-# Suites past their support are signed by keys that have left the first keyring.
+# Keys of suites past their support are in the second keyring.
 _KEYRING_NAMES = ("debian-archive-keyring.gpg", "debian-archive-removed-keys.gpg")
-# A suite past its support is no longer re-signed every week, so its index outlives its own date.
+# The index of a suite past its support is no longer re-signed, so it is used after its expiry date.
 _PAST_SUPPORT = frozenset({"bullseye", "bullseye-security"})
 _DEBIAN = re.compile(
     r"(?:bullseye|bookworm|trixie|forky|sid|testing|unstable|(?:old){0,2}stable)(?:-(?:updates|backports|security))?"
 )
 _TARGET_FORMAT = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)"
-# apt leaves the name in place while the suite has not been fetched yet.
+# apt prints the placeholder if the suite has not been fetched yet.
 _ORIGINS = frozenset({"Debian", "Debian Backports", "$(ORIGIN)"})
 
 
 class Suite:
-    """One or more suites of the archive that are used together."""
+    """One or more of the archive's suites that are used together."""
 
     def __init__(self, names: Sequence[str], state: Path) -> None:
-        """Name the suites.
+        """Use suites.
 
         Args:
             names: the suites' names, such as `bookworm` and `bookworm-security`.
-            state: a directory of this program's own, for apt's lists and lock files.
+            state: a directory for apt's lists and lock files.
         """
         self.names = tuple(names)
         self._directory = state / "+".join(names)
@@ -45,7 +45,7 @@ class Suite:
         """Fetch the package index unless it was fetched within the last day.
 
         Raises:
-            KalloctraceError: it cannot be had, or its signature is not good.
+            KalloctraceError: it cannot be fetched, or its signature is invalid.
         """
         stamp = self._directory / "updated"
         if not refresh and stamp.exists() and time.time() - stamp.stat().st_mtime < _DAY:
@@ -59,14 +59,14 @@ class Suite:
         stamp.touch()
 
     def packages(self) -> list[Package]:
-        """Return the kernel packages of the suites' index."""
+        """Return the kernel packages in the suites' index."""
         return parse_index(self._apt("apt-cache", "dumpavail"))
 
     def download(self, packages: Iterable[Package], into: Path) -> list[Path]:
         """Download packages, which apt checks against the signed index, and return the files."""
-        wanted = [f"{package.name}={package.version}" for package in packages]
-        _LOG.info("downloading %s", " ".join(wanted))
-        self._apt("apt-get", "download", *wanted, cwd=into)
+        specs = [f"{package.name}={package.version}" for package in packages]
+        _LOG.info("downloading %s", " ".join(specs))
+        self._apt("apt-get", "download", *specs, cwd=into)
         return sorted(into.glob("*.deb"))
 
     def _apt(self, tool: str, *arguments: str, cwd: Path | None = None) -> str:
@@ -80,7 +80,7 @@ class Suite:
             "Dir::Etc::preferencesparts": "/dev/null",
             "APT::Architecture": ARCHITECTURE,
             "APT::Architectures": ARCHITECTURE,
-            # The files lie in the user's own cache, where apt's own user may not go.
+            # apt's sandbox user has no access to the user's cache.
             "APT::Sandbox::User": "root",
             "APT::Update::Error-Mode": "any",
             "Acquire::Languages": "none",
@@ -103,18 +103,18 @@ class Suite:
 
 
 def mirrors() -> tuple[str, str]:
-    """Return the URIs of the archive and of its security archive, as this machine's apt knows them.
+    """Return the URIs of the archive and of its security archive, from this machine's apt sources.
 
-    `KALLOCTRACE_MIRROR`, the archive's URI, is for machines that are not Debian. A security archive that is
-    not known otherwise is taken to lie beside the archive, with `-security` added to its name.
+    `KALLOCTRACE_MIRROR`, the archive's URI, is for machines that do not run Debian. The default URI of the security
+    archive is the archive's URI with `-security` appended.
     """
     archive, security = os.environ.get("KALLOCTRACE_MIRROR", ""), ""
     if not archive:
         archive, security = choose_mirrors(_index_targets())
     if not archive:
         raise KalloctraceError(
-            "no mirror of Debian is known",
-            "this machine's apt has no Debian suite among its sources",
+            "no Debian mirror is known",
+            "this machine's apt sources contain no Debian suite",
             "set KALLOCTRACE_MIRROR to a mirror's URI (ending in /debian), or KALLOCTRACE_KERNEL_CACHE to a "
             "folder of kernel packages",
         )
@@ -131,7 +131,7 @@ def choose_mirrors(targets: str) -> tuple[str, str]:
     archive, security = "", ""
     for line in targets.splitlines():
         uri, release, component, origin = line.split(" ", 3)
-        # Other vendors call their suites after Debian's too.
+        # Other vendors use Debian's suite names too.
         if not _DEBIAN.fullmatch(release) or component != "main" or origin not in _ORIGINS:
             continue
         if release.endswith("-security"):
@@ -145,12 +145,12 @@ def keyrings() -> list[Path]:
     """Return the keyrings of the archive's keys.
 
     Raises:
-        KalloctraceError: there are none; an index is never used unauthenticated.
+        KalloctraceError: none is installed; an index is never used unauthenticated.
     """
     found = [_KEYRINGS / name for name in _KEYRING_NAMES if (_KEYRINGS / name).exists()]
     if not found:
         raise KalloctraceError(
-            "the kernels' index cannot be authenticated",
+            "the package index cannot be authenticated",
             f"{_KEYRINGS / _KEYRING_NAMES[0]} is missing",
             "install the package debian-archive-keyring",
         )
@@ -158,7 +158,7 @@ def keyrings() -> list[Path]:
 
 
 def sources_list(suites: Iterable[str], uris: tuple[str, str], keys: Iterable[Path]) -> str:
-    """Return apt's list of sources for suites."""
+    """Return a sources.list for suites."""
     signed_by = ",".join(str(key) for key in keys)
     lines = []
     for suite in suites:
@@ -171,12 +171,12 @@ def sources_list(suites: Iterable[str], uris: tuple[str, str], keys: Iterable[Pa
 
 
 def _failure(suites: Sequence[str], messages: str) -> KalloctraceError:
-    """Return the error for what apt said; a key that expired is one: nothing is used unsigned."""
+    """Return the error for apt's messages. An expired key is an error too: no unsigned index is used."""
     lines = [line for line in messages.splitlines() if line.startswith(("E: ", "W: "))]
     relevant = [line for line in lines if re.search(r"EXPKEYSIG|NO_PUBKEY|Release file|Could not", line)]
-    why = (relevant or lines or ["apt said nothing"])[0][3:].strip()
+    why = (relevant or lines or ["apt printed no message"])[0][3:].strip()
     return KalloctraceError(
-        f"apt could not use {' and '.join(suites)}",
+        f"apt cannot use {' and '.join(suites)}",
         why,
         "check the network and the mirror, or set KALLOCTRACE_KERNEL_CACHE to a folder of kernel packages",
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-# Sourced in every guest by busybox' shell: the file systems that a recording needs, and what else any of them is given.
+# Sourced by busybox's shell in every guest: mounts the file systems that a recording requires.
 
-say() {
+log() {
     echo "kalloctrace lab: $*" >&2
 }
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writing an archive that the kernel unpacks as its first root file system.
+"""Writes the archive that the kernel unpacks as its initial root file system.
 
 The format is documented in the kernel's Documentation/driver-api/early-userspace/buffer-format.rst.
 """
@@ -15,18 +15,18 @@ _CHUNK = 1 << 20
 
 
 class CpioWriter:
-    """An archive in cpio's "newc" format, with everything in it owned by root.
+    """An archive in cpio's "newc" format; root owns every entry.
 
-    A file's directories are to be added before it; the kernel makes none by itself.
+    Add a file's directories before the file: the kernel does not create them.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
-        """Write to a stream, at its beginning."""
+        """Write to a stream, which must be at its beginning."""
         self._stream = stream
         self._number = 0
 
     def add_directory(self, name: str, mode: int) -> None:
-        """Add a directory; its name has no leading slash, as all names here."""
+        """Add a directory. Names in this class have no leading slash."""
         self._add(name, stat.S_IFDIR | mode, links=2)
 
     def add_link(self, name: str, target: str) -> None:
@@ -45,18 +45,18 @@ class CpioWriter:
         self._write(data)
 
     def add_file(self, name: str, source: Path) -> None:
-        """Add a copy of a file, with its time: Python compares it with that of what it compiled."""
+        """Add a copy of a file with its modification time, which Python compares with that in compiled files."""
         with source.open("rb") as file:
-            facts = os.fstat(file.fileno())
-            mode = stat.S_IFREG | stat.S_IMODE(facts.st_mode)
-            self._add(name, mode, size=facts.st_size, time=int(facts.st_mtime))
-            # Someone may be writing to it: there are to be as many bytes as were announced.
-            left = facts.st_size
+            status = os.fstat(file.fileno())
+            mode = stat.S_IFREG | stat.S_IMODE(status.st_mode)
+            self._add(name, mode, size=status.st_size, time=int(status.st_mtime))
+            # The file may grow or shrink meanwhile: write exactly the announced number of bytes.
+            left = status.st_size
             while left and (chunk := file.read(min(left, _CHUNK))):
                 self._stream.write(chunk)
                 left -= len(chunk)
         self._stream.write(bytes(left))
-        self._pad(facts.st_size)
+        self._pad(status.st_size)
 
     def close(self) -> None:
         """End the archive; the stream stays open."""
@@ -74,7 +74,7 @@ class CpioWriter:
     ) -> None:
         encoded = os.fsencode(name) + b"\0"
         self._number += 1
-        # Inode, mode, user, group, links, time, size, device, device of a special file, length of the name, checksum
+        # Inode, mode, uid, gid, links, mtime, size, device, rdev, length of the name, checksum
         fields = (self._number, mode, 0, 0, links, time, size, 0, 0, *device, len(encoded), 0)
         header = _MAGIC + "".join(f"{field:08x}" for field in fields)
         self._write(header.encode("ascii") + encoded)
@@ -84,14 +84,14 @@ class CpioWriter:
         self._pad(len(data))
 
     def _pad(self, length: int) -> None:
-        # Header and data each end at a multiple of four; both begin at one.
+        # Header and data are aligned to four bytes.
         self._stream.write(bytes(-length % 4))
 
 
 class Tree:
-    """An archive of files that lie in it where they lie here: each link on the way to one is a link there too.
+    """An archive of host files under their own paths; symbolic links in these paths stay links.
 
-    What is there already stays, so that of two files of one name the first is in the archive.
+    The first entry of a name wins; later ones are ignored.
     """
 
     def __init__(self, writer: CpioWriter) -> None:
@@ -100,10 +100,10 @@ class Tree:
         self._added: set[PurePosixPath] = set()
 
     def add(self, path: Path) -> None:
-        """Add a file or a folder, and what a link in its path or the file itself points to.
+        """Add a file or a directory, and the targets of links in its path.
 
         Args:
-            path: where it is here, absolute.
+            path: the absolute path on the host.
         """
         path = self._resolved_folder(path.parent) / path.name
         name = PurePosixPath(*path.parts[1:])
@@ -119,14 +119,14 @@ class Tree:
             self._writer.add_file(str(name), path)
 
     def add_folder(self, name: str | PurePath) -> None:
-        """Add a folder of the archive's own, with those that it is in; names here may have a leading slash."""
+        """Add a directory that the host does not have, with its parents; the name may have a leading slash."""
         path = self._relative(name)
         for folder in [*reversed(path.parents[:-1]), path]:
             if self._is_new(folder):
                 self._writer.add_directory(str(folder), 0o755)
 
     def add_link(self, name: str | PurePath, target: str) -> None:
-        """Add a symbolic link of the archive's own, in a folder that is there."""
+        """Add a symbolic link that the host does not have; its directory must exist in the archive."""
         path = self._relative(name)
         if self._is_new(path):
             self._writer.add_link(str(path), target)
@@ -136,7 +136,7 @@ class Tree:
         self._writer.add_device(str(self._relative(name)), mode, major, minor)
 
     def add_data(self, name: str | PurePath, data: bytes, mode: int = 0o644) -> None:
-        """Add a file of the archive's own, with the folders that it is in."""
+        """Add a file that the host does not have, with its parent directories."""
         path = self._relative(name)
         if len(path.parts) > 1:
             self.add_folder(path.parent)
@@ -148,14 +148,14 @@ class Tree:
         self._writer.close()
 
     def _is_new(self, name: PurePosixPath) -> bool:
-        """Take a name, unless it was taken before."""
+        """Register a name; return whether it is new."""
         if name in self._added:
             return False
         self._added.add(name)
         return True
 
     def _resolved_folder(self, path: Path) -> Path:
-        """Add a folder and the links on the way to it; return where it really is."""
+        """Add a directory and the links in its path; return its real path."""
         if path == path.parent:
             return path
         path = self._resolved_folder(path.parent) / path.name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is handed to the guest: virtme's command line, and the job's files that `guest.sh` reads."""
+"""What starts a guest: the command lines of virtme and QEMU, and the job files that `guest.sh` reads."""
 
 import os
 import re
@@ -19,19 +19,19 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # QEMU 7.2 emulates AVX wrongly: Arrow's vectorised group-by then mixes up keys.
 _CPU = "max,avx=off,avx2=off,f16c=off,fma=off,erms=off"
 _EMULATION = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", _CPU)
-# An instruction takes a nanosecond of the guest's time, and waiting takes none of ours. QEMU counts each step of a
-# string instruction, so the kernel is kept from clearing and copying bytewise.
+# One instruction takes one nanosecond of guest time, and an idle guest skips ahead. QEMU counts each step of a string
+# instruction, so without FSRM the kernel does not clear and copy bytewise.
 _INSTRUCTION_CLOCK = (
     *("-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off"),
     *("-cpu", f"{_CPU},fsrm=off"),
 )
-# The console is slow and is what one reads after a crash: warnings and worse. On a busy machine an emulator's
-# interrupts come late, and a kernel that waits for some while it boots takes its timer for broken.
+# The console is slow, so it shows warnings and errors only. On a busy machine emulated interrupts are late, and without
+# no_timer_check the kernel takes its timer for broken.
 _KERNEL_ARGUMENTS = ("loglevel=5", "no_timer_check")
 _UNITS = {"": 1, "M": 1, "G": 1024}
 _NUMA = re.compile(r"(\d+)([MG]?)(?:,.*)?")
 _DISTANCE = re.compile(r"(\d+),(\d+)=(\d+)")
-# Mounted by the guest itself: nothing of the host's can be shared there.
+# The guest mounts its own file systems here, so host directories cannot be shared here.
 _GUEST_MOUNTS = ("/proc", "/sys", "/dev", "/run")
 
 
@@ -40,14 +40,14 @@ class Machine:
     """The virtual machine.
 
     Attributes:
-        memory: as QEMU takes it, such as `3G`; None for the sum of the nodes, or 3G.
+        memory: in QEMU's syntax, such as `3G`; None for the sum of the nodes, or 3G without nodes.
         cpus: the number of processors; None for 2, or 1 with the instruction clock.
-        numa: one entry a node: its size and options, such as `1G,cpus=0`.
+        numa: one entry per node: its size and options, such as `1G,cpus=0`.
         numa_distance: entries of `SRC,DST=VALUE`.
-        append: arguments for the kernel.
-        qemu_options: further words for QEMU.
+        append: further kernel arguments.
+        qemu_options: further arguments for QEMU.
         kvm: use the host's KVM instead of emulation.
-        icount: have the guest's clock count its instructions, one a nanosecond, so that times repeat.
+        icount: the guest's clock counts instructions, one per nanosecond, so that times are reproducible.
     """
 
     memory: str | None = None
@@ -60,12 +60,12 @@ class Machine:
     icount: bool = False
 
     def __post_init__(self) -> None:
-        """Raise a `KalloctraceError` when the parts do not go together."""
+        """Raise a `KalloctraceError` if the options contradict each other."""
         if self.icount and (self.kvm or self.processors() != 1):
             raise KalloctraceError(
                 "this machine cannot have the instruction clock",
-                "only the emulator counts instructions, and of one processor only",
-                "leave out --kvm and --cpus, or --icount",
+                "only the emulator counts instructions, and only with one processor",
+                "drop --kvm and --cpus, or drop --icount",
                 Exit.USAGE,
             )
 
@@ -76,11 +76,11 @@ class Machine:
         return 1 if self.icount else 2
 
     def emulation(self) -> tuple[str, ...]:
-        """Return QEMU's words for how it emulates the processors."""
+        """Return QEMU's arguments for the emulated processors."""
         return _INSTRUCTION_CLOCK if self.icount else _EMULATION
 
     def total_memory(self) -> str:
-        """Return the size that QEMU is told, in which the nodes must add up."""
+        """Return the memory size for QEMU; the sizes of the nodes must add up to it."""
         if self.memory is not None:
             return self.memory
         if not self.numa:
@@ -88,15 +88,15 @@ class Machine:
         return f"{sum(_node_size(node) for node in self.numa)}M"
 
     def distances(self) -> list[str]:
-        """Return the distances as QEMU takes them."""
+        """Return the distances in QEMU's syntax."""
         words = []
         for text in self.numa_distance:
             match = _DISTANCE.fullmatch(text)
             if match is None:
                 raise KalloctraceError(
-                    f"{text!r} is no distance between nodes",
-                    "a distance is written SRC,DST=VALUE",
-                    "write for example 0,1=20",
+                    f"{text!r} is not a distance between nodes",
+                    "a distance has the form SRC,DST=VALUE",
+                    "write, for example, 0,1=20",
                     Exit.USAGE,
                 )
             words.append(f"src={match[1]},dst={match[2]},val={match[3]}")
@@ -108,53 +108,53 @@ def _node_size(node: str) -> int:
     match = _NUMA.fullmatch(node)
     if match is None:
         raise KalloctraceError(
-            f"{node!r} is no NUMA node",
-            "a node is its size in M or G and QEMU's options for it",
-            "write for example 1G,cpus=0",
+            f"{node!r} is not a NUMA node",
+            "a node has the form SIZE[M|G][,OPTION=VALUE…]",
+            "write, for example, 1G,cpus=0",
             Exit.USAGE,
         )
     return int(match[1]) * _UNITS[match[2]]
 
 
 def writable_directories(directories: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Return the directories to share read-write, outer ones first so that none hides another.
+    """Return the directories to share read-write, outer ones first, so that no mount hides another.
 
     Raises:
-        KalloctraceError: one cannot be shared.
+        KalloctraceError: a directory cannot be shared.
     """
     paths = {Path(directory).resolve() for directory in directories}
     for path in paths:
         why = ""
         if not path.is_dir():
-            why = "it is no directory"
+            why = "it is not a directory"
         elif path == Path("/"):
-            why = "the guest's own root file system lies there"
+            why = "it is the guest's root file system"
         elif any(path.is_relative_to(own) for own in _GUEST_MOUNTS):
-            why = "the guest has its own files there"
+            why = "the guest has its own file system there"
         elif "\n" in str(path):
-            why = "its name has a line break in it"
+            why = "its name contains a line break"
         if why:
             raise KalloctraceError(
                 f"{path} cannot be shared with the guest",
                 why,
-                "work in another directory; the current one and those given with --out are shared read-write",
+                "change to another directory, or give another with --out: these are shared read-write",
                 Exit.USAGE,
             )
     return sorted(paths)
 
 
 def virtme_command(image: Path, job_dir: Path, shares: Sequence[Path], machine: Machine) -> list[str]:
-    """Return the command that boots a kernel and runs a job in it.
+    """Return the command that boots a kernel with 9p and runs a job in it.
 
     Args:
         image: the kernel image.
         job_dir: the job's directory.
-        shares: the directories to share read-write, the job's first.
+        shares: the directories to share read-write, the job's directory first.
         machine: the virtual machine.
     """
     command = ["virtme-run", "--kimg", str(image), "--mods", "auto", "--force-9p", "--show-boot-console"]
-    # Writable, with the host's files in it, and not shared. It also has overlayfs loaded for guest.sh.
-    command += ["--overlay-rwdir", "/tmp"]  # noqa: S108  (the guest's own)
+    # A writable overlay of the host's /tmp, for the guest only. It also loads overlayfs, which guest.sh requires.
+    command += ["--overlay-rwdir", "/tmp"]  # noqa: S108  (the guest's)
     command += ["--cpus", str(machine.processors()), "--memory", machine.total_memory()]
     for node in machine.numa:
         command += ["--numa", node]
@@ -169,18 +169,18 @@ def virtme_command(image: Path, job_dir: Path, shares: Sequence[Path], machine: 
         command.append("--disable-kvm")
         options += machine.emulation()
     command += [f"--qemu-opt={option}" for option in (*options, *machine.qemu_options)]
-    # Busybox' shell has its tools built in; with the host's, each one read over 9p, the boot takes twice as long.
+    # Busybox's shell has built-in tools. The host's tools, read over 9p, double the boot time.
     return [*command, "--script-sh", shlex.join(["busybox", "sh", str(SCRIPT), str(job_dir)])]
 
 
 def initramfs_command(image: Path, archive: Path, shared: Path, size: int, machine: Machine) -> list[str]:
-    """Return the command that boots a kernel whose files are all in memory.
+    """Return the command that boots a kernel with all its files in memory.
 
     Args:
         image: the kernel image.
-        archive: its root file system.
-        shared: the file that is the memory shared with it.
-        size: the bytes of that.
+        archive: the archive of its root file system.
+        shared: the file that backs the shared memory.
+        size: the size of the shared memory in bytes.
         machine: the virtual machine.
     """
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35", "-m", machine.total_memory()]
@@ -189,7 +189,7 @@ def initramfs_command(image: Path, archive: Path, shared: Path, size: int, machi
     for number, node in enumerate(machine.numa):
         node_size, _, options = node.partition(",")
         words = ["node", *([options] if options else [])]
-        # Without a size the node has no memory.
+        # A node of size 0 has no memory.
         if _node_size(node):
             command += ["-object", f"memory-backend-ram,id=node{number},size={node_size}{_default_unit(node_size)}"]
             words.insert(1, f"memdev=node{number}")
@@ -199,7 +199,7 @@ def initramfs_command(image: Path, archive: Path, shared: Path, size: int, machi
     command += ["-object", f"memory-backend-file,id=shared,share=on,size={size},mem-path={_quoted(shared)}"]
     command += ["-device", "ivshmem-plain,memdev=shared"]
     command += ["-accel", "kvm", "-cpu", "host"] if machine.kvm else machine.emulation()
-    # A root file system in tmpfs would fill half of what memory the archive leaves, and no more.
+    # A tmpfs root could use only half of the memory that the archive leaves.
     arguments = ("console=ttyS0", "panic=-1", "rootfstype=ramfs", *_KERNEL_ARGUMENTS, *machine.append)
     command += ["-kernel", str(image), "-initrd", str(archive), "-append", " ".join(arguments)]
     return [*command, *machine.qemu_options]
@@ -210,7 +210,7 @@ def _default_unit(size: str) -> str:
 
 
 def _quoted(path: Path) -> str:
-    # A comma in a value is doubled for QEMU.
+    # QEMU requires commas in values to be doubled.
     return str(path).replace(",", ",,")
 
 
@@ -233,29 +233,29 @@ def write_job(job_dir: Path, argv: Sequence[str], shares: Sequence[Path], env: M
     Args:
         job_dir: the job's directory.
         argv: the command.
-        shares: as for `virtme_command`.
-        env: the command's whole environment.
+        shares: see `virtme_command`.
+        env: the command's complete environment.
         cwd: its working directory.
     """
     tags = "".join(f"{_share_tag(number)} {path}\n" for number, path in enumerate(shares, 1))
     (job_dir / "shares").write_bytes(os.fsencode(tags))
     prefix = Path(sys.prefix).resolve()
-    # An interpreter below a writable directory, as a checkout's .venv is, would lose its cache.
+    # Writable directories are mounted uncached; an interpreter below one, as in a checkout's .venv, is mounted cached.
     cached = f"{prefix}\n" if any(prefix.is_relative_to(share) for share in shares) else ""
     (job_dir / "cached").write_bytes(os.fsencode(cached))
     (job_dir / "command").write_bytes(command_script(argv, env, cwd))
 
 
 def command_script(argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> bytes:
-    """Return a shell script that runs a command with exactly these words, variables and directory."""
+    """Return a shell script that runs a command with exactly these arguments and variables in this directory."""
     variables = [f"{name}={value}" for name, value in env.items()]
-    # The inner shell keeps a command whose name has a `=` in it from being one more variable.
+    # env would take a command with `=` in its name for a variable, hence the inner shell.
     words = ["env", "-i", *variables, "sh", "-c", 'exec "$@"', "sh", *argv]
     return os.fsencode(f"cd {shlex.quote(str(cwd))} && exec {shlex.join(words)}\n")
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the command's environment: little of the host's, so that a run is the same everywhere.
+    """Return the command's environment; it takes few variables of the host, so that runs are reproducible.
 
     Args:
         extra: variables to add.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What one job carries into a guest that shares no files with this machine, and what it brings back."""
+"""The files that a job sends into a guest without 9p, and those that come back."""
 
 import os
 import shutil
@@ -20,9 +20,9 @@ from kalloctrace.lab.guest import command_script
 from kalloctrace.lab.host_files import is_elf, linked_libraries
 
 MAX_BYTES = 256 << 20
-"""Bytes that a job may carry: they are in the guest's memory."""
+"""The maximum size of a job's files in bytes; they are in the guest's memory."""
 
-# What can be made again from the rest, or is no concern of a guest's.
+# Directories that can be recreated or that no guest requires.
 _EXCLUDED = frozenset({".git", ".hg", ".mypy_cache", ".pytest_cache", ".ruff_cache", "node_modules"})
 _ENVIRONMENT = "pyvenv.cfg"
 _ACCEPTED = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
@@ -33,18 +33,18 @@ def write_job_archive(
 ) -> None:
     """Write the archive that the guest's agent unpacks.
 
-    It holds the command, the program it starts, this program's own source, and the files below the directories that
-    come back; those of virtual environments, repositories and caches stay here.
+    It holds the command, its program, this package's source, and the files below the shared directories, without
+    virtual environments, repositories and caches.
 
     Args:
-        stream: where to.
+        stream: the archive.
         argv: the command.
         folders: the directories whose files come back.
-        env: the command's whole environment.
+        env: the command's complete environment.
         cwd: its working directory.
 
     Raises:
-        KalloctraceError: it is too much.
+        KalloctraceError: the files are too large.
     """
     tree = Tree(CpioWriter(stream))
     tree.add_data(agent.COMMAND, command_script(argv, env, cwd))
@@ -55,22 +55,22 @@ def write_job_archive(
     for folder in [*_source(), *folders]:
         tree.add(folder)
         for path in _files_below(folder):
-            # Another program may be at work there.
+            # Another program may remove files meanwhile.
             with suppress(FileNotFoundError):
                 tree.add(path)
                 size += path.lstat().st_size
             if size > MAX_BYTES:
                 raise KalloctraceError(
-                    f"{folder} cannot be carried into this guest",
-                    f"more than {MAX_BYTES >> 20} MiB would have to be, as this kernel mounts nothing of this machine",
-                    "work in a directory with fewer files, and name no larger ones with --out",
+                    f"{folder} cannot be copied into this guest",
+                    f"this kernel cannot mount it, and the copies would exceed {MAX_BYTES >> 20} MiB",
+                    "work in a smaller directory, and give only small ones with --out",
                     Exit.USAGE,
                 )
     tree.close()
 
 
 def _program(argv: Sequence[str], env: Mapping[str, str]) -> list[Path]:
-    """Return the program that a command starts, with its libraries, where there is such a file."""
+    """Return the program that a command starts, with its libraries; nothing if it is not found."""
     found = shutil.which(argv[0], path=env.get("PATH"))
     # Every guest has this interpreter.
     if found is None or Path(found).resolve() == Path(sys.executable).resolve():
@@ -80,13 +80,13 @@ def _program(argv: Sequence[str], env: Mapping[str, str]) -> list[Path]:
 
 
 def _source() -> list[Path]:
-    """Return the directory of this program's checkout; none when it is installed like any other package."""
+    """Return the directory of this program's checkout; nothing if it runs from an installed package."""
     package = Path(kalloctrace.__file__).resolve().parent
     return [package.parent] if (package.parent / "bpf").is_dir() else []
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Yield what is below a directory, itself excepted: directories before what is in them."""
+    """Yield files, links and directories below a directory, each directory before its entries."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name in _EXCLUDED:
@@ -189,7 +189,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 def _target(name: str, folders: Sequence[Path]) -> tuple[Path, Path]:
-    """Return where a member belongs, with links on the way resolved, and the directory of `folders` that holds it."""
+    """Return where a member belongs, with links in its path resolved, and the directory of `folders` that holds it."""
     path = Path("/", name)
     target = path.parent.resolve() / path.name
     folder = next((folder for folder in folders if target.is_relative_to(folder)), None)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Which of this machine's files a guest needs that cannot see this machine's files.
+"""The host files that a guest without 9p requires.
 
-That is what a recording runs on: this interpreter, the packages that this one needs, bcc with the compiler's
-libraries, a shell, and every shared library that any of these is linked to.
+A recording requires this interpreter, this package with its dependencies, bcc with the compiler's libraries, a shell,
+and the shared libraries of all these.
 """
 
 import importlib.metadata
@@ -19,32 +19,32 @@ from kalloctrace.lab.needs import search_path
 from kalloctrace.probe.attach.bcc_import import find_bcc
 
 LIBRARY_CACHE = Path("/etc/ld.so.cache")
-"""Where the dynamic linker finds libraries by name; it changes whenever one is installed."""
+"""The dynamic linker's index of libraries; it changes with each installed library."""
 
 _SELF = "kalloctrace"
-_PACKAGES = (_SELF, "pytest")  # pytest, where it is installed, runs the tests that belong in a guest
-# What is loaded by name rather than linked: by bcc, and by kalloctrace/kernel/btf.py.
+_PACKAGES = (_SELF, "pytest")  # pytest, if installed, runs the tests that need a guest
+# Libraries that bcc and kalloctrace/kernel/btf.py load by name; nothing is linked to them.
 _LOADED = ("libbcc.so.0", "libbpf.so.1", "librt.so.1")
 _EXCLUDED_NAMES = frozenset(
     {
-        # Test suites, and what only builds other software.
+        # Test suites and build files
         "test",
         "tests",
         "include",
         "distutils",
         "f2py",
-        # Parts of the standard library that need a screen, or are about installing.
+        # Standard library modules for graphical interfaces and for installing
         "ensurepip",
         "idlelib",
         "lib2to3",
         "tkinter",
         "turtledemo",
-        # They are named one by one.
+        # Packages are listed by name instead.
         "dist-packages",
         "site-packages",
     }
 )
-# For compilers and type checkers, for a screen, and Arrow's parts for other services than files of this machine.
+# Files for compilers and type checkers, for graphical interfaces, and Arrow's clients of remote services
 _EXCLUDED_FILES = re.compile(
     r".*\.(?:a|h|hpp|lib|pxd|pyi|pyx)|.*\.opt-[12]\.pyc|config-\d.*"
     r"|(?:_tkinter|_flight|_substrait|_s3fs|_gcsfs|_azurefs|_hdfs|_pyarrow_cpp_tests|_\w*orc|_\w*encryption)\.\S*\.so"
@@ -57,10 +57,10 @@ _ELF = b"\x7fELF"
 
 
 def required_files() -> list[Path]:
-    """Return the files to carry, without the libraries they are linked to: links as links, no folders.
+    """Return the files that a guest requires, without their shared libraries: links as links, and no directories.
 
     Raises:
-        KalloctraceError: something of it is missing here.
+        KalloctraceError: a required package is missing.
     """
     stdlib = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     compiler = list(find_bcc().submodule_search_locations or ())
@@ -73,14 +73,14 @@ def required_files() -> list[Path]:
 
 
 def _programs() -> Iterator[Path]:
-    """Yield the interpreter under every name it has beside this one, and the few tools that are no busybox'."""
+    """Yield the interpreter under each name in its directory, and the few tools that do not come from busybox."""
     yield from Path(sys.executable).parent.glob("python*")
-    # Not busybox': in its shell a command could be one of its tools.
+    # Busybox's shell would run its built-in tools instead of the commands.
     yield from (Path("/bin/sh"), Path("/usr/bin/env"))
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Yield the files and links below a folder of Python's, without what no recording uses."""
+    """Yield the files and links below a directory of Python modules, without those that no recording uses."""
     for entry in os.scandir(folder):
         if entry.name in _EXCLUDED_NAMES or _EXCLUDED_FILES.fullmatch(entry.name):
             continue
@@ -91,7 +91,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def _distributions(names: Iterable[str]) -> list[importlib.metadata.Distribution]:
-    """Return the installed packages of these names, and all that they require here."""
+    """Return the installed packages of these names with their installed dependencies."""
     found: dict[str, importlib.metadata.Distribution] = {}
     waiting = list(names)
     while waiting:
@@ -103,24 +103,24 @@ def _distributions(names: Iterable[str]) -> list[importlib.metadata.Distribution
         except importlib.metadata.PackageNotFoundError as error:
             if name == _SELF:
                 raise KalloctraceError(
-                    "no guest can be made of this machine's files",
-                    f"{name} is not installed for {sys.executable}, so what it requires is not known",
+                    "cannot build a guest from this machine's files",
+                    f"{name} is not installed for {sys.executable}, so its dependencies are unknown",
                     f"install it there: {sys.executable} -m pip install --editable .",
                 ) from error
-            # For another platform, as colorama, or optional, as pytest.
+            # It is for another platform, such as colorama, or optional, such as pytest.
             continue
         waiting += required_names(found[name].requires or ())
     return list(found.values())
 
 
 def required_names(requirements: Iterable[str]) -> list[str]:
-    """Return the names among requirements, without those of extras."""
+    """Return the names of requirements, without those of extras."""
     found = (_NAME.match(text) for text in requirements if "extra ==" not in text)
     return [match[0] for match in found if match]
 
 
 def _files_of(distribution: importlib.metadata.Distribution) -> Iterator[Path]:
-    """Yield an installed package's files: all below its folders, as compiled ones may have come later."""
+    """Yield an installed package's files: all below its directories, which includes later compiled ones."""
     tops = set()
     for file in distribution.files or ():
         if file.parts[0] == "..":
@@ -135,9 +135,9 @@ def _files_of(distribution: importlib.metadata.Distribution) -> Iterator[Path]:
 
 
 def with_libraries(files: Sequence[Path]) -> list[Path]:
-    """Return files together with the shared libraries that they need, without those that none needs.
+    """Return files with the shared libraries that they require.
 
-    A library inside a package, as Arrow has many, is kept when something is linked to it.
+    Libraries inside packages, such as Arrow's, stay only if something is linked to them.
     """
     programs = [path for path in files if is_elf(path) and not _LIBRARY.fullmatch(path.name)]
     named = _libraries_by_name()
@@ -148,7 +148,7 @@ def with_libraries(files: Sequence[Path]) -> list[Path]:
 
 
 def is_elf(path: Path) -> bool:
-    """Whether a file is a program or a shared library."""
+    """Return whether a file is an ELF file: a program or a shared library."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -156,14 +156,10 @@ def is_elf(path: Path) -> bool:
 
 
 def linked_libraries(programs: Sequence[Path]) -> list[str]:
-    """Return the libraries that programs are linked to, directly or not, and the dynamic linker.
-
-    Args:
-        programs: programs and libraries.
-    """
+    """Return the libraries that programs or libraries are linked to, directly or indirectly, and the dynamic linker."""
     if not programs:
         return []
-    # Of a static program ldd says that it is none of its, which is no failure.
+    # ldd exits with an error for a static program; that is not a failure.
     done = subprocess.run(["ldd", *map(str, programs)], check=False, capture_output=True, encoding="utf-8")
     return sorted({os.path.normpath(path) for path in _LINKED.findall(done.stdout)})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The first process of a guest that lives in memory, started by the kernel as root, with the console as its output.
+# The first process of a guest in memory. The kernel starts it as root, with its output on the console.
 set -u
 own=/kalloctrace-lab
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -18,11 +18,11 @@ for number in 0 1 2; do
 done
 ln -sf /proc/self/fd /dev/fd
 chmod 1777 /tmp
-# Unless the interpreter lies there.
+# Skip this if the interpreter is below /tmp.
 [ -n "$(ls -A /tmp)" ] || mount -t tmpfs -o mode=1777 tmpfs /tmp
 mkdir -p /run/kalloctrace/home
 prepare_guest
 
-PYTHONPATH=$own "$(cat $own/python)" -S -B -m kalloctrace.lab.agent || say "the guest's agent failed"
-# QEMU was told to end where a machine would start again.
+PYTHONPATH=$own "$(cat $own/python)" -S -B -m kalloctrace.lab.agent || log "the guest's agent failed"
+# With -no-reboot QEMU exits here.
 reboot -f

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A root file system in memory, for kernels that can mount nothing of this machine's: built once and kept.
+"""A cached root file system in memory for kernels that cannot mount this machine's files.
 
-It is not compressed: under emulation a guest copies it faster than it decompresses anything.
+It is not compressed: an emulated guest copies faster than it decompresses.
 """
 
 import fcntl
@@ -25,14 +25,14 @@ from kalloctrace.lab.needs import find_tool
 
 _LOG = logging.getLogger(__name__)
 
-OWN = PurePosixPath("kalloctrace-lab")
-"""Where the guest's own files lie in the archive."""
+GUEST_DIR = PurePosixPath("kalloctrace-lab")
+"""The directory of the guest's own files in the archive."""
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("init.sh", "common.sh")
 _MODULES = (Path(kalloctrace.__file__), _HERE / "__init__.py", Path(agent.__file__), Path(channel.__file__))
 _FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "root", "usr/bin", "var/tmp")
-# The archive's files are chosen and written by these.
+# The modules that select the archive's files and write it; a change rebuilds it.
 _BUILDERS = (Path(__file__), Path(host_files.__file__), Path(cpio.__file__))
 _BUSYBOX = "usr/bin/busybox"
 _ETC = {
@@ -44,34 +44,34 @@ _ETC = {
 _DAY = 24 * 60 * 60
 _NEW = ".new"
 _MIB = 1 << 20
-# What a kernel takes of a small machine for itself, and what compiling the BPF program takes.
+# Memory for the kernel itself and for compiling the BPF program.
 _RESERVED = 400 * _MIB
 _UNITS = {"": _MIB, "M": _MIB, "G": 1 << 30, "K": 1 << 10, "T": 1 << 40, "B": 1}
 
 
 def archive_path() -> Path:
-    """Return where the archive of today's files is, or will be.
+    """Return the path of the archive of the current files, whether it exists or not.
 
     Raises:
-        KalloctraceError: something that belongs into it is missing here.
+        KalloctraceError: a required package is missing.
     """
     return cache_directory() / "initramfs" / f"{_digest(host_files.required_files())}.cpio"
 
 
 def build_archive() -> Path:
-    """Return the archive of today's files, built when what is in it has changed.
+    """Return the archive of the current files; build it if a file has changed.
 
-    Archives that were not used for a day are removed.
+    It removes archives that have not been used for a day.
 
     Raises:
-        KalloctraceError: something that belongs into it is missing here.
+        KalloctraceError: a required package is missing.
     """
     archive = archive_path()
     archive.parent.mkdir(parents=True, exist_ok=True)
     with (archive.parent / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not archive.exists():
-            _LOG.info("packing the files of a guest that mounts nothing of this machine")
+            _LOG.info("packing the files for guests in memory")
             _build(archive)
         archive.touch()
         for old in archive.parent.iterdir():
@@ -81,23 +81,23 @@ def build_archive() -> Path:
 
 
 def require_memory(archive: Path, memory: str) -> None:
-    """Raise a `KalloctraceError` when a machine is too small to unpack an archive.
+    """Raise a `KalloctraceError` if a machine has too little memory to unpack an archive.
 
-    The archive and what is unpacked of it are in memory at the same time.
+    The archive and the unpacked files are in memory at the same time.
 
     Args:
         archive: the archive.
-        memory: the machine's memory as QEMU takes it.
+        memory: the machine's memory in QEMU's syntax.
     """
     number, unit = memory.rstrip("KMGTBkmgtb"), memory[-1:].upper()
     if not number.isdecimal():
-        return  # QEMU says what is wrong with it
+        return  # QEMU reports the error
     needed = 2 * archive.stat().st_size + _RESERVED
     if int(number) * _UNITS["" if unit.isdecimal() else unit] < needed:
         raise KalloctraceError(
-            f"this kernel cannot be booted with {memory} of memory",
-            f"it mounts nothing of this machine, so the {archive.stat().st_size // _MIB} MiB of files it needs are "
-            "unpacked in memory",
+            f"this kernel cannot boot with {memory} of memory",
+            f"it cannot mount this machine's files, so it unpacks {archive.stat().st_size // _MIB} MiB of copies in "
+            "memory",
             f"give it at least {-(-needed // _MIB)} MiB: --memory {-(-needed // _MIB)}M, or larger nodes",
             Exit.USAGE,
         )
@@ -106,9 +106,9 @@ def require_memory(archive: Path, memory: str) -> None:
 def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256(os.fsencode(sys.executable))
     for path in files:
-        facts = path.lstat()
+        status = path.lstat()
         target = path.readlink() if path.is_symlink() else ""
-        line = f"{path}\0{facts.st_mode}\0{facts.st_size}\0{facts.st_mtime_ns}\0{target}\0"
+        line = f"{path}\0{status.st_mode}\0{status.st_size}\0{status.st_mtime_ns}\0{target}\0"
         digest.update(os.fsencode(line))
     for path in (_busybox(), *_MODULES, *(_HERE / name for name in _SCRIPTS), *_BUILDERS):
         digest.update(path.read_bytes())
@@ -117,7 +117,7 @@ def _digest(files: Iterable[Path]) -> str:
 
 def _busybox() -> Path:
     found = find_tool("busybox")
-    assert found is not None  # noqa: S101 required by the lab
+    assert found is not None  # noqa: S101 (require_lab() has checked it)
     return Path(found)
 
 
@@ -141,15 +141,15 @@ def _write(stream: IO[bytes], files: Iterable[Path]) -> None:
     for name, text in _ETC.items():
         tree.add_data(name, text.encode())
     for name in _SCRIPTS:
-        tree.add_data(OWN / name, (_HERE / name).read_bytes())
+        tree.add_data(GUEST_DIR / name, (_HERE / name).read_bytes())
     for module in _MODULES:
-        tree.add_data(OWN / module.relative_to(_HERE.parents[1]), module.read_bytes())
-    tree.add_data(OWN / "python", os.fsencode(sys.executable))
+        tree.add_data(GUEST_DIR / module.relative_to(_HERE.parents[1]), module.read_bytes())
+    tree.add_data(GUEST_DIR / "python", os.fsencode(sys.executable))
     busybox = _busybox()
     tree.add_data(_BUSYBOX, busybox.read_bytes(), 0o755)
     listed = subprocess.run([str(busybox), "--list"], check=True, capture_output=True, encoding="utf-8").stdout
     for applet in listed.split():
         tree.add_link(f"usr/bin/{applet}", "busybox")
     # The kernel starts /init.
-    tree.add_data("init", f"#!/{_BUSYBOX} sh\n. /{OWN}/init.sh\n".encode(), 0o755)
+    tree.add_data("init", f"#!/{_BUSYBOX} sh\n. /{GUEST_DIR}/init.sh\n".encode(), 0o755)
     tree.close()

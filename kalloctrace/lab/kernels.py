@@ -29,10 +29,10 @@ class Kernel:
     """A kernel that can be booted.
 
     Attributes:
-        name: as it was asked for.
-        image: the kernel image; its modules, if it has any, lie where their tools expect them relative to it.
-        release: what `uname -r` says in it; empty when only the image is known.
-        version: the package's version; empty when it is no package.
+        name: the name or path that was requested.
+        image: the kernel image; its modules, if any, are where tools expect them relative to it.
+        release: `uname -r`; empty if only the image is known.
+        version: the package's version; empty for an image without a package.
     """
 
     name: str
@@ -42,21 +42,20 @@ class Kernel:
 
 
 def cache_directory() -> Path:
-    """Return the directory of everything this program may fetch again."""
+    """Return the directory of files that this program can fetch again."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "kalloctrace"
 
 
 def obtain(name: str, *, refresh: bool = False) -> Kernel:
-    """Return a kernel by name or path, downloaded and unpacked if it is not there yet.
+    """Return a kernel by name or path; download and unpack it if necessary.
 
-    A name is looked for in `KALLOCTRACE_KERNEL_CACHE` first. Otherwise it means the newest one in its suites,
-    which is asked for once a day. When the suites cannot be reached, what was unpacked before is used, with a
-    warning.
+    A name is looked up in `KALLOCTRACE_KERNEL_CACHE` first. Otherwise it stands for the newest kernel in its suites,
+    which are checked once a day. If they cannot be reached, an older unpacked kernel is used, with a warning.
 
     Args:
         name: a name such as `6.12`, or the path of a kernel image.
-        refresh: ask the suites even if they were asked today.
+        refresh: check the suites even if they were checked today.
     """
     if "/" in name:
         return _from_path(name)
@@ -69,17 +68,17 @@ def obtain(name: str, *, refresh: bool = False) -> Kernel:
 
 
 def resolve(name: KernelName, *, refresh: bool = False) -> KernelPackages:
-    """Return which packages a name stands for today, without getting them.
+    """Return the packages that a name stands for now, without downloading them.
 
     Raises:
-        KalloctraceError: there are none, or the suites cannot be reached.
+        KalloctraceError: no packages are found, or the suites cannot be reached.
     """
     local = LocalPackages.from_environment()
     return (newest(local.packages(), name) if local else None) or _newest_in_suites(name, refresh=refresh)
 
 
 def is_unpacked(packages: KernelPackages) -> bool:
-    """Whether the cache holds a kernel."""
+    """Return whether the cache holds a kernel."""
     return _tree(packages.key).is_dir()
 
 
@@ -88,7 +87,7 @@ def _from_path(path: str) -> Kernel:
     if not image.is_file():
         raise KalloctraceError(
             f"cannot boot {path}",
-            "there is no such file",
+            "no such file exists",
             "give the path of a kernel image (bzImage or vmlinuz), or a name such as 6.12",
             Exit.USAGE,
         )
@@ -112,7 +111,7 @@ def _from_suites(name: KernelName, *, refresh: bool) -> Kernel:
         old = _cached(name, None)
         if old is None:
             raise
-        _LOG.warning("warning: using %s of before: %s: %s", old.release, error.what, error.why)
+        _LOG.warning("warning: using the older %s: %s: %s", old.release, error.what, error.why)
         return old
     record = {
         "package": found.image.name,
@@ -125,7 +124,7 @@ def _from_suites(name: KernelName, *, refresh: bool) -> Kernel:
 
 
 def _fetch(name: KernelName, *, refresh: bool) -> KernelPackages:
-    """Download and unpack the newest kernel of a name, if it is not there yet."""
+    """Download and unpack the newest kernel of a name unless the cache holds it."""
     found = _newest_in_suites(name, refresh=refresh)
     if not is_unpacked(found):
         with tempfile.TemporaryDirectory(dir=_kernels(), prefix=".download-") as directory:
@@ -140,15 +139,15 @@ def _newest_in_suites(name: KernelName, *, refresh: bool) -> KernelPackages:
     found = newest(packages, name)
     if found is None:
         raise KalloctraceError(
-            f"there is no kernel {name} to be had",
+            f"no kernel {name} is available",
             why_missing(packages, name),
-            "name another, or set KALLOCTRACE_KERNEL_CACHE to a folder that holds its packages",
+            "name another kernel, or set KALLOCTRACE_KERNEL_CACHE to a folder that holds its packages",
         )
     return found
 
 
 def _cached(name: KernelName, age: int | None) -> Kernel | None:
-    """Return the kernel a name meant within an age in seconds, if it is still unpacked."""
+    """Return the kernel that a name stood for at most `age` seconds ago (None: ever), if it is still unpacked."""
     try:
         record = json.loads(_record(name).read_text(encoding="utf-8"))
         image = Package(record["package"], record["version"])
@@ -170,14 +169,14 @@ def find_image(tree: Path, release: str) -> Path:
         if path.is_file():
             return path
     raise KalloctraceError(
-        f"the packages of {release} hold no kernel image",
+        f"the packages of {release} contain no kernel image",
         f"{tree} has neither boot/vmlinuz-{release} nor usr/lib/modules/{release}/vmlinuz",
-        f"remove {tree} to have it fetched again",
+        f"remove {tree} to fetch it again",
     )
 
 
 def _unpack(files: Iterable[Path], packages: KernelPackages) -> None:
-    """Unpack packages beside their final place and rename them into it, so that a tree is whole or absent."""
+    """Unpack packages into a temporary directory and rename it, so that a tree is complete or absent."""
     with tempfile.TemporaryDirectory(dir=_kernels(), prefix=".unpack-") as directory:
         tree = Path(directory) / "tree"
         for file in files:
@@ -185,7 +184,7 @@ def _unpack(files: Iterable[Path], packages: KernelPackages) -> None:
         shutil.rmtree(tree / "usr/share", ignore_errors=True)
         find_image(tree, packages.release)
         if not (tree / "lib").exists():
-            # Where the packages have only /usr/lib, the tools of a host without merged /usr look in /lib.
+            # On a host without merged /usr, tools look in /lib; some packages have only /usr/lib.
             (tree / "lib").symlink_to("usr/lib")
         if packages.has_modules:
             subprocess.run([find_tool("depmod") or "depmod", "--basedir", str(tree), packages.release], check=True)
@@ -194,7 +193,7 @@ def _unpack(files: Iterable[Path], packages: KernelPackages) -> None:
 
 @contextmanager
 def _lock() -> Iterator[None]:
-    """Keep two from fetching at once."""
+    """Serialise fetching between processes."""
     with (_kernels() / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A folder of kernel packages and checksums (`KALLOCTRACE_KERNEL_CACHE`), for when no mirror has them."""
+"""A folder of kernel packages and checksums (`KALLOCTRACE_KERNEL_CACHE`), for packages that no mirror has."""
 
 import hashlib
 import os
@@ -14,21 +14,21 @@ _SUMS = "SHA256SUMS"
 
 
 class LocalPackages:
-    """Kernel packages (`*.deb`) and `SHA256SUMS` in one directory, which is only read."""
+    """Kernel packages (`*.deb`) and `SHA256SUMS` in one directory, which is never written to."""
 
     def __init__(self, directory: Path) -> None:
-        """Name the directory."""
+        """Use a directory."""
         self._directory = directory
         self._files: dict[Package, Path] = {}
 
     @classmethod
     def from_environment(cls) -> "LocalPackages | None":
-        """Return the folder that `KALLOCTRACE_KERNEL_CACHE` names, if it is set."""
+        """Return the folder that `KALLOCTRACE_KERNEL_CACHE` names; None if it is not set."""
         directory = os.environ.get("KALLOCTRACE_KERNEL_CACHE")
         return cls(Path(directory)) if directory else None
 
     def packages(self) -> list[Package]:
-        """Return what the packages say about themselves."""
+        """Return the packages in the folder."""
         for path in sorted(self._directory.glob("linux-*.deb")):
             command = ["dpkg-deb", "--field", str(path), "Package", "Version", "Depends"]
             fields = subprocess.run(command, check=True, capture_output=True, encoding="utf-8").stdout
@@ -36,10 +36,10 @@ class LocalPackages:
         return list(self._files)
 
     def files(self, packages: Iterable[Package]) -> list[Path]:
-        """Return the packages' files, after checking them.
+        """Return the packages' files; check their checksums.
 
         Raises:
-            KalloctraceError: a file is not the one whose checksum was recorded.
+            KalloctraceError: a file has no checksum or another one.
         """
         sums = self._checksums()
         paths = [self._files[package] for package in packages]
@@ -49,7 +49,7 @@ class LocalPackages:
             if sums.get(path.name) != digest:
                 raise KalloctraceError(
                     f"{path} cannot be trusted",
-                    f"its checksum is not the one in {_SUMS}" if path.name in sums else f"{_SUMS} lacks it",
+                    f"its checksum differs from {_SUMS}" if path.name in sums else f"{_SUMS} does not list it",
                     "copy the package and its checksum again, or unset KALLOCTRACE_KERNEL_CACHE",
                 )
         return paths

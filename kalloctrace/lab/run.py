@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Running a command in a guest, as if it ran here: its output as it comes, its exit code, its files."""
+"""Runs a command in a guest as if it ran here: forwards its output, exit code and files."""
 
 import functools
 import logging
@@ -28,22 +28,22 @@ _POLL = 0.05
 _GRACE = 10.0
 _TAIL_LINES = 15
 _INT3 = re.compile(r"^\[ *[\d.]+\] (?:Oops: )?int3: 0000", re.MULTILINE)
-# The second is what comes of the first.
+# A failed unpacking ends in a panic; the first match is the cause.
 _FATAL = re.compile("Initramfs unpacking failed|Kernel panic")
 _DAY = 24 * 60 * 60
 
 
 @dataclass(frozen=True)
 class GuestResult:
-    """What a command did in a guest.
+    """The result of a command in a guest.
 
     Attributes:
         returncode: its exit code.
-        stdout: what it wrote to its standard output.
-        stderr: what it wrote to its standard error.
-        console: the guest's console, a file kept for a day.
+        stdout: its standard output.
+        stderr: its standard error.
+        console: the file with the guest's console output, kept for a day.
         release: the kernel's `uname -r`.
-        seconds: how long it all took, the boot included.
+        seconds: the duration, including the boot.
     """
 
     returncode: int
@@ -55,7 +55,7 @@ class GuestResult:
 
 
 class _Stream:
-    """One of the guest's output files, copied to a stream of ours as it grows."""
+    """An output file of the guest, copied to a stream of this process while it grows."""
 
     def __init__(self, path: Path, sink: BinaryIO | None) -> None:
         self._path = path
@@ -64,7 +64,7 @@ class _Stream:
         path.touch()
 
     def copy(self) -> bytes:
-        """Pass on what came since the last time, and return all there was."""
+        """Copy new output, and return all output so far."""
         with self._path.open("rb") as file:
             file.seek(len(self._read))
             chunk = file.read()
@@ -96,33 +96,34 @@ def run_in_guest(
 ) -> GuestResult:
     """Boot a kernel and run a command in it.
 
-    The command sees this machine's files read-only, the current directory and `writable` read-write. A kernel that has
-    no 9p to mount them with gets copies of what a recording needs, and what the command changed is copied back.
+    The command sees this machine's files read-only, and the current directory and `writable` read-write. A kernel
+    without 9p cannot mount them: it gets copies of the files that a recording requires, and changed files of the
+    writable directories are copied back.
 
     Args:
-        argv: the command and its arguments, handed on exactly.
-        kernel: a name such as `6.12`, the path of an image, or what `obtain` returned.
-        memory: see `Machine`, as for all up to `icount`.
+        argv: the command and its arguments, passed unchanged.
+        kernel: a name such as `6.12`, the path of an image, or a result of `obtain`.
+        memory: see `Machine`, also for the arguments up to `icount`.
         cpus: the number of processors.
-        numa: one entry a node.
+        numa: one entry per node.
         numa_distance: the nodes' distances.
-        append: arguments for the kernel.
-        qemu_options: further words for QEMU.
+        append: further kernel arguments.
+        qemu_options: further arguments for QEMU.
         kvm: use the host's KVM.
-        icount: have the guest's clock count instructions.
+        icount: the guest's clock counts instructions.
         writable: further directories to share read-write.
-        in_memory: give it copies of what a recording needs even if it could mount this machine's files. Its programs
-            start in half the time, but of files elsewhere it has none.
+        in_memory: use copies even if the kernel has 9p. Programs then start in half the time, but files that were not
+            copied are missing.
         env: variables for the command.
-        timeout: seconds after which the guest is ended.
-        stdout: where the command's standard output goes as it comes.
-        stderr: where its standard error goes.
+        timeout: seconds after which the guest is killed.
+        stdout: the stream that receives the command's standard output while it runs.
+        stderr: the stream that receives its standard error.
 
     Returns:
-        What the command did.
+        The result of the command.
 
     Raises:
-        KalloctraceError: the guest could not be booted, or ended before the command did.
+        KalloctraceError: the guest cannot boot, or ends before the command does.
     """
     require_lab()
     machine = Machine(memory, cpus, numa, numa_distance, append, qemu_options, kvm, icount)
@@ -141,8 +142,8 @@ def run_in_guest(
         sinks=(stdout, stderr),
     )
     job_dir, ended, streams = boot()
-    if ended and _died_of_emulation(job_dir):
-        _LOG.warning("warning: the emulator tripped over the kernel patching itself; booting once more")
+    if ended and _failed_in_emulation(job_dir):
+        _LOG.warning("warning: the emulator failed while the kernel patched its own code; booting again")
         job_dir, ended, streams = boot()
     output, errors = (stream.copy() for stream in streams)
     if not (job_dir / "exit").exists():
@@ -176,11 +177,11 @@ def _boot(
     return job_dir, ended, streams
 
 
-def _died_of_emulation(job_dir: Path) -> bool:
-    """Whether the kernel died, before the command began, of a breakpoint of its own.
+def _failed_in_emulation(job_dir: Path) -> bool:
+    """Return whether the kernel died of one of its own breakpoints before the command started.
 
-    A kernel patches its code behind breakpoints while it boots, and QEMU's multi-threaded emulation rarely lets
-    another processor run into one that is already gone.
+    A booting kernel patches its code behind breakpoints. With QEMU's multi-threaded emulation another processor
+    occasionally hits a breakpoint that has already been removed.
     """
     if (job_dir / "release").exists():
         return False
@@ -188,15 +189,15 @@ def _died_of_emulation(job_dir: Path) -> bool:
 
 
 def dry_run(argv: Sequence[str], kernel: Kernel, machine: Machine, writable: Sequence[str]) -> list[str]:
-    """Return the command that `run_in_guest` would start."""
-    del argv  # it travels in a file
+    """Return the command with which `run_in_guest` boots the guest."""
+    del argv  # passed in a file
     return boot_command(kernel.image, machine, _jobs() / "job_dir", writable_directories([Path.cwd(), *writable]))
 
 
 @contextmanager
 def _started(command: Sequence[str], job_dir: Path, timeout: float) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a guest in a process group of its own, and end all of that group whatever happens."""
-    # Should this process end without a word, as threads do at SIGTERM and all at SIGKILL, the guest ends too.
+    """Start a guest in its own process group, and kill the group in the end."""
+    # If this process is killed, setpriv and timeout end the guest.
     limit = ["setpriv", "--pdeathsig", "TERM", "timeout", "--kill-after=5", str(int(timeout + _GRACE * 2)), *command]
     with (job_dir / "console.log").open("wb") as console:
         process = subprocess.Popen(
@@ -229,10 +230,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 def _follow(
     process: subprocess.Popen[bytes], job_dir: Path, plan: BootPlan, streams: Sequence[_Stream], deadline: float
 ) -> bool:
-    """Pass on the guest's output until it ends; return False when it had not by the deadline."""
+    """Forward the guest's output until it ends; return False if it is still running at the deadline."""
     while process.poll() is None:
         if (job_dir / "exit").exists():
-            # Nothing is left to come but the guest's own end.
+            # The command has ended; only the guest's shutdown is left.
             deadline = min(deadline, time.monotonic() + _GRACE)
         if time.monotonic() > deadline:
             return False
@@ -244,17 +245,17 @@ def _follow(
 
 
 def _give_up(job_dir: Path, timeout: float | None) -> NoReturn:
-    """Show the console's end and raise the error for a guest that left no exit code.
+    """Print the end of the console and raise the error for a guest without an exit code.
 
     Args:
         job_dir: the job_dir's directory.
-        timeout: the time limit, if that was what ended it.
+        timeout: the time limit in seconds, if the guest exceeded it.
     """
     console = job_dir / "console.log"
     lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines[-_TAIL_LINES:]:
         _LOG.error("console: %s", line)
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "the console is empty")
     why = next((line for line in lines if _FATAL.search(line)), None)
     if timeout is None:
         raise KalloctraceError("the guest ended before the command did", why or last, f"read its console: {console}")
@@ -269,7 +270,7 @@ def _give_up(job_dir: Path, timeout: float | None) -> NoReturn:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, so that the guest is ended too."""
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt, so that the guest is ended too."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -291,7 +292,7 @@ def _jobs() -> Path:
 
 
 def _new_job_dir() -> Path:
-    """Return a new directory for one guest; those of before are kept for a day."""
+    """Return a new directory for one guest; remove directories older than a day."""
     jobs = _jobs()
     jobs.mkdir(parents=True, exist_ok=True)
     for old in jobs.iterdir():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kernels' names, and which of a suite's packages a name stands for."""
+"""Kernel names, and the packages of a suite that each name stands for."""
 
 import functools
 import re
@@ -24,11 +24,11 @@ SUITES = {
     "7.2": ("trixie-backports",),
     "7.3": ("trixie-backports",),
 }
-"""The Debian suites that carry each series."""
+"""The Debian suites of each kernel series."""
 
 _NAME = re.compile(r"(?P<series>\d+\.\d+)(?:-(?P<flavour>cloud|rt))?")
-# Three numbers at least: `linux-image-6.12-amd64` is an empty package that follows the newest.
-# Nothing after the architecture: no `-dbg`, and `-unsigned` differs by a signature that no guest asks for.
+# At least three numbers: `linux-image-6.12-amd64` is a metapackage for the newest version. Nothing after the
+# architecture: no `-dbg`, and `-unsigned` only lacks a signature, which guests do not check.
 _IMAGE = re.compile(rf"linux-image-(?P<abi>\d+\.\d+\.\d+\S*?)(?:-(?P<flavour>cloud|rt))?-{ARCHITECTURE}")
 _BINARY = "linux-binary-"
 _PART = re.compile(r"\b(linux-(?:binary|modules)-\d\S*) \(= ([^)]+)\)")
@@ -36,41 +36,41 @@ _PART = re.compile(r"\b(linux-(?:binary|modules)-\d\S*) \(= ([^)]+)\)")
 
 @dataclass(frozen=True)
 class KernelName:
-    """A kernel as people name it: `6.12`, or `6.12-rt` for another flavour than the generic one."""
+    """A kernel name: `6.12`, or `6.12-rt` for a flavour other than the generic one."""
 
     series: str
     flavour: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "KernelName":
-        """Read a name.
+        """Parse a name.
 
         Raises:
-            KalloctraceError: no suite is known to carry such a kernel.
+            KalloctraceError: no known suite has such a kernel.
         """
         match = _NAME.fullmatch(text)
         if match is None or match["series"] not in SUITES:
             raise KalloctraceError(
-                f"no kernel is named {text!r}",
-                f"known are {' '.join(SUITES)}, each also with -cloud or -rt",
-                "name one of these, or give the path of a kernel image (with a / in it)",
+                f"unknown kernel {text!r}",
+                f"known kernels are {' '.join(SUITES)}, each also with -cloud or -rt",
+                "name one of these, or give the path of a kernel image (containing a /)",
                 Exit.USAGE,
             )
         return cls(match["series"], match["flavour"] or "")
 
     @property
     def suites(self) -> tuple[str, ...]:
-        """The suites to look in."""
+        """The suites to search."""
         return SUITES[self.series]
 
     def __str__(self) -> str:
-        """Return the name as people write it."""
+        """Return the name, such as `6.12-rt`."""
         return f"{self.series}-{self.flavour}" if self.flavour else self.series
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package as an index describes it."""
+    """A package in an index."""
 
     name: str
     version: str
@@ -79,12 +79,12 @@ class Package:
 
 @dataclass(frozen=True)
 class KernelPackages:
-    """The packages that make up one kernel.
+    """The packages of one kernel.
 
     Attributes:
-        image: the `linux-image-*` package, after which the kernel is called.
-        parts: the packages to unpack: the image itself, or what it was split into.
-        has_modules: whether these hold its modules, which may leave a suite before the image does.
+        image: the `linux-image-*` package, which names the kernel.
+        parts: the packages to unpack: the image itself, or the parts it depends on.
+        has_modules: whether they contain its modules, which may leave a suite before the image does.
     """
 
     image: Package
@@ -93,18 +93,18 @@ class KernelPackages:
 
     @property
     def release(self) -> str:
-        """What `uname -r` says in it."""
+        """The kernel's `uname -r`."""
         return self.image.name.removeprefix("linux-image-")
 
     @property
     def key(self) -> str:
-        """A name for the cache, one per build."""
+        """The key in the cache, one per build."""
         without = "" if self.has_modules else "_without-modules"
         return f"{self.image.name}_{self.image.version}{without}"
 
 
 def parse_index(text: str) -> list[Package]:
-    """Return the kernel packages among a package index's stanzas."""
+    """Return the kernel packages in a package index."""
     packages = []
     for stanza in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in stanza.splitlines() if ": " in line and line[0] != " ")
@@ -115,20 +115,17 @@ def parse_index(text: str) -> list[Package]:
 
 
 def newest(packages: Iterable[Package], name: KernelName) -> KernelPackages | None:
-    """Return the newest kernel that a name stands for, or None when there is none.
-
-    One without modules is only taken when there is none with them.
-    """
+    """Return the newest kernel of a name; None if there is none. Kernels with modules come first."""
     available = list(packages)
     known = {(package.name, package.version): package for package in available}
     found = []
     for package in available:
         if not _is_image(package, name):
             continue
-        # Since 6.19 the image package is empty and depends on what it was split into.
-        wanted = _PART.findall(package.depends)
-        parts = tuple(known[part] for part in wanted if part in known)
-        if len(parts) == len(wanted):
+        # Since 6.19 the image package is empty and depends on its parts.
+        depends = _PART.findall(package.depends)
+        parts = tuple(known[part] for part in depends if part in known)
+        if len(parts) == len(depends):
             found.append(KernelPackages(package, parts or (package,)))
         elif binary := tuple(part for part in parts if part.name.startswith(_BINARY)):
             found.append(KernelPackages(package, binary, has_modules=False))
@@ -136,13 +133,13 @@ def newest(packages: Iterable[Package], name: KernelName) -> KernelPackages | No
 
 
 def why_missing(packages: Iterable[Package], name: KernelName) -> str:
-    """Return why `newest` found nothing."""
+    """Return why `newest` returned None."""
     suites = " and ".join(name.suites)
     known = {package.name for package in packages}
     for package in packages:
         if _is_image(package, name):
-            gone = [part for part, _ in _PART.findall(package.depends) if part not in known]
-            return f"{suites} still has {package.name} but no longer {', '.join(gone)}"
+            removed = [part for part, _ in _PART.findall(package.depends) if part not in known]
+            return f"{suites} still has {package.name} but no longer {', '.join(removed)}"
     return f"{suites} no longer has one"
 
 

@@ -33,7 +33,7 @@ def test_unknown_kernel_is_wrong_usage(tmp_path: Path) -> None:
     """Exit code 2 and the known names."""
     done = kalloctrace("lab", "run", "--kernel", "4.4", "--", "true", cwd=tmp_path)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: no kernel is named '4.4'\n")
+    assert done.stderr.startswith("error: unknown kernel '4.4'\n")
     assert "6.12" in done.stderr
     assert done.stdout == ""
 

@@ -28,7 +28,7 @@ def proof(kernel: str, release: str, version: str, *machines: MachineProof, fail
 OLD = proof("5.10", "5.10.0-46-amd64", "5.10.262-1", ONE, TWO)
 NEW = proof("6.12", "6.12.117+deb13-amd64", "6.12.117-1", ONE)
 WRONG = proof("7.3", "7.3.4+deb13-amd64", "7.3.4-1~bpo13+1", ONE, replace(TWO, mismatched=3))
-GONE = Proof("7.0", "", "", "", None, "module", (), "no longer to be had")
+GONE = Proof("7.0", "", "", "", None, "module", (), "no longer available")
 ALL = (OLD, NEW, GONE, WRONG)
 
 
@@ -201,7 +201,7 @@ def test_table() -> None:
     lines = table(ALL).splitlines()
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2] == ("| 5.10 | 5.10.262-1 | 5.9 to 5.12 | module | 2 | 1,000,123 | 900 | 0 | 0 | 0 | yes |")
-    assert "no longer to be had" in lines[4]
+    assert "no longer available" in lines[4]
     assert "no: 3 mismatched" in lines[5]
 
 

@@ -151,8 +151,8 @@ def test_unreachable_suites_fall_back_to_what_is_unpacked(
     memory = f'{{"package": "{IMAGE}", "version": "5.10.999-1", "modules": true, "checked": 0}}'
     (tmp_path / "cache/kalloctrace/kernels/5.10.json").write_text(memory, encoding="utf-8")
     assert kernels.obtain("5.10") == before
-    assert "using 5.10.0-99-amd64 of before" in caplog.text
-    with pytest.raises(KalloctraceError, match="apt could not use"):
+    assert "using the older 5.10.0-99-amd64" in caplog.text
+    with pytest.raises(KalloctraceError, match="apt cannot use"):
         kernels.obtain("6.1")
 
 
@@ -186,7 +186,7 @@ def test_image_without_modules_is_used(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_image_is_found_in_both_layouts(tmp_path: Path) -> None:
     """In boot/, or beside the modules as in the split packages; neither is an error."""
-    with pytest.raises(KalloctraceError, match="hold no kernel image"):
+    with pytest.raises(KalloctraceError, match="contain no kernel image"):
         kernels.find_image(tmp_path, "7.3.4")
     split = tmp_path / "usr/lib/modules/7.3.4/vmlinuz"
     split.parent.mkdir(parents=True)

@@ -25,9 +25,9 @@ from tests.section import write_section
 
 ROOT = Path(__file__).parents[2]
 
-GONE = KalloctraceError("there is no kernel 7.0 to be had", "the suites have no such package", "name another")
+GONE = KalloctraceError("no kernel 7.0 is available", "the suites have no such package", "name another")
 UNBUILT = KalloctraceError("the module could not be built", "requests.c:1: error: no", "see above")
-OFFLINE = KalloctraceError("apt could not use trixie", "Could not resolve the host", "check the network")
+OFFLINE = KalloctraceError("apt cannot use trixie", "Could not resolve the host", "check the network")
 HUNG = KalloctraceError("the guest did not end within 300 s", "the command was still running", "allow more time")
 
 
@@ -138,9 +138,9 @@ def test_proven_kernels_are_written_down(matrix: Matrix, files: tuple[Path, Path
 @pytest.mark.parametrize(
     ("part", "error", "said"),
     [
-        ("kernel", GONE, "there is no kernel 7.0 to be had: the suites have no such package"),
+        ("kernel", GONE, "no kernel 7.0 is available: the suites have no such package"),
         ("kernel", OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
-        ("headers", OFFLINE, "apt could not use trixie: Could not resolve the host"),
+        ("headers", OFFLINE, "apt cannot use trixie: Could not resolve the host"),
         ("module", UNBUILT, "the module could not be built: requests.c:1: error: no"),
     ],
 )
