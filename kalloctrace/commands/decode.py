@@ -36,7 +36,7 @@ def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: boo
       dmesg | kalloctrace decode -
     """
     if _STDIN not in values:
-        tables = _tables(kernel) if kernel is not None else _default_tables()
+        tables = _named_tables(kernel) or _default_tables()
         decoded = [_DECODERS[kind](_parse(value, tables, kind), tables) for value in values]
         _print_values(decoded, tables, as_json)
         return
@@ -47,7 +47,7 @@ def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: boo
             "run decode once for the text and once for the values",
             Exit.USAGE,
         )
-    _search_stdin(_tables(kernel) if kernel is not None else None, as_json)
+    _search_stdin(_named_tables(kernel), as_json)
 
 
 def _parse(value: str, tables: FlagTables, kind: str) -> int:
@@ -56,19 +56,12 @@ def _parse(value: str, tables: FlagTables, kind: str) -> int:
     return parse_flags(value, tables, kind)
 
 
-def _tables(kernel: str) -> FlagTables:
-    # Other rooms are entered only on request: they import what decoding a number does not need.
-    if kernel == "live":
-        from kalloctrace.kernel.live import live_tables
+def _named_tables(kernel: str | None) -> FlagTables | None:
+    if kernel is None:
+        return None
+    from kalloctrace.commands.kernel_source import kernel_tables
 
-        return live_tables()
-    if kernel.endswith(".arrows"):
-        from pathlib import Path
-
-        from kalloctrace.trace.reader import read_snapshot
-
-        return read_snapshot(Path(kernel)).tables
-    return builtin_tables(kernel)
+    return kernel_tables(kernel)
 
 
 def _default_tables() -> FlagTables:

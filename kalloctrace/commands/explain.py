@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
 _NODE_LIST = re.compile(r"(?:\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*)?", re.ASCII)
 _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|\d{1,20})", re.ASCII)
-_TRACE_SUFFIX = ".arrows"
 
 
 @click.command
@@ -147,13 +146,17 @@ def command(
             raise _usage(f"{given[0]} does not go with --batch", "a batch says all that in its lines", "leave it out")
         return _batch(batch, kernel)
 
+    from kalloctrace.explain.request import takes_gfp
+
     snapshot = _snapshot(kernel, machine_trace)
     tables = snapshot.tables
+    if takes_gfp(snapshot.features, entry or "normal"):
+        _required(gfp, "--gfp", "GFP_KERNEL")
     line = _alloc_context(alloc_context)
     machine = line.setdefault("machine", {})
     options: dict[str, Any] = {
         "kernel": snapshot.release,
-        "gfp": _gfp(_required(gfp, "--gfp", "GFP_KERNEL"), tables),
+        "gfp": None if gfp is None else _gfp(gfp, tables),
         "order": _number(_required(order, "--order", "0"), "--order"),
         "preferred_nid": None if nid is None else _number(nid, "--nid"),
         "nodemask": None if nodemask is None else _nodes(nodemask, "--nodemask"),
@@ -205,7 +208,7 @@ def _single(
 def _batch(name: str, kernel: str | None) -> int:
     from kalloctrace.explain.request import BadRequestError, WhatIf, answer_json
 
-    what_if, failed, write = WhatIf(), False, sys.stdout.write
+    what_if, failed, write = WhatIf(_snapshots(kernel)), False, sys.stdout.write
     encode = json.JSONEncoder().encode
     with _lines(name) as lines, _progress(name, lines):
         for number, text in enumerate(lines, 1):
@@ -219,6 +222,17 @@ def _batch(name: str, kernel: str | None) -> int:
             write(encode(reply) + "\n")
     sys.stdout.flush()
     return Exit.FAILED if failed else Exit.OK
+
+
+def _snapshots(kernel: str | None) -> Callable[[str], "Snapshot"]:
+    """Return where the names in a batch lead: to the built-in kernels, and to the one that --kernel names."""
+    from kalloctrace.commands.kernel_source import kernel_snapshot
+    from kalloctrace.kernel.builtin import builtin_snapshot
+
+    if kernel is None:
+        return builtin_snapshot
+    snapshot = kernel_snapshot(kernel)
+    return lambda name: snapshot if name == kernel else builtin_snapshot(name)
 
 
 def _progress(name: str, lines: IO[bytes]) -> AbstractContextManager[None]:
@@ -255,12 +269,14 @@ def _lines(name: str) -> Iterator[IO[bytes]]:
 def _snapshot(kernel: str | None, machine_trace: str | None) -> "Snapshot":
     if kernel is None and machine_trace is None:
         raise _usage("which kernel?", "the rules differ from kernel to kernel", "add --kernel 5.10, or --kernel live")
+    from kalloctrace.commands.kernel_source import kernel_snapshot, trace_snapshot
+
     if machine_trace is None:
-        return _named_snapshot(kernel or "")
-    traced = _traced_snapshot(machine_trace)
+        return kernel_snapshot(kernel or "")
+    traced = trace_snapshot(machine_trace)
     if kernel is None:
         return traced
-    snapshot = _named_snapshot(kernel)
+    snapshot = kernel_snapshot(kernel)
     if snapshot.tables.zone_type != traced.tables.zone_type:
         raise _usage(
             f"cannot put the machine of {machine_trace} under kernel {kernel}",
@@ -270,24 +286,6 @@ def _snapshot(kernel: str | None, machine_trace: str | None) -> "Snapshot":
     # The mask is the kernel's own: it has a bit for each flag that the kernel knows.
     mask = snapshot.machine.gfp_allowed_mask
     return replace(snapshot, machine=replace(traced.machine, gfp_allowed_mask=mask))
-
-
-def _named_snapshot(kernel: str) -> "Snapshot":
-    if kernel == "live":
-        from kalloctrace.kernel.live import live_snapshot
-
-        return live_snapshot()
-    if kernel.endswith(_TRACE_SUFFIX):
-        return _traced_snapshot(kernel)
-    from kalloctrace.kernel.builtin import builtin_snapshot
-
-    return builtin_snapshot(kernel)
-
-
-def _traced_snapshot(path: str) -> "Snapshot":
-    from kalloctrace.trace.reader import read_snapshot
-
-    return read_snapshot(Path(path))
 
 
 def _alloc_context(path: str | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 """`kalloctrace explain LOG`: why the page allocations failed that a kernel log shows."""
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import click
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.diagnose.from_log import Failure, NamedKernel
+    from kalloctrace.diagnose.from_log import Failure
 
 
 def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, as_json: bool) -> int:
@@ -28,6 +27,7 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
     Raises:
         KalloctraceError: the text shows no failure, or an option does not go with a log.
     """
+    from kalloctrace.commands.kernel_source import named_kernel
     from kalloctrace.commands.progress import shown
     from kalloctrace.diagnose.from_log import explain_failure
     from kalloctrace.diagnose.log_parser import find_failures
@@ -35,7 +35,7 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
     if other_options:
         what = f"{other_options[0]} does not go with a log"
         raise KalloctraceError(what, "the log says what was asked for", "leave it out", Exit.USAGE)
-    named = _named(kernel) if kernel is not None else None
+    named = named_kernel(kernel) if kernel is not None else None
     if name == "-" and sys.stdin.isatty():
         click.echo("paste the log; Ctrl-D on a line of its own ends it", err=True)
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
@@ -60,25 +60,6 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
 
         write_failures(failures, sys.stdout)
     return Exit.OK
-
-
-def _named(kernel: str) -> "NamedKernel":
-    """Return the kernel that --kernel names: a release, this machine's, or a trace's."""
-    from kalloctrace.diagnose.from_log import NamedKernel
-
-    if kernel == "live":
-        from kalloctrace.kernel.live import live_tables
-
-        running = os.uname()
-        return NamedKernel(running.release, running.version, live_tables())
-    if kernel.endswith(".arrows"):
-        from kalloctrace.trace.reader import read_snapshot
-
-        snapshot = read_snapshot(Path(kernel))
-        return NamedKernel(snapshot.release, snapshot.version, snapshot.tables)
-    from kalloctrace.flags.builtin import builtin_tables, is_older_release
-
-    return NamedKernel(kernel, "", None if is_older_release(kernel) else builtin_tables(kernel))
 
 
 def _lines(data: bytes) -> list[str]:

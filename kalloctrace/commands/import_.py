@@ -5,14 +5,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import click
 
 from kalloctrace.errors import Exit, KalloctraceError
-
-if TYPE_CHECKING:
-    from kalloctrace.kernel.snapshot import Snapshot
 
 
 @click.command()
@@ -34,6 +31,7 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
       (trace-cmd report --uname; trace-cmd report) | kalloctrace import -o my.arrows -
       kalloctrace import --kernel 6.1 -o my.arrows /sys/kernel/tracing/trace
     """
+    from kalloctrace.commands.kernel_source import kernel_snapshot
     from kalloctrace.commands.recording_summary import say_wrote, write_ended
     from kalloctrace.trace.ftrace_import import import_text
     from kalloctrace.trace.ftrace_text import EventText
@@ -44,7 +42,7 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
     path = output or Path(f"{Path(file).name}.arrows")
     if file != "-":
         refuse_itself(path, Path(file))
-    snapshot = None if kernel is None else _snapshot(kernel)
+    snapshot = None if kernel is None else kernel_snapshot(kernel)
     name = "standard input" if file == "-" else file
     with _lines(file) as lines:
         text = EventText(lines)
@@ -64,20 +62,6 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
     if as_json:
         write_ended(path, done.kernel, done.form, totals)
     return Exit.OK
-
-
-def _snapshot(kernel: str) -> "Snapshot":
-    if kernel == "live":
-        from kalloctrace.kernel.live import live_snapshot
-
-        return live_snapshot()
-    if kernel.endswith(".arrows"):
-        from kalloctrace.trace.reader import read_snapshot
-
-        return read_snapshot(Path(kernel))
-    from kalloctrace.kernel.builtin import builtin_snapshot
-
-    return builtin_snapshot(kernel)
 
 
 @contextmanager

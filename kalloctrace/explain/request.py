@@ -13,6 +13,7 @@ from typing import Any, get_args
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.decode import decode_alloc
 from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.machine import Machine, ZoneRef, default_fallback_order, machine_of
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model import page_alloc, preempt
@@ -114,6 +115,11 @@ class WhatIf:
         return kernel
 
 
+def takes_gfp(features: Features, entry: str) -> bool:
+    """Return whether an entry has a gfp mask among its arguments; the first one without locks had a fixed mask."""
+    return entry != "nolock" or features.nolock != "fixed"
+
+
 def answer_json(name: str, answer: Answer) -> dict[str, Any]:
     """Return an answer as the JSON object that scripts rely on.
 
@@ -158,7 +164,7 @@ def _request(fields: Mapping[str, Any], kernel: Kernel) -> Request:
     if nid not in nodes and not (entry == "nolock" and nid == NUMA_NO_NODE):
         raise BadRequestError(f"preferred_nid {nid} is not a node of the machine, which has {sorted(nodes)}")
     return Request(
-        gfp_mask=_integer(fields, "gfp", 0, U32_MAX),
+        gfp_mask=_integer(fields, "gfp", 0, U32_MAX, default=None if takes_gfp(kernel.features, entry) else 0),
         order=_integer(fields, "order", 0, U32_MAX),
         preferred_nid=nid,
         nodemask=None if fields.get("nodemask") is None else _nodes(fields["nodemask"], "nodemask"),

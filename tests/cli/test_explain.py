@@ -15,6 +15,7 @@ from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import machine_of
 
 EXPECTATIONS = Path(__file__).parents[1] / "unit" / "data" / "model" / "expectations.json"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 WIDTH = 80
 
 
@@ -250,6 +251,7 @@ def test_missing_file() -> None:
 
 def test_kernel_and_machine_of_a_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A trace lends its kernel, or its machine to another kernel, which keeps its own gfp_allowed_mask."""
+    Path("my.arrows").write_bytes(b"\xff\xff\xff\xff")
     machine = machine_of({0: [1], 1: [2]}, gfp_allowed_mask=0xFF, cpusets_enabled=True)
     reader = types.ModuleType("reader")
     monkeypatch.setattr(reader, "read_snapshot", lambda _: builtin_snapshot("6.1", machine), raising=False)
@@ -319,6 +321,30 @@ def test_batch_with_a_kernel_for_all() -> None:
     """--kernel is for the lines that name none."""
     done = run("--batch", "-", "--kernel", "6.12", stdin='{"gfp":0,"order":0}\n{"kernel":"6.1","gfp":0,"order":0}\n')
     assert [json.loads(line)["kernel"] for line in done.stdout.splitlines()] == ["6.12", "6.1"]
+
+
+@pytest.mark.parametrize("kernel", ["6.15", "6.17"])
+def test_entry_without_a_gfp_argument(kernel: str) -> None:
+    """Before 6.18 the entry without locks has a fixed mask; a request to it names none, alone or in a batch."""
+    code, (got,) = batch({"kernel": kernel, "entry": "nolock", "order": 0})
+    single = answer("--kernel", kernel, "--entry", "nolock", "--order", "0", "--brief")
+    assert (code, got) == (0, single)
+    assert (got["outcome"], got["gfp"]) == ("prepared", 0x482100)
+
+
+@pytest.mark.parametrize("request_of", [{"kernel": "6.17"}, {"kernel": "6.18", "entry": "nolock"}])
+def test_entry_with_a_gfp_argument(request_of: dict[str, str]) -> None:
+    """An entry that takes a mask has no usual one: a request that names none is not valid."""
+    code, (got,) = batch({**request_of, "order": 0})
+    assert (code, got["type"], got["message"]) == (1, "error", "gfp is missing")
+
+
+def test_batch_takes_the_kernel_and_machine_of_a_trace() -> None:
+    """Lines without a kernel are answered on the machine of the trace that --kernel names."""
+    trace = str(FIXTURES / "5.10" / "two-nodes.arrows")
+    lines = "".join(f'{{"gfp": 3264, "order": 0, "preferred_nid": {nid}}}\n' for nid in (0, 1))
+    done = run("--batch", "-", "--kernel", trace, stdin=lines)
+    assert [json.loads(line)["alloc_flags"] for line in done.stdout.splitlines()] == [0x901, 0x801]
 
 
 def test_empty_batch() -> None:

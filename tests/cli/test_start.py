@@ -37,6 +37,7 @@ def test_decoding_a_number_loads_little_beyond_click(words: list[str]) -> None:
     packages = {name.partition(".")[0] for name in modules}
     assert "kalloctrace.commands.decode" in own
     assert not {name for name in own if not name.startswith((*_ROOMS, "kalloctrace.commands"))}
-    assert {name for name in own if name.startswith("kalloctrace.commands.")} == {"kalloctrace.commands.decode"}
+    needed = {"kalloctrace.commands.decode", *({"kalloctrace.commands.kernel_source"} if "--kernel" in words else ())}
+    assert {name for name in own if name.startswith("kalloctrace.commands.")} == needed
     assert not installed
     assert not packages & {"numpy", "pyarrow", "rich", "bcc", "psutil"}
