@@ -146,17 +146,13 @@ def command(
             raise _usage(f"{given[0]} does not go with --batch", "a batch says all that in its lines", "leave it out")
         return _batch(batch, kernel)
 
-    from kalloctrace.explain.request import takes_gfp
-
     snapshot = _snapshot(kernel, machine_trace)
     tables = snapshot.tables
-    if takes_gfp(snapshot.features, entry or "normal"):
-        _required(gfp, "--gfp", "GFP_KERNEL")
     line = _alloc_context(alloc_context)
     machine = line.setdefault("machine", {})
     options: dict[str, Any] = {
         "kernel": snapshot.release,
-        "gfp": None if gfp is None else _gfp(gfp, tables),
+        "gfp": _gfp(gfp, entry, snapshot),
         "order": _number(_required(order, "--order", "0"), "--order"),
         "preferred_nid": None if nid is None else _number(nid, "--nid"),
         "nodemask": None if nodemask is None else _nodes(nodemask, "--nodemask"),
@@ -318,10 +314,13 @@ def _required(value: str | None, option: str, example: str) -> str:
     return value
 
 
-def _gfp(text: str, tables: "FlagTables") -> int:
+def _gfp(text: str | None, entry: str | None, snapshot: "Snapshot") -> int | None:
+    from kalloctrace.explain.request import takes_gfp
     from kalloctrace.flags.decode import parse_flags
 
-    return parse_flags(text, tables)
+    if text is None and not takes_gfp(snapshot.features, entry or "normal"):
+        return None
+    return parse_flags(_required(text, "--gfp", "GFP_KERNEL"), snapshot.tables)
 
 
 def _alloc_flags(text: str, tables: "FlagTables") -> int:

@@ -103,7 +103,7 @@ def test_release_is_a_release_where_a_file_has_its_name(program: Program, name: 
         ("missing.arrows", "there is no such file"),
         ("missing", "it is neither a kernel release nor a file"),
         ("folder/missing", "it is neither a kernel release nor a file"),
-        ("9.9", "the newest kernel known here is 7.3"),
+        ("9.9", "the newest known kernel is 7.3"),
     ],
 )
 def test_refusals_are_the_same_everywhere(program: Program, name: str, kernel: str, why: str) -> None:
