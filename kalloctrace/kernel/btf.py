@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a kernel says of its own types: BTF, read through libbpf.
+"""A kernel's type information: BTF, read through libbpf.
 
-libbcc links libbpf, so wherever bcc can load a program this library is there too. Layouts follow
-`include/uapi/linux/btf.h`, which is a stable interface of the kernel.
+libbcc links libbpf, so the library is installed wherever bcc is. The layouts follow `include/uapi/linux/btf.h`, which
+is a stable interface of the kernel.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _QUALIFIERS = {_VOLATILE: "volatile", _CONST: "const", _RESTRICT: "restrict"}
 
 
 class _Type(ctypes.Structure):
-    """`struct btf_type`; what follows it in memory depends on its kind."""
+    """`struct btf_type`; the data after it in memory depends on its kind."""
 
     _fields_ = (("name_off", c_uint32), ("info", c_uint32), ("size_or_type", c_uint32))
 
@@ -54,7 +54,7 @@ class _Pair(ctypes.Structure):
 
 @cache
 def libbpf() -> ctypes.CDLL:
-    """Load libbpf and declare the functions in use.
+    """Load libbpf and declare its functions.
 
     Raises:
         KalloctraceError: the library is not installed.
@@ -80,10 +80,10 @@ class Btf:
     """The types of one kernel image.
 
     Args:
-        path: a file with BTF: the running kernel's own, a raw dump, or an ELF image with a `.BTF` section.
+        path: a file with BTF: the running kernel's, a raw dump, or an ELF image with a `.BTF` section.
 
     Raises:
-        KalloctraceError: there is no such file, or it holds no BTF.
+        KalloctraceError: the file does not exist, or has no BTF.
     """
 
     def __init__(self, path: Path = VMLINUX) -> None:
@@ -91,7 +91,7 @@ class Btf:
         self._lib = libbpf()
         self._btf = self._lib.btf__parse(str(path).encode(), None)
         if not self._btf:
-            why = "the file holds no BTF" if path.exists() else "there is no such file"
+            why = "the file has no BTF" if path.exists() else "there is no such file"
             raise KalloctraceError(
                 f"cannot read the kernel's type information from {path}",
                 why,
@@ -99,12 +99,12 @@ class Btf:
             )
 
     def __del__(self) -> None:
-        """Give the library's memory back."""
+        """Free the library's memory."""
         if self._btf:
             self._lib.btf__free(self._btf)
 
     def has_function(self, name: str) -> bool:
-        """Tell whether the kernel describes a function of this name: tracing programs can attach to no other."""
+        """Return whether BTF describes a function; fentry and fexit programs can attach to no other."""
         return self._find(name, _FUNC) is not None
 
     def size(self, struct: str) -> int:
@@ -112,14 +112,14 @@ class Btf:
         return int(self._lib.btf__resolve_size(self._btf, self._need(struct, _STRUCT)))
 
     def offset(self, struct: str, member: str) -> int:
-        """Return `offsetof(struct name, member)` in bytes, also of members of anonymous members."""
+        """Return `offsetof(struct name, member)` in bytes; members of anonymous members are found too."""
         found = self._member(self._need(struct, _STRUCT), member)
         if found is None:
             raise _missing(f"struct {struct} has no member {member}")
         return found[0] // 8
 
     def has_member(self, struct: str, member: str) -> bool:
-        """Tell whether a structure has a member of this name, also one of an anonymous member."""
+        """Return whether a structure has a member; members of anonymous members are found too."""
         return self._member(self._need(struct, _STRUCT), member) is not None
 
     def member_size(self, struct: str, member: str) -> int:
@@ -130,19 +130,19 @@ class Btf:
         return int(self._lib.btf__resolve_size(self._btf, found[1]))
 
     def variable_size(self, name: str) -> int | None:
-        """Return the size of a per-CPU variable in bytes, None where the kernel describes no such variable."""
+        """Return the size of a per-CPU variable in bytes; None if BTF does not describe it."""
         found = self._find(name, _VAR)
         return None if found is None else int(self._lib.btf__resolve_size(self._btf, found))
 
     def enum(self, name: str) -> tuple[tuple[str, int], ...] | None:
-        """Return the enumerators of `enum name`, in order, None where there is no such enum."""
+        """Return the enumerators of `enum name` in order; None if there is no such enum."""
         found = self._find(name, _ENUM)
         return None if found is None else self._enumerators(found)
 
     def anonymous_enum(self, enumerator: str) -> tuple[tuple[str, int], ...] | None:
-        """Return the nameless enum whose first enumerator has this name, None where there is none.
+        """Return the enumerators of the anonymous enum whose first enumerator has this name; None if there is none.
 
-        Nothing finds a nameless type by name, and a kernel has some 100,000 types: so the bytes are searched.
+        libbpf cannot look up an anonymous type, and a kernel has about 100,000 types, so this searches the raw bytes.
         """
         size = c_uint32()
         address = self._lib.btf__raw_data(self._btf, ctypes.byref(size))
@@ -165,7 +165,7 @@ class Btf:
         return None
 
     def parameters(self, function: str) -> tuple[str, ...] | None:
-        """Return the C types of a function's parameters, in order, None where it is not described."""
+        """Return the C types of a function's parameters in order; None if BTF does not describe the function."""
         found = self._find(function, _FUNC)
         if found is None:
             return None
@@ -173,7 +173,7 @@ class Btf:
         return tuple(self._c_type(param.value & 0xFFFFFFFF) for param in self._trailing(proto, _Pair))
 
     def return_type(self, function: str) -> str | None:
-        """Return the C type that a function returns, None where it is not described."""
+        """Return the C type of a function's return value; None if BTF does not describe the function."""
         found = self._find(function, _FUNC)
         return None if found is None else self._c_type(self._type(self._type(found).size_or_type).size_or_type)
 
@@ -184,7 +184,7 @@ class Btf:
     def _need(self, name: str, kind: int) -> int:
         found = self._find(name, kind)
         if found is None:
-            raise _missing(f"the kernel describes no struct {name}")
+            raise _missing(f"the kernel's BTF has no struct {name}")
         return found
 
     def _type(self, type_id: int) -> _Type:
@@ -203,7 +203,7 @@ class Btf:
         return tuple((self._name(item.name_off), item.value) for item in self._trailing(type_id, _Pair))
 
     def _member(self, type_id: int, name: str) -> tuple[int, int] | None:
-        """Find a member; return its offset in bits and its type."""
+        """Return a member's offset in bits and its type id; None if there is no such member."""
         bitfields = self._type(type_id).kind_flag
         for member in self._trailing(type_id, _Member):
             offset = member.offset & 0xFFFFFF if bitfields else member.offset

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Kernels that need not be at hand: every release from 5.8 to 7.3, on x86_64 as Debian configures it.
+"""Built-in kernels: every release from 5.8 to 7.3, on x86_64 with Debian's configuration.
 
-A kernel that is at hand is asked instead: distributions move changes between releases.
-Every row cites the kernel commit that made it so, or the Debian source package and line where it was read.
+They serve when the kernel itself is not available. A running kernel is inspected instead (`kalloctrace.kernel.live`),
+because distributions move changes between releases. Each row cites the kernel commit that made the change, or the
+Debian source package and line where the value was read.
 """
 
 from functools import lru_cache
@@ -19,13 +20,13 @@ from kalloctrace.kernel.snapshot import Snapshot
 
 
 class Row(NamedTuple):
-    """The value of one feature from a release on, until a later row replaces it.
+    """The value of a feature from a release on, until a later row replaces it.
 
     Attributes:
-        feature: name of the attribute of `Features`.
-        since: first release (major, minor) that has the value.
+        feature: the name of the attribute of `Features`.
+        since: the first release with the value, (major, minor).
         value: the value.
-        source: where that was read.
+        source: where the value was read.
     """
 
     feature: str
@@ -168,10 +169,10 @@ def builtin_features(kernel: str, version: str = "") -> Features:
 
     Args:
         kernel: "5.10", "v6.12", "5.10.262" or `uname -r`; any release from 5.8 to 7.3.
-        version: `uname -v`, from which Debian's package version is read.
+        version: `uname -v`, which holds Debian's package version.
 
     Raises:
-        KalloctraceError: no such kernel is built in (exit code 2).
+        KalloctraceError: this kernel is not built in (exit code 2).
     """
     return _features(_series(kernel, version))
 
@@ -180,12 +181,12 @@ def builtin_snapshot(kernel: str, machine: Machine | None = None, version: str =
     """Return a built-in kernel on a machine.
 
     Args:
-        kernel: as of `builtin_features`.
+        kernel: as in `builtin_features`.
         machine: the machine; by default one node with memory in DMA, DMA32 and Normal, without cpusets.
-        version: as of `builtin_features`.
+        version: as in `builtin_features`.
 
     Raises:
-        KalloctraceError: no such kernel is built in (exit code 2).
+        KalloctraceError: this kernel is not built in (exit code 2).
     """
     series = _series(kernel, version)
     tables = builtin_tables(kernel, version)
@@ -200,19 +201,19 @@ def builtin_snapshot(kernel: str, machine: Machine | None = None, version: str =
 
 
 def default_machine(tables: FlagTables) -> Machine:
-    """Return one node with memory in DMA, DMA32 and Normal, after boot."""
+    """Return a machine of one node with memory in DMA, DMA32 and Normal, as it is after boot."""
     zones = [index for name in ("DMA", "DMA32", "Normal") if (index := tables.zone_index(name)) is not None]
     return machine_of({0: zones}, gfp_allowed_mask=default_allowed_mask(tables))
 
 
 def default_allowed_mask(tables: FlagTables) -> int:
-    """Return __GFP_BITS_MASK (`gfp_t`), the value of gfp_allowed_mask once the kernel has booted.
+    """Return __GFP_BITS_MASK (`gfp_t`): the value of gfp_allowed_mask after boot.
 
     Args:
-        tables: of the kernel; its name says which rule holds.
+        tables: the kernel's tables; its release decides how the mask is computed.
 
     Raises:
-        KalloctraceError: the tables name a kernel that is not known (exit code 2).
+        KalloctraceError: the name of the tables' kernel is not a release (exit code 2).
     """
     release = parse_release(tables.kernel)
     if release is None:
@@ -250,6 +251,6 @@ def _unknown(kernel: str) -> KalloctraceError:
     return KalloctraceError(
         f"kernel {kernel!r} is not built in",
         f"the rules of its page allocator are known for the releases from {KNOWN_RELEASES}",
-        f"name one of {', '.join(builtin_kernels())} or a release between, or take a trace of that kernel",
+        f"use one of {', '.join(builtin_kernels())} or a release between, or a trace of that kernel",
         Exit.USAGE,
     )

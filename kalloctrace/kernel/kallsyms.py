@@ -10,23 +10,23 @@ from typing import NamedTuple
 KALLSYMS = Path("/proc/kallsyms")
 MODULES = Path("/proc/modules")
 
-_LONGEST = 1 << 16
-"""What no BPF program and no trampoline is longer than, bytes: their symbols have no end."""
+_MAX_LENGTH = 1 << 16
+"""The maximum length in bytes of a BPF program or trampoline, whose symbols have no known end."""
 
 
 class _Function(NamedTuple):
     start: int
     name: str
     owner: str
-    """The module, "bpf" and the like, or empty for the kernel itself."""
+    """The module, "bpf" or the like; empty for the kernel itself."""
 
 
 class Symbols:
-    """The symbols of the running kernel itself; those of modules are left out, but for the names of functions.
+    """The symbols of the running kernel; of modules only the names of functions.
 
     Args:
-        path: the file to read, in the form of /proc/kallsyms.
-        modules: the file that says which modules there are, in the form of /proc/modules; it is read when it is needed.
+        path: a file in the format of /proc/kallsyms.
+        modules: a file in the format of /proc/modules, read for each address that is looked up for the first time.
     """
 
     def __init__(self, path: Path = KALLSYMS, modules: Path = MODULES) -> None:
@@ -35,11 +35,11 @@ class Symbols:
         self._named: dict[int, str] = {}
 
     def address(self, name: str) -> int | None:
-        """Return a symbol's address, None where the kernel has no such symbol.
+        """Return a symbol's address; None if the kernel has no such symbol.
 
-        The type letter is not looked at: the same variable is D, B, T or A on different kernels.
+        The type letter is ignored: the same variable is D, B, T or A on different kernels.
         """
-        # As plain bytes: a pattern takes ten times as long for each of the many names that are asked for.
+        # Searching plain bytes is ten times as fast as a regular expression.
         end = self._text.find(b" " + name.encode() + b"\n")
         if end < 0:
             return None
@@ -47,30 +47,30 @@ class Symbols:
         return int(self._text[start:end].split()[0], 16)
 
     def compiled_name(self, function: str) -> str | None:
-        """Return the symbol of a function that the compiler may have specialised, as `f.constprop.0`; None without one.
+        """Return the symbol of a function, which may be a specialised clone such as `f.constprop.0`; None without one.
 
-        Its part for what hardly ever happens (`f.cold`) is none.
+        `.cold` parts do not match.
         """
         name = re.escape(function.encode())
         found = re.search(rb" ((?:" + name + rb")(?:\.(?:constprop|isra|part)\.\d+)*)\n", self._text)
         return found[1].decode() if found else None
 
     def addresses_hidden(self) -> bool:
-        """Tell whether the kernel shows zeroes instead of addresses (kptr_restrict, no CAP_SYSLOG)."""
+        """Return whether the file has zeroes instead of addresses (kptr_restrict, no CAP_SYSLOG)."""
         return re.search(rb"^0*[1-9a-f][0-9a-f]* [tT] ", self._text, re.MULTILINE) is None
 
     @cached_property
     def _functions(self) -> list[_Function]:
-        """All functions, those of modules too, ascending by address."""
+        """All functions, including those of modules, by ascending address."""
         found = re.findall(rb"^([0-9a-f]+) [tTwW] (\S+)(?:\t\[(\S+)\])?$", self._text, re.MULTILINE)
         return sorted(_Function(int(start, 16), name.decode(), owner.decode()) for start, name, owner in found)
 
     def function_at(self, address: int) -> str:
-        """Return the name of the function that an address lies in.
+        """Return the name of the function that contains an address.
 
         Returns:
-            `[module]` for a module that came after the symbols were read; the address itself where nothing is known to
-            lie there.
+            The function; `[module]` if the module was loaded after the symbols were read; the address as hex if nothing
+            known contains it.
         """
         name = self._named.get(address)
         if name is None:
@@ -83,14 +83,14 @@ class Symbols:
         module = self._module_at(address)
         if module:
             return function.name if function.owner == module else f"[{module}]"
-        inside = address < function.start + _LONGEST if function.owner else address in self._code
+        inside = address < function.start + _MAX_LENGTH if function.owner else address in self._code
         return function.name if inside else f"{address:#x}"
 
     def _module_at(self, address: int) -> str:
-        """Return the module that an address belongs to, empty where none does.
+        """Return the module that contains an address, or "".
 
-        What /proc/modules says of a module is where its code begins, and the size of all its parts, of which others may
-        lie elsewhere: so of several modules the nearest.
+        /proc/modules gives the start of a module's code and the total size of all its parts, some of which may lie
+        elsewhere. If the ranges of several modules contain the address, the nearest start decides.
         """
         try:
             lines = [line.split() for line in self._modules.read_text("ascii").splitlines()]
@@ -102,12 +102,13 @@ class Symbols:
 
     @cached_property
     def _code(self) -> range:
-        """The kernel's code; what is discarded after the boot lies behind."""
+        """The address range of the kernel's code, without the part that is discarded after boot."""
         return range(self.address("_stext") or 0, self.address("_etext") or 1 << 64)
 
     def end_of(self, function: str) -> int | None:
-        """Return the address of what follows a function, None where the kernel has no such function."""
+        """Return the address of the next function after this one; None if one of the two does not exist."""
         address = self.address(function)
         if address is None:
             return None
-        return self._functions[bisect_right(self._functions, address, key=lambda one: one.start)].start
+        index = bisect_right(self._functions, address, key=lambda one: one.start)
+        return self._functions[index].start if index < len(self._functions) else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The kernel's memory, read through /proc/kcore: an ELF core file whose segments are the kernel's mappings."""
+"""Reads the kernel's memory from /proc/kcore, an ELF core file whose segments are the kernel's mappings."""
 
 import os
 import struct
@@ -13,16 +13,18 @@ KCORE = Path("/proc/kcore")
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _PT_LOAD = 1
+_MAGIC = b"\x7fELF\x02"
+"""The first bytes of an ELF file of class ELFCLASS64."""
 
 
 class Kcore:
-    """Reads of kernel memory by address.
+    """Reads kernel memory by address.
 
     Args:
         path: the core file.
 
     Raises:
-        KalloctraceError: the file cannot be opened, or is no 64-bit core.
+        KalloctraceError: the file cannot be opened, or is not a 64-bit ELF core.
     """
 
     def __init__(self, path: Path = KCORE) -> None:
@@ -34,14 +36,15 @@ class Kcore:
                 error.strerror or str(error),
                 "run as root, on a kernel with CONFIG_PROC_KCORE and no lockdown=confidentiality",
             ) from error
-        header = _ELF_HEADER.unpack(os.pread(self._fd, _ELF_HEADER.size, 0))
-        start, count = header[5], header[10]
-        table = os.pread(self._fd, _PROGRAM_HEADER.size * count, start)
-        self._segments = [
-            (vaddr, offset, size)
-            for kind, _, offset, vaddr, _, size, _, _ in _PROGRAM_HEADER.iter_unpack(table)
-            if kind == _PT_LOAD
-        ]
+        try:
+            self._segments = _segments(self._fd)
+        except (ValueError, struct.error) as error:
+            os.close(self._fd)
+            raise KalloctraceError(
+                f"cannot read the kernel's memory through {path}",
+                f"it is not a 64-bit ELF core file: {error}",
+                "use the /proc/kcore of the running kernel",
+            ) from error
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -52,10 +55,10 @@ class Kcore:
         os.close(self._fd)
 
     def read(self, address: int, size: int) -> bytes:
-        """Read bytes at a kernel virtual address.
+        """Return the bytes at a kernel virtual address.
 
         Raises:
-            KalloctraceError: no segment holds the address, or it is not readable.
+            KalloctraceError: no segment contains the whole range, or the range is not readable.
         """
         for vaddr, offset, length in self._segments:
             if vaddr <= address and address + size <= vaddr + length:
@@ -69,13 +72,29 @@ class Kcore:
         )
 
     def u64(self, address: int) -> int:
-        """Read an unsigned 64-bit value."""
+        """Return the unsigned 64-bit value at an address."""
         return int.from_bytes(self.read(address, 8), "little")
 
     def u32(self, address: int) -> int:
-        """Read an unsigned 32-bit value."""
+        """Return the unsigned 32-bit value at an address."""
         return int.from_bytes(self.read(address, 4), "little")
 
     def s32(self, address: int) -> int:
-        """Read a signed 32-bit value."""
+        """Return the signed 32-bit value at an address."""
         return int.from_bytes(self.read(address, 4), "little", signed=True)
+
+
+def _segments(fd: int) -> list[tuple[int, int, int]]:
+    """Return address, file offset and size of each loadable segment."""
+    header = _ELF_HEADER.unpack(os.pread(fd, _ELF_HEADER.size, 0))
+    if not header[0].startswith(_MAGIC):
+        raise ValueError(f"it begins with {header[0][: len(_MAGIC)]!r}")
+    start, count = header[5], header[10]
+    table = os.pread(fd, _PROGRAM_HEADER.size * count, start)
+    if len(table) < _PROGRAM_HEADER.size * count:
+        raise ValueError("its program headers are truncated")
+    return [
+        (vaddr, offset, size)
+        for kind, _, offset, vaddr, _, size, _, _ in _PROGRAM_HEADER.iter_unpack(table)
+        if kind == _PT_LOAD
+    ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The running kernel: its features, flag tables and machine, read from what it shows."""
+"""The running kernel: its features, flag tables and machine, read from BTF, symbols, memory and tracefs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 _NODES = Path("/sys/devices/system/node")
 
 ENTRIES = ("__alloc_frozen_pages_noprof", "__alloc_pages_noprof", "__alloc_pages", "__alloc_pages_nodemask")
-"""Functions that carry the stage, newest first: where a newer one exists the older are wrappers around it.
+"""Functions that contain the stage, newest first: if a newer one exists, the older ones are wrappers around it.
 
 Linux kernel commit 84172f4bb752 ("mm/page_alloc: combine __alloc_pages and __alloc_pages_nodemask") (in v5.13),
 b951aaff5035 ("mm: enable page allocation tagging") (in v6.10),
@@ -39,7 +39,7 @@ NOLOCKS: Mapping[str, Nolock] = {
     "alloc_pages_nolock_noprof": "fixed",
     "try_alloc_pages_noprof": "fixed",
 }
-"""Functions that carry the stage of an allocation without locks, newest first; the older is a wrapper again.
+"""Functions that contain the stage of an allocation without locks, newest first; the older ones are wrappers.
 
 Linux kernel commit 97769a53f117 ("mm, bpf: Introduce try_alloc_pages() for opportunistic page allocation") (in v6.15),
 d7242af86434 ("mm: Introduce alloc_frozen_pages_nolock()") (in v6.18); named alloc_pages_nolock() in Debian's 6.16.12.
@@ -49,17 +49,17 @@ _INTERRUPT_MASK = 0x00FF0100
 """in_task() of a preempt_count of 32 bits: include/linux/preempt.h of 6.1.192-2."""
 
 _INTERRUPT_MASK_NESTED = 0xFF000100
-"""in_task() where preempt_count has a count of nested irq disabling in bits 16 to 23 (Debian 7.3.4)."""
+"""in_task() if bits 16 to 23 of preempt_count count nested irq disabling (Debian 7.3.4)."""
 
 _OLD_ENTRY, _OLD_BASE, _NEW_BASE = "__alloc_pages_nodemask", "5.10", "7.3"
-"""Which release's rules an unknown one is taken to have, before it is looked at: much changed with the entry's name."""
+"""An unknown release starts with the rules of one of these two, because much changed along with the entry's name."""
 
 _HPAGE_PMD_ORDER = 9
-"""On x86_64, whatever the configuration: arch/x86/include/asm/pgtable_64_types.h."""
+"""HPAGE_PMD_ORDER of x86_64 in every configuration: arch/x86/include/asm/pgtable_64_types.h."""
 
 
 class LiveKernel:
-    """The running kernel and machine; each part is read when it is first asked for, and once."""
+    """The running kernel and machine; each part is read once, at its first use."""
 
     @cached_property
     def btf(self) -> Btf:
@@ -73,15 +73,15 @@ class LiveKernel:
 
     @cached_property
     def observed(self) -> tuple[Features, dict[str, str]]:
-        """The rules in force, and where each was seen."""
+        """The features, and the evidence for each."""
         base, version = self._base
         known = base == os.uname().release
-        source = "built-in row of the release" if known else f"built-in row of {base}, as this release is not known"
+        source = "built-in row of the release" if known else f"built-in row of {base}, because this release is unknown"
         return observed_features(self.btf, self.symbols, builtin_features(base, version), source)
 
     @cached_property
     def _base(self) -> tuple[str, str]:
-        """The release, as (kernel, version), whose built-in rows stand in for what this kernel does not show."""
+        """The release, as (kernel, version), whose built-in rows supply what this kernel does not show."""
         uname = os.uname()
         if known_release(uname.release, uname.version) is not None:
             return uname.release, uname.version
@@ -89,40 +89,40 @@ class LiveKernel:
 
     @property
     def features(self) -> Features:
-        """The rules in force."""
+        """The features of this kernel."""
         return self.observed[0]
 
     @cached_property
     def preemption(self) -> Preemption:
-        """Whether tasks can be preempted inside the kernel."""
+        """Whether tasks can be preempted in kernel code."""
         return read_preemption(os.uname().version, rt=self.features.config_preempt_rt)
 
     @cached_property
     def layout(self) -> MemoryLayout:
-        """The machine's nodes and zones, and where they lie: what gives captured pointers their names."""
+        """The machine's nodes and zones with their addresses, which resolve captured pointers."""
         return self._read_layout()
 
     @cached_property
     def tables(self) -> FlagTables:
-        """The flag tables: what the kernel publishes itself, and built-in rows for the rest."""
+        """The flag tables: from BTF and tracefs, and from built-in rows for the rest."""
         return _tables(self.btf, *self._base)
 
     @cached_property
     def page_flags(self) -> PageFlags | None:
-        """Where a page's flags hold its node and zone, None where that could not be proven."""
+        """The position of node and zone in `page->flags`; None if the check against real pages failed."""
         with Kcore() as kcore:
             return read_page_flags(kcore, self.btf, self.symbols, self.layout)
 
     @cached_property
     def snapshot(self) -> Snapshot:
-        """The record that a trace carries."""
+        """The snapshot that a trace stores."""
         uname = os.uname()
         features, evidence = self.observed
         machine = self._machine(self.layout)
         return Snapshot(uname.release, uname.version, features, self.tables, machine, evidence)
 
     def machine_now(self) -> Machine:
-        """Return the machine as it is at this moment."""
+        """Return the machine in its current state."""
         return self._machine(self._read_layout())
 
     def address(self, name: str) -> int:
@@ -175,25 +175,25 @@ def live_snapshot() -> Snapshot:
 
 
 def observed_features(btf: Btf, symbols: Symbols, expected: Features, source: str) -> tuple[Features, dict[str, str]]:
-    """Replace what a release leads to expect by what the kernel shows, wherever it leaves a trace.
+    """Return the features with every value that can be read from the kernel replaced by the one read.
 
-    Only these are left to the release: `context_test` (5.13 and 5.14 kept the older one under the newer entry),
-    `pf_memalloc_noreclaim` (6.9 to 6.11), and what told 5.8 and 5.9 from 5.10.
+    Only these still depend on the release: `context_test` (5.13 and 5.14 have the older test with the newer entry),
+    `pf_memalloc_noreclaim` (6.9 to 6.11), and the differences between 5.8, 5.9 and 5.10.
 
     Args:
         btf: the kernel's types.
         symbols: its symbols.
-        expected: what the release leads to expect.
-        source: where that comes from, for people.
+        expected: the features of its release.
+        source: the origin of `expected`, for people.
 
     Returns:
-        The features, and for each where it was seen.
+        The features, and the evidence for each by name.
     """
     entry = find_entry(symbols)
     entry_alloc_flags = len(btf.parameters(entry) or ()) == 5
     nolock = _nolock(btf, entry_alloc_flags)
     prototype = f"BTF prototype of {entry}"
-    named = f"symbol {entry}: the rule changed in 5.13, as {_OLD_ENTRY} went"
+    named = f"symbol {entry}: the rule changed in 5.13, when {_OLD_ENTRY} was removed"
     seen: dict[str, tuple[object, str]] = {
         "entry": (entry, f"symbol {entry}"),
         "entry_alloc_flags": (entry_alloc_flags, prototype),
@@ -228,10 +228,10 @@ def observed_features(btf: Btf, symbols: Symbols, expected: Features, source: st
 
 
 def find_entry(symbols: Symbols) -> str:
-    """Return the name of the function that carries the preparation stage.
+    """Return the name of the function that contains the preparation stage.
 
     Raises:
-        KalloctraceError: the kernel has none of those known.
+        KalloctraceError: the kernel has none of `ENTRIES`.
     """
     for name in ENTRIES:
         if symbols.address(name) is not None:
@@ -239,12 +239,12 @@ def find_entry(symbols: Symbols) -> str:
     raise KalloctraceError(
         "cannot find the page allocator's entry",
         f"/proc/kallsyms has none of {', '.join(ENTRIES)}",
-        "run as root (addresses are hidden from others), on a kernel from 5.10 on",
+        "run as root (other users do not see addresses), on a kernel from 5.8 on",
     )
 
 
 def _nolock(btf: Btf, folded: bool) -> tuple[Nolock, str]:
-    """Return how allocation without locks comes in, and where that was seen."""
+    """Return the feature `nolock` and its evidence."""
     if folded:
         return "alloc_flags", "BTF: the entry's fifth argument"
     for function, kind in NOLOCKS.items():
@@ -254,10 +254,10 @@ def _nolock(btf: Btf, folded: bool) -> tuple[Nolock, str]:
 
 
 def _nolock_orders(btf: Btf, nolock: Nolock) -> tuple[int, ...]:
-    """Return the orders of which the per-CPU lists keep pages.
+    """Return the orders of the pages on the per-CPU lists.
 
-    There is one list per order and migratetype, for orders 0 to PAGE_ALLOC_COSTLY_ORDER, and after them those of
-    transparent huge pages where they are configured: NR_PCP_LISTS, include/linux/mmzone.h of 6.12.117-1.
+    There is one list per order and migratetype for orders 0 to PAGE_ALLOC_COSTLY_ORDER, followed by the lists for
+    transparent huge pages if these are configured: NR_PCP_LISTS, include/linux/mmzone.h of 6.12.117-1.
     """
     if nolock == "none":
         return ()
@@ -267,12 +267,12 @@ def _nolock_orders(btf: Btf, nolock: Nolock) -> tuple[int, ...]:
 
 
 def _length(btf: Btf, struct: str, member: str, element: str) -> int:
-    """Return how many elements an array has."""
+    """Return the number of elements of an array."""
     return btf.member_size(struct, member) // btf.size(element)
 
 
 def online_nodes() -> int:
-    """Return the set of online nodes."""
+    """Return the online nodes as a bit mask."""
     return parse_nodelist((_NODES / "online").read_text())
 
 
@@ -281,7 +281,7 @@ def _nodes(state: str) -> tuple[int, ...]:
 
 
 def nr_node_ids() -> int:
-    """Return one more than the largest node id that the machine may ever have."""
+    """Return one more than the largest possible node id of the machine."""
     return parse_nodelist((_NODES / "possible").read_text()).bit_length()
 
 
@@ -299,10 +299,11 @@ def _tables(btf: Btf, base: str, version: str) -> FlagTables:
     for folder in TRACEFS:
         file = folder / "events/kmem/mm_page_alloc/format"
         if file.is_file():
-            return replace(tables, gfp_print=from_tracefs_format(file.read_text()), source=f"tracefs+{tables.source}")
+            printed = from_tracefs_format(file.read_text(), dict(gfp or ()))
+            return replace(tables, gfp_print=printed, source=f"tracefs+{tables.source}")
     return tables
 
 
 def has_tracepoint(event: str) -> bool:
-    """Tell whether the kernel has a tracepoint, such as `kmem/mm_page_alloc`."""
+    """Return whether the kernel has a tracepoint such as `kmem/mm_page_alloc`."""
     return any((folder / "events" / event).is_dir() for folder in TRACEFS)

@@ -21,7 +21,7 @@ class Zone:
 
     Attributes:
         index: index in `enum zone_type`.
-        present_pages: `zone->present_pages`, in pages of 4 KiB.
+        present_pages: `zone->present_pages`, pages of 4 KiB.
     """
 
     index: int
@@ -30,26 +30,26 @@ class Zone:
 
 @dataclass(frozen=True)
 class Node:
-    """An online node and its zones, the empty ones too, ascending by index."""
+    """An online node and all its zones, empty ones included, in ascending order of index."""
 
     nid: int
     zones: tuple[Zone, ...]
 
     def present_pages(self, zone: int) -> int:
-        """Return the present pages of the zone with this index, 0 where there is none."""
+        """Return the present pages of the zone with this index; 0 if the node has no such zone."""
         return next((z.present_pages for z in self.zones if z.index == zone), 0)
 
 
 @dataclass(frozen=True)
 class Topology:
-    """What the kernel orders the nodes of a zonelist by, beside the zones themselves.
+    """The inputs, apart from the zones, by which the kernel orders the nodes of a zonelist.
 
     Attributes:
-        possible: the possible nodes, ascending: those that the machine may ever have.
-        distances: for each possible node, in this order, the distance to each of them (10 is local).
-        cpus: the nodes with online CPUs, ascending.
-        max_numnodes: MAX_NUMNODES, the nodes that the kernel was built for.
-        zonelist_builds: how often the zonelists were built since boot: 1 unless memory was plugged.
+        possible: the ids of the possible nodes (`node_possible_map`) in ascending order.
+        distances: for each possible node, in this order, its distance to each possible node (10 is local).
+        cpus: the ids of the nodes with online CPUs in ascending order.
+        max_numnodes: MAX_NUMNODES, the number of nodes that the kernel was built for.
+        zonelist_builds: how often the zonelists were built since boot: 1 unless memory was hotplugged.
     """
 
     possible: tuple[int, ...]
@@ -74,32 +74,32 @@ class Topology:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Build the topology from what `to_json` returned.
+        """Build the topology from the result of `to_json`.
 
         Raises:
-            ValueError: the distances are no square of the possible nodes.
+            ValueError: the distances are not a square matrix over the possible nodes.
         """
         possible = tuple(data["possible"])
         distances = tuple(tuple(row) for row in data["distances"])
         if [len(row) for row in distances] != [len(possible)] * len(possible):
-            raise ValueError("the distances are not those of the possible nodes")
+            raise ValueError("the distances are not a square matrix over the possible nodes")
         return cls(possible, distances, tuple(data["cpus"]), data["max_numnodes"], data["zonelist_builds"])
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the preparation stage reads of the machine; constant between two hotplug events or sysctl writes.
+    """The machine's state that the preparation stage reads; it changes only by hotplug or a sysctl write.
 
     Attributes:
-        nodes: the online nodes, ascending.
+        nodes: the online nodes in ascending order.
         fallback: per node id its `node_zonelists[ZONELIST_FALLBACK]`, without the terminating entry.
-        nofallback: per node id its `node_zonelists[ZONELIST_NOFALLBACK]`, likewise.
-        nr_online_nodes: the kernel's own count.
-        gfp_allowed_mask: bits that survive the entry.
-        page_group_by_mobility_disabled: true on machines of some MiB.
-        cpusets_enabled: `cpusets_enabled_key` counts more than 0.
+        nofallback: per node id its `node_zonelists[ZONELIST_NOFALLBACK]`, without the terminating entry.
+        nr_online_nodes: the kernel's variable of this name.
+        gfp_allowed_mask: the gfp bits that the entry keeps (`gfp_t`).
+        page_group_by_mobility_disabled: true only on machines with a few MiB of memory.
+        cpusets_enabled: `cpusets_enabled_key` is greater than 0.
         defrag_mode: the sysctl vm.defrag_mode is on.
-        topology: what the zonelists were built from; None where the kernel does not show it all.
+        topology: the inputs of the zonelists; None if the kernel does not show all of them.
     """
 
     nodes: tuple[Node, ...]
@@ -113,11 +113,11 @@ class Machine:
     topology: Topology | None = None
 
     def node(self, nid: int) -> Node | None:
-        """Return the online node with this id."""
+        """Return the online node with this id, or None."""
         return next((node for node in self.nodes if node.nid == nid), None)
 
     def zonelist(self, kind: ZonelistKind, nid: int) -> tuple[ZoneRef, ...] | None:
-        """Return a node's zonelist, None for a node that has none (it is not online)."""
+        """Return a node's zonelist; None if the node is not online."""
         return (self.fallback if kind == "FALLBACK" else self.nofallback).get(nid)
 
     def to_json(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Machine:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Build the machine from what `to_json` returned; older writers knew no topology."""
+        """Build the machine from the result of `to_json`; `topology` may be missing, from an older writer."""
         topology = data.get("topology")
         return cls(
             nodes=tuple(
@@ -165,14 +165,14 @@ def _zonelists(data: Mapping[str, Sequence[Sequence[int]]]) -> dict[int, tuple[Z
 
 
 def default_fallback_order(nid: int, nodes: Mapping[int, object]) -> list[int]:
-    """Return the order in which a node's zonelist visits the nodes where all are equally far and have CPUs.
+    """Return the order of the nodes in a node's zonelist if all nodes are equally far apart and have CPUs.
 
-    A node's score is worse when its id is below the list's owner, so the list starts at the owner and wraps.
+    A node below the list's owner gets a penalty, so the list starts at the owner and wraps around.
     Source: `find_next_best_node` in mm/page_alloc.c of linux-source-6.12 6.12.117-1:5315.
 
     Args:
-        nid: whose zonelist.
-        nodes: the machine's, by id.
+        nid: the owner of the zonelist.
+        nodes: the machine's nodes by id.
     """
     return sorted(nodes, key=lambda other: (other < nid, other))
 
@@ -186,19 +186,18 @@ def machine_of(
     cpusets_enabled: bool = False,
     defrag_mode: bool = False,
 ) -> Machine:
-    """Build a machine from which zones of which nodes have memory.
+    """Build a machine from the populated zones of its nodes.
 
     Args:
         populated: per online node the indexes of its zones with memory.
         gfp_allowed_mask: as in `Machine`.
-        fallback_order: per node the order in which its FALLBACK zonelist visits the nodes; by default that of
-            nodes all equally far apart: ascending from the node itself, and around.
+        fallback_order: per node the order of the nodes in its FALLBACK zonelist; by default `default_fallback_order`.
         page_group_by_mobility_disabled: as in `Machine`.
         cpusets_enabled: as in `Machine`.
         defrag_mode: as in `Machine`.
 
     Returns:
-        The machine, with one page in each populated zone: only whether a zone is empty matters to the stage.
+        The machine with one page in each populated zone: the stage only tests whether a zone is empty.
     """
     own = {
         nid: tuple(ZoneRef(nid, zone) for zone in sorted(zones, reverse=True))

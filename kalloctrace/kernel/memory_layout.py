@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Nodes, zones and zonelists as they lie in the kernel's memory, and where: addresses become names with it."""
+"""Nodes, zones and zonelists in the kernel's memory: resolves addresses and page flags to node and zone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ _TOPOLOGY = ("numa_distance", "numa_distance_cnt", "zonelist_update_seq")
 
 @dataclass(frozen=True)
 class MemoryLayout:
-    """The nodes of a running kernel.
+    """The nodes of the running kernel.
 
     Attributes:
         nodes: the online nodes with all their zones.
-        zonelists: per kind and node id the entries before the terminating one.
-        zone_addresses: `struct zone *` to its node and index.
-        zonelist_addresses: `struct zonelist *` to its kind and the id of the node that owns it.
+        zonelists: by kind and node id, without the terminating entry.
+        zone_addresses: the node and zone index by `struct zone *`.
+        zonelist_addresses: the kind and the owner's node id by `struct zonelist *`.
     """
 
     nodes: tuple[Node, ...]
@@ -73,10 +73,10 @@ def read_memory_layout(kcore: Kcore, btf: Btf, node_data: int, online: tuple[int
 def read_topology(
     kcore: Kcore, btf: Btf, symbols: Symbols, possible: tuple[int, ...], cpus: tuple[int, ...]
 ) -> Topology | None:
-    """Read what the running kernel built its zonelists from.
+    """Read the inputs from which the running kernel built its zonelists.
 
-    /sys shows the distances of online nodes only, and the kernel builds lists for the possible ones too.
-    `zonelist_update_seq` counts two for each build: Linux kernel commit 3d36424b3b58 ("mm/page_alloc: fix race
+    /sys shows only the distances of online nodes, but the kernel builds lists for all possible nodes.
+    `zonelist_update_seq` grows by two with each build: Linux kernel commit 3d36424b3b58 ("mm/page_alloc: fix race
     condition between build_all_zonelists and page allocation") (in v6.0, and in Debian's 5.10).
 
     Args:
@@ -87,7 +87,7 @@ def read_topology(
         cpus: ids of the nodes with online CPUs.
 
     Returns:
-        The topology, None where the kernel lacks a symbol in need.
+        The topology; None if the kernel lacks one of the symbols.
     """
     found = [symbols.address(name) for name in _TOPOLOGY]
     addresses = [address for address in found if address is not None]
@@ -101,7 +101,7 @@ def read_topology(
         possible=possible,
         distances=tuple(tuple(_distance(table, known, one, other) for other in possible) for one in possible),
         cpus=cpus,
-        # struct zonelist has an entry for each zone of each node, and the terminating one.
+        # struct zonelist has one entry per zone and node, and the terminating one.
         max_numnodes=(btf.size("zonelist") // btf.size("zoneref") - 1) // zones.count,
         zonelist_builds=kcore.u32(zonelist_update_seq) // 2,
     )
@@ -132,7 +132,7 @@ class _ZoneReader:
 
 
 def _zonelist(kcore: Kcore, btf: Btf, address: int, size: int, zones: Mapping[int, ZoneRef]) -> tuple[ZoneRef, ...]:
-    """Read `struct zonelist`: an array of zonerefs that ends with one whose zone is NULL."""
+    """Read `struct zonelist`: an array of zonerefs, terminated by one with a NULL zone."""
     stride = btf.size("zoneref")
     zone_at = btf.offset("zoneref", "zone")
     data = kcore.read(address, size)
@@ -147,10 +147,10 @@ def _zonelist(kcore: Kcore, btf: Btf, address: int, size: int, zones: Mapping[in
 
 @dataclass(frozen=True)
 class PageFlags:
-    """The fields of `page->flags` that name a page's place.
+    """The position of node and zone in `page->flags`.
 
     Attributes:
-        nodes_pgshift: NODES_PGSHIFT; the node id is all that lies above.
+        nodes_pgshift: NODES_PGSHIFT; all bits from it upwards are the node id.
         zones_pgshift: ZONES_PGSHIFT.
         zones_mask: ZONES_MASK.
     """
@@ -165,9 +165,9 @@ class PageFlags:
 
 
 def page_flags_of(nodes: int, zones: int) -> PageFlags:
-    """Return the layout without a section field, as CONFIG_SPARSEMEM_VMEMMAP makes it: the node on top, then the zone.
+    """Return the layout of CONFIG_SPARSEMEM_VMEMMAP: no section field, the node in the top bits, the zone below it.
 
-    Source: include/linux/page-flags-layout.h and ZONES_SHIFT there, the same from 5.8 to 7.3.
+    Source: include/linux/page-flags-layout.h (ZONES_SHIFT), the same from 5.8 to 7.3.
 
     Args:
         nodes: MAX_NUMNODES.
@@ -179,7 +179,9 @@ def page_flags_of(nodes: int, zones: int) -> PageFlags:
 
 
 def read_page_flags(kcore: Kcore, btf: Btf, symbols: Symbols, layout: MemoryLayout) -> PageFlags | None:
-    """Find out where the running kernel's pages hold their node and zone.
+    """Return the position of node and zone in the running kernel's `page->flags`.
+
+    The layout is computed from the kernel's types and checked against the first page of each populated zone.
 
     Args:
         kcore: its memory.
@@ -188,7 +190,7 @@ def read_page_flags(kcore: Kcore, btf: Btf, symbols: Symbols, layout: MemoryLayo
         layout: its zones.
 
     Returns:
-        The layout, None where the first page of some populated zone contradicts it or cannot be found.
+        The layout; None if a page contradicts it, or if the pages cannot be located.
     """
     vmemmap_base = symbols.address("vmemmap_base")
     zone_type = btf.enum("zone_type")

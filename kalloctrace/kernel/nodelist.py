@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Sets of nodes: as the kernel's list text ("0-1,3"), and as an integer whose bit n stands for node n."""
+"""Sets of nodes: as the kernel's list format ("0-1,3"), and as a bit mask in which bit n stands for node n."""
 
 MAX_NUMNODES = 1 << 16
 """Far above what any kernel is built for (CONFIG_NODES_SHIFT=10): a larger id is damaged text, not a node."""
 
 
 def parse_nodelist(text: str) -> int:
-    """Return the set of nodes that a list such as "0-1,3" names; the empty text names none.
+    """Return the bit mask of a list such as "0-1,3"; empty text gives 0.
 
     Raises:
-        ValueError: the text is no such list.
+        ValueError: the text is not such a list.
     """
     nodes = 0
     for part in filter(None, text.strip().split(",")):
@@ -22,7 +22,7 @@ def parse_nodelist(text: str) -> int:
 
 
 def format_nodelist(nodes: int) -> str:
-    """Return a set of nodes as the kernel prints it, ranges joined."""
+    """Return a bit mask of nodes in the kernel's list format, with adjacent nodes as ranges."""
     ranges = []
     nid = 0
     while nodes >> nid:
@@ -36,5 +36,5 @@ def format_nodelist(nodes: int) -> str:
 
 
 def node_ids(nodes: int) -> tuple[int, ...]:
-    """Return the ids in a set of nodes, ascending."""
+    """Return the node ids of a bit mask in ascending order."""
     return tuple(nid for nid in range(nodes.bit_length()) if nodes >> nid & 1)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Whether tasks can be preempted inside the kernel: it decides which attachment misses nothing."""
+"""Whether tasks can be preempted in kernel code, which decides the attachment that misses no call."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 MODE = Path("/sys/kernel/debug/sched/preempt")
-"""Which of the modes that PREEMPT_DYNAMIC offers is in force, in parentheses.
+"""The preemption modes of a PREEMPT_DYNAMIC kernel, with the active one in parentheses.
 
 Linux kernel commit e59e10f8ef63 ("sched: Add /debug/sched_preempt") (in v5.13), here since
 8a99b6833c88 ("sched: Move SCHED_DEBUG sysctl to debugfs") (in v5.13).
@@ -17,24 +17,24 @@ _PREEMPTIBLE_MODES = frozenset({"full", "lazy"})
 
 @dataclass(frozen=True)
 class Preemption:
-    """Whether a task inside the kernel can lose its CPU to another one, and where that was seen."""
+    """Whether a task in kernel code can be preempted by another task, and the evidence."""
 
     preemptible: bool
     evidence: str
 
 
 def preemption(version: str, mode: str | None, *, rt: bool) -> Preemption:
-    """Decide it from what a kernel shows.
+    """Return whether a kernel is preemptible.
 
-    PREEMPT_RT and the mode in force are facts. Where the mode cannot be read, the version says how the kernel was
-    built: a build without preemption names none (init/Makefile puts CONFIG_PREEMPT_BUILD, PREEMPT_DYNAMIC and
-    PREEMPT_RT there), and any other can be preempted for all that is known. No symbol tells: builds with
-    PREEMPT_DYNAMIC have the functions of every mode.
+    PREEMPT_RT and the active mode decide. If the mode cannot be read, `uname -v` shows how the kernel was built
+    (init/Makefile adds CONFIG_PREEMPT_BUILD, PREEMPT_DYNAMIC and PREEMPT_RT): a kernel without PREEMPT is not
+    preemptible, and any other one is assumed to be. Symbols do not help: PREEMPT_DYNAMIC kernels have the functions of
+    all modes.
 
     Args:
-        version: as `uname -v` prints it.
-        mode: the content of `MODE`, None where it cannot be read.
-        rt: the kernel was built with CONFIG_PREEMPT_RT.
+        version: `uname -v`.
+        mode: the content of `MODE`; None if it cannot be read.
+        rt: whether the kernel was built with CONFIG_PREEMPT_RT.
     """
     if rt:
         return Preemption(preemptible=True, evidence="PREEMPT_RT")
@@ -48,7 +48,7 @@ def preemption(version: str, mode: str | None, *, rt: bool) -> Preemption:
 
 
 def read_preemption(version: str, *, rt: bool) -> Preemption:
-    """Decide it for the running kernel; the arguments are those of `preemption`."""
+    """Return whether the running kernel is preemptible; arguments as of `preemption`."""
     try:
         mode = MODE.read_text()
     except OSError:

@@ -151,7 +151,7 @@ class ProofStatus:
         return self.same and not self.refuted
 
     def to_json(self) -> dict[str, Any]:
-        """Return the standing as JSON values."""
+        """Return the status as JSON values."""
         return {
             "kernel": self.nearest and self.nearest.kernel,
             "release": self.nearest and self.nearest.release,
@@ -162,7 +162,7 @@ class ProofStatus:
         }
 
     def __str__(self) -> str:
-        """Return the standing as a sentence."""
+        """Return the status as a sentence."""
         if self.measured is not None and self.measured.proven:
             return f"the rules for this kernel were proven on this very release, {_figures(self.measured)}"
         texts = []

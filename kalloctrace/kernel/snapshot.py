@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One kernel on one machine, as an immutable record that a trace carries with it."""
+"""One kernel on one machine, as an immutable record that each trace stores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +12,15 @@ from kalloctrace.kernel.machine import Machine
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything about a kernel that decoding, predicting and comparing needs.
+    """All facts about a kernel that are needed to decode, predict and compare.
 
     Attributes:
         release: `uname -r`, or the name of a built-in kernel.
-        version: `uname -v`; on Debian it holds the package's version.
-        features: the rules in force.
-        tables: the meaning of every flag.
+        version: `uname -v`, which holds the package's version on Debian.
+        features: the rules of its preparation stage.
+        tables: its flags.
         machine: nodes, zones, zonelists and switches at the time of the snapshot.
-        evidence: where each feature was read, by name, for people.
+        evidence: the source of each feature by name, for people.
     """
 
     release: str
@@ -43,7 +43,7 @@ class Snapshot:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Build the snapshot from what `to_json` returned."""
+        """Build the snapshot from the result of `to_json`."""
         return cls(
             release=data["release"],
             version=data["version"],

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The zonelists of every node, as mm/page_alloc.c builds them from the nodes' zones and distances.
+"""Predicts the zonelists of every node, as mm/page_alloc.c builds them from the nodes' zones and distances.
 
-What a list was built from must be known to predict it, and one input has gone by when a list is looked at: at boot
-the lists are built before any CPU is counted to its node (`numa_add_cpu` runs from `identify_cpu`, long after
-`build_all_zonelists` in `start_kernel`), so that the penalty for nodes with CPUs counts only when memory that was
-plugged or unplugged later made the kernel build them anew.
+A prediction needs the inputs at the time of the build. At boot the kernel builds the lists before it assigns CPUs to
+nodes (`numa_add_cpu` runs from `identify_cpu`, long after `build_all_zonelists` in `start_kernel`). So the penalty for
+nodes with CPUs only applies after memory hotplug made the kernel rebuild the lists.
 
-Up to 5.17 (5.10.112, 5.15.34, 5.17.3) a zone entered a list by its managed pages, since then by its present pages:
-Linux kernel commit e553f62f10d9 ("mm, page_alloc: fix build_zonerefs_node()") (in v5.18). The two differ only for
-memory that a balloon has not handed out yet, as on Xen; present pages are taken for all releases here.
+Before e553f62f10d9 ("mm, page_alloc: fix build_zonerefs_node()") (in v5.18, 5.10.112, 5.15.34 and 5.17.3) a zone had to
+have managed pages to enter a list, since then present pages. The two differ only for memory that a balloon has not
+released yet, as on Xen; this module uses present pages for all releases.
 """
 
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ ROWS = (
         'c2baef394af8 ("mm: page_alloc: skip memoryless nodes entirely") (in v6.7)',
     ),
 )
-"""The release decides: the three are written out in functions that leave no name or type behind."""
+"""Only the release determines these rules: the compiled functions leave no symbol or type that shows them."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +58,11 @@ class ZonelistRule:
     """How one kernel orders the nodes of a zonelist.
 
     Attributes:
-        load: what `node_load` of the first node of each distance becomes: the nodes left to place, the sum of
-            these, or one more each time.
-        owners: whose lists are built one after the other, each adding to `node_load`.
-        memoryless_local: whether a node without memory stands first in its own list. It has no zone to show there,
-            but is one node less to place; where node_load grows by one, that makes no difference.
+        load: the change of `node_load` for the first node of each distance: set to the number of nodes left to place,
+            increased by this number, or increased by one.
+        owners: the nodes whose lists are built one after the other, each changing `node_load`.
+        memoryless_local: whether a node without memory comes first in its own list. It adds no zone there, but it
+            counts as placed; this makes no difference if `node_load` grows by one.
     """
 
     load: Literal["assigned", "accumulated", "one"]
@@ -80,11 +79,11 @@ def zonelist_rule(release: str, version: str = "") -> ZonelistRule | None:
     """Return the rule of a release.
 
     Args:
-        release: `uname -r`, or "6.12"; a release newer than all rows has the newest rule.
-        version: `uname -v`, from which Debian's package version is read.
+        release: `uname -r`, or "6.12"; a release newer than all rows gets the newest rule.
+        version: `uname -v`, which holds Debian's package version.
 
     Returns:
-        The rule; None where the release does not tell it.
+        The rule; None if the release does not determine it.
     """
     parsed = upstream_release(release, version)
     if parsed is None or parsed[:2] < FIRST:
@@ -94,7 +93,7 @@ def zonelist_rule(release: str, version: str = "") -> ZonelistRule | None:
 
 
 def why_not_predicted(machine: Machine) -> str:
-    """Return why the zonelists of a machine cannot be predicted, empty where they can."""
+    """Return why the zonelists of a machine cannot be predicted, "" if they can."""
     if machine.topology is None:
         return "the trace has no distances"
     if any(node.nid not in machine.topology.possible for node in machine.nodes):
@@ -102,7 +101,7 @@ def why_not_predicted(machine: Machine) -> str:
     if machine.topology.zonelist_builds < 1:
         return "the zonelists were being built"
     if machine.topology.zonelist_builds > 1 and any(not has_memory(node) for node in machine.nodes):
-        # A node that is plugged without memory gets a list of its own, and those of the others stay as they were.
+        # A node that is hotplugged without memory gets its own list, and the other lists are not rebuilt.
         return "memory was plugged, and a node has none: its lists may be older or newer than the others'"
     return ""
 
@@ -117,11 +116,11 @@ def build_all_zonelists(
 
     Args:
         machine: its nodes and zones.
-        topology: what orders the nodes.
-        rule: how.
+        topology: the inputs for the order of the nodes.
+        rule: the rule of the release.
 
     Returns:
-        Per kind and node id the entries before the terminating one.
+        The lists by kind and node id, without the terminating entry.
     """
     own = {node.nid: _build_zonerefs_node(node) for node in machine.nodes}
     order = _Order(machine, topology, rule)
@@ -134,34 +133,34 @@ def build_all_zonelists(
 
 
 def _build_zonerefs_node(node: Node) -> tuple[ZoneRef, ...]:
-    """Return the populated zones of a node, highest first."""
+    """Return the populated zones of a node, highest index first."""
     return tuple(ZoneRef(node.nid, zone.index) for zone in reversed(node.zones) if zone.present_pages)
 
 
 def has_memory(node: Node) -> bool:
-    """Tell whether a node is in the kernel's `node_states[N_MEMORY]`."""
+    """Return whether a node is in the kernel's `node_states[N_MEMORY]`."""
     return any(zone.present_pages for zone in node.zones)
 
 
 def is_below(n: int, node: int) -> bool:
-    """Tell whether a node is penalised for its id: a list goes on with the owner's next node, not with node 0."""
+    """Return whether a node gets the penalty for an id below the owner's, by which a list continues after its owner."""
     return n < node
 
 
 class _Order:
-    """The order of nodes in list after list; `node_load` grows from one to the next."""
+    """Computes the node order of one list after the other; `node_load` carries over between lists."""
 
     def __init__(self, machine: Machine, topology: Topology, rule: ZonelistRule) -> None:
         self._topology = topology
         self._rule = rule
         self._nr_online_nodes = machine.nr_online_nodes
         self._n_memory = tuple(node.nid for node in machine.nodes if has_memory(node))
-        # The lists that were built at boot know of no CPU yet.
+        # At boot the lists are built before any CPU is assigned to a node.
         self._cpus = topology.cpus if topology.zonelist_builds > 1 else ()
         self._node_load = dict.fromkeys(topology.possible, 0)
 
     def build_zonelists(self, local_node: int) -> list[int]:
-        """Return the nodes of one list; those without memory have no zone to add to it."""
+        """Return the node order of one list; nodes without memory contribute no zones."""
         order: list[int] = []
         prev_node, load = local_node, self._nr_online_nodes
         while (node := self._find_next_best_node(local_node, order)) is not None:
@@ -184,7 +183,7 @@ class _Order:
         if local and node not in used:
             return node
         unused = (n for n in self._n_memory if n not in used)
-        # Of equal ones the first is kept, which has the lowest id.
+        # On a tie the lowest id wins.
         return min(unused, key=lambda n: self._score(node, n), default=None)
 
     def _score(self, node: int, n: int) -> int:
