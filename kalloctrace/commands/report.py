@@ -73,12 +73,9 @@ def command(
         return Exit.OK
     from kalloctrace.commands.progress import reading
     from kalloctrace.report.summary import summarize
-    from kalloctrace.verify.verification import verify_trace
 
     with reading(trace) as reader:
-        summary = summarize(reader)
-    with reading(trace) as reader:
-        verdict = verify_trace(reader)
+        summary, verdict = summarize(reader)
     if as_json:
         click.echo(json.dumps(summary.to_json(verdict, top)))
     else:

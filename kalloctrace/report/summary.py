@@ -13,11 +13,12 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.preempt import context_name
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.report.callers import Callers
+from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Tally
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import COUNT, TRACEPOINT, frames_of
 from kalloctrace.trace.totals import Totals
-from kalloctrace.verify.verification import Verification
+from kalloctrace.verify.verification import Verification, verify_counted
 
 
 @dataclass(frozen=True)
@@ -167,42 +168,70 @@ class Summary:
         }
 
 
-def summarize(trace: TraceReader) -> Summary:
-    """Count what a trace holds, batch by batch: memory grows with the distinct values, not with the rows.
+class SummaryCounter:
+    """Counts what a trace holds, batch by batch: memory grows with the distinct values, not with the rows.
+
+    Attributes:
+        tally: how often each distinct allocation occurred.
 
     Args:
         trace: the trace.
     """
-    tally = Tally()
-    callers = Callers()
-    reading = trace.row_batches("time", "pid", "comm", "stack")
-    for rows in reading:
-        tally.add(rows.allocations, rows.indices, rows.counts)
+
+    COLUMNS = ("time", "pid", "comm", "stack")
+    """The columns of WHO to read."""
+
+    def __init__(self, trace: TraceReader) -> None:
+        self.tally = Tally()
+        self._trace = trace
+        self._callers = Callers()
+
+    def add(self, rows: RowBatch) -> None:
+        """Count a batch."""
+        self.tally.add(rows.allocations, rows.indices, rows.counts)
+        if not self._trace.aggregate:
+            self._callers.add(rows)
+
+    def summary(self, ending: Ending) -> Summary:
+        """Return the summary, once all batches are counted.
+
+        Args:
+            ending: how the trace ends.
+        """
+        trace, callers = self._trace, self._callers
+        summary = Summary(
+            trace=str(trace.path),
+            snapshot=trace.snapshot,
+            recording=trace.recording,
+            aggregate=trace.aggregate,
+            sample=trace.sample,
+            totals=ending.totals,
+            damage=ending.damage,
+            first=callers.first,
+            last=callers.last,
+        )
+        table = _weighted(self.tally.table())
+        _count_totals(summary, table)
+        groups = {prop.name: _groups(table, prop.columns) for prop in _PROPERTIES if prop.columns}
         if not trace.aggregate:
-            callers.add(rows)
-    ending = reading.finish()
-    summary = Summary(
-        trace=str(trace.path),
-        snapshot=trace.snapshot,
-        recording=trace.recording,
-        aggregate=trace.aggregate,
-        sample=trace.sample,
-        totals=ending.totals,
-        damage=ending.damage,
-        first=callers.first,
-        last=callers.last,
-    )
-    table = _weighted(tally.table())
-    _count_totals(summary, table)
-    groups = {prop.name: _groups(table, prop.columns) for prop in _PROPERTIES if prop.columns}
-    if not trace.aggregate:
-        groups |= {"comm": callers.tasks, "stack": callers.stacks}
-    summary.by = tuple(
-        _breakdown(prop, groups[prop.name], trace.snapshot, summary.sample)
-        for prop in _PROPERTIES
-        if prop.name in groups
-    )
-    return summary
+            groups |= {"comm": callers.tasks, "stack": callers.stacks}
+        summary.by = tuple(
+            _breakdown(prop, groups[prop.name], trace.snapshot, summary.sample)
+            for prop in _PROPERTIES
+            if prop.name in groups
+        )
+        return summary
+
+
+def summarize(trace: TraceReader) -> tuple[Summary, Verification]:
+    """Read a trace once, and return its summary and the model's verdict on its rows.
+
+    Raises:
+        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+    """
+    counter = SummaryCounter(trace)
+    ending = trace.read(*counter.COLUMNS, rows=counter.add)
+    return counter.summary(ending), verify_counted(trace, list(counter.tally.rows()), ending)
 
 
 def populated_zones(snapshot: Snapshot) -> Iterator[tuple[int, list[dict[str, Any]]]]:

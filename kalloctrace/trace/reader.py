@@ -3,7 +3,7 @@
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -45,11 +45,13 @@ class Ending:
         totals: what the recording counted; None where the end of the trace is missing.
         truncated: the end of the recording is missing.
         damage: what stopped the reading; empty where the file simply ended.
+        slow_damage: what is wrong with the calls of the slow path, where `TraceReader.read` read rows beyond it.
     """
 
     totals: Totals | None
     truncated: bool
     damage: str = ""
+    slow_damage: str = ""
 
 
 class Pass(Iterator[_T]):
@@ -229,7 +231,8 @@ class TraceReader:
         Args:
             task_columns: the columns of TASK_COLUMNS to read; an aggregate has none.
             rows: is called with each batch of rows.
-            slow_call: is called with each call of the slow path; without it these are not decoded.
+            slow_call: is called with each call of the slow path, up to one that is damaged; without it these are not
+                decoded.
         """
         if self._format == 1:
             # It has no calls of the slow path.
@@ -279,7 +282,7 @@ class TraceReader:
             try:
                 yield from _slow_calls_in(metadata)
             except ValueError as error:
-                return _damaged_slow_calls(error)
+                return Ending(None, truncated=True, damage=_slow_damage(error))
         return messages.finish()
 
     def _decoded(
@@ -289,17 +292,20 @@ class TraceReader:
         selected = {*task_columns, COUNT.name, "allocation"}
         decoder = Decoder()
         messages = self._messages([i for i, name in enumerate(self._schema.names) if name in selected])
+        slow_damage = ""
         for batch, metadata in messages:
             try:
                 rows = decoder.decode(batch) if batch.num_rows else None
             except pa.ArrowException as error:
                 return Ending(None, truncated=True, damage=_first_line(error))
-            try:
-                calls = list(_slow_calls_in(metadata)) if slow else []
-            except ValueError as error:
-                return _damaged_slow_calls(error)
+            calls: list[dict[str, Any]] = []
+            if slow and not slow_damage:
+                try:
+                    calls.extend(_slow_calls_in(metadata))
+                except ValueError as error:
+                    slow_damage = _slow_damage(error)
             yield rows, calls
-        return messages.finish()
+        return replace(messages.finish(), slow_damage=slow_damage)
 
     def _stored(self) -> Pass[pa.RecordBatch]:
         """Return the batches of a file of format 1."""
@@ -380,8 +386,8 @@ def _slow_calls_in(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:
     return decode_slow_calls(metadata[SLOW_KEY]) if SLOW_KEY in metadata else []
 
 
-def _damaged_slow_calls(error: ValueError) -> Ending:
-    return Ending(None, truncated=True, damage=f"its calls of the slow path are damaged: {_first_line(error)}")
+def _slow_damage(error: ValueError) -> str:
+    return f"its calls of the slow path are damaged: {_first_line(error)}"
 
 
 def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:

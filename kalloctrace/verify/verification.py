@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Holds the model against a whole trace."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,21 +171,18 @@ def verify_trace(trace: TraceReader) -> Verification:
     return verdict
 
 
-def add_slow_verdict(
-    verdict: Verification, trace: TraceReader, ending: Ending, seen: Callable[[Row], None] = lambda _: None
-) -> None:
+def add_slow_verdict(verdict: Verification, trace: TraceReader, ending: Ending) -> None:
     """Add the verdict on the slow path, where it was recorded.
 
     Args:
         verdict: of the same trace.
         trace: the trace.
         ending: how it ends, by a pass over its rows.
-        seen: is called with each call of the slow path.
     """
     recorded = slow_path_of(trace, ending)
     if recorded is None:
         return
-    verdict.slow = verify_slow(recorded.judge, _shown(recorded.calls, seen))
+    verdict.slow = verify_slow(recorded.judge, recorded.calls)
     verdict.slow_lost = recorded.lost or 0
     # Rows are read without them, so that damage may show here alone.
     ending = recorded.calls.finish()
@@ -227,12 +224,6 @@ def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
         calls=trace.slow_calls() if totals is None or totals.slow else Pass.empty(ending),
         lost=None if totals is None else totals.slow_lost + totals.slow_missed,
     )
-
-
-def _shown(calls: Iterator[dict[str, Any]], seen: Callable[[Row], None]) -> Iterator[dict[str, Any]]:
-    for call in calls:
-        seen(call)
-        yield call
 
 
 def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending) -> Verification:

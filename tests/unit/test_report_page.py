@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from kalloctrace.diagnose.sentences import headline_alike
 from kalloctrace.diagnose.slow_calls import SlowTeller, grouped, told_json
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.kernel import Kernel
+from kalloctrace.report.diff import side_of
 from kalloctrace.report.page.data import Limits, page_data
 from kalloctrace.report.page.document import embedded_json, page_html
 from kalloctrace.report.page.explained import explained
@@ -130,7 +131,7 @@ def test_numbers_are_those_of_the_report(path: Path) -> None:
     """Calls, pages, and calls by order, gfp mask, zone and outcome are what `report` counts."""
     data = data_of(path)
     with TraceReader(path) as trace:
-        summary = summarize(trace)
+        summary, _ = summarize(trace)
     by = {breakdown.name: breakdown.parts for breakdown in summary.by}
     assert sum(data["time"]["count"]) == summary.all.count
     pages = [
@@ -282,6 +283,7 @@ def test_trace_without_slow_path_has_none(tmp_path: Path) -> None:
 def test_damaged_calls_of_the_slow_path_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page tells what came before them, and that it is not all."""
     path = traces.slow(tmp_path / "t.arrows", *traces.slow_calls()[:9])
+    allocations = data_of(path)["verification"]["allocations"]
 
     def read(text: bytes) -> Iterator[dict[str, Any]]:
         yield from decode_slow_calls(text)
@@ -289,8 +291,26 @@ def test_damaged_calls_of_the_slow_path_are_said(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr("kalloctrace.trace.reader.decode_slow_calls", read)
     data = data_of(path)
+    assert data["verification"]["allocations"] == allocations
     assert data["verification"]["slow"]["calls"] == 9
     assert data["slow"]["damage"] == "its calls of the slow path are damaged: no more"
+
+
+@pytest.mark.parametrize(
+    ("consume", "passes"),
+    [(lambda trace: page_data(trace, Limits()), 2), (summarize, 1), (side_of, 2)],
+    ids=["page", "report", "diff"],
+)
+def test_a_trace_is_read_once_or_twice(consume: Callable[[TraceReader], object], passes: int, tmp_path: Path) -> None:
+    """The rows and the calls of the slow path are read together, not each for each consumer."""
+    path = traces.slow(tmp_path / "t.arrows", *traces.slow_calls()[:300])
+    batches: list[float] = []
+    with TraceReader(path, batches.append) as trace:
+        trace.ending()
+        in_one_pass = len(batches)
+        consume(trace)
+    assert in_one_pass > 0
+    assert len(batches) - in_one_pass == passes * in_one_pass
 
 
 def teller(path: Path) -> SlowTeller:

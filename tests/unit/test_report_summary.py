@@ -103,7 +103,7 @@ def summary_of(tmp_path: Path) -> Summarise:
             if closed:
                 writer.close(Totals.from_json(totals))
         with TraceReader(path) as trace:
-            return summarize(trace)
+            return summarize(trace)[0]
 
     return summarise
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalloctrace.trace.decode import RowBatch
-from kalloctrace.trace.reader import TraceReader
 
 Numbers = npt.NDArray[np.int64]
 
@@ -93,30 +92,48 @@ class Counted:
         return counts
 
 
-def count_cells(trace: TraceReader, first: int | None, last: int) -> Counted:
-    """Read a trace from its start to its end.
+class CellCounter:
+    """Counts the calls of a trace in cells, batch by batch.
 
     Args:
-        trace: what to read.
-        first: time of its first call, ns; None where it has none.
+        first: time of its first call, ns; None where it has none, and for an aggregate.
         last: time of its last one.
     """
-    rows, comms, stacks = _Numbered(lambda row: tuple(row.values())), _Numbered(), _Numbered()
-    time, callers = _Gathering(), _Gathering()
-    span = 0 if first is None else last - first + 1
-    for batch in trace.row_batches("time", "comm", "stack"):
-        row = rows.numbers(batch.allocations)[batch.indices]
+
+    COLUMNS = ("time", "comm", "stack")
+    """The columns of WHO to read."""
+
+    def __init__(self, first: int | None, last: int) -> None:
+        self._first = first
+        self._span = 0 if first is None else last - first + 1
+        self._rows = _Numbered(lambda row: tuple(row.values()))
+        self._comms, self._stacks = _Numbered(), _Numbered()
+        self._time, self._callers = _Gathering(), _Gathering()
+
+    def add(self, batch: RowBatch) -> None:
+        """Count a batch."""
+        row = self._rows.numbers(batch.allocations)[batch.indices]
         counts = np.ones(len(row), np.int64) if batch.counts is None else batch.counts.astype(np.int64)
-        if trace.aggregate or first is None:
-            nobody = np.full(len(row), comms.number(NOBODY))
-            time.add(row, nobody, np.zeros(len(row), np.int64), counts)
-            continue
-        comm = _taken(comms, batch, "comm")
-        since = batch.task_columns["time"].to_numpy() - np.uint64(first)
-        time.add(row, comm, (since * np.uint64(BUCKETS) // np.uint64(span)).astype(np.int64), counts)
-        callers.add(row, comm, _taken(stacks, batch, "stack"), counts)
-    buckets = 1 if trace.aggregate or first is None else BUCKETS
-    return Counted(rows.values, comms.values, stacks.values, time.cells(), callers.cells(), buckets)
+        if self._first is None:
+            nobody = np.full(len(row), self._comms.number(NOBODY))
+            self._time.add(row, nobody, np.zeros(len(row), np.int64), counts)
+            return
+        comm = _taken(self._comms, batch, "comm")
+        since = batch.task_columns["time"].to_numpy() - np.uint64(self._first)
+        self._time.add(row, comm, (since * np.uint64(BUCKETS) // np.uint64(self._span)).astype(np.int64), counts)
+        self._callers.add(row, comm, _taken(self._stacks, batch, "stack"), counts)
+
+    def counted(self) -> Counted:
+        """Return what was counted."""
+        buckets = 1 if self._first is None else BUCKETS
+        return Counted(
+            self._rows.values,
+            self._comms.values,
+            self._stacks.values,
+            self._time.cells(),
+            self._callers.cells(),
+            buckets,
+        )
 
 
 def _taken(numbered: "_Numbered", batch: RowBatch, name: str) -> Numbers:

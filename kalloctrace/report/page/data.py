@@ -20,19 +20,19 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.preempt import context_name
 from kalloctrace.report.amount import PAGE_SIZE, pages_of
-from kalloctrace.report.page.cells import Cells, Counted, Numbers, count_cells
+from kalloctrace.report.page.cells import CellCounter, Cells, Counted, Numbers
 from kalloctrace.report.page.explained import explained
-from kalloctrace.report.page.slowpath import SlowChoice, SlowLimits, slow_verdict
+from kalloctrace.report.page.slowpath import SlowChoice, SlowCounter, SlowLimits
 from kalloctrace.report.page.texts import Texts
-from kalloctrace.report.summary import Summary, frames_from_entry, summarize
+from kalloctrace.report.summary import Summary, SummaryCounter, frames_from_entry
 from kalloctrace.report.summary_text import header_fields, only_events, total_fields
 from kalloctrace.report.verification_text import zonelist_text
 from kalloctrace.text import printable
-from kalloctrace.trace.reader import Ending, TraceReader
+from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.field_text import value_text
-from kalloctrace.verify.verification import Verification, add_slow_verdict, verify_counted
+from kalloctrace.verify.verification import Verification, verify_counted
 
 NONE = "none"
 NOT_KNOWN = "not known"
@@ -61,7 +61,7 @@ class Limits:
 
 
 def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
-    """Read a trace, judge it, and return what its page shows.
+    """Read a trace twice, judge it, and return what its page shows.
 
     Args:
         trace: the trace.
@@ -70,13 +70,18 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
-    summary = summarize(trace)
-    counted = count_cells(trace, summary.first, summary.last)
+    # What the second pass needs of the whole trace, the first one finds: its span of time, which calls of the slow
+    # path to show, and how it ends, on which verdicts depend.
+    counter, choice = SummaryCounter(trace), SlowChoice(trace.snapshot, limits.slow)
+    slow_recorded = bool(trace.recording.get("slow"))
+    ending = trace.read(*counter.COLUMNS, rows=counter.add, slow_call=choice.add if slow_recorded else None)
+    summary = counter.summary(ending)
+    cells = CellCounter(summary.first, summary.last)
+    slow = SlowCounter(trace, choice, ending) if slow_recorded else None
+    trace.read(*cells.COLUMNS, rows=cells.add, slow_call=None if slow is None else slow.add)
+    counted = cells.counted()
     counts = counted.counts()
-    ending = Ending(summary.totals, truncated=summary.totals is None, damage=summary.damage)
     verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)), ending)
-    slow = SlowChoice(trace, limits.slow, ending)
-    add_slow_verdict(verdict, trace, ending, slow.add)
     texts = Texts()
     page = _Page(trace.snapshot, counted, verdict.judged, counts, limits, text=texts)
     return {
@@ -94,8 +99,11 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         "events": only_events(summary),
         "page_size": PAGE_SIZE,
         "seconds": summary.seconds,
-        "verification": _verification(verdict, trace.snapshot),
-        "slow": None if verdict.slow is None else slow.to_json(texts, verdict.damage),
+        "verification": {
+            **_verification(verdict, trace.snapshot),
+            "slow": None if slow is None else slow.verdict_json(),
+        },
+        "slow": None if slow is None else slow.to_json(texts),
         **page.to_json(None if summary.first is None else summary.last - summary.first + 1),
         # Last, as all of the above adds to it.
         "texts": texts.to_json(),
@@ -115,7 +123,6 @@ def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
     return {
         **{name: getattr(verdict, name) for name in names},
         "proven": str(verdict.proven),
-        "slow": None if verdict.slow is None else slow_verdict(verdict.slow, verdict.slow_lost, snapshot.tables),
         "zonelists": {
             "reason": zonelists.reason,
             "nodes": zonelists.nodes,

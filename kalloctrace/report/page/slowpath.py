@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The slow path on a page: its verdict, the calls that failed, alike ones together, and those that took longest.
+"""The slow path on a page: its verdict, the failed calls grouped by cause, and the slowest calls.
 
-A trace may have very many of these calls. They are read twice: once to choose which to tell, of which only numbers are
-kept, and once to tell those.
+A trace may hold very many of these calls. A first pass chooses which ones to show and keeps only their numbers; a
+second pass judges all and describes the chosen ones.
 """
 
 import heapq
@@ -33,7 +33,8 @@ from kalloctrace.report.summary import frames_from_entry
 from kalloctrace.text import printable
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.verify.field_text import value_text
-from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
+from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification, verify_slow_call
+from kalloctrace.verify.verification import slow_path_of
 
 MOST_MISMATCHES = 200
 """Mismatches of the slow path that a page holds; they do not follow the filters."""
@@ -74,23 +75,21 @@ class _Group:
 
 
 class SlowChoice:
-    """Chooses which calls a page tells.
+    """Chooses which calls of the slow path a page shows.
 
     Args:
-        trace: what the calls are of.
+        snapshot: the kernel and machine that were recorded.
         limits: what the page may hold.
-        ending: how the trace ends, by a pass over its rows.
     """
 
-    def __init__(self, trace: TraceReader, limits: SlowLimits, ending: Ending) -> None:
-        self._trace = trace
-        self._totals = ending.totals
-        self._limits = limits
+    def __init__(self, snapshot: Snapshot, limits: SlowLimits) -> None:
+        self.limits = limits
+        self.unseen = 0
+        self._snapshot = snapshot
         self._groups: dict[Hashable, _Group] = {}
         self._slowest: list[tuple[int, int]] = []
         self._calls = 0
         self._failed = 0
-        self._unseen = 0
 
     def add(self, call: Row) -> None:
         """Look at the next call of the trace."""
@@ -98,68 +97,108 @@ class SlowChoice:
         self._calls += 1
         duration = call["duration"] or 0
         if call["page"] is None:
-            self._unseen += 1
+            self.unseen += 1
         elif call["page"]:
-            # Of those that took as long the first stays.
+            # Of calls that took equally long the first stays.
             heapq.heappush(self._slowest, (duration, -number))
-            if len(self._slowest) > self._limits.slowest:
+            if len(self._slowest) > self.limits.slowest:
                 heapq.heappop(self._slowest)
         else:
             self._add_failed(call, duration, number)
 
     def _add_failed(self, call: Row, duration: int, number: int) -> None:
-        judged = self._failed < self._limits.judged
+        judged = self._failed < self.limits.judged
         self._failed += 1
         given, time = call["given"], call["time"]
         key: Hashable = (given["gfp_mask"], given["order"], call["comm"])
         if judged:
-            key = headline_alike(slow_failure(self._trace.snapshot, call))
+            key = headline_alike(slow_failure(self._snapshot, call))
         group = self._groups.setdefault(key, _Group(judged, time, time))
         group.calls += 1
         group.first, group.last = min(group.first, time), max(group.last, time)
         if duration > group.slowest[0]:
             group.slowest = duration, number
 
-    def to_json(self, text: Texts, damage: str) -> dict[str, Any]:
-        """Return what the page says of the calls that are chosen.
+    def groups(self) -> tuple[list[_Group], list[_Group]]:
+        """Return the groups of failed calls that the page shows, largest first, and the others."""
+        groups = sorted(self._groups.values(), key=lambda group: -group.calls)
+        return groups[: self.limits.groups], groups[self.limits.groups :]
+
+    def slowest(self) -> list[int]:
+        """Return the numbers of the calls that took longest and got a page, the slowest first."""
+        return [-number for _, number in sorted(self._slowest, reverse=True)]
+
+    @property
+    def not_judged(self) -> int:
+        """Return how many failed calls are beyond the limit."""
+        return max(0, self._failed - self.limits.judged)
+
+
+class SlowCounter:
+    """Judges all calls of the slow path, and describes those that were chosen.
+
+    Args:
+        trace: the trace.
+        choice: made by an earlier pass over the same calls.
+        ending: how the trace ends.
+
+    Raises:
+        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+    """
+
+    def __init__(self, trace: TraceReader, choice: SlowChoice, ending: Ending) -> None:
+        recorded = slow_path_of(trace, ending)
+        if recorded is None:
+            raise ValueError("the slow path was not recorded")
+        self._snapshot = trace.snapshot
+        self._choice = choice
+        self._ending = ending
+        self._judge, self._lost = recorded.judge, recorded.lost or 0
+        self._describe = SlowTeller(self._snapshot, Kernel.of(self._snapshot), self._judge)
+        self._groups, self._beyond = choice.groups()
+        self._slowest = choice.slowest()
+        self._chosen = {*self._slowest, *(group.slowest[1] for group in self._groups)}
+        self._described: dict[int, ToldCall] = {}
+        self._verdict = SlowVerification()
+
+    def add(self, call: Row) -> None:
+        """Judge the next call of the trace."""
+        number = self._verdict.calls
+        verify_slow_call(self._verdict, self._judge, call)
+        if number in self._chosen:
+            self._described[number] = self._describe(call)
+
+    def verdict_json(self) -> dict[str, Any]:
+        """Return the numbers of the verdict, and the first mismatches."""
+        return slow_verdict(self._verdict, self._lost, self._snapshot.tables)
+
+    def to_json(self, text: Texts) -> dict[str, Any]:
+        """Return what the page shows of the chosen calls.
 
         Args:
             text: gives texts their numbers.
-            damage: what stopped the reading of these calls.
         """
-        groups = sorted(self._groups.values(), key=lambda group: -group.calls)
-        kept, beyond = groups[: self._limits.groups], groups[self._limits.groups :]
-        slowest = [-number for _, number in sorted(self._slowest, reverse=True)]
-        told = self._tell({*slowest, *(group.slowest[1] for group in kept)})
+        described, limits = self._described, self._choice.limits
         return {
-            "limits": {"judged": self._limits.judged, "slowest": self._limits.slowest},
-            "unseen": self._unseen,
+            "limits": {"judged": limits.judged, "slowest": limits.slowest},
+            "unseen": self._choice.unseen,
             "failed": [
                 {
                     "calls": group.calls,
                     "first": group.first,
                     "last": group.last,
                     "judged": group.judged,
-                    "line": text(_line(told[group.slowest[1]].why, judged=group.judged)),
-                    "slowest": _told_data(told[group.slowest[1]], self._trace.snapshot, text),
+                    "line": text(_line(described[group.slowest[1]].why, judged=group.judged)),
+                    "slowest": _told_data(described[group.slowest[1]], self._snapshot, text),
                 }
-                for group in kept
+                for group in self._groups
             ],
-            "not_judged": max(0, self._failed - self._limits.judged),
-            "rest": {"groups": len(beyond), "calls": sum(group.calls for group in beyond)},
-            "slowest": [_told_data(told[number], self._trace.snapshot, text) for number in slowest],
-            # Of a trace without an end the page says so anyway.
-            "damage": "" if self._totals is None else printable(damage),
+            "not_judged": self._choice.not_judged,
+            "rest": {"groups": len(self._beyond), "calls": sum(group.calls for group in self._beyond)},
+            "slowest": [_told_data(described[number], self._snapshot, text) for number in self._slowest],
+            # Where the end of the trace is missing, the page says so elsewhere.
+            "damage": "" if self._ending.totals is None else printable(self._ending.slow_damage),
         }
-
-    def _tell(self, numbers: set[int]) -> dict[int, ToldCall]:
-        """Return calls by their numbers, told."""
-        if not numbers:
-            return {}
-        snapshot = self._trace.snapshot
-        kernel = Kernel.of(snapshot)
-        tell = SlowTeller(snapshot, kernel, SlowJudge.of(snapshot, kernel, self._totals))
-        return {number: tell(call) for number, call in enumerate(self._trace.slow_calls()) if number in numbers}
 
 
 def _line(why: Failure, *, judged: bool) -> str:

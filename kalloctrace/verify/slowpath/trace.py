@@ -139,14 +139,16 @@ def verify_slow(judge: SlowJudge, calls: Iterable[Row]) -> SlowVerification:
     """Predict every attempt and compare."""
     verdict = SlowVerification()
     for call in calls:
-        verdict.calls += 1
-        verdict.failed += call["page"] is False
-        verdict.attempts += len(call["attempts"])
-        _enter(verdict, call, judge.given(call), judge(call))
+        verify_slow_call(verdict, judge, call)
     return verdict
 
 
-def _enter(verdict: SlowVerification, call: Row, given: AttemptVerdict, judged: CallVerdict) -> None:
+def verify_slow_call(verdict: SlowVerification, judge: SlowJudge, call: Row) -> None:
+    """Judge one call and add it to the verdict on its trace."""
+    verdict.calls += 1
+    verdict.failed += call["page"] is False
+    verdict.attempts += len(call["attempts"])
+    given, judged = judge.given(call), judge(call)
     for number, attempt in enumerate(judged.attempts, 1):
         verdict.unknown += attempt.verdict == "unknown"
         verdict.mismatched += attempt.verdict == "mismatched"
