@@ -197,7 +197,7 @@ SCENARIOS = (
     ),
     Scenario(
         "GFP_NOWAIT of order 1 while that opened the highatomic reserve",
-        ("6.3", "6.17"),
+        ("6.3", "6.6.112", "6.12.53", "6.16", "6.17.3"),
         0x800,
         (at("after_waking_kswapd", 0xA50),),
         order=1,

@@ -3,19 +3,27 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from kalloctrace.diagnose.log_parser import LoggedFailure, LoggedZone, zone_layouts
-from kalloctrace.diagnose.zones import Attempt, Otherwise, Why, slow_path_flags, why
+from kalloctrace.diagnose.zones import AllocationAttempt, Why, why
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, has_low_zone_modifiers, known_release, tables_of
 from kalloctrace.flags.decode import decode_gfp, parse_flags
 from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.flags.tables import FlagTables
+from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.machine import machine_of
 from kalloctrace.kernel.nodelist import parse_nodelist
+from kalloctrace.kernel.slowpath_rules import SlowpathRules, slowpath_rules, unsure_rules
+from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.kernel.watermark_rules import OLDEST_RULES, WatermarkRules, watermark_rules
 from kalloctrace.kernel.zone_counters import absent_counters
 from kalloctrace.model.gfp import GFP_ZONEMASK
+from kalloctrace.model.kernel import GFP_ZONE_TABLE, Kernel
+from kalloctrace.model.slowpath.flags import Condition, mask_alloc_flags
+from kalloctrace.model.slowpath.types import SlowKernel
 from kalloctrace.model.watermark import AllocBits, FreeBlocks, Watermarks, ZoneState
 
 PAGE_KB = 4
@@ -24,19 +32,6 @@ PAGE_KB = 4
 NULL = "(null)"
 """How a log prints a nodemask that the request has not."""
 
-# What the names stand for has been the same since 4.6, which was the first kernel to print them.
-_MODIFIERS = {
-    "GFP_DMA": 0x1,
-    "__GFP_DMA": 0x1,
-    "__GFP_HIGHMEM": 0x2,
-    "GFP_HIGHUSER": 0x2,
-    "GFP_DMA32": 0x4,
-    "__GFP_DMA32": 0x4,
-    "__GFP_MOVABLE": 0x8,
-    "GFP_HIGHUSER_MOVABLE": 0xA,
-    "GFP_TRANSHUGE": 0xA,
-    "GFP_TRANSHUGE_LIGHT": 0xA,
-}
 _RECLAIMS = frozenset(
     (
         *("GFP_KERNEL", "GFP_KERNEL_ACCOUNT", "GFP_USER", "GFP_HIGHUSER", "GFP_HIGHUSER_MOVABLE", "GFP_TRANSHUGE"),
@@ -45,20 +40,8 @@ _RECLAIMS = frozenset(
 )
 _DOES_NOT = frozenset(("GFP_ATOMIC", "GFP_NOWAIT", "GFP_TRANSHUGE_LIGHT"))
 
-# include/linux/gfp.h, GFP_ZONE_TABLE; a zone that the kernel lacks is replaced by Normal.
-_ZONE_OF = {
-    0x0: "Normal",
-    0x1: "DMA",
-    0x2: "HighMem",
-    0x4: "DMA32",
-    0x8: "Normal",
-    0x9: "DMA",
-    0xA: "Movable",
-    0xC: "DMA32",
-}
-
-# Kernels before 5.8 have other numbers; the flags are only passed on to the check, never shown.
-_OLD_BITS = AllocBits.of(builtin_tables("5.10"))
+# Kernels before 5.8 have other numbers under these names. What the names from 4.6 on stand for is the same.
+_OLD_TABLES = builtin_tables("5.10")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +106,7 @@ class Failure:
     rules: WatermarkRules
     gfp_text: str
     highest_zone: str | None
-    attempt: Attempt
+    attempt: AllocationAttempt
     why: Why | None
     missing: tuple[str, ...]
     page_kb: int
@@ -138,7 +121,7 @@ class Failure:
     @property
     def ignores_watermarks(self) -> bool:
         """Whether the decisive attempts asked for blocks alone."""
-        bits = _OLD_BITS if self.tables is None else AllocBits.of(self.tables)
+        bits = AllocBits.of(self.tables or _OLD_TABLES)
         return bool(self.attempt.alloc_flags & bits.no_watermarks)
 
 
@@ -164,7 +147,8 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
     layout = _layout(logged.zones)
     highest_zone = _highest_zone(mask, layout)
     highest = layout.index(highest_zone) if highest_zone is not None and layout is not None else None
-    attempt = _attempt(logged, mask, check, highest)
+    attempt = _attempt(logged, mask, _slow_kernel(name, version, tables or _OLD_TABLES), unsure_rules(name, version))
+    attempt = replace(attempt, highest_zoneidx=highest)
     page_kb = next((zone.blocks[0].size for zone in logged.zones if zone.blocks), PAGE_KB)
     zones = _populated(logged.zones)
     absent = absent_counters(release)
@@ -186,8 +170,21 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
 
 def _watermarks(tables: FlagTables | None, rules: WatermarkRules) -> Watermarks:
     if tables is None:
-        return Watermarks(replace(rules, reserves="harder"), _OLD_BITS)
+        return Watermarks(replace(rules, reserves="harder"), AllocBits.of(_OLD_TABLES))
     return Watermarks.of(tables, rules)
+
+
+@lru_cache(maxsize=8)
+def _slow_kernel(name: str, version: str, tables: FlagTables) -> SlowKernel:
+    """Return a kernel as far as its log shows it.
+
+    A log does not show CONFIG_CMA. With it ALLOC_CMA opens the CMA pages that the log counts, 0 without it.
+    """
+    known = known_release(name, version) is not None
+    features = builtin_features(name, version) if known else builtin_features("5.10")
+    machine = machine_of({0: ()}, gfp_allowed_mask=0)
+    snapshot = Snapshot(name, version, replace(features, config_cma=True), tables, machine)
+    return SlowKernel.of(Kernel.of(snapshot), slowpath_rules(name, version) or SlowpathRules())
 
 
 def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | None) -> _Mask:
@@ -197,10 +194,7 @@ def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | N
         value = _as_named(value, printed, tables)
         return _Mask(tables, value, frozenset(decode_gfp(value, tables).names), value & GFP_ZONEMASK)
     if printed or value == 0:
-        modifiers = 0
-        for name in printed:
-            modifiers |= _MODIFIERS.get(name, 0)
-        return _Mask(tables, value, frozenset(printed), modifiers)
+        return _Mask(tables, value, frozenset(printed), _value_of(printed, _OLD_TABLES) & GFP_ZONEMASK)
     if value is None or not has_low_zone_modifiers(release):
         return _Mask(tables, value, None)
     wait = gfp_wait_bit(release)
@@ -233,69 +227,54 @@ def _layout(zones: list[LoggedZone]) -> tuple[str, ...] | None:
 
 
 def _highest_zone(mask: _Mask, layout: tuple[str, ...] | None) -> str | None:
-    zone = _ZONE_OF.get(mask.modifiers) if mask.modifiers is not None else None
+    zone = GFP_ZONE_TABLE.get(mask.modifiers) if mask.modifiers is not None else None
     return "Normal" if zone is not None and layout is not None and zone not in layout else zone
 
 
-def _attempt(logged: LoggedFailure, mask: _Mask, check: Watermarks, highest: int | None) -> Attempt:
+def _attempt(logged: LoggedFailure, mask: _Mask, slow: SlowKernel, unsure: frozenset[str]) -> AllocationAttempt:
     order = max(logged.order, 0)
-    attempt = Attempt(
+    attempt = AllocationAttempt(
         order=order,
         alloc_flags=0,
-        highest_zoneidx=highest,
+        highest_zoneidx=None,
         nodemask=_nodes(logged.nodemask),
         mems_allowed=_nodes(logged.mems_allowed),
     )
-    if mask.bits is not None:
-        tables, value = mask.bits
-        flags, otherwise = slow_path_flags(tables, check, value, order)
-        return replace(
-            attempt,
-            alloc_flags=flags,
-            gfp_mask=value,
-            direct_reclaim=bool(value & tables.gfp("__GFP_DIRECT_RECLAIM")),
-            hardwall=bool(value & tables.gfp("__GFP_HARDWALL")),
-            thisnode=bool(value & tables.gfp("__GFP_THISNODE")),
-            nomemalloc=bool(value & tables.gfp("__GFP_NOMEMALLOC")),
-            otherwise=otherwise,
-        )
-    names = mask.names
+    names, tables = mask.names, slow.kernel.tables
     if names is None:
-        first = "the task were real-time" if mask.waits else "the request were atomic (GFP_ATOMIC)"
-        return replace(attempt, direct_reclaim=mask.waits, otherwise=_old_otherwise(0, first))
-    flags = _old_flags(names)
-    reclaims = True if names & _RECLAIMS else False if names & _DOES_NOT else None
+        return replace(attempt, direct_reclaim=mask.waits, conditions=_conditions_without_names(slow, order, mask))
+    value = _value_of(names, tables) if mask.bits is None else mask.bits[1]
+    flags, conditions = mask_alloc_flags(slow, value, order, unsure=unsure)
+    reclaims: bool | None = bool(value & tables.gfp("__GFP_DIRECT_RECLAIM"))
+    if mask.bits is None:
+        reclaims = True if names & _RECLAIMS else False if names & _DOES_NOT else None
     return replace(
         attempt,
         alloc_flags=flags,
+        gfp_mask=value if mask.bits is not None else 0,
         direct_reclaim=reclaims,
-        hardwall=bool(names & {"__GFP_HARDWALL", "GFP_USER", "GFP_HIGHUSER", "GFP_HIGHUSER_MOVABLE"}),
-        thisnode="__GFP_THISNODE" in names,
-        nomemalloc="__GFP_NOMEMALLOC" in names,
-        otherwise=_old_otherwise(flags, "the task were real-time"),
+        hardwall=bool(value & tables.gfp("__GFP_HARDWALL")),
+        thisnode=bool(value & tables.gfp("__GFP_THISNODE")),
+        nomemalloc=bool(value & tables.gfp("__GFP_NOMEMALLOC")),
+        conditions=conditions,
     )
 
 
-def _old_flags(names: frozenset[str]) -> int:
-    """Return what kernels from 4.6 to 5.7 make of the names that they print."""
-    bits = _OLD_BITS
-    flags = bits.cpuset
-    if names & {"GFP_ATOMIC", "__GFP_HIGH"}:
-        flags |= bits.high
-    if names & {"GFP_ATOMIC", "__GFP_ATOMIC"}:
-        flags = (flags | bits.harder) & ~bits.cpuset
-    if names & {"GFP_HIGHUSER_MOVABLE", "GFP_TRANSHUGE", "GFP_TRANSHUGE_LIGHT", "__GFP_MOVABLE"}:
-        flags |= bits.cma
-    return flags
+def _value_of(names: Iterable[str], tables: FlagTables) -> int:
+    """Return the mask that the names make; names that the tables lack add nothing."""
+    value = 0
+    for name in names:
+        value |= tables.gfp(name) if tables.has_gfp(name) else 0
+    return value
 
 
-def _old_otherwise(flags: int, first: str) -> tuple[Otherwise, ...]:
-    bits = _OLD_BITS
-    return (
-        Otherwise(first, flags | bits.high | bits.harder),
-        Otherwise("the task were being killed by the OOM killer", flags | bits.oom),
-        Otherwise("the task were reclaiming memory itself (PF_MEMALLOC)", flags | bits.no_watermarks),
-    )
+def _conditions_without_names(slow: SlowKernel, order: int, mask: _Mask) -> tuple[Condition, ...]:
+    """Return what a mask may hold whose bits are not known, and what its task may be."""
+    tables = slow.kernel.tables
+    _, (realtime, *others) = mask_alloc_flags(slow, tables.gfp("__GFP_HIGH"), order)
+    atomic, _ = mask_alloc_flags(slow, tables.gfp("GFP_ATOMIC"), order)
+    first = realtime if mask.waits else Condition("the request were atomic (GFP_ATOMIC)", atomic)
+    return (first, *others)
 
 
 def _nodes(text: str | None) -> int | None:

@@ -7,18 +7,21 @@ from typing import Any, NamedTuple
 
 from kalloctrace.diagnose.from_log import NULL, PAGE_KB, Failure
 from kalloctrace.diagnose.log_parser import Event, LoggedFailure
-from kalloctrace.diagnose.zones import Attempt, slow_path_flags, why
+from kalloctrace.diagnose.zones import AllocationAttempt, why
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.releases import upstream_release
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.nodelist import parse_nodelist
+from kalloctrace.kernel.slowpath_rules import SlowpathRules, slowpath_rules
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.kernel.watermark_rules import watermark_rules
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.slowpath.flags import ORDINARY_TASK, attempt_alloc_flags, mask_alloc_flags
+from kalloctrace.model.slowpath.types import SlowKernel
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
 from kalloctrace.model.watermark import WMARK_MASK, WMARK_MIN, FreeBlocks, Watermarks, ZoneState
-from kalloctrace.verify.slowpath.trace import context_of_call, request_of_call
+from kalloctrace.verify.slowpath.trace import context_of_call, request_of_call, slow_call_of
 
 Row = Mapping[str, Any]
 """A call with the columns of trace/slowpath.py."""
@@ -34,12 +37,11 @@ def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
         snapshot: the kernel and machine that were recorded.
         call: a call that returned no page.
     """
-    tables, check = snapshot.tables, _check(snapshot, call)
+    check = _check(snapshot, call)
     at_min = [each for each in call["attempts"] if each["alloc_flags"] & WMARK_MASK == WMARK_MIN]
     asked = at_min[-1] if at_min else call["given"]
     if not at_min:
-        flags, _ = slow_path_flags(tables, check, asked["gfp_mask"], asked["order"])
-        asked = {**asked, "alloc_flags": flags}
+        asked = {**asked, "alloc_flags": _first_flags(snapshot, call)}
     return _judged(snapshot, call, check, _Look("failure", "returns", asked))
 
 
@@ -61,6 +63,17 @@ def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
         return replace(asked, why=None, missing=(f"what the fast path asked for ({error})",))
     first = {**given, "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
     return _judged(snapshot, call, check, _Look("stall", "begins", first), waited)
+
+
+def _first_flags(snapshot: Snapshot, call: Row) -> int:
+    """Return the flags that a call without attempts would have tried with."""
+    rules = slowpath_rules(snapshot.release, snapshot.version)
+    kernel = SlowKernel.of(Kernel.of(snapshot), rules or SlowpathRules())
+    slow = slow_call_of(call)
+    try:
+        return attempt_alloc_flags(kernel, slow.gfp_mask, slow.order, slow.facts or ORDINARY_TASK)
+    except UnknownFact:
+        return mask_alloc_flags(kernel, slow.gfp_mask, slow.order)[0]
 
 
 class _Look(NamedTuple):
@@ -111,9 +124,9 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, look: _Look, waite
     )
 
 
-def _asking(tables: FlagTables, last: Row, order: int) -> Attempt:
+def _asking(tables: FlagTables, last: Row, order: int) -> AllocationAttempt:
     gfp = last["gfp_mask"]
-    return Attempt(
+    return AllocationAttempt(
         order=order,
         alloc_flags=last["alloc_flags"],
         highest_zoneidx=last["highest_zoneidx"],

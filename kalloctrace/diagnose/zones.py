@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kalloctrace.flags.tables import FlagTables
+from kalloctrace.model.slowpath.flags import Condition
 from kalloctrace.model.watermark import (
     WMARK_MASK,
     WMARK_MIN,
@@ -43,27 +43,9 @@ Change = Literal[
     "THISNODE",
 ]
 
-MOVABLE_MASK = 0x18
-"""__GFP_MOVABLE and __GFP_RECLAIMABLE on all kernels known here; the first alone makes MIGRATE_MOVABLE."""
-
-MOVABLE = 0x8
-
 
 @dataclass(frozen=True, slots=True)
-class Otherwise:
-    """Something about the task or kernel that is not known and would change the flags.
-
-    Attributes:
-        when: the condition, as in "the task were real-time".
-        alloc_flags: ALLOC_* bits in that case.
-    """
-
-    when: str
-    alloc_flags: int
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class AllocationAttempt:
     """What one look through the zonelist asks for.
 
     Attributes:
@@ -78,7 +60,7 @@ class Attempt:
         thisnode: __GFP_THISNODE is set.
         nomemalloc: __GFP_NOMEMALLOC is set, so that __GFP_MEMALLOC does nothing and GFP_ATOMIC opens less.
         preferred_nid: the node asked for; None where it is not known.
-        otherwise: conditions that are not known, under which other flags would hold.
+        conditions: what is not known of the task or the kernel and would change the flags.
     """
 
     order: int
@@ -92,7 +74,7 @@ class Attempt:
     thisnode: bool = False
     nomemalloc: bool = False
     preferred_nid: int | None = None
-    otherwise: tuple[Otherwise, ...] = ()
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,61 +137,7 @@ class Why:
     remedies: tuple[Remedy, ...]
 
 
-def slow_path_flags(
-    tables: FlagTables, kernel: Watermarks, gfp_mask: int, order: int
-) -> tuple[int, tuple[Otherwise, ...]]:
-    """Return the flags of the slow path's attempts at the min watermark, as far as the request tells them.
-
-    ALLOC_CMA is among them for movable requests on kernels without CONFIG_CMA too, where it opens nothing.
-    Source: `gfp_to_alloc_flags` and `__gfp_pfmemalloc_flags`, mm/page_alloc.c of linux-source-5.10 5.10.262-1:4424 and
-    4485, 6.1.192-2:4890, 6.12.118-1:4077, 7.2.12-1~bpo13+1:4532; 7.3.4-1~bpo13+1:4549.
-
-    Args:
-        tables: of the kernel.
-        kernel: its watermark check.
-        gfp_mask: `gfp_t`.
-        order: of the request.
-
-    Returns:
-        ALLOC_* bits, and what the task's own state would change about them.
-    """
-    bits = kernel.bits
-    high, atomic = _has(tables, gfp_mask, "__GFP_HIGH"), _has(tables, gfp_mask, "__GFP_ATOMIC")
-    nomemalloc, blocks = _has(tables, gfp_mask, "__GFP_NOMEMALLOC"), _has(tables, gfp_mask, "__GFP_DIRECT_RECLAIM")
-    flags = bits.cpuset | (bits.high if high else 0)
-    flags |= bits.kswapd if _has(tables, gfp_mask, "__GFP_KSWAPD_RECLAIM") else 0
-    flags |= bits.cma if gfp_mask & MOVABLE_MASK == MOVABLE else 0
-    otherwise = []
-    by_atomic = kernel.rules.reserves == "harder"
-    if atomic if by_atomic else not blocks:
-        flags |= 0 if nomemalloc else bits.harder
-        if by_atomic or high:
-            flags &= ~bits.cpuset
-        if order > 0 and not nomemalloc and not by_atomic:
-            if high:
-                flags |= bits.highatomic
-            else:
-                # "mm/page_alloc: only set ALLOC_HIGHATOMIC for __GPF_HIGH allocations", also in stable 6.1 and 6.12.
-                when = "the kernel gave ALLOC_HIGHATOMIC to all that cannot block, as some releases did"
-                otherwise.append(Otherwise(when, flags | bits.highatomic))
-    else:
-        realtime = bits.harder if by_atomic else bits.high
-        otherwise.append(Otherwise("the task were real-time", flags | realtime))
-    if nomemalloc:
-        return flags, tuple(otherwise)
-    kept = flags & (bits.cma | bits.kswapd)
-    if _has(tables, gfp_mask, "__GFP_MEMALLOC"):
-        return bits.no_watermarks | kept, ()
-    otherwise.append(Otherwise("the task were being killed by the OOM killer", bits.oom | kept))
-    otherwise.append(Otherwise("the task were reclaiming memory itself (PF_MEMALLOC)", bits.no_watermarks | kept))
-    return flags, tuple(otherwise)
-
-
-def _has(tables: FlagTables, gfp_mask: int, name: str) -> bool:
-    return tables.has_gfp(name) and bool(gfp_mask & tables.gfp(name))
-
-
-def why(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState]) -> Why:
+def why(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Why:
     """Judge each zone, and find what would have let the request pass.
 
     Args:
@@ -246,17 +174,17 @@ def _conclusion(asked: Sequence[Kind]) -> Conclusion:
     return "mixed" if len(kinds) > 1 else "watermark" if "watermark" in kinds else "block"
 
 
-def judge(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> ZoneVerdict:
+def judge(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> ZoneVerdict:
     """Say what the request found in one zone."""
     excluded = excluded_by(kernel, attempt, state)
     if excluded is not None:
         return ZoneVerdict(state, "excluded", excluded)
     check = _check(kernel, attempt, state, attempt.alloc_flags)
     kind = _kind(check)
-    otherwise = [(other.when, _kind(_check(kernel, attempt, state, other.alloc_flags))) for other in attempt.otherwise]
+    others = [(other.when, _kind(_check(kernel, attempt, state, other.alloc_flags))) for other in attempt.conditions]
     refused = kind in ("watermark", "block")
-    passes_if = tuple(when for when, other in otherwise if other == "passes" != kind)
-    unless = [when for when, other in otherwise if other == "unknown" != kind or (other != kind and not refused)]
+    passes_if = tuple(when for when, other in others if other == "passes" != kind)
+    unless = [when for when, other in others if other == "unknown" != kind or (other != kind and not refused)]
     unless = [when for when in unless if when not in passes_if]
     # A zone that refused is one more that did not serve, whether it was asked or not.
     if not refused and _doubtful_node(kernel, attempt, state):
@@ -268,7 +196,7 @@ def judge(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> ZoneVerdict
     return ZoneVerdict(state, kind, None, check, kind != "unknown" and not unless, tuple(unless), passes_if)
 
 
-def excluded_by(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> ExcludedBy | None:
+def excluded_by(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> ExcludedBy | None:
     """Return what keeps the request from asking a zone, None when it asks.
 
     Source: `for_next_zone_zonelist_nodemask` and `__cpuset_zone_allowed` in `get_page_from_freelist`, mm/page_alloc.c
@@ -287,16 +215,16 @@ def excluded_by(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> Exclu
     return None
 
 
-def _outside_cpuset(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> bool:
+def _outside_cpuset(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> bool:
     confined = attempt.mems_allowed is not None and bool(attempt.alloc_flags & kernel.bits.cpuset)
     return confined and not (attempt.mems_allowed or 0) >> state.node & 1
 
 
-def _doubtful_node(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> bool:
+def _doubtful_node(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> bool:
     return not attempt.hardwall and _outside_cpuset(kernel, attempt, state)
 
 
-def _check(kernel: Watermarks, attempt: Attempt, state: ZoneState, alloc_flags: int) -> WatermarkCheck:
+def _check(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState, alloc_flags: int) -> WatermarkCheck:
     return zone_watermark_fast(
         kernel, state, attempt.order, attempt.highest_zoneidx, alloc_flags, gfp_mask=attempt.gfp_mask
     )
@@ -306,12 +234,12 @@ def _kind(check: WatermarkCheck) -> Kind:
     return "passes" if check.outcome == "ok" else check.outcome
 
 
-def _passes(kernel: Watermarks, attempt: Attempt, state: ZoneState) -> bool:
+def _passes(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> bool:
     return judge(kernel, attempt, state).kind == "passes"
 
 
 def _remedies(
-    kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState], verdicts: Sequence[ZoneVerdict]
+    kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState], verdicts: Sequence[ZoneVerdict]
 ) -> Iterator[Remedy]:
     asked = [verdict for verdict in verdicts if verdict.kind != "excluded"]
     yield from _smaller_order(kernel, attempt, zones)
@@ -324,13 +252,15 @@ def _remedies(
     yield from _fewer_limits(kernel, attempt, zones)
 
 
-def _first(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState], change: Change) -> Iterator[Remedy]:
+def _first(
+    kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState], change: Change
+) -> Iterator[Remedy]:
     served = next((state for state in zones if _passes(kernel, attempt, state)), None)
     if served is not None:
         yield Remedy(change, served.node, served.zone)
 
 
-def _smaller_order(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
+def _smaller_order(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
     for order in range(attempt.order - 1, -1, -1):
         smaller = replace(attempt, order=order)
         for remedy in _first(kernel, smaller, zones, "smaller_order"):
@@ -338,7 +268,7 @@ def _smaller_order(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneSta
             return
 
 
-def _direct_reclaim(kernel: Watermarks, attempt: Attempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
+def _direct_reclaim(kernel: Watermarks, attempt: AllocationAttempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
     """Say how much reclaim would have to free, in the zone where that is least."""
     waiting = _waiting(kernel, attempt)
     found, broken = [], []
@@ -358,7 +288,7 @@ def _direct_reclaim(kernel: Watermarks, attempt: Attempt, asked: Sequence[ZoneVe
         yield from broken[:1]
 
 
-def _waiting(kernel: Watermarks, attempt: Attempt) -> Attempt:
+def _waiting(kernel: Watermarks, attempt: AllocationAttempt) -> AllocationAttempt:
     """Return the attempt of the same request with __GFP_DIRECT_RECLAIM.
 
     It has less of the reserves then. Until 6.2 `gfp_to_alloc_flags` gives ALLOC_HARDER to __GFP_ATOMIC, which the slow
@@ -369,7 +299,7 @@ def _waiting(kernel: Watermarks, attempt: Attempt) -> Attempt:
     return replace(attempt, alloc_flags=attempt.alloc_flags & ~(bits.harder | bits.highatomic) | bits.cpuset)
 
 
-def _other_flags(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
+def _other_flags(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
     bits, flags = kernel.bits, attempt.alloc_flags
     atomic = flags | bits.high | bits.harder | (bits.highatomic if attempt.order > 0 else 0)
     changes: tuple[tuple[Change, int], ...] = (
@@ -390,7 +320,7 @@ def _other_flags(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState
         yield from _first(kernel, replace(attempt, alloc_flags=changed), zones, change)
 
 
-def _lower_min(kernel: Watermarks, attempt: Attempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
+def _lower_min(kernel: Watermarks, attempt: AllocationAttempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
     """Find the highest min watermark, without its boost, that would do: in the zone where least has to change."""
     found: list[tuple[float, Remedy]] = []
     for verdict in asked:
@@ -416,7 +346,7 @@ def _with_min(state: ZoneState, pages: int) -> ZoneState:
 
 def _changed_state(
     kernel: Watermarks,
-    attempt: Attempt,
+    attempt: AllocationAttempt,
     asked: Sequence[ZoneVerdict],
     change: Change,
     changed: Callable[[ZoneState], ZoneState],
@@ -429,10 +359,10 @@ def _without_lowmem_reserve(state: ZoneState) -> ZoneState:
     return state if state.lowmem_reserve is None else replace(state, lowmem_reserve=(0,) * len(state.lowmem_reserve))
 
 
-def _fewer_limits(kernel: Watermarks, attempt: Attempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
+def _fewer_limits(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
     """Lift one limit at a time, and ask the zones that it kept out."""
     highest = max((state.index for state in zones if state.index is not None), default=None)
-    limits: tuple[tuple[Change, Attempt], ...] = (
+    limits: tuple[tuple[Change, AllocationAttempt], ...] = (
         ("zone_modifier", replace(attempt, highest_zoneidx=highest)),
         ("nodemask", replace(attempt, nodemask=None)),
         ("cpuset", replace(attempt, mems_allowed=None)),

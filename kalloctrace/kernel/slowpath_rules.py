@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from kalloctrace.flags.builtin import known_release
-from kalloctrace.flags.releases import Release
+from kalloctrace.flags.releases import NEWEST_PATCH, Release
 
 
 class Row(NamedTuple):
@@ -57,7 +57,7 @@ def _since(major: int, minor: int, patch: int = 0) -> Release:
     return Release(major, minor, patch)
 
 
-_HIGHATOMIC = '"mm/page_alloc: only set ALLOC_HIGHATOMIC for __GPF_HIGH allocations" (in v6.18)'
+_HIGHATOMIC = '6a204d4b14c9 ("mm/page_alloc: only set ALLOC_HIGHATOMIC for __GPF_HIGH allocations") (in v6.18)'
 _THISNODE = '9c9828d3ead6 ("mm, page_alloc, thp: prevent reclaim for __GFP_THISNODE THP allocations") (in v7.0)'
 _FLOW = '"mm/page_alloc: simplify __alloc_pages_slowpath() flow" and the two commits before it (in v7.0)'
 _READ_7_2 = "mm/page_alloc.c of linux-source-7.2 7.2.12-1~bpo13+1"
@@ -74,7 +74,9 @@ ROWS = (
         '"mm/page_alloc: ensure kswapd doesn\'t accidentally go to sleep" (in v6.1); mm/page_alloc.c:5257 of 6.1.192-2',
     ),
     Row("highatomic_for_high", _since(6, 1, 157), f"{_HIGHATOMIC}; Debian changelog of 6.1.158-1", _since(6, 2)),
+    Row("highatomic_for_high", _since(6, 6, 113), f"{_HIGHATOMIC}; announcement of Linux 6.6.113", _since(6, 7)),
     Row("highatomic_for_high", _since(6, 12, 54), f"{_HIGHATOMIC}; Debian changelog of 6.12.57-1", _since(6, 13)),
+    Row("highatomic_for_high", _since(6, 17, 4), f"{_HIGHATOMIC}; announcement of Linux 6.17.4", _since(6, 18)),
     Row("highatomic_for_high", _since(6, 18), _HIGHATOMIC),
     Row("thisnode_compacts_only", _since(5, 10, 252), f"{_THISNODE}; Debian changelog of 5.10.257-1", _since(5, 11)),
     Row("thisnode_compacts_only", _since(6, 1, 165), f"{_THISNODE}; Debian changelog of 6.1.170-1", _since(6, 2)),
@@ -102,3 +104,27 @@ def slowpath_rules(kernel: str, version: str = "") -> SlowpathRules | None:
         return None
     in_force = (row.rule for row in ROWS if row.since <= release and (row.until is None or release < row.until))
     return SlowpathRules(**dict.fromkeys(in_force, True))
+
+
+def unsure_rules(kernel: str, version: str = "") -> frozenset[str]:
+    """Return the names of the rules that a kernel may or may not have, because its patch level is not known.
+
+    A fix that several stable series took may be in a distribution's kernel of any series between them.
+
+    Args:
+        kernel: as of `slowpath_rules`.
+        version: likewise.
+
+    Returns:
+        Names of attributes of `SlowpathRules`; all that were fixes where the release is not known.
+    """
+    release = known_release(kernel, version)
+    fixes = {row.rule for row in ROWS if row.until is not None}
+    if release is None:
+        return frozenset(fixes)
+    if release.patch != NEWEST_PATCH:
+        return frozenset()
+    first = Release(release.major, release.minor, 0)
+    taken = {row.rule for row in ROWS if row.until is not None and row.since <= release}
+    upstream = {row.rule for row in ROWS if row.until is None and row.since <= first}
+    return frozenset(taken - upstream)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """One kernel on one machine, with every bit and table that the rules use looked up once."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,6 +10,21 @@ from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.machine import Machine
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.types import ALL_NODES, Context
+
+GFP_ZONE_TABLE: Mapping[int, str] = {
+    0x0: "Normal",
+    0x1: "DMA",
+    0x2: "HighMem",
+    0x4: "DMA32",
+    0x8: "Normal",
+    0x9: "DMA",
+    0xA: "Movable",
+    0xC: "DMA32",
+}
+"""The zone that each value of the four zone modifiers selects; a kernel without that zone uses Normal instead.
+
+Source: GFP_ZONE_TABLE in include/linux/gfp.h. The values that are missing here are bad combinations.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,27 +189,14 @@ def _zone_normal(tables: FlagTables) -> int:
 
 
 def _gfp_zone_table(tables: FlagTables) -> tuple[int, ...]:
-    """Return GFP_ZONE_TABLE unpacked.
+    """Return the zone index for each value of the zone modifiers.
 
-    Combinations that the kernel calls bad keep 0: without CONFIG_DEBUG_VM it looks them up like any other.
+    Bad combinations keep 0: without CONFIG_DEBUG_VM the kernel looks them up like any other.
     """
     normal = _zone_normal(tables)
 
-    def zone(name: str) -> int:
-        index = tables.zone_index(name)
-        return normal if index is None else index
-
-    dma, highmem, dma32, movable = (tables.gfp(f"__GFP_{name}") for name in ("DMA", "HIGHMEM", "DMA32", "MOVABLE"))
     table = [0] * 16
-    for modifiers, index in (
-        (0, normal),
-        (dma, zone("DMA")),
-        (highmem, zone("HighMem")),
-        (dma32, zone("DMA32")),
-        (movable, normal),
-        (movable | dma, zone("DMA")),
-        (movable | highmem, zone("Movable")),
-        (movable | dma32, zone("DMA32")),
-    ):
-        table[modifiers] = index
+    for modifiers, name in GFP_ZONE_TABLE.items():
+        index = tables.zone_index(name)
+        table[modifiers] = normal if index is None else index
     return tuple(table)

@@ -20,6 +20,7 @@ from tests.broken_watermark import MUTATIONS
 from tests.compiled.elf import load
 from tests.compiled.entry import EntryFunction, expected
 from tests.compiled.image import Image
+from tests.compiled.mask_flags import mask_flags
 from tests.compiled.rows import Called, to_row, worth_recording
 from tests.compiled.slowpath import SlowPath
 from tests.compiled.tally import Tally
@@ -67,8 +68,11 @@ def _slowpath(image: Image, snapshot: Snapshot, plan: Plan, tally: Tally) -> Non
     tally.has_defrag_mode = slow_path.has_defrag_mode
     judged: list[tuple[Called, CallVerdict]] = []
     for called in slow_path.calls(plan.calls):
-        verdict = judge_slowpath(called.on(image.release), called.call)
+        kernel = called.on(image.release)
+        verdict = judge_slowpath(kernel, called.call)
         tally.count(called, verdict)
+        for flags in mask_flags(kernel, called, verdict):
+            tally.count_mask(called, flags)
         if plan.record is not None:
             judged.append((called, verdict))
     if plan.record is not None:

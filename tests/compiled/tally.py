@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from kalloctrace.model.slowpath.types import Kind, SlowCall
 from kalloctrace.verify.slowpath.judge import CallVerdict
+from tests.compiled.mask_flags import MaskFlags
 from tests.compiled.rows import Called
 
 SHOWN = 3
@@ -28,6 +29,8 @@ class Tally:
         unknown: calls with an attempt or an end that it cannot judge; calls that were left have no end.
         unseen: those of them in which the cpuset was set anew to the same nodes.
         kinds: attempts of each kind, as `AttemptVerdict.kind` has it.
+        masks: attempts whose flags a mask shows without any facts, `tests.compiled.mask_flags`.
+        masks_mismatched: those with other flags.
         requests: made of the entry function.
         requests_mismatched: those that hand something else on to the slow path than the model says.
         checks: of a watermark.
@@ -45,6 +48,8 @@ class Tally:
     unknown: int = 0
     unseen: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    masks: int = 0
+    masks_mismatched: int = 0
     requests: int = 0
     requests_mismatched: int = 0
     checks: int = 0
@@ -66,6 +71,13 @@ class Tally:
             self.mismatched += 1
             self._show(f"{differences[0]}\n  in {called.call}")
 
+    def count_mask(self, called: Called, flags: MaskFlags) -> None:
+        """Count an attempt whose flags a mask shows."""
+        self.masks += 1
+        if flags.expected != flags.actual:
+            self.masks_mismatched += 1
+            self._show(f"a mask shows {flags.expected:#x}, an attempt has {flags.actual:#x}\n  in {called.call}")
+
     def count_request(self, given: SlowCall | None, expected: SlowCall) -> None:
         """Count a request to the entry function."""
         self.requests += 1
@@ -83,7 +95,7 @@ class Tally:
     @property
     def differs(self) -> bool:
         """Whether the model and the kernel differ anywhere."""
-        return bool(self.mismatched or self.requests_mismatched or self.checks_mismatched)
+        return bool(self.mismatched or self.masks_mismatched or self.requests_mismatched or self.checks_mismatched)
 
     def unmet(self) -> list[Kind]:
         """Return the kinds of attempts that were not met for certain."""
@@ -106,6 +118,8 @@ def tables(tallies: Sequence[Tally]) -> str:
             each.mismatched,
             each.unknown,
             each.unseen,
+            each.masks,
+            each.masks_mismatched,
             each.requests,
             each.requests_mismatched,
             each.checks,
@@ -114,7 +128,7 @@ def tables(tallies: Sequence[Tally]) -> str:
         for each in done
     ]
     counts = ("calls", "attempts", "mismatched", "unknown", "of these unseen")
-    head = ("image", *counts, "requests", "mismatched", "checks", "mismatched")
+    head = ("image", *counts, "masks", "mismatched", "requests", "mismatched", "checks", "mismatched")
     kinds: list[tuple[str | int, ...]] = [
         (f"`{kind}`", *(each.kinds[kind] for each in done)) for kind in get_args(Kind)
     ]

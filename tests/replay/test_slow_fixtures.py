@@ -12,12 +12,10 @@ import pytest
 
 from kalloctrace.diagnose.from_trace import slow_failure, slow_start
 from kalloctrace.diagnose.sentences import headline
-from kalloctrace.diagnose.zones import slow_path_flags
-from kalloctrace.flags.releases import parse_release
-from kalloctrace.kernel.watermark_rules import watermark_rules
+from kalloctrace.kernel.slowpath_rules import slowpath_rules
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.model.slowpath.flags import MAX_RT_PRIO
-from kalloctrace.model.watermark import Watermarks
+from kalloctrace.model.slowpath.flags import MAX_RT_PRIO, mask_alloc_flags
+from kalloctrace.model.slowpath.types import SlowKernel
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.slowpath.trace import SlowJudge, verify_slow
 from kalloctrace.verify.verification import verify_trace
@@ -145,13 +143,14 @@ def test_every_slow_start_has_its_reason(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
-def test_flags_told_from_a_mask_alone_are_the_kernel_s(path: Path) -> None:
+def test_flags_of_a_mask_alone_are_the_kernel_s(path: Path) -> None:
     """What a log is judged by is what real kernels began with, for tasks of which nothing else would count."""
     with TraceReader(path) as trace:
         calls, snapshot = list(trace.slow_calls()), trace.snapshot
-    tables = snapshot.tables
-    check = Watermarks.of(tables, watermark_rules(parse_release(snapshot.release, snapshot.version)))
-    reserves, cma = tables.gfp("__GFP_MEMALLOC"), dict(tables.alloc)["ALLOC_CMA"]
+    rules = slowpath_rules(snapshot.release, snapshot.version)
+    assert rules is not None
+    kernel = SlowKernel.of(Kernel.of(snapshot), rules)
+    reserves = snapshot.tables.gfp("__GFP_MEMALLOC")
     found = Counter(
         (call["given"]["gfp_mask"], call["given"]["order"], call["attempts"][0]["alloc_flags"])
         for call in calls
@@ -159,9 +158,7 @@ def test_flags_told_from_a_mask_alone_are_the_kernel_s(path: Path) -> None:
     )
     assert len({gfp for gfp, _, _ in found}) > 20
     for gfp, order, flags in found:
-        told, _ = slow_path_flags(tables, check, gfp, order)
-        # A mask does not tell whether the kernel has CMA.
-        assert told & ~cma == flags & ~cma, (hex(gfp), order)
+        assert mask_alloc_flags(kernel, gfp, order)[0] == flags, (hex(gfp), order)
 
 
 def test_what_the_fast_path_asked_for_may_not_be_known() -> None:

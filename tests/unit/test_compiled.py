@@ -12,6 +12,7 @@ from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.slowpath.judge import AttemptVerdict, CallVerdict
 from tests.compiled.image import Image, Segment, Symbols
 from tests.compiled.jumplabel import switched
+from tests.compiled.mask_flags import MaskFlags
 from tests.compiled.rows import from_row, to_row, worth_recording
 from tests.compiled.tally import Tally, tables
 
@@ -88,12 +89,14 @@ def test_a_tally_counts_each_call_once() -> None:
     tally.count(whole, CallVerdict((AttemptVerdict(("retry",)), bad), bad))
     tally.count(whole, CallVerdict((AttemptVerdict(("retry", "restart")),), unknown))
     tally.count(left, CallVerdict((AttemptVerdict(("nofail",)),), unknown))
+    tally.count_mask(whole, MaskFlags(0x840, 0x840))
+    tally.count_mask(whole, MaskFlags(0x840, 0x50))
     tally.count_request(whole.call, whole.call)
     tally.count_request(None, whole.call)
     tally.count_check({}, agreed=False)
     assert tally.differs
     assert (tally.calls, tally.attempts, tally.mismatched, tally.unknown, tally.unseen) == (3, 4, 1, 1, 0)
-    assert "| 6.12.118-1 | 3 | 4 | 1 | 1 | 0 | 2 | 1 | 1 | 1 |" in tables(
+    assert "| 6.12.118-1 | 3 | 4 | 1 | 1 | 0 | 2 | 1 | 2 | 1 | 1 | 1 |" in tables(
         [tally, Tally("7.9", failure="there is none")]
     )
     assert "retry" not in tally.unmet()

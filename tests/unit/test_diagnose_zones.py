@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from kalloctrace.diagnose.zones import Attempt, Otherwise, Remedy, Why, slow_path_flags, why
+from kalloctrace.diagnose.zones import AllocationAttempt, Remedy, Why, why
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import parse_release
 from kalloctrace.kernel.watermark_rules import watermark_rules
+from kalloctrace.model.slowpath.flags import Condition
 from kalloctrace.model.watermark import FreeBlocks, Watermarks, ZoneState
 
 DMA32, NORMAL, MOVABLE = 1, 2, 3
@@ -39,7 +40,7 @@ def zone(node: int, index: int, free: int, *, largest: int = 10, **more: object)
     return replace(state, **more)  # type: ignore[arg-type]
 
 
-KERNEL = Attempt(order=0, alloc_flags=CPUSET, highest_zoneidx=NORMAL, direct_reclaim=True)
+KERNEL = AllocationAttempt(order=0, alloc_flags=CPUSET, highest_zoneidx=NORMAL, direct_reclaim=True)
 
 
 def changes(answer: Why) -> dict[str, Remedy]:
@@ -129,7 +130,7 @@ def test_zone_limit() -> None:
         ("THISNODE", replace(KERNEL, thisnode=True, preferred_nid=0)),
     ],
 )
-def test_node_limit(limit: str, attempt: Attempt) -> None:
+def test_node_limit(limit: str, attempt: AllocationAttempt) -> None:
     """A node that a limit closes is named with it, and would have served."""
     answer = why(kernel("6.12"), attempt, [zone(0, NORMAL, 100), zone(1, NORMAL, 5000)])
     assert [verdict.excluded_by for verdict in answer.zones] == [None, limit]
@@ -162,64 +163,20 @@ def test_a_state_that_would_do_explains_nothing() -> None:
 
 def test_conditions() -> None:
     """A condition under which it would have passed is refuted by the failure; one that leaves doubt is not."""
-    rich = Otherwise("rich", NO_WATERMARKS)
-    verdict = why(kernel("5.10"), replace(KERNEL, otherwise=(rich,)), [zone(0, NORMAL, 900)]).zones[0]
+    rich = Condition("rich", NO_WATERMARKS)
+    verdict = why(kernel("5.10"), replace(KERNEL, conditions=(rich,)), [zone(0, NORMAL, 900)]).zones[0]
     assert (verdict.passes_if, verdict.unless, verdict.certain) == (("rich",), (), True)
     doubtful = zone(0, NORMAL, 900, reserved_highatomic=None)
-    high = Otherwise("high", CPUSET | HIGH)
-    verdict = why(kernel("5.10"), replace(KERNEL, otherwise=(high,)), [doubtful]).zones[0]
+    high = Condition("high", CPUSET | HIGH)
+    verdict = why(kernel("5.10"), replace(KERNEL, conditions=(high,)), [doubtful]).zones[0]
     assert (verdict.kind, verdict.unless, verdict.certain) == ("watermark", ("high",), False)
-
-
-@pytest.mark.parametrize(
-    ("release", "gfp", "order", "flags"),
-    [
-        # GFP_KERNEL: ALLOC_CPUSET and the kswapd bit.
-        ("5.10", 0xCC0, 0, 0x840),
-        ("7.3", 0xCC0, 3, 0x840),
-        # GFP_ATOMIC has __GFP_ATOMIC in 5.10 and 6.1, and leaves the cpuset.
-        ("5.10", 0xA20, 0, 0x830),
-        ("6.1", 0xA20, 0, 0x830),
-        ("6.1", 0xA20, 2, 0xA30),
-        ("6.12", 0x820, 0, 0x830),
-        ("6.12", 0x820, 2, 0xA30),
-        # __GFP_NOMEMALLOC keeps it from the reserves that come with not blocking.
-        ("5.10", 0x80A20, 0, 0x820),
-        ("6.12", 0x80820, 2, 0x820),
-        # GFP_NOWAIT: not atomic in 5.10; ALLOC_NON_BLOCK, with its cpuset, since 6.3.
-        ("5.10", 0x800, 0, 0x840),
-        ("6.12", 0x2800, 2, 0x850),
-        # __GFP_HIGH with direct reclaim.
-        ("6.12", 0xCE0, 0, 0x860),
-        # Movable: ALLOC_CMA.
-        ("7.3", 0x100CCA, 0, 0x8C0),
-        # __GFP_MEMALLOC: ALLOC_NO_WATERMARKS.
-        ("6.12", 0x20CC0, 0, 0x804),
-    ],
-)
-def test_slow_path_flags(release: str, gfp: int, order: int, flags: int) -> None:
-    """The flags are those of the kernel's gfp_to_alloc_flags, worked out by hand."""
-    assert slow_path_flags(builtin_tables(release), kernel(release), gfp, order)[0] == flags
-
-
-def test_what_the_task_would_change() -> None:
-    """The task's own state is told apart from the request, and asks for nothing that the mask forbids."""
-    tables = builtin_tables("5.10")
-    _, otherwise = slow_path_flags(tables, kernel("5.10"), 0xCC0, 0)
-    assert [other.alloc_flags for other in otherwise] == [0x850, OOM | 0x800, NO_WATERMARKS | 0x800]
-    _, otherwise = slow_path_flags(tables, kernel("5.10"), 0x80CC0, 0)
-    assert [other.alloc_flags for other in otherwise] == [0x850]
-    _, otherwise = slow_path_flags(builtin_tables("6.12"), kernel("6.12"), 0xCC0, 0)
-    assert otherwise[0].alloc_flags == 0x860
-    _, otherwise = slow_path_flags(builtin_tables("6.12"), kernel("6.12"), 0x2800, 1)
-    assert otherwise[0].alloc_flags == 0xA50
 
 
 def test_no_watermarks() -> None:
     """Who ignores watermarks has these flags in place of those of its mask, so none of them could be added."""
     blocks = tuple(FreeBlocks(1, frozenset({"MIGRATE_HIGHATOMIC"})) for _ in range(11))
     state = zone(0, NORMAL, 900, blocks=blocks)
-    answer = why(kernel("6.1"), Attempt(order=2, alloc_flags=NO_WATERMARKS, highest_zoneidx=NORMAL), (state,))
+    answer = why(kernel("6.1"), AllocationAttempt(order=2, alloc_flags=NO_WATERMARKS, highest_zoneidx=NORMAL), (state,))
     assert answer.conclusion == "block"
     assert not {"gfp_high", "gfp_atomic"} & set(changes(answer))
 

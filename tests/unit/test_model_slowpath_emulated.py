@@ -11,6 +11,7 @@ import pytest
 from kalloctrace.model.slowpath.types import SlowKernel
 from kalloctrace.verify.slowpath.judge import judge_slowpath
 from tests.broken_slow_rules import SLOW_MUTATIONS
+from tests.compiled.mask_flags import mask_flags
 from tests.compiled.rows import Called, from_row
 
 DATA = Path(__file__).parent / "data" / "slowpath"
@@ -52,6 +53,29 @@ def test_what_a_compiled_kernel_did_is_predicted(kernel: str) -> None:
         "nofail",
         "restart",
     }
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_mask_alone_shows_what_a_compiled_kernel_did(kernel: str) -> None:
+    """The flags of an ordinary task, and those under each condition, are the compiled kernel's."""
+    found = [
+        flags
+        for slow, called in _calls(kernel)
+        for flags in mask_flags(slow, called, judge_slowpath(slow, called.call))
+    ]
+    assert len(found) > 50
+    assert [flags for flags in found if flags.expected != flags.actual] == []
+
+
+@pytest.mark.parametrize(("kernel", "both"), [("6.16", True), ("6.12", False), ("7.3", False)])
+def test_highatomic_without_gfp_high(kernel: str, both: bool) -> None:
+    """6.16 opens the highatomic reserve to every request that cannot block, as 6a204d4b14c9 came after it."""
+    high = {
+        bool(called.call.gfp_mask & slow.kernel.bits.gfp_high)
+        for slow, called in _calls(kernel)
+        if any(attempt.alloc_flags & slow.kernel.bits.alloc_highatomic for attempt in called.call.attempts)
+    }
+    assert high == ({False, True} if both else {True})
 
 
 UNSEEN = {

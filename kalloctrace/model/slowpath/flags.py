@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Which flags the slow path tries with: the functions of mm/page_alloc.c that compute them.
+"""The ALLOC_* flags of the slow path's attempts: the functions of mm/page_alloc.c that compute them.
 
+`gfp_to_alloc_flags` and the functions it calls need every fact. `mask_alloc_flags` runs them on facts that nobody
+captured, and lists the conditions under which the result would differ.
 Sources: linux-source-5.10 5.10.262-1, 6.1 6.1.192-2, 6.12 6.12.118-1, 7.2 7.2.12-1~bpo13+1, 7.3 7.3.4-1~bpo13+1.
 """
+
+from dataclasses import dataclass, replace
 
 from kalloctrace.model import gfp, preempt
 from kalloctrace.model.page_alloc import alloc_flags_cma
@@ -14,6 +18,98 @@ MAX_RT_PRIO = 100
 
 HARDIRQ_AND_NMI = 0x00FF_0000
 """Where the hardirq and NMI counts lie on kernels whose preparation stage does not ask for them."""
+
+
+ORDINARY_TASK = Facts()
+"""A task in task context: not real-time, no PF_* flag, no OOM victim; cpusets and vm.defrag_mode are off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A fact that nobody captured and that would change the flags.
+
+    Attributes:
+        when: the condition as a clause, such as "the task were real-time".
+        alloc_flags: ALLOC_* bits in that case.
+    """
+
+    when: str
+    alloc_flags: int
+
+
+def mask_alloc_flags(
+    kernel: SlowKernel, gfp_mask: int, order: int, *, unsure: frozenset[str] = frozenset()
+) -> tuple[int, tuple[Condition, ...]]:
+    """Return the flags of the attempts at the min watermark, as far as the request shows them.
+
+    The same functions run again on each other state of the task, so that no rule exists twice.
+
+    Args:
+        kernel: the kernel.
+        gfp_mask: `gfp_t`, the argument of `__alloc_pages_slowpath`.
+        order: `unsigned int`.
+        unsure: names of members of `kernel.rules` that the kernel may or may not have, see
+            `kalloctrace.kernel.slowpath_rules.unsure_rules`.
+
+    Returns:
+        The ALLOC_* bits of an ordinary task, and the conditions under which they would differ.
+    """
+    flags = attempt_alloc_flags(kernel, gfp_mask, order, ORDINARY_TASK)
+    others: list[tuple[str, int]] = []
+    if "highatomic_for_high" in unsure:
+        other_rule = not kernel.rules.highatomic_for_high
+        other = replace(kernel, rules=replace(kernel.rules, highatomic_for_high=other_rule))
+        others.append((_HIGHATOMIC[other_rule], attempt_alloc_flags(other, gfp_mask, order, ORDINARY_TASK)))
+    for when, facts in (
+        ("the task were real-time", replace(ORDINARY_TASK, prio=0)),
+        ("the task were being killed by the OOM killer", replace(ORDINARY_TASK, oom_victim=True)),
+        (
+            "the task were reclaiming memory itself (PF_MEMALLOC)",
+            replace(ORDINARY_TASK, task_flags=kernel.slow.pf_memalloc),
+        ),
+    ):
+        others.append((when, attempt_alloc_flags(kernel, gfp_mask, order, facts)))
+    return flags, tuple(Condition(when, other) for when, other in others if other != flags)
+
+
+_HIGHATOMIC = {
+    False: "the kernel gave ALLOC_HIGHATOMIC to all that cannot block, as some releases did",
+    True: "the kernel gave ALLOC_HIGHATOMIC to __GFP_HIGH requests alone, as later releases do",
+}
+
+
+def attempt_alloc_flags(kernel: SlowKernel, gfp_mask: int, order: int, facts: Facts) -> int:
+    """Return the ALLOC_* bits of the attempts at the min watermark, without those of `ac->alloc_flags`.
+
+    Args:
+        kernel: the kernel.
+        gfp_mask: `gfp_t`, the argument of `__alloc_pages_slowpath`.
+        order: `unsigned int`.
+        facts: what the slow path reads of the task and the machine.
+
+    Raises:
+        UnknownFact: a fact that decides was not captured.
+    """
+    gfp_mask = slowpath_gfp_mask(kernel, gfp_mask)
+    flags, _ = gfp_to_alloc_flags(kernel, gfp_mask, order, facts)
+    reserves, _ = gfp_pfmemalloc_flags(kernel, gfp_mask, facts)
+    return reserve_flags(kernel, gfp_mask, reserves, flags, facts)[0] if reserves else flags
+
+
+def slowpath_gfp_mask(kernel: SlowKernel, gfp_mask: int) -> int:
+    """Return the mask that the slow path works with.
+
+    A request that may reclaim is not atomic: the slow path warns and clears __GFP_ATOMIC.
+    Source: mm/page_alloc.c of 5.10.262-1:4664, 6.1.192-2:5118.
+
+    Args:
+        kernel: the kernel.
+        gfp_mask: `gfp_t`, the argument of `__alloc_pages_slowpath`.
+    """
+    both = kernel.slow.gfp_atomic | kernel.kernel.bits.gfp_direct_reclaim
+    if kernel.slow.gfp_atomic and gfp_mask & both == both:
+        return gfp_mask & ~kernel.slow.gfp_atomic
+    return gfp_mask
 
 
 def gfp_to_alloc_flags(kernel: SlowKernel, gfp_mask: int, order: int, facts: Facts) -> tuple[int, tuple[Step, ...]]:

@@ -40,17 +40,11 @@ Outcomes = Iterator[Outcome]
 def enter(kernel: SlowKernel, call: SlowCall) -> State:
     """Return the state before the first attempt.
 
-    A request that may reclaim is not atomic, whatever its mask says: __GFP_ATOMIC is taken out, with a warning.
-    Source: mm/page_alloc.c of 5.10.262-1:4664, 6.1.192-2:5118.
-
     Args:
         kernel: the kernel.
         call: its arguments.
     """
-    both = kernel.slow.gfp_atomic | kernel.kernel.bits.gfp_direct_reclaim
-    gfp_mask = call.gfp_mask
-    if kernel.slow.gfp_atomic and gfp_mask & both == both:
-        gfp_mask &= ~kernel.slow.gfp_atomic
+    gfp_mask = slowflags.slowpath_gfp_mask(kernel, call.gfp_mask)
     return State("entry", gfp_mask, 0, call.context.nodemask, call.context.preferred_zone)
 
 

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""The flags of the slow path's attempts, from a gfp mask alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from kalloctrace.kernel.slowpath_rules import unsure_rules
+from kalloctrace.model.slowpath.flags import attempt_alloc_flags, mask_alloc_flags
+from kalloctrace.model.slowpath.types import Facts
+from tests.slow_scenarios import slow_kernel
+
+RT, VICTIM, MEMALLOC = (
+    "the task were real-time",
+    "the task were being killed by the OOM killer",
+    "the task were reclaiming memory itself (PF_MEMALLOC)",
+)
+HIGHATOMIC = {
+    False: "the kernel gave ALLOC_HIGHATOMIC to all that cannot block, as some releases did",
+    True: "the kernel gave ALLOC_HIGHATOMIC to __GFP_HIGH requests alone, as later releases do",
+}
+
+
+@pytest.mark.parametrize(
+    ("release", "gfp", "order", "flags"),
+    [
+        # GFP_KERNEL: ALLOC_CPUSET and the kswapd bit.
+        ("5.10", 0xCC0, 0, 0x840),
+        ("7.3", 0xCC0, 3, 0x840),
+        # GFP_ATOMIC has __GFP_ATOMIC in 5.10 and 6.1, and leaves the cpuset.
+        ("5.10", 0xA20, 0, 0x830),
+        ("6.1", 0xA20, 0, 0x830),
+        ("6.1", 0xA20, 2, 0xA30),
+        ("6.12", 0x820, 0, 0x830),
+        ("6.12", 0x820, 2, 0xA30),
+        # With __GFP_DIRECT_RECLAIM the slow path clears __GFP_ATOMIC first.
+        ("5.10", 0xE20, 0, 0x860),
+        ("6.1", 0xE20, 2, 0x860),
+        # __GFP_NOMEMALLOC withholds the reserves that come with not blocking.
+        ("5.10", 0x80A20, 0, 0x820),
+        ("6.12", 0x80820, 2, 0x820),
+        # GFP_NOWAIT: not atomic in 5.10; ALLOC_NON_BLOCK, with its cpuset, since 6.3.
+        ("5.10", 0x800, 0, 0x840),
+        ("6.12", 0x2800, 2, 0x850),
+        # ALLOC_HIGHATOMIC for every request that cannot block, until 6a204d4b14c9: 6.16 never got it (its image says
+        # so, see test_model_slowpath_emulated.py), 6.6 did in 6.6.113 and 6.17 in 6.17.4 (from source).
+        ("6.16", 0, 1, 0x250),
+        ("6.6.112", 0, 1, 0x250),
+        ("6.6.113", 0, 1, 0x50),
+        ("6.6", 0, 1, 0x50),
+        ("6.12.53", 0, 1, 0x250),
+        ("6.17.3", 0, 1, 0x250),
+        ("6.17.4", 0, 1, 0x50),
+        ("6.18", 0, 1, 0x50),
+        # __GFP_HIGH with direct reclaim.
+        ("6.12", 0xCE0, 0, 0x860),
+        # Movable: ALLOC_CMA with CONFIG_CMA, which Debian's 7.3 has and its 6.12 has not.
+        ("7.3", 0x100CCA, 0, 0x8C0),
+        ("6.12", 0x100CCA, 0, 0x840),
+        # __GFP_MEMALLOC: ALLOC_NO_WATERMARKS in place of all but ALLOC_KSWAPD, which 5.10 does not keep.
+        ("6.12", 0x20CC0, 0, 0x804),
+        ("5.10", 0x20CC0, 0, 0x4),
+    ],
+)
+def test_flags_of_a_mask(release: str, gfp: int, order: int, flags: int) -> None:
+    """The flags are those of the kernel's own functions, worked out by hand."""
+    assert mask_alloc_flags(slow_kernel(release), gfp, order)[0] == flags
+
+
+def conditions(release: str, gfp: int, order: int) -> dict[str, int]:
+    """Return the flags under each condition, for a kernel whose patch level is not known."""
+    _, found = mask_alloc_flags(slow_kernel(release), gfp, order, unsure=unsure_rules(release))
+    return {condition.when: condition.alloc_flags for condition in found}
+
+
+def test_conditions_are_what_the_task_would_change() -> None:
+    """A state of the task is a condition exactly where it changes the flags."""
+    assert conditions("5.10", 0xCC0, 0) == {RT: 0x850, VICTIM: 0x8, MEMALLOC: 0x4}
+    assert conditions("6.12", 0xCC0, 0) == {RT: 0x860, VICTIM: 0x808, MEMALLOC: 0x804}
+    # __GFP_NOMEMALLOC leaves the priority alone; an atomic request has no use for it.
+    assert conditions("5.10", 0x80CC0, 0) == {RT: 0x850}
+    assert conditions("5.10", 0x80A20, 0) == {}
+    # __GFP_MEMALLOC opens everything already.
+    assert conditions("6.12", 0x20CC0, 0) == {}
+    assert conditions("6.12", 0x820, 0) == {VICTIM: 0x808, MEMALLOC: 0x804}
+
+
+def test_conditions_of_an_unknown_patch_level() -> None:
+    """Between 6.1 and 6.18 a release without its patch level may have the fix of ALLOC_HIGHATOMIC or not."""
+    assert conditions("6.12", 0x2800, 1)[HIGHATOMIC[False]] == 0xA50
+    assert conditions("6.8", 0x2800, 1)[HIGHATOMIC[True]] == 0x850
+    for release in ("5.15", "6.12.54", "6.18"):
+        assert not set(HIGHATOMIC.values()) & conditions(release, 0x2800, 1).keys()
+    # The fix changes nothing for order 0, for requests that can reclaim, and for those with __GFP_HIGH.
+    for gfp, order in ((0x2800, 0), (0xCC0, 1), (0x820, 1)):
+        assert not set(HIGHATOMIC.values()) & conditions("6.12", gfp, order).keys()
+
+
+def test_unsure_rules() -> None:
+    """Only rules that came as fixes are unsure, and only before the release that had them from the start."""
+    assert unsure_rules("6.12.54") == frozenset()
+    assert unsure_rules("5.10") == {"thisnode_compacts_only"}
+    assert unsure_rules("6.1") == unsure_rules("6.17") == {"thisnode_compacts_only", "highatomic_for_high"}
+    assert unsure_rules("6.18") == {"thisnode_compacts_only"}
+    assert unsure_rules("7.0") == frozenset()
+    # A vendor's release shows nothing.
+    assert unsure_rules("5.14.0-570.el9.x86_64") == {"thisnode_compacts_only", "highatomic_for_high"}
+
+
+def test_captured_facts_decide() -> None:
+    """With facts there is one answer: that of the condition that holds."""
+    slow = slow_kernel("6.12")
+    assert attempt_alloc_flags(slow, 0xCC0, 0, Facts(prio=50)) == conditions("6.12", 0xCC0, 0)[RT]
+    assert attempt_alloc_flags(slow, 0xCC0, 0, Facts(oom_victim=True)) == conditions("6.12", 0xCC0, 0)[VICTIM]
+    assert attempt_alloc_flags(slow, 0xCC0, 0, replace(Facts(), defrag_mode=True)) == 0x840
+    assert attempt_alloc_flags(slow_kernel("6.16"), 0xCC0, 0, Facts(defrag_mode=True)) == 0x940
