@@ -4,7 +4,7 @@
 import os
 from pathlib import Path
 
-from kalloctrace import __version__
+from kalloctrace.version import __version__
 
 HERE = Path(__file__).parent
 LANGUAGE = os.environ["KALLOCTRACE_DOCS"]

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: MIT
-"""Records how Linux prepares each page allocation, predicts it, and says where the two differ."""
+"""Records how Linux prepares each page allocation, predicts it, and reports where the two differ."""
 
-__version__ = "0.1.0"
+from kalloctrace.version import __version__ as __version__

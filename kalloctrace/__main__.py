@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from kalloctrace import __version__
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.version import __version__
 
 COMMANDS = {
     "completion": "print a script with which a shell completes the command line",

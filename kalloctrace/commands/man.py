@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from kalloctrace import __version__
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.version import __version__
 
 
 @click.command()

@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO
 
-import kalloctrace
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.lab import agent
 from kalloctrace.lab.cpio import CpioWriter, Tree
@@ -81,7 +80,7 @@ def _program(argv: Sequence[str], env: Mapping[str, str]) -> list[Path]:
 
 def _source() -> list[Path]:
     """Return the directory of this program's checkout; nothing if it runs from an installed package."""
-    package = Path(kalloctrace.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return [package.parent] if (package.parent / "bpf").is_dir() else []
 
 

@@ -16,7 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-import kalloctrace
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.lab import agent, channel, cpio, host_files
 from kalloctrace.lab.cpio import CpioWriter, Tree
@@ -30,7 +29,7 @@ GUEST_DIR = PurePosixPath("kalloctrace-lab")
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("init.sh", "common.sh")
-_MODULES = (Path(kalloctrace.__file__), _HERE / "__init__.py", Path(agent.__file__), Path(channel.__file__))
+_MODULES = (_HERE.parent / "__init__.py", _HERE / "__init__.py", Path(agent.__file__), Path(channel.__file__))
 _FOLDERS = ("dev", "etc", "proc", "run", "sys", "tmp", "root", "usr/bin", "var/tmp")
 # The modules that select the archive's files and write it; a change rebuilds it.
 _BUILDERS = (Path(__file__), Path(host_files.__file__), Path(cpio.__file__))

@@ -18,8 +18,7 @@ from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.tally import counts_of
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Row, RowVerdict
-from kalloctrace.verify.events import EventJudge
-from kalloctrace.verify.verification import Judge, switches_of
+from kalloctrace.verify.verification import Judge
 
 By = Literal["request", "task", "stack"]
 """What a row stands for: a request and its preparation; the same of one task; the same from one kernel stack."""
@@ -165,7 +164,7 @@ class Known:
         self.rows: list[Row] = []
         self._asked: dict[Asked, int] = {}
         self._codes: list[int] = []
-        self._judges: tuple[Judge, EventJudge] | None = None
+        self._judge: Judge | None = None
         self._judged: list[RowVerdict] = []
 
     def learn(self, seen: Observation) -> None:
@@ -173,13 +172,11 @@ class Known:
         new: list[Row] = seen.rows.allocations[len(self.rows) :].to_pylist()
         self.rows += new
         self._codes += [self._asked.setdefault(asked_of(row), len(self._asked)) for row in new]
-        judges = self._judge_for(seen.totals), EventJudge.of(self.kernel, self.rows)
-        if judges != self._judges:
-            self._judges = judges
+        judge = Judge.of(self.kernel, self.rows, seen.totals)
+        if judge != self._judge:
+            self._judge = judge
             self._judged = []
-        judge, judge_event = judges
-        unjudged = self.rows[len(self._judged) :]
-        self._judged += [judge_event(row) if row["entry"] == TRACEPOINT else judge(row) for row in unjudged]
+        self._judged += map(judge, self.rows[len(self._judged) :])
 
     def judged(self, index: int) -> RowVerdict:
         """Return the verdict on an allocation."""
@@ -201,16 +198,6 @@ class Known:
         """Return the verdict on each allocation, as a number."""
         numbers = (_UNKNOWN if j.unknown else _MISMATCHED if j.differences else _MATCHED for j in self._judged)
         return np.fromiter(numbers, np.int8, len(self._judged))
-
-    def _judge_for(self, totals: Totals) -> Judge:
-        missed_freelist = totals.missed if totals.missed_freelist is None else totals.missed_freelist
-        return Judge(
-            self.kernel,
-            switches_of(self.rows),
-            may_miss=totals.missed > 0,
-            may_miss_freelist=missed_freelist > 0,
-            machine_changed=totals.machine_changed,
-        )
 
 
 def asked_of(row: Row) -> Asked:

@@ -188,6 +188,10 @@ class TraceReader:
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._file.close()
 
     def batches(self) -> Pass[pa.RecordBatch]:

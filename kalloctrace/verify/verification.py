@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.proven import ProofStatus, load, proof_status
@@ -12,6 +12,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
+from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference, FieldCount, Row, RowVerdict, Switches, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow
@@ -250,23 +251,13 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
     verdict.distinct = len(rows)
     verdict.truncated, verdict.damage = ending.truncated, ending.damage
     totals = ending.totals
-    changed: tuple[str, ...] = ()
     if totals is not None:
         verdict.missed = totals.missed
         # A row that was submitted and is not here is as lost as one that was dropped.
         verdict.lost = totals.lost + max(0, totals.submitted - verdict.allocations)
-        changed = totals.machine_changed
-    missed_freelist = None if totals is None else totals.missed_freelist
-    judge_row = Judge(
-        kernel,
-        switches_of(row for row, _ in rows),
-        may_miss=verdict.missed > 0,
-        may_miss_freelist=(verdict.missed if missed_freelist is None else missed_freelist) > 0,
-        machine_changed=changed,
-    )
-    judge_event = EventJudge.of(kernel, (row for row, _ in rows))
+    judge_row = Judge.of(kernel, [row for row, _ in rows], totals)
     for row, count in rows:
-        judged = judge_event(row) if row["entry"] == TRACEPOINT else judge_row(row)
+        judged = judge_row(row)
         verdict.judged.append(judged)
         _enter(verdict, row, count, judged)
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
@@ -292,6 +283,7 @@ class Judge:
         may_miss: the kernel skipped probe hits.
         may_miss_freelist: those of get_page_from_freelist() among them.
         machine_changed: names of the machine's facts that are not those of the snapshot any more.
+        events: judges the rows that are another tool's events.
     """
 
     kernel: Kernel
@@ -299,9 +291,32 @@ class Judge:
     may_miss: bool
     may_miss_freelist: bool
     machine_changed: tuple[str, ...]
+    events: EventJudge
+
+    @classmethod
+    def of(cls, kernel: Kernel, rows: Sequence[Row], totals: Totals | None) -> Self:
+        """Return the judge of a recording.
+
+        Args:
+            kernel: the kernel that was recorded.
+            rows: all its distinct rows: they show which values the machine's switches had.
+            totals: what it counted; None where the end of the trace is missing.
+        """
+        missed = 0 if totals is None else totals.missed
+        missed_freelist = None if totals is None else totals.missed_freelist
+        return cls(
+            kernel,
+            switches_of(rows),
+            may_miss=missed > 0,
+            may_miss_freelist=(missed if missed_freelist is None else missed_freelist) > 0,
+            machine_changed=() if totals is None else totals.machine_changed,
+            events=EventJudge.of(kernel, rows),
+        )
 
     def __call__(self, row: Row) -> RowVerdict:
         """Return the verdict on one distinct row."""
+        if row["entry"] == TRACEPOINT:
+            return self.events(row)
         if self.machine_changed:
             return RowVerdict(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
         # What the bulk allocator shows is its call of the normal entry, which is a hit of another program.

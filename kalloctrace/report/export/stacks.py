@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalloctrace import __version__
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
@@ -19,6 +18,7 @@ from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, frames_of
+from kalloctrace.version import __version__
 
 Frames = tuple[str, ...]
 

@@ -13,7 +13,6 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from kalloctrace import __version__
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
@@ -22,6 +21,7 @@ from kalloctrace.trace.reader import Ending
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Recorded, Verification, verify_counted
+from kalloctrace.version import __version__
 
 _MOST_KINDS = 200
 """Different gfp masks, or alloc_flags, that have a time series of their own; programs that try them all are few."""

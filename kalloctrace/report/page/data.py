@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalloctrace import __version__
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
@@ -33,6 +32,7 @@ from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.field_text import value_text
 from kalloctrace.verify.verification import Verification, verify_counted
+from kalloctrace.version import __version__
 
 NONE = "none"
 NOT_KNOWN = "not known"
