@@ -116,8 +116,8 @@ def _misused(error: click.UsageError) -> Exit:
         what = " ".join(error.format_message().split()).rstrip(".")
         missing = isinstance(error, click.MissingParameter)
         why = f"{command} needs that" if missing else f"{command} does not take that"
-        mend = f"see what it takes: {command} --help"
-        click.echo(str(KalloctraceError(what, why, mend)), err=True)
+        fix = f"see what it takes: {command} --help"
+        click.echo(str(KalloctraceError(what, why, fix)), err=True)
     return Exit.USAGE
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The one error that people see: what went wrong, why, and how to mend it."""
+"""The one error that people see: what went wrong, why, and how to fix it."""
 
 from enum import IntEnum
 
@@ -15,22 +15,22 @@ class Exit(IntEnum):
 
 
 class KalloctraceError(Exception):
-    """A failure with its reason and its mend, shown as three lines and never as a traceback.
+    """A failure, its reason and its fix, shown as three lines without a traceback.
 
     Args:
         what: what could not be done, on one line.
         why: the reason, on one line.
-        mend: what the user can do about it, on one line.
+        fix: what the user can do about it, on one line.
         code: the program's exit code.
     """
 
-    def __init__(self, what: str, why: str, mend: str, code: Exit = Exit.FAILED) -> None:
+    def __init__(self, what: str, why: str, fix: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(what)
         self.what = what
         self.why = why
-        self.mend = mend
+        self.fix = fix
         self.code = code
 
     def __str__(self) -> str:
         """Return the three lines."""
-        return f"error: {self.what}\n  why: {self.why}\n  fix: {self.mend}"
+        return f"error: {self.what}\n  why: {self.why}\n  fix: {self.fix}"

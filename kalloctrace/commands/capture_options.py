@@ -30,7 +30,7 @@ _OPTIONS = (
 )
 
 
-class Wanted(TypedDict):
+class CaptureOptions(TypedDict):
     """The values of these options, as they reach a command."""
 
     pid: int | None
@@ -46,16 +46,16 @@ class Wanted(TypedDict):
     max_rate: int | None
 
 
-def wanted_options(command: _F) -> _F:
+def with_capture_options(command: _F) -> _F:
     """Give a command these options."""
     return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
 
 
-def filters_of(wanted: Wanted, tables: FlagTables, *, failed: bool = False) -> "Filters":
+def filters_of(options: CaptureOptions, tables: FlagTables, *, failed: bool = False) -> "Filters":
     """Return what the options ask for.
 
     Args:
-        wanted: their values.
+        options: their values.
         tables: of the running kernel, whose names are meant.
         failed: only calls that returned no page.
 
@@ -65,18 +65,18 @@ def filters_of(wanted: Wanted, tables: FlagTables, *, failed: bool = False) -> "
     from kalloctrace.probe.attach.filters import Filters
 
     return Filters(
-        wanted["pid"],
-        wanted["comm"],
-        wanted["order"],
-        _flags(wanted["gfp_any"], tables),
-        _flags(wanted["gfp_all"], tables),
-        _flags(wanted["gfp_none"], tables),
-        wanted["node"],
-        _zone(wanted["zone"], tables),
-        _flags(wanted["alloc_flags"], tables, "alloc_flags"),
+        options["pid"],
+        options["comm"],
+        options["order"],
+        _flags(options["gfp_any"], tables),
+        _flags(options["gfp_all"], tables),
+        _flags(options["gfp_none"], tables),
+        options["node"],
+        _zone(options["zone"], tables),
+        _flags(options["alloc_flags"], tables, "alloc_flags"),
         failed,
-        wanted["sample"],
-        wanted["max_rate"],
+        options["sample"],
+        options["max_rate"],
     )
 
 

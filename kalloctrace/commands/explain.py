@@ -365,5 +365,5 @@ def _nodes(text: str, option: str) -> list[int]:
     raise _usage(f"{option} cannot be {text!r}", "that is no list of nodes", "give ids and ranges, such as 0,2-3")
 
 
-def _usage(what: str, why: str, mend: str) -> KalloctraceError:
-    return KalloctraceError(what, why, mend, Exit.USAGE)
+def _usage(what: str, why: str, fix: str) -> KalloctraceError:
+    return KalloctraceError(what, why, fix, Exit.USAGE)

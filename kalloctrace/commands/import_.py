@@ -32,7 +32,7 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
       kalloctrace import --kernel 6.1 -o my.arrows /sys/kernel/tracing/trace
     """
     from kalloctrace.commands.kernel_source import kernel_snapshot
-    from kalloctrace.commands.recording_summary import say_wrote, write_ended
+    from kalloctrace.commands.recording_summary import print_next_step, print_recording_json
     from kalloctrace.trace.ftrace_import import import_text
     from kalloctrace.trace.ftrace_text import EventText
     from kalloctrace.trace.writer import refuse_itself
@@ -58,9 +58,9 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
         f"{totals.submitted:,} events of {done.form} on {done.kernel} in {totals.seconds:.1f} s; lost {totals.lost:,}",
         err=True,
     )
-    say_wrote(path)
+    print_next_step(path)
     if as_json:
-        write_ended(path, done.kernel, done.form, totals)
+        print_recording_json(path, done.kernel, done.form, totals)
     return Exit.OK
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, Unpack, cast
 
 import click
 
-from kalloctrace.commands.capture_options import Wanted, filters_of, require, wanted_options
+from kalloctrace.commands.capture_options import CaptureOptions, filters_of, require, with_capture_options
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone
     show_default=True,
     help="How to attach, as record does.",
 )
-@wanted_options
+@with_capture_options
 def command(
     by: Literal["request", "task"],
     stack: bool,
@@ -76,7 +76,7 @@ def command(
     force: bool,
     replay: Path | None,
     attach: Literal["auto", "fentry", "kprobe"],
-    **wanted: Unpack[Wanted],
+    **options: Unpack[CaptureOptions],
 ) -> int:
     """Watch page allocations as they happen, as root: rates, and the model's verdict on each.
 
@@ -96,10 +96,10 @@ def command(
     show.check()
     if replay is not None:
         given: dict[str, object] = {"-o": output, "--attach": attach != "auto"}
-        given |= {f"--{name.replace('_', '-')}": value is not None for name, value in wanted.items()}
+        given |= {f"--{name.replace('_', '-')}": value is not None for name, value in options.items()}
         return _replay(replay, show, given)
-    require("watch", "--by task", {"--max-rate": wanted["max_rate"] if chosen == "request" else None})
-    return _record(show, output, wanted, force=force, attachment=None if attach == "auto" else attach)
+    require("watch", "--by task", {"--max-rate": options["max_rate"] if chosen == "request" else None})
+    return _record(show, output, options, force=force, attachment=None if attach == "auto" else attach)
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,13 @@ class _Show:
 
     def screen(self, source: "Source", view: "View", replayed: str = "") -> str:
         """Run the screen until it ends, and return why."""
-        from kalloctrace.commands.recording_summary import say_wrote
+        from kalloctrace.commands.recording_summary import print_next_step
         from kalloctrace.live.tui import LiveApp
 
         app = LiveApp(source, view, interval=self.interval, count=self.count, replayed=replayed)
         app.run()
         for path in app.written:
-            say_wrote(path)
+            print_next_step(path)
         if app.failure is not None:
             raise app.failure
         if app.return_code:
@@ -199,14 +199,14 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
 def _record(
     show: _Show,
     output: Path | None,
-    wanted: Wanted,
+    options: CaptureOptions,
     *,
     force: bool,
     attachment: Literal["fentry", "kprobe"] | None,
 ) -> int:
     import psutil
 
-    from kalloctrace.commands.recording_summary import say_ended, say_wrote
+    from kalloctrace.commands.recording_summary import print_next_step, print_totals
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.live.plain import recorded
     from kalloctrace.live.text import mode_text
@@ -217,11 +217,11 @@ def _record(
 
     if output is not None and output.exists() and not force:
         raise exists_already(output)
-    if wanted["pid"] is not None and not psutil.pid_exists(wanted["pid"]):
-        raise no_such_process(wanted["pid"])
+    if options["pid"] is not None and not psutil.pid_exists(options["pid"]):
+        raise no_such_process(options["pid"])
     kernel = LiveKernel()
     require_live(kernel)
-    filters = filters_of(wanted, kernel.tables)
+    filters = filters_of(options, kernel.tables)
     view = show.view(kernel.snapshot)
     click.echo(f"attaching to {kernel.snapshot.release}", err=True)
     with (
@@ -248,9 +248,9 @@ def _record(
             with signals():
                 view.update(observer.finish(reason))
         totals = observer.observe().totals
-    say_ended(totals)
+    print_totals(totals)
     if output is not None:
-        say_wrote(output)
+        print_next_step(output)
     return _exit(view)
 
 

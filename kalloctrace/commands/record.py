@@ -8,7 +8,7 @@ from typing import Literal, Unpack
 
 import click
 
-from kalloctrace.commands.capture_options import Wanted, filters_of, require, wanted_options
+from kalloctrace.commands.capture_options import CaptureOptions, filters_of, require, with_capture_options
 from kalloctrace.errors import Exit, KalloctraceError
 
 
@@ -31,7 +31,7 @@ from kalloctrace.errors import Exit, KalloctraceError
     show_default=True,
     help="How to attach. fentry costs least; kprobe also sees what tasks do that preempt one another.",
 )
-@wanted_options
+@with_capture_options
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
 @click.option("--slow/--no-slow", default=True, show_default=True, help="Record each attempt of the slow path too.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
@@ -49,7 +49,7 @@ def command(
     stack: bool,
     as_json: bool,
     command_line: tuple[str, ...],
-    **wanted: Unpack[Wanted],
+    **options: Unpack[CaptureOptions],
 ) -> int:
     """Capture page allocations live, as root, into a trace.
 
@@ -63,17 +63,17 @@ def command(
     """
     import psutil
 
-    from kalloctrace.commands.recording_summary import say_ended, say_wrote, write_ended
+    from kalloctrace.commands.recording_summary import print_next_step, print_recording_json, print_totals
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.recorder import Options, no_such_process, record
     from kalloctrace.trace.writer import default_name, exists_already
 
     require("record", "--returns", {"--failed": failed and not returns})
-    streamed = {"--returns": returns, "--stack": stack, "--max-rate": wanted["max_rate"]}
+    streamed = {"--returns": returns, "--stack": stack, "--max-rate": options["max_rate"]}
     require("record", "--mode stream", streamed if mode != "stream" else {})
     path = output or default_name(os.uname().release)
-    pid = wanted["pid"]
+    pid = options["pid"]
     if path.exists() and not force:
         raise exists_already(path)
     if pid is not None and not psutil.pid_exists(pid):
@@ -87,7 +87,7 @@ def command(
             force,
             command_line,
             duration,
-            filters_of(wanted, kernel.tables, failed=failed),
+            filters_of(options, kernel.tables, failed=failed),
             stack,
             "returns" if returns else mode,
             None if attach == "auto" else attach,
@@ -100,10 +100,10 @@ def command(
             err=True,
         ),
     )
-    say_ended(result.totals)
-    say_wrote(path)
+    print_totals(result.totals)
+    print_next_step(path)
     if as_json:
-        write_ended(path, kernel.snapshot.release, "kalloctrace record", result.totals, result.exit_status)
+        print_recording_json(path, kernel.snapshot.release, "kalloctrace record", result.totals, result.exit_status)
     if result.exit_status not in (None, 0):
         raise KalloctraceError(
             f"the command {shlex.join(command_line)} failed",

@@ -10,7 +10,7 @@ import click
 from kalloctrace.trace.totals import Totals
 
 
-def say_ended(totals: Totals) -> None:
+def print_totals(totals: Totals) -> None:
     """Say how much was captured, and what is missing."""
     click.echo(
         f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
@@ -25,12 +25,12 @@ def say_ended(totals: Totals) -> None:
         )
 
 
-def say_wrote(path: Path) -> None:
+def print_next_step(path: Path) -> None:
     """Say where the trace is, and what to do with it."""
     click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
 
 
-def write_ended(path: Path, kernel: str, source: str, totals: Totals, exit_status: int | None = None) -> None:
+def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, exit_status: int | None = None) -> None:
     """Write the same as a JSON object, schemas/recording.schema.json.
 
     Args:

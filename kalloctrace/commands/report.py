@@ -87,8 +87,8 @@ def command(
 
 def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
-    from kalloctrace.diagnose.slow_calls import SlowTeller, grouped, told_json
-    from kalloctrace.diagnose.slow_calls_text import write_told
+    from kalloctrace.diagnose.slow_calls import SlowCallDescriber, grouped, slow_call_json
+    from kalloctrace.diagnose.slow_calls_text import write_slow_calls
     from kalloctrace.model.kernel import Kernel
     from kalloctrace.verify.slowpath.trace import SlowJudge
 
@@ -101,13 +101,13 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
             f"no failures are known of {trace}", "its slow path was not recorded", "record it without --no-slow"
         )
     kernel = Kernel.of(reader.snapshot)
-    tell = SlowTeller(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, ending.totals))
+    describer = SlowCallDescriber(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, ending.totals))
     if as_json:
         for call in calls[:top]:
-            click.echo(json.dumps(told_json(tell(call))))
+            click.echo(json.dumps(slow_call_json(describer.describe(call))))
     elif calls:
-        groups = grouped(map(tell, calls))
-        write_told(groups[:top], sys.stdout)
+        groups = grouped(map(describer.describe, calls))
+        write_slow_calls(groups[:top], sys.stdout)
         if len(groups) > len(groups[:top]):
             click.echo(f"\n… and {len(groups[top:]):,} more kinds; --json has each call")
     else:

@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ToldAttempt:
+class AttemptReport:
     """One call of get_page_from_freelist().
 
     Attributes:
@@ -42,7 +42,7 @@ class ToldAttempt:
 
 
 @dataclass(frozen=True)
-class ToldCall:
+class SlowCallReport:
     """One call of the slow path.
 
     Attributes:
@@ -53,7 +53,7 @@ class ToldCall:
 
     call: Row
     why: Failure
-    attempts: tuple[ToldAttempt, ...]
+    attempts: tuple[AttemptReport, ...]
 
     @property
     def ended(self) -> str:
@@ -63,7 +63,7 @@ class ToldCall:
         return page + lost
 
 
-class SlowTeller:
+class SlowCallDescriber:
     """Tells calls of one recording.
 
     Args:
@@ -77,16 +77,16 @@ class SlowTeller:
         self._kernel = kernel
         self._judge = judge
 
-    def __call__(self, call: Row) -> ToldCall:
-        """Tell one call."""
+    def describe(self, call: Row) -> SlowCallReport:
+        """Return the report of one call."""
         tables = self._snapshot.tables
         failed = call["page"] is False
         judged = self._judge(call).attempts
-        return ToldCall(
+        return SlowCallReport(
             call,
             slow_failure(self._snapshot, call) if failed else slow_start(self._snapshot, self._kernel, call),
             tuple(
-                ToldAttempt(
+                AttemptReport(
                     row,
                     decode_gfp(row["gfp_mask"], tables).text or "no flags",
                     decode_alloc(row["alloc_flags"], tables).text,
@@ -97,9 +97,9 @@ class SlowTeller:
         )
 
 
-def grouped(told: Iterable[ToldCall]) -> list[list[ToldCall]]:
+def grouped(told: Iterable[SlowCallReport]) -> list[list[SlowCallReport]]:
     """Return calls of which the same is to be said together: most calls first, in each what took longest first."""
-    groups: dict[str, list[ToldCall]] = {}
+    groups: dict[str, list[SlowCallReport]] = {}
     for one in told:
         groups.setdefault(headline_alike(one.why), []).append(one)
     for group in groups.values():
@@ -107,7 +107,7 @@ def grouped(told: Iterable[ToldCall]) -> list[list[ToldCall]]:
     return sorted(groups.values(), key=lambda group: -len(group))
 
 
-def told_json(told: ToldCall) -> dict[str, Any]:
+def slow_call_json(told: SlowCallReport) -> dict[str, Any]:
     """Return what `report --failures --json` prints of a call: the answer, who asked, and the attempts."""
     call = told.call
     return {
@@ -118,7 +118,7 @@ def told_json(told: ToldCall) -> dict[str, Any]:
     }
 
 
-def _attempt_json(number: int, told: ToldAttempt) -> dict[str, Any]:
+def _attempt_json(number: int, told: AttemptReport) -> dict[str, Any]:
     row = told.row
     return {
         "number": number,

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kalloctrace.diagnose.slow_calls import ToldCall
+from kalloctrace.diagnose.slow_calls import SlowCallReport
 from kalloctrace.diagnose.text import console_of, print_failure, write_captured
 from kalloctrace.trace.schema import frames_of
 
 _MODEL = {"matched": "green", "mismatched": "red", "unknown": "magenta"}
 
 
-def write_told(groups: Sequence[Sequence[ToldCall]], stream: TextIO) -> None:
+def write_slow_calls(groups: Sequence[Sequence[SlowCallReport]], stream: TextIO) -> None:
     """Write of each group its first call, and how many there are."""
     console = console_of(stream)
     with console.capture() as captured:
@@ -27,7 +27,7 @@ def write_told(groups: Sequence[Sequence[ToldCall]], stream: TextIO) -> None:
     write_captured(captured, stream)
 
 
-def _write(group: Sequence[ToldCall], console: Console) -> None:
+def _write(group: Sequence[SlowCallReport], console: Console) -> None:
     told = group[0]
     call = told.call
     where = f"{seconds(call['time'])}, pid {call['pid']}, cpu {call['cpu']}; "
@@ -38,7 +38,7 @@ def _write(group: Sequence[ToldCall], console: Console) -> None:
     print_failure(told.why, console, where=where, more=partial(_attempts, told, console))
 
 
-def _attempts(told: ToldCall, console: Console) -> None:
+def _attempts(told: SlowCallReport, console: Console) -> None:
     console.print()
     if told.call["stack"]:
         console.print(Text(f"called by {' ← '.join(frames_of(told.call['stack']))}"))

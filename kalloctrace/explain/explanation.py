@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `kalloctrace explain` says about one request: the answer, the lesson, and what settings make of it."""
+"""What `kalloctrace explain` says about one request: the answer, the walkthrough, and what settings make of it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -7,8 +7,8 @@ from typing import Any, Self, TextIO
 
 from kalloctrace.explain.request import Answer, answer_json
 from kalloctrace.explain.text import write_explanation
-from kalloctrace.explain.walkthrough import compared, lesson
-from kalloctrace.explain.walkthrough_text import lesson_steps, write_comparison, write_lessons_end
+from kalloctrace.explain.walkthrough import compared, walkthrough_of
+from kalloctrace.explain.walkthrough_text import walkthrough_lines, write_alternatives, write_comparison
 from kalloctrace.explain.what_if import changed
 
 
@@ -45,23 +45,23 @@ class Explanation:
 
         Args:
             stream: where to write.
-            brief: without the lesson.
+            brief: without the walkthrough.
         """
         if self.settings:
             comparison = compared(self.answer, self.after, self.settings)
-            write_comparison(comparison, lesson(self.answer), lesson(self.after), stream)
+            write_comparison(comparison, walkthrough_of(self.answer), walkthrough_of(self.after), stream)
         elif brief:
             write_explanation(self.name, self.answer, stream)
         else:
-            taught = lesson(self.answer)
-            write_explanation(self.name, self.answer, stream, lesson_steps(taught))
-            write_lessons_end(taught, stream)
+            walkthrough = walkthrough_of(self.answer)
+            write_explanation(self.name, self.answer, stream, walkthrough_lines(walkthrough))
+            write_alternatives(walkthrough, stream)
 
     def to_json(self, *, brief: bool) -> dict[str, Any]:
         """Return the preparation of the request as it was asked, with "lesson" (not when brief) and "set" (if any)."""
         data = answer_json(self.name, self.answer)
         if not brief:
-            data["lesson"] = lesson(self.answer).to_json()
+            data["lesson"] = walkthrough_of(self.answer).to_json()
         if self.settings:
             comparison = compared(self.answer, self.after, self.settings)
             data["set"] = {

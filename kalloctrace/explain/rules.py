@@ -14,7 +14,7 @@ from kalloctrace.model.types import Step
 
 
 class Rule(NamedTuple):
-    """What is taught about one rule, beside what the model says.
+    """What is walkthrough about one rule, beside what the model says.
 
     Attributes:
         condition: the expression that the kernel evaluates.
@@ -139,7 +139,7 @@ _NOLOCK_ORDER = Rule(_always("pcp_allowed_order(order)"), ("nolock_orders",), ("
 
 
 def rule_of(step: Step) -> Rule:
-    """Return what is taught about a step; without locks the order is checked by another function."""
+    """Return what is walkthrough about a step; without locks the order is checked by another function."""
     return _NOLOCK_ORDER if step.function == "pcp_allowed_order" else RULES[step.rule]
 
 

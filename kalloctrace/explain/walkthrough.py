@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One request as a lesson: the path through the kernel's functions, as plain data for text, JSON and HTML.
+"""One request as a walkthrough: the path through the kernel's functions, as plain data for text, JSON and HTML.
 
 What would change the answer is found by asking the model again with one input changed, never written by hand.
 """
@@ -57,7 +57,7 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
-class LessonStep:
+class WalkthroughStep:
     """One step of the path.
 
     Attributes:
@@ -84,7 +84,7 @@ class LessonStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class Walkthrough:
     """A whole request, explained.
 
     Attributes:
@@ -96,7 +96,7 @@ class Lesson:
         terms: the pages of the documentation about all that was said.
     """
 
-    steps: tuple[LessonStep, ...]
+    steps: tuple[WalkthroughStep, ...]
     not_here: tuple[Difference, ...]
     alternatives: tuple[Alternative, ...]
     passed_through: tuple[str, ...]
@@ -104,15 +104,15 @@ class Lesson:
     terms: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the lesson as JSON values."""
+        """Return the walkthrough as JSON values."""
         data = asdict(self)
         for step in data["steps"]:
             step["values"] = dict(step["values"])
         return data
 
 
-def lesson(answer: Answer) -> Lesson:
-    """Return the lesson about a request.
+def walkthrough_of(answer: Answer) -> Walkthrough:
+    """Return the walkthrough about a request.
 
     A call of the bulk allocator has none: it is no request that `explain` can ask.
 
@@ -123,7 +123,7 @@ def lesson(answer: Answer) -> Lesson:
     passed = tuple(one.setting for one, after in tried if what_if.only_passes_through(answer, after))
     alternatives = tuple(one for one, _ in tried if one.changes and one.setting not in passed)
     steps = tuple(_step(answer, number, step, alternatives) for number, step in enumerate(answer.preparation.steps, 1))
-    return Lesson(
+    return Walkthrough(
         steps=steps,
         not_here=tuple(_not_here(answer)),
         alternatives=alternatives,
@@ -133,18 +133,18 @@ def lesson(answer: Answer) -> Lesson:
     )
 
 
-def lesson_sections(taught: Lesson) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return a lesson as headings with labels and texts, for a page that shows such; no heading stands alone."""
+def walkthrough_sections(walkthrough: Walkthrough) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return a walkthrough as headings with labels and texts, for a page that shows such; no heading stands alone."""
     sections = [
-        *((f"step {step.number}: {step.function}", list(_step_fields(step))) for step in taught.steps),
-        ("not on this kernel", [(one.since, f"{one.what} [{one.source}]") for one in taught.not_here]),
-        ("what would change the answer", [_alternative_field(one) for one in taught.alternatives]),
-        ("other kernels, asked the same", [_alternative_field(one) for one in taught.kernels]),
+        *((f"step {step.number}: {step.function}", list(_step_fields(step))) for step in walkthrough.steps),
+        ("not on this kernel", [(one.since, f"{one.what} [{one.source}]") for one in walkthrough.not_here]),
+        ("what would change the answer", [_alternative_field(one) for one in walkthrough.alternatives]),
+        ("other kernels, asked the same", [_alternative_field(one) for one in walkthrough.kernels]),
     ]
     return [(heading, fields) for heading, fields in sections if fields]
 
 
-def _step_fields(step: LessonStep) -> Iterator[tuple[str, str]]:
+def _step_fields(step: WalkthroughStep) -> Iterator[tuple[str, str]]:
     yield "if", step.condition
     yield "with", "; ".join(f"{name} = {value}" for name, value in step.values)
     yield "then", step.effect
@@ -183,9 +183,9 @@ def _tried(answer: Answer, settings: Iterator[str]) -> Iterator[tuple[Alternativ
         yield compared(answer, after, (setting,)), after
 
 
-def _step(answer: Answer, number: int, step: Step, alternatives: tuple[Alternative, ...]) -> LessonStep:
+def _step(answer: Answer, number: int, step: Step, alternatives: tuple[Alternative, ...]) -> WalkthroughStep:
     rule = rule_of(step)
-    return LessonStep(
+    return WalkthroughStep(
         number=number,
         rule=step.rule,
         function=step.function,
@@ -205,7 +205,7 @@ def _terms(answer: Answer, terms: Iterable[str]) -> tuple[str, ...]:
     return tuple(own)
 
 
-def _all_terms(answer: Answer, steps: Iterable[LessonStep]) -> tuple[str, ...]:
+def _all_terms(answer: Answer, steps: Iterable[WalkthroughStep]) -> tuple[str, ...]:
     flags = answer.preparation.alloc_flags
     named = () if flags is None else decode_alloc(flags, answer.kernel.tables).names
     found = dict.fromkeys([*(term for step in steps for term in step.terms), *named])

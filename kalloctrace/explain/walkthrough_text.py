@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""A lesson as text for a terminal."""
+"""A walkthrough as text for a terminal."""
 
 import textwrap
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
-from kalloctrace.explain.walkthrough import SAME_EVERYWHERE, Alternative, Difference, Lesson, LessonStep
+from kalloctrace.explain.walkthrough import SAME_EVERYWHERE, Alternative, Difference, Walkthrough, WalkthroughStep
 from kalloctrace.text import heading
 
 WIDTH = 80
@@ -14,42 +14,42 @@ _INDENT = " " * 5
 _HERE = " (here)"
 
 
-def lesson_steps(lesson: Lesson) -> Iterator[str]:
+def walkthrough_lines(walkthrough: Walkthrough) -> Iterator[str]:
     """Yield the path, step by step, and what this kernel leaves out."""
-    for step in lesson.steps:
+    for step in walkthrough.steps:
         yield from _step(step)
-    if lesson.not_here:
+    if walkthrough.not_here:
         yield "  not on this kernel:"
-        for difference in lesson.not_here:
+        for difference in walkthrough.not_here:
             yield from _wrapped("", f"{difference.since}: {difference.what} [{difference.source}]")
 
 
-def write_lessons_end(lesson: Lesson, stream: TextIO) -> None:
+def write_alternatives(walkthrough: Walkthrough, stream: TextIO) -> None:
     """Write what would change the answer, and where to read more.
 
     Args:
-        lesson: the lesson.
+        walkthrough: the walkthrough.
         stream: where to write; headings are bold when it is a terminal.
     """
-    _write(stream, "what would change the answer", _what_would_change(lesson))
-    if lesson.kernels:
-        _write(stream, "other kernels, asked the same", _alternatives(lesson.kernels))
-    _write(stream, "read more", _read_more(lesson))
+    _write(stream, "what would change the answer", _what_would_change(walkthrough))
+    if walkthrough.kernels:
+        _write(stream, "other kernels, asked the same", _alternatives(walkthrough.kernels))
+    _write(stream, "read more", _read_more(walkthrough))
 
 
-def _what_would_change(lesson: Lesson) -> Iterator[str]:
-    yield from _alternatives(lesson.alternatives)
-    if lesson.passed_through:
+def _what_would_change(walkthrough: Walkthrough) -> Iterator[str]:
+    yield from _alternatives(walkthrough.alternatives)
+    if walkthrough.passed_through:
         yield "  these gfp bits only pass through to get_page_from_freelist:"
-        yield from _wrapped("", ", ".join(lesson.passed_through))
+        yield from _wrapped("", ", ".join(walkthrough.passed_through))
 
 
-def _read_more(lesson: Lesson) -> Iterator[str]:
-    yield from _wrapped("", ", ".join(lesson.terms))
-    yield f"  one of them: kalloctrace explain --term {lesson.terms[0]}"
+def _read_more(walkthrough: Walkthrough) -> Iterator[str]:
+    yield from _wrapped("", ", ".join(walkthrough.terms))
+    yield f"  one of them: kalloctrace explain --term {walkthrough.terms[0]}"
 
 
-def write_comparison(alternative: Alternative, before: Lesson, after: Lesson, stream: TextIO) -> None:
+def write_comparison(alternative: Alternative, before: Walkthrough, after: Walkthrough, stream: TextIO) -> None:
     """Write what settings change: what is handed on, before and after, and the steps that go another way.
 
     Args:
@@ -72,9 +72,11 @@ def _before_and_after(alternative: Alternative) -> Iterator[str]:
         yield from _wrapped("after", change.after)
 
 
-def _other_steps(rules: Iterable[str], before: Lesson, after: Lesson) -> Iterator[str]:
+def _other_steps(rules: Iterable[str], before: Walkthrough, after: Walkthrough) -> Iterator[str]:
     for rule in rules:
-        steps = [next((step for step in lesson.steps if step.rule == rule), None) for lesson in (before, after)]
+        steps = [
+            next((step for step in walkthrough.steps if step.rule == rule), None) for walkthrough in (before, after)
+        ]
         taken = next(step for step in steps if step is not None)
         yield f"  {taken.function}"
         yield from _wrapped("if", taken.condition)
@@ -82,7 +84,7 @@ def _other_steps(rules: Iterable[str], before: Lesson, after: Lesson) -> Iterato
             yield from _wrapped(label, "this step is not reached" if step is None else step.effect)
 
 
-def _step(step: LessonStep) -> Iterator[str]:
+def _step(step: WalkthroughStep) -> Iterator[str]:
     yield f"  {step.number:2} {step.function}"
     yield from _wrapped("if", step.condition)
     yield from _wrapped("with", "; ".join(f"{name} = {value}" for name, value in step.values))

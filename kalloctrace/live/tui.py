@@ -319,7 +319,7 @@ class LiveApp(App[None]):
         try:
             self.view.set_filter(event.value)
         except KalloctraceError as error:
-            event.input.border_title = f"{error.what}: {error.why}; {error.mend}"
+            event.input.border_title = f"{error.what}: {error.why}; {error.fix}"
             return
         self._filter_asked(event.input)
 

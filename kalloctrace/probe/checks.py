@@ -94,7 +94,7 @@ def _guarded(name: str, look: _Look, kernel: LiveKernel) -> Check:
     try:
         return Check(name, *look(kernel))
     except KalloctraceError as error:
-        return Check(name, "fail", error.why, error.mend)
+        return Check(name, "fail", error.why, error.fix)
     except OSError as error:
         return Check(name, "fail", f"{error.filename}: {error.strerror}", "run as root on a Linux with this file")
 

@@ -61,7 +61,7 @@ def test_json_keys() -> None:
 
 
 def test_brief_json_is_the_batch_form() -> None:
-    """With --brief there is no lesson; with --set there is what it changes."""
+    """With --brief there is no walkthrough; with --set there is what it changes."""
     request = ("--kernel", "5.10", "--gfp", "GFP_KERNEL", "--order", "0", "--brief")
     assert "lesson" not in answer(*request)
     assert set(answer(*request, "--set", "cpusets")["set"]) == {"settings", "changes", "rules", "after"}
@@ -289,7 +289,7 @@ def test_batch_answers_the_written_expectations() -> None:
 
 
 def test_batch_of_a_file_equals_the_single_form(tmp_path: Path) -> None:
-    """A line gives the same object as the options, which add the lesson."""
+    """A line gives the same object as the options, which add the walkthrough."""
     (tmp_path / "lines").write_text('{"kernel": "6.1", "gfp": 3264, "order": 0}')
     done = run("--batch", "lines")
     assert done.returncode == 0

@@ -66,11 +66,11 @@ def shell(script: str, *arguments: str | Path) -> subprocess.CompletedProcess[st
 
 
 def assert_three_lines(text: str) -> None:
-    """Check that an error is one line of what, one of why, one of the mend."""
-    what, why, mend = text.splitlines()
+    """Check that an error is one line of what, one of why, one of the fix."""
+    what, why, fix = text.splitlines()
     assert what.startswith("error: ")
     assert why.startswith("  why: ")
-    assert mend.startswith("  fix: ")
+    assert fix.startswith("  fix: ")
 
 
 def seeded() -> random.Random:

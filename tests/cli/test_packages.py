@@ -26,7 +26,7 @@ from kalloctrace.probe.attach.bcc_import import find_bcc
 try:
     print(find_bcc().origin)
 except KalloctraceError as error:
-    print(error.mend)
+    print(error.fix)
 """
 
 

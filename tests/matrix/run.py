@@ -158,7 +158,7 @@ def measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: 
             measured = _measure(kernel, machine, module, allocations)
         except Exception as error:  # noqa: BLE001  (as above)
             measured = Measured(MachineProof(machine.name, 0, 0, 0, 0, 0, reason(error)))
-            mend = f"; {error.mend}" if isinstance(error, KalloctraceError) else ""
+            mend = f"; {error.fix}" if isinstance(error, KalloctraceError) else ""
             say(f"{place}: attempt {attempt} failed: {measured.row.failure}{mend}")
             continue
         row = measured.row

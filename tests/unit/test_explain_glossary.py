@@ -11,7 +11,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.explain.glossary import LANGUAGES, docs_folder, language_of, read_term, term_names
 from kalloctrace.explain.request import BadRequestError, WhatIf
 from kalloctrace.explain.rules import RULES
-from kalloctrace.explain.walkthrough import lesson
+from kalloctrace.explain.walkthrough import walkthrough_of
 from kalloctrace.flags import rows
 from kalloctrace.flags.builtin import builtin_kernels
 from kalloctrace.flags.releases import Release, parse_release
@@ -108,13 +108,13 @@ def test_the_index_leads_to_every_page(language: str) -> None:
 @pytest.mark.parametrize("kernel", builtin_kernels())
 @pytest.mark.parametrize("entry", ["normal", "nolock"])
 def test_what_explain_says_has_a_page(kernel: str, entry: str) -> None:
-    """Every term that a lesson names, and every one that a rule names, has its page."""
+    """Every term that a walkthrough names, and every one that a rule names, has its page."""
     try:
         answer = WhatIf().answer({"kernel": kernel, "gfp": 0x1CCA, "order": 0, "entry": entry})
     except BadRequestError:
         assert entry == "nolock"
         return
-    assert set(lesson(answer).terms) <= set(term_names())
+    assert set(walkthrough_of(answer).terms) <= set(term_names())
     assert {term for rule in RULES.values() for term in rule.terms} <= set(term_names())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The lesson about a request: what it says is the model's own answer, asked again."""
+"""The walkthrough about a request: what it says is the model's own answer, asked again."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 
 from kalloctrace.explain.request import Answer, BadRequestError, WhatIf
 from kalloctrace.explain.rules import RULES, words
-from kalloctrace.explain.walkthrough import Lesson, lesson, lesson_sections
+from kalloctrace.explain.walkthrough import Walkthrough, walkthrough_of, walkthrough_sections
 from kalloctrace.explain.what_if import candidates, changed, changes, only_passes_through, other_kernels
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
 from kalloctrace.kernel.builtin import ROWS, default_allowed_mask
@@ -27,9 +27,9 @@ def ask(kernel: str, gfp: int, **more: Any) -> Answer:  # noqa: ANN401  (whateve
     return WhatIf().answer({"kernel": kernel, "gfp": gfp, "order": 0, "machine": TWO_NODES, **more})
 
 
-def setting_of(taught: Lesson, setting: str) -> dict[str, tuple[str, str]]:
+def setting_of(walkthrough: Walkthrough, setting: str) -> dict[str, tuple[str, str]]:
     """Return what a setting changes: field to before and after."""
-    one = next(one for one in taught.alternatives if one.setting == setting)
+    one = next(one for one in walkthrough.alternatives if one.setting == setting)
     return {change.field: (change.before, change.after) for change in one.changes}
 
 
@@ -38,8 +38,8 @@ def setting_of(taught: Lesson, setting: str) -> dict[str, tuple[str, str]]:
 def test_every_alternative_is_what_the_model_answers(kernel: str, gfp: int) -> None:
     """Each setting that is listed changes the model's answer, each that is not leaves it as it is."""
     answer = ask(kernel, gfp)
-    taught = lesson(answer)
-    listed = {one.setting: one.changes for one in taught.alternatives}
+    walkthrough = walkthrough_of(answer)
+    listed = {one.setting: one.changes for one in walkthrough.alternatives}
     for setting in candidates(answer):
         try:
             after = changed(answer, setting)
@@ -51,7 +51,7 @@ def test_every_alternative_is_what_the_model_answers(kernel: str, gfp: int) -> N
         if setting in listed:
             assert listed[setting] == changes(answer, after)
             assert listed[setting]
-        elif setting in taught.passed_through:
+        elif setting in walkthrough.passed_through:
             assert only_passes_through(answer, after)
         else:
             assert changes(answer, after) == ()
@@ -59,21 +59,21 @@ def test_every_alternative_is_what_the_model_answers(kernel: str, gfp: int) -> N
 
 @pytest.mark.parametrize("kernel", builtin_kernels())
 @pytest.mark.parametrize("entry", ["normal", "nolock"])
-def test_every_step_is_taught(kernel: str, entry: str) -> None:
+def test_every_step_has_a_walkthrough(kernel: str, entry: str) -> None:
     """Each step of the model has its condition, values and terms; what it says came of it is the model's sentence."""
     try:
         answer = ask(kernel, 0x100CCA, entry=entry, nodemask=[0])
     except BadRequestError:
         assert entry == "nolock"
         return
-    taught = lesson(answer)
-    assert [(step.rule, step.function, step.effect) for step in taught.steps] == [
+    walkthrough = walkthrough_of(answer)
+    assert [(step.rule, step.function, step.effect) for step in walkthrough.steps] == [
         (step.rule, step.function, step.effect) for step in answer.preparation.steps
     ]
-    assert all(step.condition and step.values and step.terms for step in taught.steps)
+    assert all(step.condition and step.values and step.terms for step in walkthrough.steps)
 
 
-def test_every_rule_of_the_model_is_taught() -> None:
+def test_every_rule_of_the_model_has_a_walkthrough() -> None:
     """What the model's modules can yield is what has words, and each feature's value has them too."""
     text = "".join((MODEL / f"{name}.py").read_text(encoding="utf-8") for name in STAGE)
     yielded = set(re.findall(r'(?:\bStep|_RejectedError)\(\s*"(\w+)"', text))
@@ -83,24 +83,24 @@ def test_every_rule_of_the_model_is_taught() -> None:
 
 def test_a_scope_changes_what_it_should() -> None:
     """PF_MEMALLOC_NOFS takes __GFP_FS out on 6.12, and does nothing on 5.10, whose fast path does not ask."""
-    assert setting_of(lesson(ask("6.12", 0xCC0)), "PF_MEMALLOC_NOFS") == {
+    assert setting_of(walkthrough_of(ask("6.12", 0xCC0)), "PF_MEMALLOC_NOFS") == {
         "gfp_mask": ("0xcc0 GFP_KERNEL", "0xc40 GFP_NOFS")
     }
-    assert "PF_MEMALLOC_NOFS" not in {one.setting for one in lesson(ask("5.10", 0xCC0)).alternatives}
+    assert "PF_MEMALLOC_NOFS" not in {one.setting for one in walkthrough_of(ask("5.10", 0xCC0)).alternatives}
 
 
 def test_bottom_halves_matter_on_5_10_alone() -> None:
     """With cpusets on, disabled bottom halves change the answer where in_interrupt() is asked."""
     on = {"machine": {**TWO_NODES, "cpusets_enabled": True}}
-    old = {one.setting for one in lesson(ask("5.10", 0xCC0, **on)).alternatives}
-    new = {one.setting for one in lesson(ask("6.12", 0xCC0, **on)).alternatives}
+    old = {one.setting for one in walkthrough_of(ask("5.10", 0xCC0, **on)).alternatives}
+    new = {one.setting for one in walkthrough_of(ask("6.12", 0xCC0, **on)).alternatives}
     assert ("context=bh_disabled" in old, "context=bh_disabled" in new) == (True, False)
     assert "context=softirq" in old & new
 
 
 def test_a_setting_belongs_to_the_rule_that_it_changes() -> None:
     """What the text says to try at a step changes that step's own result."""
-    steps = {step.rule: set(step.would_change) for step in lesson(ask("7.3", 0x820)).steps}
+    steps = {step.rule: set(step.would_change) for step in walkthrough_of(ask("7.3", 0x820)).steps}
     assert {"order=1", "order=3"} <= steps["highatomic"]
     assert steps["zonelist"] == {"nid=1", "__GFP_THISNODE"}
     assert steps["spread_dirty_pages"] == {"__GFP_WRITE"}
@@ -110,7 +110,7 @@ def test_a_setting_belongs_to_the_rule_that_it_changes() -> None:
 
 def test_the_history_marks_this_kernel() -> None:
     """Exactly one line of a rule's history is this kernel's way, and each cites where it was read."""
-    step = next(step for step in lesson(ask("6.1", 0xCC0)).steps if step.rule == "cpuset")
+    step = next(step for step in walkthrough_of(ask("6.1", 0xCC0)).steps if step.rule == "cpuset")
     tests = [one for one in step.differs if "in_" in one.what or "not asked" in one.what]
     assert [one.since for one in tests if one.here] == ["5.15"]
     assert all(one.source for one in step.differs)
@@ -127,28 +127,28 @@ def test_another_kernel_lays_the_context_out_its_own_way() -> None:
 def test_other_kernels_are_those_that_differ() -> None:
     """A page fault gets ALLOC_CMA on Debian's kernels that are built with CMA, and is the same on the others."""
     answer = ask("6.12", 0x100CCA)
-    assert {one.setting for one in lesson(answer).kernels} == {"kernel=7.2", "kernel=7.3"}
+    assert {one.setting for one in walkthrough_of(answer).kernels} == {"kernel=7.2", "kernel=7.3"}
     assert "kernel=6.12" not in set(other_kernels(answer))
 
 
 def test_a_rejection_is_explained() -> None:
     """A rejected request says which order would do, and blames the step that rejects."""
-    taught = lesson(ask("6.12", 0xCC0, order=11))
-    assert taught.steps[-1].rule == "order"
-    assert "order=0" in taught.steps[-1].would_change
-    assert setting_of(taught, "order=0")["outcome"][1] == "prepared"
+    walkthrough = walkthrough_of(ask("6.12", 0xCC0, order=11))
+    assert walkthrough.steps[-1].rule == "order"
+    assert "order=0" in walkthrough.steps[-1].would_change
+    assert setting_of(walkthrough, "order=0")["outcome"][1] == "prepared"
 
 
 def test_sections_say_all_that_the_lesson_has() -> None:
     """A page gets each step, and every alternative with both values; no heading is without fields."""
-    taught = lesson(ask("6.1", 0xCC0))
-    sections = dict(lesson_sections(taught))
+    walkthrough = walkthrough_of(ask("6.1", 0xCC0))
+    sections = dict(walkthrough_sections(walkthrough))
     assert all(sections.values())
     assert [heading for heading in sections if heading.startswith("step ")] == [
-        f"step {step.number}: {step.function}" for step in taught.steps
+        f"step {step.number}: {step.function}" for step in walkthrough.steps
     ]
-    assert dict(sections["what would change the answer"]).keys() == {one.setting for one in taught.alternatives}
-    assert ("then", taught.steps[0].effect) in sections[f"step 1: {taught.steps[0].function}"]
+    assert dict(sections["what would change the answer"]).keys() == {one.setting for one in walkthrough.alternatives}
+    assert ("then", walkthrough.steps[0].effect) in sections[f"step 1: {walkthrough.steps[0].function}"]
     assert (
         dict(sections["what would change the answer"])["PF_MEMALLOC_NOFS"]
         == "gfp_mask: 0xcc0 GFP_KERNEL -> 0xc40 GFP_NOFS"
@@ -157,9 +157,9 @@ def test_sections_say_all_that_the_lesson_has() -> None:
 
 def test_without_locks_the_order_has_a_rule_of_its_own() -> None:
     """The entry without locks asks pcp_allowed_order(), and a rejection stays one whatever the number."""
-    taught = lesson(ask("7.3", 0, entry="nolock", order=4))
-    assert taught.steps[0].values == (("alloc_flags", "0x400"),)
-    step = taught.steps[-1]
+    walkthrough = walkthrough_of(ask("7.3", 0, entry="nolock", order=4))
+    assert walkthrough.steps[0].values == (("alloc_flags", "0x400"),)
+    step = walkthrough.steps[-1]
     assert (step.function, step.condition) == ("pcp_allowed_order", "pcp_allowed_order(order)")
     assert step.values == (("order", "4"), ("orders that the per-CPU lists keep", "0, 1, 2, 3, 9"))
     assert [one.since for one in step.differs if one.here] == ["6.15"]
@@ -169,23 +169,23 @@ def test_without_locks_the_order_has_a_rule_of_its_own() -> None:
 
 def test_the_argument_alloc_flags_is_tried_where_there_is_one() -> None:
     """A request that is rejected for its flags is told the one that would pass; before 7.3 there is no argument."""
-    step = lesson(ask("7.3", 0xCC0, alloc_flags=0x40)).steps[-1]
+    step = walkthrough_of(ask("7.3", 0xCC0, alloc_flags=0x40)).steps[-1]
     assert (step.rule, step.would_change) == (
         "alloc_flags_check",
         ("alloc_flags=0x0", "alloc_flags=0x400", "alloc_flags=0x1000"),
     )
-    assert not [one for one in lesson(ask("7.2", 0xCC0)).alternatives if one.setting.startswith("alloc_flags")]
+    assert not [one for one in walkthrough_of(ask("7.2", 0xCC0)).alternatives if one.setting.startswith("alloc_flags")]
 
 
 def test_nowarn_takes_the_warning_from_a_rejection() -> None:
     """A rejection with a warning and one without are told apart, and __GFP_NOWARN makes the difference."""
-    taught = lesson(ask("6.12", 0xCC0, order=11))
-    assert setting_of(taught, "__GFP_NOWARN")["outcome"] == (
+    walkthrough = walkthrough_of(ask("6.12", 0xCC0, order=11))
+    assert setting_of(walkthrough, "__GFP_NOWARN")["outcome"] == (
         "rejected, with a warning: order 11 exceeds the largest, 10",
         "rejected: order 11 exceeds the largest, 10",
     )
-    assert "__GFP_NOWARN" in taught.steps[-1].would_change
-    assert "order=12" not in {one.setting for one in taught.alternatives}
+    assert "__GFP_NOWARN" in walkthrough.steps[-1].would_change
+    assert "order=12" not in {one.setting for one in walkthrough.alternatives}
 
 
 def test_the_masks_after_boot_are_the_built_in_ones() -> None:

@@ -182,7 +182,7 @@ def test_an_unknown_kernel_is_refused_and_the_known_are_listed(kernel: str) -> N
     with pytest.raises(KalloctraceError) as error:
         builtin_tables(kernel)
     assert error.value.code == Exit.USAGE
-    assert ", ".join(builtin_kernels()) in error.value.mend
+    assert ", ".join(builtin_kernels()) in error.value.fix
 
 
 @pytest.mark.parametrize("kernel", ["5.15.0-206.153.7.el8uek.x86_64", "6.1.50-1.el7.elrepo.x86_64"])

@@ -139,7 +139,7 @@ def test_a_word_that_is_no_flag_is_refused_with_a_hint(text: str, hint: str) -> 
     with pytest.raises(KalloctraceError) as error:
         parse_flags(text, builtin_tables("5.10"))
     assert error.value.code == Exit.USAGE
-    assert hint in error.value.mend
+    assert hint in error.value.fix
 
 
 def test_a_flag_of_other_kernels_is_refused_and_they_are_named() -> None:

@@ -167,7 +167,7 @@ def test_unknown_kernel(kernel: str) -> None:
         builtin_snapshot(kernel)
     assert caught.value.code == Exit.USAGE
     assert caught.value.why
-    assert caught.value.mend
+    assert caught.value.fix
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -129,4 +129,4 @@ def test_absent_core_file_names_its_mend(tmp_path: Path) -> None:
     """A kernel without /proc/kcore is told apart from other failures."""
     with pytest.raises(KalloctraceError) as caught:
         Kcore(tmp_path / "none")
-    assert "CONFIG_PROC_KCORE" in caught.value.mend
+    assert "CONFIG_PROC_KCORE" in caught.value.fix

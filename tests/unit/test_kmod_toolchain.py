@@ -112,7 +112,7 @@ def test_machine_that_can_use_no_other_tools_says_so(tool: str | None, monkeypat
     with pytest.raises(KalloctraceError) as raised:
         toolchain.namespace_command(NEW, OLD)
     assert "needs glibc 2.41 and gcc 14, this machine has glibc 2.36 and gcc 12" in raised.value.why
-    assert "user namespaces" in raised.value.mend
+    assert "user namespaces" in raised.value.fix
 
 
 def test_tree_is_a_root_directory(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_no_mirror_is_an_error_with_its_mend(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(apt, "_index_targets", lambda: "")
     with pytest.raises(KalloctraceError) as caught:
         mirrors()
-    assert "KALLOCTRACE_MIRROR" in caught.value.mend
+    assert "KALLOCTRACE_MIRROR" in caught.value.fix
 
 
 def test_every_source_is_signed() -> None:

@@ -197,4 +197,4 @@ def test_guest_s_own_failure_is_shown(channel: Channel, tmp_path: Path) -> None:
     with ExitStack() as stack, pytest.raises(KalloctraceError) as caught:
         boot.JobTransfer(tmp_path, [], b"", channel, stack).poll()
     assert caught.value.why == "no space left"
-    assert "console.log" in caught.value.mend
+    assert "console.log" in caught.value.fix

@@ -270,7 +270,7 @@ def test_guest_that_dies_is_an_error(fake_virtme: Path, caplog: pytest.LogCaptur
     with pytest.raises(KalloctraceError) as caught:
         run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")))
     assert caught.value.why == "Kernel panic - not syncing: no init"
-    assert caught.value.mend.endswith("console.log")
+    assert caught.value.fix.endswith("console.log")
     assert "console: bye" in caplog.text
 
 

@@ -231,7 +231,7 @@ def test_small_machine_is_refused_before_it_boots(memory: str, enough: bool, tmp
         return
     with pytest.raises(KalloctraceError, match=f"with {memory} of memory") as caught:
         initramfs.require_memory(archive, memory)
-    assert "--memory" in caught.value.mend
+    assert "--memory" in caught.value.fix
     assert caught.value.code == Exit.USAGE
 
 

@@ -99,7 +99,7 @@ def test_files_elsewhere_are_refused(name: str, folder: Path) -> None:
     elsewhere.mkdir()
     (folder / "link").symlink_to(elsewhere)
     error = refuse(folder, packed(member(folder.parent / name)), "in none of the directories")
-    assert "--out" in error.mend
+    assert "--out" in error.fix
     assert list(elsewhere.iterdir()) == []
 
 

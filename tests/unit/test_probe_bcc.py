@@ -38,7 +38,7 @@ def test_absent_bcc_names_the_debian_package() -> None:
     """Who has no bcc is told which package holds it."""
     with pytest.raises(KalloctraceError) as caught:
         find_bcc(("/nowhere",))
-    assert "apt install python3-bpfcc" in caught.value.mend
+    assert "apt install python3-bpfcc" in caught.value.fix
 
 
 @pytest.mark.usefixtures("empty_path")
@@ -49,7 +49,7 @@ def test_impostor_on_pythons_path_is_refused(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(KalloctraceError) as caught:
         find_bcc((str(right),))
     assert "unrelated" in caught.value.why
-    assert "pip uninstall bcc" in caught.value.mend
+    assert "pip uninstall bcc" in caught.value.fix
 
 
 @pytest.mark.usefixtures("empty_path")

@@ -89,7 +89,7 @@ def test_other_prototype_is_refused_by_name(function: str, parameters: tuple[str
         check(functions)
     assert function in caught.value.what
     assert ", ".join(parameters) in caught.value.why
-    assert "nothing was attached" in caught.value.mend
+    assert "nothing was attached" in caught.value.fix
 
 
 def test_other_return_type_is_refused() -> None:

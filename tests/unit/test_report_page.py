@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from kalloctrace.diagnose.sentences import headline_alike
-from kalloctrace.diagnose.slow_calls import SlowTeller, grouped, told_json
+from kalloctrace.diagnose.slow_calls import SlowCallDescriber, grouped, slow_call_json
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.diff import side_of
@@ -232,14 +232,14 @@ def test_failed_calls_are_grouped_as_in_the_text(tmp_path: Path) -> None:
     calls = [call for call in traces.slow_calls() if call["page"] is False]
     path = traces.slow(tmp_path / "t.arrows", *calls)
     data = data_of(path)
-    groups = grouped(map(teller(path), calls))
+    groups = grouped(map(describer(path).describe, calls))
     words = data["texts"]
     assert len(groups) == len(data["slow"]["failed"]) > 100
     for group, found in zip(groups, data["slow"]["failed"], strict=True):
         times = [one.call["time"] for one in group]
         assert (found["calls"], found["first"], found["last"]) == (len(group), min(times), max(times))
         assert words[found["line"]] == headline_alike(group[0].why)
-        assert_told(data, found["slowest"], told_json(group[0]))
+        assert_told(data, found["slowest"], slow_call_json(group[0]))
     assert (data["slow"]["not_judged"], data["slow"]["rest"]) == (0, {"groups": 0, "calls": 0})
 
 
@@ -250,10 +250,10 @@ def test_slowest_calls_are_told(tmp_path: Path) -> None:
     path = traces.slow(tmp_path / "t.arrows", under_way, *got)
     data = data_of(path, slow=SlowLimits(slowest=20))
     slowest = sorted(got, key=lambda call: -call["duration"])[:20]
-    tell = teller(path)
+    describe = describer(path).describe
     assert len(data["slow"]["slowest"]) == 20
     for call, found in zip(slowest, data["slow"]["slowest"], strict=True):
-        assert_told(data, found, told_json(tell(call)))
+        assert_told(data, found, slow_call_json(describe(call)))
     assert (data["slow"]["unseen"], data["slow"]["failed"]) == (1, [])
 
 
@@ -313,11 +313,11 @@ def test_a_trace_is_read_once_or_twice(consume: Callable[[TraceReader], object],
     assert len(batches) - in_one_pass == passes * in_one_pass
 
 
-def teller(path: Path) -> SlowTeller:
+def describer(path: Path) -> SlowCallDescriber:
     """Return what tells calls of a trace."""
     with TraceReader(path) as trace:
         kernel = Kernel.of(trace.snapshot)
-        return SlowTeller(trace.snapshot, kernel, SlowJudge.of(trace.snapshot, kernel, trace.ending().totals))
+        return SlowCallDescriber(trace.snapshot, kernel, SlowJudge.of(trace.snapshot, kernel, trace.ending().totals))
 
 
 def assert_told(data: dict[str, Any], found: dict[str, Any], told: dict[str, Any]) -> None:
@@ -492,14 +492,14 @@ def test_truncated_trace_says_so(tmp_path: Path) -> None:
     assert ["lost", None] in [[name, number] for name, number, _ in data["totals"]]
 
 
-def test_the_first_requests_are_taught() -> None:
-    """The page's first requests have a lesson behind their steps, of the bulk allocator none."""
+def test_the_first_requests_have_walkthroughs() -> None:
+    """The page's first requests have a walkthrough behind their steps, of the bulk allocator none."""
     data = data_of(traces.RECORDED)
     first = dict(texts(data, 0))
-    taught = [row for row in data["explained"] if len(texts(data, int(row))) > 3]
+    walkthrough = [row for row in data["explained"] if len(texts(data, int(row))) > 3]
     assert any(heading.startswith("step 1: ") for heading in first)
     assert "what would change the answer" in first
-    assert 0 < len(taught) <= Limits().taught
+    assert 0 < len(walkthrough) <= Limits().walkthroughs
     bulk = data_of(BULK)
     kinds = {
         (texts(bulk, int(row))[0][0] == "request to alloc_pages_bulk", len(texts(bulk, int(row))) > 3)

@@ -127,7 +127,7 @@ def refusal(path: Path) -> KalloctraceError:
     assert caught.value.code == Exit.FAILED
     assert str(path) in caught.value.what
     assert caught.value.why
-    assert caught.value.mend
+    assert caught.value.fix
     return caught.value
 
 
@@ -262,7 +262,7 @@ def test_writer_refuses_to_overwrite(tmp_path: Path) -> None:
     path.write_bytes(b"precious")
     with pytest.raises(KalloctraceError) as caught:
         TraceWriter(path, SNAPSHOT, RECORDING)
-    assert "-f" in caught.value.mend
+    assert "-f" in caught.value.fix
     assert path.read_bytes() == b"precious"
 
 
@@ -288,7 +288,7 @@ def test_newer_format_is_named_with_its_mend(tmp_path: Path) -> None:
     rewrite(path, {FORMAT_KEY: b"3"})
     error = refusal(path)
     assert error.why == "its format is 3, this version reads 1 to 2"
-    assert "newer" in error.mend
+    assert "newer" in error.fix
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,14 @@ class Limits:
         rows: distinct allocations.
         cells: groups of calls over time, and as many by stack.
         explained: distinct allocations with the model's steps.
-        taught: of these, those with a whole lesson: the page's first.
+        walkthroughs: of these, those with a whole walkthrough: the page's first.
         slow: what it holds of the slow path.
     """
 
     rows: int = 100_000
     cells: int = 200_000
     explained: int = 2_000
-    taught: int = 100
+    walkthroughs: int = 100
     slow: SlowLimits = field(default_factory=SlowLimits)
 
 
@@ -237,9 +237,9 @@ class _Page:
         """Yield the numbers of rows, and their sections: a heading, and pairs of a label and its text."""
         kernel = Kernel.of(self._snapshot)
         numbers = self._to_explain()
-        taught = set(self._kept[: self._limits.taught])
+        with_walkthrough = set(self._kept[: self._limits.walkthroughs])
         for number in numbers:
-            sections = explained(kernel, self._rows[number], taught=number in taught)
+            sections = explained(kernel, self._rows[number], walkthrough=number in with_walkthrough)
             yield (
                 str(number),
                 [

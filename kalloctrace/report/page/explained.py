@@ -6,7 +6,7 @@ from typing import Any
 
 from kalloctrace.explain.request import Answer
 from kalloctrace.explain.text import Field, argument_fields, entry_name, rejection_fields, request_fields
-from kalloctrace.explain.walkthrough import lesson, lesson_sections
+from kalloctrace.explain.walkthrough import walkthrough_of, walkthrough_sections
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.bulk import FUNCTION
 from kalloctrace.model.kernel import Kernel
@@ -19,13 +19,13 @@ Section = tuple[str, list[Field]]
 """A heading and what stands below it."""
 
 
-def explained(kernel: Kernel, row: Mapping[str, Any], *, taught: bool = False) -> list[Section]:
+def explained(kernel: Kernel, row: Mapping[str, Any], *, walkthrough: bool = False) -> list[Section]:
     """Return the request, the model's steps, and what they lead to.
 
     Args:
         kernel: the recorded kernel on its machine.
         row: a distinct allocation of the trace.
-        taught: with the lesson about it, which takes some milliseconds and kilobytes; a call of the bulk allocator has
+        walkthrough: add its walkthrough, which takes some milliseconds and kilobytes; a call of the bulk allocator has
             none.
     """
     if row["entry"] == TRACEPOINT:
@@ -44,7 +44,7 @@ def explained(kernel: Kernel, row: Mapping[str, Any], *, taught: bool = False) -
         (f"request to {FUNCTION if bulk else entry_name(answer)}", list(request)),
         ("steps", [(step.function, step.effect) for step in done.steps]),
         _outcome(answer, done, bulk=bulk),
-        *(lesson_sections(lesson(answer)) if taught and not bulk else ()),
+        *(walkthrough_sections(walkthrough_of(answer)) if walkthrough and not bulk else ()),
     ]
 
 

@@ -23,7 +23,7 @@ from kalloctrace.diagnose.sentences import (
     zone_name,
     zone_sentence,
 )
-from kalloctrace.diagnose.slow_calls import Row, SlowTeller, ToldAttempt, ToldCall
+from kalloctrace.diagnose.slow_calls import AttemptReport, Row, SlowCallDescriber, SlowCallReport
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
@@ -154,11 +154,11 @@ class SlowCounter:
         self._choice = choice
         self._ending = ending
         self._judge, self._lost = recorded.judge, recorded.lost or 0
-        self._describe = SlowTeller(self._snapshot, Kernel.of(self._snapshot), self._judge)
+        self._describe = SlowCallDescriber(self._snapshot, Kernel.of(self._snapshot), self._judge).describe
         self._groups, self._beyond = choice.groups()
         self._slowest = choice.slowest()
         self._chosen = {*self._slowest, *(group.slowest[1] for group in self._groups)}
-        self._described: dict[int, ToldCall] = {}
+        self._described: dict[int, SlowCallReport] = {}
         self._verdict = SlowVerification()
 
     def add(self, call: Row) -> None:
@@ -205,7 +205,7 @@ def _line(why: Failure, *, judged: bool) -> str:
     return headline_alike(why) if judged else f"{request_sentence(why)}: why each did is beyond what this page looks at"
 
 
-def _told_data(told: ToldCall, snapshot: Snapshot, text: Texts) -> dict[str, Any]:
+def _told_data(told: SlowCallReport, snapshot: Snapshot, text: Texts) -> dict[str, Any]:
     """Return a call: who asked, the answer, and each attempt; numbers of memory are kB, times ns."""
     call, why, tables = told.call, told.why, snapshot.tables
     answer = why.why
@@ -236,7 +236,7 @@ def _told_data(told: ToldCall, snapshot: Snapshot, text: Texts) -> dict[str, Any
     }
 
 
-def _attempt_data(told: ToldAttempt, tables: FlagTables, text: Texts) -> dict[str, Any]:
+def _attempt_data(told: AttemptReport, tables: FlagTables, text: Texts) -> dict[str, Any]:
     row = told.row
     return {
         "kind": text(told.kind),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What real kernels were asked, as lessons: no recorded request is beyond the teacher."""
+"""What real kernels were asked, as walkthroughs: no recorded request is beyond the teacher."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from kalloctrace.explain.glossary import term_names
 from kalloctrace.explain.request import Answer
-from kalloctrace.explain.walkthrough import lesson
+from kalloctrace.explain.walkthrough import walkthrough_of
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.trace.reader import TraceReader
@@ -30,7 +30,7 @@ def test_recorded_requests_have_a_lesson(path: Path) -> None:
     for row in rows[:: max(1, len(rows) // REQUESTS)]:
         request, context = request_of(row), context_of(kernel, row)
         done = alloc_pages(kernel, request, context)
-        taught = lesson(Answer(kernel, request, context, done))
-        assert [step.effect for step in taught.steps] == [step.effect for step in done.steps]
-        assert taught.alternatives
-        assert set(taught.terms) <= names
+        walkthrough = walkthrough_of(Answer(kernel, request, context, done))
+        assert [step.effect for step in walkthrough.steps] == [step.effect for step in done.steps]
+        assert walkthrough.alternatives
+        assert set(walkthrough.terms) <= names
