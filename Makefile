@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test coverage mutants matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -18,8 +18,15 @@ run: setup
 	$(BIN)/python -m kalloctrace.lab.demo
 
 # KALLOCTRACE_REQUIRE_LIVE=1 makes a missing guest a failure.
-test: setup check
-	$(BIN)/python -m pytest
+test: setup check coverage
+	$(BIN)/python -m pytest --ignore tests/unit --ignore tests/replay
+
+# The unit and replay tests; each of these rooms has 95 % of its branches covered by them.
+coverage: setup
+	$(BIN)/python -m pytest --cov --cov-report= tests/unit tests/replay
+	failed=; for room in flags kernel model verify; do \
+	    $(BIN)/coverage report --include "kalloctrace/$$room/*" --fail-under 95 || failed=yes; \
+	done; test -z "$$failed"
 
 # Every kernel on every machine; the table in README comes from it. KERNELS="6.17 6.12-rt" for others.
 matrix: setup
