@@ -1,48 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Boots guests and runs the tests of `in_guest/` inside."""
+"""The tests of `in_guest/`, run in a guest."""
 
 import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
 from kalloctrace.lab.needs import lab_available
-from kalloctrace.lab.run import run_in_guest
-
-IN_GUEST = Path(__file__).parent / "in_guest"
+from tests.live.conftest import TIMEOUT, GuestRun
 
 
-@pytest.fixture(autouse=True)
-def _lab() -> None:
+@pytest.mark.live
+def test_capture_in_a_5_10_guest(guest_run: GuestRun | None, capsys: pytest.CaptureFixture[str]) -> None:
+    """On two nodes of different size, every test of `in_guest/` passes and none is skipped."""
     missing = lab_available()
     if missing and os.environ.get("KALLOCTRACE_REQUIRE_LIVE"):
         pytest.fail(f"no guest can be booted: {'; '.join(missing)}")
     if missing:
         pytest.skip(f"NOT TESTED LIVE: no guest can be booted: {'; '.join(missing)}")
-
-
-@pytest.mark.live
-@pytest.mark.parametrize("numa", [pytest.param(("1G,cpus=0", "3G,cpus=1"), id="two nodes of different size")])
-def test_capture_in_a_5_10_guest(numa: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Everything of `in_guest/` passes, and nothing is skipped."""
-    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rA", "--durations=0", str(IN_GUEST)]
-    result = run_in_guest(
-        tests,
-        kernel="5.10",
-        numa=numa,
-        writable=[tmp_path],
-        env={"KALLOCTRACE_REQUIRE_LIVE": "1", "KALLOCTRACE_IN_GUEST": "1", "TMPDIR": "/tmp"},  # noqa: S108 the guest's
-        timeout=3300,
-        stdout=sys.stdout.buffer,
-        stderr=sys.stderr.buffer,
-    )
-    lines = result.stdout.decode().splitlines()
+    assert guest_run is not None
+    code = guest_run.process.wait(TIMEOUT + 60)
+    lines = guest_run.stdout.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = guest_run.stderr.read_text(encoding="utf-8", errors="replace")
+    print(*lines, sep="\n")
+    print(errors, file=sys.stderr)
     figures = [line for line in lines if line.startswith("perf stat:")]
     with capsys.disabled():
         print("", *figures, sep="\n")
-    summary = lines[-1]
-    assert result.returncode == 0, summary
+    summary = lines[-1] if lines else errors
+    assert code == 0, summary
     assert re.search(r"\d+ passed", summary)
     assert "skipped" not in summary
