@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Has the slow path do everything that it can: `python -m tests.kmod.pressure --module MODULE`, as root in a guest.
+"""Drives the slow path through all its branches: `python -m tests.kmod.pressure --module MODULE`, as root in a guest.
 
-The guest has two nodes. Node 1 is filled, and what is asked for must come from there, so that the programs themselves
-live on node 0 undisturbed. Watermarks are moved rather than memory: with `min_free_kbytes` and `watermark_scale_factor`
-the same free pages are too few for the fast path, or below the reserves. The stimulus module makes the requests.
+The guest has two nodes. Node 1 is full, and all requests must be served from it, so that programs on node 0 are not
+disturbed. The script changes watermarks rather than memory: with `min_free_kbytes` and `watermark_scale_factor` the
+same free pages are too few for the fast path, or below the reserves. The stimulus module makes the requests.
 """
 
 import argparse
@@ -30,13 +30,13 @@ MEMINFO = Path(f"/sys/devices/system/node/node{NODE}/meminfo")
 CHUNK = 8 << 20
 ELSEWHERE = 3
 SETTLES = 0.1
-# khugepaged raises it to more than that.
+# khugepaged raises it above this.
 MIN_FREE_KBYTES = 4096
 ROUNDS = 15
-# Now and then one gets what it asks for without being killed.
+# Occasionally one gets its page without being killed.
 VICTIMS = 5
 FRAGMENTED = 3
-# So many allocations are made at once; then the recorder gets time to follow, which an emulated machine has little of.
+# The number of allocations in a row; then a pause lets the recorder catch up on an emulated machine.
 BURST = 100
 PAUSE = 0.4
 # include/uapi/linux/mempolicy.h, arch/x86/entry/syscalls/syscall_64.tbl
@@ -48,9 +48,9 @@ GROUP_BYTES = 16 << 20
 SYS_SET_MEMPOLICY = 238
 # The kernel logs one failure in 10 seconds: nopage_rs in mm/page_alloc.c.
 LOGGED_EVERY = 11
-# What is free as a part of the min watermark: too little for it, enough for whoever may go to half or three quarters.
+# Free memory as a fraction of the min watermark: below it, but enough for requests that may use half or three quarters.
 SHORT = (0.95, 0.9, 0.85, 0.8)
-# A request that must not fail waits for ever otherwise.
+# Seconds until memory is made available; without it a __GFP_NOFAIL request waits forever.
 RELIEF = 3
 HOG = 'held = []\nwhile True:\n    held.append(bytearray(b"x") * (1 << 20))\n'
 
@@ -70,7 +70,7 @@ GIVES_UP = ("__GFP_NORETRY", "__GFP_NOWARN")
 
 
 def mask(tables: FlagTables, *names: str) -> int:
-    """Return a gfp mask; what the kernel does not have is left out."""
+    """Return a gfp mask, without flags that the kernel does not have."""
     value = 0
     for name in names:
         value |= tables.gfp(name) if tables.has_gfp(name) else 0
@@ -78,28 +78,28 @@ def mask(tables: FlagTables, *names: str) -> int:
 
 
 def node_kib(name: str) -> int:
-    """Return a number of the node's meminfo."""
+    """Return a value of the node's meminfo in KiB."""
     return next(int(line.split()[-2]) for line in MEMINFO.read_text("ascii").splitlines() if f" {name}:" in line)
 
 
 def free_bytes() -> int:
-    """Return how much memory of the node is free."""
+    """Return the free memory of the node in bytes."""
     return node_kib("MemFree") << 10
 
 
 def policy(mode: int, nodes: int = 0) -> None:
-    """Set where this process's memory comes from."""
+    """Set this process's memory policy."""
     mask = ctypes.c_ulong(nodes)
     if ctypes.CDLL(None, use_errno=True).syscall(SYS_SET_MEMPOLICY, mode, ctypes.byref(mask), 64):
         raise OSError(ctypes.get_errno(), "set_mempolicy")
 
 
 def fill() -> list[mmap.mmap]:
-    """Take all memory of the node that the fast path gives."""
+    """Allocate all memory of the node that the fast path provides."""
     held: list[mmap.mmap] = []
     policy(MPOL_PREFERRED, 1 << NODE)
     elsewhere = 0
-    # Until it comes from elsewhere; it may seem to, while what was given back before is still on its way.
+    # Continue until pages come from elsewhere several times in a row: freed pages may arrive late.
     while elsewhere < ELSEWHERE:
         time.sleep(SETTLES if elsewhere else 0)
         before = free_bytes()
@@ -108,13 +108,13 @@ def fill() -> list[mmap.mmap]:
         held[-1].write(bytes(CHUNK))
         elsewhere = 0 if free_bytes() < before - CHUNK // 2 else elsewhere + 1
     policy(MPOL_DEFAULT)
-    # Some of the last ones came from the reserves.
+    # Some of the last pages came from the reserves.
     return held[:-ELSEWHERE]
 
 
 @contextmanager
 def raised(**settings: int) -> Iterator[None]:
-    """Change sysctls of vm for a while."""
+    """Change sysctls of vm temporarily."""
     before: dict[str, str] = {name: (VM / name).read_text(encoding="ascii") for name in settings}
     try:
         for name, value in settings.items():
@@ -126,12 +126,12 @@ def raised(**settings: int) -> Iterator[None]:
 
 
 def atomic(gfp: int, tables: FlagTables) -> bool:
-    """Tell whether a mask may be used where nothing sleeps."""
+    """Return whether a mask may be used in atomic context."""
     return not gfp & tables.gfp("__GFP_DIRECT_RECLAIM")
 
 
 def requests(tables: FlagTables, extra: Iterable[str], orders: Iterable[int], count: int) -> Iterator[Request]:
-    """Yield requests of every kind for pages of the node, from wherever each may be made."""
+    """Yield requests of every kind for pages of the node, in each context that allows them."""
     for base, more, order in product(BASES.values(), MORE, orders):
         gfp = mask(tables, *base, *more, *extra)
         there = gfp | tables.gfp("__GFP_THISNODE")
@@ -143,10 +143,10 @@ def requests(tables: FlagTables, extra: Iterable[str], orders: Iterable[int], co
                 yield Request(there, order, NODE, context=context, count=count)
 
 
-def send(stimulus: Stimulus, asked: Iterable[Request]) -> None:
-    """Have requests made, with pauses."""
+def send(stimulus: Stimulus, pending: Iterable[Request]) -> None:
+    """Make requests, with pauses."""
     made = 0
-    for request in asked:
+    for request in pending:
         stimulus.send([request])
         made += request.count
         if made >= BURST:
@@ -155,7 +155,7 @@ def send(stimulus: Stimulus, asked: Iterable[Request]) -> None:
 
 
 def fragment() -> list[mmap.mmap]:
-    """Leave free memory in single pages: every other page of what was taken is given back."""
+    """Fragment free memory: allocate the node's memory, then free every other page."""
     held = fill()
     for memory in held:
         for page in range(0, len(memory), 2 * mmap.PAGESIZE):
@@ -165,7 +165,7 @@ def fragment() -> list[mmap.mmap]:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Keep all memory of this process where it is: neither reclaim nor compaction can do anything with it."""
+    """Lock all memory of this process, so that reclaim and compaction cannot use it."""
     libc = ctypes.CDLL(None, use_errno=True)
     with raised(compact_unevictable_allowed=0):
         if libc.mlockall(MCL_CURRENT | MCL_ONFAULT):
@@ -184,13 +184,13 @@ def _each(
 
 
 def must_not_fail(tables: FlagTables) -> None:
-    """Have requests made that must not fail, of what the min watermark keeps back."""
+    """Make __GFP_NOFAIL requests for memory below the min watermark."""
     gfp = mask(tables, *BASES["GFP_KERNEL"], "__GFP_NOFAIL", "__GFP_THISNODE")
     total = os.sysconf("SC_PHYS_PAGES") * (mmap.PAGESIZE >> 10)
     for part in SHORT:
-        # The zones have shares of it by their size.
-        wanted = int(node_kib("MemFree") / part * total / node_kib("MemTotal"))
-        with raised(min_free_kbytes=wanted), Stimulus(DEVICE) as stimulus:
+        # min_free_kbytes is divided among the zones by size.
+        min_free = int(node_kib("MemFree") / part * total / node_kib("MemTotal"))
+        with raised(min_free_kbytes=min_free), Stimulus(DEVICE) as stimulus:
             relief = threading.Timer(RELIEF, (VM / "min_free_kbytes").write_text, (str(MIN_FREE_KBYTES),))
             relief.start()
             stimulus.send([Request(gfp, 0, NODE, count=3)])
@@ -199,30 +199,30 @@ def must_not_fail(tables: FlagTables) -> None:
 
 
 def logged(tables: FlagTables) -> Iterator[Request]:
-    """Yield requests that fail and that the kernel says so of: with a nodemask, which it shows."""
+    """Yield requests whose failure the kernel logs, with a nodemask, which it prints."""
     for base, order in (("GFP_KERNEL", 2), ("GFP_ATOMIC", 0), ("movable", 4), ("GFP_NOWAIT", 3), ("GFP_NOFS", 1)):
         yield Request(mask(tables, *BASES[base], "__GFP_NORETRY"), order, NODE, nodemask=1 << NODE)
 
 
 def hog(first: str = "true") -> None:
-    """Have a process take memory until it is killed, after a command of a shell."""
+    """Run a process that allocates memory until it is killed; a shell command precedes it."""
     script = f"{first}; echo 1000 >/proc/self/oom_score_adj; exec {sys.executable} -c '{HOG}'"
     subprocess.run(["sh", "-c", script], check=False, stderr=subprocess.DEVNULL)
 
 
 def victim(tables: FlagTables, min_free_kbytes: int, *more: str) -> None:
-    """Have a process ask for what there is not, and be killed for it: it gets a share of the reserves meanwhile.
+    """Run a process that is killed while its request for memory is retried: it may then use part of the reserves.
 
     Args:
         tables: the kernel's flags.
-        min_free_kbytes: what is kept back.
-        more: flags of its request.
+        min_free_kbytes: the value of the sysctl.
+        more: further flags of its request.
     """
     with raised(min_free_kbytes=MIN_FREE_KBYTES):
         pid = os.fork()
         if pid == 0:
             Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-            # What kswapd could give up for it.
+            # kswapd could reclaim the page cache for it.
             (VM / "drop_caches").write_text("1", encoding="ascii")
             held = fill()
             (VM / "min_free_kbytes").write_text(str(min_free_kbytes), encoding="ascii")
@@ -233,7 +233,7 @@ def victim(tables: FlagTables, min_free_kbytes: int, *more: str) -> None:
 
 
 def confined() -> None:
-    """Have one do so in a memory cgroup."""
+    """Run `hog` in a memory cgroup."""
     (GROUP.parent / "cgroup.subtree_control").write_text("+memory", encoding="ascii")
     GROUP.mkdir(exist_ok=True)
     (GROUP / "memory.max").write_text(str(GROUP_BYTES), encoding="ascii")
@@ -241,69 +241,69 @@ def confined() -> None:
 
 
 def spare(pid: int) -> None:
-    """Keep a process, and all that wait for it, from being killed for their memory."""
+    """Protect a process and its ancestors from the OOM killer."""
     while pid > 1:
         folder = Path(f"/proc/{pid}")
         (folder / "oom_score_adj").write_text("-1000", encoding="ascii")
         pid = int((folder / "stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[1])
 
 
-def say(text: str) -> None:
-    """Print what comes next."""
+def log(text: str) -> None:
+    """Print the next step."""
     sys.stderr.write(f"pressure: {text}; free {free_bytes() >> 10} KiB\n")
     sys.stderr.flush()
 
 
 def main() -> int:
     """Put the guest under pressure."""
-    parser = argparse.ArgumentParser(description="Has the page allocator's slow path do everything that it can.")
+    parser = argparse.ArgumentParser(description="Drives the page allocator's slow path through all its branches.")
     parser.add_argument("--module", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     load(options.module)
     tables = live_tables()
-    # Whatever is killed, it is neither this nor the recorder.
+    # The OOM killer must spare this process and the recorder.
     spare(os.getpid())
     (VM / "min_free_kbytes").write_text(str(MIN_FREE_KBYTES), encoding="ascii")
     total = os.sysconf("SC_PHYS_PAGES") * (mmap.PAGESIZE >> 10)
     mayfail = ("__GFP_RETRY_MAYFAIL", "__GFP_NOWARN")
     with Stimulus(DEVICE) as stimulus:
         held = fill()
-        say("between low and min")
+        log("between low and min")
         with raised(watermark_scale_factor=1000):
             send(stimulus, requests(tables, GIVES_UP, range(4), options.rounds))
-            say("in a memory cgroup, until it is full")
+            log("in a memory cgroup, until it is full")
             confined()
-            say("as a real-time task")
+            log("as a real-time task")
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
             send(stimulus, requests(tables, GIVES_UP, range(2), 1))
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
         with raised(min_free_kbytes=total // 10):
-            say("below min")
+            log("below min")
             send(stimulus, requests(tables, GIVES_UP, range(5), 1))
-            say("failures that the kernel logs")
+            log("failures that the kernel logs")
             for request in logged(tables):
                 stimulus.send([request])
                 time.sleep(LOGGED_EVERY)
-            say("much reclaim, in vain")
+            log("much reclaim without success")
             send(stimulus, _each(tables, mayfail, (0, 2), nodemask=1 << NODE))
-        say("what must not fail")
+        log("requests that must not fail")
         must_not_fail(tables)
         held.clear()
-        # Compaction that had no success is put off: each time there is something new for it to do.
+        # Failed compaction is deferred, so give it new work each time.
         for _ in range(FRAGMENTED):
-            say("fragmented")
+            log("fragmented")
             held += fragment()
             send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
             send(stimulus, _each(tables, (*mayfail, "__GFP_THISNODE"), (4, 9)))
             with locked():
-                say("fragmented for good")
+                log("fragmented, and locked")
                 send(stimulus, requests(tables, GIVES_UP, (4, 9), 1))
             held.clear()
     for more in ((), ("__GFP_NOFAIL",)) * VICTIMS:
-        say(f"a process that is killed for what it asks for {' '.join(more)}")
+        log(f"a process that is killed during its request {' '.join(more)}")
         victim(tables, total // 10, *more)
-    say("out of memory")
+    log("out of memory")
     hog()
     return 0
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the module `kalloctrace_stimulus` can be asked for: the other side of stimulus.h."""
+"""Requests to the module `kalloctrace_stimulus`, as stimulus.h defines them."""
 
 import struct
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ LARGEST_BULK = 32
 
 
 class Context(IntEnum):
-    """Where a request is made from; see stimulus.h."""
+    """The context of a request; see stimulus.h."""
 
     TASK = 0
     BH_DISABLED = 1
@@ -26,7 +26,7 @@ class Context(IntEnum):
 
 
 class Entry(IntEnum):
-    """Which of the kernel's functions is called; see stimulus.h."""
+    """The kernel function to call; see stimulus.h."""
 
     NORMAL = 0
     BULK = 1
@@ -50,15 +50,15 @@ class Request:
     """A page allocation, made `count` times.
 
     Attributes:
-        gfp: the flags, as the kernel at hand numbers them.
-        order: the order; of `Entry.BULK` the number of pages.
-        nid: the preferred node, which must be online; of `Entry.NOLOCK` also `NUMA_NO_NODE`.
-        context: where it is made from.
+        gfp: the flags, in the running kernel's numbering.
+        order: the order; the number of pages for `Entry.BULK`.
+        nid: the preferred node, which must be online; `Entry.NOLOCK` also accepts `NUMA_NO_NODE`.
+        context: the context of the request.
         nodemask: a mask of nodes 0 to 63, or None for no nodemask.
         scopes: the scopes of the task.
-        count: how many times.
-        entry: which function is called.
-        alloc_flags: the fifth argument of `Entry.NORMAL` since 7.3, elsewhere 0.
+        count: the number of allocations.
+        entry: the function to call.
+        alloc_flags: the fifth argument of `Entry.NORMAL` since 7.3, otherwise 0.
     """
 
     gfp: int
@@ -88,7 +88,7 @@ class Request:
 
     @classmethod
     def unpack(cls, packed: bytes) -> "Request":
-        """Read what `pack` returned."""
+        """Return the request that `pack` packed."""
         gfp, order, nid, context, entry, nodes, has_nodemask, scopes, count, alloc_flags = PACKED.unpack(packed)
         nodemask = nodes if has_nodemask else None
         return cls(gfp, order, nid, Context(context), nodemask, Scope(scopes), count, Entry(entry), alloc_flags)

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Makes exactly the page allocations it is asked for, from real contexts, and frees what it gets.
+ * Makes exactly the requested page allocations in the requested contexts, and frees the pages.
  *
- * write() takes an array of struct stimulus_request and returns when all of them are done. One that is refused ends
- * it: with an error if it is the first, otherwise with the number of bytes done. Nothing of a request is ever changed
- * to make it harmless; these are refused with -EINVAL:
+ * write() takes an array of struct stimulus_request and returns when all are done. It stops at a refused request: with
+ * an error if that is the first, otherwise with the number of bytes done. The module never changes a request to make it
+ * harmless. It refuses these with -EINVAL:
  *
- *  - fields that are no context, entry, scope, count or online node, and what an entry has no argument for;
- *  - __GFP_DIRECT_RECLAIM from anywhere but STIMULUS_TASK: such a request may sleep;
+ *  - an unknown context, entry or scope, count 0, a node that is not online, and arguments that the entry lacks;
+ *  - __GFP_DIRECT_RECLAIM outside STIMULUS_TASK: the request may sleep;
  *  - __GFP_NOFAIL with __GFP_DIRECT_RECLAIM, if no zone is eligible or for orders 4 to the largest: it might never
  *    return;
- *  - __GFP_DIRECT_RECLAIM, if zones are eligible but the task's cpuset has none of their nodes: small orders would be
- *    tried until the OOM killer has found a victim, or for ever;
- *  - __GFP_MOVABLE with __GFP_RECLAIMABLE, unless the order is too large or no zone is eligible: there is no such
- *    migratetype, and the per-CPU lists would be indexed past their end.
+ *  - __GFP_DIRECT_RECLAIM, if zones are eligible but none is on a node of the task's cpuset: the kernel would retry
+ *    small orders until the OOM killer finds a victim, or forever;
+ *  - __GFP_MOVABLE with __GFP_RECLAIMABLE, unless the order is too large or no zone is eligible: no such migratetype
+ *    exists, and the kernel would index the per-CPU lists past their end.
  *
- * With cpusets, a nodemask without any node that the task may use does not keep a zone from being eligible, as the
- * kernel's second attempt is without it (check_retry_cpuset()). Whether there are cpusets the module sees at the address
- * of cpusets_enabled_key, which is not exported: it is a parameter, and without it there may be some. An entry or an
- * argument that the kernel lacks is refused with -EOPNOTSUPP.
+ * With cpusets, a nodemask without nodes of the task does not make zones ineligible: the kernel drops it for the second
+ * attempt (check_retry_cpuset()). The module reads whether cpusets are enabled from cpusets_enabled_key, which is not
+ * exported: its address is a parameter, and without it the module assumes that they may be enabled. Entries and
+ * arguments that the kernel lacks are refused with -EOPNOTSUPP.
  *
- * read() returns the counters as lines of "name value"; reading /dev/kalloctrace_values, the kernel's own values.
+ * read() returns the counters as lines "name value". Reading /dev/kalloctrace_values returns the kernel's own values.
  */
 #include <linux/bottom_half.h>
 #include <linux/cpuset.h>
@@ -88,7 +88,7 @@ MODULE_PARM_DESC(cpusets_key, "address of cpusets_enabled_key");
 
 static atomic64_t requested, bulk, nolock, succeeded, failed, refused, strayed;
 
-/* One request on its way through a tasklet or an interrupt. */
+/* A request that runs in a tasklet or an interrupt. */
 struct job {
 	const struct stimulus_request *request;
 	nodemask_t *nodemask;
@@ -109,7 +109,7 @@ static struct page *allocate_page(const struct stimulus_request *request, nodema
 #else
 	page = __alloc_frozen_pages_noprof(gfp, request->order, request->nid, nodemask);
 #endif
-	/* What makes a frozen page one that __free_pages() takes: __alloc_pages_noprof() does the same. */
+	/* __free_pages() requires a reference count; __alloc_pages_noprof() sets it in the same way. */
 	if (page)
 		init_page_count(page);
 	return page;
@@ -134,7 +134,7 @@ static bool allocate_bulk(const struct stimulus_request *request, nodemask_t *no
 	gfp_t gfp = (__force gfp_t)request->gfp;
 	unsigned long got, left;
 
-/* Without a list of pages: mm/page_alloc.c:5151 of Debian's 7.2.13-1; 6.14.0 was the first. */
+/* Since 6.14.0 without a list of pages: mm/page_alloc.c:5151 of Debian's 7.2.13-1 */
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
 	got = alloc_pages_bulk_noprof(gfp, request->nid, nodemask, request->order, pages);
 #elif LINUX_VERSION_CODE >= KERNEL_VERSION(6, 10, 0)
@@ -187,7 +187,7 @@ static void allocate(const struct stimulus_request *request, nodemask_t *nodemas
 static void run_job(struct job *job)
 {
 	allocate(job->request, job->nodemask);
-	/* The kernel goes by the flags of whichever task it interrupted: another one's would not be those asked for. */
+	/* The kernel uses the flags of the interrupted task, so it must be the requesting one. */
 	if (current != job->task)
 		atomic64_inc(&strayed);
 	WRITE_ONCE(job->done, true);
@@ -208,9 +208,9 @@ static void allocate_in_softirq(struct job *job)
 	tasklet_setup(&job->tasklet, run_tasklet);
 	local_bh_disable();
 	tasklet_schedule(&job->tasklet);
-	/* Runs what became pending meanwhile, on top of this task. */
+	/* This runs the pending tasklet on top of this task. */
 	local_bh_enable();
-	/* Waits, should it have been left to ksoftirqd. */
+	/* Wait for it, in case ksoftirqd runs it. */
 	tasklet_kill(&job->tasklet);
 }
 
@@ -221,10 +221,10 @@ static void allocate_in_hardirq(struct job *job)
 	job->work = IRQ_WORK_INIT_HARD(run_irq_work);
 #else
 	init_irq_work(&job->work, run_irq_work);
-	/* So that it is an interrupt with PREEMPT_RT too. */
+	/* With PREEMPT_RT too it runs in hardirq context. */
 	atomic_or(IRQ_WORK_HARD_IRQ, &job->work.flags);
 #endif
-	/* The interrupt is this CPU's own and must find this very task. */
+	/* The interrupt arrives on this CPU and must interrupt this task. */
 	preempt_disable();
 	irq_work_queue(&job->work);
 	while (!READ_ONCE(job->done))
@@ -267,7 +267,7 @@ static void allocate_in_context(const struct stimulus_request *request, nodemask
 
 static unsigned int task_flags(u32 scopes)
 {
-	/* By hand, as memalloc_nocma_save() does nothing without CONFIG_CMA, and a tracer is to see the flag anyway. */
+	/* Set directly: without CONFIG_CMA memalloc_nocma_save() does nothing, but a tracer must see the flag. */
 	return (scopes & STIMULUS_NOFS ? PF_MEMALLOC_NOFS : 0) | (scopes & STIMULUS_NOIO ? PF_MEMALLOC_NOIO : 0) |
 	       (scopes & STIMULUS_PIN ? PF_PIN : 0) | (scopes & STIMULUS_NORECLAIM ? PF_MEMALLOC : 0);
 }
@@ -291,7 +291,7 @@ static enum eligible eligible_with(gfp_t gfp, int nid, const nodemask_t *nodemas
 	return found;
 }
 
-/* What is eligible for the request, or'ed with what is for the unmovable one that the scope makes of it. */
+/* Eligible zones of the request, or'ed with those of the unmovable request that STIMULUS_PIN turns it into. */
 static enum eligible eligible_in_scopes(const struct stimulus_request *request, const nodemask_t *nodemask)
 {
 	gfp_t gfp = (__force gfp_t)request->gfp;
@@ -321,7 +321,7 @@ bool stimulus_cpusets(void)
 	return !key || atomic_read(&key->enabled);
 }
 
-/* Whether a request is one that the kernel survives, and returns from. */
+/* Returns whether the kernel survives the request and returns from it. */
 static bool survivable(const struct stimulus_request *request, const nodemask_t *nodemask)
 {
 	unsigned int order = request->entry == STIMULUS_BULK ? 0 : request->order;
@@ -331,7 +331,7 @@ static bool survivable(const struct stimulus_request *request, const nodemask_t 
 
 	if (request->context != STIMULUS_TASK && gfp & __GFP_DIRECT_RECLAIM)
 		return false;
-	/* The allocator returns before it looks at anything else. */
+	/* The allocator checks the order first and returns. */
 	if (order > LARGEST_ORDER)
 		return true;
 
@@ -351,7 +351,7 @@ static bool survivable(const struct stimulus_request *request, const nodemask_t 
 	return true;
 }
 
-/* Why a request is not made, or 0. */
+/* Returns the error for a refused request, or 0. */
 static int objection(const struct stimulus_request *request, const nodemask_t *nodemask)
 {
 	if (!meaningful(request))
@@ -415,7 +415,7 @@ static ssize_t stimulus_write(struct file *file, const char __user *buffer, size
 	BUILD_BUG_ON(BITS_PER_LONG != 64);
 	if (!size || size % sizeof(request))
 		return -EINVAL;
-	/* One at a time from the stack, so that no allocations are made but those asked for. */
+	/* Copy one request at a time to the stack, so that the module itself allocates nothing. */
 	for (done = 0; done < size; done += sizeof(request)) {
 		error = copy_from_user(&request, buffer + done, sizeof(request)) ? -EFAULT : serve(&request);
 		if (error)
@@ -453,7 +453,7 @@ static struct miscdevice stimulus_device = {
 
 static int values_open(struct inode *inode, struct file *file)
 {
-	/* misc_open() leaves the device there, where a sequential file has its own. */
+	/* misc_open() stores the device here; single_open() requires NULL. */
 	file->private_data = NULL;
 	return single_open(file, stimulus_show_values, NULL);
 }
@@ -494,5 +494,5 @@ static void __exit stimulus_exit(void)
 module_init(stimulus_init);
 module_exit(stimulus_exit);
 
-MODULE_DESCRIPTION("Makes the page allocations it is asked for");
+MODULE_DESCRIPTION("Makes requested page allocations");
 MODULE_LICENSE("GPL");

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Has the module `kalloctrace_stimulus` make page allocations, one by one or in a sweep over the kernel's rules.
+"""Makes page allocations through the module `kalloctrace_stimulus`: one request, or a sweep over the kernel's rules.
 
 Run as root in a guest that has the module:
 
     python stimulus.py --module PATH --sweep 10000 --seed 1
     python stimulus.py --module PATH --exact 997 --order 3 --gfp 0xcc0
 
-It prints the module's counters, as far as they moved, as one JSON object, and needs nothing but Python. Python is slow
-in an emulated guest, so a large sweep is better made on the host, for a machine that is described, and only sent there:
+It prints the changes of the module's counters as one JSON object, and imports the standard library only. Python is
+slow in an emulated guest, so generate a large sweep on the host and send it in the guest:
 
     python stimulus.py --sweep 200000 --write FILE --nodes 0-1 --bits 0xffffff     (on the host)
     python stimulus.py --module PATH --requests FILE                               (in the guest)
@@ -68,7 +68,7 @@ class Stimulus:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close it."""
+        """Close the device."""
         self.close()
 
     def close(self) -> None:
@@ -76,22 +76,22 @@ class Stimulus:
         os.close(self._device)
 
     def send(self, requests: Iterable[Request]) -> int:
-        """Have requests made in their order, and return how many allocations that were.
+        """Make requests in order, and return the number of allocations.
 
         Raises:
-            RefusedError: the module refused one; those before it were made.
+            RefusedError: the module refused a request, after it made those before.
         """
-        asked = 0
+        made = 0
         remaining = iter(requests)
         while batch := list(itertools.islice(remaining, _BATCH)):
-            asked += self.send_packed(b"".join(request.pack() for request in batch))
-        return asked
+            made += self.send_packed(b"".join(request.pack() for request in batch))
+        return made
 
     def send_packed(self, data: bytes) -> int:
-        """Have requests made that are packed already, and return how many allocations that were.
+        """Make packed requests, and return the number of allocations.
 
         Raises:
-            RefusedError: the module refused one; those before it were made.
+            RefusedError: the module refused a request, after it made those before.
         """
         done = 0
         while done < len(data):
@@ -108,7 +108,7 @@ class Stimulus:
 
 
 def parse_values(text: str) -> dict[str, int]:
-    """Read lines of a name, which may have spaces, and a value."""
+    """Parse lines of a name, which may contain spaces, and a value."""
     return {name: int(value) for name, value in (line.rsplit(" ", 1) for line in text.splitlines())}
 
 
@@ -126,7 +126,7 @@ def _address(symbol: str) -> int:
 
 
 def kernel_values() -> dict[str, int]:
-    """Return the kernel's own values, as the module, which is loaded, prints them."""
+    """Return the kernel's own values from the loaded module."""
     return parse_values(VALUES.read_text(encoding="ascii"))
 
 
@@ -136,13 +136,13 @@ def online_nodes() -> list[int]:
 
 
 def allowed_nodes() -> list[int]:
-    """Return the nodes that this process may have pages of, with many that are not there."""
+    """Return the nodes that this process may allocate from, including many that do not exist."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(parse_nodes(line.split()[1]) for line in lines if line.startswith("Mems_allowed_list:"))
 
 
 def parse_nodes(text: str) -> list[int]:
-    """Return the nodes of a list as the kernel writes it, such as `0-1,3`."""
+    """Parse a list of nodes in the kernel's format, such as `0-1,3`."""
     nodes: list[int] = []
     for part in text.strip().split(","):
         first, _, last = part.partition("-")
@@ -151,10 +151,10 @@ def parse_nodes(text: str) -> list[int]:
 
 
 def use_cpuset(mems: str) -> None:
-    """Turn the kernel's cpusets on, with a group of cgroup v2 for this process.
+    """Enable cpusets with a cgroup v2 group for this process.
 
     Args:
-        mems: the nodes of the group, such as `0`; empty to make the group but stay outside.
+        mems: the nodes of the group, such as `0`; empty to create the group without joining it.
     """
     (CGROUPS / "cgroup.subtree_control").write_text("+cpuset", encoding="ascii")
     group = CGROUPS / _GROUP
@@ -165,10 +165,10 @@ def use_cpuset(mems: str) -> None:
 
 
 def use_cpuset_v1(mems: str) -> None:
-    """Turn the kernel's cpusets on, with a group of cgroup v1 for this process; no group of v2 may have any.
+    """Enable cpusets with a cgroup v1 group for this process; no v2 group may use the controller.
 
     Args:
-        mems: as of `use_cpuset`.
+        mems: see `use_cpuset`.
     """
     _CPUSET_V1.mkdir(exist_ok=True)
     if not os.path.ismount(_CPUSET_V1):
@@ -176,7 +176,7 @@ def use_cpuset_v1(mems: str) -> None:
     group = _CPUSET_V1 / _GROUP
     group.mkdir(exist_ok=True)
     if mems:
-        # A group of v1 takes no process before it has CPUs.
+        # A v1 group accepts processes only after it has CPUs.
         cpus = (_CPUSET_V1 / "cpuset.cpus").read_text(encoding="ascii")
         (group / "cpuset.cpus").write_text(cpus, encoding="ascii")
         (group / "cpuset.mems").write_text(mems, encoding="ascii")
@@ -184,7 +184,7 @@ def use_cpuset_v1(mems: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return 1 if the module did something else than it was asked for."""
+    """Run the command line; return 1 if the module did not make exactly the requested allocations."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.write is not None and options.sweep is None:
@@ -213,24 +213,24 @@ def _run(options: argparse.Namespace) -> int:
         before = stimulus.counters()
         start = time.monotonic()
         try:
-            asked = _send(stimulus, options)
+            made = _send(stimulus, options)
         except RefusedError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
         seconds = time.monotonic() - start
         moved = {name: value - before[name] for name, value in stimulus.counters().items()}
-    sys.stdout.write(json.dumps({"asked": asked, **moved, "seconds": round(seconds, 3)}) + "\n")
-    return 0 if moved["requested"] == asked and moved["strayed"] == 0 else 1
+    sys.stdout.write(json.dumps({"asked": made, **moved, "seconds": round(seconds, 3)}) + "\n")
+    return 0 if moved["requested"] == made and moved["strayed"] == 0 else 1
 
 
 def _send(stimulus: Stimulus, options: argparse.Namespace) -> int:
-    """Have made what the command line says, and return how many allocations that were."""
+    """Make the requests of the command line, and return the number of allocations."""
     if options.requests is not None:
         return stimulus.send_packed(options.requests.read_bytes())
     nodes = online_nodes()
     if options.sweep is not None:
         values = kernel_values()
-        # Without cpusets the kernel asks no one's mems_allowed.
+        # Without cpusets the kernel does not read mems_allowed.
         allowed = allowed_nodes() if values["cpusets"] else range(64)
         target = _target(options, nodes, allowed, values["__GFP_BITS_MASK"])
         return stimulus.send(sweep(target, options.sweep, options.seed, part=options.part))
@@ -245,37 +245,37 @@ def _target(options: argparse.Namespace, nodes: Iterable[int], allowed: Iterable
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Has the kernel make page allocations.", allow_abbrev=False)
-    parser.add_argument("--module", type=Path, metavar="PATH", help="load it, unless it is loaded")
+    parser = argparse.ArgumentParser(description="Makes page allocations in the kernel.", allow_abbrev=False)
+    parser.add_argument("--module", type=Path, metavar="PATH", help="load the module unless it is loaded")
     cpusets = parser.add_mutually_exclusive_group()
     cpusets.add_argument(
         "--cpuset",
         metavar="MEMS",
-        help="turn cpusets on; with nodes such as 0, in a group of these; with '', outside of the group",
+        help="enable cpusets, and join a group with these nodes, such as 0; '' joins none",
     )
     cpusets.add_argument("--cpuset-v1", metavar="MEMS", help="the same with cgroup v1")
     parser.add_argument("--defrag-mode", action="store_true", help="set vm.defrag_mode")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--sweep", type=_natural, metavar="N", help="make N different requests")
     what.add_argument("--exact", type=_natural, metavar="N", help="make one request N times")
-    what.add_argument("--requests", type=Path, metavar="FILE", help="make those that --write wrote")
+    what.add_argument("--requests", type=Path, metavar="FILE", help="make the requests in a file of --write")
     what.add_argument("--values", action="store_true", help="print the kernel's own values as JSON")
     parser.add_argument(
         "--entries",
         type=_entries,
         default=[Entry.NORMAL],
         metavar="NAMES",
-        help="of normal,bulk,nolock; --exact goes by the first (default: normal)",
+        help="from normal,bulk,nolock; --exact uses the first (default: normal)",
     )
     swept = parser.add_argument_group("sweeps")
-    swept.add_argument("--seed", type=int, default=0, metavar="N", help="which sweep (default: 0)")
+    swept.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sweep (default: 0)")
     swept.add_argument(
-        "--part", type=_part, default=(0, 1), metavar="K/N", help="part K, from 1, of the systematic one"
+        "--part", type=_part, default=(0, 1), metavar="K/N", help="part K (from 1) of N of the exhaustive masks"
     )
     swept.add_argument(
-        "--every-alloc-flags", action="store_true", help="with values of 7.3's argument alloc_flags other than 0"
+        "--every-alloc-flags", action="store_true", help="also use nonzero values of the argument alloc_flags of 7.3"
     )
-    swept.add_argument("--write", type=Path, metavar="FILE", help="make none, but write them down for --requests")
+    swept.add_argument("--write", type=Path, metavar="FILE", help="write the requests for --requests, and make none")
     swept.add_argument("--nodes", type=parse_nodes, default=[0], metavar="LIST", help="for --write: online nodes")
     swept.add_argument(
         "--allowed", type=parse_nodes, default=range(64), metavar="LIST", help="for --write: nodes of the cpuset"
@@ -283,10 +283,10 @@ def _parser() -> argparse.ArgumentParser:
     swept.add_argument("--bits", type=_number, default=0x7FFFFF, metavar="MASK", help="for --write: known gfp bits")
     exact = parser.add_argument_group("--exact")
     exact.add_argument("--gfp", type=_number, default=0xCC0, metavar="MASK", help="default: 0xcc0")
-    exact.add_argument("--order", type=_number, default=0, metavar="N", help="default: 0; of bulk the number of pages")
+    exact.add_argument("--order", type=_number, default=0, metavar="N", help="default: 0; the number of pages for bulk")
     exact.add_argument("--nid", type=_number, metavar="N", help="default: the first online node")
     exact.add_argument("--nodemask", type=_number, metavar="MASK", help="default: none")
-    exact.add_argument("--alloc-flags", type=_number, default=0, metavar="BITS", help="default: 0; others since 7.3")
+    exact.add_argument("--alloc-flags", type=_number, default=0, metavar="BITS", help="default: 0; nonzero since 7.3")
     exact.add_argument("--scopes", type=_number, default=0, metavar="BITS", help="1 nofs, 2 noio, 4 pin, 8 noreclaim")
     exact.add_argument("--context", choices=[context.name.lower() for context in Context], default="task")
     return parser
@@ -306,7 +306,7 @@ def _natural(text: str) -> int:
 def _part(text: str) -> tuple[int, int]:
     part, _, of = text.partition("/")
     if not 1 <= int(part) <= int(of):
-        raise argparse.ArgumentTypeError(f"{text} is no part K/N with K from 1 to N")
+        raise argparse.ArgumentTypeError(f"{text} is not a part K/N with K from 1 to N")
     return int(part) - 1, int(of)
 
 
@@ -314,7 +314,7 @@ def _entries(text: str) -> list[Entry]:
     try:
         return [Entry[name.upper()] for name in text.split(",")]
     except KeyError as error:
-        raise argparse.ArgumentTypeError(f"{error} is none of normal, bulk, nolock") from None
+        raise argparse.ArgumentTypeError(f"{error} is not normal, bulk or nolock") from None
 
 
 if __name__ == "__main__":

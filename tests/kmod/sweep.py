@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""Requests that together meet every rule of the preparation, and that the module accepts.
+"""Requests that cover every rule of the preparation stage, and that the module accepts.
 
-A sweep begins with the exhaustive part: each combination of the five zone and mobility bits, alone, with each other bit
-that the kernel knows, and with each pair of these. It is made of exactly these masks: what is left to chance is all
-else about the request, as far as the kernel survives that. A few masks it survives only where it refuses them before
-it prepares anything, so they are asked for with too large an order; `obstacle` says which and why:
+A sweep starts with the exhaustive part: each combination of the five zone and mobility bits, alone, with each other bit
+that the kernel knows, and with each pair of these. The masks are exact; the other arguments are random, within what the
+kernel survives. The kernel survives a few masks only if it rejects the request before the preparation, so these get too
+large an order; `obstacle` returns which and why:
 
-- both mobilities with __GFP_DIRECT_RECLAIM and __GFP_NOFAIL: there is no such migratetype, so no zone may be eligible,
-  and then it would try for ever;
-- both mobilities, in a cpuset: a nodemask of nodes that are not there would be dropped. Only with __GFP_THISNODE and
-  another node's nodemask there is no zone without that, where the cpuset has two nodes;
-- __GFP_DIRECT_RECLAIM in a cpuset without the first node: with __GFP_DMA or __GFP_DMA32, which other nodes may have no
-  zone for, or with __GFP_THISNODE and __GFP_NOFAIL.
+- both mobilities with __GFP_DIRECT_RECLAIM and __GFP_NOFAIL: no such migratetype exists, so no zone may be eligible,
+  and then the kernel would retry forever;
+- both mobilities in a cpuset: the kernel would drop a nodemask of absent nodes. Without that, no zone is eligible only
+  with __GFP_THISNODE and another node's nodemask, which requires a cpuset with two nodes;
+- __GFP_DIRECT_RECLAIM in a cpuset without the first node: with __GFP_DMA or __GFP_DMA32, for which the other nodes may
+  have no zone, or with __GFP_THISNODE and __GFP_NOFAIL.
 
-All that follows is of chance: masks over the full 32 bits and sparse ones, entries, contexts, scopes, and since 7.3
-alloc_flags, with bits that callers may set and bits that they may not.
+The rest is random: masks over all 32 bits and sparse masks, entries, contexts, scopes, and since 7.3 alloc_flags, both
+with bits that callers may set and with others.
 """
 
 import itertools
@@ -58,7 +58,7 @@ _CONTEXTS = tuple(Context)
 _VALID_ORDERS = (*range(TOO_LARGE), *(order for order in range(4) for _ in range(5)))
 _ORDERS = (*_VALID_ORDERS, TOO_LARGE)
 _SCOPES = tuple(Scope(bits) for bits in (*range(16), *(0 for _ in range(8))))
-_HARDLY = 1 / 16
+_RARELY = 1 / 16
 _SOMETIMES = 1 / 4
 _ALLOC_FLAGS = (ALLOC_NOLOCK, ALLOC_NO_CODETAG, ALLOC_NOLOCK | ALLOC_NO_CODETAG)
 _FOREIGN_ALLOC_FLAGS = tuple(1 << bit for bit in range(32) if not 1 << bit & (ALLOC_NOLOCK | ALLOC_NO_CODETAG))
@@ -71,10 +71,10 @@ class Target:
 
     Attributes:
         nodes: the online nodes, ascending; the first has memory for ZONE_DMA, as on every x86_64 machine.
-        allowed: the nodes of the process' cpuset, there or not; all without cpusets.
+        allowed: the nodes of the process's cpuset, including absent ones; all nodes without cpusets.
         bits: the gfp bits that the kernel knows, __GFP_BITS_MASK.
         entries: the functions to call.
-        alloc_flags: whether the normal entry takes these, as since 7.3.
+        alloc_flags: whether the normal entry takes alloc_flags, as since 7.3.
     """
 
     nodes: tuple[int, ...]
@@ -85,22 +85,22 @@ class Target:
 
     @cached_property
     def own(self) -> tuple[int, ...]:
-        """The online nodes that the process may have pages of."""
+        """The online nodes that the process may allocate from."""
         return tuple(node for node in self.nodes if node in self.allowed)
 
     @cached_property
     def restricted(self) -> bool:
-        """Whether the process may not have pages of every online node."""
+        """Whether some online node is not allowed."""
         return self.own != self.nodes
 
     @cached_property
     def absent(self) -> tuple[int, ...]:
-        """Nodemasks without any node that is there, but with one that the process may use: these are kept."""
+        """Nodemasks of absent nodes that are in the cpuset; the kernel does not drop these."""
         return tuple(1 << node for node in (self.nodes[-1] + 1, 63) if node in self.allowed and node not in self.nodes)
 
     @cached_property
     def nodemasks(self) -> tuple[int | None, ...]:
-        """Nodemasks of every kind, half of them none."""
+        """Nodemasks of every kind; half of the values are None."""
         pairs = [1 << one | 1 << other for one, other in itertools.combinations(self.nodes, 2)]
         everywhere = sum(1 << node for node in self.nodes)
         some = [everywhere, *(1 << node for node in self.nodes), *pairs, 0, 1 << self.nodes[-1] + 1, 1 << 63]
@@ -108,10 +108,10 @@ class Target:
 
 
 class Obstacle(NamedTuple):
-    """Why a mask is only asked for with too large an order.
+    """The reason why a mask is used only with too large an order.
 
     Attributes:
-        bits: without these it would not be.
+        bits: the bits that cause it.
         why: the reason.
     """
 
@@ -131,96 +131,96 @@ def exact_masks(bits: int) -> list[int]:
 
 
 def obstacle(gfp: int, target: Target) -> Obstacle | None:
-    """Return why a mask can only be asked for with too large an order; None where it need not be."""
+    """Return why a mask requires too large an order; None if it does not."""
     direct = bool(gfp & DIRECT_RECLAIM)
     if gfp & MOBILITY == MOBILITY:
         if direct and gfp & NOFAIL:
-            return Obstacle(NOFAIL, "without an eligible zone the kernel would try for ever")
+            return Obstacle(NOFAIL, "without an eligible zone the kernel would retry forever")
         if not target.absent and (direct or not gfp & THISNODE or len(target.own) == 1):
             return Obstacle(RECLAIMABLE, "no nodemask keeps every zone from being eligible")
     elif direct and target.nodes[0] not in target.allowed:
         if gfp & (DMA | DMA32):
             return Obstacle(DIRECT_RECLAIM, "the nodes of the cpuset may have no such zone")
         if gfp & THISNODE and gfp & NOFAIL:
-            return Obstacle(NOFAIL, "the node may have no zone, and the kernel would try for ever")
+            return Obstacle(NOFAIL, "the node may have no zone, and the kernel would retry forever")
     return None
 
 
 def sweep(target: Target, size: int, seed: int = 0, *, part: tuple[int, int] = (0, 1)) -> Iterator[Request]:
-    """Yield requests: the exhaustive part, in an order of chance, then what is all of chance.
+    """Yield requests: the exhaustive part in random order, then random requests.
 
     The same arguments give the same requests.
 
     Args:
         target: the kernel and machine.
-        size: how many requests.
-        seed: which chance; each machine of several should have its own.
-        part: (k, n) for the part k, from 0, of the exhaustive part, which n machines share.
+        size: the number of requests.
+        seed: the random seed; each of several machines should have its own.
+        part: (k, n) for share k, from 0, of the exhaustive part, split among n machines.
     """
-    chance = random.Random(seed)  # noqa: S311  (it must be repeatable)
+    rng = random.Random(seed)  # noqa: S311  (reproducible, not secret)
     number, of = part
     masks = exact_masks(target.bits)[number::of]
-    chance.shuffle(masks)
+    rng.shuffle(masks)
     for gfp in masks[:size]:
-        yield exactly(chance, gfp, chance.choice(_VALID_ORDERS), target)
+        yield request_with(rng, gfp, rng.choice(_VALID_ORDERS), target)
     for _ in range(size - len(masks)):
-        yield anything(chance, target)
+        yield random_request(rng, target)
 
 
-def anything(chance: random.Random, target: Target) -> Request:
-    """Return a request of which everything is left to chance."""
-    entry = chance.choice(target.entries) if chance.random() < _HARDLY else Entry.NORMAL
+def random_request(rng: random.Random, target: Target) -> Request:
+    """Return a random request."""
+    entry = rng.choice(target.entries) if rng.random() < _RARELY else Entry.NORMAL
     if entry is Entry.NOLOCK:
-        return _without_locks(chance, target)
-    gfp = chance.getrandbits(32)
-    kind = chance.getrandbits(3)
+        return _without_locks(rng, target)
+    gfp = rng.getrandbits(32)
+    kind = rng.getrandbits(3)
     if kind:
-        # Of all 32 bits half are set, which is no mask that a kernel uses.
-        gfp &= chance.getrandbits(32) & target.bits
+        # Half of 32 random bits are set, which no kernel code does.
+        gfp &= rng.getrandbits(32) & target.bits
     if kind > 1:
         gfp |= RECLAIM if kind & 1 else KSWAPD_RECLAIM
     if kind & 4:
-        # What finds no page has a page of text printed.
+        # A failed request prints a page of text.
         gfp |= NOWARN
     if gfp & DIRECT_RECLAIM and kind < 4:
-        # From a task alone; so that the other contexts meet the rest of the mask.
+        # Direct reclaim is limited to task context; drop it, so that the other contexts see such masks too.
         gfp &= ~DIRECT_RECLAIM
-    while chance.random() >= _HARDLY and (found := obstacle(gfp, target)):
+    while rng.random() >= _RARELY and (found := obstacle(gfp, target)):
         gfp &= ~found.bits
-    request = exactly(chance, gfp, chance.choice(_ORDERS), target, entry)
-    if target.alloc_flags and request.entry is Entry.NORMAL and chance.random() < _SOMETIMES:
-        return replace(request, alloc_flags=_alloc_flags(chance))
+    request = request_with(rng, gfp, rng.choice(_ORDERS), target, entry)
+    if target.alloc_flags and request.entry is Entry.NORMAL and rng.random() < _SOMETIMES:
+        return replace(request, alloc_flags=_alloc_flags(rng))
     return request
 
 
-def _alloc_flags(chance: random.Random) -> int:
-    """Return an argument other than 0; two of five have a bit that callers may not set."""
-    allowed, foreign = chance.choice(_ALLOC_FLAGS), chance.choice(_FOREIGN_ALLOC_FLAGS)
-    return chance.choice((allowed, allowed, allowed, foreign, allowed | foreign))
+def _alloc_flags(rng: random.Random) -> int:
+    """Return a nonzero argument; two of five have a bit that callers may not set."""
+    allowed, foreign = rng.choice(_ALLOC_FLAGS), rng.choice(_FOREIGN_ALLOC_FLAGS)
+    return rng.choice((allowed, allowed, allowed, foreign, allowed | foreign))
 
 
-def exactly(chance: random.Random, gfp: int, order: int, target: Target, entry: Entry = Entry.NORMAL) -> Request:
-    """Return a request with exactly this mask that the module accepts; where it must be, with too large an order.
+def request_with(rng: random.Random, gfp: int, order: int, target: Target, entry: Entry = Entry.NORMAL) -> Request:
+    """Return a request with exactly this mask that the module accepts, with too large an order if necessary.
 
     Args:
-        chance: decides what the mask leaves open.
+        rng: the source of the other arguments.
         gfp: the mask.
-        order: the order, which is smaller where it would take too long, or for ever.
+        order: the order; it is reduced if the request would take too long or forever.
         target: the kernel and machine.
-        entry: a function to call that has all the arguments; the normal one where the order must be too large.
+        entry: the function to call; the normal one if the order must be too large.
     """
     direct = bool(gfp & DIRECT_RECLAIM)
-    if gfp & ZERO and order > _QUICK_TO_ZERO and chance.random() >= _HARDLY:
-        # Four MiB take an emulated machine as long as hundreds of other requests.
+    if gfp & ZERO and order > _QUICK_TO_ZERO and rng.random() >= _RARELY:
+        # Zeroing 4 MiB in an emulated machine takes as long as hundreds of other requests.
         order -= _QUICK_TO_ZERO
-    nid = chance.choice(target.nodes)
-    context = Context.TASK if direct else chance.choice(_CONTEXTS)
-    nodemask = chance.choice(target.nodemasks)
-    scopes = chance.choice(_SCOPES)
+    nid = rng.choice(target.nodes)
+    context = Context.TASK if direct else rng.choice(_CONTEXTS)
+    nodemask = rng.choice(target.nodemasks)
+    scopes = rng.choice(_SCOPES)
     if obstacle(gfp, target):
         return Request(gfp, TOO_LARGE, nid, context, nodemask, scopes)
     if gfp & MOBILITY == MOBILITY:
-        nodemask = chance.choice(target.absent or [1 << node for node in target.own if node != nid])
+        nodemask = rng.choice(target.absent or [1 << node for node in target.own if node != nid])
     elif direct:
         if target.restricted or gfp & NOFAIL:
             nodemask = None
@@ -229,16 +229,16 @@ def exactly(chance: random.Random, gfp: int, order: int, target: Target, entry: 
         if gfp & THISNODE and (target.restricted or gfp & NOFAIL):
             nid = target.own[0]
     if entry is Entry.BULK:
-        order = chance.randint(1, LARGEST_BULK)
+        order = rng.randint(1, LARGEST_BULK)
     return Request(gfp, order, nid, context, nodemask, scopes, entry=entry)
 
 
-def _without_locks(chance: random.Random, target: Target) -> Request:
+def _without_locks(rng: random.Random, target: Target) -> Request:
     return Request(
-        chance.choice((0, ACCOUNT)),
-        chance.choice(_ORDERS),
-        chance.choice((NUMA_NO_NODE, *target.nodes)),
-        chance.choice(_CONTEXTS),
-        scopes=chance.choice(_SCOPES),
+        rng.choice((0, ACCOUNT)),
+        rng.choice(_ORDERS),
+        rng.choice((NUMA_NO_NODE, *target.nodes)),
+        rng.choice(_CONTEXTS),
+        scopes=rng.choice(_SCOPES),
         entry=Entry.NOLOCK,
     )

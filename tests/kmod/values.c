@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The kernel's own values, as its compiler and its macros have them, and the machine's memory as its own functions see
- * it: what values.py compares with what kalloctrace says.
+ * The kernel's own constants from its compiler and macros, and the machine's memory from the kernel's functions;
+ * values.py compares them with kalloctrace's values.
  *
- * The ALLOC_* bits and struct alloc_context are in headers of mm/, which no headers package has, and gfp_migratetype()
- * reads a variable that is not exported: these are not here.
+ * ALLOC_* bits and struct alloc_context are missing, because they are in headers of mm/, which no headers package has;
+ * so is gfp_migratetype(), because it reads a variable that is not exported.
  */
 #include <linux/gfp.h>
 #include <linux/kconfig.h>

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Compares the kernel's own values, which the module prints, with what kalloctrace says of the same kernel.
+"""Compares the kernel's own values, which the module prints, with kalloctrace's values for the same kernel.
 
 Run as root in a guest that has the module:
 
     python values.py --module PATH
 
-It prints what differs from what kalloctrace reads of the running kernel, and from what it has built in for that
-release if it has, and exits with 1 if anything does. What only one side has is listed, and not compared.
+It prints differences from the values that kalloctrace reads from the running kernel, and from its built-in values if
+it has any for the release. It exits with 1 if there are differences. Values that only one side has are listed and not
+compared.
 """
 
 import argparse
@@ -38,41 +39,41 @@ from kalloctrace.model.preempt import (
 )
 from tests.kmod.stimulus import kernel_values, load
 
-Said = dict[str, int]
+Values = dict[str, int]
 
 _TAKEN_FOR_GRANTED = ("CONFIG_DEBUG_VM", "CONFIG_FAIL_PAGE_ALLOC")
-"""Options that the model has no rule for: they are off in Debian's kernels."""
+"""Options that the model does not implement; they are off in Debian's kernels."""
 
 
 class Difference(NamedTuple):
-    """A value that is not what was said.
+    """A value that differs.
 
     Attributes:
         name: the kernel's name for it.
         kernel: the kernel's value.
-        said: what kalloctrace says, None where it knows no such flag.
+        ours: kalloctrace's value; None if it knows no such flag.
     """
 
     name: str
     kernel: int
-    said: int | None
+    ours: int | None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing.
+    """The result of a comparison.
 
     Attributes:
-        equal: how many values are the same.
-        differences: those that are not.
-        not_said: names of values that kalloctrace says nothing of.
-        not_shown: names that kalloctrace has a value for and the module has not.
+        equal: the number of equal values.
+        differences: the values that differ.
+        only_kernel: names of values that kalloctrace does not have.
+        only_ours: names of values that the module does not print.
     """
 
     equal: int
     differences: tuple[Difference, ...]
-    not_said: tuple[str, ...]
-    not_shown: tuple[str, ...]
+    only_kernel: tuple[str, ...]
+    only_ours: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
         """Return the comparison as JSON values."""
@@ -80,29 +81,29 @@ class Comparison:
         return {
             "equal": self.equal,
             "differences": differences,
-            "not_said": list(self.not_said),
-            "not_shown": list(self.not_shown),
+            "only_kernel": list(self.only_kernel),
+            "only_ours": list(self.only_ours),
         }
 
 
-def compare(values: Mapping[str, int], said: Mapping[str, int]) -> Comparison:
-    """Compare the kernel's values, as `with_tests` returns them, with what is said of them.
+def compare(values: Mapping[str, int], ours: Mapping[str, int]) -> Comparison:
+    """Compare the kernel's values, from `with_tests`, with kalloctrace's.
 
-    A gfp flag that is not said is one that the kernel may not have: its value must be 0.
+    A gfp flag that kalloctrace does not know must have the value 0.
     """
-    differences = [Difference(name, values[name], said[name]) for name in values.keys() & said.keys()]
-    unknown = [Difference(name, values[name], None) for name in values.keys() - said.keys() if _is_gfp_bit(name)]
-    wrong = [one for one in differences if one.kernel != one.said] + [one for one in unknown if one.kernel]
+    differences = [Difference(name, values[name], ours[name]) for name in values.keys() & ours.keys()]
+    unknown = [Difference(name, values[name], None) for name in values.keys() - ours.keys() if _is_gfp_bit(name)]
+    wrong = [one for one in differences if one.kernel != one.ours] + [one for one in unknown if one.kernel]
     return Comparison(
         equal=len(differences) + len(unknown) - len(wrong),
         differences=tuple(sorted(wrong)),
-        not_said=tuple(name for name in values if name not in said and not _is_gfp_bit(name)),
-        not_shown=tuple(name for name in said if name not in values),
+        only_kernel=tuple(name for name in values if name not in ours and not _is_gfp_bit(name)),
+        only_ours=tuple(name for name in ours if name not in values),
     )
 
 
-def with_tests(values: Mapping[str, int]) -> Said:
-    """Return the kernel's values with the masks of its tests of the context, which are put together of them.
+def with_tests(values: Mapping[str, int]) -> Values:
+    """Return the kernel's values with the masks of its context tests, which are computed from them.
 
     Source: in_interrupt() and in_task() in include/linux/preempt.h of 5.10.262-1, 6.1.192-2 and 7.3.4-1~bpo13+1.
     """
@@ -111,14 +112,14 @@ def with_tests(values: Mapping[str, int]) -> Said:
     return {**values, **tests}
 
 
-def said_by_snapshot(snapshot: Snapshot) -> Said:
-    """Return what a snapshot says of its kernel, whatever the machine."""
+def values_of_snapshot(snapshot: Snapshot) -> Values:
+    """Return the values in a snapshot that do not depend on the machine."""
     table = enumerate(Kernel.of(snapshot).gfp_zone_table)
     zones = {f"gfp_zone({modifiers})": zone for modifiers, zone in table}
-    return {**_said_by_tables(snapshot.tables), **_said_by_features(snapshot.features), **zones}
+    return {**_values_of_tables(snapshot.tables), **_values_of_features(snapshot.features), **zones}
 
 
-def _said_by_tables(tables: FlagTables) -> Said:
+def _values_of_tables(tables: FlagTables) -> Values:
     zones = dict(tables.zone_type)
     return {
         **dict(tables.gfp_print),
@@ -138,8 +139,8 @@ def _said_by_tables(tables: FlagTables) -> Said:
     }
 
 
-def _said_by_features(features: Features) -> Said:
-    said = {
+def _values_of_features(features: Features) -> Values:
+    ours = {
         "MAX_PAGE_ORDER": features.max_order,
         "CONFIG_CMA": features.config_cma,
         "CONFIG_CPUSETS": features.config_cpusets,
@@ -153,55 +154,55 @@ def _said_by_features(features: Features) -> Said:
     }
     if features.nolock != "none":
         *costly, largest = features.nolock_orders
-        said["PAGE_ALLOC_COSTLY_ORDER"] = len(costly) - 1
-        said["HPAGE_PMD_ORDER"] = largest
-        said["CONFIG_TRANSPARENT_HUGEPAGE"] = 1
-    return said
+        ours["PAGE_ALLOC_COSTLY_ORDER"] = len(costly) - 1
+        ours["HPAGE_PMD_ORDER"] = largest
+        ours["CONFIG_TRANSPARENT_HUGEPAGE"] = 1
+    return ours
 
 
-def said_of_mask(mask: int) -> Said:
-    """Return what is said by the gfp bits (`gfp_t`) that the kernel knows, once it has booted."""
+def values_of_mask(mask: int) -> Values:
+    """Return the values that follow from gfp_allowed_mask of a booted kernel."""
     return {"__GFP_BITS_MASK": mask, "__GFP_BITS_SHIFT": mask.bit_length()}
 
 
-def said_by_btf(btf: Btf, names: Iterable[str]) -> Said:
-    """Return the sizes and offsets that are asked for as `sizeof STRUCT` and `offsetof STRUCT.MEMBER`."""
-    said = {"sizeof nodemask_t": btf.member_size("task_struct", "mems_allowed")}
+def values_of_btf(btf: Btf, names: Iterable[str]) -> Values:
+    """Return the sizes and offsets named `sizeof STRUCT` and `offsetof STRUCT.MEMBER`."""
+    ours = {"sizeof nodemask_t": btf.member_size("task_struct", "mems_allowed")}
     for name in names:
         kind, _, what = name.partition(" ")
         if kind == "sizeof" and what != "nodemask_t":
-            said[name] = btf.size(what)
+            ours[name] = btf.size(what)
         elif kind == "offsetof":
-            said[name] = btf.offset(*what.split("."))
-    return said
+            ours[name] = btf.offset(*what.split("."))
+    return ours
 
 
-def said_by_machine(machine: Machine, zones: int) -> Said:
-    """Return what a machine says of its nodes.
+def values_of_machine(machine: Machine, zones: int) -> Values:
+    """Return the values of a machine's nodes.
 
     Args:
         machine: the machine.
-        zones: MAX_NR_ZONES, with which the module makes one number of a node and a zone.
+        zones: MAX_NR_ZONES; the module prints node * MAX_NR_ZONES + zone.
     """
-    said = {"num_online_nodes()": machine.nr_online_nodes, "cpusets": machine.cpusets_enabled}
+    ours = {"num_online_nodes()": machine.nr_online_nodes, "cpusets": machine.cpusets_enabled}
     for node in machine.nodes:
-        said.update({f"present_pages[{node.nid}][{zone.index}]": zone.present_pages for zone in node.zones})
+        ours.update({f"present_pages[{node.nid}][{zone.index}]": zone.present_pages for zone in node.zones})
         for kind, lists in enumerate((machine.fallback, machine.nofallback)):
             list_name = f"zonelist[{node.nid}][{kind}]"
-            said[f"{list_name}.length"] = len(lists[node.nid])
-            said.update({f"{list_name}[{at}]": ref.node * zones + ref.zone for at, ref in enumerate(lists[node.nid])})
+            ours[f"{list_name}.length"] = len(lists[node.nid])
+            ours.update({f"{list_name}[{at}]": ref.node * zones + ref.zone for at, ref in enumerate(lists[node.nid])})
         if machine.topology is not None:
             for other in machine.nodes:
                 distance = machine.topology.node_distance(node.nid, other.nid)
-                said[f"node_distance[{node.nid}][{other.nid}]"] = distance
+                ours[f"node_distance[{node.nid}][{other.nid}]"] = distance
     if machine.topology is not None:
-        said["MAX_NUMNODES"] = machine.topology.max_numnodes
-        said["NODES_SHIFT"] = machine.topology.max_numnodes.bit_length() - 1
-    return said
+        ours["MAX_NUMNODES"] = machine.topology.max_numnodes
+        ours["NODES_SHIFT"] = machine.topology.max_numnodes.bit_length() - 1
+    return ours
 
 
-def said_by_page_flags(flags: PageFlags) -> Said:
-    """Return what is said of where a page's flags hold its node and zone."""
+def values_of_page_flags(flags: PageFlags) -> Values:
+    """Return the positions of node and zone in page flags."""
     return {
         "NODES_PGSHIFT": flags.nodes_pgshift,
         "ZONES_PGSHIFT": flags.zones_pgshift,
@@ -210,35 +211,35 @@ def said_by_page_flags(flags: PageFlags) -> Said:
 
 
 def compare_live(values: Mapping[str, int]) -> Comparison:
-    """Compare the kernel's values with what kalloctrace reads of the running kernel and machine."""
+    """Compare the kernel's values with those that kalloctrace reads from the running kernel and machine."""
     live = LiveKernel()
     machine = live.machine_now()
-    said = {
-        **said_by_snapshot(live.snapshot),
-        **said_of_mask(machine.gfp_allowed_mask),
-        **said_by_btf(live.btf, values),
-        **said_by_machine(machine, values["MAX_NR_ZONES"]),
-        **(said_by_page_flags(live.page_flags) if live.page_flags else {}),
+    ours = {
+        **values_of_snapshot(live.snapshot),
+        **values_of_mask(machine.gfp_allowed_mask),
+        **values_of_btf(live.btf, values),
+        **values_of_machine(machine, values["MAX_NR_ZONES"]),
+        **(values_of_page_flags(live.page_flags) if live.page_flags else {}),
     }
-    return compare(with_tests(values), said)
+    return compare(with_tests(values), ours)
 
 
 def compare_builtin(values: Mapping[str, int], release: str) -> Comparison:
-    """Compare the kernel's values with what is built in for a release.
+    """Compare the kernel's values with the built-in ones of a release.
 
     Args:
         values: the values.
         release: `uname -r`, or a name such as `5.10`.
     """
     snapshot = builtin_snapshot(release)
-    said = {**said_by_snapshot(snapshot), **said_of_mask(default_allowed_mask(snapshot.tables))}
-    return compare(with_tests(values), said)
+    ours = {**values_of_snapshot(snapshot), **values_of_mask(default_allowed_mask(snapshot.tables))}
+    return compare(with_tests(values), ours)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare; return 1 if anything differs."""
     parser = argparse.ArgumentParser(description="Compares the kernel's values with kalloctrace's.", allow_abbrev=False)
-    parser.add_argument("--module", type=Path, metavar="PATH", help="load it, unless it is loaded")
+    parser.add_argument("--module", type=Path, metavar="PATH", help="load the module unless it is loaded")
     options = parser.parse_args(arguments)
     if options.module is not None:
         load(options.module)

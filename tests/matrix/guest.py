@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What runs in a guest of the matrix: phases with requests or work of their own, under two recordings.
+"""The script of a guest in the matrix: two recordings, of phases with different requests.
 
-Cpusets are switched on between the recordings: while the kernel does that nobody can tell which way a request goes.
-So is the accounting of memory, on which the bulk allocator depends.
+Cpusets are enabled between the recordings, because the path of a request is undefined while the kernel enables them. So
+is memory accounting, on which the bulk allocator depends.
 """
 
 import shlex
@@ -18,27 +18,29 @@ from tests.kmod.stimulus import parse_nodes
 from tests.kmod.sweep import Target, exact_masks, sweep
 from tests.matrix.machines import Machine
 
-ALONE = Path(__file__).resolve().with_name("alone.py")
+PIN_CPU = Path(__file__).resolve().with_name("pin_cpu.py")
 SESSION = Path(__file__).resolve().with_name("session.py")
 STIMULUS = Path(__file__).resolve().parents[1] / "kmod" / "stimulus.py"
-_CHANCE = 4000
+_RANDOM_REQUESTS = 4000
 _MACHINE_OF_V1 = "four-nodes"
 _WORKLOAD = ("python", "-m", "kalloctrace.lab.workload")
-_SWITCH_ON = "echo +cpuset >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/kalloctrace"
-# The first group that accounts for memory switches memcg_kmem_online() on.
-_ACCOUNT = "echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/kalloctrace-accounted"
+_ENABLE_CPUSETS = "echo +cpuset >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/kalloctrace"
+# The first group with memory accounting enables memcg_kmem_online().
+_ENABLE_ACCOUNTING = (
+    "echo +memory >/sys/fs/cgroup/cgroup.subtree_control; mkdir -p /sys/fs/cgroup/kalloctrace-accounted"
+)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the requests, and what is switched on before it.
+    """A part of the requests and its setup.
 
     Attributes:
         name: its name.
-        options: what the stimulus is told, for a module.
-        work: what the workload is told, where there is no module.
-        before: a shell command that comes first.
-        restricted: the requesting task is in a cpuset that has not all nodes.
+        options: options of stimulus.py, if there is a module.
+        work: options of the workload, if there is no module.
+        before: a shell command to run first.
+        restricted: whether the requesting task is in a cpuset without some of the nodes.
     """
 
     name: str
@@ -51,21 +53,21 @@ class Phase:
 WITHOUT_CPUSETS = Phase("cpusets-off")
 
 _MODES = {"cpusets-off": ("--mode", "aggregate"), "cpusets-on": ("--mode", "stream", "--returns")}
-"""How each recording captures; with --returns the machine's switches are read at each call, as it throws them."""
+"""The mode of each recording. With --returns the machine's switches, which it changes, are read at each call."""
 _MACHINE_OF_STREAM = "one-node"
-"""The machine on which the first recording has a row for each call."""
+"""The machine whose first recording has one row per call."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a guest does.
+    """The work of a guest.
 
     Attributes:
-        command: what to run.
-        script: the lines of it, for `session.py`.
-        traces: where its recordings are.
-        allocations: how many are asked for in all, at least.
-        conditions: columns of the traces that must be above 0 in some rows.
+        command: the command to run.
+        script: its script, for `session.py`.
+        traces: the files of its recordings.
+        allocations: the minimum number of allocations.
+        conditions: trace columns that must be nonzero in some rows.
     """
 
     command: tuple[str, ...]
@@ -81,7 +83,7 @@ class Guest:
 
     Attributes:
         kernel: the kernel's name.
-        features: the rules that it is expected to have; they only decide what is asked for.
+        features: its expected rules; they only select requests.
         machine: the machine.
     """
 
@@ -90,7 +92,7 @@ class Guest:
     machine: Machine
 
     def phases(self) -> tuple[Phase, ...]:
-        """Return what is tried once cpusets are on: outside of one, in one, with vm.defrag_mode where that exists."""
+        """Return the phases with cpusets enabled: outside a cpuset, in one, and with vm.defrag_mode if it exists."""
         option, mems = self._cpuset_option(), self.machine.cpuset
         phases = [
             Phase("cpusets-on", (option, ""), ("--cpuset-mems", "")),
@@ -101,19 +103,19 @@ class Guest:
         return tuple(phases)
 
     def _cpuset_option(self) -> str:
-        # 5.10 is what runs where people still have cgroup v1; the controller is free for one hierarchy only.
+        # cgroup v1 is still common with 5.10. A controller can be in one hierarchy only.
         old = self.kernel == "5.10" and self.machine.name == _MACHINE_OF_V1
         return "--cpuset-v1" if old else "--cpuset"
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return the entries that the kernel has."""
+        """Return the kernel's entries."""
         # Linux kernel commits 387ba26fb1cb (the bulk allocator) and 84172f4bb752 (the entry's new name), both in v5.13.
         bulk = self.features.entry != "__alloc_pages_nodemask"
         nolock = self.features.nolock != "none"
         return (Entry.NORMAL, *([Entry.BULK] if bulk else []), *([Entry.NOLOCK] if nolock else []))
 
     def mode(self, recording: str) -> tuple[str, ...]:
-        """Return the options that say how a recording captures: each kernel sees each of them."""
+        """Return the capture options of a recording; each kernel runs every mode on some machine."""
         if recording == WITHOUT_CPUSETS.name and self.machine.name == _MACHINE_OF_STREAM:
             return ("--mode", "stream")
         return _MODES[recording]
@@ -124,10 +126,10 @@ class Guest:
         return builtin_snapshot(self.kernel).machine.gfp_allowed_mask
 
     def requests(self, phase: Phase, allocations: int, seed: int) -> Iterable[Request]:
-        """Return a phase's requests; the cheap ones are repeated so that they come to a number of allocations."""
+        """Return a phase's requests; cheap ones are repeated to reach the number of allocations."""
         nodes = tuple(range(len(self.machine.numa) or 1))
         allowed = self._allowed(phase, nodes)
-        size = len(exact_masks(self.bits)) + _CHANCE
+        size = len(exact_masks(self.bits)) + _RANDOM_REQUESTS
         target = Target(nodes, frozenset(allowed), self.bits, self.entries(), self.features.entry_alloc_flags)
         requests = list(sweep(target, size, seed))
         cheap = [request.order <= COSTLY_ORDER and request.entry is Entry.NORMAL for request in requests]
@@ -138,7 +140,7 @@ class Guest:
         return (replace(request, count=count) for request, count in zip(requests, counts, strict=True))
 
     def _allowed(self, phase: Phase, nodes: Iterable[int]) -> Iterable[int]:
-        """Return the nodes that a phase's task may have pages of; without cpusets the kernel asks for none of them."""
+        """Return the nodes that a phase's task may allocate from; without cpusets the kernel does not check them."""
         if phase.restricted:
             return parse_nodes(self.machine.cpuset)
         if phase == WITHOUT_CPUSETS:
@@ -146,24 +148,24 @@ class Guest:
         return [nid for nid in nodes if not self.machine.numa or self.machine.numa[nid].split(",")[0] != "0"]
 
     def job(self, module: Path | None, allocations: int, folder: Path) -> Job:
-        """Write the script and the requests of the guest.
+        """Write the guest's script and requests.
 
         Args:
-            module: the stimulus module; None for ordinary programs.
-            allocations: how many in all.
-            folder: where the files go, which the guest can write to.
+            module: the stimulus module; None to use ordinary programs.
+            allocations: the total number of allocations.
+            folder: the directory of the files, which the guest can write to.
         """
         recordings = {"cpusets-off": (WITHOUT_CPUSETS,), "cpusets-on": self.phases()}
         share = -(-allocations // sum(map(len, recordings.values())))
         lines = []
         for name, phases in recordings.items():
             if name == "cpusets-on":
-                switch_on = (self._cpuset_option(), "", "--exact", "1")
-                lines.append(_SWITCH_ON if module is None else self._stimulus(module, *switch_on))
-                lines.append(_ACCOUNT)
+                enable = (self._cpuset_option(), "", "--exact", "1")
+                lines.append(_ENABLE_CPUSETS if module is None else self._stimulus(module, *enable))
+                lines.append(_ENABLE_ACCOUNTING)
             work_script = folder / f"{name}.sh"
             work_script.write_text("\n".join(self._work(phases, module, share, folder)), encoding="utf-8")
-            # The slow path has a test of its own. Its programs run long on an emulated machine, and the kernel skips
+            # The slow path has its own test. Its BPF programs run long on an emulated machine, and the kernel skips
             # kprobes that an interrupt hits meanwhile.
             record = [
                 "kalloctrace",
@@ -174,27 +176,27 @@ class Guest:
                 "-o",
                 str(folder / f"{name}.arrows"),
             ]
-            work = ["python", str(ALONE), "1", "--first", "sh", str(work_script)]
+            work = ["python", str(PIN_CPU), "1", "--fifo", "sh", str(work_script)]
             lines.append(shlex.join([*record, "--", *work]))
         script = folder / "guest.sh"
         script.write_text("\n".join(lines) + "\n", encoding="utf-8")
         traces = tuple(folder / f"{name}.arrows" for name in recordings)
-        command = ("python", str(ALONE), "0", "python", str(SESSION), str(script))
+        command = ("python", str(PIN_CPU), "0", "python", str(SESSION), str(script))
         return Job(command, script, traces, allocations, self._conditions(module))
 
     def _conditions(self, module: Path | None) -> tuple[str, ...]:
         bulk = module is not None and Entry.BULK in self.entries()
         alloc_flags = module is not None and self.features.entry_alloc_flags
-        wanted = {
+        conditions = {
             "cpusets_enabled": True,
             "defrag_mode": self.features.defrag_mode,
             "memcg_kmem_online": bulk,
             "entry_alloc_flags": alloc_flags,
         }
-        return tuple(name for name, applies in wanted.items() if applies)
+        return tuple(name for name, applies in conditions.items() if applies)
 
     def _work(self, phases: Iterable[Phase], module: Path | None, share: int, folder: Path) -> Iterator[str]:
-        """Yield the lines of a script that makes a recording's requests, and write down what they are made from."""
+        """Yield the lines of the script that makes a recording's requests; write the files of requests."""
         yield "set -e"
         for number, phase in enumerate(phases):
             if phase.before:

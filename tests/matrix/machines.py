@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The machines that every kernel is tried on: each shape of memory that the preparation stage tells apart."""
+"""The machines of the matrix: each memory layout that the preparation stage distinguishes."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ class Machine:
     Attributes:
         name: its name in the matrix.
         about: its nodes and zones.
-        memory: of a machine without nodes of its own.
-        numa: one entry a node.
+        memory: the memory size, for a machine without `numa`.
+        numa: one entry per node.
         numa_distance: the nodes' distances.
-        append: arguments for the kernel.
-        cpuset: the nodes of the cpuset that a part of the requests is made in.
+        append: kernel arguments.
+        cpuset: the nodes of the cpuset for part of the requests.
     """
 
     name: str
@@ -44,7 +44,7 @@ MACHINES = (
     ),
     Machine(
         "memoryless-movable",
-        "node 1 has a CPU and no memory, the others have ZONE_MOVABLE too",
+        "node 1 has a CPU and no memory, the others also have ZONE_MOVABLE",
         numa=("3G,cpus=0", "0,cpus=1", "1G"),
         numa_distance=("0,1=20", "0,2=30", "1,2=15"),
         append=("movablecore=1G",),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Holds the model against real kernels under more than a million requests each, and writes down what came of it.
+"""Compares the model with real kernels on more than a million requests each, and records the results.
 
-`make matrix` runs it. It boots each kernel on each machine of `machines.py`, has the stimulus module (or, where a
-kernel's headers are gone, ordinary programs) make the requests while `kalloctrace record` runs, verifies every trace,
-and writes the result into the support matrix and the README's table. A kernel or machine that cannot be measured is
-a failed row with its reason; the others go on.
+`make matrix` runs it. It boots each kernel on each machine of `machines.py`. The stimulus module (or ordinary programs,
+if a kernel's headers are no longer available) makes the requests while `kalloctrace record` runs. It then verifies
+every trace, and writes the results into `proven.json` and the README's table. A kernel or machine that cannot be
+measured is a failed row with its reason; the others continue.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from tests.section import write_section
 ROOT = Path(__file__).resolve().parents[2]
 
 KERNELS = ("5.10", "6.1", "6.12", "6.16", "6.19", "7.0", "7.2", "7.3")
-"""Those of the matrix by default; 7.2 as the one kernel from 6.15 on before 7.3 that a module can be built for."""
+"""The default kernels; 7.2 is the only one from 6.15 to 7.2 for which the module can be built."""
 
 REQUESTS = 1_000_000
 KMOD = ROOT / "tests" / "kmod"
@@ -50,20 +50,20 @@ TIMEOUT = 400
 ATTEMPTS = 2
 _TAIL_LINES = 6
 
-_say_lock = threading.Lock()
+_log_lock = threading.Lock()
 _begin = time.monotonic()
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of one machine: its row, and the rules that its kernel showed."""
+    """The result of one machine: its row, and the features of its kernel."""
 
     row: MachineProof
     features: Features | None = None
 
 
 def main() -> int:
-    """Measure the kernels named on the command line, write the result down, and say whether all is proven."""
+    """Measure the kernels named on the command line and record the results; return 0 if all are proven."""
     options = _parser().parse_args()
     machines = [machine for machine in MACHINES if not options.machine or machine.name in options.machine]
     allocations = -(-options.requests // len(machines))
@@ -72,7 +72,7 @@ def main() -> int:
             begun = [begin(name, machines, allocations, pool.submit) for name in options.kernels or KERNELS]
             proofs = [finish() for finish in begun]
         except KeyboardInterrupt:
-            say("interrupted: nothing is written down; waiting for the guests that are running")
+            log("interrupted: no result is recorded; waiting for the running guests")
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     if not options.dry_run:
@@ -83,7 +83,7 @@ def main() -> int:
     for proof in proofs:
         for failure in proof.failures:
             print(f"FAILED {proof.kernel}: {failure}")
-    say(f"{sum(proof.requests for proof in proofs):,} requests on {len(proofs)} kernels")
+    log(f"{sum(proof.requests for proof in proofs):,} requests on {len(proofs)} kernels")
     return 0 if all(proof.proven for proof in proofs) else 1
 
 
@@ -91,22 +91,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make matrix", description=main.__doc__)
     parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=f"default: {' '.join(KERNELS)}")
     parser.add_argument("--machine", action="append", choices=[machine.name for machine in MACHINES])
-    parser.add_argument("--requests", type=int, default=REQUESTS, help="a kernel, at least (default: %(default)s)")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help="minimum per kernel (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="guests at once (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="measure, and write nothing down")
+    parser.add_argument("--dry-run", action="store_true", help="measure without recording the results")
     return parser
 
 
-def say(text: str) -> None:
-    """Print a line with the time since the beginning."""
-    with _say_lock:
+def log(text: str) -> None:
+    """Print a line with the elapsed time."""
+    with _log_lock:
         print(f"[{time.monotonic() - _begin:6.0f} s] {text}", flush=True)
 
 
 def begin(
     name: str, machines: Sequence[Machine], allocations: int, submit: Callable[..., Future[Measured]]
 ) -> Callable[[], Proof]:
-    """Start the measurement of one kernel on each machine; return what waits for its proof."""
+    """Start measuring one kernel on each machine; return a function that waits for its proof."""
     proof = Proof(name, "", "", "", None, "module", ())
     module = None
     try:
@@ -116,11 +116,11 @@ def begin(
             headers(kernel)
             module = build_module(KMOD, kernel)
         except NoHeadersError as error:
-            say(f"{name}: ordinary programs make the requests: {error.what}: {error.why}")
+            log(f"{name}: ordinary programs make the requests: {error.what}: {error.why}")
             proof = replace(proof, source="workload", note=error.what)
-    except Exception as error:  # noqa: BLE001  (whatever it is, this row fails by name and the others go on)
+    except Exception as error:  # noqa: BLE001  (this row fails, the others continue)
         failed = replace(proof, failure=reason(error))
-        say(f"{name}: {failed.failure}")
+        log(f"{name}: {failed.failure}")
         return lambda: failed
     waiting = [submit(measure, kernel, machine, module, allocations) for machine in machines]
 
@@ -138,7 +138,7 @@ def begin(
 
 
 def reason(error: Exception) -> str:
-    """Return what failed and why, on one line; of an error that nobody expected the traceback is printed too."""
+    """Return what failed and why, on one line; print the traceback of an unexpected error."""
     if isinstance(error, KalloctraceError):
         return f"{error.what}: {error.why}"
     traceback.print_exception(error)
@@ -146,23 +146,23 @@ def reason(error: Exception) -> str:
 
 
 def measure(kernel: Kernel, machine: Machine, module: Path | None, allocations: int) -> Measured:
-    """Boot a machine, record the requests on it and verify them.
+    """Boot a machine, record requests and verify them.
 
-    A guest that fails is booted again, and so is one whose recording says itself that it is not complete.
+    If the guest fails, or the recording is incomplete, try again.
     """
     place = f"{kernel.name} {machine.name}"
-    measured = Measured(MachineProof(machine.name, 0, 0, 0, 0, 0, "it was not tried"))
+    measured = Measured(MachineProof(machine.name, 0, 0, 0, 0, 0, "not measured"))
     for attempt in range(1, ATTEMPTS + 1):
         began = time.monotonic()
         try:
             measured = _measure(kernel, machine, module, allocations)
-        except Exception as error:  # noqa: BLE001  (as above)
+        except Exception as error:  # noqa: BLE001  (likewise)
             measured = Measured(MachineProof(machine.name, 0, 0, 0, 0, 0, reason(error)))
-            mend = f"; {error.fix}" if isinstance(error, KalloctraceError) else ""
-            say(f"{place}: attempt {attempt} failed: {measured.row.failure}{mend}")
+            fix = f"; {error.fix}" if isinstance(error, KalloctraceError) else ""
+            log(f"{place}: attempt {attempt} failed: {measured.row.failure}{fix}")
             continue
         row = measured.row
-        say(
+        log(
             f"{place}: {row.requests:,} requests, {row.distinct:,} distinct, mismatched {row.mismatched}, "
             f"unknown {row.unknown}, lost {row.lost}, in {time.monotonic() - began:.0f} s"
             f"{f': {row.failure}' if row.failure else ''}"
@@ -176,7 +176,7 @@ def _measure(kernel: Kernel, machine: Machine, module: Path | None, allocations:
     with tempfile.TemporaryDirectory(prefix="kalloctrace-matrix-") as directory:
         folder = Path(directory)
         if module is not None:
-            # A guest in memory has what is in this folder, and in the checkout.
+            # A guest in memory has only the files of this folder and of the checkout.
             module = Path(shutil.copy(module, folder))
         name = kernel.name.partition("-")[0]
         job = Guest(name, builtin_features(name), machine).job(module, allocations, folder)
@@ -192,9 +192,9 @@ def _measure(kernel: Kernel, machine: Machine, module: Path | None, allocations:
             timeout=TIMEOUT,
         )
         if result.returncode:
-            said = " | ".join(result.stderr.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:])
+            last = " | ".join(result.stderr.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:])
             raise KalloctraceError(
-                f"the recording failed with exit code {result.returncode}", said, f"read {result.console}"
+                f"the recording failed with exit code {result.returncode}", last, f"read {result.console}"
             )
         measured = judge(machine, job)
         if measured.row.mismatched or measured.row.unknown or measured.row.lost or measured.row.failure:
@@ -202,12 +202,12 @@ def _measure(kernel: Kernel, machine: Machine, module: Path | None, allocations:
             kept.mkdir(parents=True, exist_ok=True)
             for trace in job.traces:
                 shutil.copy(trace, kept)
-            say(f"{kernel.name} {machine.name}: see it with kalloctrace verify {kept.relative_to(ROOT)}/*")
+            log(f"{kernel.name} {machine.name}: run kalloctrace verify {kept.relative_to(ROOT)}/*")
     return measured
 
 
 def judge(machine: Machine, job: Job) -> Measured:
-    """Verify the traces, and see that the requests met what they were to meet."""
+    """Verify the traces, and check that requests met each condition."""
     verdicts = [verify(trace) for trace in job.traces]
     met = dict.fromkeys(job.conditions, 0)
     for path in job.traces:
@@ -224,9 +224,9 @@ def judge(machine: Machine, job: Job) -> Measured:
     unmet = [condition for condition, rows in met.items() if not rows]
     failure = f"no request met {' and '.join(unmet)}" if unmet else ""
     if total("truncated"):
-        failure = "a recording broke off"
+        failure = "a recording is truncated"
     elif total("allocations") < job.allocations:
-        failure = f"only {total('allocations'):,} of {job.allocations:,} requests were seen"
+        failure = f"only {total('allocations'):,} of {job.allocations:,} requests were recorded"
     row = MachineProof(
         machine.name,
         total("allocations"),
@@ -240,14 +240,14 @@ def judge(machine: Machine, job: Job) -> Measured:
 
 
 def verify(trace: Path) -> dict[str, Any]:
-    """Return the verdict of the program itself."""
+    """Return the JSON output of `kalloctrace verify`."""
     command = [sys.executable, "-m", "kalloctrace", "verify", "--json", str(trace)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         verdict: dict[str, Any] = json.loads(done.stdout)
     except ValueError as error:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
-        raise KalloctraceError("a trace could not be verified", last, "run make matrix again") from error
+        last = (done.stderr.strip().splitlines() or ["it printed no message"])[0]
+        raise KalloctraceError("a trace cannot be verified", last, "run make matrix again") from error
     return verdict
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Does what a guest of the matrix is to do, line by line, in one process: `python session.py FILE`.
+"""Runs the script of a guest in the matrix, line by line, in one process: `python session.py FILE`.
 
-Each line is a shell's, but for those that start with `kalloctrace`: the program's own main function gets their words.
-To import it twice takes an emulated machine longer than to make a hundred thousand requests.
+A shell runs each line, except that lines starting with `kalloctrace` call the program's main function. On an emulated
+machine a second import takes longer than a hundred thousand requests.
 """
 
 import shlex

@@ -38,14 +38,14 @@ def test_built_in_values_are_the_compilers(kernel: str) -> None:
     found = oracle.compare_builtin(recorded(kernel), kernel)
     assert found.differences == ()
     assert found.equal > 90
-    assert {name for name in found.not_shown if not name.startswith("ALLOC_")} <= {"__MIGRATE_TYPE_END"}
+    assert {name for name in found.only_ours if not name.startswith("ALLOC_")} <= {"__MIGRATE_TYPE_END"}
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_no_flag_of_the_kernel_is_unknown(kernel: str) -> None:
     """Each gfp flag, task flag, migratetype and zone that the kernel has, kalloctrace has too."""
     found = oracle.compare_builtin(recorded(kernel), kernel)
-    assert not [name for name in found.not_said if name.startswith(("GFP_", "PF_", "MIGRATE_", "ZONE_", "WMARK_"))]
+    assert not [name for name in found.only_kernel if name.startswith(("GFP_", "PF_", "MIGRATE_", "ZONE_", "WMARK_"))]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -55,12 +55,12 @@ def test_each_wrong_value_is_found(kernel: str) -> None:
     right = oracle.compare_builtin(values, kernel)
     # The parts of preempt_count are compared as the tests of the context put them together.
     parts = {"SOFTIRQ_MASK", "HARDIRQ_MASK", "NMI_MASK", "SOFTIRQ_OFFSET"}
-    compared = values.keys() - set(right.not_said) - parts
+    compared = values.keys() - set(right.only_kernel) - parts
     assert len(compared) == right.equal - 2
     for name in compared:
         found = oracle.compare_builtin({**values, name: values[name] + 1}, kernel)
         assert [(one.name, one.kernel) for one in found.differences] == [(name, values[name] + 1)]
-        assert found.differences[0].said in {values[name], None}
+        assert found.differences[0].ours in {values[name], None}
         assert found.equal == right.equal - 1
 
 
@@ -109,20 +109,20 @@ def machine() -> Machine:
 
 def test_machine_is_said_as_the_module_shows_it() -> None:
     """A zone of a list as one number, distances in both directions."""
-    said = oracle.said_by_machine(machine(), 5)
-    assert said["num_online_nodes()"] == 2
-    assert [said[f"present_pages[0][{index}]"] for index in range(5)] == [0, 10, 20, 30, 40]
-    assert [said[f"zonelist[1][0][{at}]"] for at in range(2)] == [2, 1]
-    assert [said[f"zonelist[1][{kind}].length"] for kind in (0, 1)] == [2, 0]
-    assert (said["node_distance[0][1]"], said["node_distance[1][0]"]) == (20, 30)
-    assert (said["MAX_NUMNODES"], said["NODES_SHIFT"]) == (1024, 10)
+    ours = oracle.values_of_machine(machine(), 5)
+    assert ours["num_online_nodes()"] == 2
+    assert [ours[f"present_pages[0][{index}]"] for index in range(5)] == [0, 10, 20, 30, 40]
+    assert [ours[f"zonelist[1][0][{at}]"] for at in range(2)] == [2, 1]
+    assert [ours[f"zonelist[1][{kind}].length"] for kind in (0, 1)] == [2, 0]
+    assert (ours["node_distance[0][1]"], ours["node_distance[1][0]"]) == (20, 30)
+    assert (ours["MAX_NUMNODES"], ours["NODES_SHIFT"]) == (1024, 10)
 
 
 def test_page_flags_and_mask_are_said() -> None:
     """Under the kernel's names."""
     flags = {"NODES_PGSHIFT": 54, "ZONES_PGSHIFT": 51, "ZONES_MASK": 7}
-    assert oracle.said_by_page_flags(PageFlags(54, 51, 7)) == flags
-    assert oracle.said_of_mask(0x7FFFFF) == {"__GFP_BITS_MASK": 0x7FFFFF, "__GFP_BITS_SHIFT": 23}
+    assert oracle.values_of_page_flags(PageFlags(54, 51, 7)) == flags
+    assert oracle.values_of_mask(0x7FFFFF) == {"__GFP_BITS_MASK": 0x7FFFFF, "__GFP_BITS_SHIFT": 23}
 
 
 class FakeBtf(Btf):
@@ -148,13 +148,13 @@ class FakeBtf(Btf):
 def test_sizes_and_offsets_are_looked_up() -> None:
     """Those that the module shows."""
     names = ["sizeof nodemask_t", "sizeof zone", "offsetof zone.present_pages", "ZONE_DMA"]
-    assert oracle.said_by_btf(FakeBtf(), names) == dict(zip(names, (128, 1536, 152), strict=False))
+    assert oracle.values_of_btf(FakeBtf(), names) == dict(zip(names, (128, 1536, 152), strict=False))
 
 
 def test_snapshot_says_every_table() -> None:
     """Also those that no header shows, so that they are listed as not compared."""
-    said = oracle.said_by_snapshot(builtin_snapshot("7.3"))
-    assert {"GFP_ATOMIC", "__GFP_IO", "ALLOC_CPUSET", "PF_MEMALLOC_PIN", "MIGRATE_CMA", "gfp_zone(15)"} <= said.keys()
+    ours = oracle.values_of_snapshot(builtin_snapshot("7.3"))
+    assert {"GFP_ATOMIC", "__GFP_IO", "ALLOC_CPUSET", "PF_MEMALLOC_PIN", "MIGRATE_CMA", "gfp_zone(15)"} <= ours.keys()
 
 
 @pytest.mark.parametrize(("release", "wrong", "code"), [("7.3.4", 0, 0), ("7.3.4", 1, 1), ("9.9.0", 1, 0)])
@@ -171,4 +171,4 @@ def test_exit_code_says_whether_anything_differs(
     assert printed["live"]["differences"] == []
     assert ("builtin" in printed) is (release == "7.3.4")
     if code:
-        assert printed["builtin"]["differences"] == [{"name": "GFP_KERNEL", "kernel": 0xCC1, "said": 0xCC0}]
+        assert printed["builtin"]["differences"] == [{"name": "GFP_KERNEL", "kernel": 0xCC1, "ours": 0xCC0}]

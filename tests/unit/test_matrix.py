@@ -12,7 +12,7 @@ import pytest
 from kalloctrace.kernel.builtin import builtin_features
 from tests.kmod.request import PACKED, Context, Entry, Request
 from tests.kmod.sweep import exact_masks
-from tests.matrix.guest import ALONE, SESSION, WITHOUT_CPUSETS, Guest
+from tests.matrix.guest import PIN_CPU, SESSION, WITHOUT_CPUSETS, Guest
 from tests.matrix.machines import MACHINES
 
 ROOT = Path(__file__).parents[2]
@@ -89,11 +89,11 @@ def test_requests_must_meet_what_they_are_made_for(tmp_path: Path, kernel: str, 
 def test_guest_does_all_in_one_process_away_from_what_makes_the_requests(tmp_path: Path) -> None:
     """The recordings on one CPU, what they record on the other."""
     job = guest("6.1").job(MODULE, 1000, tmp_path)
-    assert job.command[:4] == ("python", str(ALONE), "0", "python")
+    assert job.command[:4] == ("python", str(PIN_CPU), "0", "python")
     lines = [shlex.split(line) for line in job.script.read_text().splitlines()]
     recordings = [line for line in lines if line[0] == "kalloctrace"]
     assert [line[:2] for line in recordings] == [["kalloctrace", "record"]] * 2
-    assert [line[line.index("--") + 1 :][:4] for line in recordings] == [["python", str(ALONE), "1", "--first"]] * 2
+    assert [line[line.index("--") + 1 :][:4] for line in recordings] == [["python", str(PIN_CPU), "1", "--fifo"]] * 2
 
 
 def test_session_stops_at_the_first_line_that_fails(tmp_path: Path) -> None:

@@ -172,4 +172,4 @@ def test_part_that_is_none_is_refused(part: str, capsys: pytest.CaptureFixture[s
     """They are counted from 1."""
     with pytest.raises(SystemExit):
         stimulus.main(["--sweep", "10", "--part", part])
-    assert "is no part" in capsys.readouterr().err
+    assert "is not a part" in capsys.readouterr().err
