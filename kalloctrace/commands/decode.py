@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace decode`: masks in words."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
 import click
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.flags.builtin import builtin_kernels, builtin_tables, known_release
+from kalloctrace.flags.builtin import default_tables
 from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp, parse_flags
 from kalloctrace.flags.tables import FlagTables
 
@@ -36,7 +35,7 @@ def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: boo
       dmesg | kalloctrace decode -
     """
     if _STDIN not in values:
-        tables = _named_tables(kernel) or _default_tables()
+        tables = _named_tables(kernel) or default_tables()
         decoded = [_DECODERS[kind](_parse(value, tables, kind), tables) for value in values]
         _print_values(decoded, tables, as_json)
         return
@@ -62,14 +61,6 @@ def _named_tables(kernel: str | None) -> FlagTables | None:
     from kalloctrace.commands.kernel_source import kernel_tables
 
     return kernel_tables(kernel)
-
-
-def _default_tables() -> FlagTables:
-    """Return the running kernel's tables when they are built in, the newest otherwise."""
-    running = os.uname()
-    if known_release(running.release, running.version) is not None:
-        return builtin_tables(running.release, running.version)
-    return builtin_tables(builtin_kernels()[-1])
 
 
 def _print_values(decoded: list[Decoded], tables: FlagTables, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The flag tables of a release, built from the rows of `kalloctrace.flags.rows`."""
 
+import os
 from functools import lru_cache
 
 from kalloctrace.errors import Exit, KalloctraceError
@@ -138,3 +139,11 @@ def _gfp_print(release: Release) -> Named:
         return compounds + bits
     values = dict(compounds + bits)
     return tuple((name, values[name]) for name in rows.GFP_PRINT_ORDER_BY_HAND if name in values)
+
+
+def default_tables() -> FlagTables:
+    """Return the running kernel's tables when they are built in, the newest otherwise."""
+    running = os.uname()
+    if known_release(running.release, running.version) is not None:
+        return builtin_tables(running.release, running.version)
+    return builtin_tables(builtin_kernels()[-1])

@@ -11,7 +11,14 @@ import pytest
 _PRINT = "import json, sys; json.dump({n: getattr(m, '__file__', None) for n, m in sys.modules.items()}, sys.stderr)"
 _CLICK = f"import click\n{_PRINT}"
 # The rooms that decoding a number needs; see CONTRIBUTING.md.
-_ROOMS = ("kalloctrace.flags", "kalloctrace.commands.decode", "kalloctrace.errors", "kalloctrace.__main__")
+_ROOMS = (
+    "kalloctrace.__main__",
+    "kalloctrace.flags",
+    "kalloctrace.commands.decode",
+    "kalloctrace.errors",
+    "kalloctrace.version",
+    "kalloctrace.__main__",
+)
 
 
 def _decode(words: list[str]) -> str:
