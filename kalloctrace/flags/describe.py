@@ -101,10 +101,10 @@ def _bits(decoded: Decoded, tables: FlagTables) -> list[tuple[int, str, str]]:
 
 
 def _compounds(decoded: Decoded) -> list[str]:
-    """Explain the names that stand for several bits, or that rename one bit."""
+    """Explain the GFP_* names: they stand for several bits, or rename one bit."""
     if decoded.kind != "gfp":
         return []
-    compounds = [name for name in decoded.names if not name.startswith("__") or name == "__GFP_RECLAIM"]
+    compounds = [name for name in decoded.names if not name.startswith("__")]
     return [line for name in compounds for line in _wrapped(f"  {name}: ", meaning(name))]
 
 

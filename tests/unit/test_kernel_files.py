@@ -2,6 +2,7 @@
 """Reading what the kernel shows in files, on small files of the same form."""
 
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,64 @@ def test_zeroes_are_recognised_as_hidden(tmp_path: Path, symbols: Symbols) -> No
     assert not symbols.addresses_hidden()
 
 
+def test_function_may_be_a_clone_of_the_compiler(tmp_path: Path) -> None:
+    """Specialised clones match; `.cold` parts and longer names do not."""
+    file = tmp_path / "clones"
+    file.write_text(
+        "ffffffff81000000 t other_alloc.constprop.0\n"
+        "ffffffff81000100 t alloc.cold\n"
+        "ffffffff81000200 t alloc.isra.0.constprop.1\n"
+        "ffffffff81000300 t reclaim\n"
+    )
+    found = Symbols(file)
+    assert found.compiled_name("alloc") == "alloc.isra.0.constprop.1"
+    assert found.compiled_name("reclaim") == "reclaim"
+    assert found.compiled_name("claim") is None
+    assert found.compiled_name("all.c") is None
+
+
+def test_end_of_a_function_is_the_start_of_the_next(symbols: Symbols) -> None:
+    """Data symbols do not count; the last function has no known end."""
+    assert symbols.end_of("get_page_from_freelist") == 0xFFFFFFFF81200400
+    assert symbols.end_of("missing") is None
+
+
+def test_last_function_has_no_known_end(tmp_path: Path) -> None:
+    """There is no symbol after it."""
+    file = tmp_path / "one"
+    file.write_text("ffffffff81000000 T only\n")
+    assert Symbols(file).end_of("only") is None
+
+
+def test_addresses_without_the_list_of_modules(tmp_path: Path) -> None:
+    """A kernel without modules has no /proc/modules; its own functions and BPF programs are still named."""
+    file = tmp_path / "kallsyms"
+    file.write_text(KALLSYMS)
+    found = Symbols(file, tmp_path / "none")
+    assert found.function_at(0xFFFFFFFF81200010) == "get_page_from_freelist"
+    assert found.function_at(0xFFFFFFFFC0090010) == "bpf_prog_6deef7357e7b4530"
+    assert found.function_at(0xFFFFFFFFC00A0000) == "0xffffffffc00a0000"
+
+
+def test_address_is_resolved_once(tmp_path: Path, symbols: Symbols) -> None:
+    """A module that is unloaded later does not change the name of an address that was seen."""
+    assert symbols.function_at(0xFFFFFFFFC0020010) == "[later]"
+    (tmp_path / "modules").write_text("")
+    assert symbols.function_at(0xFFFFFFFFC0020010) == "[later]"
+    assert symbols.function_at(0xFFFFFFFFC0020020) == "0xffffffffc0020020"
+
+
+def test_module_with_the_nearest_start_owns_an_address(tmp_path: Path) -> None:
+    """The parts of a module may lie elsewhere, so its size may reach into the next module."""
+    kallsyms, modules = tmp_path / "kallsyms", tmp_path / "modules"
+    kallsyms.write_text("ffffffffc0000000 t one\t[first]\nffffffffc0010000 t two\t[second]\n")
+    modules.write_text("first 1048576 0 - Live 0xffffffffc0000000\nsecond 16 0 - Live 0xffffffffc0010000\n")
+    found = Symbols(kallsyms, modules)
+    assert found.function_at(0xFFFFFFFFC0010008) == "two"
+    assert found.function_at(0xFFFFFFFFC000FFFF) == "one"
+    assert found.function_at(0xFFFFFFFFC0010010) == "two"
+
+
 @pytest.mark.parametrize(
     ("text", "nodes"), [("", 0), ("0", 0b1), ("0-1", 0b11), ("0-1,3", 0b1011), ("5,0\n", 0b100001), ("2-4", 0b11100)]
 )
@@ -123,6 +182,54 @@ def test_memory_outside_the_segments_is_refused(tmp_path: Path, offset: int) -> 
         pytest.raises(KalloctraceError, match="cannot read the kernel's memory"),
     ):
         kcore.u64(base + offset)
+
+
+def test_segments_are_chosen_by_address(tmp_path: Path) -> None:
+    """Of two segments the one that contains the whole range is read; notes are not memory."""
+    file = core_file(tmp_path / "kcore", 0xFFFF888000000000, bytes(8))
+    data = file.read_bytes()
+    second = struct.pack("<IIQQQQQQ", 1, 7, 240, 0xFFFFFFFF81000000, 0, 8, 8, 4096)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 4, 62, 1, 0, 64, 0, 0, 64, 56, 3, 0, 0, 0)
+    note = data[64:120]
+    load = struct.pack("<IIQQQQQQ", 1, 7, 232, 0xFFFF888000000000, 0, 8, 8, 4096)
+    file.write_bytes(header + note + load + second + struct.pack("<QQ", 1, 2))
+    with Kcore(file) as kcore:
+        assert kcore.u64(0xFFFF888000000000) == 1
+        assert kcore.u64(0xFFFFFFFF81000000) == 2
+        with pytest.raises(KalloctraceError):
+            kcore.u64(0)
+
+
+def test_truncated_segment_is_refused(tmp_path: Path) -> None:
+    """A segment that the file does not hold completely gives an error, not fewer bytes."""
+    base = 0xFFFF888000000000
+    file = core_file(tmp_path / "kcore", base, bytes(16))
+    file.write_bytes(file.read_bytes()[:-4])
+    with Kcore(file) as kcore:
+        assert kcore.u64(base) == 0
+        with pytest.raises(KalloctraceError, match="cannot read the kernel's memory"):
+            kcore.u64(base + 8)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda data: data[:0], "requires a buffer of 64 bytes"),
+        (lambda data: data[:63], "requires a buffer of 64 bytes"),
+        (lambda data: b"\x7fELF\x01" + data[5:], "it begins with b'\\x7fELF\\x01'"),
+        (lambda data: b"MZ" + data[2:], "it begins with b'MZ"),
+        (lambda data: data[:170], "its program headers are truncated"),
+    ],
+)
+def test_damaged_core_file_is_an_error(tmp_path: Path, damage: Callable[[bytes], bytes], why: str) -> None:
+    """An empty, truncated, 32-bit or foreign file is refused when it is opened, and is closed again."""
+    file = core_file(tmp_path / "kcore", 0xFFFF888000000000, bytes(16))
+    file.write_bytes(damage(file.read_bytes()))
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(KalloctraceError, match="kcore") as caught:
+        Kcore(file)
+    assert why in caught.value.why
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
 def test_absent_core_file_names_its_mend(tmp_path: Path) -> None:
