@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * Counts allocations that are alike. Each CPU has a small cache of counters, which user space reads in place; what
- * has to leave it goes with its count to a hash, and from there, when that is full, to a ring buffer. Only when even that
- * is full something is lost, and that is counted.
+ * Counts equal allocations. Each CPU has a small set-associative cache of counters, which user space reads in place. An
+ * evicted counter is added to a hash, or sent to a ring buffer if the hash is full. Only if the ring buffer is full too
+ * are calls lost, and then they are counted as dropped.
  *
- * Defined beside what common.bpf.c says: CACHE_BITS, OVERFLOW, SPILLED_PAGES.
+ * Defined in addition to the constants of common.bpf.c: CACHE_BITS, OVERFLOW, SPILLED_PAGES.
  */
 BPF_F_TABLE("array", u32, struct cache_set, cache, NR_CPUS << CACHE_BITS, BPF_F_MMAPABLE);
 BPF_HASH(overflow, struct allocation, u64, OVERFLOW);
 BPF_RINGBUF_OUTPUT(spilled, SPILLED_PAGES);
 
-/* Words that every allocation has, and those that hold sets of nodes. */
+/* The words that every allocation has; the words after these hold sets of nodes. */
 #define COMMON_WORDS (__builtin_offsetof(struct allocation, mems_allowed) / 8)
 #define ALL_WORDS (sizeof(struct allocation) / 8)
 
@@ -36,7 +36,7 @@ static __always_inline bool same(const struct allocation *one, const struct allo
 	return true;
 }
 
-/* Adds to a counter outside of the caches. */
+/* Adds to a counter outside the caches. */
 static __always_inline void spill(struct count_entry *c)
 {
 	u64 *sum = overflow.lookup(&c->a);
@@ -60,7 +60,7 @@ static __always_inline void emit_pending(const struct call *c)
 	spill(&once);
 }
 
-/* Gives the cell that counts less to another allocation. User space reads `version` before and after what it reads. */
+/* Gives the entry with the lower count to another allocation. User space reads `version` before and after the entry. */
 static __always_inline void replace_entry(struct cache_set *b, const struct allocation *a)
 {
 	struct count_entry *c = b->entry[0].count <= b->entry[1].count ? &b->entry[0] : &b->entry[1];
@@ -78,7 +78,7 @@ static __always_inline void replace_entry(struct cache_set *b, const struct allo
 	c->version += 1;
 }
 
-/* Which bucket: by the words of the request that vary. */
+/* Returns the index of the set in the cache: a hash of the words of the request that vary. */
 static __always_inline u32 cache_set_of(const struct allocation *a, u32 cpu)
 {
 	const u64 *w = (const u64 *)a;
@@ -87,7 +87,7 @@ static __always_inline u32 cache_set_of(const struct allocation *a, u32 cpu)
 	return cpu << CACHE_BITS | (u32)(mixed * 0x9E3779B97F4A7C15ULL >> (64 - CACHE_BITS));
 }
 
-/* As same(), for a call that has no set of nodes, and a context that is still where the kernel has it. */
+/* As same(), for a call without sets of nodes, and with the context still in the kernel's memory. */
 static __always_inline bool same_in_place(const struct allocation *one, const struct allocation *request, u32 gfp_mask,
 				  u32 alloc_flags, u64 ac)
 {

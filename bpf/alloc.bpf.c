@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /* The normal entry and get_page_from_freelist(), on every kernel. */
 
-/* `ctx` is for the stack's sake only. */
+/* Only the stack needs `ctx`. */
 static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask,
 					u32 entry_alloc_flags)
 {
@@ -34,7 +34,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 
 static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_flags, u64 context)
 {
-	/* The verifier lets nobody add a variable to a typed pointer. */
+	/* The verifier forbids adding a variable to a typed pointer. */
 	u64 ac = scalar(context);
 	struct control *c = in_mode(CALIBRATE);
 	struct record *r;

@@ -1,48 +1,49 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * Captures one page allocation: what was asked for, what the preparation stage made of it, what came back.
+ * Captures page allocations: the request, the context that the preparation stage made of it, and the result.
  *
- * An entry function opens a record, the first get_page_from_freelist() of the same call fills in the prepared
- * context, the entry's return closes it. A record is keyed by the stack frame of its call: no two live calls share
- * one, whichever CPU they are on and whatever interrupts them. `struct alloc_context` lies in that frame at a fixed
- * distance, which user space measures once (CALIBRATE) and stores in `control`.
+ * An entry function opens a record, the first get_page_from_freelist() of the same call adds the prepared context, and
+ * the entry's return closes the record. The key of a record is the stack frame of its call: no two live calls share a
+ * frame, whichever CPU they run on and whatever interrupts them. `struct alloc_context` lies in that frame at a fixed
+ * distance. User space measures the distance once (CALIBRATE) and stores it in `control`.
  *
- * The program is this file and those that the kernel has something for, in this order: slow.bpf.c, bulk.bpf.c, nolock.bpf.c,
- * alloc.bpf.c, prepare.bpf.c, and last fentry.bpf.c or kprobe.bpf.c with the functions that are attached: these fetch
- * arguments and call the steps that the other files hold. They are joined before they are compiled, as bcc rewrites
- * no included file.
+ * The program is this file, followed by those that apply to the kernel and the mode: slow.bpf.c, bulk.bpf.c,
+ * nolock.bpf.c; context.bpf.c, aggregate.bpf.c or stream.bpf.c, and pair.bpf.c; or alloc.bpf.c and prepare.bpf.c; and
+ * last fentry.bpf.c or kprobe.bpf.c with the functions that are attached. These fetch arguments and call functions of the
+ * other files. The files are concatenated before compilation, because bcc does not rewrite included files.
  *
- * The frame of a call is an address in its stack that lies at the same distance from `ac` at every call: the context of
- * the trampoline (fentry) or the stack pointer at the function's entry (kprobe).
+ * The frame of a call is an address in its stack at a distance from `ac` that is the same for every call: the context of
+ * the trampoline (fentry), or the stack pointer at the function's entry (kprobe).
  *
- * Defined when this is compiled, from the kernel's symbols and BTF (kalloctrace/probe/attach/plan.py):
+ * Defined by user space from the kernel's symbols and BTF (kalloctrace/probe/attach/plan.py):
  *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
  *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
- *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, ALLOC_NOLOCK (the bit of alloc_flags that allocations without locks alone
- *   have, under whichever name), and BULK with what bulk.bpf.c says. What is not wanted is told by
- *   kalloctrace/probe/attach/filters.py: TGID, COMM_0 and COMM_1, ORDER, GFP_ANY, GFP_ALL, GFP_NONE, PREFERRED_NID, SAMPLE, MAX_RATE;
- *   FAILED; ALLOC_FLAGS and ZONE_IDX, with either of which there is CONTEXT_FILTER; with any of all these, FILTERS.
+ *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, ALLOC_NOLOCK (the bit of alloc_flags that only allocations without locks
+ *   have, under either of its names), and BULK with the constants of bulk.bpf.c.
+ * Defined by the filters (kalloctrace/probe/attach/filters.py):
+ *   TGID, COMM_0 and COMM_1, ORDER, GFP_ANY, GFP_ALL, GFP_NONE, PREFERRED_NID, SAMPLE, MAX_RATE, FAILED, ALLOC_FLAGS and
+ *   ZONE_IDX; CONTEXT_FILTER with either of the last two; FILTERS with any of all these.
  */
 #include <uapi/linux/ptrace.h>
 #include "record.h"
 
 /*
- * Distances between frames that no call of ours can measure, as user space cannot call these functions. Each is the
- * same at every call, so that the first one tells it.
+ * Distances between frames of functions that user space cannot call, and so cannot calibrate. Each is the same at every
+ * call; the first call measures it.
  */
 struct frame_offsets {
-	u64 nolock_to_ac;	/* frame of the nolock entry minus ac, 0 while it is not known */
-	u64 bulk_to_single;	/* frame of the bulk allocator minus that of the normal entry which it calls */
+	u64 nolock_to_ac;	/* frame of the nolock entry minus ac, 0 until measured */
+	u64 bulk_to_single;	/* frame of the bulk allocator minus that of the normal entry that it calls */
 	u64 bulk_running;	/* calls of the bulk allocator that have an open record */
 };
 
-/* CALIBRATE: the call that has been entered and not yet reached get_page_from_freelist(). */
+/* CALIBRATE: the call that has not reached get_page_from_freelist() yet. */
 struct calibrating {
-	u64 frame;		/* 0 where there is none */
+	u64 frame;		/* 0: no call */
 	u64 preempt_count;
 };
 
-/* CALIBRATE: what one call shows, the key of how often it was seen. */
+/* CALIBRATE: the measurement of one call; the map counts equal ones. */
 struct calibrated {
 	u64 frame_to_ac;
 	u64 preempt_count;	/* raw, at the entry: 32 bits */
@@ -63,14 +64,14 @@ BPF_STACK_TRACE(stacks, STACKS);
 
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
-/* A program that interrupts this one sees memory as it is written so far. */
+/* Orders stores as a program that interrupts this one sees them. */
 #define barrier() asm volatile("" ::: "memory")
 #define READ(to, from) bpf_probe_read_kernel(&(to), sizeof(to), (const void *)(from))
 
-/* How far above a frame another one is looked for while its distance is not known: more than any two have between. */
+/* How far above a frame to search for another one whose distance is unknown: more than lies between any two. */
 #define FRAME_SEARCH 0x200
 
-/* Returns a pointer as a mere number: the verifier lets nobody add a variable to a pointer to the context. */
+/* Returns a pointer as a scalar: the verifier forbids adding a variable to a pointer to the context. */
 static __always_inline u64 scalar(u64 pointer)
 {
 	u64 value = 0;
@@ -83,7 +84,7 @@ static __always_inline void count_many(u32 which, u64 many)
 {
 	u64 *value = counters.lookup(&which);
 
-	/* Atomic, though it is this CPU's own: an interrupt may allocate in between. */
+	/* Atomic although the counter is per-CPU: an interrupt may allocate in between. */
 	if (value)
 		__sync_fetch_and_add(value, many);
 }
@@ -93,7 +94,7 @@ static __always_inline void count(u32 which)
 	count_many(which, 1);
 }
 
-/* Counts a probe hit whose call is not known: with filters it just was not wanted. */
+/* Counts a probe hit without a pending call. With filters active the call was probably filtered out. */
 static __always_inline void count_unpaired(u32 which)
 {
 #ifndef FILTERS
@@ -109,7 +110,7 @@ static __always_inline struct control *in_mode(u32 mode)
 	return c && c->mode == mode ? c : NULL;
 }
 
-/* Tells whether a request is one of those that are recorded. What is not defined filters nothing. */
+/* Returns whether a request passes the filters. A filter that is not defined passes everything. */
 static __always_inline bool matches_filter(u32 gfp_mask, u32 order, s32 preferred_nid)
 {
 #ifdef TGID
@@ -156,7 +157,7 @@ static __always_inline bool matches_filter(u32 gfp_mask, u32 order, s32 preferre
 	return true;
 }
 
-/* Likewise of what it was prepared with: alloc_flags, and the zone that ac->preferred_zoneref names. */
+/* Likewise for the prepared context: alloc_flags, and the zone that ac->preferred_zoneref names. */
 static __always_inline bool matches_context(u32 alloc_flags, u64 zone, s32 zone_idx)
 {
 #ifdef ALLOC_FLAGS
@@ -170,7 +171,7 @@ static __always_inline bool matches_context(u32 alloc_flags, u64 zone, s32 zone_
 	return true;
 }
 
-/* Tells whether there may be one more record now: user space hands out so many at a time. */
+/* Takes one of the tokens that user space hands out; returns whether there was one. */
 static __always_inline bool within_rate(void)
 {
 #ifdef MAX_RATE
@@ -193,7 +194,7 @@ static __always_inline u32 preempt_count_of(const u64 *per_cpu_base)
 	return value;
 }
 
-/* Captures who calls, and what the stage reads beside its arguments. */
+/* Captures the caller, and the state that the stage reads in addition to its arguments. */
 static __always_inline void capture_context(struct record *r, u64 pid_tgid)
 {
 	u32 cpu = bpf_get_smp_processor_id();
@@ -226,7 +227,7 @@ static __always_inline void capture_context(struct record *r, u64 pid_tgid)
 	r->stack = -1;
 }
 
-/* Likewise, with the stack where it is wanted: for its sake only there is `ctx`. */
+/* Likewise, with the stack if stacks are recorded; only the stack needs `ctx`. */
 static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
 {
 	capture_context(r, pid_tgid);
@@ -263,7 +264,7 @@ static __always_inline bool matches_result(const struct record *r)
 static __always_inline void close(u64 frame, struct record *r, u64 page)
 {
 	r->page = page;
-	/* User space polls: a wake-up for each allocation would allocate more. */
+	/* User space polls: a wake-up for each allocation would itself allocate. */
 	if (!matches_result(r))
 		count(FILTERED);
 	else if (!within_rate() || records.ringbuf_output(r, sizeof(*r), BPF_RB_NO_WAKEUP))
@@ -271,7 +272,7 @@ static __always_inline void close(u64 frame, struct record *r, u64 page)
 	pending_records.delete(&frame);
 }
 
-/* Fills in what the first get_page_from_freelist() of a call was given. */
+/* Captures the arguments of the first get_page_from_freelist() of a call. */
 static __always_inline void freelist_of_record(struct record *r, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	u64 nodemask, zoneref;
@@ -292,8 +293,8 @@ static __always_inline void freelist_of_record(struct record *r, u32 gfp_mask, u
 }
 
 /*
- * Tells the first get_page_from_freelist() of a call, by ALLOC_WMARK_LOW, from those of its slow path, which would find a
- * rejected call that had the same frame before. A call without locks has no slow path.
+ * Returns whether this is the first get_page_from_freelist() of a call. It has ALLOC_WMARK_LOW; the attempts of the slow
+ * path do not, and could match an earlier, rejected call with the same frame. A call without locks has no slow path.
  */
 static __always_inline bool first_of_call(u32 alloc_flags)
 {
@@ -304,7 +305,7 @@ static __always_inline bool first_of_call(u32 alloc_flags)
 	return (alloc_flags & 3) == 1;
 }
 
-/* Notes a call by the one task that calibration looks at. */
+/* Notes a call of the one task that calibration measures. */
 static __always_inline void calibrate_entry(const struct control *c, u64 frame, u64 pid_tgid)
 {
 	u32 cpu = bpf_get_smp_processor_id();
@@ -317,7 +318,7 @@ static __always_inline void calibrate_entry(const struct control *c, u64 frame, 
 	now->frame = frame;
 }
 
-/* Counts what that call shows, once get_page_from_freelist() tells where its ac is. */
+/* Counts the measurement of that call, once get_page_from_freelist() shows where its ac is. */
 static __always_inline void calibrate_freelist(const struct control *c, u32 alloc_flags, u64 ac)
 {
 	int zero = 0;
@@ -325,7 +326,7 @@ static __always_inline void calibrate_freelist(const struct control *c, u32 allo
 	struct calibrated shown = {};
 	u64 one = 1, *seen;
 
-	/* Fast path only (ALLOC_WMARK_LOW): the slow path comes after other calls. */
+	/* Fast path only (ALLOC_WMARK_LOW): other calls may come before an attempt of the slow path. */
 	if (!now || !now->frame || (u32)bpf_get_current_pid_tgid() != c->tid || (alloc_flags & 3) != 1)
 		return;
 	shown.frame_to_ac = now->frame - ac;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
-/* What get_page_from_freelist() is given, taken into a pending call. */
+/* Copies the arguments of get_page_from_freelist() into a call. */
 
-/* What ac->nodemask points to. */
+/* Returns what ac->nodemask points to, as enum present. */
 static __always_inline u32 nodemask_kind(const struct call *c, u64 nodemask)
 {
 	if (nodemask == c->nodemask)
@@ -14,7 +14,7 @@ static __always_inline u32 nodemask_kind(const struct call *c, u64 nodemask)
 /* A member of ac, or of a copy of it. */
 #define MEMBER(ac, type, name) (*(type *)((ac) + ALLOC_CONTEXT__##name))
 
-/* Completes a call with the context that was prepared for it. */
+/* Completes a call with its prepared context. */
 static __always_inline void prepared(struct call *c, u32 gfp_mask, u32 alloc_flags, u64 ac)
 {
 	struct allocation *a = &c->e.a;
@@ -33,6 +33,6 @@ static __always_inline void prepared(struct call *c, u32 gfp_mask, u32 alloc_fla
 		READ(a->ac_nodemask_nodes, nodemask);
 	}
 	a->present = present;
-	/* What is read back from memory is no typed pointer any more. */
+	/* Read back from memory, a value is no typed pointer any more. */
 	barrier();
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * What is attached where the kernel cannot be preempted: trampolines. Cheap, but the kernel skips a program that a
- * preempted task has not finished on the same CPU.
+ * The programs for kernels without preemption: trampolines (fentry, fexit). They are cheap, but the kernel skips such a
+ * program while a preempted task has not finished it on the same CPU.
  */
 
-/* One level more than bcc's macros, so that ENTRY and its like are replaced by their values. */
+/* One more level than bcc's macros, so that ENTRY and similar arguments are expanded. */
 #define FENTRY(function, args...) KFUNC_PROBE(function, args)
 #define FEXIT(function, args...) KRETFUNC_PROBE(function, args)
 
@@ -58,7 +58,7 @@ FENTRY(BULK, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
 {
 	u64 page_array = 0;
 
-	/* The last argument, as plain memory: the verifier knows no pointers to pointers. */
+	/* The last argument, read as plain memory: the verifier does not know pointers to pointers. */
 	READ(page_array, &ctx[BULK_ARGUMENTS - 1]);
 	return bulk_called(ctx, (u64)ctx, gfp, preferred_nid, nodemask, nr_pages, page_array);
 }
@@ -67,7 +67,7 @@ FEXIT(BULK, u32 gfp)
 {
 	u64 returned = 0;
 
-	/* The return value lies behind the arguments. */
+	/* The return value follows the arguments. */
 	READ(returned, &ctx[BULK_ARGUMENTS]);
 	return bulk_returned((u64)ctx, returned);
 }

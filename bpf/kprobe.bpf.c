@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * What is attached where the kernel can be preempted: kprobes, whose handlers run with preemption off, so that no
- * other task can find one unfinished. kalloctrace/probe/attach/kprobes.py says where each of these is attached.
+ * The programs for kernels with preemption: kprobes. Their handlers run with preemption disabled, so that no other task
+ * can find one unfinished. kalloctrace/probe/attach/plan.py says where each of these is attached.
  *
- * A call's frame is the stack pointer at the function's entry, where the return address lies; when the function has
+ * A call's frame is the stack pointer at the function's entry, where the return address lies. When the function has
  * returned, the stack pointer is one word above it.
  */
 #define FRAME(ctx) ((u64)(ctx)->sp)

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * The entry without locks where it holds a stage of its own, from 6.15 to 7.2; later it is the normal entry's.
+ * The entry without locks on kernels where it has its own preparation stage, from 6.15 to 7.2; later it uses the normal
+ * entry's.
  *
- * Defined beside what common.bpf.c says: NOLOCK, the function; NOLOCK_GFP_FLAGS where it takes a mask.
+ * Defined in addition to the constants of common.bpf.c: NOLOCK, the function; NOLOCK_GFP_FLAGS if it takes a mask.
  */
+
 /* Returns the frame of the call whose alloc_context this is. */
 static __always_inline u64 nolock_frame(u64 ac)
 {
@@ -15,7 +17,7 @@ static __always_inline u64 nolock_frame(u64 ac)
 		return 0;
 	if (l->nolock_to_ac)
 		return ac + l->nolock_to_ac;
-	/* The nearest one above is the innermost, and it alone can have made this call. */
+	/* The nearest one above is the innermost call, and only that one can have made this call. */
 	for (distance = 8; distance < FRAME_SEARCH; distance += 8) {
 		u64 frame = ac + distance;
 		struct record *r = pending_records.lookup(&frame);
@@ -28,7 +30,7 @@ static __always_inline u64 nolock_frame(u64 ac)
 	return 0;
 }
 
-/* `ctx` is for the stack's sake only; gfp_flags is 0 where the function takes none. */
+/* Only the stack needs `ctx`; gfp_flags is 0 if the function takes none. */
 static __always_inline int nolock_called(void *ctx, u64 frame, u32 gfp_flags, s32 nid, u32 order)
 {
 	u64 pid_tgid = bpf_get_current_pid_tgid();

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * The normal entry and get_page_from_freelist() alone, cheaply: what alloc.bpf.c also does, but for the return.
+ * Only the normal entry and get_page_from_freelist(), at low overhead: alloc.bpf.c without the return.
  *
- * The pending call lies in a slot of its CPU, where the first get_page_from_freelist() finds it by its frame: nearly
- * always. When the slot is needed for another call first (an interrupt allocates in between, another task runs, the call
- * was rejected), the older one is parked in a hash by its frame. A program that interrupts another one on the same CPU
- * sees the slot busy and leaves it alone: its own call goes by way of the hash. A task that moves to another CPU between
- * the two has its call parked by the tracepoint of its move.
+ * A call lies in the slot of its CPU, where the first get_page_from_freelist() nearly always finds it by its frame. If
+ * another call needs the slot first (an interrupt allocates in between, another task runs, the call was rejected), the
+ * older call is moved to the hash of pending calls, by its frame. A program that interrupts another one on the same CPU
+ * sees the slot busy and does not touch it: its own call goes through the hash. If a task migrates to another CPU between
+ * the two probes, the tracepoint of the migration moves its call to the hash.
  *
- * aggregate.bpf.c or stream.bpf.c, which come before, say what becomes of a call: begin_event(), emit(), emit_parked().
+ * aggregate.bpf.c or stream.bpf.c, which come before, define what happens to a call: begin_event(), emit(),
+ * emit_pending().
  *
- * Defined beside what common.bpf.c says: the offsets ALLOC_CONTEXT__* of all members in use and TASK_STRUCT__CPU; CURRENT_BTF where
- * bpf_get_current_task_btf() exists; TYPED_CONTEXT where ac may be read as the structure that it is.
+ * Defined in addition to the constants of common.bpf.c: the offsets ALLOC_CONTEXT__* of all members in use and
+ * TASK_STRUCT__CPU; CURRENT_BTF if bpf_get_current_task_btf() exists; TYPED_CONTEXT if ac can be read as a typed pointer.
  */
 
-/* How many calls may come between two looks at what hardly ever changes; a power of two. */
+/* How many calls may pass before the values that rarely change are read again; a power of two. */
 #define REFRESH 64
 
 BPF_HASH(pending_calls, u64, struct call, PENDING);
@@ -52,7 +53,7 @@ static __always_inline bool matches_zoneref(u32 alloc_flags, u64 zoneref)
 }
 #endif
 
-/* Emits a call that was parked, prepared or not. */
+/* Emits a pending call that passes the filters, prepared or not. */
 static __always_inline void emit_matching(struct call *c)
 {
 #ifdef CONTEXT_FILTER
@@ -64,7 +65,7 @@ static __always_inline void emit_matching(struct call *c)
 	emit_pending(c);
 }
 
-/* Parks a call whose frame has an entry already, or finds no room. */
+/* Adds a call to the hash after insert() failed: its frame has an entry already, or the hash is full. */
 static __always_inline void overwrite_pending(u64 frame, struct call *c)
 {
 	struct call *old = pending_calls.lookup(&frame);
@@ -73,18 +74,18 @@ static __always_inline void overwrite_pending(u64 frame, struct call *c)
 		count(PENDING_FULL);
 		return;
 	}
-	/* Its frame is in use again, so that it is over: it never reached get_page_from_freelist(). */
+	/* The frame is in use again: the old call ended without get_page_from_freelist(). */
 	emit_matching(old);
 	pending_calls.update(&frame, c);
 }
 
-/* Tells whether the call in the slot has been parked when its task moved to another CPU. */
+/* Returns whether the call in the slot has left for the hash because its task migrated to another CPU. */
 static __always_inline bool has_migrated(const struct slot *s)
 {
 	return s->migrated == s->calls;
 }
 
-/* Makes room in the slot. Another CPU may be parking the same call at the same time: moved_away() is asked again. */
+/* Moves the call in the slot to the hash. Another CPU may be moving the same call, so has_migrated() is tested again. */
 static __always_inline void evict_slot(struct slot *s)
 {
 	u64 frame = s->call.frame;
@@ -96,9 +97,9 @@ static __always_inline void evict_slot(struct slot *s)
 }
 
 /*
- * A task moves to another CPU. It does not run meanwhile, but the CPU that it leaves does, and may be about to park the
- * call itself: the number of the call tells whether what was copied is one whole call. Marked before it is parked, so that
- * the other CPU, whose insert() fails then, sees why.
+ * A task migrates to another CPU. The task does not run meanwhile, but the CPU that it leaves does, and may be moving the
+ * call to the hash itself. The number of the call shows whether the copy is one consistent call. The slot is marked before
+ * the call enters the hash, so that the other CPU sees why its insert() fails.
  */
 RAW_TRACEPOINT_PROBE(sched_migrate_task)
 {
@@ -125,7 +126,7 @@ RAW_TRACEPOINT_PROBE(sched_migrate_task)
 }
 
 #ifdef FILTERS
-/* Of a call that is not wanted nothing is kept; nor may what an older one left in the same frame be taken for it. */
+/* Drops a call rejected by the filter, and any stale entry at the same frame. */
 static __always_inline void discard(struct slot *s, u64 frame)
 {
 	struct call *old;
@@ -147,8 +148,8 @@ static __always_inline void discard(struct slot *s, u64 frame)
 #endif
 
 /*
- * Notes a request and what the stage reads beside it. Of the task's context it reads more than the flags only where
- * cpusets are on (Debian's 7.3 also where the caller wants no locks); so does this. `ctx` is for the stack's sake only.
+ * Captures a request and the state that the stage reads. As the stage does, this reads more of the task than its flags only
+ * if cpusets are enabled (on Debian's 7.3 also if the caller passes alloc_flags). Only the stack needs `ctx`.
  */
 static __always_inline void begin(const struct slot *s, struct call *c, void *ctx, u64 frame, u32 gfp_mask, u32 order,
 				  s32 preferred_nid, u64 nodemask, u32 entry_alloc_flags)
@@ -196,7 +197,7 @@ static __always_inline void begin(const struct slot *s, struct call *c, void *ct
 	begin_event(&c->e, ctx);
 }
 
-/* `ctx` is for the stack's sake only. */
+/* Only the stack needs `ctx`. */
 static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask,
 					u32 entry_alloc_flags)
 {
@@ -234,7 +235,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 	barrier();
 	if (unlikely(s->call.frame))
 		evict_slot(s);
-	/* Before anything else of the slot changes. */
+	/* Before any other member of the slot changes. */
 	s->calls += 1;
 	barrier();
 	if (unlikely(s->calls % REFRESH == 1))
@@ -246,7 +247,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 	return 0;
 }
 
-/* The call is not in the slot: it is parked, or was not seen, or this is not its first get_page_from_freelist(). */
+/* The call is not in the slot: it is in the hash, or was not seen, or this is not its first get_page_from_freelist(). */
 static __always_inline void freelist_of_pending(struct slot *s, bool busy, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	u64 frame = ac + s->frame_to_ac;
@@ -273,7 +274,7 @@ static __always_inline void freelist_of_pending(struct slot *s, bool busy, u32 g
 		return;
 	}
 	if (unlikely(!busy && s->call.frame == frame && !has_migrated(s))) {
-		/* It is in the slot after all: another CPU has just taken it for the one before it, which moved away. */
+		/* It is in the slot after all: another CPU just mistook it for the call before it, which migrated. */
 		s->busy = 1;
 		barrier();
 		evict_slot(s);
@@ -287,7 +288,7 @@ static __always_inline void freelist_of_pending(struct slot *s, bool busy, u32 g
 		emit_matching(c);
 		pending_calls.delete(&frame);
 	} else if (busy) {
-		/* Whoever is at work in the slot may just be parking it. */
+		/* The interrupted program may be moving the call to the hash. */
 		count(FREELIST_BUSY);
 	} else {
 		count_unpaired(UNPAIRED_FREELIST);
@@ -329,7 +330,7 @@ static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_fl
 	}
 	busy = s->busy;
 	if (likely(!busy)) {
-		/* First, so that no interrupt gives the slot to another call once it was looked at. */
+		/* First, so that no interrupt gives the slot to another call after the test below. */
 		s->busy = 1;
 		barrier();
 		here = s->call.frame - s->slot_to_ac == ac && s->call.e.a.order == order;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * Where the compiler kept it out of line. A kprobe, as trampolines take six arguments and it has seven: gfp_mask,
- * order, preferred_nid, nodemask, ac and alloc_mask in registers, alloc_flags on the stack above the return address.
+ * prepare_alloc_pages(), on kernels whose compiler did not inline it. It needs a kprobe: trampolines take at most six
+ * arguments and it has seven: gfp_mask, order, preferred_nid, nodemask, ac and alloc_mask in registers, alloc_flags on
+ * the stack above the return address.
  */
 struct preparing {
 	u64 frame;
@@ -10,7 +11,7 @@ struct preparing {
 	u64 alloc_flags;
 };
 
-/* By the stack pointer at its entry, which its return gives back: as exact as the frame of the call around it. */
+/* The key is the stack pointer at its entry, which its return restores: as exact as the frame of the call around it. */
 BPF_HASH(preparing, u64, struct preparing, PENDING);
 
 int on_prepare(struct pt_regs *ctx)

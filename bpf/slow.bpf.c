@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * The slow path: what follows when the first get_page_from_freelist() of a call found no page. Nothing here runs before.
+ * The slow path, which runs when the first get_page_from_freelist() of a call found no page. Nothing here runs earlier.
  *
- * Each step is an event of one ring buffer, in order: the call of __alloc_pages_slowpath(), each get_page_from_freelist()
- * that it comes to, what the kernel does in between (tracepoints), and its return. kalloctrace/probe/decode/slowpath.py makes calls of
- * them. The zones of its list are copied as they are at the beginning, and again where no page was found; user space knows
- * what lies where in them.
+ * Each step is an event in one ring buffer, in order: the call of __alloc_pages_slowpath(), each get_page_from_freelist()
+ * of it, reclaim, compaction and OOM in between (tracepoints), and its return. kalloctrace/probe/decode/slowpath.py
+ * assembles calls from the events. The zones of the zonelist are copied at the beginning, and again if no page was found;
+ * user space knows their layout.
  *
- * Defined beside what common.bpf.c says: SLOW_PAGES, ZONES_PAGES, SLOW_OPEN, ZONE_WORDS, ZONEREF_SIZE, the offsets
- * TASK_STRUCT__PRIO, TASK_STRUCT__SIGNAL and SIGNAL_STRUCT__OOM_MM, and for tracepoints that exist RECLAIM, COMPACTION and OOM_VICTIM.
+ * Defined in addition to the constants of common.bpf.c: SLOW_PAGES, ZONES_PAGES, SLOW_OPEN, ZONE_WORDS, ZONEREF_SIZE, the
+ * offsets TASK_STRUCT__PRIO, TASK_STRUCT__SIGNAL and SIGNAL_STRUCT__OOM_MM, and RECLAIM, COMPACTION and OOM_VICTIM for the
+ * tracepoints that exist.
  */
 
-/* How many zones of a list are copied. */
+/* How many zones of a zonelist are copied. */
 #define SLOW_ZONES 16
 
 BPF_RINGBUF_OUTPUT(slow_events, SLOW_PAGES);
 BPF_RINGBUF_OUTPUT(slow_zones, ZONES_PAGES);
-/* Where ac is, by the stack pointer of the entry where it calls __alloc_pages_slowpath(). */
+/* The address of ac, by the stack pointer of the entry at its call of __alloc_pages_slowpath(). */
 BPF_HASH(slow_open, u64, u64, SLOW_OPEN);
-/* Events that found the ring buffer full. */
+/* The number of events that found the ring buffer full. */
 BPF_ARRAY(slow_lost, u64, 1);
 
 static __always_inline struct slow_event *slow_event_of(u32 kind)
@@ -60,7 +61,7 @@ static __always_inline void slow_step(u32 kind)
 		slow_events.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 }
 
-/* A get_page_from_freelist() that is not the first of its call. */
+/* A get_page_from_freelist() after the first one of its call. */
 static __always_inline void slow_attempt(u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	struct slow_event *e = slow_event_of(SLOW_ATTEMPT);
@@ -98,7 +99,7 @@ static __always_inline void copy_zones(u64 time, u64 frame, u64 ac)
 	}
 }
 
-/* Where the entry calls the slow path. */
+/* At the instruction by which the entry calls the slow path. */
 int on_slowpath(struct pt_regs *ctx)
 {
 	u64 frame = ctx->sp, ac = ctx->dx, time;
@@ -120,7 +121,7 @@ int on_slowpath(struct pt_regs *ctx)
 	return 0;
 }
 
-/* The instruction behind that call: it is reached in no other way. */
+/* At the instruction after that call, which is reached in no other way. */
 int on_slowpath_return(struct pt_regs *ctx)
 {
 	u64 frame = ctx->sp, page = ctx->ax, time, *ac;

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * Writes a record for each allocation, of one size, so that user space can read whole spans of them: into a lane of its
- * CPU, which nobody else writes to, so that there is nothing to lock; a call that was parked into a ring buffer.
+ * Writes an event of fixed size for each allocation, so that user space can read many at once: into the buffer of its CPU,
+ * which needs no lock because no other CPU writes to it. The event of a pending call goes to a ring buffer.
  *
- * Defined beside what common.bpf.c says: LANE_BITS, CELL_WORDS, EVENTS_PAGES, NAMES_PAGES.
+ * Defined in addition to the constants of common.bpf.c: PERCPU_BUFFER_BITS, BUFFER_ENTRY_WORDS, EVENTS_PAGES,
+ * TASK_COMMS_PAGES.
  */
-/* Holds a struct event in whole lines of the processor's cache. */
+
+/* A struct event, padded to whole cache lines. */
 struct buffer_entry {
 	u64 words[BUFFER_ENTRY_WORDS];
 };
 
 BPF_F_TABLE("array", u32, struct buffer_entry, percpu_buffer, NR_CPUS << PERCPU_BUFFER_BITS, BPF_F_MMAPABLE);
 BPF_RINGBUF_OUTPUT(events, EVENTS_PAGES);
-/* Names come apart: to ask for one at each allocation would cost as much as the rest of the request. */
+/* Task names are sent separately: to read one at each allocation would cost as much as the rest of the request. */
 BPF_RINGBUF_OUTPUT(task_comms, TASK_COMMS_PAGES);
 
 static __always_inline void send_task_comm(struct task_comm *n, u64 task)
@@ -27,7 +29,7 @@ RAW_TRACEPOINT_PROBE(task_newtask)
 {
 	struct task_comm n = {};
 
-	/* It still has the name of the one that made it. */
+	/* A new task still has the name of its parent. */
 	bpf_get_current_comm(&n.comm, sizeof(n.comm));
 	send_task_comm(&n, ctx->args[0]);
 	return 0;
@@ -42,7 +44,7 @@ RAW_TRACEPOINT_PROBE(task_rename)
 	return 0;
 }
 
-/* `ctx` is for the stack's sake only. */
+/* Only the stack needs `ctx`. */
 static __always_inline void begin_event(struct event *e, void *ctx)
 {
 	e->time = bpf_ktime_get_ns();
@@ -54,7 +56,7 @@ static __always_inline void begin_event(struct event *e, void *ctx)
 
 static __always_inline void emit_pending(struct call *c)
 {
-	/* User space polls: a wake-up for each allocation would allocate more. */
+	/* User space polls: a wake-up for each allocation would itself allocate. */
 	if (!within_rate() || events.ringbuf_output(&c->e, sizeof(c->e), BPF_RB_NO_WAKEUP))
 		count(DROPPED);
 }
@@ -71,7 +73,7 @@ static __always_inline void emit(struct slot *s, u32 cpu, u32 gfp_mask, u32 allo
 	}
 	prepared(&s->call, gfp_mask, alloc_flags, ac);
 	__builtin_memcpy(entry, &s->call.e, sizeof(s->call.e));
-	/* Only now: user space reads what lies before this. x86 keeps stores in order. */
+	/* Last, because user space reads everything before this position. x86 keeps stores in order. */
 	barrier();
 	s->producer_pos = producer_pos + 1;
 }

@@ -30,8 +30,8 @@ def command(as_json: bool) -> int:
         checks.append(check)
         if not as_json:
             click.echo(f"{click.style(check.status.upper(), fg=_COLOURS[check.status])}  {check.name}: {check.detail}")
-            if check.mend:
-                click.echo(f"      fix: {check.mend}")
+            if check.fix:
+                click.echo(f"      fix: {check.fix}")
     live = all(check.status != "fail" for check in checks)
     if as_json:
         click.echo(json.dumps({"type": "doctor", "live": live, "checks": [check.to_json() for check in checks]}))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What live capture needs of a machine, each with how to mend it. `doctor` shows them; `record` runs them first."""
+"""Checks whether this machine can be traced, and how to fix what is missing. `doctor` and `record` run these."""
 
 import os
 import platform
@@ -33,27 +33,27 @@ class Check:
     """One finding.
 
     Attributes:
-        name: what was looked at.
-        status: `warn` does not keep capture from working.
+        name: what was checked.
+        status: capture works despite a `warn`.
         detail: what was found.
-        mend: what to do about it, empty where there is nothing to do.
+        fix: what to do about it; empty if there is nothing to do.
     """
 
     name: str
     status: Status
     detail: str
-    mend: str = ""
+    fix: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the finding as JSON values."""
-        return {"name": self.name, "status": self.status, "detail": self.detail, "mend": self.mend}
+        """Return the finding as JSON values; `mend` is the former name of `fix`."""
+        return {"name": self.name, "status": self.status, "detail": self.detail, "fix": self.fix, "mend": self.fix}
 
 
 def run_checks(kernel: LiveKernel) -> Iterator[Check]:
-    """Look at everything, each look by itself: one failure does not hide the next.
+    """Run all checks; one that fails does not hide the others.
 
     Args:
-        kernel: the running kernel, not read yet.
+        kernel: the running kernel; the checks read it.
     """
     for name, look in (
         ("kernel", _kernel),
@@ -77,7 +77,7 @@ def run_checks(kernel: LiveKernel) -> Iterator[Check]:
 
 
 def require_live(kernel: LiveKernel) -> None:
-    """Refuse to go on where live capture is impossible.
+    """Raise an error if this machine cannot be traced.
 
     Args:
         kernel: the running kernel.
@@ -87,7 +87,7 @@ def require_live(kernel: LiveKernel) -> None:
     """
     for check in run_checks(kernel):
         if check.status == "fail":
-            raise KalloctraceError(f"cannot trace this machine ({check.name})", check.detail, check.mend)
+            raise KalloctraceError(f"cannot trace this machine ({check.name})", check.detail, check.fix)
 
 
 def _guarded(name: str, look: _Look, kernel: LiveKernel) -> Check:
@@ -96,19 +96,21 @@ def _guarded(name: str, look: _Look, kernel: LiveKernel) -> Check:
     except KalloctraceError as error:
         return Check(name, "fail", error.why, error.fix)
     except OSError as error:
-        return Check(name, "fail", f"{error.filename}: {error.strerror}", "run as root on a Linux with this file")
+        return Check(
+            name, "fail", f"{error.filename}: {error.strerror}", "run it as root, on a kernel that has this file"
+        )
 
 
 def _kernel(_: LiveKernel) -> _Found:
     uname = platform.uname()
     if uname.system != "Linux" or uname.machine != "x86_64":
-        return "fail", f"{uname.system} {uname.machine}", "use a Linux on x86_64, or: kalloctrace lab run"
+        return "fail", f"{uname.system} {uname.machine}", "use Linux on x86_64, or: kalloctrace lab run"
     if known_release(uname.release, uname.version) is None:
-        mend = "let `kalloctrace verify` judge a recording before you rely on one"
+        fix = "check a recording with `kalloctrace verify` before you rely on it"
         return (
             "warn",
-            f"{uname.release} {uname.version}: its rules are taken from what it shows, and from {LAST.series}",
-            mend,
+            f"{uname.release} {uname.version}: its rules are taken from its symbols and BTF, and from {LAST.series}",
+            fix,
         )
     return "pass", f"{uname.release} {uname.version}", ""
 
@@ -126,8 +128,8 @@ def _lockdown(_: LiveKernel) -> _Found:
         return "pass", "not in this kernel", ""
     state = _LOCKDOWN.read_text().strip()
     if "[confidentiality]" in state:
-        mend = "boot with lockdown=integrity or lockdown=none (and Secure Boot set accordingly)"
-        return "fail", f"{state}: programs may not read the kernel's memory", mend
+        fix = "boot with lockdown=integrity or lockdown=none (and Secure Boot set accordingly)"
+        return "fail", f"{state}: BPF programs may not read kernel memory", fix
     return "pass", state, ""
 
 
@@ -139,8 +141,8 @@ def _tracefs(_: LiveKernel) -> _Found:
     for folder in TRACEFS:
         if (folder / "events/kmem").is_dir():
             return "pass", str(folder), ""
-    mend = "mount it: mount -t tracefs nodev /sys/kernel/tracing"
-    return "warn", "not mounted or not readable: flag names come from built-in tables", mend
+    fix = "mount it: mount -t tracefs nodev /sys/kernel/tracing"
+    return "warn", "not mounted or not readable: flag names come from built-in tables", fix
 
 
 def _kallsyms(kernel: LiveKernel) -> _Found:
@@ -162,7 +164,7 @@ def _trampoline(kernel: LiveKernel) -> _Found:
     ):
         if kernel.symbols.address(symbol) is None:
             return "fail", f"no symbol {symbol}: tracing programs cannot be attached", f"use a kernel with {option}"
-    return "pass", "fentry, fexit and the ring buffer are there", ""
+    return "pass", "the kernel has fentry, fexit and the BPF ring buffer", ""
 
 
 def _bcc(_: LiveKernel) -> _Found:
@@ -181,15 +183,15 @@ def _freelist(kernel: LiveKernel) -> _Found:
 
 def _prepare(kernel: LiveKernel) -> _Found:
     if kernel.symbols.address(PREPARE) is None:
-        return "pass", f"inlined: its result is what {FREELIST} receives", ""
-    return "pass", "a function of its own: traced too", ""
+        return "pass", f"inlined; its result is traced in {FREELIST}", ""
+    return "pass", "a function of its own; traced too", ""
 
 
 def _plan(kernel: LiveKernel) -> _Found:
     plan = make_plan(kernel)
     if plan.left_out:
-        mend = "report the kernel's release, its rules must be learnt first"
-        return "warn", f"not traced, as their prototypes are not known: {'; '.join(plan.left_out)}", mend
+        fix = "report the kernel's release: these functions are not supported on it yet"
+        return "warn", f"not traced, because of an unknown prototype: {'; '.join(plan.left_out)}", fix
     entries = ", ".join(name for name in (plan.entry, plan.nolock, plan.bulk) if name is not None)
     return "pass", f"{entries} and {FREELIST}; prototypes as expected", ""
 
@@ -197,8 +199,8 @@ def _plan(kernel: LiveKernel) -> _Found:
 def _attachment(kernel: LiveKernel) -> _Found:
     chosen, reason = choose_attachment(None, kernel.preemption)
     if chosen == "kprobe" and not any((folder / "kprobe_events").exists() for folder in TRACEFS):
-        mend = "mount tracefs: mount -t tracefs nodev /sys/kernel/tracing; or record with --attach fentry"
-        return "warn", f"{chosen}: {reason}; but there is no kprobe_events", mend
+        fix = "mount tracefs: mount -t tracefs nodev /sys/kernel/tracing; or record with --attach fentry"
+        return "warn", f"{chosen}: {reason}; but there is no kprobe_events", fix
     return "pass", f"{chosen}: {reason}", ""
 
 
@@ -212,4 +214,4 @@ def _proven(kernel: LiveKernel) -> _Found:
     found = proof_status(kernel.features, uname.release, uname.version, load())
     if found.covered:
         return "pass", str(found), ""
-    return "warn", str(found), "check what you record: kalloctrace verify, and report a mismatch"
+    return "warn", str(found), "check what you record with kalloctrace verify, and report any mismatch"

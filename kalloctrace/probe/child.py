@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A command that waits, already started, until capture has begun."""
+"""A command that is started, and stopped until capture has begun."""
 
 import os
 import select
@@ -15,7 +15,7 @@ _GRACE = 5.0
 
 
 class Child:
-    """The process of a command; it does nothing before `resume`.
+    """The process of a command; it is stopped until `resume`.
 
     Args:
         command: the program and its arguments.
@@ -27,7 +27,7 @@ class Child:
     def __init__(self, command: Sequence[str]) -> None:
         if shutil.which(command[0]) is None:
             raise KalloctraceError(f"cannot run {command[0]}", "there is no such program", "check the command after --")
-        # The shell stops itself before it becomes the command: the process, and its id, are there already.
+        # The shell stops itself before it execs the command, so that the process id is known before anything runs.
         self._process = subprocess.Popen(["sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *command])
         os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         self.pidfd = os.pidfd_open(self._process.pid)
@@ -37,7 +37,7 @@ class Child:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the command if it still runs or never began."""
+        """End the command if it is still running or was never resumed."""
         self.end()
 
     def resume(self) -> None:
@@ -45,11 +45,11 @@ class Child:
         self._process.send_signal(signal.SIGCONT)
 
     def end(self) -> int:
-        """Wait for the command, ending it if it still runs; return its exit status, 128 + n after signal n."""
+        """End the command if it is still running; return its exit status, or 128 + n after signal n."""
         if self._process.returncode is None:
             if not select.select([self.pidfd], [], [], 0)[0]:
                 self._process.terminate()
-                # One that was never let go would take no signal.
+                # A stopped process must be continued before it can act on SIGTERM.
                 self.resume()
             try:
                 self._process.wait(_GRACE)

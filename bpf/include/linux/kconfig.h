@@ -1,3 +1,3 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
-/* bcc's own prologue includes this file; it only asks for this one. */
+/* bcc's prologue includes this file and tests only this option. */
 #define CONFIG_BPF_SYSCALL 1

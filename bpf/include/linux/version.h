@@ -1,4 +1,4 @@
 /* SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only) */
-/* Tracing programs need no version any more; bcc's prologue still writes one down. */
+/* The kernel no longer checks the version of a tracing program; bcc's prologue still sets one. */
 #define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))
 #define LINUX_VERSION_CODE KERNEL_VERSION(5, 10, 0)

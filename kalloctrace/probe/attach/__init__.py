@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What to attach, and how."""
+"""Decides what to attach, loads the program and attaches it."""

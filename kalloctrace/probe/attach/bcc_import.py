@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Finds the BPF Compiler Collection of the distribution, from whichever Python environment runs.
 
-PyPI has an unrelated package of the same name, and no package with the compiler. The distribution's is pure Python
-over libbcc and works under any Python 3, so that it is loaded from its own folder.
+PyPI has an unrelated package of the same name, and no package with the compiler. The distribution's package is pure
+Python on top of libbcc and works with any Python 3, so it is loaded from its own folder.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ _INSTALL = "install the distribution's: apt install python3-bpfcc"
 
 
 def _is_compiler(spec: ModuleSpec) -> bool:
-    """Tell the compiler's Python package from others called bcc: it alone has a module over libbcc."""
+    """Return whether a package called bcc is the compiler's: only that one has the module libbcc."""
     return any((Path(folder) / "libbcc.py").is_file() for folder in spec.submodule_search_locations or ())
 
 
@@ -26,10 +26,10 @@ def find_bcc(folders: tuple[str, ...] = DIST_PACKAGES) -> ModuleSpec:
     """Find the distribution's bcc without importing it.
 
     Args:
-        folders: where distributions put it, searched after Python's own path.
+        folders: where distributions install it, searched after Python's own path.
 
     Raises:
-        KalloctraceError: it is not there, or another package called bcc is in its place.
+        KalloctraceError: it is not installed, or another package called bcc hides it.
     """
     own = PathFinder.find_spec("bcc")
     if own is not None and _is_compiler(own):
@@ -52,7 +52,7 @@ def import_bcc() -> ModuleType:
     """Import the distribution's bcc.
 
     Raises:
-        KalloctraceError: it is not there, is another package, or does not load.
+        KalloctraceError: it is not installed, is another package, or does not load.
     """
     if "bcc" in sys.modules:
         return sys.modules["bcc"]
@@ -64,5 +64,5 @@ def import_bcc() -> ModuleType:
         spec.loader.exec_module(module)
     except (ImportError, OSError) as error:
         del sys.modules["bcc"]
-        raise KalloctraceError("cannot use bcc", str(error), "install it whole: apt install python3-bpfcc") from error
+        raise KalloctraceError("cannot use bcc", str(error), "install all of it: apt install python3-bpfcc") from error
     return module

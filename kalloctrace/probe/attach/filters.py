@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which calls are recorded: decided inside the kernel, by constants of the program."""
+"""Filters: which calls are recorded. The BPF program applies them; they are compiled into it as constants."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,21 +12,21 @@ _COMM_BYTES = constant("TASK_COMM_LEN")
 
 @dataclass(frozen=True)
 class Filters:
-    """What a call must be like; None asks for nothing.
+    """The conditions that a recorded call meets; None sets no condition.
 
     Attributes:
-        pid: its process (tgid).
-        comm: the name of its task.
-        order: its order.
-        gfp_any: a gfp mask of which it has some bit.
-        gfp_all: one of which it has each bit.
-        gfp_none: one of which it has no bit.
-        nid: its preferred node.
-        zone: the index of the zone that was preferred for it.
-        alloc_flags: flags that it was prepared with, all of them.
-        failed: it returned no page.
-        sample: one in so many is recorded, on each CPU.
-        max_rate: so many records a second at most, over all CPUs; what is beyond counts as lost.
+        pid: the process (tgid).
+        comm: the name of the task.
+        order: the order of the request.
+        gfp_any: a mask; the request has at least one of its bits.
+        gfp_all: a mask; the request has all of its bits.
+        gfp_none: a mask; the request has none of its bits.
+        nid: the preferred node of the request.
+        zone: the index of the preferred zone.
+        alloc_flags: a mask; the prepared alloc_flags have all of its bits.
+        failed: the call returned no page.
+        sample: one in this many calls is recorded, on each CPU.
+        max_rate: at most this many records per second, over all CPUs. Records beyond it count as lost.
     """
 
     pid: int | None = None
@@ -44,11 +44,11 @@ class Filters:
 
     @property
     def by_result(self) -> bool:
-        """Tell whether something is asked that shows only once a call is prepared, or has returned."""
+        """Return whether a condition is known only after a call was prepared, or has returned."""
         return self.failed or self.zone is not None or self.alloc_flags is not None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the filters as JSON values, null where nothing is asked for."""
+        """Return the filters as JSON values, null for those not set."""
         return {**asdict(self), "failed": self.failed or None}
 
     def constants(self) -> dict[str, int]:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Attaches programs to functions by kprobes of tracefs, and reads what these missed.
+"""Attaches programs to functions with kprobes of tracefs, and reads how many hits these missed.
 
-By tracefs and not by the kprobe events of perf_event_open(2): only a definition there sets how many calls may be under
-way at once (maxactive), and only `kprobe_profile` there shows what was missed, on every kernel. Definitions outlive a
-process that is killed, without doing anything; the next recording removes them.
+This uses tracefs and not the kprobe events of perf_event_open(2): only a tracefs definition sets how many calls may be
+active at once (maxactive), and only `kprobe_profile` shows missed hits on every kernel. The definitions of a killed
+process remain, but do nothing; the next recording removes them.
 """
 
 import ctypes
@@ -24,17 +24,17 @@ from kalloctrace.probe.attach.optprobe import is_jump
 GROUP = "kalloctrace"
 
 MAXACTIVE = 4096
-"""How many calls of one function may be under way with their return seen: many tasks can sleep in the allocator.
+"""How many calls of one function may be active with their return traced: many tasks can sleep in the allocator.
 
-The largest that is accepted: KRETPROBE_MAXACTIVE_MAX, kernel/trace/trace_kprobe.c. A call beyond it is a record that
-never returns, which is counted as running or replaced.
+This is the largest value that the kernel accepts: KRETPROBE_MAXACTIVE_MAX, kernel/trace/trace_kprobe.c. The return of a
+call beyond it is missed, and its record counts as running or overwritten.
 """
 
 _PROFILE = re.compile(r"^\s*(?P<event>\w+)\s+(?P<hits>\d+)\s+(?P<missed>\d+)$", re.MULTILINE)
 _DEFINITION = re.compile(rf"^[pr]\d*:(?P<event>{GROUP}/\w+_(?P<pid>\d+)) ", re.MULTILINE)
 
-_BECOMES_JUMP = 5.0
-"""Seconds that this may take; the kernel waits for every task to have left what is replaced."""
+_OPTIMIZE_SECONDS = 5.0
+"""How long to wait for jumps: the kernel first waits until every task has left the replaced instructions."""
 _POLL = 0.05
 
 # include/uapi/linux/perf_event.h; arch/x86/entry/syscalls/syscall_64.tbl
@@ -44,20 +44,20 @@ _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
 _PERF_EVENT_ATTR = "IIQQQQQIIQ"
-"""Its first published version: type, size, config, sample_period, …, wakeup_events, …"""
+"""The first published version of the structure: type, size, config, sample_period, …, wakeup_events, …"""
 
 
 @dataclass(frozen=True)
 class Hook:
-    """One program and its place.
+    """One program and where it is attached.
 
     Attributes:
         function: symbol of the kernel.
-        program: name of the function of the BPF program.
-        at_return: it runs when the function has returned, not when it is entered.
-        hot: the function is called for each allocation, so that it matters what a hit costs.
-        offset: bytes from the function's start; above 0 in a hot function where the kprobe is to become a jump, as
-            optimized.py says.
+        program: name of the function in the BPF program.
+        at_return: the program runs when the function returns, not when it is entered.
+        hot: the function is called for each allocation, so the cost of a hit matters.
+        offset: bytes from the function's start. In a hot function an offset above 0 lets the kprobe become a jump; see
+            optprobe.py.
     """
 
     function: str
@@ -67,27 +67,27 @@ class Hook:
     offset: int = 0
 
     def event(self, pid: int) -> str:
-        """Return the name of the definition of a process; `kprobe_profile` shows it without its group."""
+        """Return the name of the definition that a process makes; `kprobe_profile` shows it without the group."""
         return f"{self.program}_{pid}"
 
     @property
     def to_jump(self) -> bool:
-        """Tell whether the kprobe is to become a jump."""
+        """Return whether the kprobe can become a jump."""
         return self.hot and self.offset > 0
 
     def definition(self, pid: int) -> str:
-        """Return the line that `kprobe_events` takes."""
+        """Return the line to write into `kprobe_events`."""
         kind = f"r{MAXACTIVE}" if self.at_return else "p"
         place = f"{self.function}+{self.offset}" if self.offset else self.function
         return f"{kind}:{GROUP}/{self.event(pid)} {place}\n"
 
 
 def left_behind(definitions: str, alive: Iterator[int]) -> list[str]:
-    """Return the definitions, as group/event, of recordings whose process is gone.
+    """Return the definitions, as group/event, that ended recordings left behind.
 
     Args:
         definitions: the content of `kprobe_events`.
-        alive: the processes that exist.
+        alive: the ids of the existing processes.
     """
     pids = set(alive)
     return [found["event"] for found in _DEFINITION.finditer(definitions) if int(found["pid"]) not in pids]
@@ -99,14 +99,14 @@ def profile_misses(profile: str) -> dict[str, int]:
 
 
 class Kprobes:
-    """Programs attached by kprobes, until `close`.
+    """Programs attached with kprobes, until `close`.
 
     Args:
-        programs: the file descriptor of each hook's program, loaded with the type of a kprobe.
-        code: returns what the kernel has in memory at a hook's place.
+        programs: the file descriptor of each hook's program, loaded as BPF_PROG_TYPE_KPROBE.
+        code: returns the bytes in the kernel's memory at a hook's address.
 
     Raises:
-        KalloctraceError: tracefs is not there, or the kernel refuses a probe.
+        KalloctraceError: tracefs is not mounted, or the kernel rejects a probe.
     """
 
     def __init__(self, programs: Mapping[Hook, int], code: Callable[[Hook], bytes]) -> None:
@@ -127,17 +127,17 @@ class Kprobes:
             raise KalloctraceError(
                 f"cannot attach a kprobe to {hook.function}",
                 error.strerror or str(error),
-                "see the kernel's log for the reason; or record with --attach fentry",
+                "see the kernel log (dmesg) for the reason, or record with --attach fentry",
             ) from error
 
     @property
     def jumps(self) -> list[str]:
-        """Return the functions whose kprobe is a jump."""
+        """Return the functions whose kprobe has become a jump."""
         return [hook.function for hook in self._files if hook.to_jump]
 
     def _all_jumps(self, code: Callable[[Hook], bytes]) -> bool:
-        """Wait a moment until the kernel has made jumps of all kprobes that are to become one; tell whether it has."""
-        deadline = time.monotonic() + _BECOMES_JUMP
+        """Wait until all kprobes that can become a jump have become one; return False after a time limit."""
+        deadline = time.monotonic() + _OPTIMIZE_SECONDS
         while not all(is_jump(code(hook)) for hook in self._files if hook.to_jump):
             if time.monotonic() > deadline:
                 return False
@@ -150,10 +150,10 @@ class Kprobes:
             self._detach(hook)
 
     def missed(self) -> dict[str, int]:
-        """Return how many hits the kernel did not hand to each program, by its name, since it was attached.
+        """Return how many hits each program missed since it was attached, by the program's name.
 
         The kernel skips a kprobe that is hit in an interrupt while another kprobe's handler runs on the same CPU.
-        For a return these are also the calls that found `MAXACTIVE` others under way, where the kernel shows them:
+        For a return, calls beyond `MAXACTIVE` count as missed too, on kernels that count them:
         Linux kernel commit dfea08a2116f ("tracing/kprobes: 'nmissed' not showed correctly for kretprobe") (in v5.17).
         """
         misses = profile_misses((self._folder / "kprobe_profile").read_text())
@@ -188,12 +188,12 @@ class Kprobes:
         self._remove(f"{GROUP}/{hook.event(self._pid)}")
 
     def _remove(self, event: str) -> None:
-        # Without its process a definition does nothing, and the next recording tries again.
+        # A definition without its process does nothing, and the next recording tries again.
         with suppress(OSError):
             self._write(f"-:{event}\n")
 
     def _write(self, line: str) -> None:
-        # Not truncated: that removes every definition, also other tools'. Not by open(): this file cannot be sought in.
+        # Truncating would remove every definition, also those of other tools. open() would seek, which fails here.
         file = os.open(self._folder / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             os.write(file, line.encode())
@@ -217,7 +217,7 @@ def _processes() -> Iterator[int]:
 
 
 def _perf_event_open(event: int) -> int:
-    """Open a tracepoint's event; a program attached to it runs on every CPU, whichever the file names."""
+    """Open a tracepoint as a perf event. A program attached to it runs on every CPU, not only on the one named here."""
     size = struct.calcsize(_PERF_EVENT_ATTR)
     attr = struct.pack(_PERF_EVENT_ATTR, _PERF_TYPE_TRACEPOINT, size, event, 1, 0, 0, 0, 1, 0, 0)
     libc = ctypes.CDLL(None, use_errno=True)

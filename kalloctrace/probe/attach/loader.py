@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compiles the BPF program, attaches it, and hands out what it captures."""
+"""Compiles the BPF program, attaches it, and gives access to its maps."""
 
 import ctypes
 import mmap
@@ -47,7 +47,7 @@ SLOW_PROGRAMS = (
     *("raw_tracepoint__mm_vmscan_direct_reclaim_begin", "raw_tracepoint__mm_compaction_try_to_compact_pages"),
     "raw_tracepoint__mark_victim",
 )
-"""Those of slow.bpf.c: what they miss is no allocation."""
+"""The programs of slow.bpf.c. A hit that they miss is not a missed allocation."""
 
 _U64 = (1 << 64) - 1
 
@@ -70,27 +70,27 @@ _COUNTERS = (
 _CALIBRATION_PAGES = 512
 _NEARLY_ALL = 0.9
 _SETTLE = 0.02
-"""Seconds in which every program that runs on another CPU ends."""
+"""Seconds after which every program that was running on another CPU has ended."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the program counted, exactly, since capture began.
+    """The program's exact counts since capture began.
 
-    opened = calls taken over + dropped + pending_full + overwritten + calls that did not end.
+    opened = calls consumed + dropped + pending_full + overwritten + calls that have not ended.
 
     Attributes:
-        opened: calls of an entry, without those that a filter left out in the end.
-        dropped: calls that found the ring buffer full, or the rate used up.
-        pending_full: calls that found the table of running calls full.
-        unpaired_freelist: calls of get_page_from_freelist() without a running call.
-        unpaired_return: returns of an entry without a running call.
-        overwritten: calls whose frame held a record that never returned.
-        missed: hits that the kernel skipped as the program, or another kprobe, was already running on that CPU.
-        missed_freelist: those of get_page_from_freelist() among them whose call may have been seen.
-        comms_dropped: names that tasks were given and that found their ring buffer full.
-        zones_dropped: how often there was no room for the zones of a call of the slow path.
-        slow_missed: hits of the slow path that the kernel skipped, or calls beyond those that it follows at once.
+        opened: calls of an entry, without those that a filter rejected later.
+        dropped: calls that found the buffer full, or the rate used up.
+        pending_full: calls that found the hash of pending calls full.
+        unpaired_freelist: calls of get_page_from_freelist() without a pending call.
+        unpaired_return: returns of an entry without a pending call.
+        overwritten: pending calls whose frame was used again before they returned.
+        missed: hits that the kernel skipped because the program, or another kprobe, was already running on that CPU.
+        missed_freelist: those among them of get_page_from_freelist() whose call may have been seen.
+        comms_dropped: task names that found their ring buffer full.
+        zones_dropped: how often there was no room for the zones of a slow-path call.
+        slow_missed: slow-path hits that the kernel skipped, or calls beyond its limit of active ones.
     """
 
     opened: int
@@ -107,15 +107,15 @@ class Counts:
 
 
 class Probe:
-    """The attached program. Nothing of it outlives the object, nor the process: it holds file descriptors only.
+    """The attached program. Everything is released on exit; it holds only file descriptors.
 
     Attributes:
-        mode: what the program makes of a call.
-        records: ring buffers with calls that were followed to their return, each with one kind of record.
-        events: the events of stream mode, None in others.
-        task_comms: likewise the one with the names of tasks.
-        counters: the counters of aggregate mode, None in others.
-        slow: the events of the slow path and the zones of its calls, None where it is not traced.
+        mode: what the program records of a call.
+        records: the ring buffers with calls that are traced to their return, one for each kind of record.
+        events: the events of stream mode; None in other modes.
+        task_comms: the ring buffer with task names in stream mode; None in other modes.
+        counters: the counters of aggregate mode; None in other modes.
+        slow: the ring buffers with slow-path events and zones; None if the slow path is not traced.
 
     Args:
         kernel: the running kernel.
@@ -124,7 +124,7 @@ class Probe:
         stacks: capture the kernel stack of each call too.
 
     Raises:
-        KalloctraceError: bcc is missing, or the kernel refuses the program.
+        KalloctraceError: bcc is missing, or the kernel rejects the program.
     """
 
     def __init__(self, kernel: LiveKernel, plan: Plan, *, filters: Filters, stacks: bool = False) -> None:
@@ -167,7 +167,7 @@ class Probe:
         self.records = [self._ring("records", _records_bytes(plan.mode), struct_dtype("record", lengths))]
         if self._bulk:
             self.records.append(self._ring("bulk_records", BULK_RING_BYTES, struct_dtype("bulk_record", lengths)))
-        # What is the same at every call.
+        # These are the same for every call.
         own = self._slots.items["call"]["e"]
         own["cpu"], own["stack"] = np.arange(cpus), -1
         self.slow: tuple[Ring, Ring] | None = None
@@ -233,7 +233,7 @@ class Probe:
         flags = [
             f"-D{name}={value:#x}ULL" if _wide(value) else f"-D{name}={value}" for name, value in constants.items()
         ]
-        # bcc includes kernel headers only in its own prologue; the folder holds stand-ins for those.
+        # Only bcc's own prologue includes kernel headers; the folder has replacements for these.
         os.environ["BCC_KERNEL_SOURCE"] = str(folder)
         try:
             bpf = self._bcc.BPF(
@@ -250,11 +250,11 @@ class Probe:
 
     @property
     def jumps(self) -> list[str]:
-        """Return the functions whose kprobe the kernel has made a jump of."""
+        """Return the functions whose kprobe has become a jump."""
         return [] if self._kprobes is None else self._kprobes.jumps
 
     def calibrate(self) -> int:
-        """Measure how far `struct alloc_context` lies from the frame of the entry's call, and look at preempt_count.
+        """Measure the distance of `struct alloc_context` from the frame of the entry's call, and check preempt_count.
 
         Returns:
             The distance in bytes.
@@ -275,7 +275,7 @@ class Probe:
         distance = self._frame_to_ac = agreed_distance(distances)
         self._slots.items["frame_to_ac"] = self._slots.items["slot_to_ac"] = distance
         check_task_context(preempt_counts, self._interrupt_mask)
-        # Written while nothing is captured: the later switch then changes nothing but the mode.
+        # Stored while nothing is captured, so that the later switch changes only the mode.
         self._switch(_OFF)
         return distance
 
@@ -288,7 +288,7 @@ class Probe:
             self._slots.items["capturing"] = _CAPTURING
 
     def stop(self) -> None:
-        """See no more calls. Those under way have a moment to end, as programs on other CPUs have to see this."""
+        """Stop capturing. Pending calls have a moment to end, and so have programs that run on other CPUs."""
         if self.mode != "returns":
             self._slots.items["capturing"] = _CLOSING
         else:
@@ -298,12 +298,12 @@ class Probe:
         self._switch(_OFF)
 
     def allow(self, records: int) -> None:
-        """Let each CPU send so many records until the next call, where the rate is limited."""
+        """Let each CPU send this many records until the next call of this method; used if the rate is limited."""
         self._slots.items["tokens"] = records
 
     @property
     def utilization(self) -> float:
-        """Return how full the fullest buffer is, between 0 and 1."""
+        """Return how full the fullest buffer is, from 0 to 1."""
         buffers: list[Ring | PerCpuBuffer] = [*self.records, *(self.slow or ())]
         if self.events is not None:
             buffers.append(self.events)
@@ -336,7 +336,7 @@ class Probe:
         )
 
     def unfinished(self) -> npt.NDArray[np.void]:
-        """Return the calls that came to no get_page_from_freelist(): `struct call` of record.h."""
+        """Return the calls that did not reach get_page_from_freelist(), as `struct call` of record.h."""
         if self.mode == "returns":
             return np.zeros(0, self._call)
         slots = self._slots.items
@@ -345,7 +345,7 @@ class Probe:
         return np.concatenate([own, *pending])
 
     def running(self) -> int:
-        """Return how many of the calls that are followed to their return have not returned."""
+        """Return how many of the calls that are traced to their return have not returned."""
         tables = ["pending_records", "bulk_pending"] if self._bulk else ["pending_records"]
         return sum(1 for table in tables for _ in self._bpf[table].keys())  # noqa: SIM118 a bcc table, not a dict
 
@@ -363,9 +363,9 @@ class Probe:
         """Return `recursion_misses` of each program, by its name.
 
         Linux kernel commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12);
-        before it the kernel skips no tracing program, so that there is nothing to count. A kprobe's is skipped, and
-        that since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf") (in v6.7) counted, only where another
-        program runs on that CPU: in an interrupt, or while a bpf(2) call changes a map.
+        older kernels never skip a tracing program, so there is nothing to count. A kprobe's program is skipped only
+        while another program runs on that CPU: in an interrupt, or while a bpf(2) call changes a map. The kernel counts
+        this since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf") (in v6.7).
         """
         missed: Counter[str] = Counter()
         for function in self._bpf.funcs.values():
@@ -375,23 +375,23 @@ class Probe:
         return missed
 
     def _missed_kprobes(self) -> Counter[str]:
-        """Return how many hits of each program found a kprobe's handler running on their CPU.
+        """Return how many hits of each program came while a kprobe's handler was running on their CPU.
 
-        None of them makes a seen call look rejected: a handler runs with preemption off, so that whatever is hit
-        meanwhile is a whole call of an interrupt, whose entry is missed as well.
+        These do not make a captured call look rejected: a handler runs with preemption disabled, so a hit in between
+        belongs to a call of an interrupt, whose entry is missed too.
         """
         return Counter(self._kprobes.missed() if self._kprobes is not None else {})
 
 
 def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
-    """Return a hook that may become a jump, where the function shows a place for that."""
+    """Return the hook, with an offset where it can become a jump if the function has one."""
     if hook.at_return or not hook.hot:
         return hook
     return replace(hook, offset=past_ftrace(kcore.read(kernel.address(hook.function), CODE_BYTES)))
 
 
 def _records_bytes(mode: Mode) -> int:
-    """Return the size of the ring buffer for calls that are followed to their return: few, where not all are."""
+    """Return the size of the ring buffer for calls that are traced to their return; in other modes these are few."""
     return RING_BYTES if mode == "returns" else FEW_BYTES
 
 
@@ -400,13 +400,13 @@ def _wide(value: int | str) -> bool:
 
 
 def agreed_distance(seen: Counter[int]) -> int:
-    """Return the one distance that nearly all measurements share; interrupts may have disturbed a few.
+    """Return the distance on which nearly all measurements agree; interrupts may have disturbed a few.
 
     Args:
-        seen: how often each distance in bytes was measured.
+        seen: how often each distance, in bytes, was measured.
 
     Raises:
-        KalloctraceError: there is no such distance.
+        KalloctraceError: they do not agree.
     """
     total = seen.total()
     if total:
@@ -416,27 +416,27 @@ def agreed_distance(seen: Counter[int]) -> int:
     raise KalloctraceError(
         "cannot pair the entry with get_page_from_freelist",
         f"the distance between their frames could not be measured: {dict(seen.most_common(3))}",
-        "try again on a quieter machine, and report the kernel's release if it stays so",
+        "try again on an idle machine; if it fails again, report the kernel release",
     )
 
 
 def check_task_context(seen: Counter[int], interrupt_mask: int) -> None:
-    """Refuse probes that make every call look like an interrupt's.
+    """Refuse probes that make every call look as if an interrupt made it.
 
-    Kprobes on ftrace and trampolines raise the low byte of preempt_count at most. One that is a breakpoint runs as
-    an NMI does (exc_int3() in arch/x86/kernel/traps.c), so that the interrupt bits in it would be the probe's own.
+    Kprobes on ftrace and trampolines change at most the low byte of preempt_count. A breakpoint's handler runs in NMI
+    context (exc_int3() in arch/x86/kernel/traps.c), so the interrupt bits would be those of the probe itself.
 
     Args:
-        seen: how often each raw preempt_count was seen in calls of one task.
-        interrupt_mask: the bits that say "not a task".
+        seen: how often each raw preempt_count was measured in calls of one task.
+        interrupt_mask: the bits that mean "not in task context".
 
     Raises:
-        KalloctraceError: more calls have such a bit than interrupts can have made.
+        KalloctraceError: more calls have such a bit than interrupts can explain.
     """
     interrupted = sum(times for preempt_count, times in seen.items() if preempt_count & interrupt_mask)
     if interrupted > (1 - _NEARLY_ALL) * seen.total():
         raise KalloctraceError(
             "cannot capture preempt_count",
-            f"{interrupted} of {seen.total()} calls of a task look like an interrupt's: the probe is a breakpoint",
-            "let kprobes use ftrace (sysctl kernel.ftrace_enabled=1), or record with --attach fentry",
+            f"{interrupted} of {seen.total()} calls of a task seem to be an interrupt's: the probe is a breakpoint",
+            "let kprobes use ftrace: sysctl kernel.ftrace_enabled=1; or record with --attach fentry",
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What will be attached to a kernel, with which constants, decided before anything is loaded."""
+"""Decides what to attach to a kernel, and finds the constants of the program, before anything is loaded."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ PREPARE = "prepare_alloc_pages"
 SLOWPATH = "__alloc_pages_slowpath"
 
 MAX_NODEMASK_WORDS = 4
-"""256 nodes: three nodemasks of more words do not fit on the 512 bytes of a BPF program's stack."""
+"""256 nodes: three larger nodemasks do not fit on the 512-byte stack of a BPF program."""
 
 BULKS = ("alloc_pages_bulk_noprof", "__alloc_pages_bulk")
 """The bulk allocator, newest name first.
@@ -29,19 +29,18 @@ b951aaff5035 ("mm: enable page allocation tagging") (in v6.10).
 """
 
 Mode = Literal["aggregate", "stream", "returns"]
-"""What the program makes of a call: it counts those that are alike; it sends a record of each; or it follows each to
-its return, and sends a record then."""
+"""What the program records: counts of equal calls, an event for each call, or a record for each call at its return."""
 
 Attachment = Literal["fentry", "kprobe"]
 """How programs are attached. Trampolines (fentry, fexit) are cheap, but the kernel skips such a program while a
-preempted task has not finished it on that CPU; handlers of kprobes run with preemption off."""
+preempted task has not finished it on that CPU. Handlers of kprobes run with preemption disabled."""
 
 _SLOW_EVENTS = {
     "RECLAIM": "vmscan/mm_vmscan_direct_reclaim_begin",
     "COMPACTION": "compaction/mm_compaction_try_to_compact_pages",
     "OOM_VICTIM": "oom/mark_victim",
 }
-"""What the kernel does between two attempts of the slow path: the constant of slow.bpf.c, and the tracepoint."""
+"""The tracepoints between two attempts of the slow path, by the constant in slow.bpf.c."""
 
 _NODEMASK_POINTERS = ("nodemask_t *", "const nodemask_t *")
 _Parameters = Sequence[str | tuple[str, ...]]
@@ -65,14 +64,14 @@ _CONTEXT_MEMBERS = (
 )
 
 _MEMCG_KMEM = ("memcg_kmem_online_key", "memcg_kmem_enabled_key")
-"""The key behind memcg_kmem_online().
+"""The static key that memcg_kmem_online() reads, newest name first.
 
 Linux kernel commit f7a449f77960 ("mm: memcontrol: rename memcg_kmem_enabled()") (in v6.3).
 """
 
 
 class UnknownPrototypeError(Exception):
-    """A function that is not needed has a prototype that is not known; its text is that prototype."""
+    """An optional function has an unknown prototype. The text of the error is that prototype."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,16 @@ class Plan:
     """The functions to attach to and the constants to compile in.
 
     Attributes:
-        entry: the function that carries the preparation stage.
-        nolock: the entry without locks that carries a stage of its own; None where there is none.
-        bulk: the bulk allocator; None where there is none.
-        prepare: `prepare_alloc_pages` is a function of its own on this kernel, so it is traced too.
-        slow: where the entry calls the slow path, in bytes from its start; None where that is not traced.
-        left_out: functions that would belong here but have a prototype that is not known, with that prototype.
+        entry: the function that contains the preparation stage.
+        nolock: the entry without locks, if it has its own preparation stage; None otherwise.
+        bulk: the bulk allocator; None if the kernel has none.
+        prepare: `prepare_alloc_pages` is not inlined and is traced too.
+        slow: the offset in the entry, in bytes, of its call of the slow path; None if the slow path is not traced.
+        left_out: the unknown prototypes of functions that are not traced for that reason.
         constants: preprocessor symbols of the BPF program.
-        mode: what the program makes of a call.
+        mode: what the program records.
         attachment: how the functions are attached to.
-        attachment_reason: why so, for people.
+        attachment_reason: why, for people.
     """
 
     entry: str
@@ -130,14 +129,14 @@ class Plan:
             "prepare": self.prepare,
             self.attachment: True,
         }
-        return [f"{name}.bpf.c" for name, wanted in parts.items() if wanted]
+        return [f"{name}.bpf.c" for name, included in parts.items() if included]
 
     def hooks(self) -> list[Hook]:
-        """Return where each program of slow.bpf.c and kprobe.bpf.c belongs; trampolines find their places by names."""
+        """Return where to attach each program of slow.bpf.c and kprobe.bpf.c; bcc attaches trampolines by name."""
         hooks = []
         if self.slow is not None:
-            # Not at the function itself: not every kernel lets one attach to it (Debian's 5.10 was built so that ftrace
-            # does not know it). Both places are reached in the slow path alone.
+            # Not at the function itself: not every kernel allows that (in Debian's 5.10 ftrace does not know it). Both
+            # addresses are reached only by the slow path.
             hooks = [
                 Hook(self.entry, "on_slowpath", hot=False, offset=self.slow),
                 Hook(self.entry, "on_slowpath_return", hot=False, offset=self.slow + CALL_BYTES),
@@ -167,7 +166,7 @@ def prototype(btf: Btf, function: str) -> str:
 
 
 def check_prototypes(btf: Btf, features: Features) -> None:
-    """Compare the functions with what the program takes them for, before anything is attached to them.
+    """Check that the functions have the prototypes that the program expects, before anything is attached.
 
     Raises:
         KalloctraceError: a function is missing or has another type.
@@ -185,28 +184,28 @@ def _check(btf: Btf, function: str, expected: list[str | tuple[str, ...]]) -> No
         raise KalloctraceError(
             f"cannot attach to {function}",
             "the kernel's BTF describes no such function",
-            "check that the kernel has CONFIG_DEBUG_INFO_BTF=y and that its release is supported: kalloctrace doctor",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF=y and a supported release; see: kalloctrace doctor",
         )
     if not _fits(found, expected) or btf.return_type(function) != "struct page *":
-        wanted = ", ".join(want if isinstance(want, str) else want[0] for want in expected)
+        parameters = ", ".join(one if isinstance(one, str) else one[0] for one in expected)
         raise KalloctraceError(
             f"will not attach to {function}",
-            f"its prototype is {prototype(btf, function)}, expected struct page * {function}({wanted})",
-            "nothing was attached; report the kernel's release, its rules must be learnt first",
+            f"its prototype is {prototype(btf, function)}, expected struct page * {function}({parameters})",
+            "nothing was attached; this kernel is not supported yet, report its release",
         )
 
 
 def _fits(found: Sequence[str], expected: _Parameters) -> bool:
     return len(found) == len(expected) and all(
-        got in want if isinstance(want, tuple) else got == want for got, want in zip(found, expected, strict=True)
+        got in one if isinstance(one, tuple) else got == one for got, one in zip(found, expected, strict=True)
     )
 
 
 def find_nolock(btf: Btf, features: Features) -> str | None:
-    """Return the entry without locks that carries a stage of its own, None where there is none.
+    """Return the entry without locks if it has its own preparation stage, otherwise None.
 
     Raises:
-        UnknownPrototypeError: it has other arguments than any that is known.
+        UnknownPrototypeError: its prototype is unknown.
     """
     parameters = _NOLOCK_PARAMETERS.get(features.nolock)
     if parameters is None:
@@ -218,10 +217,10 @@ def find_nolock(btf: Btf, features: Features) -> str | None:
 
 
 def find_bulk(btf: Btf) -> str | None:
-    """Return the bulk allocator, None where there is none.
+    """Return the bulk allocator, None if the kernel has none.
 
     Raises:
-        UnknownPrototypeError: it has other arguments than any that is known.
+        UnknownPrototypeError: its prototype is unknown.
     """
     function = next((name for name in BULKS if btf.has_function(name)), None)
     if function is None:
@@ -233,7 +232,7 @@ def find_bulk(btf: Btf) -> str | None:
 
 
 def find_slow(kernel: LiveKernel) -> int | None:
-    """Return where the entry calls the slow path, in bytes from its start; None where that is not one place."""
+    """Return the offset in the entry, in bytes, of its call of the slow path; None unless there is exactly one call."""
     slow = kernel.symbols.compiled_name(SLOWPATH)
     target = None if slow is None else kernel.symbols.address(slow)
     start, end = kernel.address(kernel.features.entry), kernel.symbols.end_of(kernel.features.entry)
@@ -244,30 +243,30 @@ def find_slow(kernel: LiveKernel) -> int | None:
     return sites[0] if len(sites) == 1 else None
 
 
-def choose_attachment(wanted: Attachment | None, preemption: Preemption) -> tuple[Attachment, str]:
-    """Choose how to attach, and say why.
+def choose_attachment(requested: Attachment | None, preemption: Preemption) -> tuple[Attachment, str]:
+    """Return how to attach, and the reason.
 
     Args:
-        wanted: what the user asked for, None to get the one that misses nothing on this kernel.
+        requested: the user's choice; None selects the way that misses no calls on this kernel.
         preemption: whether tasks can be preempted inside the kernel.
     """
-    if wanted is not None:
-        return wanted, "as asked for"
+    if requested is not None:
+        return requested, "as requested"
     if preemption.preemptible:
-        return "kprobe", f"this kernel is preemptible ({preemption.evidence}), which makes it skip fentry programs"
+        return "kprobe", f"this kernel is preemptible ({preemption.evidence}), so it would skip some fentry programs"
     return "fentry", f"this kernel is not preemptible ({preemption.evidence})"
 
 
 def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachment | None = None) -> Plan:
-    """Decide what to attach to and find every constant of the program.
+    """Decide what to attach to, and find every constant of the program.
 
     Args:
         kernel: the running kernel.
-        mode: what the program makes of a call.
-        attachment: how to attach, None to choose.
+        mode: what the program records.
+        attachment: how to attach; None chooses.
 
     Raises:
-        KalloctraceError: a prototype differs, a symbol is missing, or the machine has too many nodes.
+        KalloctraceError: a prototype is unknown, a symbol is missing, or the machine has too many possible nodes.
     """
     btf, features = kernel.btf, kernel.features
     check_prototypes(btf, features)
@@ -276,8 +275,8 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
     if words > MAX_NODEMASK_WORDS:
         raise KalloctraceError(
             "cannot trace this machine",
-            f"it may have {node_count} nodes, the program has room for {64 * MAX_NODEMASK_WORDS}",
-            "boot with fewer possible nodes (numa=fake=, firmware settings)",
+            f"it has {node_count} possible nodes; the program supports {64 * MAX_NODEMASK_WORDS}",
+            "boot with fewer possible nodes: numa=off or numa=fake=, or change firmware settings",
         )
     left_out: list[str] = []
     nolock = _optional(left_out, lambda: find_nolock(btf, features))
@@ -332,7 +331,7 @@ def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None
 
 
 def _without_locks(kernel: LiveKernel) -> dict[str, int | str]:
-    """Return the bit of alloc_flags that an allocation without locks has, where there are such."""
+    """Return the bit of alloc_flags that an allocation without locks has, if the kernel has one."""
     alloc = dict(kernel.tables.alloc)
     found = [alloc[name] for name in ("ALLOC_NOLOCK", "ALLOC_TRYLOCK") if name in alloc]
     return {"ALLOC_NOLOCK": found[0]} if found else {}
@@ -382,7 +381,7 @@ def _bulk_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
 
 
 def _task_cpu(btf: Btf) -> int:
-    """Return where `struct task_struct` names the CPU of a task.
+    """Return the offset of a task's CPU in `struct task_struct`.
 
     Linux kernel commit bcf9033e5449 ("sched: move CPU field back into thread_info if THREAD_INFO_IN_TASK=y"), in
     v5.16.
@@ -393,7 +392,7 @@ def _task_cpu(btf: Btf) -> int:
 
 
 def _preempt_count(kernel: LiveKernel) -> int:
-    """Return the address (before the CPU's offset is added) of the preemption counter.
+    """Return the per-CPU address of the preemption counter, without the offset of the CPU.
 
     Linux kernel commit 64701838bf05 ("x86/percpu: Move preempt_count next to current_task") (in v6.2) moved it into
     `struct pcpu_hot`; 6.15 made it a variable again.

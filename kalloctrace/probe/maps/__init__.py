@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The BPF maps that user space reads."""
+"""Reads the BPF maps."""
