@@ -40,11 +40,11 @@ def command(as_json: bool, top: int, threshold: float, before: Path, after: Path
     from kalloctrace.report.diff import compare, side_of
 
     with reading(before) as first, reading(after) as second:
-        difference = compare(side_of(first), side_of(second), threshold / 100)
+        diff = compare(side_of(first), side_of(second), threshold / 100)
     if as_json:
-        click.echo(json.dumps(difference.to_json()))
+        click.echo(json.dumps(diff.to_json()))
     else:
-        from kalloctrace.report.diff_text import difference_lines
+        from kalloctrace.report.diff_text import diff_lines
 
-        click.echo("\n".join(difference_lines(difference, top)))
+        click.echo("\n".join(diff_lines(diff, top)))
     return Exit.OK

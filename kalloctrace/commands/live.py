@@ -140,9 +140,9 @@ class _Show:
 
     def lines(self, moments: "Iterable[Observation]", view: "View") -> None:
         """Write moments as text."""
-        from kalloctrace.live.plain import MOST_ROWS, TextBlocks, json_block, show
+        from kalloctrace.live.plain import MAX_ROWS, TextBlocks, json_block, show
 
-        text = TextBlocks(view, self.top or MOST_ROWS)
+        text = TextBlocks(view, self.top or MAX_ROWS)
         show(moments, (lambda: json_block(view, self.top)) if self.as_json else text, view, click.echo)
 
     def screen(self, source: "Source", view: "View", replayed: str = "") -> str:
@@ -170,7 +170,7 @@ def _on_terminal() -> bool:
 
 
 def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
-    from kalloctrace.live.plain import played
+    from kalloctrace.live.plain import replayed_observations
     from kalloctrace.trace.replay import Replay
 
     refused = next((option for option, value in given.items() if value), None)
@@ -188,7 +188,7 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
                 f"cannot tell the stacks of {path} apart", "it was recorded without", "leave --stack out", Exit.USAGE
             )
         if show.plain:
-            show.lines(played(replay, show.interval, show.count), view)
+            show.lines(replayed_observations(replay, show.interval, show.count), view)
         else:
             show.screen(replay, view, path.name)
     if replay.cut_off:
@@ -208,7 +208,7 @@ def _record(
 
     from kalloctrace.commands.recording_summary import print_next_step, print_totals
     from kalloctrace.kernel.live import LiveKernel
-    from kalloctrace.live.plain import recorded
+    from kalloctrace.live.plain import recorded_observations
     from kalloctrace.live.text import mode_text
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
@@ -241,9 +241,9 @@ def _record(
             click.echo(
                 f"watching {kernel.snapshot.release}, {how}" + ("" if show.count else "; Ctrl-C ends it"), err=True
             )
-            show.lines(recorded(observer, show.interval, show.count, wakeup), view)
+            show.lines(recorded_observations(observer, show.interval, show.count, wakeup), view)
         else:
-            # Who did not wait for it to be attached gets no screen.
+            # If interrupted while attaching, skip the UI.
             reason = signalled(wakeup) or show.screen(observer, view)
             with signals():
                 view.update(observer.finish(reason))

@@ -12,7 +12,7 @@ import click
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.report.metrics.prometheus import Moment
+    from kalloctrace.report.metrics.prometheus import RecordingState
 
 _PORT = 9913
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -52,9 +52,9 @@ def command(address: str, port: int, trace: Path | None) -> int:
     if trace is None:
         _serve_capture(address, port)
     else:
-        from kalloctrace.report.metrics.source import FollowedTrace
+        from kalloctrace.report.metrics.source import TraceSource
 
-        followed = FollowedTrace(trace)
+        followed = TraceSource(trace)
         followed.now()
         with _served(address, port, followed.now, str(trace)):
             signal.sigwait(_SIGNALS)
@@ -68,7 +68,7 @@ def _serve_capture(address: str, port: int) -> None:
     from kalloctrace.probe.attach.filters import Filters
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
-    from kalloctrace.report.metrics.source import FollowedCapture
+    from kalloctrace.report.metrics.source import CaptureSource
 
     kernel = LiveKernel()
     require_live(kernel)
@@ -77,7 +77,7 @@ def _serve_capture(address: str, port: int) -> None:
         kernel, Filters(), mode="aggregate", attachment=None, stacks=False, output=None, overwrite=False
     )
     with observer as seen:
-        followed = FollowedCapture(seen, lock, "live")
+        followed = CaptureSource(seen, lock, "live")
         with _served(address, port, followed.now, f"{kernel.snapshot.release}, as it runs"):
             while signal.sigtimedwait(_SIGNALS, seen.pause) is None:
                 with lock:
@@ -85,7 +85,7 @@ def _serve_capture(address: str, port: int) -> None:
 
 
 @contextmanager
-def _served(address: str, port: int, now: "Callable[[], Moment]", what: str) -> Iterator[None]:
+def _served(address: str, port: int, now: "Callable[[], RecordingState]", what: str) -> Iterator[None]:
     """Answer whoever asks, in threads of their own; the signals that end it are left for this one."""
     from prometheus_client import CollectorRegistry, start_http_server
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""A recording under way, as a Textual screen or as text."""
+"""A recording in progress, as a Textual screen or as text."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which columns of a live table fit a width, and what stands in their cells."""
+"""The columns of a live table: which ones fit a width, and the text of their cells."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,32 +24,32 @@ _WIDEST_RATE = 99_999
 
 @dataclass(frozen=True)
 class Column:
-    """A column as it may be shown.
+    """A column.
 
     Attributes:
-        name: what the rows are sorted by under this name.
-        headings: the heading, shortest first: the last one that fits is taken.
-        least: characters that it needs.
-        most: those that it has use for.
-        right: its values end at the right.
+        name: also the name to sort by.
+        headings: its possible headings, shortest first; the longest one that fits is shown.
+        min_width: characters that it needs.
+        max_width: characters that it can use.
+        right: values are aligned to the right.
     """
 
     name: SortName
     headings: tuple[str, ...]
-    least: int
-    most: int
+    min_width: int
+    max_width: int
     right: bool = False
 
 
-class Placed(NamedTuple):
-    """A column that is shown, with its width in characters."""
+class PlacedColumn(NamedTuple):
+    """A shown column with its width in characters."""
 
     column: Column
     width: int
 
     @property
     def heading(self) -> str:
-        """Return the longest heading that fits, with room for a mark of the order."""
+        """Return the longest heading that fits and leaves room for the sort mark."""
         fitting = [text for text in self.column.headings if len(text) < self.width]
         return fitting[-1] if fitting else self.column.headings[0]
 
@@ -75,64 +75,64 @@ _IMPORTANT: tuple[SortName, ...] = (
     *("rate", "verdict", "gfp", "comm", "pid", "stack", "alloc_flags"),
     *("order", "node", "zone", "migratetype", "count", "share"),
 )
-"""The columns that have to go on a narrow screen come last."""
+"""Most important first: a narrow screen drops columns from the end."""
 
 _GROWING: tuple[SortName, ...] = ("order", "node", "rate", "count", "migratetype", "comm")
-"""What grows first, one after the other, where there is room for all that it has use for."""
+"""Columns that grow to their maximum, in this order, where there is room."""
 
 _LEGEND: tuple[SortName, ...] = ("alloc_flags", "migratetype", "gfp")
-"""The column with the most short names comes last, as the end of a legend may be cut."""
+"""The column with the most short names comes last, because a long legend is cut at its end."""
 
-_SHARES: Mapping[SortName, int] = MappingProxyType({"stack": 3, "gfp": 1, "alloc_flags": 1})
-"""What shares the rest, and how."""
+_WEIGHTS: Mapping[SortName, int] = MappingProxyType({"stack": 3, "gfp": 1, "alloc_flags": 1})
+"""Columns that divide the remaining width, by weight."""
 
 
-def place(by: By, width: int) -> list[Placed]:
+def place_columns(by: By, width: int) -> list[PlacedColumn]:
     """Choose columns for a width, from left to right.
 
     Args:
-        by: what the rows stand for.
-        width: characters of a line.
+        by: what a row groups calls by.
+        width: characters in a line.
     """
-    there = set(sort_names(by))
+    available = set(sort_names(by))
     columns = {column.name: column for column in _COLUMNS}
     widths: dict[SortName, int] = {}
     left = width + GAP
     for name in _IMPORTANT:
-        if name in there and columns[name].least + GAP <= left:
-            widths[name] = columns[name].least
-            left -= columns[name].least + GAP
+        if name in available and columns[name].min_width + GAP <= left:
+            widths[name] = columns[name].min_width
+            left -= columns[name].min_width + GAP
     for name in _GROWING:
-        if name in widths and left >= columns[name].most - columns[name].least:
-            left -= columns[name].most - columns[name].least
-            widths[name] = columns[name].most
-    shares = {name: share for name, share in _SHARES.items() if name in widths}
+        if name in widths and left >= columns[name].max_width - columns[name].min_width:
+            left -= columns[name].max_width - columns[name].min_width
+            widths[name] = columns[name].max_width
+    shares = {name: share for name, share in _WEIGHTS.items() if name in widths}
     while shares:
         name, share = next(iter(shares.items()))
-        more = min(left * share // sum(shares.values()), columns[name].most - columns[name].least)
+        more = min(left * share // sum(shares.values()), columns[name].max_width - columns[name].min_width)
         widths[name] += more
         left -= more
         del shares[name]
-    return [Placed(column, widths[column.name]) for column in _COLUMNS if column.name in widths]
+    return [PlacedColumn(column, widths[column.name]) for column in _COLUMNS if column.name in widths]
 
 
 @dataclass
 class Cells:
-    """Makes the texts of cells, and remembers which short names it had to use.
+    """Makes the texts of cells, and remembers the short names that it used.
 
     Attributes:
         tables: of the recorded kernel.
-        short_names: the kernel's name of each short one that was used, by the column.
+        short_names: the kernel's name for each column and short name that was used.
     """
 
     tables: FlagTables
     short_names: dict[tuple[SortName, str], str] = field(default_factory=dict)
 
-    def text(self, row: LiveRow, placed: Placed) -> str:
-        """Return what stands in a cell; never longer than its column is wide."""
+    def text(self, row: LiveRow, placed: PlacedColumn) -> str:
+        """Return the text of a cell, no longer than the column is wide."""
         name, width = placed.column.name, placed.width
         if name == "gfp":
-            return self._flags(name, decode_gfp(row.asked.gfp_mask, self.tables), SHORT_GFP, width)
+            return self._flags(name, decode_gfp(row.request.gfp_mask, self.tables), SHORT_GFP, width)
         if name == "alloc_flags":
             return self._alloc_flags(row, width)
         if name == "migratetype":
@@ -140,14 +140,14 @@ class Cells:
         return clipped(printable(_PLAIN[name](row, self.tables)), width)
 
     def legend(self) -> list[tuple[str, str]]:
-        """Return the short names that were used and what they stand for: of alloc_flags first, of gfp masks last."""
+        """Return pairs of a short name and the kernel's name: alloc_flags first, gfp masks last."""
         used = sorted(self.short_names.items(), key=lambda item: (_LEGEND.index(item[0][0]), item[0][1]))
         return [(text, name) for (_, text), name in used]
 
     def _alloc_flags(self, row: LiveRow, width: int) -> str:
-        if row.asked.alloc_flags is None:
-            return "rejected" if row.asked.rejected else {"bulk": "(bulk)"}.get(row.asked.entry, "?")
-        return self._flags("alloc_flags", decode_alloc(row.asked.alloc_flags, self.tables), SHORT_ALLOC, width)
+        if row.request.alloc_flags is None:
+            return "rejected" if row.request.rejected else {"bulk": "(bulk)"}.get(row.request.entry, "?")
+        return self._flags("alloc_flags", decode_alloc(row.request.alloc_flags, self.tables), SHORT_ALLOC, width)
 
     def _flags(self, column: SortName, decoded: Decoded, names: Mapping[str, str], width: int) -> str:
         if len(decoded.text) <= width:
@@ -170,7 +170,7 @@ class Cells:
 
 
 def clipped(text: str, width: int) -> str:
-    """Return a text that is no longer than so many characters; an ellipsis says that it was."""
+    """Return a text cut to a width, with an ellipsis where something was cut."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
@@ -182,20 +182,20 @@ def rate_text(rate: float) -> str:
 
 
 def _stack(row: LiveRow, _: FlagTables) -> str:
-    if row.who.stack is None:
+    if row.task.stack is None:
         return "(no stack)"
-    # The innermost function is the entry, which all have in common.
-    return " < ".join(frames_of(row.who.stack)[1:]) or row.who.stack
+    # The innermost function is the entry, the same in all stacks.
+    return " < ".join(frames_of(row.task.stack)[1:]) or row.task.stack
 
 
 _PLAIN: Mapping[SortName, Callable[[LiveRow, FlagTables], str]] = {
     "rate": lambda row, _: rate_text(row.rate),
     "count": lambda row, _: f"{row.count:,}",
     "share": lambda row, _: f"{row.share:.1%}",
-    "comm": lambda row, _: row.who.comm or "?",
-    "pid": lambda row, _: _NOTHING if row.who.pid is None else str(row.who.pid),
-    "order": lambda row, _: str(row.asked.order),
-    "node": lambda row, _: _NOTHING if row.asked.node is None else str(row.asked.node),
+    "comm": lambda row, _: row.task.comm or "?",
+    "pid": lambda row, _: _NOTHING if row.task.pid is None else str(row.task.pid),
+    "order": lambda row, _: str(row.request.order),
+    "node": lambda row, _: _NOTHING if row.request.node is None else str(row.request.node),
     "zone": lambda row, tables: zone_name(row, tables) or _NOTHING,
     "verdict": lambda row, _: row.verdict,
     "stack": _stack,

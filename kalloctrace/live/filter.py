@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which rows of a live table are shown: words such as `order>0 zone=Normal gfp&__GFP_ZERO comm~python`."""
+"""Filters of a live table, such as `order>0 zone=Normal gfp&__GFP_ZERO comm~python`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,32 +14,33 @@ from kalloctrace.live.table import LiveRow, alloc_text, gfp_text, migratetype_na
 Condition = Callable[[LiveRow], bool]
 
 HELP = """\
-Words, all of which must hold. One alone is looked for in all texts of a row.
-comm pid stack gfp order node zone migratetype alloc_flags entry rate count
-verdict, each followed by a sign and a value:
-  =  !=  >  >=  <  <=   equal, or compared as numbers
-  ~  !~                 the text contains it, or not
-  &                     gfp and alloc_flags: has all of these bits
-Such as: order>0 zone=Normal gfp&__GFP_ZERO comm~python verdict=MISMATCH"""
+Conditions, separated by spaces; a row must meet all of them.
+A condition is a column, an operator and a value. The columns are comm pid
+stack gfp order node zone migratetype alloc_flags entry rate count verdict.
+  =  !=  >  >=  <  <=   compare numbers; = and != compare texts too
+  ~  !~                 the text contains the value, or does not
+  &                     gfp and alloc_flags: all of these bits are set
+A word without an operator is searched for in all texts of a row.
+Example: order>0 zone=Normal gfp&__GFP_ZERO comm~python verdict=MISMATCH"""
 
 _WORD = re.compile(r"(?P<field>[a-z_]+)(?P<sign>!=|!~|>=|<=|=|~|>|<|&)(?P<value>.*)")
 _NUMBERS: Mapping[str, Callable[[LiveRow], float | None]] = {
-    "pid": lambda row: row.who.pid,
-    "order": lambda row: row.asked.order,
-    "node": lambda row: row.asked.node,
+    "pid": lambda row: row.task.pid,
+    "order": lambda row: row.request.order,
+    "node": lambda row: row.request.node,
     "rate": lambda row: row.rate,
     "count": lambda row: row.count,
 }
 _MASKS: Mapping[str, Callable[[LiveRow], int | None]] = {
-    "gfp": lambda row: row.asked.gfp_mask,
-    "alloc_flags": lambda row: row.asked.alloc_flags,
+    "gfp": lambda row: row.request.gfp_mask,
+    "alloc_flags": lambda row: row.request.alloc_flags,
 }
 _TEXTS: Mapping[str, Callable[[LiveRow, FlagTables], str | None]] = {
-    "comm": lambda row, _: row.who.comm,
-    "stack": lambda row, _: row.who.stack,
+    "comm": lambda row, _: row.task.comm,
+    "stack": lambda row, _: row.task.stack,
     "zone": zone_name,
     "migratetype": migratetype_name,
-    "entry": lambda row, _: row.asked.entry,
+    "entry": lambda row, _: row.request.entry,
     "verdict": lambda row, _: row.verdict,
     "gfp": gfp_text,
     "alloc_flags": alloc_text,
@@ -49,14 +50,14 @@ _ORDERED = (">", ">=", "<", "<=")
 
 
 def parse_filter(text: str, tables: FlagTables) -> Condition:
-    """Return the condition that a text stands for; the empty one holds for every row.
+    """Return the condition that a text describes; an empty text accepts every row.
 
     Args:
-        text: as HELP says.
-        tables: of the recorded kernel, whose names are meant.
+        text: as HELP describes.
+        tables: of the recorded kernel; flag names are this kernel's.
 
     Raises:
-        KalloctraceError: a word makes no sense (exit code 2).
+        KalloctraceError: a condition is not valid (exit code 2).
     """
     conditions = [_condition(word, tables) for word in text.split()]
     return lambda row: all(condition(row) for condition in conditions)
@@ -69,18 +70,18 @@ def _condition(word: str, tables: FlagTables) -> Condition:
     field, sign, value = found["field"], found["sign"], found["value"]
     if field not in _NUMBERS and field not in _TEXTS:
         fields = ", ".join(dict.fromkeys((*_NUMBERS, *_TEXTS)))
-        raise _bad(word, f"there is no column {field}", f"name one of {fields}")
+        raise _bad(word, f"there is no column {field}", f"use one of {fields}")
     if sign in ("~", "!~"):
         return lambda row: _contains(_text(row, field, tables), value) == (sign == "~")
     if field in _MASKS:
         return _mask_condition(word, field, sign, parse_flags(value, tables, field))
     if sign == "&":
-        raise _bad(word, "only gfp and alloc_flags have bits", f"write {field}=… or {field}~…")
+        raise _bad(word, "& works on gfp and alloc_flags only", f"write {field}=… or {field}~…")
     if field in _NUMBERS:
         return _number_condition(word, field, sign, value)
     if sign in _ORDERED:
-        raise _bad(word, f"{field} is no number", f"write {field}={value} or {field}~{value}")
-    return _equal(lambda row: _TEXTS[field](row, tables), value, wanted=sign == "=")
+        raise _bad(word, f"{field} is not a number", f"write {field}={value} or {field}~{value}")
+    return _equal(lambda row: _TEXTS[field](row, tables), value, equal=sign == "=")
 
 
 def _mask_condition(word: str, field: str, sign: str, mask: int) -> Condition:
@@ -97,7 +98,7 @@ def _number_condition(word: str, field: str, sign: str, value: str) -> Condition
     try:
         number = float(value)
     except ValueError:
-        raise _bad(word, f"{value!r} is no number", f"write such as {field}{sign}1") from None
+        raise _bad(word, f"{value!r} is not a number", f"write a number, such as {field}{sign}1") from None
 
     def holds(row: LiveRow) -> bool:
         have = get(row)
@@ -106,10 +107,10 @@ def _number_condition(word: str, field: str, sign: str, value: str) -> Condition
     return holds
 
 
-def _equal(get: Callable[[LiveRow], str | None], value: str, *, wanted: bool) -> Condition:
-    # MIGRATE_MOVABLE may be written without what all have in front.
+def _equal(get: Callable[[LiveRow], str | None], value: str, *, equal: bool) -> Condition:
+    # The prefix MIGRATE_ may be left out.
     names = {value.lower(), f"migrate_{value}".lower()}
-    return lambda row: ((get(row) or "").lower() in names) == wanted
+    return lambda row: ((get(row) or "").lower() in names) == equal
 
 
 def _contains(text: str | None, part: str) -> bool:
@@ -123,5 +124,5 @@ def _text(row: LiveRow, field: str, tables: FlagTables) -> str | None:
     return None if number is None else f"{number:g}"
 
 
-def _bad(word: str, why: str, mend: str) -> KalloctraceError:
-    return KalloctraceError(f"cannot filter by {word!r}", why, mend, Exit.USAGE)
+def _bad(word: str, why: str, fix: str) -> KalloctraceError:
+    return KalloctraceError(f"cannot filter by {word!r}", why, fix, Exit.USAGE)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A recording under way as text: one block an interval."""
+"""A recording in progress as text: one block per interval."""
 
 import json
 import time
@@ -13,15 +13,15 @@ from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.replay import Replay
 
 WIDTH = 80
-MOST_ROWS = 20
+MAX_ROWS = 20
 
 
 class TextBlocks:
-    """Makes blocks of lines for people; each short name is explained where it comes for the first time.
+    """Makes blocks of lines for people; the first block with a short name explains it.
 
     Args:
-        view: how the recording is looked at.
-        top: so many rows at most.
+        view: of the recording.
+        top: maximum number of rows.
     """
 
     def __init__(self, view: View, top: int) -> None:
@@ -30,48 +30,50 @@ class TextBlocks:
         self._explained: set[tuple[str, str]] = set()
 
     def __call__(self) -> str:
-        """Return the last moment."""
+        """Return the block of the last observation."""
         view = self._view
         if view.table is None:
             return ""
         rows = view.rows()
         lines, legend = table_lines(view.table, rows[: self._top], view.by, view.snapshot.tables, WIDTH)
         hidden = len(rows) - self._top
-        more = [f"… and {hidden:,} rows more"] if hidden > 0 else []
+        more = [f"… and {hidden:,} more rows"] if hidden > 0 else []
         new = [pair for pair in legend if pair not in self._explained]
         self._explained.update(new)
         return "".join(f"{line}\n" for line in (*lines, *more, *legend_lines(new, WIDTH)))
 
 
 def json_block(view: View, top: int | None) -> str:
-    """Return it as an object a line: the numbers of all, then each row."""
+    """Return the last observation as one JSON object per line: the totals, then each row."""
     if view.table is None:
         return ""
     rows = [row_json(view.table, row, view.snapshot.tables) for row in view.rows()[:top]]
     return "\n".join(json.dumps(line) for line in (totals_json(view.table), *rows))
 
 
-def show(moments: Iterable[Observation], block: Callable[[], str], view: View, write: Callable[[str], object]) -> None:
-    """Write a block for each moment.
+def show(
+    observations: Iterable[Observation], block: Callable[[], str], view: View, write: Callable[[str], object]
+) -> None:
+    """Write a block for each observation.
 
     Args:
-        moments: of one recording.
-        block: makes the text of the view's last moment.
-        view: how it is looked at.
-        write: writes a text and a new line, so that its reader has it at once.
+        observations: of one recording.
+        block: returns the text of the view's last observation.
+        view: of the recording.
+        write: writes a text and a newline, and flushes.
     """
-    for seen in moments:
+    for seen in observations:
         view.update(seen)
         write(block())
 
 
-def played(replay: Replay, interval: float, count: int | None) -> Iterator[Observation]:
-    """Yield the moments of a trace, as fast as it can be read.
+def replayed_observations(replay: Replay, interval: float, count: int | None) -> Iterator[Observation]:
+    """Yield the observations of a trace, as fast as it can be read.
 
     Args:
         replay: the trace.
-        interval: seconds of the trace's time between two.
-        count: so many at most.
+        interval: seconds of the trace's own time between two observations.
+        count: maximum number of observations.
     """
     number = 0
     while not replay.ended and number != count:
@@ -80,19 +82,19 @@ def played(replay: Replay, interval: float, count: int | None) -> Iterator[Obser
         yield replay.observe()
 
 
-def recorded(observer: Observer, interval: float, count: int | None, wakeup: int) -> Iterator[Observation]:
-    """Yield the moments of a recording until it has ended; what came since the last interval is one of them.
+def recorded_observations(observer: Observer, interval: float, count: int | None, wakeup: int) -> Iterator[Observation]:
+    """Yield the observations of a recording until it ends, with a last one for the interval that was cut short.
 
     Args:
         observer: the recording.
-        interval: seconds between two.
-        count: so many at most.
-        wakeup: a pipe that has a byte when a signal wants it to end.
+        interval: seconds between two observations.
+        count: maximum number of observations.
+        wakeup: a pipe that becomes readable when a signal ends the recording.
     """
     number, due = 0, time.monotonic()
     while number != count:
         number += 1
-        # A reader that was slow does not make the next intervals shorter.
+        # A slow reader does not shorten the next intervals.
         due = max(due, time.monotonic()) + interval
         while (left := due - time.monotonic()) > 0:
             reason = signalled(wakeup, min(left, observer.pause))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From two moments of a recording to the rows of a table: rates, counts, and the model's verdict."""
+"""The rows of a live table, from two observations of a recording: rates, counts, and the model's verdicts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from kalloctrace.verify.compare import Row, RowVerdict
 from kalloctrace.verify.verification import Judge
 
 By = Literal["request", "task", "stack"]
-"""What a row stands for: a request and its preparation; the same of one task; the same from one kernel stack."""
+"""What a row groups calls by: the request and its preparation; these and the task; these, the task and the stack."""
 
 SortName = Literal[
     "rate",
@@ -44,17 +44,17 @@ _MATCHED, _MISMATCHED, _UNKNOWN = range(3)
 _SUMS = ("count", "new", "matched", "mismatched", "unknown")
 
 
-class Asked(NamedTuple):
-    """A request and what it was prepared with, as far as a row shows them.
+class RequestKey(NamedTuple):
+    """A request and its preparation, as far as a row shows them.
 
     Attributes:
         entry: as in the trace.
-        gfp_mask: the entry's argument.
-        order: likewise.
-        node: the preferred zone's; None where nothing was prepared, or no zone is eligible.
-        zone: its index; -1 where the zone is not known.
-        migratetype: None where nothing was prepared.
-        alloc_flags: likewise.
+        gfp_mask: argument of the entry.
+        order: argument of the entry.
+        node: of the preferred zone; None where the request was rejected or no zone is eligible.
+        zone: index of the preferred zone; -1 where the zone is not known.
+        migratetype: None where the request was rejected.
+        alloc_flags: of the first attempt; None where the request was rejected.
     """
 
     entry: str
@@ -67,15 +67,15 @@ class Asked(NamedTuple):
 
     @property
     def rejected(self) -> bool:
-        """Tell whether get_page_from_freelist() was not called, though it was not the bulk allocator that asked.
+        """Return whether get_page_from_freelist() was not called.
 
-        Another tool's event does not tell.
+        The bulk allocator never calls it, and another tool's event does not show it: False for both.
         """
         return self.alloc_flags is None and self.entry not in {"bulk", TRACEPOINT}
 
 
-class Who(NamedTuple):
-    """Who asked; None for what is not known, or not told apart."""
+class TaskKey(NamedTuple):
+    """The task and stack of a call; None for what is not known, or not part of the row."""
 
     comm: str | None = None
     pid: int | None = None
@@ -84,22 +84,22 @@ class Who(NamedTuple):
 
 @dataclass(frozen=True)
 class LiveRow:
-    """Calls that have all in common that the table tells apart.
+    """Calls with the same request, and the same task and stack where rows include them.
 
     Attributes:
-        asked: the request.
-        who: who asked.
-        count: calls since the beginning.
-        new: those of them in the interval.
-        rate: calls a second in the interval.
-        share: of all calls of the interval.
-        matched: calls since the beginning that were prepared as the model says.
-        mismatched: those that differ.
-        unknown: those that cannot be judged.
+        request: the request and its preparation.
+        task: the task and stack.
+        count: calls since the start.
+        new: calls in the interval.
+        rate: calls per second in the interval.
+        share: fraction of all calls in the interval, 0 to 1.
+        matched: calls since the start that the kernel prepared as the model predicts.
+        mismatched: calls since the start that differ from the model.
+        unknown: calls since the start that cannot be judged.
     """
 
-    asked: Asked
-    who: Who
+    request: RequestKey
+    task: TaskKey
     count: int
     new: int
     rate: float
@@ -110,29 +110,29 @@ class LiveRow:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the worst that is true of some of the calls."""
+        """Return the worst verdict on any of the calls."""
         return "MISMATCH" if self.mismatched else "unknown" if self.unknown else "ok"
 
     @property
-    def key(self) -> tuple[Asked, Who]:
-        """Return what tells the row from all others, at any time."""
-        return self.asked, self.who
+    def key(self) -> tuple[RequestKey, TaskKey]:
+        """Return what identifies the row in every table of the recording."""
+        return self.request, self.task
 
 
 @dataclass(frozen=True)
 class LiveTable:
-    """All rows of one moment.
+    """All rows at one time.
 
     Attributes:
-        seconds: since the beginning.
-        interval: seconds since the moment before.
-        count: calls since the beginning.
-        rate: calls a second in the interval.
-        distinct: different allocations, also by what the rows do not show.
-        matched: calls since the beginning, as in a row; so the next two.
-        mismatched: likewise.
-        unknown: likewise.
-        totals: what is missing.
+        seconds: since the start.
+        interval: seconds since the previous table.
+        count: calls since the start.
+        rate: calls per second in the interval.
+        distinct: distinct allocations, including columns that rows do not show.
+        matched: calls since the start, as in a row.
+        mismatched: calls since the start, as in a row.
+        unknown: calls since the start, as in a row.
+        totals: the recorder's counts, such as lost and missed.
         rows: in no order.
     """
 
@@ -148,11 +148,11 @@ class LiveTable:
     rows: tuple[LiveRow, ...]
 
 
-class Known:
-    """What is known of each allocation of a recording: each is described and judged once, whoever makes it.
+class JudgedAllocations:
+    """The distinct allocations of a recording with their verdicts; each is judged once, whichever task makes it.
 
     Attributes:
-        kernel: the kernel that is recorded.
+        kernel: the recorded kernel.
         rows: the allocations, as mappings from column to Python value.
 
     Args:
@@ -162,16 +162,16 @@ class Known:
     def __init__(self, snapshot: Snapshot) -> None:
         self.kernel = Kernel.of(snapshot)
         self.rows: list[Row] = []
-        self._asked: dict[Asked, int] = {}
+        self._request_codes: dict[RequestKey, int] = {}
         self._codes: list[int] = []
         self._judge: Judge | None = None
         self._judged: list[RowVerdict] = []
 
-    def learn(self, seen: Observation) -> None:
-        """Take in the allocations that are new. All are judged anew where what a verdict depends on has changed."""
+    def update(self, seen: Observation) -> None:
+        """Judge the new allocations, or all again where something that verdicts depend on has changed."""
         new: list[Row] = seen.rows.allocations[len(self.rows) :].to_pylist()
         self.rows += new
-        self._codes += [self._asked.setdefault(asked_of(row), len(self._asked)) for row in new]
+        self._codes += [self._request_codes.setdefault(request_key(row), len(self._request_codes)) for row in new]
         judge = Judge.of(self.kernel, self.rows, seen.totals)
         if judge != self._judge:
             self._judge = judge
@@ -182,48 +182,49 @@ class Known:
         """Return the verdict on an allocation."""
         return self._judged[index]
 
-    def code(self, asked: Asked) -> int:
-        """Return which of `all_asked` this is."""
-        return self._asked[asked]
+    def code(self, request: RequestKey) -> int:
+        """Return the index of a request in `request_keys`."""
+        return self._request_codes[request]
 
-    def all_asked(self) -> list[Asked]:
-        """Return what the table shows, each once."""
-        return list(self._asked)
+    def request_keys(self) -> list[RequestKey]:
+        """Return the distinct requests that a table shows."""
+        return list(self._request_codes)
 
     def codes(self) -> npt.NDArray[np.int32]:
-        """Return which of these each allocation is."""
+        """Return for each allocation the index of its request in `request_keys`."""
         return np.array(self._codes, np.int32)
 
     def verdicts(self) -> npt.NDArray[np.int8]:
-        """Return the verdict on each allocation, as a number."""
+        """Return the verdict on each allocation as a number."""
         numbers = (_UNKNOWN if j.unknown else _MISMATCHED if j.differences else _MATCHED for j in self._judged)
         return np.fromiter(numbers, np.int8, len(self._judged))
 
 
-def asked_of(row: Row) -> Asked:
-    """Return what a table shows of an allocation."""
+def request_key(row: Row) -> RequestKey:
+    """Return the part of an allocation that a table shows."""
     names = ("gfp_mask", "order", "preferred_node", "preferred_zone", "migratetype", "alloc_flags")
-    return Asked(row["entry"], *(row[name] for name in names))
+    return RequestKey(row["entry"], *(row[name] for name in names))
 
 
-def live_table(known: Known, before: Observation | None, now: Observation, by: By) -> LiveTable:
-    """Return the table of a moment.
+def live_table(allocations: JudgedAllocations, before: Observation | None, now: Observation, by: By) -> LiveTable:
+    """Return the table of an observation.
 
     Args:
-        known: has learned the allocations of `now`.
-        before: an earlier moment of the same recording; None for its beginning, as which one counts that is too old.
-        now: the moment.
-        by: what a row stands for. Where the recording does not know tasks, it is a request in any case.
+        allocations: updated with `now`.
+        before: an earlier observation of the same recording; None for its start. One that `now` does not follow counts
+            as None.
+        now: the observation.
+        by: what a row groups calls by. Without tasks in the recording it is always the request.
     """
     if before is not None and not now.follows(before):
         before = None
     counts = now.counts
     new = counts if before is None else counts - now.counts_at(before)
     interval = now.seconds - (0.0 if before is None else before.seconds)
-    verdicts = known.verdicts()[now.rows.indices]
+    verdicts = allocations.verdicts()[now.rows.indices]
     columns = {
-        "code": pa.array(known.codes()[now.rows.indices]),
-        **_who_columns(now, by),
+        "code": pa.array(allocations.codes()[now.rows.indices]),
+        **_task_columns(now, by),
         "count": pa.array(counts),
         "new": pa.array(new),
         **{
@@ -244,63 +245,63 @@ def live_table(known: Known, before: Observation | None, now: Observation, by: B
         mismatched=mismatched,
         unknown=unknown,
         totals=now.totals,
-        rows=tuple(_rows(known, pa.table(columns), int(new.sum()), interval)),
+        rows=tuple(_rows(allocations, pa.table(columns), int(new.sum()), interval)),
     )
 
 
-def _rows(known: Known, table: pa.Table, all_new: int, interval: float) -> list[LiveRow]:
+def _rows(allocations: JudgedAllocations, table: pa.Table, all_new: int, interval: float) -> list[LiveRow]:
     keys = [name for name in table.column_names if name not in _SUMS]
     groups = table.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in _SUMS])
-    asked = known.all_asked()
+    requests = allocations.request_keys()
     empty = [None] * groups.num_rows
-    who = [groups[name].to_pylist() if name in keys else empty for name in Who._fields]
+    tasks = [groups[name].to_pylist() if name in keys else empty for name in TaskKey._fields]
     sums = [groups[f"{name}_sum"].to_pylist() for name in _SUMS]
     return [
         LiveRow(
-            asked[code],
-            Who(comm, pid, stack),
+            requests[code],
+            TaskKey(comm, pid, stack),
             count,
             new,
             _rate(new, interval),
             new / all_new if all_new else 0.0,
             *verdicts,
         )
-        for code, comm, pid, stack, count, new, *verdicts in zip(groups["code"].to_pylist(), *who, *sums, strict=True)
+        for code, comm, pid, stack, count, new, *verdicts in zip(groups["code"].to_pylist(), *tasks, *sums, strict=True)
     ]
 
 
-def members(known: Known, now: Observation, row: LiveRow, by: By) -> list[tuple[int, int]]:
-    """Return the allocations that a row of the table is made of, and their counts: what differs first, then by count.
+def members(allocations: JudgedAllocations, now: Observation, row: LiveRow, by: By) -> list[tuple[int, int]]:
+    """Return the index and count of each allocation in a row: mismatches first, then by count.
 
     Args:
-        known: has learned the allocations of `now`.
-        now: the moment that the table was made of, or a later one.
-        row: a row of it.
-        by: what the row stands for.
+        allocations: updated with `now`.
+        now: the observation that the table shows, or a later one.
+        row: a row of the table.
+        by: what the row groups calls by.
     """
-    chosen = known.codes()[now.rows.indices] == known.code(row.asked)
-    for name, column in _who_columns(now, by).items():
-        wanted = getattr(row.who, name)
-        chosen &= np.array([value == wanted for value in column.to_pylist()], np.bool_)
+    chosen = allocations.codes()[now.rows.indices] == allocations.code(row.request)
+    for name, column in _task_columns(now, by).items():
+        selected = getattr(row.task, name)
+        chosen &= np.array([value == selected for value in column.to_pylist()], np.bool_)
     sums: dict[int, int] = {}
     for index, count in zip(now.rows.indices[chosen].tolist(), now.counts[chosen].tolist(), strict=True):
         sums[index] = sums.get(index, 0) + count
-    return sorted(sums.items(), key=lambda item: (not known.judged(item[0]).differences, -item[1]))
+    return sorted(sums.items(), key=lambda item: (not allocations.judged(item[0]).differences, -item[1]))
 
 
 def sort_names(by: By) -> tuple[SortName, ...]:
-    """Return the columns that there are to sort by."""
+    """Return the columns that a table has."""
     absent = {"request": {"comm", "pid", "stack"}, "task": {"stack"}, "stack": set()}[by]
     return tuple(name for name in get_args(SortName) if name not in absent)
 
 
-def descends(name: SortName) -> bool:
-    """Tell whether the largest is wanted first, as of numbers of calls."""
+def sorts_descending(name: SortName) -> bool:
+    """Return whether the largest value comes first by default."""
     return name in {"rate", "count", "share", "order", "verdict"}
 
 
-def arranged(rows: Sequence[LiveRow], name: SortName, tables: FlagTables, *, descending: bool) -> list[LiveRow]:
-    """Return rows in the order of a column; what has no value comes last, and of equals the busiest first."""
+def sorted_rows(rows: Sequence[LiveRow], name: SortName, tables: FlagTables, *, descending: bool) -> list[LiveRow]:
+    """Return rows in the order of a column: rows without a value last, equal ones by rate."""
     value = _SORT_VALUES[name]
     busiest = sorted(rows, key=lambda row: (row.rate, row.count), reverse=True)
     valued = [(value(row, tables), row) for row in busiest]
@@ -310,25 +311,25 @@ def arranged(rows: Sequence[LiveRow], name: SortName, tables: FlagTables, *, des
 
 
 def zone_name(row: LiveRow, tables: FlagTables) -> str | None:
-    """Return the name of the preferred zone; None where there is none, and "?" where it is not known."""
-    zone = row.asked.zone
+    """Return the name of the preferred zone: None without one, "?" where it is not known."""
+    zone = row.request.zone
     return None if zone is None else "?" if zone < 0 else tables.zone_name(zone)
 
 
 def migratetype_name(row: LiveRow, tables: FlagTables) -> str | None:
-    """Return the name of the migratetype; None where nothing was prepared."""
-    value = row.asked.migratetype
+    """Return the name of the migratetype; None where the request was rejected."""
+    value = row.request.migratetype
     return None if value is None else tables.migratetype_name(value)
 
 
 def gfp_text(row: LiveRow, tables: FlagTables) -> str:
-    """Return the gfp mask as that kernel prints it."""
-    return decode_gfp(row.asked.gfp_mask, tables).text or "0"
+    """Return the gfp mask as the recorded kernel prints it."""
+    return decode_gfp(row.request.gfp_mask, tables).text or "0"
 
 
 def alloc_text(row: LiveRow, tables: FlagTables) -> str | None:
-    """Return alloc_flags in names; None where nothing was prepared, or it cannot be seen."""
-    value = row.asked.alloc_flags
+    """Return the names of alloc_flags; None where the request was rejected or they were not captured."""
+    value = row.request.alloc_flags
     return None if value is None else decode_alloc(value, tables).text
 
 
@@ -338,14 +339,14 @@ _SORT_VALUES: dict[str, Callable[[LiveRow, FlagTables], Any]] = {
     "rate": lambda row, _: row.rate,
     "count": lambda row, _: row.count,
     "share": lambda row, _: row.share,
-    "comm": lambda row, _: row.who.comm,
-    "pid": lambda row, _: row.who.pid,
-    "stack": lambda row, _: row.who.stack,
+    "comm": lambda row, _: row.task.comm,
+    "pid": lambda row, _: row.task.pid,
+    "stack": lambda row, _: row.task.stack,
     "gfp": gfp_text,
-    "order": lambda row, _: row.asked.order,
-    "node": lambda row, _: row.asked.node,
-    "zone": lambda row, _: row.asked.zone,
-    "migratetype": lambda row, _: row.asked.migratetype,
+    "order": lambda row, _: row.request.order,
+    "node": lambda row, _: row.request.node,
+    "zone": lambda row, _: row.request.zone,
+    "migratetype": lambda row, _: row.request.migratetype,
     "alloc_flags": alloc_text,
     "verdict": lambda row, _: _VERDICT_ORDER[row.verdict],
 }
@@ -355,6 +356,6 @@ def _rate(calls: int, seconds: float) -> float:
     return calls / seconds if seconds > 0 else 0.0
 
 
-def _who_columns(now: Observation, by: By) -> dict[str, pa.Array]:
-    names = {"request": (), "task": ("comm", "pid"), "stack": Who._fields}[by]
+def _task_columns(now: Observation, by: By) -> dict[str, pa.Array]:
+    names = {"request": (), "task": ("comm", "pid"), "stack": TaskKey._fields}[by]
     return {name: now.rows.task_columns[name] for name in names if name in now.rows.task_columns}

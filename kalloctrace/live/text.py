@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""A live table as lines of text, for pipes and for the head of a screen."""
+"""A live table as lines of text, for pipes and for the head of the screen."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.live.columns import GAP, Cells, Placed, place, rate_text
+from kalloctrace.live.columns import GAP, Cells, PlacedColumn, place_columns, rate_text
 from kalloctrace.live.table import By, LiveRow, LiveTable, alloc_text, gfp_text, migratetype_name, zone_name
 from kalloctrace.text import printable
 from kalloctrace.trace.filter_text import filter_words
@@ -18,7 +18,7 @@ Part = tuple[str, Style]
 
 
 def count_parts(table: LiveTable) -> list[Part]:
-    """Return how much there is, and what is missing: always in sight."""
+    """Return the counts of calls and of losses, which are always shown."""
     totals = table.totals
     return [
         (f"{rate_text(table.rate)}/s", "strong"),
@@ -31,7 +31,7 @@ def count_parts(table: LiveTable) -> list[Part]:
 
 
 def slow_parts(totals: Totals) -> list[Part]:
-    """Return how many calls took the slow path, and how many of these got no page; nothing where it is not watched."""
+    """Return the calls that took the slow path and those that failed; empty where the slow path is not recorded."""
     failed = totals.slow_failed
     parts: list[Part] = []
     if totals.slow is not None:
@@ -42,7 +42,7 @@ def slow_parts(totals: Totals) -> list[Part]:
 
 
 def verdict_parts(table: LiveTable) -> list[Part]:
-    """Return what the model says to all calls since the beginning."""
+    """Return the verdicts on all calls since the start."""
     return [
         (f"matched {table.matched:,}", "good"),
         (f"mismatched {table.mismatched:,}", "bad" if table.mismatched else "plain"),
@@ -51,7 +51,7 @@ def verdict_parts(table: LiveTable) -> list[Part]:
 
 
 def flow(parts: Sequence[Part], width: int) -> list[list[Part]]:
-    """Distribute words over lines of at most so many characters, with two spaces between words."""
+    """Distribute words over lines of a maximum width, with two spaces between words."""
     lines: list[list[Part]] = [[]]
     for text, style in parts:
         used = sum(len(word) + 2 for word, _ in lines[-1])
@@ -62,20 +62,20 @@ def flow(parts: Sequence[Part], width: int) -> list[list[Part]]:
 
 
 def mode_text(snapshot: Snapshot, recording: Mapping[str, Any], by: By, *, replayed: str = "") -> str:
-    """Return how the recording is made, and what it does not tell.
+    """Return how the recording is made, and what it lacks.
 
     Args:
         snapshot: of the recording.
         recording: how it is made.
-        by: what the rows stand for.
-        replayed: the trace that is played back; empty where the machine is recorded.
+        by: what a row groups calls by.
+        replayed: name of the replayed trace; empty for a live recording.
     """
     if replayed:
-        how = f"{printable(replayed)} played back; lost and missed are the whole trace's"
+        how = f"replay of {printable(replayed)}; lost and missed are of the whole trace"
     elif recording.get("mode") == "stream":
-        how = "stream: a record of each call is sent; what finds the buffer full is lost"
+        how = "stream: every call is sent to user space; calls are lost while the buffer is full"
     else:
-        how = "aggregate: counted in the kernel at the least cost; who asks is not known"
+        how = "aggregate: counted in the kernel, lowest overhead; callers are not recorded"
     filters = "; ".join(filter_words(recording, snapshot.tables))
     grouped = {"request": "", "task": "by task: ", "stack": "by task and stack: "}[by]
     return f"{grouped}{how}" + (f"; only {filters}" if filters else "")
@@ -90,21 +90,21 @@ def clock(seconds: float) -> str:
 def table_lines(
     table: LiveTable, rows: Sequence[LiveRow], by: By, tables: FlagTables, width: int
 ) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return a moment as lines, and the short names in them with what they stand for.
+    """Return a table as lines, and the short names in them with the kernel's names.
 
     Args:
-        table: the moment.
-        rows: its rows that are shown, in their order.
-        by: what they stand for.
+        table: the table.
+        rows: the rows to show, sorted.
+        by: what a row groups calls by.
         tables: of the recorded kernel.
-        width: characters of a line at most.
+        width: maximum characters in a line.
     """
     groups = (
         [(clock(table.seconds), "strong"), *count_parts(table)],
         [*verdict_parts(table), *slow_parts(table.totals)],
     )
     lines = ["  ".join(text for text, _ in line) for group in groups for line in flow(group, width)]
-    placed = place(by, width)
+    placed = place_columns(by, width)
     cells = Cells(tables)
     lines.append(joined_cells([(part.heading, part) for part in placed]))
     lines += (joined_cells([(cells.text(row, part), part) for part in placed]) for row in rows)
@@ -112,7 +112,7 @@ def table_lines(
 
 
 def legend_lines(legend: Sequence[tuple[str, str]], width: int) -> Iterator[str]:
-    """Yield what short names stand for, as lines of at most so many characters."""
+    """Yield lines of a maximum width that explain short names."""
     line = ""
     for text, name in legend:
         word = f"{text} {name}"
@@ -125,8 +125,8 @@ def legend_lines(legend: Sequence[tuple[str, str]], width: int) -> Iterator[str]
 
 
 def row_json(table: LiveTable, row: LiveRow, tables: FlagTables) -> dict[str, Any]:
-    """Return a row as the object that scripts rely on."""
-    asked = row.asked
+    """Return a row as JSON values; the schema is `live`."""
+    request = row.request
     return {
         "type": "live",
         "seconds": round(table.seconds, 6),
@@ -135,18 +135,18 @@ def row_json(table: LiveTable, row: LiveRow, tables: FlagTables) -> dict[str, An
         "new": row.new,
         "count": row.count,
         "share": round(row.share, 6),
-        "comm": row.who.comm,
-        "pid": row.who.pid,
-        "stack": None if row.who.stack is None else frames_of(row.who.stack),
-        "entry": asked.entry,
-        "gfp_mask": asked.gfp_mask,
+        "comm": row.task.comm,
+        "pid": row.task.pid,
+        "stack": None if row.task.stack is None else frames_of(row.task.stack),
+        "entry": request.entry,
+        "gfp_mask": request.gfp_mask,
         "gfp": gfp_text(row, tables),
-        "order": asked.order,
-        "node": asked.node,
+        "order": request.order,
+        "node": request.node,
         "zone": zone_name(row, tables),
-        "migratetype": asked.migratetype,
+        "migratetype": request.migratetype,
         "migratetype_name": migratetype_name(row, tables),
-        "alloc_flags": asked.alloc_flags,
+        "alloc_flags": request.alloc_flags,
         "alloc_flags_text": alloc_text(row, tables),
         "verdict": row.verdict,
         "matched": row.matched,
@@ -156,7 +156,7 @@ def row_json(table: LiveTable, row: LiveRow, tables: FlagTables) -> dict[str, An
 
 
 def totals_json(table: LiveTable) -> dict[str, Any]:
-    """Return the numbers of a moment as the object that comes before its rows."""
+    """Return the totals of a table as JSON values; the schema is `live_totals`."""
     totals = table.totals
     return {
         "type": "live_totals",
@@ -176,11 +176,11 @@ def totals_json(table: LiveTable) -> dict[str, Any]:
     }
 
 
-def padded(text: str, placed: Placed) -> str:
-    """Return the text of a cell at the width of its column."""
+def padded(text: str, placed: PlacedColumn) -> str:
+    """Return the text of a cell, padded to the width of its column."""
     return text.rjust(placed.width) if placed.column.right else text.ljust(placed.width)
 
 
-def joined_cells(cells: Sequence[tuple[str, Placed]]) -> str:
+def joined_cells(cells: Sequence[tuple[str, PlacedColumn]]) -> str:
     """Return the cells of a row as a line."""
     return (" " * GAP).join(padded(text, placed) for text, placed in cells).rstrip()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The live screen: a table that updates, with what is missing always in sight."""
+"""The live screen: a table that updates, with the losses always in sight."""
 
 import asyncio
 import signal
@@ -16,7 +16,7 @@ from textual.events import Resize
 from textual.widgets import DataTable, Footer, Input, Static
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.live.columns import GAP, Cells, Placed, place
+from kalloctrace.live.columns import GAP, Cells, PlacedColumn, place_columns
 from kalloctrace.live.detail import detail
 from kalloctrace.live.table import By, LiveRow
 from kalloctrace.live.text import (
@@ -29,16 +29,15 @@ from kalloctrace.live.text import (
     slow_parts,
     verdict_parts,
 )
-from kalloctrace.live.tui_screens import Detail, Help
+from kalloctrace.live.tui_screens import STYLES, Detail, Head, Help
 from kalloctrace.live.view import View
-from kalloctrace.live.widgets import STYLES, Head
 from kalloctrace.probe.recorder import DRAIN_INTERVAL
 from kalloctrace.trace.observation import Source
 from kalloctrace.trace.writer import default_name
 
-MOST_ROWS = 200
+MAX_ROWS = 200
 _LEGEND_SHARE = 6
-"""One line of the screen in so many may be legend."""
+"""At most one line in this many is legend."""
 _VERDICT_STYLES = {"ok": "green", "unknown": "bold yellow", "MISMATCH": "bold white on red"}
 _TABLE_ACTIONS = {"pause", "filter", "sort", "reverse", "by", "write", "legend", "help", "no_filter"}
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -51,20 +50,20 @@ class Rows(DataTable[Text]):
 
 
 class LiveApp(App[None]):
-    """Shows a recording under way.
+    """Shows a recording in progress.
 
     Attributes:
-        view: the table, and how it is looked at.
-        reason: why the screen ended; empty while it goes on.
-        failure: what ended the screen against everybody's will.
-        written: traces that the user had written.
+        view: the table, filtered and sorted.
+        reason: why the screen ended; empty while it runs.
+        failure: the exception that ended the UI.
+        written: traces that were written from the screen.
 
     Args:
         source: the recording.
-        view: how to look at it at first.
-        interval: seconds between two moments.
-        count: so many intervals, None for no end.
-        replayed: the name of the trace that is played back; empty where the machine is recorded.
+        view: the initial view.
+        interval: seconds between two observations.
+        count: number of intervals; None for no limit.
+        replayed: name of the replayed trace; empty for a live recording.
     """
 
     ENABLE_COMMAND_PALETTE = False
@@ -74,7 +73,7 @@ class LiveApp(App[None]):
     DataTable { height: 1fr; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
     #legend { height: auto; color: $text-muted; }
     #filter { display: none; height: 3; }
-    #filter.asked { display: block; }
+    #filter.open { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "Quit"),
@@ -110,7 +109,7 @@ class LiveApp(App[None]):
         self._filling = False
 
     def compose(self) -> ComposeResult:
-        """Lay the screen out."""
+        """Lay out the screen."""
         yield Head()
         # Red stays red under the cursor.
         own: Literal["renderable"] = "renderable"
@@ -120,7 +119,7 @@ class LiveApp(App[None]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        """Begin to look at the recording."""
+        """Start observing the recording."""
         for number in _ENDING_SIGNALS:
             with suppress(ValueError, NotImplementedError):
                 asyncio.get_running_loop().add_signal_handler(number, self._end, f"signal {number.name}")
@@ -130,11 +129,11 @@ class LiveApp(App[None]):
         self.tick()
 
     def on_resize(self, _: Resize) -> None:
-        """Choose the columns anew."""
+        """Choose the columns for the new size."""
         self.call_after_refresh(self.refresh_table)
 
     def tick(self) -> None:
-        """Take in the moment, and show it unless the screen is paused."""
+        """Take an observation, and show it unless the screen is paused."""
         if self._over:
             return
         self._over = bool(self._source.ended)
@@ -142,16 +141,16 @@ class LiveApp(App[None]):
         self.refresh_table()
 
     def refresh_table(self) -> None:
-        """Show the last moment."""
+        """Show the last observation."""
         try:
             table = self.screen_stack[0].query_one(Rows)
         except (NoMatches, IndexError):
             return
         self._show_heads()
-        placed = place(self.view.by, self.size.width - 1)
-        chosen, top = self._chosen(table), table.scroll_y
+        placed = place_columns(self.view.by, self.size.width - 1)
+        selected, top = self._selected(table), table.scroll_y
         rows = self.view.rows()
-        self._shown = rows[:MOST_ROWS]
+        self._shown = rows[:MAX_ROWS]
         self._filling = True
         table.clear(columns=True)
         for part in placed:
@@ -161,20 +160,20 @@ class LiveApp(App[None]):
             cells = in_sight if top <= number < top + self.size.height else beyond
             table.add_row(*(_cell(cells, row, part) for part in placed))
         table.scroll_to(y=top, animate=False)
-        if chosen is not None and table.row_count:
-            table.move_cursor(row=chosen, animate=False)
+        if selected is not None and table.row_count:
+            table.move_cursor(row=selected, animate=False)
         self._filling = False
         self._show_legend(in_sight, len(rows))
 
-    def _chosen(self, table: Rows) -> int | None:
-        """Return where the chosen row is now: the first place stays chosen, other rows are followed."""
+    def _selected(self, table: Rows) -> int | None:
+        """Return where the selected row is now: the cursor stays on the first line, and follows any other row."""
         at = table.cursor_row
         if not 0 < at < len(self._shown):
             return None
         key = self._shown[at].key
-        return next((i for i, row in enumerate(self.view.rows()[:MOST_ROWS]) if row.key == key), at)
+        return next((i for i, row in enumerate(self.view.rows()[:MAX_ROWS]) if row.key == key), at)
 
-    def _heading(self, part: Placed) -> Text:
+    def _heading(self, part: PlacedColumn) -> Text:
         text = part.heading
         if part.column.name == self.view.sort:
             text += "▼" if self.view.descending else "▲"
@@ -198,9 +197,9 @@ class LiveApp(App[None]):
         if self._paused:
             state.append(("PAUSED", "doubt"))
         if self._source.ended:
-            state.append((f"ended: {self._source.ended}; rates are of all of it", "doubt"))
+            state.append((f"ended: {self._source.ended}; rates cover the whole recording", "doubt"))
         if view.filter:
-            state.append((f"only {view.filter}", "doubt"))
+            state.append((f"filter: {view.filter}", "doubt"))
         mode = mode_text(view.snapshot, self._source.recording, view.by, replayed=self._replayed)
         verdicts = [*verdict_parts(table), *slow_parts(table.totals)]
         return [state, count_parts(table), verdicts, [(mode, "faint")]]
@@ -211,17 +210,17 @@ class LiveApp(App[None]):
         lines = list(legend_lines(self._short_names, self.size.width - 1)) if self._legend else []
         if len(lines) > most:
             lines[most - 1 :] = ["… ? shows all short names"]
-        if rows > MOST_ROWS:
-            lines.insert(0, f"… and {rows - MOST_ROWS:,} rows more: / filters them")
+        if rows > MAX_ROWS:
+            lines.insert(0, f"… and {rows - MAX_ROWS:,} more rows: press / to filter")
         legend = self.screen_stack[0].query_one("#legend", Static)
         legend.display = bool(lines)
         legend.update(Text("\n".join(lines)))
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Do something that may fail: the terminal is put in order before anybody hears of it."""
+        """Run work that may fail; the error is raised after the terminal is restored."""
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - raised again by whoever ran the screen
+        except Exception as error:  # noqa: BLE001 - raised again after the screen ends
             self.failure = error
             self.exit()
 
@@ -240,16 +239,16 @@ class LiveApp(App[None]):
         self.exit()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """Tell whether a key does something now: those of the table do nothing on other pages."""
+        """Return whether an action is available: those of the table are not on other screens."""
         del parameters
         return len(self.screen_stack) == 1 or action not in _TABLE_ACTIONS
 
     async def action_quit(self) -> None:
-        """End the recording, and the screen."""
+        """End the recording and the screen."""
         self._end("the user ended it")
 
     def action_pause(self) -> None:
-        """Let the screen stand still, or move again; the recording goes on."""
+        """Freeze or resume the screen; the recording continues."""
         self._paused = not self._paused
         if not self._paused:
             self.view.refresh()
@@ -261,7 +260,7 @@ class LiveApp(App[None]):
         self.refresh_table()
 
     def action_reverse(self) -> None:
-        """Sort the other way round."""
+        """Reverse the order."""
         self.view.set_sort(self.view.sort)
         self.refresh_table()
 
@@ -271,19 +270,19 @@ class LiveApp(App[None]):
         self.refresh_table()
 
     def action_by(self) -> None:
-        """Let rows stand for requests, tasks or stacks, as far as the recording knows them."""
+        """Group rows by request, task or stack, as far as the recording has them."""
         recording = self._source.recording
         choices: list[By] = ["request"]
         if recording.get("mode") == "stream":
             choices += ["task", "stack"] if recording.get("stacks") else ["task"]
         if len(choices) == 1:
-            self.notify("counted in the kernel: who asks is not known. Start with --by task or --stack.", title="By")
+            self.notify("callers are not recorded in aggregate mode. Start with --by task or --stack.", title="By")
             return
         self.view.set_by(choices[(choices.index(self.view.by) + 1) % len(choices)])
         self.refresh_table()
 
     def action_write(self) -> None:
-        """Write what was counted so far as a trace."""
+        """Write a trace of what was counted so far."""
         path = default_name(self.view.snapshot.release)
         try:
             self._source.write(path)
@@ -299,20 +298,20 @@ class LiveApp(App[None]):
         self.call_after_refresh(self._show_heads)
 
     def action_filter(self) -> None:
-        """Ask for a filter."""
-        asked = self.query_one("#filter", Input)
-        asked.add_class("asked")
-        asked.value = self.view.filter
-        asked.cursor_position = len(asked.value)
-        asked.border_title = "filter: Enter applies, Esc leaves it as it was, ? in the table shows how"
-        asked.focus()
+        """Open the filter's input."""
+        field = self.query_one("#filter", Input)
+        field.add_class("open")
+        field.value = self.view.filter
+        field.cursor_position = len(field.value)
+        field.border_title = "filter: Enter applies, Esc cancels; ? in the table shows the syntax"
+        field.focus()
 
     def action_no_filter(self) -> None:
-        """Leave the filter as it is, or take it away where none is being asked for."""
-        asked = self.query_one("#filter", Input)
-        if not asked.has_class("asked"):
+        """Cancel the input, or remove the filter where no input is open."""
+        field = self.query_one("#filter", Input)
+        if not field.has_class("open"):
             self.view.set_filter("")
-        self._filter_asked(asked)
+        self._close_filter(field)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Apply a filter."""
@@ -321,31 +320,31 @@ class LiveApp(App[None]):
         except KalloctraceError as error:
             event.input.border_title = f"{error.what}: {error.why}; {error.fix}"
             return
-        self._filter_asked(event.input)
+        self._close_filter(event.input)
 
-    def _filter_asked(self, asked: Input) -> None:
-        asked.remove_class("asked")
+    def _close_filter(self, field: Input) -> None:
+        field.remove_class("open")
         self.query_one(Rows).focus()
         self.refresh_table()
 
     def on_data_table_header_selected(self, event: "DataTable.HeaderSelected") -> None:
-        """Sort by the column whose heading was clicked."""
-        placed = place(self.view.by, self.size.width - 1)
+        """Sort by the clicked column."""
+        placed = place_columns(self.view.by, self.size.width - 1)
         self.view.set_sort(placed[event.column_index].column.name)
         self.refresh_table()
 
     def on_data_table_row_selected(self, event: "DataTable.RowSelected") -> None:
-        """Explain the chosen row."""
+        """Show the details of the selected row."""
         if self._filling or event.cursor_row >= len(self._shown):
             return
         row = self._shown[event.cursor_row]
         chosen = self.view.members(row)
         release = self.view.snapshot.release
-        self.push_screen(Detail(len(chosen), lambda at: detail(self.view.known, release, row, chosen, at)))
+        self.push_screen(Detail(len(chosen), lambda at: detail(self.view.allocations, release, row, chosen, at)))
         self.call_after_refresh(self._show_heads)
 
 
-def _cell(cells: Cells, row: LiveRow, part: Placed) -> Text:
+def _cell(cells: Cells, row: LiveRow, part: PlacedColumn) -> Text:
     text = padded(cells.text(row, part), part)
     if part.column.name == "verdict":
         return Text(text, _VERDICT_STYLES[row.verdict])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Pages above the table: one row explained, and help."""
+"""The head that all screens share, and the screens above the table: details of a row, and help."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from textwrap import indent
 from typing import ClassVar
 
@@ -14,11 +14,49 @@ from textual.widgets import Footer, Static
 
 from kalloctrace.live.detail import Line
 from kalloctrace.live.filter import HELP
-from kalloctrace.live.widgets import STYLES, Head
+from kalloctrace.live.text import Part, flow
+
+STYLES: Mapping[str, str] = {
+    "plain": "",
+    "good": "green",
+    "bad": "bold white on red",
+    "doubt": "bold yellow",
+    "faint": "dim",
+    "strong": "bold",
+    "heading": "bold",
+}
+
+
+class Head(Static):
+    """The state of the recording and its losses, at the top of every screen."""
+
+    DEFAULT_CSS = """
+    Head {
+        height: auto;
+        background: $panel;
+    }
+    """
+
+    def show(self, words: Sequence[Sequence[Part]], width: int) -> None:
+        """Show groups of words; each group starts a line, and lines break between words.
+
+        Args:
+            words: the groups.
+            width: characters in a line.
+        """
+        lines = [line for group in words for line in flow(group, width)]
+        self.update(Text("\n").join(_line(line, width) for line in lines))
+
+
+def _line(parts: Sequence[Part], width: int) -> Text:
+    line = Text("  ").join(Text(text, STYLES[style]) for text, style in parts)
+    line.truncate(width, overflow="ellipsis")
+    line.no_wrap = True
+    return line
 
 
 class Page(Screen[None]):
-    """Lines of text that can be scrolled, below the head."""
+    """Scrollable lines of text below the head."""
 
     CSS = "VerticalScroll { scrollbar-size-vertical: 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -28,7 +66,7 @@ class Page(Screen[None]):
     ]
 
     def compose(self) -> ComposeResult:
-        """Lay the page out."""
+        """Lay out the screen."""
         yield Head()
         with VerticalScroll():
             yield Static(id="lines")
@@ -45,11 +83,11 @@ class Page(Screen[None]):
 
 
 class Detail(Page):
-    """One row, down to the steps of its preparation.
+    """The details of one row, one allocation at a time.
 
     Args:
-        count: how many allocations the row is made of.
-        lines: returns the lines about one of these.
+        count: number of allocations in the row.
+        lines: returns the lines about the allocation at a position.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -75,10 +113,10 @@ class Detail(Page):
 
 
 class Help(Page):
-    """What the keys do, and what the words mean.
+    """What the keys do, and what the terms mean.
 
     Args:
-        legend: short names of flags and what they stand for.
+        legend: short names of flags and the kernel's names.
     """
 
     def __init__(self, legend: Sequence[tuple[str, str]]) -> None:
@@ -99,30 +137,30 @@ class Help(Page):
 
 _TEXT = f"""\
 keys
-  up down  choose a row                  space  the screen stands still, the
-  enter    explain it, step by step             recording goes on
+  up down  choose a row                  space  freeze the screen; recording
+  enter    explain it, step by step             continues
   < >      sort by another column        /      filter the rows; Esc shows all
-  r        sort the other way round      b      by request, task, stack
-  w        write the session so far      l      hide or show the legend
-           as a trace                    q      end
+  r        reverse the order             b      by request, task, stack
+  w        write a trace of the          l      hide or show the legend
+           session so far                q      quit
 
 numbers
-  calls       allocations since the beginning; calls/s in the last interval
-  distinct    different allocations, also by what no column shows
-  lost        calls that were seen, but not counted for want of room
+  calls       allocations since the start; calls/s in the last interval
+  distinct    distinct allocations, including fields that no column shows
+  lost        calls that were captured but not counted: a buffer was full
   missed      probe hits that the kernel skipped
-  running     calls that have not come to an end, or are on their way here
-  slow        calls that took the slow path, as the fast one found no page
-  failed      those among them that returned no page
-  matched     calls that the kernel prepared as the model says
-  mismatched  calls that it prepared otherwise: a row says MISMATCH
-  unknown     calls that cannot be judged, as a fact was not captured
+  running     calls that have not returned, or are still in a buffer
+  slow        calls that took the slow path: the fast path found no page
+  failed      slow-path calls that returned no page
+  matched     calls that the kernel prepared as the model predicts
+  mismatched  calls that it prepared differently: their rows say MISMATCH
+  unknown     calls that cannot be judged: a fact was not captured
 
 columns
-  pid         -: tasks of this name that were quiet for long, taken together
-  order       2 to the power of it pages are asked for
+  pid         -: tasks of this name that were idle for long, merged
+  order       a request is for 2^order pages
   node, zone  the preferred zone, where the allocator looks first
-  alloc_flags those of the first attempt; (bulk): it cannot be seen;
+  alloc_flags of the first attempt; (bulk): not visible to the probe;
               rejected: no attempt was made
 
 filter

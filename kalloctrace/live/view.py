@@ -1,99 +1,99 @@
 # SPDX-License-Identifier: MIT
-"""What a user sees of a recording under way: which rows, in which order."""
+"""Which rows of a live table the user sees, and in which order."""
 
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.live.filter import parse_filter
 from kalloctrace.live.table import (
     By,
-    Known,
+    JudgedAllocations,
     LiveRow,
     LiveTable,
     SortName,
-    arranged,
-    descends,
     live_table,
     members,
     sort_names,
+    sorted_rows,
+    sorts_descending,
 )
 from kalloctrace.trace.observation import Observation
 
 
 class View:
-    """A table of the last moment, and how it is looked at.
+    """The table of the last observation, filtered and sorted.
 
     Attributes:
         snapshot: of the recording.
-        known: its allocations.
-        by: what a row stands for.
+        allocations: the distinct allocations of the recording.
+        by: what a row groups calls by.
         sort: the column that the rows are sorted by.
-        descending: from the largest down.
-        filter: the words that rows must fit.
-        table: the last moment; None before the first.
+        descending: the largest value comes first.
+        filter: the filter's text; see `parse_filter`.
+        table: the table of the last observation; None before the first.
 
     Args:
         snapshot: of the recording.
-        by: what a row stands for.
+        by: what a row groups calls by.
         sort: the column to sort by.
-        words: the filter.
+        words: the filter's text.
 
     Raises:
-        KalloctraceError: the filter makes no sense.
+        KalloctraceError: the filter is not valid.
     """
 
     def __init__(self, snapshot: Snapshot, by: By = "request", sort: SortName = "rate", words: str = "") -> None:
         self.snapshot = snapshot
-        self.known = Known(snapshot)
+        self.allocations = JudgedAllocations(snapshot)
         self.by: By = by
         self.sort: SortName = sort
-        self.descending = descends(sort)
+        self.descending = sorts_descending(sort)
         self.table: LiveTable | None = None
         self._before: Observation | None = None
         self._now: Observation | None = None
         self.set_filter(words)
 
     def update(self, seen: Observation, *, whole: bool = False, held: bool = False) -> None:
-        """Take in a moment.
+        """Take in an observation.
 
         Args:
-            seen: the moment.
-            whole: rates are those of the whole recording, as nothing more will come.
-            held: the table stays what it was.
+            seen: the observation.
+            whole: rates cover the whole recording, because it has ended.
+            held: keep the table as it is.
         """
-        self.known.learn(seen)
+        self.allocations.update(seen)
         self._before, self._now = None if whole else self._now, seen
         if not held:
             self.refresh()
 
     def rows(self) -> list[LiveRow]:
-        """Return the rows that are shown, in their order."""
+        """Return the rows that pass the filter, sorted."""
         if self.table is None:
             return []
         chosen = [row for row in self.table.rows if self._condition(row)]
-        return arranged(chosen, self.sort, self.snapshot.tables, descending=self.descending)
+        return sorted_rows(chosen, self.sort, self.snapshot.tables, descending=self.descending)
 
     def members(self, row: LiveRow) -> list[tuple[int, int]]:
-        """Return the allocations that a row is made of, and their counts."""
-        return [] if self._now is None else members(self.known, self._now, row, self.by)
+        """Return the index and count of each allocation in a row; see `members` of the table."""
+        return [] if self._now is None else members(self.allocations, self._now, row, self.by)
 
     def set_filter(self, words: str) -> None:
-        """Show only the rows that fit.
+        """Set the filter.
 
         Raises:
-            KalloctraceError: the words make no sense; the filter stays what it was.
+            KalloctraceError: the text is not a valid filter; the filter stays as it was.
         """
         self._condition = parse_filter(words, self.snapshot.tables)
         self.filter = words
 
     def set_by(self, by: By) -> None:
-        """Let the rows stand for something else."""
+        """Group the rows by something else."""
         self.by = by
         if self.sort not in sort_names(by):
             self.set_sort("rate")
         self.refresh()
 
     def set_sort(self, name: SortName) -> None:
-        """Sort by a column, the other way round where it is the one already."""
-        self.descending = not self.descending if name == self.sort else descends(name)
+        """Sort by a column; the same column again reverses the order."""
+        self.descending = not self.descending if name == self.sort else sorts_descending(name)
         self.sort = name
 
     def next_sort(self, step: int) -> None:
@@ -102,6 +102,6 @@ class View:
         self.set_sort(names[(names.index(self.sort) + step) % len(names)])
 
     def refresh(self) -> None:
-        """Make the table of the last moment."""
+        """Build the table of the last observation."""
         if self._now is not None:
-            self.table = live_table(self.known, self._before, self._now, self.by)
+            self.table = live_table(self.allocations, self._before, self._now, self.by)

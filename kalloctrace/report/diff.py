@@ -59,7 +59,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Shift:
+class ShareChange:
     """A kind of allocation or attempt that one trace has and the other has not, or has in another share.
 
     Attributes:
@@ -79,7 +79,7 @@ class Shift:
     share_after: float
 
     def to_json(self) -> dict[str, Any]:
-        """Return the shift as JSON values."""
+        """Return the change as JSON values."""
         return {
             "change": self.change,
             **self.key,
@@ -91,14 +91,14 @@ class Shift:
 
 
 @dataclass(frozen=True)
-class Difference:
+class TraceDiff:
     """All that differs.
 
     Attributes:
         before: the first trace.
         after: the second.
         threshold: by how much a share must differ to count, 0 to 1.
-        by: for each aspect what differs, the largest difference first; those of the slow path only where both traces
+        by: for each aspect what differs, the largest change first; those of the slow path only where both traces
             have it.
         same: for each aspect how many kinds are in both in about the same share.
     """
@@ -106,19 +106,19 @@ class Difference:
     before: Side
     after: Side
     threshold: float
-    by: Mapping[str, tuple[Shift, ...]] = field(default_factory=dict)
+    by: Mapping[str, tuple[ShareChange, ...]] = field(default_factory=dict)
     same: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the difference as the command line promises it."""
+        """Return the diff as the command line promises it."""
         return {
             "type": "diff",
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "threshold": self.threshold,
             "by": {
-                aspect: {"same": self.same[aspect], "rows": [shift.to_json() for shift in shifts]}
-                for aspect, shifts in self.by.items()
+                aspect: {"same": self.same[aspect], "rows": [change.to_json() for change in changes]}
+                for aspect, changes in self.by.items()
             },
         }
 
@@ -155,7 +155,7 @@ def side_of(trace: TraceReader) -> Side:
     )
 
 
-def compare(before: Side, after: Side, threshold: float) -> Difference:
+def compare(before: Side, after: Side, threshold: float) -> TraceDiff:
     """Return what differs between two traces.
 
     Args:
@@ -167,15 +167,15 @@ def compare(before: Side, after: Side, threshold: float) -> Difference:
     slow = before.slow is not None and after.slow is not None
     for aspect in (*ASPECTS, *(SLOW_ASPECTS if slow else ())):
         keys = before.counts[aspect.name].keys() | after.counts[aspect.name].keys()
-        shifts = [_shift(aspect, key, before, after) for key in sorted(keys, key=str)]
+        changes = [_share_change(aspect, key, before, after) for key in sorted(keys, key=str)]
         differ = [
-            shift
-            for shift in shifts
-            if shift.change != "changed" or abs(shift.share_after - shift.share_before) >= max(threshold, _SMALLEST)
+            change
+            for change in changes
+            if change.change != "changed" or abs(change.share_after - change.share_before) >= max(threshold, _SMALLEST)
         ]
-        differ.sort(key=lambda shift: -abs(shift.share_after - shift.share_before))
-        by[aspect.name], same[aspect.name] = tuple(differ), len(shifts) - len(differ)
-    return Difference(before, after, threshold, by, same)
+        differ.sort(key=lambda change: -abs(change.share_after - change.share_before))
+        by[aspect.name], same[aspect.name] = tuple(differ), len(changes) - len(differ)
+    return TraceDiff(before, after, threshold, by, same)
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,9 @@ def _verdicts(verdict: Verification) -> Iterator[tuple[Key, int]]:
     yield from ((("unknown", reason), count) for reason, count in verdict.unknown_reasons.items())
 
 
-def _shift(aspect: Aspect, key: Key, before: Side, after: Side) -> Shift:
+def _share_change(aspect: Aspect, key: Key, before: Side, after: Side) -> ShareChange:
     old, new = before.counts[aspect.name][key], after.counts[aspect.name][key]
-    return Shift(
+    return ShareChange(
         change="changed" if old and new else "appeared" if new else "vanished",
         key=dict(zip(aspect.fields, key, strict=True)),
         before=old,

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from kalloctrace.report.diff import ASPECTS, SLOW_ASPECTS, Difference, Shift, Side
+from kalloctrace.report.diff import ASPECTS, SLOW_ASPECTS, ShareChange, Side, TraceDiff
 from kalloctrace.report.slowpath_counts import SlowCounts
 from kalloctrace.text import printable, wrap_names
 
@@ -19,29 +19,29 @@ _SLOW_LEGEND = "those of the slow path are of all its attempts, estimates where 
 _ABOUT = "about: an estimate, as calls or events were not recorded"
 
 
-def difference_lines(difference: Difference, top: int) -> Iterator[str]:
+def diff_lines(diff: TraceDiff, top: int) -> Iterator[str]:
     """Yield the lines that tell what differs.
 
     Args:
-        difference: of two traces.
-        top: shifts of each aspect to show.
+        diff: of two traces.
+        top: changes of each aspect to show.
     """
-    sides = (difference.before, difference.after)
+    sides = (diff.before, diff.after)
     slow = any(side.slow is not None for side in sides)
     for name, side in zip(("before", "after"), sides, strict=True):
         yield from _side_lines(name, side)
         if slow:
             yield from _slow_lines(side.slow)
     for aspect in (*ASPECTS, *SLOW_ASPECTS):
-        if aspect.name not in difference.by:
+        if aspect.name not in diff.by:
             continue
-        shifts = difference.by[aspect.name]
+        changes = diff.by[aspect.name]
         yield ""
-        yield f"{aspect.about}: {len(shifts):,} differ, {difference.same[aspect.name]:,} do not"
-        for shift in shifts[:top]:
-            yield from _shift_lines(shift)
-        if len(shifts) > top:
-            yield f"  … and {len(shifts) - top:,} more; --json has all"
+        yield f"{aspect.about}: {len(changes):,} differ, {diff.same[aspect.name]:,} do not"
+        for change in changes[:top]:
+            yield from _change_lines(change)
+        if len(changes) > top:
+            yield f"  … and {len(changes) - top:,} more; --json has all"
     yield ""
     yield _LEGEND
     if all(side.slow is not None for side in sides):
@@ -82,9 +82,9 @@ def _slow_details(slow: SlowCounts) -> Iterator[str]:
     yield "lost events not known" if slow.lost is None else f"lost events {slow.lost:,}"
 
 
-def _shift_lines(shift: Shift) -> Iterator[str]:
-    shares = f"  {_MARKS[shift.change]} {shift.share_before:7.2%} {shift.share_after:7.2%}  "
-    first, *others = wrap_names(printable(_words(shift.key)), WIDTH - len(shares))
+def _change_lines(change: ShareChange) -> Iterator[str]:
+    shares = f"  {_MARKS[change.change]} {change.share_before:7.2%} {change.share_after:7.2%}  "
+    first, *others = wrap_names(printable(_words(change.key)), WIDTH - len(shares))
     yield shares + first
     yield from (" " * len(shares) + line for line in others)
 

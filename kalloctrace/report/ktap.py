@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kalloctrace.errors import Exit
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.verification_text import (
-    MOST_MISMATCHES,
+    MAX_MISMATCHES,
     mismatch_lines,
     slow_mismatch_lines,
     zonelist_mismatch_lines,
@@ -92,7 +92,7 @@ def _fields(verdict: Verification, tables: FlagTables) -> Iterator[_Result]:
     for name, counts in sorted(verdict.fields.items()):
         mine = [mismatch for mismatch in verdict.mismatches if mismatch.difference.field == name]
         said = [f"equal {counts.equal}, different {counts.different}, unknown {counts.unknown}"]
-        said += [line for mismatch in mine[:MOST_MISMATCHES] for line in mismatch_lines(mismatch, tables)]
+        said += [line for mismatch in mine[:MAX_MISMATCHES] for line in mismatch_lines(mismatch, tables)]
         judged = counts.equal + counts.different
         skipped = "" if judged else "it needs a fact that was not captured"
         yield _Result(not counts.different, name, skipped, diagnostics=tuple(said))
@@ -103,7 +103,7 @@ def _slow_path(verdict: Verification, tables: FlagTables) -> Iterator[_Result]:
     if slow is None:
         return
     said = [f"{slow.calls} calls, {slow.failed} failed; attempts: {slow.matched} matched, {slow.mismatched} mismatched"]
-    said += [line for mismatch in slow.mismatches[:MOST_MISMATCHES] for line in slow_mismatch_lines(mismatch, tables)]
+    said += [line for mismatch in slow.mismatches[:MAX_MISMATCHES] for line in slow_mismatch_lines(mismatch, tables)]
     skipped = "" if slow.matched or slow.mismatches else "no attempt of it was judged"
     yield _Result(not slow.mismatches, "slow_path", skipped, diagnostics=tuple(said))
 

@@ -12,7 +12,7 @@ from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import Mismatch, Verification
 from kalloctrace.verify.zonelists import ZonelistMismatch
 
-MOST_MISMATCHES = 20
+MAX_MISMATCHES = 20
 
 
 def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
@@ -38,9 +38,9 @@ def _lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
     for reason, count in verdict.unknown_reasons.items():
         yield f"  unknown: {count:,} × {reason}"
     yield from _event_lines(verdict)
-    for mismatch in verdict.mismatches[:MOST_MISMATCHES]:
+    for mismatch in verdict.mismatches[:MAX_MISMATCHES]:
         yield from mismatch_lines(mismatch, tables)
-    hidden = len(verdict.mismatches) - MOST_MISMATCHES
+    hidden = len(verdict.mismatches) - MAX_MISMATCHES
     if hidden > 0:
         yield f"  … and {hidden:,} mismatches more; --json has all"
     if verdict.slow is not None:
@@ -60,9 +60,9 @@ def _slow_lines(slow: SlowVerification, lost: str, tables: FlagTables) -> Iterat
         yield f"    {', '.join(f'{kind} {count:,}' for kind, count in slow.kinds.most_common())}"
     for reason, count in slow.unknown_reasons.most_common():
         yield f"    unknown: {count:,} × {reason}"
-    for mismatch in slow.mismatches[:MOST_MISMATCHES]:
+    for mismatch in slow.mismatches[:MAX_MISMATCHES]:
         yield from slow_mismatch_lines(mismatch, tables)
-    hidden = len(slow.mismatches) - MOST_MISMATCHES
+    hidden = len(slow.mismatches) - MAX_MISMATCHES
     if hidden > 0:
         yield f"    … and {hidden:,} mismatches more; --json has all"
 
@@ -90,9 +90,9 @@ def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
         yield f"  zonelists: not predicted, {zonelists.reason}"
         return
     yield f"  zonelists: nodes {zonelists.nodes:,}  mismatched {len(zonelists.mismatches):,}"
-    for mismatch in zonelists.mismatches[:MOST_MISMATCHES]:
+    for mismatch in zonelists.mismatches[:MAX_MISMATCHES]:
         yield from zonelist_mismatch_lines(mismatch, tables)
-    hidden = len(zonelists.mismatches) - MOST_MISMATCHES
+    hidden = len(zonelists.mismatches) - MAX_MISMATCHES
     if hidden > 0:
         yield f"  … and {hidden:,} zonelists more; --json has all"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace live` where its output is no terminal."""
+"""`kalloctrace live` where its output is not a terminal."""
 
 import json
 import os
@@ -25,14 +25,14 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def objects(*arguments: str | Path) -> list[dict[str, Any]]:
-    """Return the objects that it prints."""
+    """Return the JSON objects that it prints."""
     done = run("--json", *arguments)
     assert done.stderr == ""
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_intervals_add_up_to_the_trace() -> None:
-    """What came new in each interval is, over all, what the trace holds."""
+    """The new calls of all intervals add up to the trace."""
     lines = objects("--replay", TRACE, "--interval", "2")
     totals = [line for line in lines if line["type"] == "live_totals"]
     rows = [line for line in lines if line["type"] == "live"]
@@ -43,7 +43,7 @@ def test_intervals_add_up_to_the_trace() -> None:
 
 
 def test_text_has_a_block_an_interval_of_80_columns() -> None:
-    """And explains each short name once."""
+    """Each block has the totals and rows, and each short name is explained once."""
     done = run("--replay", TRACE, "--interval", "4", "--top", "5")
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
@@ -54,14 +54,14 @@ def test_text_has_a_block_an_interval_of_80_columns() -> None:
 
 
 def test_count_ends_it() -> None:
-    """After so many intervals."""
+    """--count ends it after that many intervals."""
     lines = objects("--replay", TRACE, "--count", "2", "--top", "1")
     assert [line["type"] for line in lines] == ["live_totals", "live"] * 2
     assert lines[-1]["seconds"] == 2.0
 
 
 def test_mismatch_is_exit_code_3(tmp_path: Path) -> None:
-    """And the row that has it says so."""
+    """The exit code is 3, and the row says MISMATCH."""
     trace = played.trace(tmp_path / "wrong.arrows", wrong=True)
     done = run("--replay", trace, "--by", "task", "--sort", "verdict", "--interval", "9")
     assert done.returncode == 3
@@ -71,13 +71,13 @@ def test_mismatch_is_exit_code_3(tmp_path: Path) -> None:
 
 
 def test_stacks_are_lists_innermost_first(tmp_path: Path) -> None:
-    """As `report` has them."""
+    """Stacks are the ones that `report` shows."""
     lines = objects("--replay", played.trace(tmp_path / "t.arrows"), "--stack", "--interval", "20")
     assert [line["stack"] for line in lines[1:]] == [played.FAULT.split(";")[::-1], played.FORK.split(";")[::-1]]
 
 
 def test_filter_chooses_rows() -> None:
-    """The numbers above them stay those of all."""
+    """--filter and --top limit the rows; the totals still cover all."""
     lines = objects("--replay", TRACE, "--interval", "99", "--filter", "order>0 zone=Normal")
     assert lines[0]["count"] == 26_662
     assert lines[1:]
@@ -98,7 +98,7 @@ def test_filter_chooses_rows() -> None:
     ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else "",
 )
 def test_wrong_usage_is_three_lines(arguments: list[str | Path], code: int, what: str) -> None:
-    """What, why, and the mend."""
+    """The error says what, why and the fix."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"error: {what}")
@@ -106,7 +106,7 @@ def test_wrong_usage_is_three_lines(arguments: list[str | Path], code: int, what
 
 
 def test_existing_file_is_refused_before_anything_is_attached(tmp_path: Path) -> None:
-    """With -f it would be replaced."""
+    """Without -f an existing file is not replaced."""
     path = tmp_path / "mine.arrows"
     path.write_text("mine")
     done = run("-o", path)
@@ -116,7 +116,7 @@ def test_existing_file_is_refused_before_anything_is_attached(tmp_path: Path) ->
 
 
 def test_reader_that_goes_away_is_no_failure() -> None:
-    """As with `| head -1`."""
+    """A closed pipe ends it, as with `| head -1`."""
     program = f"{sys.executable} -m kalloctrace live --replay {TRACE} --interval 0.1"
     script = f'{program} | head -1; exit "${{PIPESTATUS[0]}}"'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=60)
@@ -126,7 +126,7 @@ def test_reader_that_goes_away_is_no_failure() -> None:
 
 @pytest.mark.parametrize("way", ["q", "ctrl-c", "SIGTERM", "SIGINT", "SIGHUP"])
 def test_screen_leaves_the_terminal_as_it_was(way: str) -> None:
-    """Whatever ends it, and the exit code is 0."""
+    """SIGINT and SIGTERM end it with exit code 0."""
     keys = {"q": b"q", "ctrl-c": b"\x03"}
     with on_terminal([sys.executable, "-m", "kalloctrace", "live", "--replay", str(TRACE)]) as terminal:
         terminal.wait_for(b"verdict", 30)
@@ -139,7 +139,7 @@ def test_screen_leaves_the_terminal_as_it_was(way: str) -> None:
 
 
 def test_screen_ends_after_so_many_intervals() -> None:
-    """By itself."""
+    """It ends by itself at the end of the trace."""
     command = [sys.executable, "-m", "kalloctrace", "live", "--replay", str(TRACE), "--count", "1", "--interval", "0.5"]
     with on_terminal(command) as terminal:
         assert terminal.end(30) == 0
@@ -148,7 +148,7 @@ def test_screen_ends_after_so_many_intervals() -> None:
 
 @pytest.mark.parametrize("arguments", [["verify"], ["report"], ["live", "--replay"]], ids=" ".join)
 def test_screen_alone_loads_textual(arguments: list[str]) -> None:
-    """Other commands, and text in a pipe, start without it."""
+    """Other commands, and text output, do not import textual."""
     script = (
         "import sys\nfrom kalloctrace.__main__ import main\n"
         f"code = main({[*arguments, str(TRACE)]})\nassert 'textual' not in sys.modules\nraise SystemExit(code)"
@@ -159,7 +159,7 @@ def test_screen_alone_loads_textual(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("redirected", ["stdin", "stdout", "stderr"])
 def test_screen_needs_all_of_the_terminal(redirected: str) -> None:
-    """Elsewhere it is text, which needs none."""
+    """Without a terminal the output is text, which needs no textual."""
     end, theirs = pty.openpty()
     files: dict[str, Any] = {"stdin": theirs, "stdout": theirs, "stderr": theirs, redirected: subprocess.DEVNULL}
     command = [sys.executable, "-m", "kalloctrace", "live", "--replay", str(TRACE), "--interval", "99", "--top", "1"]

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from kalloctrace.live.plain import recorded
+from kalloctrace.live.plain import recorded_observations
 
 
 class FakeObserver:
-    """Takes note of what is asked of it."""
+    """Logs the calls made to it."""
 
     pause = 0.01
 
@@ -21,16 +21,16 @@ class FakeObserver:
         self.log: list[str] = []
 
     def drain(self) -> None:
-        """Take note."""
+        """Log the call."""
         self.log.append("drain")
 
     def observe(self) -> str:
-        """Return a moment."""
+        """Return an observation."""
         self.log.append("observe")
-        return "a moment"
+        return "an observation"
 
     def finish(self, reason: str) -> str:
-        """Return the last one."""
+        """Return the last observation."""
         self.log.append("finish")
         return f"the end: {reason}"
 
@@ -44,30 +44,31 @@ def wakeup() -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
-def moments(observer: FakeObserver, interval: float, count: int | None, wakeup: int) -> Iterator[Any]:
-    """Return the moments."""
-    return recorded(observer, interval, count, wakeup)  # type: ignore[arg-type] # what it asks of it
+def observations(observer: FakeObserver, interval: float, count: int | None, wakeup: int) -> Iterator[Any]:
+    """Return the observations."""
+    return recorded_observations(observer, interval, count, wakeup)  # type: ignore[arg-type] # all that it calls
 
 
 def test_last_interval_ends_it(wakeup: tuple[int, int]) -> None:
-    """So many moments as asked for, of which the last holds everything; what comes in is taken over meanwhile."""
+    """There is one observation per interval, the last by finish(); the buffers are drained in between."""
     observer = FakeObserver()
-    assert list(moments(observer, 0.05, 3, wakeup[0])) == ["a moment"] * 2 + ["the end: the intervals were over"]
+    expected = ["an observation", "an observation", "the end: the intervals were over"]
+    assert list(observations(observer, 0.05, 3, wakeup[0])) == expected
     assert observer.log.count("drain") > 6
     assert observer.log[-1] == "finish"
 
 
 def test_signal_ends_it_at_once(wakeup: tuple[int, int]) -> None:
-    """In the middle of a long interval."""
+    """A signal ends a long interval at once."""
     os.write(wakeup[1], bytes([signal.SIGTERM]))
     begin = time.monotonic()
-    assert list(moments(FakeObserver(), 3600.0, None, wakeup[0])) == ["the end: signal SIGTERM"]
+    assert list(observations(FakeObserver(), 3600.0, None, wakeup[0])) == ["the end: signal SIGTERM"]
     assert time.monotonic() - begin < 60
 
 
 def test_slow_reader_does_not_shorten_the_next_interval(wakeup: tuple[int, int]) -> None:
-    """A rate over an instant would mean nothing."""
-    seen = moments(FakeObserver(), 0.1, 3, wakeup[0])
+    """A rate over a tiny interval would be meaningless."""
+    seen = observations(FakeObserver(), 0.1, 3, wakeup[0])
     next(seen)
     time.sleep(0.3)
     begin = time.monotonic()

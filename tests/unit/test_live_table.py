@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From two moments of a recording to rates, shares and verdicts."""
+"""A live table: rates, shares and verdicts from two observations of a recording."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,9 +11,9 @@ import pytest
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
 from kalloctrace.flags.meanings import SHORT_ALLOC, SHORT_GFP, SHORT_MIGRATETYPE, short_name
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.live.columns import GAP, Cells, place, rate_text
+from kalloctrace.live.columns import GAP, Cells, place_columns, rate_text
 from kalloctrace.live.detail import detail
-from kalloctrace.live.table import By, LiveRow, Who
+from kalloctrace.live.table import By, LiveRow, TaskKey
 from kalloctrace.live.view import View
 from kalloctrace.trace.ftrace_import import import_text
 from kalloctrace.trace.ftrace_text import EventText
@@ -26,13 +26,13 @@ BYS: tuple[By, ...] = ("request", "task", "stack")
 
 @pytest.fixture
 def wrong(tmp_path: Path) -> Iterator[Replay]:
-    """Play a stream whose last call was prepared wrongly."""
+    """Replay a stream whose last call is a mismatch."""
     with Replay(played.trace(tmp_path / "wrong.arrows", wrong=True)) as replay:
         yield replay
 
 
 def view_of(replay: Replay, by: By, *steps: float) -> View:
-    """Return a view that has seen the trace at some moments, each so many seconds after the one before."""
+    """Return a view that was updated at some times, each given in seconds after the one before."""
     view = View(replay.snapshot, by)
     for step in steps:
         replay.advance(step)
@@ -42,11 +42,11 @@ def view_of(replay: Replay, by: By, *steps: float) -> View:
 
 def by_task(rows: list[LiveRow]) -> dict[str | None, tuple[int, int]]:
     """Return count and new calls of each task."""
-    return {row.who.comm: (row.count, row.new) for row in rows}
+    return {row.task.comm: (row.count, row.new) for row in rows}
 
 
 def test_rates_are_those_of_the_interval(wrong: Replay) -> None:
-    """Counts are those of the whole session."""
+    """Counts cover the whole session."""
     view = view_of(wrong, "task", 0.95, 1.0)
     assert by_task(view.rows()) == {"python": (25, 15), "sh": (5, 5)}
     assert [row.rate for row in view.rows()] == pytest.approx([15, 5])
@@ -57,7 +57,7 @@ def test_rates_are_those_of_the_interval(wrong: Replay) -> None:
 
 
 def test_nothing_new_is_no_rate(wrong: Replay) -> None:
-    """Rows stay, with a rate of zero, and nothing is divided by it."""
+    """Rows stay with a rate of zero, and nothing is divided by zero."""
     view = view_of(wrong, "request", 3.0)
     view.update(wrong.observe())
     assert [(row.rate, row.share) for row in view.rows()] == [(0.0, 0.0)] * 2
@@ -65,14 +65,14 @@ def test_nothing_new_is_no_rate(wrong: Replay) -> None:
 
 @pytest.mark.parametrize(("by", "rows"), [("request", 2), ("task", 3), ("stack", 3)])
 def test_rows_are_what_was_asked_for(wrong: Replay, by: By, rows: int) -> None:
-    """One for each request, with each task, and with each stack."""
+    """There is one for each request, for each request and task, and for each request, task and stack."""
     view = view_of(wrong, by, 3.0)
     assert len(view.rows()) == rows
     assert sum(row.count for row in view.rows()) == 36
 
 
 def test_mismatch_is_seen_at_once(wrong: Replay) -> None:
-    """The row is told by its verdict, and what differs by its explanation."""
+    """The row has the verdict, and its details name the field that differs."""
     view = view_of(wrong, "task", 2.0)
     assert view.table is not None
     assert view.table.mismatched == 0
@@ -80,14 +80,14 @@ def test_mismatch_is_seen_at_once(wrong: Replay) -> None:
     view.update(wrong.observe())
     assert (view.table.matched, view.table.mismatched, view.table.unknown) == (35, 1, 0)
     (row,) = [row for row in view.rows() if row.verdict == "MISMATCH"]
-    assert row.who == Who("sh", 71)
-    lines = detail(view.known, "5.10", row, view.members(row), 0)
+    assert row.task == TaskKey("sh", 71)
+    lines = detail(view.allocations, "5.10", row, view.members(row), 0)
     assert any(line.tone == "bad" and "MISMATCH in alloc_flags" in line.text for line in lines)
     assert any("first_zones_zonelist" in line.text for line in lines)
 
 
 def test_misses_change_verdicts_that_were_given(tmp_path: Path) -> None:
-    """A call that seems to be rejected proves nothing once hits were missed."""
+    """A call without get_page_from_freelist() is not known to be rejected once hits were missed."""
     absent = {"freelist_calls": 0, "alloc_flags": None, "migratetype": None, "preferred_node": None, "order": 11}
     with Replay(stream(tmp_path / "t.arrows", {"page": None, **absent})) as replay:
         replay.advance(1.0)
@@ -95,13 +95,13 @@ def test_misses_change_verdicts_that_were_given(tmp_path: Path) -> None:
     view = View(replay.snapshot)
     view.update(seen)
     assert [row.verdict for row in view.rows()] == ["ok"]
-    assert view.rows()[0].asked.rejected
+    assert view.rows()[0].request.rejected
     view.update(replace(seen, totals=replace(seen.totals, missed=1)))
     assert [row.verdict for row in view.rows()] == ["unknown"]
 
 
 def test_machine_that_changed_is_not_judged(wrong: Replay) -> None:
-    """Its snapshot no longer says what the kernel looks at."""
+    """The snapshot no longer holds what the kernel reads."""
     view = view_of(wrong, "request", 3.0)
     seen = wrong.observe()
     view.update(replace(seen, totals=replace(seen.totals, machine_changed=("nodes",))))
@@ -109,12 +109,12 @@ def test_machine_that_changed_is_not_judged(wrong: Replay) -> None:
 
 
 def test_each_column_sorts_both_ways(wrong: Replay) -> None:
-    """And the same column twice is the other way round."""
+    """Sorting by the same column again reverses the order."""
     view = view_of(wrong, "task", 3.0)
     view.set_sort("comm")
-    assert [row.who.comm for row in view.rows()] == ["python", "sh", "sh"]
+    assert [row.task.comm for row in view.rows()] == ["python", "sh", "sh"]
     view.set_sort("comm")
-    assert [row.who.comm for row in view.rows()] == ["sh", "sh", "python"]
+    assert [row.task.comm for row in view.rows()] == ["sh", "sh", "python"]
     view.set_sort("verdict")
     assert view.rows()[0].verdict == "MISMATCH"
     first = view.sort
@@ -125,7 +125,7 @@ def test_each_column_sorts_both_ways(wrong: Replay) -> None:
 
 
 def test_sort_column_goes_with_its_rows(wrong: Replay) -> None:
-    """Where tasks are no longer told apart, the rate sorts again."""
+    """Where rows no longer include tasks, they are sorted by rate again."""
     view = view_of(wrong, "task", 3.0)
     view.set_sort("comm")
     view.set_by("request")
@@ -134,11 +134,11 @@ def test_sort_column_goes_with_its_rows(wrong: Replay) -> None:
 
 @pytest.mark.parametrize("by", BYS)
 def test_lines_are_never_wider_than_the_screen(by: By) -> None:
-    """Whatever its width; rate, verdict and gfp are always there, and 80 columns show all but the share of tasks."""
+    """At every width rate, verdict and gfp are shown, and 80 columns show all but the share of tasks."""
     with Replay(RECORDED) as replay:
         view = view_of(replay, by, 1000.0)
     for width in range(40, 260):
-        placed = place(by, width)
+        placed = place_columns(by, width)
         assert sum(part.width + GAP for part in placed) - GAP <= width
         assert {"rate", "gfp", "verdict"} <= {part.column.name for part in placed}
         cells = Cells(view.snapshot.tables)
@@ -147,8 +147,8 @@ def test_lines_are_never_wider_than_the_screen(by: By) -> None:
 
 
 def test_columns_of_80_and_200() -> None:
-    """What has to go on a narrow screen, and what a wide one adds."""
-    names = {(by, width): [part.column.name for part in place(by, width)] for by in BYS for width in (79, 199)}
+    """A narrow screen drops columns, and a wide one adds some."""
+    names = {(by, width): [part.column.name for part in place_columns(by, width)] for by in BYS for width in (79, 199)}
     what = ["gfp", "order", "node", "zone", "migratetype", "alloc_flags", "verdict"]
     assert names["request", 79] == ["rate", "count", "share", *what]
     assert names["task", 79] == ["rate", "comm", "pid", *what]
@@ -157,7 +157,7 @@ def test_columns_of_80_and_200() -> None:
 
 
 def test_short_names_are_one_for_each_flag_of_every_kernel() -> None:
-    """None stands for two flags, and none is missing."""
+    """Each flag has a short name, and no two flags share one."""
     for known, listed in ((SHORT_GFP, "gfp_print"), (SHORT_ALLOC, "alloc"), (SHORT_MIGRATETYPE, "migratetype")):
         assert len(set(known.values())) == len(known)
         flags = {name for kernel in builtin_kernels() for name, _ in getattr(builtin_tables(kernel), listed)}
@@ -167,17 +167,17 @@ def test_short_names_are_one_for_each_flag_of_every_kernel() -> None:
 
 
 def test_legend_has_what_is_on_the_screen(wrong: Replay) -> None:
-    """Short names that are used, and no others."""
+    """The legend has the short names that are used, and no others."""
     view = view_of(wrong, "request", 1.0)
     row = view.rows()[0]
     cells = Cells(view.snapshot.tables)
-    texts = {part.column.name: cells.text(row, part) for part in place("request", 60)}
+    texts = {part.column.name: cells.text(row, part) for part in place_columns("request", 60)}
     legend = dict(cells.legend())
     assert set(texts["alloc_flags"].split("|")) <= legend.keys()
     assert legend[texts["migratetype"]].startswith("MIGRATE_")
     assert set(legend) <= {word for text in texts.values() for word in text.split("|")}
     wide = Cells(view.snapshot.tables)
-    assert "GFP_" in "".join(wide.text(row, part) for part in place("request", 200))
+    assert "GFP_" in "".join(wide.text(row, part) for part in place_columns("request", 200))
     assert wide.legend() == []
 
 
@@ -185,13 +185,13 @@ def test_legend_has_what_is_on_the_screen(wrong: Replay) -> None:
     ("rate", "text"), [(0, "0"), (0.25, "0.2"), (99, "99"), (12345.6, "12,346"), (123456, "123.5k"), (2.5e6, "2.50M")]
 )
 def test_rates_have_at_most_seven_characters(rate: float, text: str) -> None:
-    """However many calls there are."""
+    """Any rate fits the width."""
     assert rate_text(rate) == text
     assert len(text) <= 7
 
 
 def matching(view: View, words: str) -> int:
-    """Return how many rows a filter leaves."""
+    """Return how many rows pass a filter."""
     view.set_filter(words)
     return len(view.rows())
 
@@ -204,22 +204,22 @@ def real() -> View:
 
 
 def test_filter_words(real: View) -> None:
-    """Each sign does what it says, on every row of a real recording."""
+    """Each operator does what it says, on every row of a real recording."""
     rows = list(real.rows())
     zero = real.snapshot.tables.gfp("__GFP_ZERO")
     expected: dict[str, Any] = {
         "": lambda _: True,
-        "order>0": lambda row: row.asked.order > 0,
-        "order=0": lambda row: row.asked.order == 0,
-        "node!=0": lambda row: row.asked.node not in (0, None),
-        "gfp&__GFP_ZERO": lambda row: row.asked.gfp_mask & zero,
-        "gfp=GFP_HIGHUSER_MOVABLE": lambda row: row.asked.gfp_mask == 0x100CCA,
-        "comm=python": lambda row: row.who.comm == "python",
-        "comm!~kallo": lambda row: "kallo" not in row.who.comm,
-        "migratetype=movable": lambda row: row.asked.migratetype == 1,
+        "order>0": lambda row: row.request.order > 0,
+        "order=0": lambda row: row.request.order == 0,
+        "node!=0": lambda row: row.request.node not in (0, None),
+        "gfp&__GFP_ZERO": lambda row: row.request.gfp_mask & zero,
+        "gfp=GFP_HIGHUSER_MOVABLE": lambda row: row.request.gfp_mask == 0x100CCA,
+        "comm=python": lambda row: row.task.comm == "python",
+        "comm!~kallo": lambda row: "kallo" not in row.task.comm,
+        "migratetype=movable": lambda row: row.request.migratetype == 1,
         "verdict=ok count>=100": lambda row: row.count >= 100,
-        "kalloctrace": lambda row: "kalloctrace" in row.who.comm,
-        "pid~14": lambda row: "14" in str(row.who.pid),
+        "kalloctrace": lambda row: "kalloctrace" in row.task.comm,
+        "pid~14": lambda row: "14" in str(row.task.pid),
     }
     for words, wanted in expected.items():
         left = sum(1 for row in rows if wanted(row))
@@ -229,28 +229,28 @@ def test_filter_words(real: View) -> None:
 
 @pytest.mark.parametrize("words", ["oder=1", "order=x", "order&1", "zone>1", "gfp>1", "gfp=NO_SUCH", "comm&1"])
 def test_filter_that_makes_no_sense_is_refused(real: View, words: str) -> None:
-    """With its reason; the one before stays."""
+    """The error gives the reason, and the previous filter stays."""
     real.set_filter("order=0")
     with pytest.raises(Exception, match=r"cannot (filter|read)"):
         real.set_filter(words)
     assert real.filter == "order=0"
-    assert {row.asked.order for row in real.rows()} == {0}
+    assert {row.request.order for row in real.rows()} == {0}
 
 
 def test_every_row_of_a_recording_can_be_explained(real: View) -> None:
-    """Each allocation behind each row has its steps, and is of the row."""
+    """Each allocation of each row has its steps, and their counts add up to the row's."""
     for row in real.rows():
         chosen = real.members(row)
         assert sum(count for _, count in chosen) == row.count
         for position in range(len(chosen)):
-            texts = [line.text for line in detail(real.known, "5.10", row, chosen, position)]
+            texts = [line.text for line in detail(real.allocations, "5.10", row, chosen, position)]
             assert "steps" in texts
             assert max(map(len, texts)) <= 80
 
 
 @pytest.fixture
 def events(tmp_path: Path) -> Iterator[Replay]:
-    """Play back what perf recorded: an event as a kernel makes it, one of an order that none allows, a wrong type."""
+    """Replay events that perf recorded: a plausible one, one of an impossible order, one of a wrong migratetype."""
     text = "\n".join(
         f"dd 133 [000] {second}.5: kmem:mm_page_alloc: page=0x1 pfn=0x1 order={order} migratetype={migratetype} "
         "gfp_flags=GFP_KERNEL"
@@ -263,32 +263,32 @@ def events(tmp_path: Path) -> Iterator[Replay]:
 
 
 def test_events_of_another_tool_are_judged_as_verify_does(events: Replay) -> None:
-    """What shows of them can be wrong, and is unknown otherwise; they are not called rejected."""
+    """Their visible fields can mismatch; without a mismatch they are unknown, and they never count as rejected."""
     view = view_of(events, "task", 1000.0)
-    assert {(row.asked.order, row.asked.migratetype): row.verdict for row in view.rows()} == {
+    assert {(row.request.order, row.request.migratetype): row.verdict for row in view.rows()} == {
         (0, 0): "unknown",
         (11, 0): "MISMATCH",
         (0, 1): "MISMATCH",
     }
-    (flags,) = (part for part in place("task", 200) if part.column.name == "alloc_flags")
+    (flags,) = (part for part in place_columns("task", 200) if part.column.name == "alloc_flags")
     assert {Cells(view.snapshot.tables).text(row, flags) for row in view.rows()} == {"?"}
     for row in view.rows():
-        lines = [line.text for line in detail(view.known, "6.1", row, view.members(row), 0)]
+        lines = [line.text for line in detail(view.allocations, "6.1", row, view.members(row), 0)]
         assert any(
             line.startswith("unknown: an event" if row.verdict == "unknown" else "MISMATCH in") for line in lines
         )
 
 
 def test_stack_is_shown_innermost_first(wrong: Replay) -> None:
-    """Without the entry, which all calls have in common."""
+    """The entry is left out, because all stacks end in it."""
     view = view_of(wrong, "stack", 1.0)
-    part = place("stack", 240)[-1]
+    part = place_columns("stack", 240)[-1]
     text = Cells(view.snapshot.tables).text(view.rows()[0], part)
     assert text == "alloc_pages_vma < handle_mm_fault < asm_exc_page_fault < entry_SYSCALL_64"
-    lines = [line.text for line in detail(view.known, "5.10", view.rows()[0], view.members(view.rows()[0]), 0)]
-    assert lines[:3] == ["asked by python (pid 70)", "  __alloc_pages_nodemask", "  alloc_pages_vma"]
+    lines = [line.text for line in detail(view.allocations, "5.10", view.rows()[0], view.members(view.rows()[0]), 0)]
+    assert lines[:3] == ["called by python (pid 70)", "  __alloc_pages_nodemask", "  alloc_pages_vma"]
 
 
 def test_source_of_these_tests_is_real() -> None:
-    """The call that all are made of got its page."""
+    """Every allocation of the row got its page."""
     assert source()[2]["page"]

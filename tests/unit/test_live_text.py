@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The head of a live table: what is always in sight."""
+"""The head of a live table, which is always in sight."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ def table(**totals: Any) -> LiveTable:  # noqa: ANN401  (members of the totals)
 
 
 def test_slow_path_and_failures_are_in_sight() -> None:
-    """Red once a call got no page."""
+    """Failures turn red once a call got no page."""
     parts = dict(slow_parts(table(slow=1234, slow_failed=5).totals))
     assert (parts["slow 1,234"], parts["failed 5"]) == ("doubt", "bad")
     calm = dict(slow_parts(table(slow=0, slow_failed=0).totals))
@@ -27,13 +27,13 @@ def test_slow_path_and_failures_are_in_sight() -> None:
     assert totals_json(table(slow=1234, slow_failed=5))["slow_failed"] == 5
 
 
-def test_slow_path_that_is_not_watched_has_no_number() -> None:
-    """No zero that nobody counted."""
+def test_slow_path_that_is_not_recorded_has_no_number() -> None:
+    """An unknown number is omitted, not shown as 0."""
     assert slow_parts(table(slow=None).totals) == []
     assert totals_json(table(slow=None))["slow"] is None
 
 
 def test_older_traces_do_not_say_how_many_failed() -> None:
-    """As these were not counted apart then."""
+    """Their recorder did not count failures separately."""
     assert slow_parts(table(slow=9).totals) == [("slow 9", "doubt")]
     assert totals_json(table(slow=9))["slow_failed"] is None

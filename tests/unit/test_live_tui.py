@@ -23,43 +23,43 @@ from tests.screen_text import assert_as_kept, lines_of
 from tests.traces import RECORDED
 
 NEVER = 3600
-"""An interval that no test waits for."""
+"""An interval longer than any test."""
 SMALL, LARGE = (80, 24), (200, 50)
 Steps = Callable[[LiveApp, "Pilot[None]"], Awaitable[None]]
 
 
 class Stepped(Replay):
-    """A trace whose time goes on when a test says so."""
+    """A replay whose time advances only when a test says so."""
 
     lost = 0
     slow: int | None = None
     failed: int | None = None
 
     def drain(self) -> None:
-        """Leave the time where it is."""
+        """Do not advance the time."""
 
     def observe(self) -> Observation:
-        """Return the moment, with what the test has lost."""
+        """Return the observation, with losses that the test adds."""
         seen = super().observe()
         return replace(seen, totals=replace(seen.totals, dropped=self.lost, slow=self.slow, slow_failed=self.failed))
 
 
 @pytest.fixture
 def wrong(tmp_path: Path) -> Iterator[Stepped]:
-    """Play a stream whose last call was prepared wrongly."""
+    """Replay a stream whose last call is a mismatch."""
     with Stepped(played.trace(tmp_path / "wrong.arrows", wrong=True), played.Clock()) as replay:
         yield replay
 
 
 @pytest.fixture
 def real() -> Iterator[Stepped]:
-    """Play a real recording."""
+    """Replay a real recording."""
     with Stepped(RECORDED, played.Clock()) as replay:
         yield replay
 
 
 def run(source: Stepped, steps: Steps, *, size: tuple[int, int] = SMALL, by: By = "request") -> LiveApp:
-    """Run the screen, and steps on it."""
+    """Run the screen and execute steps on it."""
     app = LiveApp(source, View(source.snapshot, by), interval=NEVER, replayed="a.arrows")
 
     async def session() -> None:
@@ -73,8 +73,8 @@ def run(source: Stepped, steps: Steps, *, size: tuple[int, int] = SMALL, by: By 
     return app
 
 
-def moments(source: Stepped, *steps: float) -> Steps:
-    """Return steps that show moments of a trace."""
+def advanced(source: Stepped, *steps: float) -> Steps:
+    """Return steps that advance a trace and refresh the screen."""
 
     async def play(app: LiveApp, pilot: "Pilot[None]") -> None:
         for step in steps:
@@ -96,17 +96,17 @@ def column(app: LiveApp, name: str) -> list[Text]:
 
 
 def texts(app: LiveApp, name: str) -> list[str]:
-    """Return their texts."""
+    """Return the texts of a column."""
     return [cell.plain.strip() for cell in column(app, name)]
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80", "200"])
 @pytest.mark.parametrize("by", ["request", "task"])
 def test_real_recording_on_the_screen(real: Stepped, by: By, size: tuple[int, int]) -> None:
-    """As kept."""
+    """The screen is as kept."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(real, 8.0, 1.0)(app, pilot)
+        await advanced(real, 8.0, 1.0)(app, pilot)
         assert_as_kept(app, f"{by}-{size[0]}")
 
     run(real, look, size=size, by=by)
@@ -114,11 +114,11 @@ def test_real_recording_on_the_screen(real: Stepped, by: By, size: tuple[int, in
 
 @pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80", "200"])
 def test_mismatch_loss_and_stacks_on_the_screen(wrong: Stepped, size: tuple[int, int]) -> None:
-    """As kept; the verdict and the loss are red."""
+    """The screen is as kept; the verdict and the loss are red."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
         wrong.lost = 5
-        await moments(wrong, 1.0, 2.0)(app, pilot)
+        await advanced(wrong, 1.0, 2.0)(app, pilot)
         assert_as_kept(app, f"stack-{size[0]}")
         styles = {cell.plain.strip(): str(cell.style) for cell in column(app, "verdict")}
         assert "red" in styles["MISMATCH"]
@@ -128,22 +128,22 @@ def test_mismatch_loss_and_stacks_on_the_screen(wrong: Stepped, size: tuple[int,
 
 
 def test_slow_path_and_failures_are_in_sight(wrong: Stepped) -> None:
-    """Whole, also at 80 columns."""
+    """The numbers are complete, also at 80 columns."""
     wrong.slow, wrong.failed = 123_456, 7_890
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         assert any(line.endswith("unknown 0  slow 123,456  failed 7,890") for line in lines_of(app))
 
     run(wrong, look)
 
 
 def test_row_is_explained(wrong: Stepped) -> None:
-    """Enter shows its steps, in which what differs is named; Escape leads back; the loss stays in sight."""
+    """Enter shows the steps and the field that differs, Escape goes back, and the loss stays in sight."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
         wrong.lost = 7
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         await pilot.press("greater_than_sign", "greater_than_sign")
         while app.view.sort != "verdict":
             await pilot.press("greater_than_sign")
@@ -166,10 +166,10 @@ def test_row_is_explained(wrong: Stepped) -> None:
 
 
 def test_allocations_of_a_row_are_turned_over(real: Stepped) -> None:
-    """One after the other, and round again."""
+    """N shows one allocation after the other, and the first again after the last."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(real, 1000.0)(app, pilot)
+        await advanced(real, 1000.0)(app, pilot)
         await pilot.press("enter")
         await pilot.pause()
         count = len(app.view.members(app.view.rows()[0]))
@@ -183,10 +183,10 @@ def test_allocations_of_a_row_are_turned_over(real: Stepped) -> None:
 
 
 def test_sort_keys(wrong: Stepped) -> None:
-    """To the left, to the right, and the other way round."""
+    """Keys sort by the column to the left or right, or reverse the order."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         await pilot.press("greater_than_sign")
         assert texts(app, "count") == ["25", "10", "1"]
         await pilot.press("r")
@@ -198,10 +198,10 @@ def test_sort_keys(wrong: Stepped) -> None:
 
 
 def test_heading_that_is_clicked_sorts(wrong: Stepped) -> None:
-    """As its key does."""
+    """A click on a heading sorts as the key does."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         await pilot.click(Rows, offset=(13, 0))
         await pilot.pause()
         assert app.view.sort == "count"
@@ -210,14 +210,14 @@ def test_heading_that_is_clicked_sorts(wrong: Stepped) -> None:
 
 
 def test_filter_keys(wrong: Stepped) -> None:
-    """What fits is left; nonsense is told and changes nothing; Escape shows all again."""
+    """Matching rows stay; an invalid filter shows its error and changes nothing; Escape shows all rows again."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         await pilot.press("slash", *"comm=sh", "enter")
         await pilot.pause()
         assert texts(app, "comm") == ["sh", "sh"]
-        assert any("only comm=sh" in line for line in lines_of(app))
+        assert any("filter: comm=sh" in line for line in lines_of(app))
         await pilot.press("slash", "space", *"oder=1", "enter")
         await pilot.pause()
         assert any("cannot filter by 'oder=1'" in line for line in lines_of(app))
@@ -232,12 +232,12 @@ def test_filter_keys(wrong: Stepped) -> None:
 
 
 def test_pause_stands_still_and_counts_on(wrong: Stepped) -> None:
-    """What came meanwhile is there afterwards."""
+    """Calls made meanwhile appear afterwards."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 0.95)(app, pilot)
+        await advanced(wrong, 0.95)(app, pilot)
         await pilot.press("space")
-        await moments(wrong, 2.0)(app, pilot)
+        await advanced(wrong, 2.0)(app, pilot)
         assert texts(app, "count") == ["10"]
         assert any("PAUSED" in line for line in lines_of(app))
         await pilot.press("space")
@@ -249,10 +249,10 @@ def test_pause_stands_still_and_counts_on(wrong: Stepped) -> None:
 
 
 def test_rows_stand_for_more_or_less(wrong: Stepped) -> None:
-    """By request, task and stack, round and round."""
+    """The key cycles through request, task and stack."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         seen = []
         for _ in range(3):
             await pilot.press("b")
@@ -263,11 +263,11 @@ def test_rows_stand_for_more_or_less(wrong: Stepped) -> None:
 
 
 def test_aggregate_does_not_pretend_to_know_who_asks(wrong: Stepped) -> None:
-    """The key says what to do instead."""
+    """The key shows what to do instead."""
     wrong.recording = {"mode": "aggregate"}
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         await pilot.press("b")
         await pilot.pause()
         assert app.view.by == "request"
@@ -277,11 +277,11 @@ def test_aggregate_does_not_pretend_to_know_who_asks(wrong: Stepped) -> None:
 
 
 def test_session_is_written(wrong: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trace of what was seen, that verifies as the screen said."""
+    """The written trace verifies with the numbers of the screen."""
     monkeypatch.chdir(tmp_path)
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         await pilot.press("w")
         await pilot.pause()
 
@@ -292,14 +292,14 @@ def test_session_is_written(wrong: Stepped, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_folder_that_cannot_be_written_is_told(wrong: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the screen goes on."""
+    """The error is shown, and the screen keeps running."""
     folder = tmp_path / "gone"
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 3.0)(app, pilot)
+        await advanced(wrong, 3.0)(app, pilot)
         await pilot.press("w")
         await pilot.pause()
         assert any("cannot write" in line for line in lines_of(app))
@@ -308,10 +308,10 @@ def test_folder_that_cannot_be_written_is_told(wrong: Stepped, tmp_path: Path, m
 
 
 def test_help_fits_80_columns(real: Stepped) -> None:
-    """It has the keys, and the short names that are on the screen."""
+    """Help has the keys, and the short names that are on the screen."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(real, 9.0)(app, pilot)
+        await advanced(real, 9.0)(app, pilot)
         await pilot.press("question_mark")
         await pilot.pause()
         assert isinstance(app.screen, Help)
@@ -325,13 +325,13 @@ def test_help_fits_80_columns(real: Stepped) -> None:
 
 
 def test_chosen_row_is_followed(wrong: Stepped) -> None:
-    """Where it moves to; the first place stays chosen."""
+    """The cursor follows a selected row; on the first line it stays there."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(wrong, 1.95)(app, pilot)
+        await advanced(wrong, 1.95)(app, pilot)
         assert texts(app, "comm") == ["python", "sh"]
         await pilot.press("down")
-        await moments(wrong, 1.0)(app, pilot)
+        await advanced(wrong, 1.0)(app, pilot)
         assert texts(app, "comm")[0] == "sh"
         assert table_of(app).cursor_row == 0
 
@@ -339,10 +339,10 @@ def test_chosen_row_is_followed(wrong: Stepped) -> None:
 
 
 def test_narrower_screen_has_fewer_columns(real: Stepped) -> None:
-    """At once, and nothing is wider than it."""
+    """The columns fit the new size at once."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
-        await moments(real, 9.0)(app, pilot)
+        await advanced(real, 9.0)(app, pilot)
         wide = len(table_of(app).columns)
         await pilot.resize_terminal(50, 20)
         await pilot.pause()
@@ -355,7 +355,7 @@ def test_narrower_screen_has_fewer_columns(real: Stepped) -> None:
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c"])
 def test_keys_that_end_it(wrong: Stepped, key: str) -> None:
-    """Cleanly."""
+    """A signal ends the screen and restores the terminal."""
 
     async def look(_: LiveApp, pilot: "Pilot[None]") -> None:
         await pilot.press(key)
@@ -364,7 +364,7 @@ def test_keys_that_end_it(wrong: Stepped, key: str) -> None:
 
 
 def test_failure_ends_the_screen_first(wrong: Stepped, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then it is raised: the terminal is in order by then."""
+    """The error is raised after the terminal is restored."""
 
     def fail() -> Observation:
         raise OSError("the buffer is gone")

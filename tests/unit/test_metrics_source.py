@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.metrics.prometheus import RecordingCollector
-from kalloctrace.report.metrics.source import FollowedCapture
+from kalloctrace.report.metrics.source import CaptureSource
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.totals import Totals
@@ -18,8 +18,8 @@ from tests.traces import source
 
 
 @dataclass
-class Seen:
-    """What was counted at one moment."""
+class CaptureCounts:
+    """What was counted at one state."""
 
     seconds: float
     rows: RowBatch
@@ -34,7 +34,7 @@ class Capture:
         self._lock = lock
         self._calls = 0
 
-    def observe(self) -> Seen:
+    def observe(self) -> CaptureCounts:
         """Return two rows of the same allocation."""
         assert self._lock.locked()
         _, totals, row = source()
@@ -43,7 +43,9 @@ class Capture:
         counts = np.array([self._calls, 10], np.uint64)
         rows = RowBatch(allocations, np.zeros(2, np.int32), counts, {})
         opened = self._calls + 10
-        return Seen(1.5 * self._calls, rows, replace(totals, opened=opened, submitted=opened, dropped=0, no_room=3))
+        return CaptureCounts(
+            1.5 * self._calls, rows, replace(totals, opened=opened, submitted=opened, dropped=0, no_room=3)
+        )
 
 
 def values(metrics: list[Metric]) -> dict[str, float]:
@@ -52,9 +54,9 @@ def values(metrics: list[Metric]) -> dict[str, float]:
 
 
 def test_capture_is_followed() -> None:
-    """Each time the numbers are those of that moment; the end is to come, and losses are known all the same."""
+    """Each time the numbers are those of that state; the end is to come, and losses are known all the same."""
     lock = Lock()
-    collector = RecordingCollector(FollowedCapture(Capture(lock), lock, "live").now)
+    collector = RecordingCollector(CaptureSource(Capture(lock), lock, "live").now)
     first, second = values(list(collector.collect())), values(list(collector.collect()))
     assert (first["kalloctrace_allocations"], second["kalloctrace_allocations"]) == (11, 12)
     assert (first["kalloctrace_recording_seconds"], second["kalloctrace_recording_seconds"]) == (1.5, 3.0)

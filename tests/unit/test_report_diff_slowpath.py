@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from kalloctrace.report.diff import Difference, compare, side_of
-from kalloctrace.report.diff_text import difference_lines
+from kalloctrace.report.diff import TraceDiff, compare, side_of
+from kalloctrace.report.diff_text import diff_lines
 from kalloctrace.report.slowpath_counts import SlowCounts, count_slow
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.slowpath import decode_slow_calls
@@ -31,15 +31,15 @@ def slow_of(path: Path) -> SlowCounts:
     return slow
 
 
-def difference(before: Path, after: Path, threshold: float = 0.01) -> Difference:
+def diff(before: Path, after: Path, threshold: float = 0.01) -> TraceDiff:
     """Compare two traces."""
     with TraceReader(before) as first, TraceReader(after) as second:
         return compare(side_of(first), side_of(second), threshold)
 
 
-def changes(found: Difference, aspect: str) -> list[tuple[Any, ...]]:
+def changes(found: TraceDiff, aspect: str) -> list[tuple[Any, ...]]:
     """Return change, kind and both numbers of what differs."""
-    return [(shift.change, *shift.key.values(), shift.before, shift.after) for shift in found.by[aspect]]
+    return [(change.change, *change.key.values(), change.before, change.after) for change in found.by[aspect]]
 
 
 def with_attempts(number: int) -> Row:
@@ -90,7 +90,7 @@ def test_sample_is_scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_losses_are_said(tmp_path: Path) -> None:
     """Lost events make estimates; without the trace's end their number is not known."""
     path = traces.slow(tmp_path / "a.arrows", with_attempts(1), lost=7)
-    text = "\n".join(difference_lines(difference(path, path), 10))
+    text = "\n".join(diff_lines(diff(path, path), 10))
     lost = slow_of(path).lost
     assert lost is not None
     assert lost >= 7
@@ -100,7 +100,7 @@ def test_losses_are_said(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-600])
     slow = slow_of(path)
     assert (slow.lost, slow.estimated) == (None, True)
-    assert "lost events not known" in "\n".join(difference_lines(difference(path, path), 10))
+    assert "lost events not known" in "\n".join(diff_lines(diff(path, path), 10))
 
 
 def test_nothing_lost_is_no_estimate(tmp_path: Path) -> None:
@@ -132,12 +132,12 @@ def test_damaged_calls_are_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_attempts_that_come_and_go(tmp_path: Path) -> None:
-    """Their kinds and flags are compared by the share of all attempts, largest difference first."""
+    """Their kinds and flags are compared by the share of all attempts, largest diff first."""
     one, many = with_attempts(1), with_attempts(4)
     before = traces.slow(tmp_path / "a.arrows", *[one] * 8)
     after = traces.slow(tmp_path / "b.arrows", *[one] * 4, many)
-    found = difference(before, after)
-    shares = [abs(shift.share_after - shift.share_before) for shift in found.by["slow_kind"]]
+    found = diff(before, after)
+    shares = [abs(change.share_after - change.share_before) for change in found.by["slow_kind"]]
     assert shares == sorted(shares, reverse=True)
     kinds, flags = changes(found, "slow_kind"), changes(found, "slow_alloc_flags")
     for rows in (kinds, flags):
@@ -145,8 +145,8 @@ def test_attempts_that_come_and_go(tmp_path: Path) -> None:
         assert sum(row[-2] for row in rows) == 8
         assert sum(row[-1] for row in rows) == 8
     assert all(name.startswith("ALLOC_") for row in flags for name in row[1].split("|"))
-    assert {row[0] for row in changes(difference(after, before), "slow_kind")} == {"vanished", "changed"}
-    far = difference(before, after, threshold=0.9)
+    assert {row[0] for row in changes(diff(after, before), "slow_kind")} == {"vanished", "changed"}
+    far = diff(before, after, threshold=0.9)
     assert {row[0] for row in changes(far, "slow_kind")} == {"appeared"}
     assert far.same["slow_kind"] == found.same["slow_kind"] + 1
 
@@ -156,7 +156,7 @@ def test_verdicts_on_attempts(tmp_path: Path) -> None:
     one = with_attempts(1)
     before = traces.slow(tmp_path / "a.arrows", *[one] * 4)
     after = traces.slow(tmp_path / "b.arrows", *[one] * 3, wrong())
-    assert sorted(changes(difference(before, after), "slow_verdict"), key=str) == [
+    assert sorted(changes(diff(before, after), "slow_verdict"), key=str) == [
         ("appeared", "mismatched", "highest_zoneidx", 0, 1),
         ("appeared", "mismatched", "migratetype", 0, 1),
         ("changed", "matched", None, 4, 3),
@@ -166,20 +166,20 @@ def test_verdicts_on_attempts(tmp_path: Path) -> None:
 def test_nothing_to_compare(tmp_path: Path) -> None:
     """Recorded without a call is not the same as not recorded."""
     none, some = traces.slow(tmp_path / "a.arrows"), traces.slow(tmp_path / "b.arrows", with_attempts(1))
-    assert {row[0] for row in changes(difference(none, some), "slow_kind")} == {"appeared"}
-    assert "slow_kind" not in difference(none, traces.RECORDED).by
-    assert difference(none, traces.RECORDED).after.to_json()["slow"] is None
+    assert {row[0] for row in changes(diff(none, some), "slow_kind")} == {"appeared"}
+    assert "slow_kind" not in diff(none, traces.RECORDED).by
+    assert diff(none, traces.RECORDED).after.to_json()["slow"] is None
 
 
 @pytest.mark.parametrize("factor", [1, 1_000, 1_000_000])
 def test_large_numbers_fit(factor: int) -> None:
     """Lines are broken between details; none is wider than 80 characters."""
-    found = difference(UNDER_PRESSURE, UNDER_PRESSURE)
+    found = diff(UNDER_PRESSURE, UNDER_PRESSURE)
     slow = found.before.slow
     assert slow is not None
     names = ("calls", "failed", "unseen", "attempts")
     large = replace(slow, lost=factor, **{name: getattr(slow, name) * factor for name in names})
-    text = "\n".join(difference_lines(replace(found, before=replace(found.before, slow=large)), 10))
+    text = "\n".join(diff_lines(replace(found, before=replace(found.before, slow=large)), 10))
     assert max(len(line) for line in text.splitlines() if ".arrows" not in line) <= 80
     assert f"{slow.calls * factor:,} calls" in text
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.live.table import Who
+from kalloctrace.live.table import TaskKey
 from kalloctrace.live.view import View
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
@@ -126,7 +126,7 @@ def test_tasks_beyond_the_limit_are_taken_together(tmp_path: Path) -> None:
     assert new == sum(left.values()) == 120
     assert left["make", 70, played.FAULT] == 40
     assert left["cc1", None, None] > 10
-    together = next(row for row in view.rows() if row.who == Who("cc1", None))
+    together = next(row for row in view.rows() if row.task == TaskKey("cc1", None))
     assert sum(count for _, count in view.members(together)) == together.count == left["cc1", None, None]
 
 

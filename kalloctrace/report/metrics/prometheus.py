@@ -23,7 +23,7 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Recorded, Verification, verify_counted
 from kalloctrace.version import __version__
 
-_MOST_KINDS = 200
+_MAX_LABELS = 200
 """Different gfp masks, or alloc_flags, that have a time series of their own; programs that try them all are few."""
 OTHER = "other"
 _UP = "1 when the recording could be read."
@@ -33,7 +33,7 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Moment:
+class RecordingState:
     """A recording as it stands, whether it goes on or has ended.
 
     Attributes:
@@ -53,7 +53,9 @@ class Moment:
     seconds: float | None = None
 
 
-def moment_of(recorded: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending, seconds: float | None) -> Moment:
+def recording_state(
+    recorded: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending, seconds: float | None
+) -> RecordingState:
     """Judge a recording as it stands.
 
     Args:
@@ -66,7 +68,7 @@ def moment_of(recorded: Recorded, rows: Sequence[tuple[Row, int]], ending: Endin
         KalloctraceError: it cannot be verified.
     """
     verdict = verify_counted(recorded, rows, ending)
-    return Moment(recorded.snapshot, rows, verdict, ending.totals, recorded.sample, seconds)
+    return RecordingState(recorded.snapshot, rows, verdict, ending.totals, recorded.sample, seconds)
 
 
 class RecordingCollector(Collector):
@@ -76,7 +78,7 @@ class RecordingCollector(Collector):
         now: returns the recording as it stands.
     """
 
-    def __init__(self, now: Callable[[], Moment]) -> None:
+    def __init__(self, now: Callable[[], RecordingState]) -> None:
         self._now = now
         self._masks, self._flags = _Kinds(), _Kinds()
 
@@ -87,23 +89,23 @@ class RecordingCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; where the recording cannot be read any more, only that."""
         try:
-            moment = self._now()
+            state = self._now()
         except KalloctraceError:
             yield _gauge("up", _UP, 0)
             return
         yield _gauge("up", _UP, 1)
-        yield from _about(moment)
-        yield from self._allocations(moment)
-        yield from _outcomes(moment)
-        yield from _verdicts(moment.verdict)
-        yield from _missing(moment.totals)
+        yield from _about(state)
+        yield from self._allocations(state)
+        yield from _outcomes(state)
+        yield from _verdicts(state.verdict)
+        yield from _missing(state.totals)
 
-    def _allocations(self, moment: Moment) -> Iterator[Metric]:
-        tables = moment.snapshot.tables
+    def _allocations(self, state: RecordingState) -> Iterator[Metric]:
+        tables = state.snapshot.tables
         kinds: Counter[tuple[str, ...]] = Counter()
         masks: Counter[tuple[str, ...]] = Counter()
         flags: Counter[tuple[str, ...]] = Counter()
-        for row, count in moment.rows:
+        for row, count in state.rows:
             kinds[row["entry"], str(row["order"]), _migratetype(row, tables), _zone(row, tables)] += count
             masks[(self._masks.label(decode_gfp(row["gfp_mask"], tables).text or _NONE),)] += count
             if row["alloc_flags"] is not None:
@@ -121,26 +123,26 @@ class _Kinds:
         self._known: set[str] = set()
 
     def label(self, text: str) -> str:
-        if text not in self._known and len(self._known) < _MOST_KINDS:
+        if text not in self._known and len(self._known) < _MAX_LABELS:
             self._known.add(text)
         return text if text in self._known else OTHER
 
 
-def _about(moment: Moment) -> Iterator[Metric]:
-    info = {"kernel": moment.snapshot.release, "version": __version__, "trace": moment.verdict.trace}
+def _about(state: RecordingState) -> Iterator[Metric]:
+    info = {"kernel": state.snapshot.release, "version": __version__, "trace": state.verdict.trace}
     yield InfoMetricFamily("kalloctrace", "What is recorded, and by what.", info)
     yield _gauge(
-        "recording_complete", "1 when the recording has ended, and is whole.", int(not moment.verdict.truncated)
+        "recording_complete", "1 when the recording has ended, and is whole.", int(not state.verdict.truncated)
     )
-    yield _gauge("recording_sample", "Of how many calls one is recorded; counts are of those.", moment.sample)
-    if moment.seconds is not None:
-        yield _gauge("recording_seconds", "How long the recording has lasted.", moment.seconds)
+    yield _gauge("recording_sample", "Of how many calls one is recorded; counts are of those.", state.sample)
+    if state.seconds is not None:
+        yield _gauge("recording_seconds", "How long the recording has lasted.", state.seconds)
 
 
-def _outcomes(moment: Moment) -> Iterator[Metric]:
+def _outcomes(state: RecordingState) -> Iterator[Metric]:
     followed, failed, slow, rejected = (Counter[tuple[str, ...]]() for _ in range(4))
     seen = False
-    for row, count in moment.rows:
+    for row, count in state.rows:
         order = (str(row["order"]),)
         if row["page"] is not None:
             followed[order] += count

@@ -7,14 +7,14 @@ from threading import Lock
 from typing import Protocol
 
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.report.metrics.prometheus import Moment, moment_of
+from kalloctrace.report.metrics.prometheus import RecordingState, recording_state
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.totals import Totals
 
 
-class FollowedTrace:
+class TraceSource:
     """A file that may still grow, or be replaced by another recording.
 
     Args:
@@ -24,9 +24,9 @@ class FollowedTrace:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = Lock()
-        self._read: tuple[tuple[int, int, int], Moment] | None = None
+        self._read: tuple[tuple[int, int, int], RecordingState] | None = None
 
-    def now(self) -> Moment:
+    def now(self) -> RecordingState:
         """Return what the file holds by now.
 
         Raises:
@@ -36,7 +36,7 @@ class FollowedTrace:
         with self._lock:
             state = self._state()
             if self._read is None or self._read[0] != state:
-                self._read = (state, self._moment())
+                self._read = (state, self._read_state())
             return self._read[1]
 
     def _state(self) -> tuple[int, int, int]:
@@ -47,15 +47,15 @@ class FollowedTrace:
             return (0, 0, 0)
         return (found.st_ino, found.st_size, found.st_mtime_ns)
 
-    def _moment(self) -> Moment:
+    def _read_state(self) -> RecordingState:
         with TraceReader(self._path) as trace:
             counted = trace.counted()
             rows = list(counted)
             ending = counted.finish()
-            return moment_of(trace, rows, ending, None if ending.totals is None else ending.totals.seconds)
+            return recording_state(trace, rows, ending, None if ending.totals is None else ending.totals.seconds)
 
 
-class Seen(Protocol):
+class CaptureCounts(Protocol):
     """What a capture has counted since its beginning."""
 
     @property
@@ -78,11 +78,11 @@ class Capture(Protocol):
     def snapshot(self) -> Snapshot:
         """Return the kernel and machine."""
 
-    def observe(self) -> Seen:
+    def observe(self) -> CaptureCounts:
         """Return what was counted so far, and go on."""
 
 
-class FollowedCapture:
+class CaptureSource:
     """A capture whose numbers are asked for by other threads than the one that drains it.
 
     Args:
@@ -98,7 +98,7 @@ class FollowedCapture:
         self._name = name
         self._sample = sample
 
-    def now(self) -> Moment:
+    def now(self) -> RecordingState:
         """Return what was captured by now.
 
         Raises:
@@ -108,12 +108,12 @@ class FollowedCapture:
             seen = self._capture.observe()
         tally = Tally()
         tally.add(seen.rows.allocations, seen.rows.indices, seen.rows.counts)
-        standing = _Standing(Path(self._name), self._capture.snapshot, self._sample)
-        return moment_of(standing, list(tally.rows()), Ending(seen.totals, truncated=True), seen.seconds)
+        info = _CaptureInfo(Path(self._name), self._capture.snapshot, self._sample)
+        return recording_state(info, list(tally.rows()), Ending(seen.totals, truncated=True), seen.seconds)
 
 
 @dataclass(frozen=True)
-class _Standing:
+class _CaptureInfo:
     """What is known of a capture besides its rows."""
 
     path: Path

@@ -36,7 +36,7 @@ from kalloctrace.verify.field_text import value_text
 from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification, verify_slow_call
 from kalloctrace.verify.verification import slow_path_of
 
-MOST_MISMATCHES = 200
+MAX_MISMATCHES = 200
 """Mismatches of the slow path that a page holds; they do not follow the filters."""
 
 
@@ -267,8 +267,8 @@ def slow_verdict(slow: SlowVerification, lost: int, tables: FlagTables) -> dict[
         "lost": lost,
         "kinds": [[kind, count] for kind, count in slow.kinds.most_common()],
         "reasons": [[printable(reason), count] for reason, count in slow.unknown_reasons.most_common()],
-        "mismatches": [_mismatch(mismatch, tables) for mismatch in slow.mismatches[:MOST_MISMATCHES]],
-        "hidden": max(0, len(slow.mismatches) - MOST_MISMATCHES),
+        "mismatches": [_mismatch(mismatch, tables) for mismatch in slow.mismatches[:MAX_MISMATCHES]],
+        "hidden": max(0, len(slow.mismatches) - MAX_MISMATCHES),
     }
 
 
