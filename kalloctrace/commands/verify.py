@@ -9,7 +9,7 @@ import click
 
 from kalloctrace.errors import Exit, KalloctraceError
 
-_WORST = (Exit.OK, Exit.INCOMPLETE, Exit.FAILED, Exit.MISMATCH)
+WORST = (Exit.OK, Exit.INCOMPLETE, Exit.USAGE, Exit.FAILED, Exit.MISMATCH)
 
 
 @click.command()
@@ -66,7 +66,7 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
 
                 _print(verification_lines(verdict, tables))
             code = verdict.exit_code(strict=strict)
-        worst = max(worst, code, key=_WORST.index)
+        worst = max(worst, code, key=WORST.index)
     return worst
 
 

@@ -13,8 +13,9 @@ from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
 from kalloctrace.text import printable
 from kalloctrace.trace.schema import TRACEPOINT, frames_of
-from kalloctrace.verify.compare import Row, RowVerdict, compared, context_of, predict, request_of
+from kalloctrace.verify.compare import RowVerdict, compared, predict
 from kalloctrace.verify.field_text import value_text
+from kalloctrace.verify.rows import DamagedRowError, Row, context_of, request_of
 
 Tone = Literal["heading", "plain", "good", "bad", "doubt", "faint"]
 _FIELD, _VALUE = 20, 27
@@ -81,7 +82,7 @@ def _verdict(judged: RowVerdict) -> Iterator[Line]:
 def _comparison(kernel: Kernel, row: Row) -> Iterator[Line]:
     try:
         fields = list(compared(kernel, row))
-    except (UnknownFact, ValueError, TypeError):
+    except (UnknownFact, ImpossibleRequestError, DamagedRowError, TypeError):
         # The verdict names the missing fact.
         return
     yield Line(f"  {'field':<{_FIELD}} {'predicted':<{_VALUE}} observed", "faint")
@@ -119,7 +120,7 @@ def _explanation(kernel: Kernel, release: str, row: Row) -> Iterator[Line]:
             return
         request, context = request_of(row), context_of(kernel, row)
         answer = Answer(kernel, request, context, alloc_pages(kernel, request, context))
-    except (UnknownFact, ImpossibleRequestError, ValueError) as error:
+    except (UnknownFact, ImpossibleRequestError, DamagedRowError) as error:
         yield Line(f"cannot be explained: {error}", "doubt")
         return
     for heading, lines in explanation(release, answer):

@@ -17,7 +17,8 @@ from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.tally import counts_of
 from kalloctrace.trace.totals import Totals
-from kalloctrace.verify.compare import Row, RowVerdict
+from kalloctrace.verify.compare import RowVerdict
+from kalloctrace.verify.rows import Row
 from kalloctrace.verify.verification import Judge
 
 By = Literal["request", "task", "stack"]

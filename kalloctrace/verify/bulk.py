@@ -6,34 +6,22 @@ preferred zone's node, which is where nodemask and zonelist show. That its zone 
 than the prepared context itself, of which nothing can be seen.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from kalloctrace.kernel.machine import ZoneRef
-from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
-from kalloctrace.model.bulk import BulkRequest
+from kalloctrace.kernel.nodelist import node_ids
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Preparation
-
-Row = Mapping[str, Any]
-
-
-def bulk_request_of(row: Row) -> BulkRequest:
-    """Return the request of a row."""
-    nodemask = row["nodemask"]
-    return BulkRequest(
-        gfp_mask=row["gfp_mask"],
-        preferred_nid=row["preferred_nid"],
-        nodemask=None if nodemask is None else parse_nodelist(nodemask),
-        nr_pages=row["nr_pages"],
-        nr_populated=row["nr_populated"],
-    )
+from kalloctrace.verify.rows import DAMAGED, DamagedRowError, Row, node_mask
 
 
 def unobserved_bulk(row: Row, *, may_miss: bool) -> str:
     """Name what a row lacks for a verdict, empty where it lacks nothing."""
     if row["nr_populated"] is None or row["nr_pages"] is None or row["bulk_seen"] is None:
         return "how many pages were in the array before was not captured"
+    if row["bulk_returned"] is None:
+        return DAMAGED
     if row["bulk_seen"] or row["bulk_single_gfp_mask"] is not None:
         return ""
     if may_miss:
@@ -79,5 +67,7 @@ def _seen(row: Row) -> list[ZoneRef]:
     """Return the zones that pages were seen of: one, as a call takes pages from one alone."""
     if not row["bulk_seen"]:
         return []
-    nodes, zones = (node_ids(parse_nodelist(row[name])) for name in ("bulk_nodes", "bulk_zones"))
-    return [ZoneRef(node, zone) for node in nodes for zone in zones]
+    nodes, zones = node_mask(row, "bulk_nodes"), node_mask(row, "bulk_zones")
+    if nodes is None or zones is None:
+        raise DamagedRowError("pages without their nodes or zones")
+    return [ZoneRef(node, zone) for node in node_ids(nodes) for zone in node_ids(zones)]

@@ -5,14 +5,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from kalloctrace.kernel.nodelist import format_nodelist, parse_nodelist
+from kalloctrace.kernel.nodelist import format_nodelist
 from kalloctrace.model.bulk import alloc_pages_bulk
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
-from kalloctrace.model.types import Context, Preparation, Request, UnknownFact
-from kalloctrace.verify.bulk import bulk_comparisons, bulk_request_of, unobserved_bulk
+from kalloctrace.model.types import Context, ImpossibleRequestError, Preparation, UnknownFact
+from kalloctrace.verify.bulk import bulk_comparisons, unobserved_bulk
+from kalloctrace.verify.rows import (
+    DAMAGED,
+    DamagedRowError,
+    ModelFailure,
+    Row,
+    bulk_request_of,
+    context_of,
+    request_of,
+    request_text,
+)
 
-Row = Mapping[str, Any]
 _Compared: TypeAlias = tuple[str, Any, Any, str]
 """A field, the model's value, the kernel's value, and the rule that sets it."""
 FieldVerdict: TypeAlias = Literal["equal", "different", "unknown"]
@@ -103,28 +112,34 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ro
         row: one distinct row of the trace.
         switches: what changed during the recording.
         may_miss: the kernel skipped probe hits, so that an absent call proves nothing.
+
+    Raises:
+        ModelFailure: the model failed on this request.
     """
-    unknown = _unobserved(kernel, row, may_miss=may_miss)
-    if unknown:
-        return RowVerdict(unknown=unknown)
     try:
         context = context_of(kernel, row)
-        expected = expected_of(kernel, row, context)
-        compared = tuple(_comparisons(kernel, expected, row))
-        differences = tuple(_differences(expected, compared))
-        fields: dict[str, FieldVerdict] = {
-            name: "equal" if want == got else "different" for name, want, got, _ in compared
-        }
-        if not differences:
-            return RowVerdict(fields=fields)
-        if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
-            return RowVerdict(unknown="mems_allowed changed during the call")
-        for other in _other_contexts(context, switches):
-            if all(want == got for _, want, got, _ in _comparisons(kernel, expected_of(kernel, row, other), row)):
-                return RowVerdict(unknown="a switch of the machine changed during the call")
-    except (UnknownFact, ValueError) as error:
-        # A list of nodes that is none is a ValueError; only a damaged file has one.
-        return RowVerdict(unknown=str(error) if isinstance(error, UnknownFact) else "the row is damaged")
+        unknown = _unobserved(kernel, row, may_miss=may_miss)
+        return RowVerdict(unknown=unknown) if unknown else _judge_observed(kernel, row, context, switches)
+    except UnknownFact as error:
+        return RowVerdict(unknown=str(error))
+    except (DamagedRowError, ImpossibleRequestError):
+        return RowVerdict(unknown=DAMAGED)
+    except Exception as error:
+        raise ModelFailure(request_text(row), error) from error
+
+
+def _judge_observed(kernel: Kernel, row: Row, context: Context, switches: Switches) -> RowVerdict:
+    expected = expected_of(kernel, row, context)
+    compared = tuple(_comparisons(kernel, expected, row))
+    differences = tuple(_differences(expected, compared))
+    fields: dict[str, FieldVerdict] = {name: "equal" if want == got else "different" for name, want, got, _ in compared}
+    if not differences:
+        return RowVerdict(fields=fields)
+    if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
+        return RowVerdict(unknown="mems_allowed changed during the call")
+    for other in _other_contexts(context, switches):
+        if all(want == got for _, want, got, _ in _comparisons(kernel, expected_of(kernel, row, other), row)):
+            return RowVerdict(unknown="a switch of the machine changed during the call")
     return RowVerdict(differences, fields=fields)
 
 
@@ -133,7 +148,8 @@ def predict(kernel: Kernel, row: Row) -> Preparation:
 
     Raises:
         UnknownFact: the row lacks a fact that the answer depends on.
-        ValueError: the row is damaged.
+        DamagedRowError: the row is damaged.
+        ImpossibleRequestError: the kernel has no such request.
     """
     return expected_of(kernel, row, context_of(kernel, row))
 
@@ -149,41 +165,12 @@ def expected_of(kernel: Kernel, row: Row, context: Context) -> Preparation:
 
     Raises:
         UnknownFact: it depends on what was not captured.
-        ValueError: the row is damaged.
+        DamagedRowError: the row is damaged.
+        ImpossibleRequestError: the kernel has no such request.
     """
     if row["entry"] == "bulk":
         return alloc_pages_bulk(kernel, bulk_request_of(row), context)
     return alloc_pages(kernel, request_of(row), context)
-
-
-def request_of(row: Row) -> Request:
-    """Return the request of a row."""
-    nodemask = row["nodemask"]
-    return Request(
-        entry="nolock" if row["entry"] == "nolock" else "normal",
-        gfp_mask=row["gfp_mask"],
-        order=row["order"],
-        preferred_nid=row["preferred_nid"],
-        nodemask=None if nodemask is None else parse_nodelist(nodemask),
-        alloc_flags=row["entry_alloc_flags"] or 0,
-    )
-
-
-def context_of(kernel: Kernel, row: Row) -> Context:
-    """Return the context of a row."""
-    return Context(
-        cpusets_enabled=row["cpusets_enabled"] > 0,
-        gfp_allowed_mask=row["gfp_allowed_mask"],
-        task_flags=row["task_flags"],
-        preempt_count=row["preempt_count"],
-        softirq_disable_cnt=row["softirq_disable_cnt"] or 0,
-        mems_allowed=None if row["mems_allowed"] is None else parse_nodelist(row["mems_allowed"]),
-        defrag_mode=row["defrag_mode"],
-        page_group_by_mobility_disabled=kernel.machine.page_group_by_mobility_disabled,
-        numa_node_id=row["numa_node_id"],
-        memcg_kmem_online=row["memcg_kmem_online"] or False,
-        page_owner_inited=row["page_owner_inited"] or False,
-    )
 
 
 def _unobserved(kernel: Kernel, row: Row, *, may_miss: bool) -> str:
@@ -199,10 +186,12 @@ def _unobserved(kernel: Kernel, row: Row, *, may_miss: bool) -> str:
 
 
 def _unobserved_freelist(row: Row, *, may_miss: bool) -> str:
+    if row["freelist_calls"] is None:
+        return DAMAGED
     if row["freelist_calls"] == 0:
         return "get_page_from_freelist was not seen, and probe hits were missed" if may_miss else ""
     if row["freelist_gfp_mask"] is None or row["alloc_flags"] is None:
-        return "the row is damaged"
+        return DAMAGED
     if row["zonelist_kind"] is None:
         return "the zonelist is none of the snapshot's"
     if row["preferred_zone"] == -1:

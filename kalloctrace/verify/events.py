@@ -17,7 +17,8 @@ from kalloctrace.model.gfp import gfp_migratetype
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.compare import Difference, FieldVerdict, Row, RowVerdict
+from kalloctrace.verify.compare import Difference, FieldVerdict, RowVerdict
+from kalloctrace.verify.rows import Row
 
 NOT_SHOWN = "an event of kmem:mm_page_alloc shows order, mask and migratetype alone"
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Holds the model against a whole trace."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -13,8 +14,9 @@ from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
 from kalloctrace.trace.totals import Totals
-from kalloctrace.verify.compare import Difference, FieldCount, Row, RowVerdict, Switches, judge
+from kalloctrace.verify.compare import Difference, FieldCount, RowVerdict, Switches, judge
 from kalloctrace.verify.events import EventJudge
+from kalloctrace.verify.rows import Row, missing_facts
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
@@ -218,9 +220,10 @@ def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
     if not trace.recording.get("slow"):
         return None
     totals = ending.totals
-    kernel, _ = _recorded(trace)
+    with _snapshot_of(trace):
+        judge = SlowJudge.of(trace.snapshot, Kernel.of(trace.snapshot), totals)
     return SlowPathOfTrace(
-        judge=SlowJudge.of(trace.snapshot, kernel, totals),
+        judge=judge,
         # A trace may be long: it is read once more only where there is something to find.
         calls=trace.slow_calls() if totals is None or totals.slow else Pass.empty(ending),
         lost=None if totals is None else totals.slow_lost + totals.slow_missed,
@@ -238,8 +241,9 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
-    kernel, zonelists = _recorded(trace)
     snapshot = trace.snapshot
+    with _snapshot_of(trace):
+        kernel, zonelists = Kernel.of(snapshot), verify_zonelists(snapshot)
     verdict = Verification(
         trace=str(trace.path),
         kernel=snapshot.release,
@@ -264,9 +268,11 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
     return verdict
 
 
-def _recorded(trace: Recorded) -> tuple[Kernel, ZonelistVerdict]:
+@contextmanager
+def _snapshot_of(trace: Recorded) -> Iterator[None]:
+    """Name the trace where its snapshot does not make a kernel."""
     try:
-        return Kernel.of(trace.snapshot), verify_zonelists(trace.snapshot)
+        yield
     except (KalloctraceError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise KalloctraceError(
             f"cannot verify {trace.path}", f"its snapshot is damaged: {error!r}", "record it again"
@@ -344,7 +350,7 @@ def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> N
 
 def switches_of(rows: Iterable[Row]) -> Switches:
     """Return the values that the machine's switches had anywhere in a trace; another tool's events do not tell."""
-    captured = [row for row in rows if row["entry"] != TRACEPOINT]
+    captured = [row for row in rows if row["entry"] != TRACEPOINT and not missing_facts(row)]
     return Switches(
         cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row in captured),
         gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row in captured),

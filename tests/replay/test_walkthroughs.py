@@ -11,7 +11,7 @@ from kalloctrace.explain.walkthrough import walkthrough_of
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.verify.compare import context_of, request_of
+from kalloctrace.verify.rows import context_of, request_of
 
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
 # Of some hundred thousand distinct requests, enough of each trace to meet every rule.

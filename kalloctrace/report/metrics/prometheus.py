@@ -20,6 +20,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.reader import Ending
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.totals import Totals
+from kalloctrace.verify.rows import ModelFailure
 from kalloctrace.verify.verification import Recorded, Verification, verify_counted
 from kalloctrace.version import __version__
 
@@ -90,6 +91,8 @@ class RecordingCollector(Collector):
         """Yield the metrics; where the recording cannot be read any more, only that."""
         try:
             state = self._now()
+        except ModelFailure:
+            raise
         except KalloctraceError:
             yield _gauge("up", _UP, 0)
             return

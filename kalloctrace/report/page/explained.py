@@ -10,10 +10,11 @@ from kalloctrace.explain.walkthrough import walkthrough_of, walkthrough_sections
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.bulk import FUNCTION
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.model.types import Preparation, UnknownFact
+from kalloctrace.model.types import ImpossibleRequestError, Preparation, UnknownFact
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.compare import context_of, expected_of, request_of
+from kalloctrace.verify.compare import expected_of
 from kalloctrace.verify.events import NOT_SHOWN
+from kalloctrace.verify.rows import DAMAGED, DamagedRowError, context_of, request_of
 
 Section = tuple[str, list[Field]]
 """A heading and what stands below it."""
@@ -36,8 +37,8 @@ def explained(kernel: Kernel, row: Mapping[str, Any], *, walkthrough: bool = Fal
         answer = Answer(kernel, request_of(row), context, done)
     except UnknownFact as error:
         return [("not explained", [("why", str(error))])]
-    except ValueError:
-        return [("not explained", [("why", "the row is damaged")])]
+    except (DamagedRowError, ImpossibleRequestError):
+        return [("not explained", [("why", DAMAGED)])]
     bulk = row["entry"] == "bulk"
     request = _bulk_request(answer, row) if bulk else request_fields(answer)
     return [

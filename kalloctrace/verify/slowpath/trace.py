@@ -2,12 +2,11 @@
 """Holds the model of the slow path against the calls of it that a trace has."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from kalloctrace.kernel.machine import ZoneRef
-from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.kernel.slowpath_rules import slowpath_rules
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
@@ -16,13 +15,14 @@ from kalloctrace.model.slowpath.types import Facts, SlowAttempt, SlowCall, SlowC
 from kalloctrace.model.types import Context, ImpossibleRequestError, Request, UnknownFact
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference
+from kalloctrace.verify.rows import DamagedRowError, ModelFailure, Row, node_mask, request_text
 from kalloctrace.verify.slowpath.compare import entry_differences
 from kalloctrace.verify.slowpath.judge import AttemptVerdict, CallVerdict, SlowpathJudge
 
-Row = Mapping[str, Any]
-"""A call with the columns of trace/slowpath.py."""
-
 _NO_RULES = "no rules of the slow path are known of this kernel"
+_DAMAGED = AttemptVerdict(unknown="the call is damaged")
+_NEEDED = ("gfp_mask", "order", "task_flags", "cpusets_enabled")
+"""Columns that each step of a call has."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,39 @@ class SlowJudge:
             return cls(snapshot, kernel, may_miss=True)
         return cls(snapshot, kernel, may_miss=totals.slow_missed > 0, machine_changed=totals.machine_changed)
 
-    def given(self, call: Row) -> AttemptVerdict:
-        """Judge what a call was given."""
-        return self._cannot if self._judge is None else args_verdict(self._kernel, call)
+    def args(self, call: Row) -> AttemptVerdict:
+        """Judge the arguments of a call.
+
+        Raises:
+            ModelFailure: the model failed on this call.
+        """
+        if self._judge is None:
+            return self._cannot
+        try:
+            return args_verdict(self._kernel, call)
+        except DamagedRowError:
+            return _DAMAGED
+        except Exception as error:
+            raise ModelFailure(_call_text(call), error) from error
 
     def __call__(self, call: Row) -> CallVerdict:
-        """Judge a call's attempts, and what it returned."""
+        """Judge a call's attempts, and what it returned.
+
+        Raises:
+            ModelFailure: the model failed on this call.
+        """
         if self._judge is None:
             return CallVerdict((self._cannot,) * len(call["attempts"]), self._cannot)
-        return self._judge(slow_call_of(call, may_miss=self._may_miss))
+        try:
+            return self._judge(slow_call_of(call, may_miss=self._may_miss))
+        except DamagedRowError:
+            return CallVerdict((_DAMAGED,) * len(call["attempts"]), _DAMAGED)
+        except Exception as error:
+            raise ModelFailure(_call_text(call), error) from error
+
+
+def _call_text(call: Row) -> str:
+    return f"{request_text(call['given'])} in the slow path, of {call['comm']} at {call['time']} ns"
 
 
 def verify_slow(judge: SlowJudge, calls: Iterable[Row]) -> SlowVerification:
@@ -148,7 +172,7 @@ def verify_slow_call(verdict: SlowVerification, judge: SlowJudge, call: Row) -> 
     verdict.calls += 1
     verdict.failed += call["page"] is False
     verdict.attempts += len(call["attempts"])
-    given, judged = judge.given(call), judge(call)
+    given, judged = judge.args(call), judge(call)
     for number, attempt in enumerate(judged.attempts, 1):
         verdict.unknown += attempt.verdict == "unknown"
         verdict.mismatched += attempt.verdict == "mismatched"
@@ -217,16 +241,22 @@ def slow_call_of(call: Row, *, may_miss: bool = False) -> SlowCall:
 
 
 def slow_context(row: Row) -> SlowContext:
-    """Return `struct alloc_context` as a step of a call found it."""
+    """Return `struct alloc_context` as a step of a call found it.
+
+    Raises:
+        DamagedRowError: the step holds a value that no recorder writes.
+    """
+    damaged = [name for name in _NEEDED if row[name] is None]
+    if damaged:
+        raise DamagedRowError(f"no {', '.join(damaged)}")
     missing = {name for name in ("zonelist_kind", "zonelist_nid") if row[name] is None}
     if row["preferred_zone"] == -1:
         missing.add("preferred_zone")
-    nodes = row["ac_nodemask_nodes"]
     node = row["preferred_node"]
     return SlowContext(
         zonelist_kind=row["zonelist_kind"],
         zonelist_nid=row["zonelist_nid"],
-        nodemask=None if nodes is None else parse_nodelist(nodes),
+        nodemask=node_mask(row, "ac_nodemask_nodes"),
         preferred_zone=None if node is None else ZoneRef(node, row["preferred_zone"]),
         highest_zoneidx=row["highest_zoneidx"],
         migratetype=row["migratetype"],
@@ -246,7 +276,7 @@ def _facts(row: Row) -> Facts:
         cpusets_enabled=row["cpusets_enabled"] > 0,
         gfp_allowed_mask=row["gfp_allowed_mask"],
         defrag_mode=row["defrag_mode"],
-        mems_allowed=None if row["mems_allowed"] is None else parse_nodelist(row["mems_allowed"]),
+        mems_allowed=node_mask(row, "mems_allowed"),
     )
 
 
