@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# `make run` shows it working, `make test` tests it; each sets up what it needs first.
+# `make run` demonstrates the program, `make test` tests it. Each sets up the checkout first.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ $(VENV)/.ready: pyproject.toml tests/setup
 	PYTHON=$(PYTHON) VENV=$(VENV) sh tests/setup
 	touch $@
 
-# Live on this machine where that is possible, else in a guest, else on a recorded trace; it says which and why.
+# On this machine if it can be traced, else in a guest, else with a recorded trace; it prints which and why.
 run: setup
 	$(BIN)/python -m kalloctrace.lab.demo
 
@@ -28,20 +28,20 @@ coverage: setup
 	    $(BIN)/coverage report --include "kalloctrace/$$room/*" --fail-under 95 || failed=yes; \
 	done; test -z "$$failed"
 
-# Every kernel on every machine; the table in README comes from it. KERNELS="6.17 6.12-rt" for others.
+# Every kernel on every machine; it writes the table in README. KERNELS="6.17 6.12-rt" selects others.
 matrix: setup
 	$(BIN)/python -m tests.matrix.run $(KERNELS)
 
-# The slow path of four kernels in guests with too little memory; fixtures of it are replayed by `make test`.
+# The slow path of four kernels in guests with too little memory; `make test` replays fixtures of it.
 pressure: setup
 	$(BIN)/python -m pytest -s tests/pressure
 
-# Functions of nine kernel images, executed in an emulator; docs/slow-path.md's tables come from it. Boots nothing.
+# Executes functions of nine kernel images in an emulator, without booting; it writes the tables in docs/slow-path.md.
 compiled: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group compiled
 	$(BIN)/python tests/compiled/run.py $(or $(KERNELS),--docs)
 
-# What tracing costs, beside perf, trace-cmd, bpftrace and bcc's tools; docs/performance.md and README's tables.
+# The overhead of tracing, compared with perf, trace-cmd, bpftrace and bcc; it writes docs/performance.md and README.
 bench: setup
 	sh tests/bench/setup
 	$(BIN)/python -m tests.bench.run $(KERNELS)
@@ -66,7 +66,7 @@ docs: setup
 man: setup
 	$(BIN)/kalloctrace man -f -o build/man
 
-# A 5.10 kernel of our own, whose prepare_alloc_pages is a function that can be probed.
+# Builds a 5.10 kernel in which prepare_alloc_pages is not inlined, so that it can be probed.
 kernel-5.10-noinline: setup
 	PYTHON=$(BIN)/python tests/kernels/build-noinline-5.10
 

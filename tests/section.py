@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writes what was measured into a page, between two markers."""
+"""Writes text into a page between two markers."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ from kalloctrace.errors import KalloctraceError
 
 
 def write_section(path: Path, begin: str, end: str, text: str) -> None:
-    """Replace what stands between two markers of a page.
+    """Replace the text between two markers of a page.
 
     Args:
         path: the page.
-        begin: the first marker, a line of its own.
-        end: the second.
-        text: what belongs between them.
+        begin: the first marker, on its own line.
+        end: the second marker.
+        text: the new text.
 
     Raises:
-        KalloctraceError: the markers are not there.
+        KalloctraceError: a marker is missing.
     """
     page = path.read_text(encoding="utf-8")
     before, first, rest = page.partition(begin)
@@ -25,6 +25,6 @@ def write_section(path: Path, begin: str, end: str, text: str) -> None:
         raise KalloctraceError(
             f"cannot write the table into {path}",
             "one of its two markers is missing",
-            f"put the lines {begin} and {end} where the table belongs",
+            f"add the lines {begin} and {end} where the table belongs",
         )
     path.write_text(f"{before}{first}\n\n{text}\n\n{second}{after}", encoding="utf-8")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What a tool adds to the instructions of an allocation, measured in a guest under the instruction clock.
+"""Measures the instructions that a tool adds to an allocation, in a guest with the instruction clock.
 
 `python -m tests.bench.cost --kernel 5.10 --kernel 7.3 -- kalloctrace record -f -o {out} -- {work}` measures one
-command; `make bench` uses this for its whole table. rows.py says what may stand in a command.
+command; `make bench` uses this for its whole table. See rows.py for the placeholders in commands.
 """
 
 import json
@@ -30,14 +30,14 @@ TIMEOUT = 3600
 
 @dataclass(frozen=True)
 class Cost:
-    """What a row added to an allocation.
+    """The overhead of a row per allocation.
 
     Attributes:
-        least: instructions, smallest round against smallest.
-        mean: instructions, mean of all rounds: with what the tool itself does meanwhile.
-        captured: the allocations that it captured.
-        lost: those that it saw and lost.
-        gap: why there is no figure; empty where there is one.
+        least: instructions, the minimum of all rounds minus the untraced minimum.
+        mean: instructions, the same of the means, which include the tool's own work.
+        captured: the captured allocations.
+        lost: the lost allocations.
+        gap: why there is no figure; empty if there is one.
     """
 
     least: float = 0
@@ -47,33 +47,33 @@ class Cost:
     gap: str = ""
 
     def __str__(self) -> str:
-        """Return the figures in words."""
+        """Return the figures as text."""
         if self.gap:
             return self.gap
         return f"+{self.least:,.1f} (mean +{self.mean:,.1f}), captured {self.captured:,}, lost {self.lost:,}"
 
 
 def compiled(folder: Path) -> Path:
-    """Return the work's program, built in a folder.
+    """Build the program of the work in a folder and return its path.
 
     Raises:
-        KalloctraceError: there is no compiler.
+        KalloctraceError: gcc is not installed.
     """
     if shutil.which("gcc") is None:
         raise KalloctraceError("the benchmark's work cannot be built", "gcc is not installed", "apt install gcc")
     program = folder / "touch"
-    # Static, for guests that have none of this machine's libraries.
+    # Static, for guests without this machine's libraries.
     subprocess.run(["gcc", "-O2", "-static", "-o", program, GUEST.with_name("touch.c")], check=True)
     return program
 
 
 def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = ()) -> dict[str, Any]:
-    """Measure rows in one boot of one kernel; return what guest.py wrote.
+    """Measure rows in one boot of a kernel; return the result of guest.py.
 
     Args:
-        kernel: its name in the lab.
-        rows: those of the table.
-        own: those of ours whose start and consumer are measured too.
+        kernel: the kernel's name in the lab.
+        rows: the rows of the table.
+        own: the rows whose start and consumer are measured too.
 
     Raises:
         KalloctraceError: the guest failed.
@@ -89,20 +89,20 @@ def measure(kernel: str, rows: Sequence[Row], own: Sequence[Row] = ()) -> dict[s
             words, kernel=kernel, icount=True, writable=[ROOT], timeout=TIMEOUT, stderr=sys.stderr.buffer
         )
         if done.returncode:
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["nothing"]
-            raise KalloctraceError(f"the benchmark failed on {kernel}", said[-1], f"read {done.console}")
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it printed nothing"]
+            raise KalloctraceError(f"the benchmark failed on {kernel}", lines[-1], f"read {done.console}")
         result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     return result
 
 
 def untraced(result: dict[str, Any]) -> Cost:
-    """Return what an allocation takes without any tool, the least and the mean of what guest.py measured."""
+    """Return the untraced instructions per allocation: minimum and mean."""
     bare = result["untraced"]
     return Cost(min(one["min"] for one in bare), sum(one["mean"] for one in bare) / len(bare))
 
 
 def costs(result: dict[str, Any]) -> dict[str, Cost]:
-    """Return what each row added to the untraced figure of the same boot."""
+    """Return the overhead of each row over the untraced figure of the same boot."""
     bare = untraced(result)
     return {
         name: Cost(gap=figures["gap"])
@@ -113,15 +113,17 @@ def costs(result: dict[str, Any]) -> dict[str, Cost]:
 
 
 def alone(kernel: str) -> dict[str, Cost]:
-    """Return what our rows by fentry add in a boot without peers, which leave a kernel a little different."""
+    """Return the overhead of our fentry rows in a boot without peers, which change the kernel slightly."""
     return costs(measure(kernel, [row for row in (*OURS, *WATCHED) if row.name.endswith("fentry")]))
 
 
 @click.command()
 @click.option("--kernel", "kernels", multiple=True, default=("5.10", "7.3"), show_default=True)
-@click.option("--captured", default=r"^([\d,]+) allocations in", show_default=True, help="Matches what was captured.")
-@click.option("--lost", default=r"lost (\d+), missed", show_default=True, help="Matches what was lost.")
-@click.option("--only", multiple=True, metavar="TEXT", help="Measure the rows of the table with this in their names.")
+@click.option(
+    "--captured", default=r"^([\d,]+) allocations in", show_default=True, help="Pattern of the captured allocations."
+)
+@click.option("--lost", default=r"lost (\d+), missed", show_default=True, help="Pattern of the lost allocations.")
+@click.option("--only", multiple=True, metavar="TEXT", help="Measure the rows of the table whose names contain TEXT.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def main(kernels: tuple[str, ...], captured: str, lost: str, only: tuple[str, ...], words: tuple[str, ...]) -> None:
     """Print the instructions that a command, or rows of the table, add to an allocation."""

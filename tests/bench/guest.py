@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""Runs in a guest under the instruction clock: what each tool adds to the instructions of an allocation.
+"""Runs in a guest with the instruction clock: measures the instructions that each tool adds to an allocation.
 
 usage: python guest.py JOB.json RESULT.json
 
-JOB.json holds `touch` (the work's program), `processes`, `pages`, `warm` and `rounds` (of the work, see touch.c),
-`rows` (see rows.py), and `own` (the rows whose start and consumer are measured too). The standard library is all it
-needs, so that it starts quickly.
+JOB.json holds `touch` (the program of the work, see touch.c), its parameters `processes`, `pages`, `warm` and `rounds`,
+`rows` (see rows.py), and `own` (the rows whose start and consumer are measured too). It imports the standard library
+only, so that it starts quickly.
 """
 
 import json
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-SCRATCH = Path("/dev/shm/kalloctrace-bench")  # noqa: S108  a guest's own
+SCRATCH = Path("/dev/shm/kalloctrace-bench")  # noqa: S108  (in a guest)
 HERE = Path(__file__).parent
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -29,7 +29,7 @@ HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _ENTRIES = ("__alloc_frozen_pages_noprof", "__alloc_pages_noprof", "__alloc_pages", "__alloc_pages_nodemask")
 _SETTLED = 2.0
 _LONGER = 10
-# The guest's clock runs ahead while it waits for its files.
+# The guest's clock jumps ahead while it waits for files.
 _START_TIMEOUT = 36000.0
 _BTF = Path("/sys/kernel/btf/vmlinux")
 _STANDINS = HERE.parents[1] / "bpf"
@@ -37,14 +37,14 @@ _STANDINS = HERE.parents[1] / "bpf"
 
 @dataclass(frozen=True)
 class Work:
-    """The benchmark's work, see touch.c.
+    """The work of the benchmark; see touch.c.
 
     Attributes:
-        touch: its program.
-        processes: that do it, one after the other.
-        pages: pages a round.
-        warm: rounds of each process that do not count.
-        rounds: rounds of each that do.
+        touch: the path of the program.
+        processes: the number of processes, one after another.
+        pages: pages per round.
+        warm: warm-up rounds of each process, which are not measured.
+        rounds: measured rounds of each process.
     """
 
     touch: str
@@ -55,16 +55,16 @@ class Work:
 
     @property
     def times(self) -> Path:
-        """Where it leaves its times."""
+        """The file of its times."""
         return SCRATCH / "times"
 
     def words(self) -> list[str]:
-        """Return its command."""
+        """Return the command."""
         numbers = (self.processes, self.pages, self.warm, self.rounds)
         return [self.touch, *map(str, numbers), str(self.times)]
 
     def measured(self) -> dict[str, float]:
-        """Return the instructions of an allocation, the least and the mean of all rounds, and remove the times."""
+        """Return the instructions per allocation, minimum and mean of all rounds, and remove the times."""
         *rounds, micro = map(int, self.times.read_text(encoding="ascii").split())
         self.times.unlink()
         return {
@@ -75,12 +75,12 @@ class Work:
         }
 
 
-class Gap(Exception):  # noqa: N818  no failure of ours
-    """A tool that is not here, refuses, or captured nothing."""
+class Gap(Exception):  # noqa: N818  (the tables call it a gap)
+    """A tool is not installed, fails, or captures nothing."""
 
 
-def fitted(program: str) -> str:
-    """Return the path of a bpftrace program with this kernel's names in it."""
+def adapt(program: str) -> str:
+    """Return the path of a bpftrace program with this kernel's function and parameter names filled in."""
     names = {line.split()[2] for line in Path("/proc/kallsyms").read_text(encoding="ascii").splitlines()}
     entry = next(name for name in _ENTRIES if name in names)
     # Linux kernel commit 84172f4bb752 ("mm/page_alloc: combine __alloc_pages and __alloc_pages_nodemask") (in v5.13)
@@ -92,28 +92,28 @@ def fitted(program: str) -> str:
 
 
 def command_of(row: dict[str, Any], work: Work) -> list[str]:
-    """Return a row's command with its words filled in."""
+    """Return a row's command with its placeholders filled in."""
     words = []
     for word in row["command"]:
         if word == "{work}":
             words += work.words()
         elif word.endswith(".bt"):
-            words.append(fitted(word))
+            words.append(adapt(word))
         else:
-            words.append(filled(word, work))
+            words.append(fill(word, work))
     return words
 
 
-def filled(word: str, work: Work) -> str:
-    """Return a word with what stands for something else replaced."""
+def fill(word: str, work: Work) -> str:
+    """Return a word with its placeholders filled in."""
     return word.replace("{work-text}", " ".join(work.words())).replace("{out}", str(SCRATCH / "out"))
 
 
 def run(words: Sequence[str], env: Mapping[str, str]) -> tuple[str, dict[str, float]]:
-    """Run a command, with more in its environment; return what it printed and the CPU time (ns) of it and its children.
+    """Run a command with additional variables; return its output and the CPU time (ns) of it and its children.
 
     Raises:
-        Gap: it is not here or failed.
+        Gap: it is not installed, or fails.
     """
     with (SCRATCH / "printed").open("wb") as printed:
         process = started(words, printed.fileno(), env)
@@ -129,11 +129,11 @@ def started(words: Sequence[str], printed: int, more: Mapping[str, str]) -> subp
     """Start a tool.
 
     Raises:
-        Gap: it is not here.
+        Gap: it is not installed.
     """
     env = {**os.environ, **more}
     if words[0].endswith("-bpfcc"):
-        # No kernel's headers are installed; some of these tools need no others than this program.
+        # No kernel headers are installed. Some of these tools work with this program's stand-ins.
         env |= {"BCC_KERNEL_SOURCE": str(_STANDINS), "PYTHONUNBUFFERED": "1"}
     try:
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT, env=env)
@@ -142,22 +142,22 @@ def started(words: Sequence[str], printed: int, more: Mapping[str, str]) -> subp
 
 
 def reason(text: str) -> str:
-    """Return the line of a tool's output that says what is wrong: the first about an error, or the last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it said nothing"]
+    """Return the line of a tool's output with the error: the first that mentions one, or the last."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
     return next((line for line in lines if re.search(r"error|fatal|cannot|does not", line, re.IGNORECASE)), lines[-1])
 
 
 def run_beside(words: Sequence[str], begins: str, work: Work, env: Mapping[str, str]) -> str:
-    """Run the work while a tool runs that starts none itself; return what the tool printed.
+    """Run the work beside a tool that does not start commands; return the tool's output.
 
     Args:
-        words: its command.
-        begins: matches what it prints when it has begun.
+        words: the tool's command.
+        begins: pattern of the line that it prints when it has started.
         work: the work.
-        env: more in its environment.
+        env: additional variables.
 
     Raises:
-        Gap: it is not here, did not start, or failed.
+        Gap: it is not installed, does not start, or fails.
     """
     path = SCRATCH / "printed"
     with path.open("wb") as printed:
@@ -170,7 +170,7 @@ def run_beside(words: Sequence[str], begins: str, work: Work, env: Mapping[str, 
         time.sleep(_SETTLED)
         if process.poll() is None:
             subprocess.run(work.words(), check=True)
-            # Some print at intervals, and nothing at the end.
+            # Some tools print at intervals, and not at the end.
             time.sleep(_SETTLED)
             process.send_signal(signal.SIGINT)
         code = process.wait()
@@ -181,7 +181,7 @@ def run_beside(words: Sequence[str], begins: str, work: Work, env: Mapping[str, 
 
 
 def numbers(pattern: str | None, text: str) -> int:
-    """Return the sum of a pattern's numbers in a text; a match without one counts as one."""
+    """Return the sum of the numbers that a pattern matches in a text; a match without a number counts as one."""
     found = re.findall(pattern, text, re.MULTILINE) if pattern else []
     return sum(int(number.replace(",", "")) if number else 1 for number in found)
 
@@ -190,14 +190,14 @@ def measure(row: dict[str, Any], work: Work) -> dict[str, float]:
     """Return the figures of the work under one tool.
 
     Raises:
-        Gap: there are none, as the tool did not do its part.
+        Gap: the tool did not capture the work.
     """
     try:
         return _measure(row, work, {})
     except Gap:
         if row["command"][0] != "bpftrace":
             raise
-    # Told where the types are it finds them on 5.10 too, but takes no kernel for one with fentry any more.
+    # With BPFTRACE_BTF bpftrace finds the types on 5.10 too, but then it does not detect fentry on any kernel.
     work.times.unlink(missing_ok=True)
     return _measure(row, work, {"BPFTRACE_BTF": str(_BTF)})
 
@@ -207,11 +207,11 @@ def _measure(row: dict[str, Any], work: Work, env: Mapping[str, str]) -> dict[st
     text, usage = run(words, env) if row["runs_work"] else (run_beside(words, row["begins"], work, env), {})
     figures = work.measured()
     if row["counter"]:
-        text, _ = run([filled(word, work) for word in row["counter"]], {})
+        text, _ = run([fill(word, work) for word in row["counter"]], {})
     captured = numbers(row["captured"], text)
     if not captured:
         raise Gap(f"it captured nothing: {reason(text)}")
-    # Other programs allocate too, so that a tool may have lost some and still have more than the work made.
+    # Other programs allocate too, so a tool may capture more than the work allocates and still have lost some.
     lost = max(numbers(row["lost"], text), figures["allocations"] - captured, 0)
     if usage:
         usage["tool"] = usage["user"] + usage["system"] - figures["cpu"]
@@ -219,10 +219,10 @@ def _measure(row: dict[str, Any], work: Work, env: Mapping[str, str]) -> dict[st
 
 
 def consumer(row: dict[str, Any], work: Work) -> dict[str, float]:
-    """Return the CPU time (ns) that a recorder takes an event, and what it lost, when the work becomes longer.
+    """Return the CPU time (ns) of a recorder per event, and the lost events, from a short and a long run.
 
-    The difference of two runs leaves out what it takes to start and to end, once all that it needs was read before.
-    To start takes as much as millions of events, and never quite the same, so that one run is much longer.
+    The difference of the runs excludes start and end, once all files are cached. Starting costs as much as millions of
+    events and varies, so the long run is much longer.
     """
     measure(row, work)
     short = measure(row, work)
@@ -232,19 +232,19 @@ def consumer(row: dict[str, Any], work: Work) -> dict[str, float]:
 
 
 def start(row: dict[str, Any]) -> dict[str, float]:
-    """Return CPU time (ns) until capture begins, the compiler's part of it, and the memory (KiB) of a running recorder.
+    """Return the CPU time (ns) until capture starts, the compiler's part of it, and the recorder's memory (KiB).
 
-    It is the command that it records that looks at its parent, as soon as capture has begun.
+    The recorded command reads these values of its parent as soon as capture has started.
     """
-    look = f"cat /proc/$PPID/schedstat /proc/$PPID/status >{SCRATCH / 'looked'}"
+    look = f"cat /proc/$PPID/schedstat /proc/$PPID/status >{SCRATCH / 'parent'}"
     words = [word for word in row["command"][1:] if word != "{work}"]
-    words = [filled(word, Work("", 0, 0, 0, 0)) for word in words]
+    words = [fill(word, Work("", 0, 0, 0, 0)) for word in words]
     timer = SCRATCH / "compiled"
     run([sys.executable, str(HERE / "timed.py"), str(timer), *words, "sh", "-c", look], {})
-    looked = (SCRATCH / "looked").read_text(encoding="ascii")
-    memory = dict(re.findall(r"^(VmHWM|VmRSS|RssAnon|RssFile):\s+(\d+) kB$", looked, re.MULTILINE))
+    parent = (SCRATCH / "parent").read_text(encoding="ascii")
+    memory = dict(re.findall(r"^(VmHWM|VmRSS|RssAnon|RssFile):\s+(\d+) kB$", parent, re.MULTILINE))
     return {
-        "begins": int(looked.split()[0]),
+        "begins": int(parent.split()[0]),
         "compiles": int(timer.read_text(encoding="ascii")),
         **{name: int(kib) for name, kib in memory.items()},
     }
@@ -270,7 +270,7 @@ def main(job: Path, result: Path) -> int:
         result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     bare()
-    untraced.clear()  # that was to warm up
+    untraced.clear()  # the first run is a warm-up
     bare()
 
     def keep(kept: dict[str, dict[str, Any]], name: str, figures: Callable[[], dict[str, float]]) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""What it takes to read a recording: this program against those that read perf's and trace-cmd's.
+"""The cost of reading a recording: this program compared with the readers of perf and trace-cmd.
 
-One guest records the same work with each of them, and all read theirs on this machine, where reading takes what it does
-in life. CPU time is compared.
+One guest records the same work with each recorder. Each reader reads its recording on this machine, natively. The
+comparison uses CPU time.
 """
 
 import os
@@ -23,24 +23,24 @@ from tests.bench.cost import BUILD, ROOT, WORK, compiled
 ROUNDS = 1000
 FEW = 4
 REPEATS = 3
-# So often the same trace is verified in one command, as its own start would outweigh the reading of one.
+# One command verifies the same trace this many times, because starting costs more than reading it once.
 TRACES = 100
 TIMEOUT = 1800
 
 _EVENT = "kmem:mm_page_alloc"
-_SCRATCH = "/dev/shm"  # noqa: S108  a guest's own
+_SCRATCH = "/dev/shm"  # noqa: S108  (in a guest)
 _PROGRAM = (sys.executable, "-m", "kalloctrace")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What one command took to read events.
+    """The cost of reading events with one command.
 
     Attributes:
-        command: the command, without its file.
-        events: how many it read.
-        nanoseconds: CPU time an event, without what the command takes to start.
-        start: CPU time (s) of reading next to none.
+        command: the command without its file.
+        events: the number of events.
+        nanoseconds: CPU time per event, without the start of the command.
+        start: CPU time (s) of reading a nearly empty recording.
         gap: why there is no figure.
     """
 
@@ -53,13 +53,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Peer:
-    """A reader, and the recorder of what it reads.
+    """A reader and its recorder.
 
     Attributes:
-        record: the recorder's words up to the work's, with `{out}` for the file.
-        read: the reader's words, with `{out}` likewise.
-        count: words of a command that tells how many events are in the file.
-        counted: matches their number, or each of them with an empty group.
+        record: the recorder's command up to that of the work, with `{out}` for the file.
+        read: the reader's command, with `{out}` likewise.
+        count: a command that prints the number of events in the file.
+        counted: pattern of their number, or of each event, with an empty group.
     """
 
     record: str
@@ -86,22 +86,23 @@ _OURS = "kalloctrace record -f -o {out} --mode stream --"
 
 
 def readings(kernel: str) -> list[Reading]:
-    """Record in one guest, read here; the first is this program's own. A guest that fails leaves nothing but gaps."""
+    """Record in one guest and read here; this program is first. If the guest fails, every reading is a gap."""
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as name:
         folder = Path(name)
         try:
-            said = _recorded(kernel, folder)
+            output = _recorded(kernel, folder)
         except KalloctraceError as error:
             return [Reading(command, gap=f"{error.what}: {error.why}") for command in (_VERIFY, *map(_name, _PEERS))]
         peers = [
-            _peer(peer, folder / f"few-{number}", folder / f"many-{number}", said) for number, peer in enumerate(_PEERS)
+            _peer(peer, folder / f"few-{number}", folder / f"many-{number}", output)
+            for number, peer in enumerate(_PEERS)
         ]
-        return [_own(folder, said), *peers]
+        return [_own(folder, output), *peers]
 
 
 def _recorded(kernel: str, folder: Path) -> str:
-    """Have each recorder record the work in one guest, few events and many; return what they said.
+    """Run each recorder in one guest, with few events and with many; return their output.
 
     Raises:
         KalloctraceError: the guest failed.
@@ -121,15 +122,15 @@ def _name(peer: _Peer) -> str:
     return shlex.join(word for word in shlex.split(peer.read) if word not in {"-i", "{out}"})
 
 
-def _said(out: str, text: str) -> str:
+def _first_line(out: str, text: str) -> str:
     lines = text.partition(f"{out}:\n")[2].strip().splitlines()
-    return lines[0] if lines else "it said nothing"
+    return lines[0] if lines else "it printed nothing"
 
 
-def _peer(peer: _Peer, few: Path, many: Path, said: str) -> Reading:
+def _peer(peer: _Peer, few: Path, many: Path, output: str) -> Reading:
     command = _name(peer)
     if not few.exists() or not many.exists():
-        return Reading(command, gap=f"nothing was recorded: {_said(many.name, said)}")
+        return Reading(command, gap=f"nothing was recorded: {_first_line(many.name, output)}")
     counts = [_count(peer, path) for path in (few, many)]
     if not counts[0] or counts[1] <= counts[0]:
         return Reading(command, gap=f"{counts[1]} events were recorded")
@@ -137,10 +138,10 @@ def _peer(peer: _Peer, few: Path, many: Path, said: str) -> Reading:
     return Reading(command, counts[1], (whole - start) / (counts[1] - counts[0]) * 1e9, start)
 
 
-def _own(folder: Path, said: str) -> Reading:
+def _own(folder: Path, output: str) -> Reading:
     trace = folder / "many.arrows"
     if not trace.exists():
-        return Reading(_VERIFY, gap=f"nothing was recorded: {_said(trace.name, said)}")
+        return Reading(_VERIFY, gap=f"nothing was recorded: {_first_line(trace.name, output)}")
     few = folder / "few.arrows"
     events, next_to_none = rows_of(trace), rows_of(few)
     start, whole = (_cpu([*_PROGRAM, "verify", *[str(path)] * TRACES]) for path in (few, trace))
@@ -165,7 +166,7 @@ def _count(peer: _Peer, path: Path) -> int:
 
 
 def _cpu(words: Sequence[str]) -> float:
-    """Return the least CPU time (s) of a few runs of a command, whose output goes nowhere."""
+    """Return the minimum CPU time (s) of several runs of a command without output."""
     return min(_cpu_once(words) for _ in range(REPEATS))
 
 
@@ -173,7 +174,7 @@ def _cpu_once(words: Sequence[str]) -> float:
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    # verify's own codes for what it found are answers too.
+    # Exit codes 3 and 4 are verdicts of `verify`, not failures.
     if process.returncode not in {0, 3, 4}:
         raise subprocess.CalledProcessError(process.returncode, list(words))
     return usage.ru_utime + usage.ru_stime

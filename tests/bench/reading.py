@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What reading a trace costs: `python tests/bench/reading.py [EVENTS]` prints a Markdown table.
+"""Measures the cost of reading a trace: `python -m tests.bench.reading [EVENTS]` prints a Markdown table.
 
-The trace is synthetic: the distinct allocations of a real recording, as often as they occurred there, in random order,
-at increasing times and for several processes. Each reader is the real program in a process of its own, whose CPU time
-and resident memory the system counts; the starting of Python, measured on a trace without rows, is not part of what an
-event costs.
+The trace is synthetic: the distinct allocations of a real recording with their frequencies, in random order, at
+increasing times and for several processes. Each reader is the real program in its own process; the system counts its
+CPU time and resident memory. The start of Python, measured on a trace without rows, is subtracted.
 """
 
 import argparse
@@ -31,11 +30,11 @@ RECORDING = ROOT / "fixtures" / "5.10" / "two-nodes.arrows"
 BATCH_ROWS = 1 << 16
 PROCESSES = 12
 RUN_ROWS = 64
-"""Calls that a process makes in a row."""
+"""Consecutive calls of one process."""
 STARTS = 3
-"""How often the start is measured: the least counts."""
+"""Measurements of the start; the minimum is used."""
 CYCLE = 16
-"""Batches that are prepared, and written again and again with other times."""
+"""Prepared batches; they are written repeatedly with other times."""
 READERS: dict[str, tuple[str, ...]] = {
     "verify": ("verify", "--json", "TRACE"),
     "report": ("report", "--json", "TRACE"),
@@ -46,7 +45,7 @@ READERS: dict[str, tuple[str, ...]] = {
 }
 
 
-# Of a process's memory the kernel also counts what the one had that started it, so that a small one does.
+# ru_maxrss of a child includes the memory of the process that forked it, so a small process starts the reader.
 _LAUNCHER = """
 import resource, subprocess, sys
 code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
@@ -57,7 +56,7 @@ print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss, code)
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run of a reader took: CPU and wall-clock time in seconds, resident memory in bytes."""
+    """The cost of a run: CPU and wall-clock time in seconds, resident memory in bytes."""
 
     cpu: float
     wall: float
@@ -65,7 +64,7 @@ class Cost:
 
 
 def make_trace(path: Path, events: int) -> None:
-    """Write a stream of so many calls."""
+    """Write a stream of `events` calls."""
     with TraceReader(RECORDING) as trace:
         reading = trace.counted()
         counted = list(reading)
@@ -100,34 +99,34 @@ def make_trace(path: Path, events: int) -> None:
 
 
 def run(words: Sequence[str], cores: Collection[int]) -> Cost:
-    """Run the program on some cores and return what the system counted.
+    """Run the program on some cores and return its cost.
 
     Raises:
-        CalledProcessError: it failed.
+        CalledProcessError: the program fails.
     """
     command = [sys.executable, "-m", "kalloctrace", *words]
     begin = time.monotonic()
     launcher = [sys.executable, "-c", _LAUNCHER, *command]
     with subprocess.Popen(launcher, stdout=subprocess.PIPE, text=True) as process:
-        # At once: none of its own threads is there yet.
+        # Set it at once, before the process has further threads.
         os.sched_setaffinity(process.pid, cores)
-        said, _ = process.communicate()
-    cpu, memory, code = said.split()
+        output, _ = process.communicate()
+    cpu, memory, code = output.split()
     if int(code):
         raise subprocess.CalledProcessError(int(code), command)
     return Cost(float(cpu), time.monotonic() - begin, int(memory) << 10)
 
 
 def read_large(events: int, folder: str | None = None, only: Collection[str] = ()) -> dict[str, Any]:
-    """Make a trace of so many events and read it with each reader, on one core and on all.
+    """Write a trace of `events` events and read it with each reader, on one core and on all.
 
     Args:
-        events: allocations in it.
-        folder: where the traces are made, else the system's usual place.
-        only: first words of the names of the readers to run, else all.
+        events: the number of allocations.
+        folder: the directory of the traces; None for the system's default.
+        only: prefixes of the names of the readers to run; empty for all.
 
     Returns:
-        `events`, `size` (bytes of the trace), `cores`, and for each of the `readers`: `cpu` (seconds an event, without
+        `events`, `size` (bytes of the trace), `cores`, and for each of the `readers`: `cpu` (seconds per event, without
         the start), `one core` and `all cores` (seconds), `memory` and `written` (bytes).
     """
     cores = os.sched_getaffinity(0)
@@ -156,11 +155,11 @@ def read_large(events: int, folder: str | None = None, only: Collection[str] = (
 
 
 def main() -> None:
-    """Make the traces, run each reader on them, and print the table."""
+    """Write the traces, run each reader, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("events", nargs="?", type=int, default=20_000_000)
-    parser.add_argument("--only", help="readers to run, by the first word of their names, with commas between them")
-    parser.add_argument("--folder", help="where the traces are made, for want of room in the usual place")
+    parser.add_argument("--only", help="prefixes of the names of the readers to run, separated by commas")
+    parser.add_argument("--folder", help="directory of the traces")
     options = parser.parse_args()
     large = read_large(options.events, options.folder, options.only.split(",") if options.only else ())
     print(f"{large['events']:,} allocations, {large['size'] / large['events']:.1f} bytes each; ", end="")
@@ -168,7 +167,7 @@ def main() -> None:
         f"{large['cores']} cores, {platform.machine()}, Python {platform.python_version()}, pyarrow {pa.__version__}\n"
     )
     print(
-        "| reader | CPU ns an event | events a second a core | s, one core | s, all cores | resident MiB | bytes out |"
+        "| reader | CPU ns/event | events per second and core | s, one core | s, all cores | resident MiB | bytes out |"
     )
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, cost in large["readers"].items():

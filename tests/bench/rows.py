@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The tools that are compared: how each is run around the benchmark's work, and how to tell what it captured.
+"""The compared tools: how each runs with the work of the benchmark, and how to count what it captured.
 
-In a command `{work}` stands for the words of the work, `{work-text}` for the same as one word, `{out}` for a file to
-write, and a name that ends in `.bt` for that program, fitted to the running kernel.
+In a command `{work}` stands for the words of the work, `{work-text}` for the work as one word, `{out}` for an output
+file, and a name ending in `.bt` for that program, adapted to the running kernel.
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ _EQUAL = "request, gfp, alloc_flags, alloc_context, task flags"
 
 @dataclass(frozen=True)
 class Row:
-    """One tool in one way of using it.
+    """One way of using a tool.
 
     Attributes:
-        name: its name in the table and in the recorded figures.
-        gets: what it gets of an allocation.
-        kind: `count`, `aggregate` or `stream`: what is kept of an allocation; `watch`: an aggregate that is looked at.
-        command: its words.
-        captured: matches each number, in its first group, that adds up to the allocations captured; in what the command
-            printed, or in what `counter` prints.
-        counter: a command that tells what was captured.
-        lost: matches numbers that add up to the allocations that it says it lost, in the same text.
-        runs_work: whether the tool itself runs the work; else it is started before and interrupted after.
-        begins: where it is started before, matches what it prints when it has begun.
+        name: the name in the table and in the recorded figures.
+        gets: the data it gets of an allocation.
+        kind: what it keeps of an allocation: `count`, `aggregate` or `stream`; or `watch`, a displayed aggregate.
+        command: the command.
+        captured: pattern whose first group matches numbers that add up to the captured allocations, in the output of
+            the command or of `counter`.
+        counter: a command that prints what was captured.
+        lost: pattern of numbers that add up to the allocations the tool reports as lost, in the same output.
+        runs_work: whether the tool runs the work; otherwise it is started before the work and interrupted after it.
+        begins: for a tool that does not run the work, the pattern of the line that it prints when it has started.
     """
 
     name: str
@@ -64,7 +64,7 @@ PEERS = (
         "gfp, order, migratetype, pfn",
         "stream",
         ("trace-cmd", "record", "-o", "{out}", "-e", _EVENT, "{work}"),
-        # Its own statistics leave out what it reads at the very end.
+        # Its own statistics omit the events that it reads at the end.
         r" mm_page_alloc: +()",
         counter=("trace-cmd", "report", "-i", "{out}"),
     ),
@@ -147,4 +147,4 @@ WATCHED = (
         begins="^watching ",
     ),
 )
-"""It has the kernel do what the aggregate does, and is to cost the same there."""
+"""It runs the same BPF programs as the aggregate mode, and must cost the same in the kernel."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Measures what this program costs beside its peers, and writes the tables: `make bench` runs it.
+"""Measures the overhead of this program and of its peers, and writes the tables: `make bench` runs it.
 
-All figures go into recorded.json, which the tests compare with; docs/performance.md and the README's section are made
-of that file. What could not be measured is a gap with its reason.
+The figures go into recorded.json, with which the tests compare; docs/performance.md and the README's section are
+generated from it. A missing figure is a gap with its reason.
 """
 
 import json
@@ -48,7 +48,7 @@ _VERSIONS = (
 
 
 def kernel_figures(kernel: str) -> dict[str, Any]:
-    """Return all that is measured in one boot of a kernel, and for the tests what our rows are without the others."""
+    """Return the figures of one boot of a kernel, and for the tests those of a boot with our rows alone."""
     result = measure(kernel, (*PEERS, *OURS, *WATCHED), [row for row in OURS if row.kind == "stream"])
     return {
         "release": result["release"],
@@ -60,19 +60,19 @@ def kernel_figures(kernel: str) -> dict[str, Any]:
 
 
 def versions() -> list[str]:
-    """Return the tools' versions, and which are missing."""
-    said = []
+    """Return the versions of the tools, and which are missing."""
+    found = []
     for words in _VERSIONS:
         if shutil.which(words[0]) is None:
-            said.append(f"{words[0]} is not installed")
+            found.append(f"{words[0]} is not installed")
             continue
         done = subprocess.run(words, check=False, capture_output=True, encoding="utf-8")
-        said.append(next(line for line in (done.stdout + done.stderr).splitlines() if line.strip()).strip())
-    return [*said, f"bcc {import_bcc().__version__}"]
+        found.append(next(line for line in (done.stdout + done.stderr).splitlines() if line.strip()).strip())
+    return [*found, f"bcc {import_bcc().__version__}"]
 
 
 def median_seconds(words: Sequence[str]) -> float:
-    """Return how long a command takes, as the median of a few runs."""
+    """Return the median duration of several runs of a command, in seconds."""
     times = []
     for _ in range(_STARTS):
         start = time.perf_counter()
@@ -82,7 +82,7 @@ def median_seconds(words: Sequence[str]) -> float:
 
 
 def starting() -> dict[str, float]:
-    """Return how long Python with click takes, and `decode`."""
+    """Return the duration of Python importing click, and of `decode`, in seconds."""
     program = str(Path(sys.executable).with_name("kalloctrace"))
     return {
         "click": median_seconds([sys.executable, "-c", "import click"]),
@@ -94,7 +94,7 @@ def write(figures: tables.Figures) -> None:
     """Write the page and the README's section.
 
     Raises:
-        KalloctraceError: the README has no place for it.
+        KalloctraceError: the README lacks the markers of the section.
     """
     write_section(README, BEGIN, END, tables.summary(figures))
     PAGE.parent.mkdir(exist_ok=True)
@@ -102,7 +102,7 @@ def write(figures: tables.Figures) -> None:
 
 
 def measure_again(recorded: dict[str, Any], part: str) -> None:
-    """Replace a part of what was recorded: one of those below, or the rows with a text in their names."""
+    """Measure a part again: one of those below, or the rows whose names contain a text."""
     parts: dict[str, Callable[[], Any]] = {
         "starting": starting,
         "reading": lambda: [asdict(reading) for reading in readings(next(iter(recorded["kernels"])))],
@@ -121,12 +121,12 @@ def measure_again(recorded: dict[str, Any], part: str) -> None:
 
 
 @click.command()
-@click.option("--tables-only", is_flag=True, help="Write the tables again from what was recorded.")
+@click.option("--tables-only", is_flag=True, help="Write the tables from recorded.json.")
 @click.option(
     "--again",
     multiple=True,
     metavar="PART",
-    help="Measure starting, reading, large or alone again, or the rows with this in their names; keep the rest.",
+    help="Measure starting, reading, large or alone again, or the rows whose names contain PART; keep the rest.",
 )
 @click.argument("kernels", nargs=-1)
 def main(tables_only: bool, again: tuple[str, ...], kernels: tuple[str, ...]) -> None:
@@ -140,7 +140,7 @@ def main(tables_only: bool, again: tuple[str, ...], kernels: tuple[str, ...]) ->
         write(recorded)
         return
     names = kernels or ("5.10", "7.3")
-    # First, on a machine that does nothing else: what follows counts instructions, whatever runs beside it.
+    # First, on an idle machine. The rest counts instructions, which do not depend on other load.
     reading = [asdict(reading) for reading in readings(names[0])]
     large = read_large(LARGE, only=LARGE_READERS)
     with ThreadPoolExecutor(os.cpu_count()) as pool:

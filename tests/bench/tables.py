@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The figures of `make bench` as Markdown, and held against what is demanded of them."""
+"""The figures of `make bench` as Markdown tables, compared with their limits."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,28 +8,29 @@ from typing import Any
 from tests.bench.rows import OURS, PEERS, WATCHED, Row
 
 Figures = Mapping[str, Any]
-"""What run.py wrote into recorded.json."""
+"""The content of recorded.json."""
 
 CONSUMER = 400
-"""Instructions that a recorder may take for an event, from the buffer it lies in all the way into the file."""
+"""Limit: instructions of a recorder per event, from the buffer to the file."""
 READING = 100
+"""Limit: CPU time per event of the peers' readers, as a multiple of that of `verify`."""
 LARGE = 20_000_000
-"""How many times the CPU time of `verify` the peers' readers are to take for an event."""
+"""Limit: events per second and core that `verify` must read."""
 SAME = 0.02
-"""By how much two measurements of the same differ."""
+"""The relative difference of two measurements of the same."""
 STARTING = 2.5
-"""How many times the start of Python with click alone `decode` may take."""
+"""Limit: the duration of `decode`, as a multiple of Python importing click."""
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What a row of ours may cost at most.
+    """The maximum cost of our rows.
 
     Attributes:
-        mode: the mode that it holds for.
-        factor: the part of the peer's figure.
-        peers: beginning of the peer's name; of several rows that are here the cheapest counts.
-        aim: whether it is an aim rather than a demand.
+        mode: the mode that it applies to.
+        factor: the maximum fraction of the peer's figure.
+        peers: prefix of the peer's name; among several rows the cheapest counts.
+        aim: whether it is a goal rather than a requirement.
     """
 
     mode: str
@@ -59,20 +60,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def met(value: float, limit: float) -> str:
-    """Return a value beside its limit, and in words whether it keeps to it."""
+    """Return a value, and whether it meets its limit."""
     return f"{value:.2f}, {'met' if value <= limit else '**not met**'}"
 
 
 def cost_table(figures: Figures) -> str:
-    """Return what each tool adds to an allocation, a column a kernel."""
+    """Return the overhead of each tool per allocation, one column per kernel."""
     kernels = figures["kernels"]
     bare = [f"{kernel['untraced']['least']:,.0f}" for kernel in kernels.values()]
-    rows = [["(none: what an allocation takes)", "", *bare]]
+    rows = [["(none: the allocation itself)", "", *bare]]
     rows += [
         [_name(row), row.gets, *(_cost(kernel["rows"].get(row.name)) for kernel in kernels.values())]
         for row in (*PEERS, *OURS, *WATCHED)
     ]
-    return table(["tool", "what it gets", *kernels], rows)
+    return table(["tool", "what it captures", *kernels], rows)
 
 
 def _name(row: Row) -> str:
@@ -89,7 +90,7 @@ def _cost(cost: Figures | None) -> str:
 
 
 def limits_table(figures: Figures) -> str:
-    """Return our rows as parts of the peers' figures, and whether they keep to what is demanded."""
+    """Return our rows as fractions of the peers' figures, and whether they meet their limits."""
     kernels = figures["kernels"]
     rows = [
         [row.name, limit.title(), *(_judged(kernel["rows"], row, limit) for kernel in kernels.values())]
@@ -111,7 +112,7 @@ def _judged(rows: Mapping[str, Figures], row: Row, limit: Limit) -> str:
 
 
 def own_table(figures: Figures) -> str:
-    """Return what the recorder itself takes: for an event, to start, and of memory."""
+    """Return the costs of the recorder: per event, to start, and memory."""
     kernels = figures["kernels"]
     rows = []
     for name in dict.fromkeys(name for kernel in kernels.values() for name in kernel["own"]):
@@ -134,23 +135,23 @@ def _an_event(figures: Figures) -> str:
 
 
 _CONSUMER = (
-    (f"instructions an event, from buffer to file, system calls too (limit: {CONSUMER})", _an_event),
-    ("events lost of those of the longer run", lambda figures: f"{figures['lost']:,} of {figures['events']:,}"),
+    (f"instructions per event, from buffer to file, including system calls (limit: {CONSUMER})", _an_event),
+    ("lost events in the longer run", lambda figures: f"{figures['lost']:,} of {figures['events']:,}"),
 )
 _START = (
-    ("million instructions until capture begins", lambda figures: f"{figures['begins'] / 1e6:,.0f}"),
-    ("… of these bcc's compiler", lambda figures: f"{figures['compiles'] / 1e6:,.0f}"),
-    ("resident memory while it records, MiB", lambda figures: f"{figures['VmRSS'] / 1024:,.0f}"),
-    ("… of that its own (anonymous)", lambda figures: f"{figures['RssAnon'] / 1024:,.0f}"),
-    ("resident memory at most, MiB", lambda figures: f"{figures['VmHWM'] / 1024:,.0f}"),
+    ("million instructions until capture starts", lambda figures: f"{figures['begins'] / 1e6:,.0f}"),
+    ("… of which bcc's compiler", lambda figures: f"{figures['compiles'] / 1e6:,.0f}"),
+    ("resident memory while recording, MiB", lambda figures: f"{figures['VmRSS'] / 1024:,.0f}"),
+    ("… of which anonymous", lambda figures: f"{figures['RssAnon'] / 1024:,.0f}"),
+    ("peak resident memory, MiB", lambda figures: f"{figures['VmHWM'] / 1024:,.0f}"),
 )
 
 
 def reading_table(figures: Figures) -> str:
-    """Return what reading takes, and how many times ours the others take."""
+    """Return the cost of reading, and the peers' costs as multiples of ours."""
     own, *peers = figures["reading"]
     return table(
-        ["command", "events", "CPU time an event", "CPU time to start", f"times ours (demanded: {READING})"],
+        ["command", "events", "CPU time per event", "CPU time to start", f"multiple of ours (required: {READING})"],
         [_reading(one, own) for one in (own, *peers)],
     )
 
@@ -168,12 +169,12 @@ def _reading(one: Figures, own: Figures) -> list[str]:
 
 
 def large_table(large: Figures) -> str:
-    """Return what reading a large trace takes: CPU, and the clock with one core and with all."""
+    """Return the cost of reading a large trace: CPU time, and wall-clock time with one core and with all."""
     return table(
         [
             "command",
-            "CPU time an event",
-            f"events a second a core (`verify`: at least {LARGE:,})",
+            "CPU time per event",
+            f"events per second and core (`verify`: at least {LARGE:,})",
             "seconds, one core",
             "seconds, all cores",
             "resident MiB",
@@ -196,10 +197,10 @@ def _large(name: str, figures: Figures) -> list[str]:
 
 
 def starting_table(figures: Figures) -> str:
-    """Return what `decode` takes beside Python with click."""
+    """Return the duration of `decode`, compared with Python importing click."""
     starting = figures["starting"]
     return table(
-        ["command", "median", f"times the first (limit: {STARTING})"],
+        ["command", "median", f"multiple of the first (limit: {STARTING})"],
         [
             ["`python -c 'import click'`", f"{starting['click'] * 1e3:,.0f} ms", "1"],
             [
@@ -212,12 +213,12 @@ def starting_table(figures: Figures) -> str:
 
 
 METHOD = """\
-Guests run in QEMU's emulator under its instruction clock (`kalloctrace lab run --icount`): a nanosecond of the guest's
-is an instruction, so that figures repeat. They count instructions, not cache misses, nor waiting for locks; each step
-of a string instruction counts as one. There is one processor. The work touches and gives back anonymous memory, without
-huge pages, one order-0 allocation a page, and is warmed up first. A figure is the least of all rounds under the tool,
-minus the least of all rounds without any in the same boot; in brackets the same of the means, in which what the tool
-itself does meanwhile is included. A tool that captured nothing has no figure."""
+Guests run in QEMU's emulator with its instruction clock (`kalloctrace lab run --icount`): one nanosecond of the guest
+is one instruction, so that figures are reproducible. They count instructions, not cache misses or waiting for locks;
+each step of a string instruction counts as one. The guest has one processor. The work touches and frees anonymous
+memory without huge pages, with one order-0 allocation per page, after a warm-up. A figure is the minimum of all rounds
+with the tool, minus the minimum of all rounds without a tool in the same boot; the figure in brackets is the same of
+the means, which include the tool's own work. A tool that captured nothing has no figure."""
 
 
 def page(figures: Figures) -> str:
@@ -228,47 +229,47 @@ def page(figures: Figures) -> str:
 def _sections(figures: Figures) -> Iterator[str]:
     kernels = ", ".join(f"{name}: {kernel['release']}" for name, kernel in figures["kernels"].items())
     yield f"Measured on {figures['date']}. Kernels: {kernels}. Tools: {', '.join(figures['tools'])}."
-    yield "## An allocation that is traced"
+    yield "## The overhead of a traced allocation"
     yield f"Instructions that a tool adds to each allocation.\n\n{METHOD}"
     yield cost_table(figures)
-    yield "As parts of the peers' figures (of several rows the cheapest):"
+    yield "As fractions of the peers' figures (among several rows the cheapest):"
     yield limits_table(figures)
     yield (
-        "The program of equal information is [equal-fentry.bt](../tests/bench/equal-fentry.bt) and "
+        "The bpftrace programs with equal information are [equal-fentry.bt](../tests/bench/equal-fentry.bt) and "
         "[equal-kprobe.bt](../tests/bench/equal-kprobe.bt)."
     )
     yield "## The recorder itself"
     yield (
-        "In the same boots. Instructions an event are the difference between a short run and a long one, so that start "
-        "and end are not in it. One processor is shared with the work, which never waits for it. bcc keeps its "
-        "compiler (LLVM) loaded; what is resident and not its own are pages of such files, which the system may take "
-        "back."
+        "Measured in the same boots. Instructions per event are the difference between a short and a long run, which "
+        "excludes start and end. The recorder shares one processor with the work, which never waits for it. bcc keeps "
+        "its compiler (LLVM) loaded; resident memory that is not anonymous consists of pages of such files, which the "
+        "system can reclaim."
     )
     yield own_table(figures)
     yield "## Reading a recording"
     yield (
-        "One guest recorded the same work with each tool, and each recording was read on the machine that made this "
-        "page: CPU time, least of three, output to nowhere. The time of reading next to no events is subtracted. "
-        "`verify` read its trace, and that with next to none, a hundred times in one command."
+        "One guest recorded the same work with each tool, and the machine that wrote this page read each recording: "
+        "minimum CPU time of three runs, output discarded. The time of reading a nearly empty recording is subtracted. "
+        "`verify` read each of its traces a hundred times in one command."
     )
     yield reading_table(figures)
     large = figures["large"]
     yield (
         f"A trace of {large['events']:,} allocations ({large['size'] / large['events']:.1f} bytes each), on the same "
-        f"machine with {large['cores']} cores; `python tests/bench/reading.py` prints this for the other readers too. "
-        "The time of reading none is subtracted from CPU time."
+        f"machine with {large['cores']} cores; `python -m tests.bench.reading` also measures the other readers. "
+        "The time of reading an empty trace is subtracted from CPU time."
     )
     yield large_table(large)
     yield "## Starting"
-    yield "On the machine that made this page, medians."
+    yield "Medians on the machine that wrote this page."
     yield starting_table(figures)
 
 
 def summary(figures: Figures) -> str:
     """Return the README's section."""
-    said = (
-        "Instructions that a tool adds to each allocation, smallest of many rounds (in brackets the mean, with what "
-        "the tool itself does meanwhile). `make bench` measures it in an emulator: no caches, and no waiting for locks."
+    introduction = (
+        "Instructions that a tool adds to each allocation: the minimum of many rounds (in brackets the mean, which "
+        "includes the tool's own work). `make bench` measures it in an emulator, without caches and waiting for locks."
     )
     more = "Limits, method, memory, reading and starting: [docs/performance.md](docs/performance.md)."
-    return f"{said}\n\n{cost_table(figures)}\n\n{more}"
+    return f"{introduction}\n\n{cost_table(figures)}\n\n{more}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs `kalloctrace` with its words, and leaves the CPU time (ns) that bcc's compiler took in a file.
+"""Runs `kalloctrace`, and writes the CPU time (ns) of bcc's compiler to a file.
 
 usage: python timed.py FILE WORD...
 """
@@ -18,7 +18,7 @@ def timed(file: Path, words: list[str]) -> int:
     spent = 0
 
     class Timed(bcc.BPF):  # type: ignore[misc, name-defined]
-        """Compiles and creates maps when it is made, and loads no program before it is told to."""
+        """A BPF object; its constructor compiles and creates maps, and loads no program."""
 
         def __init__(self, *args: object, **kwargs: object) -> None:
             nonlocal spent

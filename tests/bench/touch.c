@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // usage: touch PROCESSES PAGES WARM ROUNDS FILE
 //
-// The benchmark's work: each round touches PAGES pages of anonymous memory and gives them back, one order-0 allocation a
-// page. FILE gets the nanoseconds of each round after the first WARM of each process, one a line, and at last the
-// microseconds of CPU time of all of it.
+// The work of the benchmark: each round touches PAGES pages of anonymous memory and frees them, with one order-0
+// allocation per page. FILE gets the nanoseconds of each round after the first WARM of each process, one per line, and in
+// the last line the total CPU time in microseconds.
 //
-// What a round takes differs by up to a hundred instructions a page with where the memory lies, physically and in the
-// process. So the address is fixed, the kernel is asked to compact its memory, and several processes, one after the
-// other, each get pages of their own.
+// The cost of a round varies by up to a hundred instructions per page with the physical and virtual addresses. So the
+// virtual address is fixed, the kernel compacts its memory first, and several processes run one after another, each with
+// its own pages.
 #define _GNU_SOURCE // MAP_FIXED_NOREPLACE
 #include <fcntl.h>
 #include <stdio.h>
@@ -33,7 +33,7 @@ static long long micro(struct timeval time)
 	return time.tv_sec * 1000000LL + time.tv_usec;
 }
 
-// Only root may ask, and not every kernel has it.
+// This requires root, and a kernel with compaction.
 static void compact(void)
 {
 	int file = open("/proc/sys/vm/compact_memory", O_WRONLY);
@@ -47,13 +47,13 @@ static void compact(void)
 
 static int touch(size_t pages, size_t warm, size_t rounds, long long *times)
 {
-	// The same addresses each time: their page tables stay, and allocate nothing.
+	// A fixed address keeps the page tables, so that they need no allocation.
 	char *memory = mmap((void *)0x100000000000, pages * page, PROT_READ | PROT_WRITE,
 			    MAP_FIXED_NOREPLACE | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return 1;
-	// Refused where the kernel has no huge pages.
+	// This fails on a kernel without huge pages.
 	madvise(memory, pages * page, MADV_NOHUGEPAGE);
 	for (size_t round = 0; round < warm + rounds; round++) {
 		long long start = now();

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Boots guests under memory pressure: every attempt is predicted, every logged failure is in the trace."""
+"""Guests under memory pressure: the model predicts every attempt, and the trace contains every logged failure."""
 
 import json
 import os
@@ -24,27 +24,27 @@ from tests.kmod.build import build_module
 
 ROOT = Path(__file__).parents[2]
 ATTEMPTS = 10_000
-"""What each kernel must have shown at least."""
+"""The minimum number of attempts per kernel."""
 LOGGED = 3
-"""Failures that its log must have at least: the kernel keeps silent about what follows one too soon."""
+"""The minimum number of failures in the log; the kernel limits their rate."""
 KINDS = {
     *("first_try", "after_waking_kswapd", "retry", "with_reserves", "after_direct_reclaim", "after_draining"),
     *("after_compaction", "before_oom", "oom_nofail", "nofail"),
 }
-"""Kinds of attempts that each must have shown; a cpuset that changes meanwhile is in nobody's hand."""
+"""Kinds of attempts that must occur on each kernel; the one after a cpuset change cannot be forced."""
 
 _SINCE_6_3 = ("ALLOC_NON_BLOCK", "ALLOC_MIN_RESERVE", "ALLOC_OOM", "ALLOC_NO_WATERMARKS", "ALLOC_HIGHATOMIC")
 
 
 @dataclass(frozen=True)
 class Guest:
-    """A machine, and what its slow path must show.
+    """A machine, and what must occur in its slow path.
 
     Attributes:
-        kernel: its name in the lab.
-        flags: by the kernel's own names.
-        kinds: besides those that all show.
-        before: what its shell does before the recording begins.
+        kernel: the kernel's name in the lab.
+        flags: names of alloc_flags.
+        kinds: kinds of attempts in addition to `KINDS`.
+        before: a shell command to run before the recording.
     """
 
     kernel: str
@@ -68,14 +68,14 @@ GUESTS = {
 
 
 @dataclass(frozen=True)
-class Pressed:
-    """What was recorded of a guest under pressure.
+class Recorded:
+    """The recording of a guest under pressure.
 
     Attributes:
         guest: the machine.
-        verdict: what `verify --json` says.
+        verdict: the output of `verify --json`.
         tables: the kernel's flags.
-        kernel: the same with its release.
+        kernel: the flags with the release.
         calls: the calls of the slow path.
         log: the kernel's log.
         trace: the recording.
@@ -91,9 +91,9 @@ class Pressed:
 
 
 @pytest.fixture(scope="module", params=GUESTS)
-def pressed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Pressed]:
-    """Boot a kernel and put it under pressure."""
-    guest, folder = GUESTS[request.param], tmp_path_factory.mktemp("pressed")
+def recorded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Recorded]:
+    """Boot a kernel, and record it under memory pressure."""
+    guest, folder = GUESTS[request.param], tmp_path_factory.mktemp("pressure")
     missing = lab_available()
     if missing and os.environ.get("KALLOCTRACE_REQUIRE_LIVE") == "1":
         pytest.fail(f"no guest can be booted: {'; '.join(missing)}")
@@ -114,20 +114,20 @@ def pressed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         stderr=sys.stderr.buffer,
     )
     assert done.returncode == 0
-    said = subprocess.run(
+    done_verify = subprocess.run(
         [sys.executable, "-m", "kalloctrace", "verify", "--json", trace], capture_output=True, text=True, check=False
     )
     with TraceReader(trace) as reader:
         snapshot, calls = reader.snapshot, list(reader.slow_calls())
     named = NamedKernel(snapshot.release, snapshot.version, snapshot.tables)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return request.param, Pressed(guest, json.loads(said.stdout), snapshot.tables, named, calls, lines, trace)
+    return request.param, Recorded(guest, json.loads(done_verify.stdout), snapshot.tables, named, calls, lines, trace)
 
 
 @pytest.mark.live
-def test_every_attempt_is_as_predicted(pressed: tuple[str, Pressed]) -> None:
-    """Of some thousand, on a kernel that has too little memory; and so is every allocation."""
-    name, found = pressed
+def test_every_attempt_matches(recorded: tuple[str, Recorded]) -> None:
+    """Every attempt and every allocation matches its prediction."""
+    name, found = recorded
     verdict, slow = found.verdict, found.verdict["slow"]
     print(f"{name}: {verdict['allocations']:,} allocations; slow path: {slow}; lost {verdict['slow_lost']:,}")
     assert (verdict["mismatched"], verdict["zonelists"]["mismatches"]) == (0, [])
@@ -138,9 +138,9 @@ def test_every_attempt_is_as_predicted(pressed: tuple[str, Pressed]) -> None:
 
 
 @pytest.mark.live
-def test_flags_of_the_slow_path_are_really_seen(pressed: tuple[str, Pressed]) -> None:
-    """Each by its name on that kernel."""
-    name, found = pressed
+def test_every_flag_of_the_slow_path_occurs(recorded: tuple[str, Recorded]) -> None:
+    """Each flag occurs in some attempt."""
+    name, found = recorded
     alloc = dict(found.tables.alloc)
     seen = Counter(
         flag
@@ -154,9 +154,9 @@ def test_flags_of_the_slow_path_are_really_seen(pressed: tuple[str, Pressed]) ->
 
 
 @pytest.mark.live
-def test_every_logged_failure_is_in_the_trace(pressed: tuple[str, Pressed]) -> None:
-    """By its mask and order; and the verdict from the log is the verdict from the trace."""
-    name, found = pressed
+def test_every_logged_failure_is_in_the_trace(recorded: tuple[str, Recorded]) -> None:
+    """Each logged failure has a call with its mask and order, and log and trace give the same conclusion."""
+    name, found = recorded
     with TraceReader(found.trace) as reader:
         snapshot = reader.snapshot
     logged = [failure for failure in find_failures(found.log, found.tables) if failure.event == "failure"]
@@ -168,8 +168,8 @@ def test_every_logged_failure_is_in_the_trace(pressed: tuple[str, Pressed]) -> N
     assert len(logged) >= LOGGED
     for failure in logged:
         assert failure.mask is not None
-        known = answers[failure.mask.value, failure.order]
+        from_trace = answers[failure.mask.value, failure.order]
         from_log = explain_failure(failure, found.kernel).why
-        assert known is not None
+        assert from_trace is not None
         assert from_log is not None
-        assert from_log.conclusion == known.conclusion, (failure.line, from_log, known)
+        assert from_log.conclusion == from_trace.conclusion, (failure.line, from_log, from_trace)
