@@ -3,7 +3,6 @@
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from kalloctrace.kernel.snapshot import Snapshot
 
 _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
-_NODE_LIST = re.compile(r"(?:\d{1,4}(?:-\d{1,4})?(?:,\d{1,4}(?:-\d{1,4})?)*)?", re.ASCII)
-_NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|\d{1,20})", re.ASCII)
 
 
 @click.command
@@ -330,39 +327,38 @@ def _alloc_flags(text: str, tables: "FlagTables") -> int:
 
 
 def _task_flags(text: str, tables: "FlagTables") -> int:
-    known = dict(tables.pf)
-    flags = 0
-    for word in text.split("|"):
-        name = word.strip()
-        if name in known:
-            flags |= known[name]
-        elif _NUMBER.fullmatch(name):
-            flags |= _number(name, "--task-flags")
-        else:
-            raise _usage(
-                f"--task-flags cannot be {name!r}",
-                f"kernel {tables.kernel} has no such flag that matters here",
-                f"give a number, or {', '.join(known)}",
-            )
-    return flags
+    from kalloctrace.explain.settings import parse_task_flags
+
+    try:
+        return parse_task_flags(text, tables)
+    except ValueError as error:
+        raise _usage(
+            f"--task-flags cannot be {error.args[0]!r}",
+            f"no step of kernel {tables.kernel} reads a task flag of this name",
+            f"give a number, or {', '.join(name for name, _ in tables.pf)}",
+        ) from None
 
 
 def _number(text: str, option: str) -> int:
-    if not _NUMBER.fullmatch(text):
-        raise _usage(f"{option} cannot be {text!r}", "that is no number", "give a decimal or a 0x hex number")
-    return int(text, 16 if "x" in text.lower() else 10)
+    from kalloctrace.explain.settings import parse_number
+
+    try:
+        return parse_number(text)
+    except ValueError:
+        raise _usage(
+            f"{option} cannot be {text!r}", "it is not a number", "give a decimal or a 0x hex number"
+        ) from None
 
 
 def _nodes(text: str, option: str) -> list[int]:
-    from kalloctrace.kernel.nodelist import node_ids, parse_nodelist
+    from kalloctrace.explain.settings import parse_nodes
+    from kalloctrace.kernel.nodelist import MAX_NUMNODES, node_ids
 
     try:
-        if _NODE_LIST.fullmatch(text):
-            return list(node_ids(parse_nodelist(text)))
+        return list(node_ids(parse_nodes(text)))
     except ValueError:
-        # A range that runs backwards has the form of a list too.
-        pass
-    raise _usage(f"{option} cannot be {text!r}", "that is no list of nodes", "give ids and ranges, such as 0,2-3")
+        fix = f"give ids below {MAX_NUMNODES} and ranges, such as 0,2-3"
+        raise _usage(f"{option} cannot be {text!r}", "it is not a list of nodes", fix) from None
 
 
 def _usage(what: str, why: str, fix: str) -> KalloctraceError:

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self, TextIO
 
 from kalloctrace.explain.request import Answer, answer_json
+from kalloctrace.explain.settings import parse_setting, with_setting
 from kalloctrace.explain.text import write_explanation
 from kalloctrace.explain.walkthrough import compared, walkthrough_of
 from kalloctrace.explain.walkthrough_text import walkthrough_lines, write_alternatives, write_comparison
-from kalloctrace.explain.what_if import changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Explanation:
         """
         after = answer
         for setting in settings:
-            after = changed(after, setting)
+            after = with_setting(after, parse_setting(after.kernel, setting))
         return cls(name, answer, tuple(settings), after)
 
     def write(self, stream: TextIO, *, brief: bool) -> None:

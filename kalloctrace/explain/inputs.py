@@ -4,8 +4,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from kalloctrace.explain.received import nodemask_text, nodes_text, zone_text
 from kalloctrace.explain.request import Answer
-from kalloctrace.explain.what_if import nodemask_text, nodes_text
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.gfp import GFP_MOVABLE_MASK, GFP_MOVABLE_SHIFT, GFP_ZONEMASK
 from kalloctrace.model.sched_mm import current_gfp_context
@@ -98,7 +98,7 @@ def _count(answer: Answer) -> str:
 def _zonelist(answer: Answer) -> str:
     done = answer.preparation
     refs = answer.kernel.machine.zonelist(done.zonelist_kind or "FALLBACK", done.zonelist_nid or 0) or ()
-    return ", ".join(f"{answer.kernel.tables.zone_name(ref.zone)} of node {ref.node}" for ref in refs) or "empty"
+    return ", ".join(zone_text(answer.kernel, ref) for ref in refs) or "empty"
 
 
 def _migratetype(answer: Answer) -> str:
@@ -108,7 +108,7 @@ def _migratetype(answer: Answer) -> str:
 
 def _nofragment(answer: Answer, masks: _Masks) -> dict[str, str]:
     kernel, preferred = answer.kernel, answer.preparation.preferred_zone
-    zone = "none" if preferred is None else f"{kernel.tables.zone_name(preferred.zone)} of node {preferred.node}"
+    zone = "none" if preferred is None else zone_text(kernel, preferred)
     return {
         "gfp_mask & __GFP_KSWAPD_RECLAIM": f"{masks.working & kernel.bits.gfp_kswapd_reclaim:#x}",
         "preferred zone": zone,

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.flags.decode import decode_alloc
+from kalloctrace.flags.decode import U32_MAX, decode_alloc
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.machine import Machine, ZoneRef, default_fallback_order, machine_of
+from kalloctrace.kernel.nodelist import MAX_NUMNODES
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model import page_alloc, preempt
 from kalloctrace.model.kernel import Kernel
@@ -29,8 +30,6 @@ from kalloctrace.model.types import (
     UnknownFact,
 )
 
-U32_MAX = (1 << 32) - 1
-MAX_NUMNODES = 1024
 _CACHED = 4096
 
 CONTEXT_KEYS = frozenset({"task_flags", "preempt_count", "context", "numa_node_id", "machine"})

@@ -5,12 +5,12 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
+from kalloctrace.explain.received import nodes_text, received
 from kalloctrace.explain.request import Answer
-from kalloctrace.flags.decode import WMARK_MASK, decode_alloc, decode_gfp
+from kalloctrace.flags.decode import WMARK_MASK, decode_gfp
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.kernel.nodelist import format_nodelist
 from kalloctrace.model.page_alloc import nolock_function
-from kalloctrace.model.types import ALL_NODES, Context, Request, Step
+from kalloctrace.model.types import Context, Request, Step
 from kalloctrace.text import heading as styled
 
 Field = tuple[str, str]
@@ -63,7 +63,7 @@ def request_fields(answer: Answer) -> Iterator[Field]:
     yield "gfp", f"{request.gfp_mask:#x} {decode_gfp(request.gfp_mask, tables).text}"
     yield "order", str(request.order)
     yield "preferred_nid", str(request.preferred_nid)
-    yield "nodemask", "NULL" if request.nodemask is None else _nodes(request.nodemask)
+    yield "nodemask", "NULL" if request.nodemask is None else nodes_text(request.nodemask)
     if answer.kernel.features.entry_alloc_flags:
         yield "alloc_flags argument", _alloc_argument(request, tables)
     yield "current->flags", f"{context.task_flags:#x} {_pf_names(context.task_flags, tables)}"
@@ -89,11 +89,7 @@ def _cpusets(context: Context) -> str:
     allowed = context.mems_allowed
     if allowed is None:
         return "on, mems_allowed not known"
-    return "on, mems_allowed " + ("all nodes" if allowed == ALL_NODES else _nodes(allowed))
-
-
-def _nodes(nodes: int) -> str:
-    return f"nodes {format_nodelist(nodes)}" if nodes else "no node"
+    return f"on, mems_allowed {nodes_text(allowed)}"
 
 
 def step_lines(steps: Sequence[Step]) -> Iterator[str]:
@@ -113,32 +109,10 @@ def rejection_fields(answer: Answer) -> Iterator[Field]:
 
 def argument_fields(answer: Answer) -> Iterator[Field]:
     """Yield what `get_page_from_freelist` receives."""
-    done, tables = answer.preparation, answer.kernel.tables
-    # All of these are set when the outcome is "prepared".
-    gfp, flags = done.gfp or 0, done.alloc_flags or 0
-    zone, migratetype = done.highest_zoneidx or 0, done.migratetype or 0
-    preferred = done.preferred_zone
-    nodemask = {
-        "null": "NULL",
-        "caller": f"the caller's: {_nodes(done.nodemask_value or 0)}",
-        "mems_allowed": "current->mems_allowed",
-    }
-    yield "gfp_mask", f"{gfp:#x} {decode_gfp(gfp, tables).text}"
-    yield "order", str(answer.request.order)
-    yield "alloc_flags", f"{flags:#x} {decode_alloc(flags, tables).text}"
-    yield "ac.zonelist", f"{done.zonelist_kind} of node {done.zonelist_nid}"
-    yield "ac.nodemask", nodemask[done.nodemask or "null"]
-    yield (
-        "ac.preferred_zoneref",
-        (
-            "the terminating entry: no zone is eligible"
-            if preferred is None
-            else f"{tables.zone_name(preferred.zone)} of node {preferred.node}"
-        ),
-    )
-    yield "ac.migratetype", f"{migratetype} {tables.migratetype_name(migratetype)}"
-    yield "ac.highest_zoneidx", f"{zone} {tables.zone_name(zone)}"
-    yield "ac.spread_dirty_pages", str(bool(done.spread_dirty_pages)).lower()
+    for name, argument in received(answer).items():
+        yield name, argument.text
+        if name == "gfp_mask":
+            yield "order", str(answer.request.order)
 
 
 def _lines(fields: Iterator[Field]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from kalloctrace.explain import what_if
 from kalloctrace.explain.inputs import result, values
 from kalloctrace.explain.request import Answer, BadRequestError
 from kalloctrace.explain.rules import Rule, absent, rule_of, words
+from kalloctrace.explain.settings import Setting, with_setting
 from kalloctrace.explain.what_if import Change
 from kalloctrace.flags.builtin import KNOWN_RELEASES
 from kalloctrace.flags.decode import decode_alloc
@@ -173,14 +174,14 @@ def compared(before: Answer, after: Answer, settings: tuple[str, ...]) -> Altern
     return Alternative(", ".join(settings), changes, _other_rules(before, after) if changes else ())
 
 
-def _tried(answer: Answer, settings: Iterator[str]) -> Iterator[tuple[Alternative, Answer]]:
+def _tried(answer: Answer, settings: Iterator[Setting]) -> Iterator[tuple[Alternative, Answer]]:
     for setting in settings:
         try:
-            after = what_if.changed(answer, setting)
+            after = with_setting(answer, setting)
         except BadRequestError:
             # This machine or kernel has no such thing: nothing to learn from.
             continue
-        yield compared(answer, after, (setting,)), after
+        yield compared(answer, after, (setting.text,)), after
 
 
 def _step(answer: Answer, number: int, step: Step, alternatives: tuple[Alternative, ...]) -> WalkthroughStep:

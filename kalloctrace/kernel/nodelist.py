@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sets of nodes: as the kernel's list format ("0-1,3"), and as a bit mask in which bit n stands for node n."""
 
-MAX_NUMNODES = 1 << 16
-"""Far above what any kernel is built for (CONFIG_NODES_SHIFT=10): a larger id is damaged text, not a node."""
+MAX_NUMNODES = 1024
+"""The most nodes that a kernel is built for (CONFIG_NODES_SHIFT=10): a larger id is damaged text, not a node."""
 
 
 def parse_nodelist(text: str) -> int:

@@ -148,8 +148,8 @@ def test_set_shows_before_and_after() -> None:
 @pytest.mark.parametrize(
     ("setting", "why"),
     [
-        ("PF_MEMALLOC_NOCMA", "'PF_MEMALLOC_NOCMA' is no input of kernel 6.12"),
-        ("PF_KTHREAD", "it may be PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO, PF_MEMALLOC_PIN, a __GFP_ name"),
+        ("PF_MEMALLOC_NOCMA", "kernel 6.12 has no input 'PF_MEMALLOC_NOCMA'"),
+        ("PF_KTHREAD", "use one of PF_MEMALLOC, PF_MEMALLOC_NOFS, PF_MEMALLOC_NOIO, PF_MEMALLOC_PIN, a __GFP_ name"),
         ("order", "order needs a value"),
         ("order=x", "'x'"),
         ("nid=7", "not a node of the machine"),
@@ -157,7 +157,7 @@ def test_set_shows_before_and_after() -> None:
         ("defrag_mode", "no sysctl vm.defrag_mode"),
         ("cpusets=maybe", "not on or off"),
         ("kernel=4.19", "'4.19'"),
-        ("nodemask=3-1", "no list of nodes"),
+        ("nodemask=3-1", "not a list of nodes"),
         ("gfp=GFP_NONE", "GFP_NONE"),
         ("entry=nolock", "no entry without locks"),
     ],

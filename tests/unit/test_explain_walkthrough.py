@@ -9,8 +9,9 @@ import pytest
 
 from kalloctrace.explain.request import Answer, BadRequestError, WhatIf
 from kalloctrace.explain.rules import RULES, words
+from kalloctrace.explain.settings import Setting, parse_setting, with_setting
 from kalloctrace.explain.walkthrough import Walkthrough, walkthrough_of, walkthrough_sections
-from kalloctrace.explain.what_if import candidates, changed, changes, only_passes_through, other_kernels
+from kalloctrace.explain.what_if import candidates, changes, only_passes_through, other_kernels
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
 from kalloctrace.kernel.builtin import ROWS, default_allowed_mask
 from kalloctrace.kernel.history import REWRITES
@@ -35,6 +36,16 @@ def setting_of(walkthrough: Walkthrough, setting: str) -> dict[str, tuple[str, s
 
 @pytest.mark.parametrize("kernel", builtin_kernels())
 @pytest.mark.parametrize("gfp", MASKS)
+def test_every_setting_is_read_as_it_is_written(kernel: str, gfp: int) -> None:
+    """What a walkthrough proposes can be given to --set."""
+    answer = ask(kernel, gfp, nodemask=[0, 1], machine={**TWO_NODES, "cpusets_enabled": True})
+    settings = [*candidates(answer), *other_kernels(answer)]
+    assert len(settings) > 40
+    assert [parse_setting(answer.kernel, setting.text) for setting in settings] == settings
+
+
+@pytest.mark.parametrize("kernel", builtin_kernels())
+@pytest.mark.parametrize("gfp", MASKS)
 def test_every_alternative_is_what_the_model_answers(kernel: str, gfp: int) -> None:
     """Each setting that is listed changes the model's answer, each that is not leaves it as it is."""
     answer = ask(kernel, gfp)
@@ -42,16 +53,16 @@ def test_every_alternative_is_what_the_model_answers(kernel: str, gfp: int) -> N
     listed = {one.setting: one.changes for one in walkthrough.alternatives}
     for setting in candidates(answer):
         try:
-            after = changed(answer, setting)
+            after = with_setting(answer, setting)
         except BadRequestError:
-            assert setting not in listed
+            assert setting.text not in listed
             continue
         again = alloc_pages(after.kernel, after.request, after.context)
         assert again == after.preparation
-        if setting in listed:
-            assert listed[setting] == changes(answer, after)
-            assert listed[setting]
-        elif setting in walkthrough.passed_through:
+        if setting.text in listed:
+            assert listed[setting.text] == changes(answer, after)
+            assert listed[setting.text]
+        elif setting.text in walkthrough.passed_through:
             assert only_passes_through(answer, after)
         else:
             assert changes(answer, after) == ()
@@ -119,7 +130,7 @@ def test_the_history_marks_this_kernel() -> None:
 def test_another_kernel_lays_the_context_out_its_own_way() -> None:
     """kernel=7.3 keeps an interrupt an interrupt, although its preempt_count is another number."""
     on = {"machine": {**TWO_NODES, "cpusets_enabled": True}, "context": "hardirq"}
-    there = changed(ask("6.12", 0x820, **on), "kernel=7.3")
+    there = with_setting(ask("6.12", 0x820, **on), Setting("kernel", "7.3"))
     assert there.context.preempt_count == 0x1000000
     assert there.preparation.alloc_flags == 0x941
 
@@ -128,7 +139,7 @@ def test_other_kernels_are_those_that_differ() -> None:
     """A page fault gets ALLOC_CMA on Debian's kernels that are built with CMA, and is the same on the others."""
     answer = ask("6.12", 0x100CCA)
     assert {one.setting for one in walkthrough_of(answer).kernels} == {"kernel=7.2", "kernel=7.3"}
-    assert "kernel=6.12" not in set(other_kernels(answer))
+    assert Setting("kernel", "6.12") not in set(other_kernels(answer))
 
 
 def test_a_rejection_is_explained() -> None:
