@@ -142,7 +142,7 @@ def _gfp_print(release: Release) -> Named:
 
 
 def default_tables() -> FlagTables:
-    """Return the running kernel's tables when they are built in, the newest otherwise."""
+    """Return the running kernel's tables if they are built in, else the newest built-in tables."""
     running = os.uname()
     if known_release(running.release, running.version) is not None:
         return builtin_tables(running.release, running.version)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which counters of a zone an old kernel does not have, so that a log without them says 0 and not "unknown"."""
+"""Which counters of a zone an old kernel does not have, so that a log without them means 0, not an unknown number."""
 
 from kalloctrace.flags.releases import Release
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The built-in tables against the facts read out of eleven kernels' images, and what lies between them."""
+"""The built-in tables, compared with facts from eleven kernel images, and the releases between them."""
 
 import json
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_print_table_is_the_one_compiled_into_the_kernel(release: str) -> None:
 
 @pytest.mark.parametrize("release", [release for release, facts in _FACTS.items() if facts["gfp_bit_enum"]])
 def test_gfp_bits_are_those_of_btf(release: str) -> None:
-    """From 6.9 on BTF publishes the bits; the unused one and the end mark are no flags."""
+    """From 6.9 on BTF has the bits; its unused bit and its end mark are not flags."""
     published = {name.removeprefix("_").removesuffix("_BIT"): 1 << bit for name, bit in _FACTS[release]["gfp_bit_enum"]}
     del published["__GFP_UNUSED"], published["__GFP_LAST"]
     assert dict(builtin_tables(release).gfp_bits) == published
@@ -42,14 +42,14 @@ def test_enums_are_those_of_btf(release: str, enum: str) -> None:
     assert getattr(builtin_tables(release), enum) == _named(_FACTS[release][enum])
 
 
-def test_every_proven_kernel_has_its_facts_here() -> None:
+def test_every_built_in_kernel_has_recorded_facts() -> None:
     """The eleven listed kernels are the eleven that were compared."""
     assert builtin_kernels() == tuple(release.rpartition(".")[0] for release in _FACTS)
 
 
 @pytest.mark.parametrize("kernel", builtin_kernels() + _BETWEEN)
 def test_single_bits_are_single_and_ascend(kernel: str) -> None:
-    """Each gfp bit is one bit, none stands twice, and the list ascends."""
+    """Each gfp flag is one bit, no bit occurs twice, and the list is in ascending order."""
     values = [value for _, value in builtin_tables(kernel).gfp_bits]
     assert all(value.bit_count() == 1 for value in values)
     assert values == sorted(set(values))
@@ -96,7 +96,7 @@ def test_alloc_names_start_with_the_watermarks_and_ascend(kernel: str) -> None:
     ],
 )
 def test_values_change_at_the_releases_that_changed_them(kernel: str, name: str, value: int) -> None:
-    """A flag has the value that it had in that release."""
+    """A flag has its value of that release."""
     assert builtin_tables(kernel).gfp(name) == value
 
 
@@ -160,15 +160,15 @@ def test_alloc_names_follow_the_backport_to_6_1(kernel: str, version: str, names
     ],
 )
 def test_scope_bits_of_tasks(kernel: str, bit: int, name: str | None) -> None:
-    """The PF_* bits are those that current_gfp_context of that release looks at."""
+    """The PF_* bits are those that current_gfp_context() of that release tests."""
     assert {value: known for known, value in builtin_tables(kernel).pf}.get(bit) == name
 
 
 @pytest.mark.parametrize(
     "kernel", ["5.10", "v5.10", "5.10.262", "5.10.0-46-amd64", "5.10-rc3", "5.10.0-rc3-g1234567", "5.10.1+"]
 )
-def test_a_kernel_may_be_written_in_many_ways(kernel: str) -> None:
-    """Each spelling gives the tables of the series, named by it."""
+def test_a_kernel_can_be_named_in_many_ways(kernel: str) -> None:
+    """Each spelling gives the tables of the series, which carry its name."""
     assert builtin_tables(kernel) == builtin_tables("5.10")
     assert builtin_tables(kernel).kernel == "5.10"
 
@@ -177,8 +177,8 @@ def test_a_kernel_may_be_written_in_many_ways(kernel: str) -> None:
     "kernel",
     ["", "5", "5.7.19", "4.19", "2.6.38-8-server", "7.4", "8.0", "5.20", "linux", "5.10x", "5.14.0-427.el9.x86_64"],
 )
-def test_an_unknown_kernel_is_refused_and_the_known_are_listed(kernel: str) -> None:
-    """Nothing is guessed for kernels without rows; the error says what there is."""
+def test_an_unknown_kernel_is_refused_and_known_ones_are_listed(kernel: str) -> None:
+    """There are no tables for kernels without rows; the error lists the known kernels."""
     with pytest.raises(KalloctraceError) as error:
         builtin_tables(kernel)
     assert error.value.code == Exit.USAGE
@@ -199,7 +199,7 @@ def test_every_flag_is_explained(table: str) -> None:
 
 
 def test_tables_survive_json() -> None:
-    """What to_json returns, through json, gives equal and hashable tables."""
+    """The result of to_json, written and read as JSON, gives equal and hashable tables."""
     tables = builtin_tables("7.3")
     again = FlagTables.from_json(json.loads(json.dumps(tables.to_json())))
     assert again == tables
@@ -250,8 +250,8 @@ def test_zones_are_named_as_in_zoneinfo(index: int, name: str) -> None:
     assert tables.zone_index(name) == index
 
 
-def test_a_zone_that_is_none_has_no_name_and_no_index() -> None:
-    """The enum's end mark is no zone, and x86_64 has no HighMem."""
+def test_an_unknown_zone_has_no_name_and_no_index() -> None:
+    """The enum's end mark is not a zone, and x86_64 has no HighMem."""
     tables = builtin_tables("6.12")
     assert tables.zone_name(5) == "5"
     assert tables.zone_index("HighMem") is None

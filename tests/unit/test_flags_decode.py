@@ -115,7 +115,7 @@ def test_more_than_32_bits_are_refused(text: str, kind: str) -> None:
 
 @pytest.mark.parametrize("value", [-1, 1 << 32])
 def test_decoding_refuses_more_than_32_bits(value: int) -> None:
-    """Numbers that are no masks are not cut to size."""
+    """Numbers wider than a mask are not truncated."""
     with pytest.raises(KalloctraceError):
         decode_gfp(value, builtin_tables("5.10"))
     with pytest.raises(KalloctraceError):
@@ -134,22 +134,22 @@ def test_decoding_refuses_more_than_32_bits(value: int) -> None:
         ("1_000", "give a number"),
     ],
 )
-def test_a_word_that_is_no_flag_is_refused_with_a_hint(text: str, hint: str) -> None:
-    """The mend names what was probably meant."""
+def test_an_unknown_word_is_refused_with_a_hint(text: str, hint: str) -> None:
+    """The fix names the flag that was probably meant."""
     with pytest.raises(KalloctraceError) as error:
         parse_flags(text, builtin_tables("5.10"))
     assert error.value.code == Exit.USAGE
     assert hint in error.value.fix
 
 
-def test_a_flag_of_other_kernels_is_refused_and_they_are_named() -> None:
-    """A name that this kernel lacks says which kernels have it."""
+def test_a_flag_of_other_kernels_is_refused_and_these_are_named() -> None:
+    """The error names the kernels that have the flag."""
     with pytest.raises(KalloctraceError) as error:
         parse_flags("__GFP_ATOMIC", builtin_tables("6.12"))
     assert "5.10, 6.1" in error.value.why
 
 
-def test_alloc_names_are_no_gfp_names() -> None:
+def test_alloc_names_are_not_gfp_names() -> None:
     """Each kind has its own names."""
     with pytest.raises(KalloctraceError):
         parse_flags("ALLOC_CMA", builtin_tables("6.12"))

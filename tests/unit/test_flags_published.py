@@ -59,21 +59,21 @@ def test_expressions_have_the_value_that_c_gives_them(expression: str, value: in
         "~" * 500 + "1",
     ],
 )
-def test_what_is_no_constant_is_refused(expression: str) -> None:
-    """Nothing but constants is evaluated, and nothing exhausts the stack."""
+def test_other_text_is_not_a_constant(expression: str) -> None:
+    """Only constant expressions are evaluated, and none exhausts the stack."""
     with pytest.raises(KalloctraceError):
         evaluate(expression)
 
 
 @pytest.mark.parametrize("release", ["5.10", "6.1", "6.12", "7.3"])
 def test_booted_kernels_publish_the_built_in_table(release: str) -> None:
-    """The format file that the running kernel offers equals the rows, in order."""
+    """The format file of a running kernel has the rows in the same order."""
     text = (_DATA / f"format-{release}.txt").read_text("utf-8")
     assert from_tracefs_format(text) == builtin_tables(release).gfp_print
 
 
-def test_enumerators_left_in_the_format_are_read_with_their_values() -> None:
-    """Some kernels from 6.9 on leave names where numbers should be."""
+def test_enumerators_in_the_format_are_replaced_by_their_values() -> None:
+    """Some kernels from 6.9 on publish the enumerators' names instead of numbers."""
     text = 'print fmt: "%s", (REC->gfp_flags) ? __print_flags(REC->gfp_flags, "|", '
     text += '{( unsigned long)(( gfp_t)((((1UL))) << (___GFP_IO_BIT))), "__GFP_IO"}, {0x3u, "BOTH"}) : "none"'
     assert from_tracefs_format(text, {"___GFP_IO_BIT": 6}) == (("__GFP_IO", 0x40), ("BOTH", 3))
@@ -90,7 +90,7 @@ def test_a_format_without_gfp_names_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("release", [release for release, facts in _FACTS.items() if facts["gfp_bit_enum"]])
 def test_btf_of_debian_kernels_changes_nothing_but_the_source(release: str) -> None:
-    """Where configuration is Debian's, BTF says what the rows say."""
+    """With Debian's configuration, BTF and the rows agree."""
     base = builtin_tables(release)
     enums = {
         kind: [(name, value) for name, value in _FACTS[release][fact]]
@@ -110,7 +110,7 @@ def _with_bits(*names: str) -> list[tuple[str, int]]:
     return [*common, *added, ("___GFP_LAST_BIT", 24 + len(names))]
 
 
-def test_lockdep_moves_the_bits_behind_it() -> None:
+def test_lockdep_moves_the_bits_above_it() -> None:
     """With LOCKDEP bit 24 is __GFP_NOLOCKDEP, and __GFP_NO_OBJ_EXT moves to 25, in the printed list too."""
     tables = from_btf_enums(builtin_tables("7.2"), {"gfp": _with_bits("NOLOCKDEP", "NO_OBJ_EXT")})
     assert tables.gfp("__GFP_NOLOCKDEP") == 0x1000000
@@ -119,7 +119,7 @@ def test_lockdep_moves_the_bits_behind_it() -> None:
 
 
 def test_before_6_15_the_printed_list_gets_no_new_names() -> None:
-    """The list that was kept by hand never had __GFP_NOLOCKDEP: it prints as hex."""
+    """The handwritten list never had __GFP_NOLOCKDEP, so the bit prints as hex."""
     base = builtin_tables("6.12")
     tables = from_btf_enums(base, {"gfp": _with_bits("NOLOCKDEP", "NO_OBJ_EXT")})
     assert tables.has_gfp("__GFP_NOLOCKDEP")
@@ -127,14 +127,14 @@ def test_before_6_15_the_printed_list_gets_no_new_names() -> None:
 
 
 def test_tags_in_hardware_make_user_pages_skip_kasan() -> None:
-    """With KASAN_HW_TAGS the user's compounds have one bit more."""
+    """With KASAN_HW_TAGS the compounds for user pages have one more bit."""
     tables = from_btf_enums(builtin_tables("7.3"), {"gfp": _with_bits("SKIP_ZERO", "SKIP_KASAN")})
     assert tables.gfp("GFP_HIGHUSER_MOVABLE") == 0x2100CCA
     assert tables.gfp("GFP_HIGHUSER") == 0x100CC2
 
 
 def test_before_6_15_tags_in_hardware_add_their_names_at_the_end() -> None:
-    """The list that was kept by hand has them behind __GFP_ZEROTAGS."""
+    """The handwritten list has them after __GFP_ZEROTAGS."""
     tables = from_btf_enums(builtin_tables("6.12"), {"gfp": _with_bits("SKIP_ZERO", "SKIP_KASAN", "NO_OBJ_EXT")})
     assert [name for name, _ in tables.gfp_print[-3:]] == ["__GFP_ZEROTAGS", "__GFP_SKIP_ZERO", "__GFP_SKIP_KASAN"]
 

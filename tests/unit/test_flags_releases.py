@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Releases: what their text means, how they compare, and what is known about releases without built-in tables."""
 
+import os
+
 import pytest
 
 from kalloctrace.errors import KalloctraceError
@@ -8,6 +10,7 @@ from kalloctrace.flags.builtin import (
     all_releases,
     builtin_tables,
     certain_mask,
+    default_tables,
     gfp_wait_bit,
     has_low_zone_modifiers,
     is_older_release,
@@ -196,3 +199,20 @@ def test_bits_that_no_build_option_moves(release: tuple[int, int, int], mask: in
 def test_kernels_that_have_a_flag(name: str, releases: tuple[str, ...]) -> None:
     """Only the kernels whose tables were compared with their images are listed."""
     assert releases_with(name) == releases
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "kernel", "bit"),
+    [
+        ("6.1.0-21-amd64", "#1 SMP Debian 6.1.90-1", "6.1", "ALLOC_HARDER"),
+        ("6.1.0-49-amd64", "#1 SMP Debian 6.1.192-2", "6.1", "ALLOC_NON_BLOCK"),
+        ("4.19.0", "#1 SMP", "7.3", "ALLOC_NON_BLOCK"),
+        ("5.14.0-427.el9.x86_64", "#1 SMP", "7.3", "ALLOC_NON_BLOCK"),
+    ],
+)
+def test_default_tables(release: str, version: str, kernel: str, bit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the running kernel with its patch level, or the newest if it has none."""
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", release, version, "x86_64")))
+    tables = default_tables()
+    assert tables.kernel == kernel
+    assert dict(tables.alloc)[bit] == 0x10

@@ -117,7 +117,7 @@ def _text(found: Found) -> str | None:
 @pytest.mark.parametrize(
     "prefix", ["", "[12345.678901] ", "Oct 12 19:00:20 host-1 kernel: [ 8523.347168] ", "<4>[    9.1][  T123] "]
 )
-def test_each_form_is_found_behind_each_prefix(prefix: str, line: str, form: str, value: int) -> None:
+def test_each_form_is_found_after_each_prefix(prefix: str, line: str, form: str, value: int) -> None:
     """Every kind of line is recognised, with the column of its mask."""
     (found,) = _find(prefix + line, kernel="5.10")
     assert (found.form, found.value, found.note) == (form, value, "")
@@ -127,7 +127,7 @@ def test_each_form_is_found_behind_each_prefix(prefix: str, line: str, form: str
 
 
 def test_unexpected_gfp_carries_two_masks() -> None:
-    """The bits that were wrong and the mask that is left, with a space before the brackets."""
+    """The wrong bits and the remaining mask, each with a space before the parentheses."""
     bad, fixed = _find(
         "[ 1.2] Unexpected gfp: 0x2 (__GFP_HIGHMEM). Fixing up to gfp: 0xdc0 (GFP_KERNEL|__GFP_ZERO). Fix your code!",
         kernel="6.12",
@@ -151,7 +151,7 @@ def test_unexpected_gfp_carries_two_masks() -> None:
     ],
 )
 def test_lines_without_masks_give_nothing(line: str) -> None:
-    """Words that look alike are not taken for masks."""
+    """Similar words are not mistaken for masks."""
     assert _find(line, kernel="6.1") == []
 
 
@@ -182,13 +182,13 @@ def test_the_release_below_a_report_decodes_it(task: str, kernel: str) -> None:
     ],
 )
 def test_a_release_above_decodes_what_follows(release: str) -> None:
-    """Boot messages, perf's header and uname's output name the kernel of the rest."""
+    """Boot messages, perf's header and uname's output name the kernel of the lines below."""
     found = _find("cpus=8", "version = 7", release, *["noise"] * 20, "x: mm_page_alloc: gfp_flags=GFP_ATOMIC")
     assert [(one.kernel, one.value, one.line) for one in found] == [("6.12", 0x820, 24)]
 
 
 def test_each_report_has_its_own_kernel() -> None:
-    """Logs of several machines after one another are each read with their own tables."""
+    """In concatenated logs of several machines, each report is decoded with its own tables."""
     found = _find(
         *(_FAILURE.format("a", "0xa20(GFP_ATOMIC)"), _TASK.format("a", "5.10.0-46-amd64")),
         *(_FAILURE.format("b", "0x820(GFP_ATOMIC)"), _TASK.format("b", "6.12.117+deb13-amd64")),
@@ -197,21 +197,21 @@ def test_each_report_has_its_own_kernel() -> None:
     assert [(one.line, one.kernel, one.note) for one in found] == [(1, "5.10", ""), (3, "6.12", ""), (5, "5.15", "")]
 
 
-def test_a_report_of_another_task_does_not_lend_its_kernel() -> None:
+def test_the_kernel_of_another_task_is_not_used() -> None:
     """The name in the task's line must be that of the report above."""
     found = _find(_FAILURE.format("first", "0x20"), _FAILURE.format("second", "0x20"), _TASK.format("second", "6.1.9"))
     assert [one.kernel for one in found] == ["", "6.1"]
 
 
 def test_a_mask_without_a_task_takes_the_release_below_it() -> None:
-    """Slab's messages name no task; the next task's line explains them when no report begins in between."""
+    """Slab messages name no task; the next task's line decodes them if no report begins in between."""
     (found,) = _find(
         "SLUB: Unable to allocate memory on node -1 (gfp=0x820)", "  cache: x", _TASK.format("b", "6.12.9")
     )
     assert (found.kernel, _text(found)) == ("6.12", "GFP_ATOMIC")
 
 
-def test_a_mask_without_a_task_above_another_report_stays_alone() -> None:
+def test_a_mask_without_a_task_above_another_report_has_no_kernel() -> None:
     """It may be the end of another log."""
     alone, report = _find(
         "__alloc_pages: 0-order allocation failed (gfp=0x1d2/0)",
@@ -222,14 +222,14 @@ def test_a_mask_without_a_task_above_another_report_stays_alone() -> None:
     assert report.kernel == "6.12"
 
 
-def test_a_boot_does_not_explain_what_stands_above_it() -> None:
-    """Masks before the first "Linux version" are of an unknown kernel."""
+def test_a_boot_message_does_not_decode_masks_above_it() -> None:
+    """Masks above the first "Linux version" belong to an unknown kernel."""
     found = _find(_FAILURE.format("a", "0x20"), _BOOT.format("6.1.0-49-amd64", "6.1.192-2"))
     assert [(one.kernel, one.decoded) for one in found] == [("", None)]
 
 
 def test_the_wait_for_a_release_is_bounded() -> None:
-    """After eight lines a mask is given out as it is, and never later than that."""
+    """A mask is yielded after at most eight lines, with or without a release."""
     read = 0
 
     def lines() -> Iterator[str]:
@@ -244,7 +244,7 @@ def test_the_wait_for_a_release_is_bounded() -> None:
 
 
 def test_the_order_of_the_text_is_kept() -> None:
-    """A trace line does not overtake a report that still waits for its release."""
+    """A trace line is not yielded before a report that is still waiting for its release."""
     found = _find(
         _FAILURE.format("a", "0xcc0(GFP_KERNEL)"), "x: mm_page_alloc: gfp_flags=GFP_KERNEL", _TASK.format("a", "6.1.9")
     )
@@ -252,7 +252,7 @@ def test_the_order_of_the_text_is_kept() -> None:
 
 
 def test_the_text_overrides_the_given_tables() -> None:
-    """Tables that are given hold until the text names another kernel."""
+    """The caller's tables apply until the text names another kernel."""
     before, after = _find(
         "x: mm_page_alloc: gfp_flags=GFP_ATOMIC",
         "# os release : 6.12.117+deb13-amd64",
@@ -263,8 +263,8 @@ def test_the_text_overrides_the_given_tables() -> None:
     assert (after.kernel, after.value) == ("6.12", 0x820)
 
 
-def test_given_tables_of_the_very_release_are_kept() -> None:
-    """A trace's own tables are better than built-in ones for its own kernel."""
+def test_given_tables_of_the_same_release_are_kept() -> None:
+    """For its own kernel, a trace's tables are better than built-in ones."""
     base = builtin_tables("6.12")
     own = type(base).from_json({**base.to_json(), "kernel": "6.12.117+deb13-amd64", "source": "tracefs+btf"})
     (found,) = find_masks(["# os release : 6.12.117+deb13-amd64", "gfp_flags=0x1000cc0"], own)
@@ -292,7 +292,7 @@ def test_kernels_with_another_layout_keep_the_printed_names(release: str) -> Non
 
 @pytest.mark.parametrize("comm_line", ["Pid: 9, comm: a Tainted: P            2.6.38-8-server #42-Ubuntu"])
 def test_very_old_task_lines_name_the_kernel_too(comm_line: str) -> None:
-    """Before 3.9 the line began with the pid."""
+    """Before 3.9 the line begins with the pid."""
     (found,) = _find("a: page allocation failure. order:0, mode:0x4020", comm_line)
     assert found.kernel == "2.6.38-8-server"
 
@@ -305,8 +305,8 @@ def test_without_a_release_the_printed_names_are_the_answer() -> None:
     assert "names no kernel release" in bare.note
 
 
-def test_without_a_release_names_that_fit_no_kernel_are_only_repeated() -> None:
-    """What no known kernel prints may be another layout: the value is not checked."""
+def test_without_a_release_names_that_fit_no_kernel_are_shown_as_printed() -> None:
+    """Names that no known kernel prints may come from another bit layout, so the value is not checked."""
     (found,) = _find(_FAILURE.format("a", "0x24280ca(GFP_HIGHUSER_MOVABLE|__GFP_ZERO)"))
     assert _text(found) == "GFP_HIGHUSER_MOVABLE|__GFP_ZERO"
     assert "not checked bit by bit" in found.note
@@ -323,15 +323,15 @@ def test_without_a_release_names_have_a_value_only_if_all_kernels_agree() -> Non
     assert (zero.value, zero.note) == (0, "")
 
 
-def test_names_that_contradict_the_mask_are_pointed_out() -> None:
-    """The value is decoded, and the note says what the text claims."""
+def test_names_that_contradict_the_mask_are_noted() -> None:
+    """The value is decoded, and the note quotes the text."""
     (found,) = _find(_FAILURE.format("a", "0xcc0(GFP_ATOMIC)"), kernel="6.12")
     assert (_text(found), found.printed) == ("GFP_KERNEL", ("GFP_ATOMIC",))
     assert "GFP_ATOMIC" in found.note
 
 
-def test_bits_of_a_build_option_are_believed_to_the_kernel_that_printed_them() -> None:
-    """A kernel with LOCKDEP calls bit 24 __GFP_NOLOCKDEP; the built-in rows cannot know."""
+def test_the_printed_name_of_a_build_option_bit_wins() -> None:
+    """A kernel with LOCKDEP prints bit 24 as __GFP_NOLOCKDEP, unlike the built-in rows."""
     (found,) = _find(_FAILURE.format("a", "0x1000cc0(GFP_KERNEL|__GFP_NOLOCKDEP)"), kernel="7.1")
     assert (_text(found), found.source) == ("GFP_KERNEL|__GFP_NOLOCKDEP", "text")
     assert "GFP_KERNEL|__GFP_NO_OBJ_EXT" in found.note
@@ -339,45 +339,45 @@ def test_bits_of_a_build_option_are_believed_to_the_kernel_that_printed_them() -
 
 @pytest.mark.parametrize(("kernel", "unsure"), [("5.10", "0x800000"), ("6.1", "0x4000000"), ("7.2", "0x1000000")])
 def test_a_bare_bit_of_a_build_option_is_not_certain(kernel: str, unsure: str) -> None:
-    """Without names nothing tells what such a bit meant."""
+    """Without names the meaning of such a bit is unknown."""
     (found,) = _find(_FAILURE.format("a", unsure), kernel=kernel)
     assert unsure in found.note
 
 
 def test_a_name_of_a_build_option_has_no_certain_value() -> None:
-    """Where a trace prints names only, the name of such a bit does not tell its place."""
+    """If a trace prints only names, the value of such a bit is uncertain."""
     (found,) = _find("x: mm_page_alloc: gfp_flags=GFP_KERNEL|__GFP_NO_OBJ_EXT", kernel="7.1")
     assert "__GFP_NO_OBJ_EXT" in found.note
 
 
-def test_the_other_order_of_names_agrees_too() -> None:
+def test_names_in_another_order_agree() -> None:
     """A backport may print the same names in the order of another release."""
     (found,) = _find(_FAILURE.format("a", "0x40dc0(GFP_KERNEL|__GFP_ZERO|__GFP_COMP)"), kernel="6.12")
     assert found.note == ""
 
 
 def test_a_line_that_is_cut_off_is_decoded_from_its_value() -> None:
-    """Half a name is no name."""
+    """An incomplete name is not listed."""
     (found,) = _find("a: page allocation failure: order:0, mode:0x40dc0(GFP_KERNEL|__GFP_ZE", kernel="6.12")
     assert (_text(found), found.printed) == ("GFP_KERNEL|__GFP_COMP|__GFP_ZERO", ("GFP_KERNEL",))
     assert "cut off" in found.note
 
 
 @pytest.mark.parametrize("tail", [" (swapper/0)", "(order 3)", " (x", " (swapper)"])
-def test_brackets_that_hold_no_names_are_left_alone(tail: str) -> None:
-    """What follows a bare mask is not taken for its names."""
+def test_parentheses_without_names_are_ignored(tail: str) -> None:
+    """Other text after a bare mask is not mistaken for its names."""
     (found,) = _find(f"a invoked oom-killer: gfp_mask=0xcc0{tail}, order=0", kernel="6.12")
     assert (found.printed, found.note) == ((), "")
 
 
-def test_names_without_underscores_are_repeated() -> None:
+def test_names_without_underscores_are_kept() -> None:
     """Early kernels of 2016 printed GFP_ZERO for __GFP_ZERO."""
     (found,) = _find(_FAILURE.format("a", "0x24280ca(GFP_HIGHUSER_MOVABLE|GFP_ZERO)"))
     assert found.printed == ("GFP_HIGHUSER_MOVABLE", "GFP_ZERO")
 
 
-def test_more_than_32_bits_are_no_mask() -> None:
-    """A damaged number is reported, not cut to size."""
+def test_more_than_32_bits_are_not_a_mask() -> None:
+    """A damaged number is reported, not truncated."""
     (found,) = _find(_FAILURE.format("a", "0x123456789"), kernel="6.12")
     assert found.decoded is None
     assert "32 bits" in found.note
@@ -392,12 +392,42 @@ def test_no_line_makes_the_search_slow(word: str) -> None:
 
 
 def test_line_ends_and_foreign_bytes_do_not_matter() -> None:
-    """Windows line ends and replacement characters are left aside."""
+    """Windows line ends and replacement characters are ignored."""
     (found,) = _find("\ufffd\ufffd x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0\r\n", kernel="6.1")
     assert (found.value, found.printed) == (0xCC0, ("GFP_KERNEL",))
 
 
-def test_names_in_the_text_are_kept_beside_the_decoded_ones() -> None:
-    """Unnamed bits are no names."""
+def test_printed_names_are_kept_with_the_decoded_ones() -> None:
+    """Unnamed bits are not names."""
     (found,) = _find(_FAILURE.format("a", "0x1000cc0(GFP_KERNEL|0x1000000)"), kernel="6.12")
     assert (found.printed, _text(found), found.note) == (("GFP_KERNEL",), "GFP_KERNEL|0x1000000", "")
+
+
+def test_repeated_release_keeps_the_kernel() -> None:
+    """Each report repeats the release; the second one decodes like the first."""
+    found = _find(
+        *(_FAILURE.format("a", "0x820(GFP_ATOMIC)"), _TASK.format("a", "6.12.9")),
+        *(_FAILURE.format("a", "0x820(GFP_ATOMIC)"), _TASK.format("a", "6.12.9")),
+        "x: mm_page_alloc: gfp_flags=GFP_ATOMIC",
+    )
+    assert [(one.kernel, one.value, one.note) for one in found] == [("6.12", 0x820, "")] * 3
+
+
+def test_names_that_the_kernel_does_not_have_give_no_value() -> None:
+    """The names are shown as printed."""
+    (found,) = _find("x: mm_page_alloc: gfp_flags=GFP_KERNEL|__GFP_ATOMIC", kernel="6.12")
+    assert (found.value, found.decoded, found.printed) == (None, None, ("GFP_KERNEL", "__GFP_ATOMIC"))
+    assert (found.kernel, found.source) == ("6.12", "text")
+    assert found.note == "6.12 does not have all of these names, so the value is not known"
+
+
+def test_unknown_release_is_named_with_its_cause() -> None:
+    """A backporting vendor and an unknown release have different notes."""
+    (vendor,) = _find("# os release : 5.14.0-427.el9.x86_64", _FAILURE.format("a", "0x20"))
+    (old,) = _find("# os release : 5.4.58", _FAILURE.format("a", "0x20"))
+    assert vendor.note == (
+        "unknown: the vendor of 5.14.0-427.el9.x86_64 moves code between releases, and no names are printed in full"
+    )
+    assert old.note == (
+        "unknown: the bits of 5.8 to 7.3 are known here, those of 5.4.58 are not, and no names are printed in full"
+    )

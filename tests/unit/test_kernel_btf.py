@@ -149,6 +149,17 @@ def test_anonymous_enum_is_found_by_its_first_enumerator(btf: Btf) -> None:
         assert btf.anonymous_enum(name) is None
 
 
+def test_anonymous_enum_is_not_confused_with_other_uses_of_the_number(tmp_path: Path) -> None:
+    """The number of the name's offset may occur elsewhere: in the first type, and across two numbers."""
+    file = BtfFile()
+    file.add(INT, "x", 4, tail=[32])
+    # The name below has offset 3, and the bytes 3, 0, 0, 0 also begin in the middle of this array's numbers.
+    file.add(ARRAY, tail=[1, 1, 3 << 8])
+    file.add(ARRAY, tail=[1, 1, 3])
+    file.add(ENUM, size_or_type=4, pairs=[("FIRST", 5)])
+    assert Btf(file.write(tmp_path / "btf")).anonymous_enum("FIRST") == (("FIRST", 5),)
+
+
 def test_prototype_is_given_as_c_types(btf: Btf) -> None:
     """Typedefs keep their name; pointers and qualifiers are written out."""
     assert btf.parameters("alloc") == ("gfp_t", "const struct page *", "volatile unsigned int")

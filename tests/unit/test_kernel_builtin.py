@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The features of the built-in kernels, against what was read in their sources and images."""
+"""The features of the built-in kernels, compared with their sources and images."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 
@@ -39,11 +39,11 @@ RELEASES = [
     ],
 )
 def test_entry(release: str, entry: str) -> None:
-    """The entry is the function that carries the stage, not a wrapper around it."""
+    """The entry is the function that contains the stage, not a wrapper around it."""
     assert builtin_features(release).entry == entry
 
 
-# What tells the variants apart: the context test and its mask, scopes on the fast path, PF_MEMALLOC_NOCMA,
+# The features that distinguish the variants: the context test and its mask, scopes on the fast path, PF_MEMALLOC_NOCMA,
 # PF_MEMALLOC_NORECLAIM, vm.defrag_mode, the entry without locks, the fifth argument, CONFIG_CMA.
 VARIANTS = {
     ("5.8",): ("none", 0, False, False, False, False, "none", False, False),
@@ -64,7 +64,7 @@ VARIANTS = {
     ("release", "variant"), [(release, variant) for group, variant in VARIANTS.items() for release in group]
 )
 def test_variant(release: str, variant: tuple[object, ...]) -> None:
-    """Each release belongs to the variant that its sources show."""
+    """Each release has the features of its sources."""
     features = builtin_features(release)
     assert variant == (
         features.context_test,
@@ -126,7 +126,7 @@ def test_gfp_allowed_mask_with_lockdep() -> None:
 
 
 def test_every_feature_has_a_value_from_the_first_release_on() -> None:
-    """No release lacks a feature, and none is named that does not exist."""
+    """No release lacks a feature, and no row names a feature that does not exist."""
     assert {row.feature for row in ROWS if row.since == (5, 8)} == {field.name for field in fields(Features)}
     assert {row.feature for row in ROWS} == {field.name for field in fields(Features)}
 
@@ -162,7 +162,7 @@ def test_names_of_a_kernel(kernel: str) -> None:
     "kernel", ["5.7", "5.20", "7.4", "8.0", "", "six", "5", "5.10 ; rm", "4.18.0-553.el8_10.x86_64"]
 )
 def test_unknown_kernel(kernel: str) -> None:
-    """A kernel that is not known is refused as wrong usage, never taken for its neighbour."""
+    """An unknown kernel is a usage error; the rules of its neighbours are not used."""
     with pytest.raises(KalloctraceError) as caught:
         builtin_snapshot(kernel)
     assert caught.value.code == Exit.USAGE
@@ -180,7 +180,7 @@ def test_default_machine(release: str) -> None:
 
 
 def test_given_machine() -> None:
-    """A machine that is given is taken as it is."""
+    """A given machine is used unchanged."""
     machine = machine_of({1: [2]}, gfp_allowed_mask=0)
     assert builtin_snapshot("6.12", machine).machine is machine
 
@@ -191,3 +191,30 @@ def test_evidence_and_json() -> None:
     assert set(snapshot.evidence) == {field.name for field in fields(Features)}
     assert "9a8da05d7ad6" in snapshot.evidence["pf_memalloc_noreclaim"]
     assert Snapshot.from_json(snapshot.to_json()) == snapshot
+
+
+def test_tables_of_no_release_have_no_mask() -> None:
+    """The release decides how the mask is computed."""
+    with pytest.raises(KalloctraceError, match="custom") as caught:
+        default_allowed_mask(replace(builtin_tables("5.10"), kernel="custom"))
+    assert caught.value.code == Exit.USAGE
+
+
+def test_nodes_and_zonelists_are_found_by_id() -> None:
+    """An unknown node has neither; an absent zone has no pages."""
+    machine = machine_of({0: [0, 2], 2: [2]}, gfp_allowed_mask=0xFF, fallback_order={0: [2, 0]})
+    node = machine.node(2)
+    assert node is not None
+    assert (node.nid, node.present_pages(2), node.present_pages(1)) == (2, 1, 0)
+    assert machine.node(1) is None
+    assert machine.zonelist("FALLBACK", 0) == ((2, 2), (0, 2), (0, 0))
+    assert machine.zonelist("FALLBACK", 2) == ((2, 2),)
+    assert machine.zonelist("NOFALLBACK", 0) == ((0, 2), (0, 0))
+    assert machine.zonelist("NOFALLBACK", 1) is None
+    assert machine.nr_online_nodes == 2
+
+
+def test_default_order_of_the_nodes_starts_at_the_owner() -> None:
+    """It wraps around at the last node."""
+    machine = machine_of({0: [2], 1: [2], 3: [2]}, gfp_allowed_mask=0)
+    assert [ref.node for ref in machine.fallback[1]] == [1, 3, 0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading what the kernel shows in files, on small files of the same form."""
+"""Symbols, node lists and kernel memory, read from small files in the kernel's formats."""
 
 import struct
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def symbols(tmp_path: Path) -> Symbols:
 
 
 def test_symbol_is_found_by_its_whole_name(symbols: Symbols) -> None:
-    """A name is not mistaken for one that only begins with it."""
+    """A longer name with the same beginning does not match."""
     assert symbols.address("get_page_from_freelist") == 0xFFFFFFFF81200000
     assert symbols.address("get_page") is None
     assert symbols.address("__preempt_count") == 0x1FB80
@@ -50,21 +50,21 @@ def test_symbols_of_modules_are_not_the_kernels(symbols: Symbols) -> None:
 
 
 def test_address_gets_the_name_of_its_function(symbols: Symbols) -> None:
-    """Any address within a function names it, a module's too."""
+    """Any address within a function gives its name, also in modules."""
     assert symbols.function_at(0xFFFFFFFF81201234) == "__alloc_pages_nodemask"
     assert symbols.function_at(0xFFFFFFFFC0000010) == "helper"
     assert symbols.function_at(0xFFFFFFFFC0090010) == "bpf_prog_6deef7357e7b4530"
 
 
-def test_address_gets_no_name_that_is_not_its_own(symbols: Symbols) -> None:
-    """Of a module that came later the module is known; behind the end of what is known there is an address."""
+def test_address_outside_known_functions_has_no_name(symbols: Symbols) -> None:
+    """A module that was loaded later gives its name; other addresses are shown as numbers."""
     assert symbols.function_at(0xFFFFFFFFC0020010) == "[later]"
     for unknown in (0x10, 0xFFFFFFFF81A00010, 0xFFFFFFFFC0080010, 0xFFFFFFFFC00A0010):
         assert symbols.function_at(unknown) == f"{unknown:#x}"
 
 
 def test_zeroes_are_recognised_as_hidden(tmp_path: Path, symbols: Symbols) -> None:
-    """kptr_restrict shows zeroes to those without CAP_SYSLOG."""
+    """kptr_restrict hides addresses from users without CAP_SYSLOG."""
     file = tmp_path / "hidden"
     file.write_text("0000000000000000 T _stext\n0000000000000000 t get_page_from_freelist\n")
     assert Symbols(file).addresses_hidden()
@@ -144,8 +144,8 @@ def test_nodelist_survives_the_round_trip(nodes: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["x", "1-0", "-1", "0,,a", "0-99999999999"])
-def test_other_text_is_no_nodelist(text: str) -> None:
-    """Nothing is guessed."""
+def test_other_text_is_not_a_nodelist(text: str) -> None:
+    """It is an error, not an empty set."""
     with pytest.raises(ValueError, match=r".+"):
         parse_nodelist(text)
 
@@ -165,7 +165,7 @@ def core_file(path: Path, address: int, data: bytes) -> Path:
 
 
 def test_kernel_memory_is_read_by_address(tmp_path: Path) -> None:
-    """An address is found in its segment, wherever that lies in the file."""
+    """An address is found in its segment, wherever the segment lies in the file."""
     base = 0xFFFF888000000000
     with Kcore(core_file(tmp_path / "kcore", base, bytes(8) + struct.pack("<Qi", 0x1122334455667788, -1))) as kcore:
         assert kcore.u64(base + 8) == 0x1122334455667788
@@ -175,7 +175,7 @@ def test_kernel_memory_is_read_by_address(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("offset", [-8, 16, 12])
 def test_memory_outside_the_segments_is_refused(tmp_path: Path, offset: int) -> None:
-    """A read before, behind or across the end of a segment is an error, not zeroes."""
+    """A read before, after or across the end of a segment is an error, not zeroes."""
     base = 0xFFFF888000000000
     with (
         Kcore(core_file(tmp_path / "kcore", base, bytes(16))) as kcore,
@@ -232,8 +232,8 @@ def test_damaged_core_file_is_an_error(tmp_path: Path, damage: Callable[[bytes],
     assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
 
 
-def test_absent_core_file_names_its_mend(tmp_path: Path) -> None:
-    """A kernel without /proc/kcore is told apart from other failures."""
+def test_missing_core_file_is_an_error_with_a_fix(tmp_path: Path) -> None:
+    """The fix names the build option."""
     with pytest.raises(KalloctraceError) as caught:
         Kcore(tmp_path / "none")
     assert "CONFIG_PROC_KCORE" in caught.value.fix

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a kernel shows selects the rules, whatever its release is called."""
+"""The rules of a kernel are read from its types and symbols, whatever its release is."""
 
 from dataclasses import replace
 
@@ -19,16 +19,16 @@ SOURCE = "built-in row"
 
 
 class Shown:
-    """A kernel's types and symbols, as far as features are found by them: Debian's 6.12 unless told otherwise.
+    """The types and symbols that determine a kernel's features; by default those of Debian's 6.12.
 
     Args:
         entry: the entry's name.
         functions: parameters of the functions that BTF describes.
-        cma: MIGRATE_CMA is there.
-        rt: task_struct has softirq_disable_cnt.
-        preempt_count: size of the variable __preempt_count, None where BTF has none.
-        lists: how many lists a CPU keeps.
-        symbols: further symbols.
+        cma: whether MIGRATE_CMA exists.
+        rt: whether task_struct has softirq_disable_cnt.
+        preempt_count: the size of the variable __preempt_count; None if BTF does not have it.
+        lists: the number of per-CPU lists.
+        symbols: additional symbols.
     """
 
     def __init__(
@@ -54,16 +54,16 @@ class Shown:
         return self._functions.get(function)
 
     def has_function(self, function: str) -> bool:
-        """Tell whether BTF describes a function."""
+        """Return whether BTF describes a function."""
         return function in self._functions
 
     def enum(self, name: str) -> tuple[tuple[str, int], ...]:
-        """Return the only enum that is asked for."""
+        """Return the only enum in use."""
         assert name == "migratetype"
         return self._migratetypes
 
     def has_member(self, struct: str, member: str) -> bool:
-        """Tell whether a structure has a member."""
+        """Return whether a structure has a member."""
         assert (struct, member) == ("task_struct", "softirq_disable_cnt")
         return self._rt
 
@@ -86,8 +86,8 @@ class Shown:
 
 
 def features(shown: Shown, expected: str) -> Features:
-    """Return the features of a kernel that leads to expect a release."""
-    return observed_features(shown, shown, builtin_features(expected), SOURCE)[0]  # type: ignore[arg-type] # what it asks
+    """Return the features of a kernel whose release is `expected`."""
+    return observed_features(shown, shown, builtin_features(expected), SOURCE)[0]  # type: ignore[arg-type] # what it calls
 
 
 SHOWN = {
@@ -118,19 +118,19 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("release", SHOWN)
-def test_known_kernel_shows_what_its_release_leads_to_expect(release: str) -> None:
-    """The built-in rows and what Debian's images show agree."""
+def test_features_of_a_known_kernel_are_those_of_its_release(release: str) -> None:
+    """The built-in rows agree with Debian's images."""
     assert features(SHOWN[release], release) == builtin_features(release)
 
 
 @pytest.mark.parametrize("release", [release for release in SHOWN if release != "5.10"])
-def test_release_need_not_be_known(release: str) -> None:
-    """The same rules are found where only the newest release's are at hand."""
+def test_features_are_found_without_a_known_release(release: str) -> None:
+    """Starting from the newest release's rules gives the same features."""
     assert features(SHOWN[release], "7.3") == builtin_features(release)
 
 
 def test_each_feature_has_its_evidence() -> None:
-    """And what is left to the release is what no kernel shows."""
+    """Only features that no kernel shows depend on the release."""
     _, evidence = observed_features(SHOWN["7.3"], SHOWN["7.3"], builtin_features("7.3"), SOURCE)  # type: ignore[arg-type] # likewise
     assert set(evidence) == set(builtin_features("7.3").to_json())
     assert {name for name, where in evidence.items() if where == SOURCE} == {"context_test", "pf_memalloc_noreclaim"}
@@ -142,13 +142,13 @@ def test_orders_without_locks_follow_the_lists() -> None:
     assert features(shown, "6.18").nolock_orders == (0, 1, 2, 3)
 
 
-def test_rt_flavour_is_known_by_its_task() -> None:
-    """The release does not tell."""
+def test_rt_flavour_is_recognised_by_its_task_struct() -> None:
+    """The release does not show it."""
     assert features(Shown(rt=True), "6.12") == replace(builtin_features("6.12"), config_preempt_rt=True)
 
 
 def test_kernel_without_a_known_entry_is_refused() -> None:
-    """Nothing could be attached."""
+    """There would be nothing to attach to."""
     with pytest.raises(KalloctraceError, match="cannot find the page allocator's entry"):
         features(Shown("renamed"), "7.3")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The topology, read from memory of the kernel's form."""
+"""The topology, read from made-up kernel memory."""
 
 import struct
 from pathlib import Path
@@ -17,7 +17,7 @@ SIZES = {"zonelist": 16 * (1024 * 5 + 1), "zoneref": 16, "zone": 1472}
 
 
 class FakeBtf:
-    """The sizes of Debian's 5.10: five zones a node, 1024 nodes."""
+    """The sizes of Debian's 5.10: five zones per node, 1024 nodes."""
 
     def size(self, name: str) -> int:
         """Return a structure's size."""
@@ -29,12 +29,12 @@ class FakeBtf:
         return 5 * SIZES["zone"]
 
     def offset(self, *_: str) -> int:
-        """Return where a member lies; no zone is looked at here."""
+        """Return the offset of a member; no zone is read here."""
         return 0
 
 
 class FakeKcore:
-    """Three variables, and the table of distances behind them."""
+    """Three variables, followed by the table of distances."""
 
     def __init__(self, table: bytes, sequence: int) -> None:
         known = int(len(table) ** 0.5)
@@ -42,7 +42,7 @@ class FakeKcore:
         self._memory = variables.ljust(TABLE - BASE, b"\0") + table
 
     def read(self, address: int, size: int) -> bytes:
-        """Read some of it; the table of a kernel that has none must not be looked for."""
+        """Read bytes; the table of a kernel without one must not be read."""
         assert BASE <= address < BASE + len(self._memory)
         return self._memory[address - BASE : address - BASE + size]
 
@@ -60,11 +60,11 @@ def read(folder: Path, table: bytes, sequence: int, *, without: str = "") -> Top
     kallsyms = folder / "kallsyms"
     kallsyms.write_text("".join(f"{at:x} b {name}\n" for name, at in NAMES.items() if name != without))
     kcore = FakeKcore(table, sequence)
-    return read_topology(kcore, FakeBtf(), Symbols(kallsyms), (0, 1, 4), (1,))  # type: ignore[arg-type] # what it asks
+    return read_topology(kcore, FakeBtf(), Symbols(kallsyms), (0, 1, 4), (1,))  # type: ignore[arg-type] # what it calls
 
 
 def test_distances_are_those_of_the_table(tmp_path: Path) -> None:
-    """A table of two nodes, one row after the other; a node that it does not hold is remote, and local to itself."""
+    """The table is row by row; a node outside it is remote to others and local to itself."""
     assert read(tmp_path, bytes([10, 17, 18, 10]), 2) == Topology(
         possible=(0, 1, 4),
         distances=((10, 17, 20), (18, 10, 20), (20, 20, 10)),
@@ -74,8 +74,8 @@ def test_distances_are_those_of_the_table(tmp_path: Path) -> None:
     )
 
 
-def test_firmware_without_distances(tmp_path: Path) -> None:
-    """Without a table all nodes are equally far from each other."""
+def test_distances_without_a_table(tmp_path: Path) -> None:
+    """All nodes are equally far apart."""
     found = read(tmp_path, b"", 6)
     assert found is not None
     assert found.distances == ((10, 20, 20), (20, 10, 20), (20, 20, 10))
@@ -84,5 +84,5 @@ def test_firmware_without_distances(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_kernel_without_a_symbol_has_no_topology(tmp_path: Path, name: str) -> None:
-    """What cannot be read whole is left out whole."""
+    """An incomplete topology is omitted."""
     assert read(tmp_path, b"", 2, without=name) is None

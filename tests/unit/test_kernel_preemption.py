@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Whether a kernel can be preempted is told by what it shows."""
+"""Whether a kernel can be preempted, by its version and active mode."""
 
 import pytest
 
@@ -23,12 +23,12 @@ DYNAMIC = "#1 SMP PREEMPT_DYNAMIC Debian 6.12.117-1 (2026-01-01)"
     ],
 )
 def test_preemptible(version: str, mode: str | None, *, rt: bool, expected: bool) -> None:
-    """The mode in force goes before what the kernel was built with; not knowing is taken for yes."""
+    """The active mode overrides the build option; an unknown mode counts as preemptible."""
     assert preemption(version, mode, rt=rt).preemptible is expected
 
 
-def test_evidence_names_what_was_seen() -> None:
-    """For doctor and for the trace."""
+def test_evidence_names_the_source() -> None:
+    """Doctor and the trace show it."""
     assert "says voluntary" in preemption(DYNAMIC, "none (voluntary) full", rt=False).evidence
     assert "PREEMPT_DYNAMIC" in preemption(DYNAMIC, None, rt=False).evidence
     assert preemption(DYNAMIC, None, rt=True).evidence == "PREEMPT_RT"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The proven kernels: the file, the table made of it, and what is said of a kernel at hand."""
+"""The proven kernels: the file, its table, and the status of a kernel."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ ALL = (OLD, NEW, GONE, WRONG)
 
 
 def test_sums() -> None:
-    """A kernel's numbers are those of its machines."""
+    """A kernel's numbers are the sums over its machines."""
     assert (OLD.requests, OLD.distinct, OLD.mismatched, OLD.unknown, OLD.lost) == (1_000_123, 900, 0, 0, 0)
     assert OLD.proven
 
@@ -79,7 +79,7 @@ def test_file_changes_by_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}x", "[1]", '[{"kernel": "5.10"}]', "7"])
 def test_damaged_file_is_three_lines(tmp_path: Path, text: str) -> None:
-    """A file that holds something else is an error with its mend."""
+    """A file with other content is an error."""
     path = tmp_path / "proven.json"
     path.write_text(text)
     with pytest.raises(KalloctraceError) as caught:
@@ -88,13 +88,13 @@ def test_damaged_file_is_three_lines(tmp_path: Path, text: str) -> None:
 
 
 def test_missing_file_is_three_lines(tmp_path: Path) -> None:
-    """So is a file that is not there."""
+    """A missing file is an error."""
     with pytest.raises(KalloctraceError, match="cannot read"):
         load(tmp_path / "none.json")
 
 
 def test_packaged_file_can_be_read() -> None:
-    """The file that comes with the program is one, and calls each variant by the name that its features have."""
+    """The packaged file can be read, and each variant has the name of its features."""
     for row in load():
         assert row.features is None or row.variant == variant_of(row.features)
         assert row.failures or row.requests > 0
@@ -113,12 +113,12 @@ def test_packaged_file_can_be_read() -> None:
     ],
 )
 def test_variants_are_the_releases_they_are_named_after(kernels: list[str], variant: str) -> None:
-    """Each built-in release has the variant whose name holds it."""
+    """Each built-in release has the variant whose name contains it."""
     assert {variant_of(builtin_features(kernel)) for kernel in kernels} == {variant}
 
 
-def test_options_of_the_build_make_no_variant() -> None:
-    """CONFIG_CMA and the entry's name leave the variant as it is; a rule of another release makes a new one."""
+def test_build_options_make_no_variant() -> None:
+    """CONFIG_CMA and the entry's name do not change the variant; a rule of another release makes a new one."""
     features = builtin_features("6.1")
     assert variant_of(replace(features, config_cma=True, entry="other")) == variant_of(features)
     assert variant_of(replace(features, highatomic_on_fast_path=True)) == "new"
@@ -131,8 +131,8 @@ def test_differing_features_are_named() -> None:
     assert differing_features(features, features) == ()
 
 
-def test_this_very_release() -> None:
-    """The release that was measured is told as such, with its figures."""
+def test_measured_release() -> None:
+    """The status of a measured release names it, with its numbers."""
     found = proof_status(builtin_features("5.10"), "5.10.0-46-amd64", "#1 SMP Debian 5.10.262-1 (2026-07-31)", ALL)
     assert (found.measured, found.nearest, found.same, found.refuted) == (OLD, OLD, True, False)
     assert found.covered
@@ -141,7 +141,7 @@ def test_this_very_release() -> None:
 
 
 def test_another_build_of_the_same_rules() -> None:
-    """Another package of a proven kernel has the same features, and is not taken for the measured one."""
+    """Another package of a proven kernel has the same features, but is not the measured one."""
     found = proof_status(builtin_features("5.10"), "5.10.0-46-amd64", "#1 SMP Debian 5.10.261-1 (2026-07-01)", ALL)
     assert (found.measured, found.nearest, found.same) == (None, OLD, True)
     assert str(found) == (
@@ -150,7 +150,7 @@ def test_another_build_of_the_same_rules() -> None:
 
 
 def test_nearest_kernel_and_what_differs() -> None:
-    """Without a proven kernel of the same features, the nearest one is named, and each feature that differs."""
+    """If no proven kernel has the same features, the nearest one and all differing features are named."""
     features = replace(builtin_features("6.12"), config_cma=True)
     found = proof_status(features, "6.13.7", "", ALL)
     assert (found.nearest, found.same, found.differing) == (NEW, False, ("config_cma",))
@@ -166,13 +166,13 @@ def test_nearest_kernel_and_what_differs() -> None:
 
 
 def test_nearest_release_breaks_a_tie() -> None:
-    """Of kernels with equally few differences, the one of the nearest release is named."""
+    """Among kernels with equally few differences, the nearest release is named."""
     near = replace(NEW, kernel="6.13", release="6.13.1")
     assert proof_status(builtin_features("6.12"), "6.14.2", "", [OLD, NEW, near]).nearest == near
 
 
 def test_refuted_release() -> None:
-    """A release that was measured and failed is never called proven, and its rows prove nothing of others."""
+    """A release that failed its measurement is not proven, and does not prove other kernels."""
     features = builtin_features("7.3")
     found = proof_status(features, WRONG.release, f"#1 SMP Debian {WRONG.version} (2026-10-01)", ALL)
     assert found.refuted
@@ -182,14 +182,14 @@ def test_refuted_release() -> None:
 
 
 def test_refuted_release_of_proven_rules() -> None:
-    """Where another kernel proves the same rules, the release that failed is still not covered."""
+    """A failed release is not covered, even if another kernel proves the same rules."""
     twin = replace(WRONG, kernel="7.3-rt", release="7.3.4+deb13-rt-amd64", machines=(ONE,))
     found = proof_status(builtin_features("7.3"), WRONG.release, f"#1 SMP Debian {WRONG.version}", [WRONG, twin])
     assert (found.nearest, found.same, found.refuted, found.covered) == (twin, True, True, False)
 
 
 def test_nothing_proven() -> None:
-    """Without a proof that is said."""
+    """The status says so."""
     found = proof_status(builtin_features("5.10"), "5.10", "", [])
     assert (found.nearest, found.same) == (None, False)
     assert str(found) == "no kernel's rules are proven yet"
@@ -206,7 +206,7 @@ def test_table() -> None:
 
 
 def test_table_cells_stay_cells() -> None:
-    """A failure with a bar and a line break in it does not break the table."""
+    """A bar or a line break in a failure does not break the table."""
     (line,) = table([replace(GONE, failure="a|b\nc")]).splitlines()[2:]
     assert "a\\|b c" in line
 

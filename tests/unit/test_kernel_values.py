@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The built-in tables against what each kernel's compiler says, and the comparison itself.
+"""The built-in tables, compared with values from each kernel's compiler, and the comparison itself.
 
-The data are what the module printed in a guest of each kernel: `stimulus.py --module PATH --values`.
+The data are the module's output in a guest of each kernel: `stimulus.py --module PATH --values`.
 """
 
 import json
@@ -22,19 +22,19 @@ KERNELS = sorted(path.stem for path in DATA.glob("*.json"))
 
 
 def recorded(kernel: str) -> dict[str, int]:
-    """Return what the module printed on a kernel."""
+    """Return the module's output on a kernel."""
     values: dict[str, int] = json.loads((DATA / f"{kernel}.json").read_text(encoding="ascii"))
     return values
 
 
-def test_every_kernel_with_headers_was_asked() -> None:
-    """A kernel whose headers there were is not forgotten."""
+def test_every_kernel_with_headers_was_recorded() -> None:
+    """No kernel with available headers is missing."""
     assert set(KERNELS) == {"5.10", "6.1", "6.12", "7.2", "7.3"}
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_built_in_values_are_the_compilers(kernel: str) -> None:
-    """Every flag, enumerator, order, mask and zone; only what no header has is left."""
+    """Every flag, enumerator, order, mask and zone agrees; only values without a header are not compared."""
     found = oracle.compare_builtin(recorded(kernel), kernel)
     assert found.differences == ()
     assert found.equal > 90
@@ -43,14 +43,14 @@ def test_built_in_values_are_the_compilers(kernel: str) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_no_flag_of_the_kernel_is_unknown(kernel: str) -> None:
-    """Each gfp flag, task flag, migratetype and zone that the kernel has, kalloctrace has too."""
+    """The tables have each gfp flag, task flag, migratetype and zone of the kernel."""
     found = oracle.compare_builtin(recorded(kernel), kernel)
     assert not [name for name in found.only_kernel if name.startswith(("GFP_", "PF_", "MIGRATE_", "ZONE_", "WMARK_"))]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_each_wrong_value_is_found(kernel: str) -> None:
-    """By its name, with both values, and nothing but it."""
+    """It is reported by name with both values, and nothing else is."""
     values = recorded(kernel)
     right = oracle.compare_builtin(values, kernel)
     # The parts of preempt_count are compared as the tests of the context put them together.
@@ -66,35 +66,35 @@ def test_each_wrong_value_is_found(kernel: str) -> None:
 
 @pytest.mark.parametrize(("kernel", "part"), [("5.10", "SOFTIRQ_MASK"), ("7.3", "NMI_MASK"), ("7.3", "HARDIRQ_MASK")])
 def test_wrong_part_of_preempt_count_is_found(kernel: str, part: str) -> None:
-    """In the mask that the kernel's test of the context makes of it."""
+    """It shows in the mask of the kernel's context test."""
     values = recorded(kernel)
     found = oracle.compare_builtin({**values, part: values[part] << 1}, kernel)
     assert [one.name for one in found.differences] == ["in_interrupt" if kernel == "5.10" else "in_task"]
 
 
 def test_another_kernels_values_differ() -> None:
-    """6.3 took the bit of __GFP_ATOMIC away, 7.3 moved the hardirq count."""
+    """6.3 removed __GFP_ATOMIC, 7.3 moved the hardirq count."""
     found = oracle.compare_builtin(recorded("5.10"), "7.3")
     assert Difference("__GFP_ATOMIC", 0x200, None) in found.differences
     assert Difference("HARDIRQ_OFFSET", 0x10000, 0x1000000) in found.differences
 
 
-def test_flag_that_is_unknown_must_be_none() -> None:
-    """A bit that an option of the kernel turns off has the value 0."""
+def test_unknown_flag_must_be_zero() -> None:
+    """A flag that a build option disables has the value 0."""
     absent = oracle.compare({"__GFP_SKIP_KASAN": 0}, {})
     present = oracle.compare({"__GFP_SKIP_KASAN": 0x1000000}, {})
     assert (absent.equal, absent.differences) == (1, ())
     assert present.differences == (Difference("__GFP_SKIP_KASAN", 0x1000000, None),)
 
 
-def test_what_one_side_lacks_is_listed() -> None:
-    """It counts neither as equal nor as different."""
+def test_values_of_one_side_only_are_listed() -> None:
+    """They count neither as equal nor as different."""
     found = oracle.compare({"PREEMPT_MASK": 255}, {"ALLOC_CPUSET": 64})
     assert found == oracle.Comparison(0, (), ("PREEMPT_MASK",), ("ALLOC_CPUSET",))
 
 
 def machine() -> Machine:
-    """Return two nodes, the second without memory of its own."""
+    """Return two nodes, the second without memory."""
     zones = tuple(Zone(index, 10 * index) for index in range(5))
     own = (ZoneRef(0, 2), ZoneRef(0, 1))
     return Machine(
@@ -107,8 +107,8 @@ def machine() -> Machine:
     )
 
 
-def test_machine_is_said_as_the_module_shows_it() -> None:
-    """A zone of a list as one number, distances in both directions."""
+def test_machine_has_the_modules_names() -> None:
+    """An entry of a zonelist is one number; distances are in both directions."""
     ours = oracle.values_of_machine(machine(), 5)
     assert ours["num_online_nodes()"] == 2
     assert [ours[f"present_pages[0][{index}]"] for index in range(5)] == [0, 10, 20, 30, 40]
@@ -118,8 +118,8 @@ def test_machine_is_said_as_the_module_shows_it() -> None:
     assert (ours["MAX_NUMNODES"], ours["NODES_SHIFT"]) == (1024, 10)
 
 
-def test_page_flags_and_mask_are_said() -> None:
-    """Under the kernel's names."""
+def test_page_flags_and_mask_have_the_kernels_names() -> None:
+    """The names are those of the macros."""
     flags = {"NODES_PGSHIFT": 54, "ZONES_PGSHIFT": 51, "ZONES_MASK": 7}
     assert oracle.values_of_page_flags(PageFlags(54, 51, 7)) == flags
     assert oracle.values_of_mask(0x7FFFFF) == {"__GFP_BITS_MASK": 0x7FFFFF, "__GFP_BITS_SHIFT": 23}
@@ -146,22 +146,22 @@ class FakeBtf(Btf):
 
 
 def test_sizes_and_offsets_are_looked_up() -> None:
-    """Those that the module shows."""
+    """Only the names in the module's output are looked up."""
     names = ["sizeof nodemask_t", "sizeof zone", "offsetof zone.present_pages", "ZONE_DMA"]
     assert oracle.values_of_btf(FakeBtf(), names) == dict(zip(names, (128, 1536, 152), strict=False))
 
 
-def test_snapshot_says_every_table() -> None:
-    """Also those that no header shows, so that they are listed as not compared."""
+def test_snapshot_includes_every_table() -> None:
+    """Tables without a header are included, so that they are listed as not compared."""
     ours = oracle.values_of_snapshot(builtin_snapshot("7.3"))
     assert {"GFP_ATOMIC", "__GFP_IO", "ALLOC_CPUSET", "PF_MEMALLOC_PIN", "MIGRATE_CMA", "gfp_zone(15)"} <= ours.keys()
 
 
 @pytest.mark.parametrize(("release", "wrong", "code"), [("7.3.4", 0, 0), ("7.3.4", 1, 1), ("9.9.0", 1, 0)])
-def test_exit_code_says_whether_anything_differs(
+def test_exit_code_shows_whether_anything_differs(
     release: str, wrong: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From what is built in too, where the release is."""
+    """If the release is built in, its tables are compared too."""
     values = recorded("7.3")
     monkeypatch.setattr(oracle, "kernel_values", lambda: {**values, "GFP_KERNEL": values["GFP_KERNEL"] + wrong})
     monkeypatch.setattr(oracle, "compare_live", lambda _: oracle.Comparison(1, (), (), ()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Zonelists predicted from distances: equal to those that real kernels built, and no rule can be left out."""
+"""Zonelists predicted from distances equal those that real kernels built, and every rule is needed."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def recorded(name: str) -> Snapshot:
 
 
 def with_topology(snapshot: Snapshot, **changed: object) -> Snapshot:
-    """Return the snapshot with another topology under the same zonelists."""
+    """Return the snapshot with another topology and the same zonelists."""
     topology = snapshot.machine.topology
     assert topology is not None
     # The fields have types of their own; each caller gives the right one.
@@ -44,7 +44,7 @@ def with_topology(snapshot: Snapshot, **changed: object) -> Snapshot:
 
 
 def predicted(snapshot: Snapshot, rule: ZonelistRule) -> bool:
-    """Tell whether a rule leads to the lists that the kernel built."""
+    """Return whether a rule predicts the lists that the kernel built."""
     machine = snapshot.machine
     assert machine.topology is not None
     lists = build_all_zonelists(machine, machine.topology, rule)
@@ -52,14 +52,14 @@ def predicted(snapshot: Snapshot, rule: ZonelistRule) -> bool:
 
 
 def test_every_kernel_was_recorded_on_every_machine() -> None:
-    """Nothing that the tests below count on is missing."""
+    """No file that the tests below need is missing."""
     machines = ("equal", "memoryless", "rebuilt", "two", "uneven")
     assert sorted(["6.1-offline", *(f"{kernel}-{on}" for kernel in KERNELS for on in machines)]) == RECORDED
 
 
 @pytest.mark.parametrize("name", RECORDED)
-def test_real_kernel_built_what_is_predicted(name: str) -> None:
-    """All lists of all nodes are as the kernel built them."""
+def test_prediction_equals_the_lists_of_a_real_kernel(name: str) -> None:
+    """All lists of all nodes are predicted correctly."""
     snapshot = recorded(name)
     verdict = verify_zonelists(snapshot)
     assert (verdict.reason, verdict.nodes) == ("", len(snapshot.machine.nodes))
@@ -76,7 +76,7 @@ def own_rule(snapshot: Snapshot) -> ZonelistRule:
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("load", ["assigned", "accumulated", "one"])
 def test_load_of_another_release_is_caught(kernel: str, load: str) -> None:
-    """At uneven distances each way of adding to node_load gives other lists."""
+    """With uneven distances, each rule for node_load gives other lists."""
     snapshot = recorded(f"{kernel}-uneven")
     rule = own_rule(snapshot)
     # mypy cannot know that the parameters are those of the Literal.
@@ -93,8 +93,8 @@ def test_distances_decide(kernel: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_cpus_count_once_the_lists_were_built_anew(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After memory was plugged nodes with CPUs stand behind others; the lists of the boot know of no CPU."""
+def test_cpus_count_after_the_lists_were_rebuilt(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After memory hotplug, nodes with CPUs come after others; at boot CPUs do not count."""
     rebuilt, boot = recorded(f"{kernel}-rebuilt"), recorded(f"{kernel}-equal")
     rule = own_rule(boot)
     assert not predicted(with_topology(rebuilt, zonelist_builds=1), rule)
@@ -105,34 +105,34 @@ def test_cpus_count_once_the_lists_were_built_anew(kernel: str, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_direction_is_caught(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of nodes equally far away, those above the owner come first; the other way round gives other lists."""
+def test_direction_decides(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among equally distant nodes those above the owner come first; the reverse gives other lists."""
     snapshot = recorded(f"{kernel}-equal")
     monkeypatch.setattr(zonelists, "is_below", lambda n, node: n > node)
     assert not predicted(snapshot, own_rule(snapshot))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_memoryless_node_is_no_candidate(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node without memory takes no part in other nodes' lists: if it did, it would draw their penalty."""
+def test_memoryless_node_is_not_a_candidate(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node without memory is not in other nodes' lists; otherwise it would take their penalty."""
     snapshot = recorded(f"{kernel}-memoryless")
     monkeypatch.setattr(zonelists, "has_memory", lambda _: True)
     assert not predicted(snapshot, own_rule(snapshot))
 
 
-def test_memoryless_local_node_is_caught() -> None:
-    """Where node_load counts down from list to list, it matters whether a memoryless owner is counted."""
+def test_memoryless_local_node_decides() -> None:
+    """If node_load counts the nodes left to place, a memoryless owner makes a difference."""
     snapshot = recorded("5.10-memoryless")
     assert own_rule(snapshot).memoryless_local == "first"
     assert not predicted(snapshot, replace(own_rule(snapshot), memoryless_local="skipped"))
 
 
 TWO_PAIRS = ((10, 12, 32, 32), (12, 10, 32, 32), (32, 32, 10, 12), (32, 32, 12, 10))
-"""Distances of four nodes, of which two and two are near each other."""
+"""Distances of four nodes in two pairs of neighbours."""
 
 
 def order(rule: ZonelistRule, *online: int) -> dict[int, list[int]]:
-    """Return the nodes of each FALLBACK list where these nodes of the two pairs are online, each with one zone."""
+    """Return the nodes of each FALLBACK list if these nodes of the two pairs are online, each with one zone."""
     topology = Topology((0, 1, 2, 3), TWO_PAIRS, (), 1024, 1)
     machine = Machine(tuple(Node(nid, (Zone(2, 1),)) for nid in online), {}, {}, len(online), 0)
     lists = build_all_zonelists(machine, topology, rule)["FALLBACK"]
@@ -140,7 +140,7 @@ def order(rule: ZonelistRule, *online: int) -> dict[int, list[int]]:
 
 
 def test_offline_nodes_load_others_since_5_18() -> None:
-    """The list of a possible node that is offline draws a penalty too, which later lists see."""
+    """The list of an offline possible node also adds a penalty, which changes later lists."""
     assert order(ZonelistRule("one", "online", "skipped"), 0, 1, 3)[3] == [3, 0, 1]
     assert order(ZonelistRule("one", "possible", "skipped"), 0, 1, 3)[3] == [3, 1, 0]
 
@@ -166,21 +166,21 @@ def test_example_of_the_commit_that_accumulates() -> None:
     ],
 )
 def test_rule_of_a_release(release: str, rule: ZonelistRule) -> None:
-    """Each row holds from its release on; a kernel newer than all rows has the newest rule."""
+    """Each row holds from its release on; a kernel newer than all rows gets the newest rule."""
     assert zonelist_rule(release) == rule
 
 
 @pytest.mark.parametrize("release", ["5.7.1", "5.14.0-427.el9.x86_64", "nonsense"])
-def test_release_that_tells_nothing(release: str) -> None:
-    """A vendor that moves code between releases, an older kernel or no release: there is no rule, and no verdict."""
+def test_release_without_a_rule(release: str) -> None:
+    """A vendor with backports, an older kernel or no release has no rule, so there is no verdict."""
     assert zonelist_rule(release) is None
     verdict = verify_zonelists(replace(recorded("6.1-two"), release=release))
     assert not verdict.to_json()["predicted"]
     assert verdict.reason
 
 
-def test_trace_without_distances_is_told() -> None:
-    """Traces of before have no topology: nothing is predicted, and that is no mismatch."""
+def test_trace_without_distances_is_not_predicted() -> None:
+    """Older traces have no topology: nothing is predicted, and this is not a mismatch."""
     snapshot = builtin_snapshot("5.10")
     verdict = verify_zonelists(snapshot)
     assert verdict.to_json() == {
@@ -194,8 +194,8 @@ def test_trace_without_distances_is_told() -> None:
     assert "  zonelists: not predicted, the trace has no distances" in lines
 
 
-def test_plugged_node_without_memory_is_not_predicted() -> None:
-    """The lists of such a machine may be of different times."""
+def test_hotplugged_node_without_memory_is_not_predicted() -> None:
+    """The lists of such a machine may have been built at different times."""
     snapshot = recorded("6.1-memoryless")
     assert why_not_predicted(snapshot.machine) == ""
     assert "memory was plugged" in verify_zonelists(with_topology(snapshot, zonelist_builds=2)).reason
@@ -203,23 +203,23 @@ def test_plugged_node_without_memory_is_not_predicted() -> None:
 
 
 def test_node_without_distances_is_not_predicted() -> None:
-    """A topology of other nodes than the machine's is told, and nothing is guessed."""
+    """A topology of other nodes is reported, and nothing is predicted."""
     snapshot = with_topology(recorded("6.1-two"), possible=(0, 7))
     assert "no distances of some nodes" in verify_zonelists(snapshot).reason
 
 
 def reversed_list(machine: Machine) -> Machine:
-    """Turn a FALLBACK list round."""
+    """Reverse a FALLBACK list."""
     return replace(machine, fallback={**machine.fallback, 2: machine.fallback[2][::-1]})
 
 
 def missing_list(machine: Machine) -> Machine:
-    """Take a FALLBACK list away."""
+    """Remove a FALLBACK list."""
     return replace(machine, fallback={nid: refs for nid, refs in machine.fallback.items() if nid != 3})
 
 
 def empty_list(machine: Machine) -> Machine:
-    """Take all entries out of a NOFALLBACK list."""
+    """Empty a NOFALLBACK list."""
     return replace(machine, nofallback={**machine.nofallback, 1: ()})
 
 
@@ -228,7 +228,7 @@ def empty_list(machine: Machine) -> Machine:
     [(reversed_list, "FALLBACK", 2), (missing_list, "FALLBACK", 3), (empty_list, "NOFALLBACK", 1)],
 )
 def test_list_that_differs_is_a_mismatch(alter: Callable[[Machine], Machine], kind: str, nid: int) -> None:
-    """The list, its owner, both values and the rule are told, and the exit code is that of a mismatch."""
+    """The list, its owner, both values and the rule are reported, and the exit code is that of a mismatch."""
     snapshot = recorded("6.1-equal")
     snapshot = replace(snapshot, machine=alter(snapshot.machine))
     verdict = Verification("t", snapshot.release, zonelists=verify_zonelists(snapshot))
@@ -256,13 +256,13 @@ def test_kernel_without_numa_has_no_second_list() -> None:
 
 @pytest.mark.parametrize("name", RECORDED)
 def test_topology_survives_the_round_trip(name: str) -> None:
-    """What a trace carries is what was captured."""
+    """The topology in a trace equals the captured one."""
     where = recorded(name).machine
     assert Machine.from_json(json.loads(json.dumps(where.to_json()))) == where
 
 
-def test_distances_that_are_no_square_are_refused() -> None:
-    """A damaged snapshot is not guessed at."""
+def test_distances_that_are_not_square_are_refused() -> None:
+    """A damaged snapshot is an error."""
     data = recorded("6.1-two").machine.to_json()
     data["topology"]["distances"].pop()
     with pytest.raises(ValueError, match="distances"):
