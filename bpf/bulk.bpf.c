@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: (BSD-2-Clause OR GPL-2.0-only)
 /*
- * The bulk allocator: it prepares once, then takes pages from the per-CPU lists without get_page_from_freelist(). What
- * it prepared shows only in the pages that it took, and in the mask that it hands on when it gives up and calls the
+ * The bulk allocator. It prepares once, then takes pages from the per-CPU lists without get_page_from_freelist(). The
+ * prepared context shows only in the pages that it took, and in the mask that it passes on when it gives up and calls the
  * normal entry for a single page.
  *
- * Defined beside what common.bpf.c says: BULK, the function; BULK_ARGUMENTS, how many it has;
- * BULK_PENDING; BULK_RING_PAGES; PAGE__FLAGS, NODES_PGSHIFT, ZONES_PGSHIFT and ZONES_MASK where the place of a page's
- * node and zone in its flags is known; MEMCG_KMEM_ADDRESS and PAGE_OWNER_ADDRESS where the kernel has these keys.
+ * Defined in addition to the constants of common.bpf.c: BULK, the function; BULK_ARGUMENTS, the number of its arguments;
+ * BULK_PENDING; BULK_RING_PAGES; PAGE__FLAGS, NODES_PGSHIFT, ZONES_PGSHIFT and ZONES_MASK if the positions of node and
+ * zone in page->flags are known; MEMCG_KMEM_ADDRESS and PAGE_OWNER_ADDRESS if the kernel has these keys.
  */
+#include "nodemask.h"
+
 BPF_HASH(bulk_pending, u64, struct bulk_record, BULK_PENDING);
 BPF_RINGBUF_OUTPUT(bulk_records, BULK_RING_PAGES);
-/* Zeroes: a record of this kind has no room on a program's stack. */
+/* All zero: such a record does not fit on a program's stack. */
 BPF_ARRAY(bulk_blank, struct bulk_record, 1);
 
-/* Notes a call of the normal entry with the bulk call that makes it, where it has the arguments of one. */
+/* Adds a call of the normal entry to the bulk call that makes it, if the arguments match. */
 static __always_inline bool note_single_page_call(struct bulk_record *b, u32 gfp_mask, s32 preferred_nid, u64 nodemask)
 {
 	if (nodemask != b->r.nodemask || preferred_nid != b->r.preferred_nid)
@@ -23,7 +25,7 @@ static __always_inline bool note_single_page_call(struct bulk_record *b, u32 gfp
 	return true;
 }
 
-/* Tells whether the normal entry with this frame was called by the bulk allocator. */
+/* Returns whether the bulk allocator called the normal entry that has this frame. */
 static __always_inline bool single_opened(u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask)
 {
 	int zero = 0;
@@ -64,13 +66,10 @@ static __always_inline void single_returned(u64 frame, u64 page)
 		b->single_page = page;
 }
 
-/*
- * Notes which elements of the array hold a page already: those are none that the call will
- * take.
- */
+/* Notes which elements of the array hold a page already: the call skips these. */
 static __always_inline void read_array(struct bulk_record *b)
 {
-	/* Read once: a loop that ends with a load, and falls from there into its beginning, is refused by 6.1's verifier. */
+	/* Read once: the verifier of 6.1 rejects a loop that ends with a load and continues at its start. */
 	u64 array = b->page_array;
 	u64 page;
 	u32 i;
@@ -85,15 +84,15 @@ static __always_inline void read_array(struct bulk_record *b)
 	}
 }
 
-/* Looks up node and zone of the pages that the call took itself, as far as BULK_PAGES. */
+/* Reads node and zone of the pages that the call took itself, among the first BULK_PAGES. */
 static __always_inline void read_pages(struct bulk_record *b)
 {
 #ifdef PAGE__FLAGS
 	u64 page, flags;
-	u32 i, node;
+	u32 i;
 
 #ifndef RETURNS
-	/* Which page a call for a single one gave is not seen then. */
+	/* Without returns, the page of a single-page call is unknown. */
 	if (b->single_calls)
 		return;
 #endif
@@ -109,14 +108,12 @@ static __always_inline void read_pages(struct bulk_record *b)
 			continue;
 		b->examined += 1;
 		b->zones |= 1U << (flags >> ZONES_PGSHIFT & ZONES_MASK);
-		node = flags >> NODES_PGSHIFT;
-		if (node < NODEMASK_WORDS * 64)
-			b->nodes[node / 64 & (NODEMASK_WORDS - 1)] |= 1ULL << (node % 64);
+		node_set(flags >> NODES_PGSHIFT, b->nodes);
 	}
 #endif
 }
 
-/* `ctx` is for the stack's sake only. */
+/* Only the stack needs `ctx`. */
 static __always_inline int bulk_called(void *ctx, u64 frame, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages,
 				       u64 page_array)
 {
