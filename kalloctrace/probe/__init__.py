@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Loads, attaches and drains the BPF programs; the only place that knows bcc."""
+"""Loads and attaches the BPF program and reads its maps; the only package that uses bcc."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What moves captured allocations into the trace, one way for each mode."""
+"""Moves captured allocations into the trace: one consumer for each kind of map."""
 
 import time
 from typing import Any, NamedTuple, Protocol
@@ -26,34 +26,34 @@ Calls = npt.NDArray[np.void]
 
 
 class Consumer(Protocol):
-    """Moves what one part of the program captures.
+    """Reads the calls that one part of the program captures, and writes them.
 
     Attributes:
-        consumed: calls that it has taken over so far.
+        consumed: how many calls it has written so far.
     """
 
     consumed: int
 
     def drain(self) -> None:
-        """Take over what there is; may write it."""
+        """Read what was captured; may write it."""
 
     def write(self) -> None:
-        """Write what was taken over."""
+        """Write what was read."""
 
     def finish(self, rejected: Calls) -> None:
-        """Take over what is left, and write everything.
+        """Read the rest, and write everything.
 
         Args:
-            rejected: `struct call` of calls that ended without get_page_from_freelist(), and that no other showed.
+            rejected: `struct call` of calls that ended without get_page_from_freelist() and that no program sent.
         """
 
 
 class RecordConsumer:
-    """Writes calls that were followed to their return, a row each.
+    """Writes calls that were traced to their return, one row each.
 
     Args:
-        rings: the ring buffers, each of one kind of record.
-        rows: names what was captured.
+        rings: the ring buffers, one for each kind of record.
+        rows: makes rows from records.
         writer: the trace.
     """
 
@@ -66,20 +66,20 @@ class RecordConsumer:
         self._written_at = time.monotonic()
 
     def drain(self) -> None:
-        """Take over what there is."""
+        """Read what was captured."""
         for waiting, ring in zip(self._waiting, self._rings, strict=True):
             waiting.append(ring.drain())
         if _full(sum(len(records) for waiting in self._waiting for records in waiting), self._written_at):
             self.write()
 
     def finish(self, rejected: Calls) -> None:
-        """Take over what is left, and write everything; rejected calls are none of this consumer's."""
+        """Read the rest, and write everything; this consumer ignores rejected calls."""
         del rejected
         self.drain()
         self.write()
 
     def write(self) -> None:
-        """Write what was taken over."""
+        """Write what was read."""
         for waiting in self._waiting:
             records = joined(waiting)
             waiting.clear()
@@ -91,10 +91,10 @@ class RecordConsumer:
 
 
 class _WrittenAllocations:
-    """The allocations that one consumer has added to the trace; others may add some in between.
+    """The allocations that one consumer has added to the trace; other consumers may add some in between.
 
     Args:
-        maker: names what was captured.
+        maker: makes the trace's allocations.
         writer: the trace.
     """
 
@@ -104,20 +104,20 @@ class _WrittenAllocations:
         self._indices = np.zeros(0, np.int32)
 
     def add(self, new: Calls) -> None:
-        """Add `struct allocation` of record.h, which get the next numbers."""
+        """Add allocations, as `struct allocation` of record.h; they get the next numbers."""
         if len(new):
             first = self._writer.add(self._maker.make(new))
             added = np.arange(first, first + len(new), dtype=np.int32)
             self._indices = np.concatenate([self._indices, added])
 
     def indices(self, numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
-        """Return where in the trace the allocations of these numbers are."""
+        """Return the trace's indices of the allocations with these numbers."""
         chosen: npt.NDArray[np.int32] = self._indices[numbers]
         return chosen
 
 
 class _Columns(NamedTuple):
-    """Of calls, a column each: members of `struct event`, and which allocation it was."""
+    """Columns of calls: members of `struct event`, and the trace's index of the allocation."""
 
     time: npt.NDArray[np.uint64]
     pid_tgid: npt.NDArray[np.uint64]
@@ -127,13 +127,13 @@ class _Columns(NamedTuple):
 
 
 class StreamConsumer:
-    """Writes calls that were followed to their first get_page_from_freelist(), a row each.
+    """Writes calls that were traced to their first get_page_from_freelist(), one row each.
 
     Args:
-        events: what each CPU wrote.
-        task_comms: the one with `struct task_comm`.
-        maker: names what was captured.
-        rows: names stacks.
+        events: the per-CPU buffers.
+        task_comms: the ring buffer of `struct task_comm`.
+        maker: makes the trace's allocations.
+        rows: makes the text of stacks.
         writer: the trace.
     """
 
@@ -152,13 +152,13 @@ class StreamConsumer:
         self._written_at = time.monotonic()
 
     def drain(self) -> None:
-        """Take over what there is."""
+        """Read what was captured."""
         self._take_all()
         if _full(sum(len(columns.time) for columns in self._waiting), self._written_at):
             self.write()
 
     def finish(self, rejected: Calls) -> None:
-        """Take over what is left, and write everything."""
+        """Read the rest, and write everything."""
         self._take_all()
         self._take(np.ascontiguousarray(rejected["e"]))
         self.write()
@@ -168,7 +168,7 @@ class StreamConsumer:
             self._take(events)
 
     def _take(self, events: Calls) -> None:
-        """Keep what a trace says of events; they themselves are gone afterwards."""
+        """Copy the columns that the trace needs; the events themselves may be overwritten afterwards."""
         if not len(events):
             return
         numbers, new = self._grouper.numbers(words_of(events), first_word(events.dtype, "a"))
@@ -177,13 +177,13 @@ class StreamConsumer:
         self._waiting.append(_Columns(time_, pid_tgid, cpu, stack, self._written_allocations.indices(numbers)))
 
     def write(self) -> None:
-        """Write what was taken over."""
+        """Write what was read."""
         self._written_at = time.monotonic()
         if not self._waiting:
             return
         columns = _Columns(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
         self._waiting.clear()
-        # After the events: a name that is missing here came later than they did.
+        # After the events, so that a change that is missing here is later than all of these events.
         self._comms.update(self._comm_changes.drain())
         tids = columns.pid_tgid.astype(np.uint32)
         self._writer.write_stream(
@@ -201,11 +201,11 @@ class StreamConsumer:
 
 
 class AggregateConsumer:
-    """Writes now and then how often each allocation was made since the last time.
+    """Writes periodically how often each allocation was made since the last time.
 
     Args:
-        counters: the program's.
-        maker: names what was captured.
+        counters: the program's counters.
+        maker: makes the trace's allocations.
         writer: the trace.
     """
 
@@ -218,7 +218,7 @@ class AggregateConsumer:
         self._written_at = time.monotonic()
 
     def drain(self) -> None:
-        """Write what was counted, so that a crash loses little."""
+        """Write the counts from time to time, so that a crash loses little."""
         if time.monotonic() - self._written_at >= _CHECKPOINT_SECONDS:
             self.write()
 
@@ -230,12 +230,12 @@ class AggregateConsumer:
         self.write()
 
     def write(self) -> None:
-        """Write what was taken over."""
+        """Write what was read."""
         totals, new = self._counters.totals()
         self._written_allocations.add(new)
         before = np.zeros(len(totals), np.uint64)
         before[: len(self._written)] = self._written
-        # What is on its way between two places counts the next time.
+        # A count that is moving from one map to another is written the next time.
         more = np.flatnonzero(totals > before)
         counts = totals[more] - before[more]
         if len(more):

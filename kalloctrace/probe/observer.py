@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A recording of this machine that is looked at while it goes on.
-
-What the kernel does is what `record` has it do.
-"""
+"""A recording of this machine that can be observed while it runs; the kernel does the same as for `record`."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,22 +19,22 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import Column, RowWriter, StreamColumns, TraceWriter
 
 _MACHINE_SECONDS = 10.0
-"""How often it is looked whether the machine is still the snapshot's."""
+"""How often to check whether the machine is still that of the snapshot."""
 
 
 class Observer:
-    """Counts what is captured, and may write it besides.
+    """Counts captured calls, and can also write them to a trace.
 
     Attributes:
         snapshot: the kernel and machine.
-        recording: how it is made, as a trace has it.
-        ended: why nothing more will come; empty while it goes on.
+        recording: how the recording is made, as a trace describes it.
+        ended: why the recording ended; empty while it runs.
 
     Args:
         kernel: the running kernel.
-        filters: capture these calls only.
-        mode: what is made of a call.
-        attachment: how to attach, None to choose.
+        filters: which calls to capture.
+        mode: what is recorded of a call.
+        attachment: how to attach; None chooses.
         stacks: capture kernel stacks.
         output: a trace to write as `record` does; None for none.
         overwrite: replace that file if it exists.
@@ -88,28 +85,28 @@ class Observer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the recording if that was not done, and detach."""
+        """End the recording if `finish` did not, and detach."""
         with self._contexts:
-            self.finish("the watching was broken off")
+            self.finish("recording aborted")
 
     def drain(self) -> None:
-        """Take over what there is."""
+        """Read what was captured."""
         if not self.ended:
             self._session.drain()
 
     @property
     def pause(self) -> float:
-        """Return in how many seconds to drain again."""
+        """Return the number of seconds until the next drain."""
         return self._session.pause
 
     def observe(self) -> Observation:
-        """Return what was counted so far; counters are read where they are, and go on."""
+        """Return the counts so far; the counters are read in place and keep counting."""
         if self._last is not None:
             return self._last
         self._session.write()
         if time.monotonic() - self._machine_at >= _MACHINE_SECONDS:
             self._check_machine()
-        return self._observation("it goes on")
+        return self._observation("still recording")
 
     def finish(self, reason: str) -> Observation:
         """End the recording."""
@@ -125,11 +122,11 @@ class Observer:
         return self._last
 
     def write(self, path: Path) -> None:
-        """Write what was counted so far as a trace of its own, an aggregate."""
+        """Write the counts so far as a separate trace, an aggregate."""
         if self._last is None:
             self._session.write()
             self._check_machine()
-        seen = self._last or self._observation("written while the recording went on")
+        seen = self._last or self._observation("written during the recording")
         write_observation(path, self.snapshot, self.recording, seen)
 
     def _observation(self, reason: str, seconds: float | None = None) -> Observation:
@@ -143,29 +140,29 @@ class Observer:
 
 
 class _Tee:
-    """Writes what is captured to a tally and to a trace, which number allocations alike."""
+    """Writes captured calls to a tally and to a trace; both give an allocation the same number."""
 
     def __init__(self, tally: RunningTally, trace: TraceWriter) -> None:
         self._tally = tally
         self._trace = trace
 
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
-        """Make allocations known to both."""
+        """Add allocations to both; return the number of the first one."""
         self._trace.add(allocations)
         return self._tally.add(allocations)
 
     def write_stream(self, calls: StreamColumns) -> None:
-        """Write calls, a row each."""
+        """Write calls, one row each."""
         for writer in (self._trace, self._tally):
             writer.write_stream(calls)
 
     def write_aggregate(self, counts: Column, indices: Column) -> None:
-        """Write how many calls allocations stand for."""
+        """Write how many calls there were of each allocation."""
         self._trace.write_aggregate(counts, indices)
         self._tally.write_aggregate(counts, indices)
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
-        """Write calls of the slow path."""
+        """Write slow-path calls."""
         self._trace.write_slow(calls)
 
     def write(self, batch: pa.RecordBatch) -> None:

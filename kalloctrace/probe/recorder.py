@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Records until the command, the time or the user ends it, and leaves a whole trace behind."""
+"""Records until the command ends, the time limit is reached or a signal comes, and writes a complete trace."""
 
 import os
 import select
@@ -32,7 +32,7 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import RowWriter, TraceWriter
 
 DRAIN_INTERVAL = 0.1
-"""Seconds between two looks at what was captured."""
+"""Seconds between two drains."""
 _DRAIN_AT_ONCE = 0.25
 
 
@@ -43,13 +43,13 @@ class Options:
     Attributes:
         path: the trace to write.
         overwrite: replace an existing file.
-        command: run this and record while it runs; empty to record until the time is over or a signal comes.
-        seconds: end after this time.
-        filters: record these calls only.
+        command: the command to run and to record while it runs; empty to record until the time limit or a signal.
+        seconds: the time limit; None for none.
+        filters: which calls to record.
         stacks: record kernel stacks.
-        mode: what is made of a call.
-        attachment: how to attach, None to choose.
-        slow: record calls of the slow path too.
+        mode: what is recorded of a call.
+        attachment: how to attach; None chooses.
+        slow: record slow-path calls too.
     """
 
     path: Path
@@ -65,7 +65,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What came of it: the totals, and the exit status of the command, None without one."""
+    """The result of a recording: the totals, and the exit status of the command, None without one."""
 
     totals: Totals
     exit_status: int | None
@@ -106,11 +106,11 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
 
 @dataclass(frozen=True)
 class Capture:
-    """What is attached and measured, ready to capture.
+    """The attached and calibrated program, ready to capture.
 
     Attributes:
         kernel: the running kernel.
-        plan: what is attached to.
+        plan: what the program is attached to.
         probe: the program.
         filters: which calls are recorded.
         description: how the recording is made, for the trace.
@@ -123,7 +123,7 @@ class Capture:
     description: dict[str, Any]
 
     def machine_changed(self) -> tuple[str, ...]:
-        """Name the machine's facts that are not those of the snapshot any more."""
+        """Return the names of the machine's facts that have changed since the snapshot."""
         return _changed(self.kernel.snapshot.machine, self.kernel.machine_now())
 
 
@@ -138,26 +138,26 @@ def attached(
     slow: bool,
     command: Sequence[str] = (),
 ) -> Iterator[Capture]:
-    """Attach to this machine's kernel; nothing stays attached behind the context.
+    """Attach to this machine's kernel; everything is detached when the context ends.
 
     Args:
         kernel: the running kernel.
-        filters: record these calls only.
-        mode: what is made of a call.
-        attachment: how to attach, None to choose.
+        filters: which calls to record.
+        mode: what is recorded of a call.
+        attachment: how to attach; None chooses.
         stacks: record kernel stacks.
-        slow: record calls of the slow path too.
-        command: what is recorded, for the description.
+        slow: record slow-path calls too.
+        command: the recorded command, for the description.
 
     Raises:
         KalloctraceError: the machine cannot be traced.
     """
     plan = make_plan(kernel, mode, attachment)
     if filters.by_result:
-        # Neither can be seen of a call of the bulk allocator.
+        # The prepared context and the result of a bulk call cannot be filtered.
         plan = plan.without_bulk()
     if not slow or filters.alloc_flags is not None:
-        # What the first attempt of a call was given is not known any more in its slow path.
+        # The slow path does not know the alloc_flags of the first attempt any more.
         plan = plan.without_slow()
     with Probe(kernel, plan, filters=filters, stacks=stacks) as probe:
         frame_to_ac = probe.calibrate()
@@ -212,11 +212,11 @@ class _Ended:
 
 
 class Session:
-    """The loop that moves what is captured to whom it is written.
+    """The loop that moves captured calls from the program to a writer.
 
     Args:
-        capture: what is attached.
-        writer: takes the rows.
+        capture: the attached program.
+        writer: receives the rows.
     """
 
     def __init__(self, capture: Capture, writer: RowWriter) -> None:
@@ -224,13 +224,13 @@ class Session:
         self._consumers, self._slow = _consumers(capture, writer)
         self._max_order = capture.kernel.features.max_order
         self._filters = capture.filters
-        # Of a second's records those of one interval, on one CPU.
+        # The share of one CPU and one interval in the records of a second.
         self._share = max(1, round((self._filters.max_rate or 0) * DRAIN_INTERVAL / (psutil.cpu_count() or 1)))
         self._allowed_at = 0.0
         self._running: int | None = None
 
     def run(self, child: Child | None, seconds: float | None, wakeup: int, started: Callable[[], None]) -> _Ended:
-        """Capture until the command, the time or a signal ends it."""
+        """Capture until the command ends, the time limit is reached or a signal comes."""
         self.begin()
         begin = time.monotonic()
         started()
@@ -251,7 +251,7 @@ class Session:
         self._probe.start()
 
     def drain(self) -> None:
-        """Take over what there is; wanted some times a second."""
+        """Read what was captured; call this several times per second."""
         self._allow()
         for consumer in self._consumers:
             consumer.drain()
@@ -259,22 +259,22 @@ class Session:
             self._slow.drain()
 
     def write(self) -> None:
-        """Write all that was captured so far."""
+        """Write everything captured so far."""
         for consumer in self._consumers:
             consumer.drain()
             consumer.write()
 
     def stop(self) -> None:
-        """See no more calls."""
+        """Stop capturing."""
         self._probe.stop()
 
     def finish(self) -> None:
-        """Take over and write what is left, once the probe was stopped."""
+        """Read and write the rest, after `stop`."""
         unfinished = self._probe.unfinished()
-        # The kernel refuses such an order before it does anything else. Others may not have come that far yet.
+        # The kernel rejects such an order before anything else. Other calls may simply not have come that far yet.
         rejected = unfinished["e"]["a"]["order"] > self._max_order
         if self._filters.by_result:
-            # It is none of those that are wanted, nor is it still running.
+            # Such a call does not match the filters, and it has ended.
             unfinished, rejected = unfinished[~rejected], rejected[~rejected]
         for consumer in self._consumers:
             consumer.finish(unfinished[rejected])
@@ -284,7 +284,7 @@ class Session:
 
     @property
     def pause(self) -> float:
-        """Return in how many seconds to drain again: at once where much waits."""
+        """Return the number of seconds until the next drain: 0 if a buffer fills up."""
         return 0.0 if self._probe.utilization > _DRAIN_AT_ONCE else DRAIN_INTERVAL
 
     def _allow(self) -> None:
@@ -293,17 +293,17 @@ class Session:
             self._allowed_at = time.monotonic()
 
     def totals(self, machine_changed: tuple[str, ...], reason: str, seconds: float) -> Totals:
-        """Return what was counted; before the end all that is on its way counts as running."""
+        """Return the counts; before `finish`, calls that are still in a buffer count as running."""
         submitted = sum(consumer.consumed for consumer in self._consumers)
         counts, slow = self._probe.counts(), self._slow
-        on_their_way = max(0, counts.opened - submitted - counts.dropped - counts.pending_full - counts.overwritten)
+        in_flight = max(0, counts.opened - submitted - counts.dropped - counts.pending_full - counts.overwritten)
         return Totals(
             opened=counts.opened,
             submitted=submitted,
             dropped=counts.dropped,
             no_room=counts.pending_full,
             replaced=counts.overwritten,
-            running=on_their_way if self._running is None else self._running,
+            running=in_flight if self._running is None else self._running,
             freelist_alone=counts.unpaired_freelist,
             return_alone=counts.unpaired_return,
             missed=counts.missed,
@@ -334,15 +334,15 @@ class Session:
             if ready:
                 return "the command ended"
             if deadline is not None and time.monotonic() >= deadline:
-                return "the time was over"
+                return "the time limit was reached"
 
 
 @contextmanager
 def signals() -> Iterator[int]:
-    """Turn the signals that end a recording into bytes on a pipe; yield its end to read."""
+    """Turn the signals that end a recording into bytes on a pipe; yield the pipe's read end."""
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in wanted}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     before_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     try:
         yield read_end
@@ -355,10 +355,10 @@ def signals() -> Iterator[int]:
 
 
 def signalled(wakeup: int, seconds: float = 0.0) -> str:
-    """Wait for a signal that ends a recording, and name it; return an empty text where none came.
+    """Wait for a signal that ends a recording; return its name as a reason, or an empty text if none came.
 
     Args:
-        wakeup: what `signals` yields.
+        wakeup: the read end that `signals` yields.
         seconds: how long to wait.
     """
     ready, _, _ = select.select([wakeup], [], [], seconds)
@@ -366,14 +366,16 @@ def signalled(wakeup: int, seconds: float = 0.0) -> str:
 
 
 def _changed(before: Machine, after: Machine) -> tuple[str, ...]:
-    """Name the facts that the model takes from the snapshot and that are not the same any more.
+    """Return the names of the facts that the model takes from the snapshot and that have changed.
 
-    What may change from call to call (cpusets_enabled, gfp_allowed_mask, defrag_mode) is in each row.
+    Facts that may change from call to call (cpusets_enabled, gfp_allowed_mask, defrag_mode) are in each row.
     """
     facts = ("nodes", "fallback", "nofallback", "nr_online_nodes", "page_group_by_mobility_disabled")
     return tuple(fact for fact in facts if getattr(before, fact) != getattr(after, fact))
 
 
 def no_such_process(pid: int) -> KalloctraceError:
-    """Return the refusal to record a process that does not exist."""
-    return KalloctraceError(f"cannot record process {pid}", "there is no such process", "name a running one with --pid")
+    """Return the error for a process that does not exist."""
+    return KalloctraceError(
+        f"cannot record process {pid}", "there is no such process", "give the id of a running process with --pid"
+    )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Names what the pair of probes captured: pointers become zonelists and zones, bits become columns."""
+"""Turns captured `struct allocation`s into those of a trace: pointers become names, bits become columns."""
 
 from typing import Any
 
@@ -31,13 +31,13 @@ _UNKNOWN_ZONE = -1
 
 
 class AllocationMaker:
-    """Makes the trace's allocations of those that one recording captured.
+    """Makes the trace's allocations from those that one recording captured.
 
     Args:
         layout: the addresses of the machine's zones and zonelists.
         btf: the kernel's types.
         features: the kernel's rules.
-        possible_nodes: the node ids that may exist, as a set: bits beyond them in a nodemask mean nothing.
+        possible_nodes: a bit mask of the node ids that may exist; other bits of a nodemask are ignored.
     """
 
     def __init__(self, layout: MemoryLayout, btf: Btf, features: Features, possible_nodes: int) -> None:
@@ -47,10 +47,10 @@ class AllocationMaker:
         self._features = features
 
     def make(self, captured: Allocations) -> pa.StructArray:
-        """Return an allocation for each one captured, in order.
+        """Return one allocation for each captured one, in order.
 
         Args:
-            captured: `struct allocation` of record.h, distinct.
+            captured: `struct allocation` of record.h, all distinct.
         """
         rows = [self._row(row) for row in captured]
         return pa.array(rows, ALLOCATION)
@@ -75,7 +75,7 @@ class AllocationMaker:
         return made | (self._context(row, present) if present & PREPARED else {})
 
     def _context(self, row: np.void, present: int) -> dict[str, Any]:
-        """Return what the first get_page_from_freelist() was given."""
+        """Return the columns with the arguments of the first get_page_from_freelist()."""
         kind, nid = self._owners.get(int(row["zonelist"]), (None, None))
         known = int(row["preferred_zoneref"]) in self._zonerefs
         zone = self._zonerefs.get(int(row["preferred_zoneref"]), ZoneRef(_UNKNOWN_ZONE, _UNKNOWN_ZONE))
@@ -89,7 +89,7 @@ class AllocationMaker:
         )
         return {
             "freelist_gfp_mask": int(row["freelist_gfp_mask"]),
-            # The program takes it for the call's only if the order is the entry's too.
+            # The program pairs the two probes only if both have the same order.
             "freelist_order": int(row["order"]),
             "alloc_flags": int(row["alloc_flags"]),
             "zonelist_kind": kind,
@@ -108,7 +108,7 @@ class AllocationMaker:
 
 
 def _zoneref_addresses(layout: MemoryLayout, size: int) -> dict[int, ZoneRef | None]:
-    """Return the address of each entry of each zonelist with its zone, None for the terminating one."""
+    """Return the zone of each zoneref of each zonelist, by its address; None for the terminating zoneref."""
     addresses: dict[int, ZoneRef | None] = {}
     for start, (kind, nid) in layout.zonelist_addresses.items():
         for position, zone in enumerate((*_entries(layout, kind, nid), None)):

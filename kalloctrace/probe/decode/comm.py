@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The names of tasks at any time of a recording: those at its start, and each change since."""
+"""The names of tasks (comm) at any time of a recording: the names at its start, and each change since."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ UNKNOWN = "?"
 _IDLE = 0
 _NEVER = (1 << 64) - 1
 _LATER = 0
-"""Stands for a name that is filled in afterwards."""
+"""A placeholder for a name that is filled in later."""
 
 
 class TaskComms:
-    """Knows which name a thread had when.
+    """The history of the name of each thread.
 
-    Names are kept as positions in a growing list, which is the dictionary of the trace's column.
+    A name is stored as its position in a growing list, which is the dictionary of the trace's column.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class TaskComms:
             self._history[tid] = [(0, self._position(comm))]
 
     def update(self, changes: npt.NDArray[np.void]) -> None:
-        """Take in changes.
+        """Add changes.
 
         Args:
             changes: `struct task_comm` of record.h, in any order.
@@ -43,14 +43,14 @@ class TaskComms:
     def column(
         self, tids: npt.NDArray[np.uint32], cpus: npt.NDArray[np.uint32], times: npt.NDArray[np.uint64]
     ) -> pa.DictionaryArray:
-        """Return the name of each thread at its time.
+        """Return the name of the thread of each call, at the time of the call.
 
         Args:
-            tids: thread ids; the idle tasks all have 0.
-            cpus: the CPU of each, which is part of an idle task's name.
+            tids: thread ids; 0 for every idle task.
+            cpus: the CPU of each call, which is part of the name of an idle task.
             times: CLOCK_MONOTONIC, ns.
         """
-        # A task makes many calls in a row.
+        # A task usually makes many calls in a row.
         starts = np.flatnonzero(np.concatenate([[True], tids[1:] != tids[:-1]])) if len(tids) else np.zeros(0, np.int64)
         runs = pa.array(tids[starts]).dictionary_encode()
         lengths = np.diff(starts, append=len(tids))
@@ -65,7 +65,7 @@ class TaskComms:
         return pa.DictionaryArray.from_arrays(pa.array(positions), pa.array(list(self._texts), pa.utf8()))
 
     def _throughout(self, tid: int, span: tuple[int, int]) -> int | None:
-        """Return the name that a thread has all the time; None where it changes, or depends on the CPU."""
+        """Return the name that a thread has during the whole span; None if it changes, or depends on the CPU."""
         if tid == _IDLE:
             return None
         history = self._history.get(tid, [(0, self._position(UNKNOWN))])
@@ -89,11 +89,11 @@ class TaskComms:
 
 
 def running_tasks() -> Iterator[tuple[int, str]]:
-    """Yield the threads that exist, with their names."""
+    """Yield the id and the name of each existing thread."""
     for path in _PROC.glob("[0-9]*/task/[0-9]*/comm"):
         try:
             comm = path.read_bytes()
         except OSError:
-            # It has ended meanwhile.
+            # The thread has ended.
             continue
         yield int(path.parent.name), comm.removesuffix(b"\n").decode(errors="replace")

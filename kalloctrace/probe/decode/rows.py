@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Turns captured records into the rows of a trace: pointers become names, words become node lists."""
+"""Turns captured records into rows of a trace: pointers become names, bit masks become node lists."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,13 +20,13 @@ Bools = npt.NDArray[np.bool_]
 
 
 class RowMaker:
-    """Makes rows of the records of one recording.
+    """Makes rows from the records of one recording.
 
     Args:
         layout: the addresses of the machine's zones and zonelists.
         btf: the kernel's types.
         features: the kernel's rules.
-        possible_nodes: the node ids that may exist, as a set: bits beyond them in a nodemask mean nothing.
+        possible_nodes: a bit mask of the node ids that may exist; other bits of a nodemask are ignored.
         stack_text: returns the text of a captured stack by its id.
     """
 
@@ -49,7 +49,7 @@ class RowMaker:
         self._stack_text = stack_text
 
     def rows(self, records: Records) -> pa.RecordBatch:
-        """Return one row for each record, in order; the records are all `struct record` or all `struct bulk_record`."""
+        """Return one row for each record, in order. The records are all `struct record` or all `struct bulk_record`."""
         reached = records["freelist_calls"] > 0
         prepared = records["prepare_calls"] > 0
         columns = {
@@ -110,11 +110,11 @@ class RowMaker:
         return pa.RecordBatch.from_arrays(arrays, schema=COLUMNS)
 
     def stacks(self, ids: npt.NDArray[np.int32]) -> pa.DictionaryArray:
-        """Return the text of each captured stack; null where the id is negative."""
+        """Return the text of each captured stack; null if the id is negative."""
         return _named(ids, self._stack_text, ids >= 0)
 
     def _nodes(self, words: npt.NDArray[np.uint64], present: Bools | None = None) -> pa.DictionaryArray:
-        """Name sets of nodes, given as rows of 64-bit words."""
+        """Return node lists of nodemasks, given as rows of 64-bit words."""
         return _named(
             words[:, 0] if words.shape[1] == 1 else words,
             lambda value: format_nodelist(int.from_bytes(value.tobytes(), "little") & self._possible),
@@ -122,8 +122,8 @@ class RowMaker:
         )
 
     def _bulk(self, records: Records) -> dict[str, pa.Array]:
-        """Return the columns that only the bulk allocator's calls have."""
-        looked = records["examined"] > 0
+        """Return the columns that only calls of the bulk allocator have."""
+        examined = records["examined"] > 0
         populated = np.array([_leading_ones(words) for words in records["populated"]], dtype=np.uint32)
         limit = 64 * records["populated"].shape[1]
         return {
@@ -133,8 +133,8 @@ class RowMaker:
             "page_owner_inited": pa.array(records["page_owner"] > 0),
             "bulk_returned": pa.array(records["returned"]),
             "bulk_seen": pa.array(records["examined"]),
-            "bulk_nodes": self._nodes(records["nodes"], looked),
-            "bulk_zones": _named(records["zones"], lambda zones: format_nodelist(int(zones)), looked),
+            "bulk_nodes": self._nodes(records["nodes"], examined),
+            "bulk_zones": _named(records["zones"], lambda zones: format_nodelist(int(zones)), examined),
             "bulk_list": pa.array(records["page_array"] == 0),
             "bulk_single_gfp_mask": pa.array(records["single_gfp_mask"], mask=records["single_calls"] == 0),
         }
@@ -146,20 +146,20 @@ class RowMaker:
         return kinds.astype(np.int32)
 
     def member(self, ac: npt.NDArray[np.uint64], name: str) -> npt.NDArray[Any]:
-        """Return a member of copies of `struct alloc_context`, one a row."""
+        """Return a member of copies of `struct alloc_context`, given one per row."""
         offset, kind = self._ac[name]
         raw = np.ascontiguousarray(ac).view(np.uint8)[:, offset : offset + np.dtype(kind).itemsize]
         return np.ascontiguousarray(raw).view(kind).ravel()
 
     def ac_alloc_flags(self, ac: npt.NDArray[np.uint64]) -> list[int | None]:
-        """Return ac->alloc_flags of such copies; None where the kernel has no such member."""
+        """Return ac->alloc_flags of such copies; None if the kernel has no such member."""
         if "alloc_flags" not in self._ac:
             return [None] * len(ac)
         flags: list[int | None] = self.member(ac, "alloc_flags").tolist()
         return flags
 
     def _same_context(self, records: Records) -> Bools:
-        """Tell where prepare_alloc_pages() left what get_page_from_freelist() was given."""
+        """Return where get_page_from_freelist() received the context that prepare_alloc_pages() returned."""
         pairs = [
             (self.member(records["prepare_ac"], name), self.member(records["ac"], name)) for name in _ALLOC_CONTEXT
         ]
@@ -182,7 +182,7 @@ class RowMaker:
         refs = [self._zone_addresses.get(int(a), (-1, -1)) for a in unique]
         nodes = np.array([ref[0] for ref in refs], dtype=np.int32)[inverse]
         zones = np.array([ref[1] for ref in refs], dtype=np.int32)[inverse]
-        # struct zoneref says the index too; where the two differ, neither is believed.
+        # struct zoneref has the index too. If the two differ, the zone counts as unknown.
         zones[zones != records["preferred_zone_idx"]] = -1
         return {
             "preferred_node": pa.array(nodes, mask=absent),
@@ -198,7 +198,7 @@ _ALLOC_CONTEXT = {
     "highest_zoneidx": "<i4",
     "spread_dirty_pages": "?",
 }
-"""The members of `struct alloc_context` that the stage sets, on every kernel from 5.8 on."""
+"""The members of `struct alloc_context` that the preparation stage sets, on every kernel since 5.8."""
 
 _ENTRY_TEXTS = {
     "ENTRY_NORMAL": "normal",
@@ -207,7 +207,7 @@ _ENTRY_TEXTS = {
     "ENTRY_BULK_SINGLE": "bulk_single",
 }
 _ENTRIES = pa.array(enum_texts("entry", _ENTRY_TEXTS))
-"""By the values of `enum entry`."""
+"""In the order of the values of `enum entry`."""
 _, _NOLOCK, _BULK, _ = enum_values("entry", *_ENTRY_TEXTS)
 
 _NODEMASK_KINDS = pa.array(["null", "caller", "mems_allowed", "other"])
@@ -218,18 +218,18 @@ def _where(values: npt.NDArray[Any], known: bool) -> pa.Array:
 
 
 def _leading_ones(words: npt.NDArray[np.uint64]) -> int:
-    """Return how many bits are set in a row, from bit 0 of the first word on."""
+    """Return the number of consecutive bits that are set, starting with bit 0 of the first word."""
     value = int.from_bytes(words.tobytes(), "little")
     return (~value & (value + 1)).bit_length() - 1
 
 
 def _named(values: npt.NDArray[Any], name: Callable[[Any], str], present: Bools | None = None) -> pa.DictionaryArray:
-    """Encode values by a text for each distinct one.
+    """Return the text of each value; the text of a distinct value is made once.
 
     Args:
-        values: one a row, or one row of words a row.
-        name: returns the text of a value; not called for values that are absent everywhere.
-        present: the rows that have a value at all, all of them by default.
+        values: one value, or one row of words, for each row.
+        name: returns the text of a value; not called for values that are present in no row.
+        present: which rows have a value; all of them by default.
     """
     chosen = values if present is None else values[present]
     unique, inverse = np.unique(chosen, axis=0, return_inverse=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Makes calls of the slow path out of the events that the program sends of them."""
+"""Assembles slow-path calls from the events that the program sends."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -28,14 +28,14 @@ BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = enum_values(
 _EVENT_TEXTS = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
 
 _ARGS = [column.name for column in SLOW.field("given").type]
-# To name and to write takes most of its time however few they are.
+# Naming and writing have a high fixed cost, so calls are written in batches.
 _BATCH_CALLS = 4096
 _BATCH_SECONDS = 1.0
 
 _TASK_COLUMNS = ("time", "cpu", "pid", "tid", "comm")
 _ASIDE = ("gfp_mask", "order", "prio", "oom_victim", "ac_alloc_flags")
 _NAMED = [*_TASK_COLUMNS, "freelist_gfp_mask", "freelist_order", "alloc_flags", *(n for n in _ARGS if n not in _ASIDE)]
-"""The columns that a recorder names for other calls too; those aside are taken from elsewhere."""
+"""The columns that `RowMaker` makes, as for other calls; `_ASIDE` are taken from the event."""
 
 
 @dataclass
@@ -44,11 +44,11 @@ class SlowCall:
 
     Attributes:
         begins: its first event.
-        task: current.
+        task: the address of current.
         ac: the address of ac.
         attempts: the events of its attempts.
-        events_before: before each attempt, and last after them all, what the kernel did.
-        returns: its last event; None while it runs, or where its return was missed.
+        events_before: what the kernel did before each attempt; the last list is what it did after all of them.
+        returns: its last event; None while it runs, or if its return was missed.
         complete: no event was lost while it ran.
     """
 
@@ -63,11 +63,11 @@ class SlowCall:
 
 @dataclass
 class CallAssembler:
-    """Puts events, in the order of time, together to calls.
+    """Assembles calls from events in the order of time.
 
     Attributes:
         unpaired: attempts and returns of calls whose begin was not seen.
-        lost: events that the program had no room for.
+        lost: events that found the ring buffer full.
     """
 
     unpaired: int = 0
@@ -75,9 +75,9 @@ class CallAssembler:
     _open: dict[int, SlowCall] = field(default_factory=dict)
 
     def take(self, events: Events) -> list[SlowCall]:
-        """Take events over; return the calls that are over."""
-        over = []
-        # As lists: to ask each record of numpy's for its members would take most of the time.
+        """Add events; return the calls that have ended."""
+        ended = []
+        # As lists: reading the members of each numpy record would take most of the time.
         columns = (events["kind"], events["frame"], events["ac"], events["lost"], events["r"]["task"])
         for event, kind, frame, ac, lost, task in zip(events, *(column.tolist() for column in columns), strict=True):
             if lost != self.lost:
@@ -86,25 +86,25 @@ class CallAssembler:
                     call.complete = False
             if kind == BEGINS:
                 if frame in self._open:
-                    over.append(self._open.pop(frame))
+                    ended.append(self._open.pop(frame))
                 self._open[frame] = SlowCall(event, task, ac)
             elif kind == RETURNS:
-                call_over = self._open.pop(frame, None)
-                if call_over is None:
+                call_ended = self._open.pop(frame, None)
+                if call_ended is None:
                     self.unpaired += 1
                 else:
-                    call_over.returns = event
-                    over.append(call_over)
+                    call_ended.returns = event
+                    ended.append(call_ended)
             else:
                 self._step(kind, event, task, ac)
-        return over
+        return ended
 
     def still_open(self) -> list[SlowCall]:
         """Return the calls whose return was not seen."""
         return list(self._open.values())
 
     def _step(self, kind: int, event: Event, task: int, ac: int) -> None:
-        """Add what happened to the innermost call of its task that it can belong to."""
+        """Add an event to the innermost open call of its task to which it can belong."""
         for call in reversed(self._open.values()):
             if call.task == task and (kind != ATTEMPT or call.ac == ac):
                 if kind == ATTEMPT:
@@ -113,26 +113,26 @@ class CallAssembler:
                 else:
                     call.events_before[-1].append(_EVENT_TEXTS[kind])
                 return
-        # The kernel reclaims and compacts for others than the slow path too.
+        # Reclaim and compaction also run outside the slow path.
         if kind == ATTEMPT:
             self.unpaired += 1
 
 
 class SlowPathConsumer:
-    """Writes calls of the slow path.
+    """Writes slow-path calls.
 
     Args:
-        rings: the ring buffers with `struct slow_event` and with `struct slow_zone`.
-        rows: names what was captured.
-        copies: reads what was copied of zones.
+        rings: the ring buffers of `struct slow_event` and of `struct slow_zone`.
+        rows: makes rows from records.
+        copies: decodes copies of zones.
         stack_text: returns the text of a stack of addresses, innermost first.
-        filters: which calls are wanted.
+        filters: which calls to write.
         writer: the trace.
 
     Attributes:
-        consumed: calls that were written.
-        failed: those among them that returned no page.
-        running: those among them that had not returned when the recording ended.
+        consumed: how many calls were written.
+        failed: how many of these returned no page.
+        running: how many of these had not returned when the recording ended.
     """
 
     def __init__(
@@ -153,24 +153,24 @@ class SlowPathConsumer:
         self._stack_text = stack_text
         self._filters = filters
         self._writer = writer
-        self._over: list[SlowCall] = []
+        self._ended: list[SlowCall] = []
         self._written_at = time.monotonic()
         self._copied: dict[tuple[int, int], list[dict[str, Any]]] = {}
 
     def drain(self) -> None:
-        """Take over what there is; may write the calls that are over."""
-        # Events first: a call's zones are sent after the event that they belong to, and may just be coming.
-        self._over += self.assembler.take(self._events.drain())
+        """Read what was captured; may write the calls that have ended."""
+        # Events first: a call's zones are sent after their event, so they may still be arriving.
+        self._ended += self.assembler.take(self._events.drain())
         self._take_zones()
-        if len(self._over) >= _BATCH_CALLS or time.monotonic() - self._written_at >= _BATCH_SECONDS:
+        if len(self._ended) >= _BATCH_CALLS or time.monotonic() - self._written_at >= _BATCH_SECONDS:
             self._write()
 
     def finish(self) -> None:
-        """Take over what is left, and write everything."""
+        """Read the rest, and write everything."""
         self.drain()
         self._write()
         returned = self.consumed
-        self._over = self.assembler.still_open()
+        self._ended = self.assembler.still_open()
         self._write()
         self.running = self.consumed - returned
 
@@ -182,7 +182,7 @@ class SlowPathConsumer:
                 self._copied.setdefault(key, []).append(zone)
 
     def _write(self) -> None:
-        calls, self._over = self._over, []
+        calls, self._ended = self._ended, []
         self._written_at = time.monotonic()
         rows = [row for row in self._named(calls) if matches_filter(self._filters, row)] if calls else []
         if rows:
@@ -193,7 +193,7 @@ class SlowPathConsumer:
     def _named(self, calls: list[SlowCall]) -> list[dict[str, Any]]:
         events = [event for call in calls for event in (call.begins, *call.attempts)]
         records = np.array([event.tobytes() for event in events]).view(self._events.dtype)["r"].copy()
-        # The caller's nodemask, if any, is what the slow path was given.
+        # The slow path receives the caller's nodemask in ac.
         at = np.cumsum([0, *(1 + len(call.attempts) for call in calls)])
         nodemasks = self._rows.member(records["ac"], "nodemask")
         for start, end in pairwise(at):
@@ -207,20 +207,20 @@ class SlowPathConsumer:
 
     def _row(self, call: SlowCall, named: list[dict[str, Any]]) -> dict[str, Any]:
         args, *attempts = named
-        # A kprobe that is a breakpoint runs as an NMI does, and raises the CPU's counter itself.
+        # A kprobe that is a breakpoint runs in NMI context and raises the counter itself.
         args["preempt_count"] = attempts[0]["preempt_count"] if attempts else None
-        frame, begun = int(call.begins["frame"]), args["time"]
-        zones = [{"at": "begins", **zone} for zone in self._copied.pop((begun, frame), [])]
-        over = None if call.returns is None else int(call.returns["r"]["time"])
-        if over is not None:
-            zones += [{"at": "returns", **zone} for zone in self._copied.pop((over, frame), [])]
+        frame, begun_at = int(call.begins["frame"]), args["time"]
+        zones = [{"at": "begins", **zone} for zone in self._copied.pop((begun_at, frame), [])]
+        returned_at = None if call.returns is None else int(call.returns["r"]["time"])
+        if returned_at is not None:
+            zones += [{"at": "returns", **zone} for zone in self._copied.pop((returned_at, frame), [])]
         return {
             **{name: args[name] for name in _TASK_COLUMNS},
             "stack": self._stack_text(tuple(int(address) for address in call.begins["stack"] if address)),
             "given": {name: args[name] for name in _ARGS},
             "attempts": [
                 {
-                    "after": _elapsed(begun, attempt["time"]),
+                    "after": _elapsed(begun_at, attempt["time"]),
                     "alloc_flags": attempt["alloc_flags"],
                     "between": events_before,
                     **{name: attempt[name] for name in _ARGS},
@@ -229,25 +229,25 @@ class SlowPathConsumer:
             ],
             "after_last": call.events_before[-1],
             "page": None if call.returns is None else bool(call.returns["r"]["page"]),
-            "duration": None if over is None else _elapsed(begun, over),
+            "duration": None if returned_at is None else _elapsed(begun_at, returned_at),
             "complete": call.complete,
             "zones": zones,
         }
 
 
 def _elapsed(earlier: int, later: int) -> int:
-    """Return the time between two events, in ns.
+    """Return the time between two events in ns, at least 0.
 
-    The clock of programs, ktime_get_mono_fast_ns() in kernel/time/timekeeping.c, may differ a little between CPUs.
+    The clock of BPF programs, ktime_get_mono_fast_ns() in kernel/time/timekeeping.c, may differ a little between CPUs.
     """
     return max(0, later - earlier)
 
 
 def matches_filter(filters: Filters, call: Mapping[str, Any]) -> bool:
-    """Tell whether a call is one of those that are recorded.
+    """Return whether a slow-path call passes the filters.
 
     Args:
-        filters: as for every allocation; a sample is taken of other calls only.
+        filters: as for other calls, except that slow-path calls are never sampled.
         call: the columns of SLOW.
     """
     args = call["given"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Stacks of kernel functions as text."""
+"""Kernel stacks as text."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -8,21 +8,21 @@ from kalloctrace.kernel.kallsyms import Symbols
 
 
 def stack_text(symbols: Symbols, entries: AbstractSet[str | None], addresses: Sequence[int]) -> str:
-    """Return a stack as text, from its outermost function to an entry: further in there is only the probe.
+    """Return a stack as text, from the outermost function to the traced entry; functions further in are the probe's.
 
     Args:
-        symbols: the kernel's.
-        entries: functions that are traced.
-        addresses: innermost first.
+        symbols: the kernel's symbols.
+        entries: the traced functions.
+        addresses: the return addresses, innermost first.
 
     Returns:
-        The names with semicolons between them, outermost first.
+        Function names, outermost first, separated by semicolons.
     """
     names = [symbols.function_at(address) for address in addresses]
     inner = next((i for i, name in enumerate(names) if name in entries), None)
     if inner is None:
         inner = 0
     elif names[inner + 2 : inner + 3] == [names[inner]]:
-        # Where its return is traced by fexit, an entry jumps to a trampoline that calls what is left of it.
+        # With fexit, the entry jumps to a trampoline that calls the rest of it, so the entry appears twice.
         inner += 2
     return ";".join(reversed(names[inner:]))

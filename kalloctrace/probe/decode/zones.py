@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads copies of `struct zone`: what the kernel had free there, and of what kind."""
+"""Decodes copies of `struct zone`: watermarks, free pages and free blocks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +17,11 @@ Words = npt.NDArray[np.uint64]
 
 
 class ZoneCopies:
-    """Knows where the members of `struct zone` lie on one kernel; all that is read are longs.
+    """Decodes the `struct zone` of one kernel; all members that are read are longs.
 
     Args:
         btf: the kernel's types.
-        addresses: `struct zone *` to its node and index.
+        addresses: node and index of each zone, by the address of its `struct zone`.
     """
 
     def __init__(self, btf: Btf, addresses: Mapping[int, ZoneRef]) -> None:
@@ -54,11 +54,11 @@ class ZoneCopies:
         self._bits = 1 << types
 
     def zones(self, addresses: Words, words: Words) -> list[dict[str, Any] | None]:
-        """Return what zones were like, as `zones` of trace/slowpath.py; None where an address is no zone's.
+        """Return the state of zones, as `zones` of trace/slowpath.py; None if an address is not that of a zone.
 
         Args:
-            addresses: where they lie: an empty list points to itself.
-            words: the copies, a row each.
+            addresses: their addresses in the kernel, because an empty list points to itself.
+            words: the copies, one per row.
         """
         longs = words[:, self._longs].astype(np.int64).tolist()
         reserves = words[:, self._reserve].astype(np.int64).tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads the counters of aggregate mode in place, while the program goes on counting."""
+"""Reads the counters of aggregate mode in place, while the program keeps counting."""
 
 import ctypes
 import errno
@@ -17,14 +17,14 @@ _AT_ONCE = 4096
 
 
 class Counters:
-    """How often each allocation was made, by CPU caches, the hash behind them and the ring buffer behind that.
+    """How often each allocation was made: the sum over the CPU caches, the overflow hash and the ring buffer.
 
     Args:
-        bpf: the loaded program of bcc.
-        libbcc: bcc's library.
-        entries: how many entries all caches have.
+        bpf: the loaded program, from bcc.
+        libbcc: bcc's C library.
+        entries: the number of entries of all caches together.
         entry: numpy's description of `struct count_entry`.
-        spilled: the ring buffer.
+        spilled: the ring buffer of counts that found the hash full.
     """
 
     def __init__(self, bpf: Any, libbcc: Any, entries: int, entry: np.dtype[np.void], spilled: Ring) -> None:  # noqa: ANN401 bcc has no types
@@ -41,10 +41,10 @@ class Counters:
         self._cache.close()
 
     def totals(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.void]]:
-        """Return how often each allocation was made so far, by its number, and those that are new since the last call.
+        """Return the count of each allocation by its number, and the allocations that are new since the last call.
 
-        While the program runs, a count that is on its way from one place to another may be missing, but none is there
-        twice: an entry is emptied before its count goes to the hash, and the hash is read before the entries.
+        While the program runs, a count that moves from one map to another may be missing, but no count is included
+        twice: an entry is cleared before its count is added to the hash, and the hash is read before the entries.
         """
         spilled = self._spilled.drain()
         keys, values = self._read_overflow()
@@ -53,14 +53,14 @@ class Counters:
         numbers, new = self._grouper.numbers(words_of(np.concatenate([spilled["a"], self._added, keys, entries["a"]])))
         counts = np.concatenate([spilled["count"], once, values, entries["count"]])
         size = max(len(self._apart), int(numbers.max(initial=-1)) + 1)
-        # What is not in a place that is read again the next time.
+        # These counts are not read again the next time.
         gone = len(spilled) + len(self._added)
         self._added = self._added[:0]
         self._apart = _padded(self._apart, size) + _sums(numbers[:gone], counts[:gone], size)
         return self._apart + _sums(numbers[gone:], counts[gone:], size), new
 
     def add(self, allocations: npt.NDArray[np.void]) -> None:
-        """Count allocations that the program did not.
+        """Add one call of each of these allocations, which the program did not count.
 
         Args:
             allocations: `struct allocation` of record.h.
@@ -68,7 +68,7 @@ class Counters:
         self._added = np.concatenate([self._added, allocations])
 
     def settled(self) -> bool:
-        """Tell whether no entry is just changing hands."""
+        """Return whether no entry is being given to another allocation."""
         return not (self._cache.items["version"] & 1).any()
 
     def _read_entries(self) -> npt.NDArray[np.void]:
@@ -98,7 +98,7 @@ class Counters:
             values.append(some_values[: found.value])
             if code < 0:
                 if ctypes.get_errno() != errno.ENOENT:
-                    raise OSError(ctypes.get_errno(), "the hash behind the counters cannot be read")
+                    raise OSError(ctypes.get_errno(), "the overflow hash of the counters cannot be read")
                 return np.concatenate(keys), np.concatenate(values)
             start = ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32))
 

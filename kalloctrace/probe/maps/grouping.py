@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finds equal records at the speed of whole arrays: each distinct one gets a number."""
+"""Numbers distinct records, with operations on whole arrays."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,16 +7,16 @@ import numpy.typing as npt
 from kalloctrace.probe.maps.structs import Words
 
 _MULTIPLIER = 0x9E3779B97F4A7C15
-"""Odd, and its bits look random: 2^64 divided by the golden ratio."""
+"""2^64 divided by the golden ratio: odd, with well-mixed bits."""
 
 Numbers = npt.NDArray[np.int32]
 
 
 class Grouper:
-    """Numbers distinct records in the order in which they are first met.
+    """Numbers distinct records in the order of their first occurrence.
 
     Args:
-        dtype: of the records, a multiple of 8 bytes long and without padding.
+        dtype: the type of the records, whose size is a multiple of 8 bytes, without padding.
     """
 
     def __init__(self, dtype: np.dtype[np.void]) -> None:
@@ -28,41 +28,41 @@ class Grouper:
         self._numbers: Numbers = np.zeros(0, np.int32)
 
     def numbers(self, rows: Words, first: int = 0) -> tuple[Numbers, npt.NDArray[np.void]]:
-        """Return the number of each record, and those that were not met before, in the order of their numbers.
+        """Return the number of each record, and the records that are new, in the order of their numbers.
 
         Args:
-            rows: a row of words for each record, in one piece; fastest where a row has a multiple of 8.
-            first: the column that the record begins with; what is before it and behind it plays no part.
+            rows: one row of words for each record, contiguous; fastest if the row length is a multiple of 8.
+            first: the column where the record begins; words outside the record are ignored.
         """
         before = len(self._known)
-        # Of records in a row that are equal the first one stands for all.
+        # Only the first of consecutive equal records is looked up.
         starts = self._starts(rows, first)
         numbers = self._look_up_known(rows[starts, first : first + self._width])[np.cumsum(starts) - 1]
         return numbers, self._known[before:].copy().view(self._dtype).ravel()
 
     def _starts(self, rows: Words, first: int) -> npt.NDArray[np.bool_]:
-        """Tell which records differ from the one before."""
+        """Return which records differ from the one before."""
         if rows.shape[1] % 8:
             rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8)))
         flat, width = rows.ravel(), rows.shape[1]
-        # The answers of one row, a byte each, are words again.
-        answers = (flat[width:] != flat[:-width]).view(np.uint64).reshape(-1, width // 8)
-        asked = np.zeros(width, np.bool_)
-        asked[first : first + self._width] = True
+        # The comparisons of one row, one byte each, are viewed as words again.
+        differs = (flat[width:] != flat[:-width]).view(np.uint64).reshape(-1, width // 8)
+        compared = np.zeros(width, np.bool_)
+        compared[first : first + self._width] = True
         starts = np.zeros(len(rows), np.bool_)
         starts[:1] = True
-        for column, mask in zip(answers.T, asked.view(np.uint64), strict=True):
+        for column, mask in zip(differs.T, compared.view(np.uint64), strict=True):
             starts[1:] |= column & mask != 0
         return starts
 
     def _look_up_known(self, words: Words) -> Numbers:
-        """Return the number of each record, and learn those that have none."""
+        """Return the number of each record, after giving new records a number."""
         numbers = self._look_up(words)
         wrong = (self._known[numbers] != words).any(axis=1) if len(self._known) else np.ones(len(words), np.bool_)
         if wrong.any():
-            self._learn(words[wrong])
+            self._add(words[wrong])
             numbers = self._look_up(words)
-            # Whose hash is another's by chance.
+            # Hash collisions.
             for row in np.flatnonzero((self._known[numbers] != words).any(axis=1)):
                 numbers[row] = np.flatnonzero((self._known == words[row]).all(axis=1))[0]
         return numbers
@@ -72,15 +72,15 @@ class Grouper:
         return hashes
 
     def _look_up(self, words: Words) -> Numbers:
-        """Return the number of a known record with the same hash, or any where there is none."""
+        """Return the number of a known record with the same hash, or any number if there is none."""
         if not len(self._hashes):
             return np.zeros(len(words), np.int32)
         at = np.searchsorted(self._hashes, self._hash(words))
         numbers: Numbers = self._numbers[np.minimum(at, len(self._hashes) - 1)]
         return numbers
 
-    def _learn(self, words: Words) -> None:
-        """Number the records that are not known yet."""
+    def _add(self, words: Words) -> None:
+        """Give a number to each record that has none."""
         unique, first = np.unique(words, axis=0, return_index=True)
         unknown = [row for row in unique[np.argsort(first)] if not (self._known == row).all(axis=1).any()]
         self._known = np.concatenate([self._known, np.array(unknown, np.uint64).reshape(-1, self._width)])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The consumer's side of a BPF ring buffer, read in whole spans through shared memory.
+"""The consumer of a BPF ring buffer, which reads many records at once through shared memory.
 
-Layout as in kernel/bpf/ringbuf.c: one page with the consumer's position, one with the producer's, then the data
-mapped twice in a row so that no record wraps. Each record has a header of 8 bytes: its length, with two bits that
-say "not finished" and "discarded".
+The layout is that of kernel/bpf/ringbuf.c: a page with the consumer's position, a page with the producer's, then the
+data, mapped twice in a row so that no record wraps around. Each record has a header of 8 bytes: its length, with the
+bits "busy" and "discarded".
 """
 
 import mmap
@@ -19,7 +19,7 @@ _HEADER = 8
 
 
 class Ring:
-    """A ring buffer whose records all have one type.
+    """A ring buffer whose records all have the same type.
 
     Attributes:
         dtype: numpy's description of a record.
@@ -34,7 +34,7 @@ class Ring:
         page = mmap.PAGESIZE
         self.dtype = dtype
         self._size = size
-        # Records start at multiples of 8 bytes.
+        # Records are aligned to 8 bytes.
         stride = _HEADER + -(-dtype.itemsize // 8) * 8
         self._slot = np.dtype(
             {
@@ -57,23 +57,23 @@ class Ring:
         self._rest.close()
 
     def drain(self) -> npt.NDArray[np.void]:
-        """Return a copy of the records that are finished now, and give their room back.
+        """Return a copy of the finished records, and free their space.
 
-        What comes in meanwhile waits for the next call: a fast producer does not keep the caller here.
+        Records that arrive meanwhile wait for the next call, so a fast producer cannot keep the caller here.
         """
         start = int(self._consumer[0])
         waiting = int(self._producer[0]) - start
         at = start % self._size
         slots = self._data[at : at + waiting].view(self._slot)
         span = slots[: _first_busy(slots["header"])]
-        # Chosen by a mask, which copies: the memory is the kernel's again with the next line.
+        # Indexing with a mask copies. After the next line the kernel may overwrite the memory.
         records: npt.NDArray[np.void] = span["record"][(span["header"] & _DISCARDED) == 0]
         self._consumer[0] = start + len(span) * self._slot.itemsize
         return records.view(self.dtype)
 
     @property
     def utilization(self) -> float:
-        """Return how full the buffer is, between 0 and 1."""
+        """Return how full the buffer is, from 0 to 1."""
         return (int(self._producer[0]) - int(self._consumer[0])) / self._size
 
 

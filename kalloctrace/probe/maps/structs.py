@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Handles structures as bytes or words. numpy would go through them member by member, which takes ten times as long."""
+"""Handles structures as bytes or words: ten times as fast as numpy, which copies them member by member."""
 
 from collections.abc import Sequence
 
@@ -11,18 +11,18 @@ Words = npt.NDArray[np.uint64]
 
 
 def opaque(dtype: np.dtype[np.void]) -> np.dtype[np.void]:
-    """Return the type of as many bytes without members."""
+    """Return a type of the same size without members."""
     return np.dtype((np.void, dtype.itemsize))
 
 
 def joined(parts: Sequence[Structs]) -> Structs:
-    """Return arrays of one type, of which each lies in one piece in memory, one after the other."""
+    """Concatenate contiguous arrays of one type."""
     dtype = parts[0].dtype
     return np.concatenate([part.view(opaque(dtype)) for part in parts]).view(dtype)
 
 
 def padded(dtype: np.dtype[np.void], multiple: int) -> np.dtype[np.void]:
-    """Return the type of a structure that is followed by unused bytes, up to a multiple of so many."""
+    """Return the type of a structure that is padded to a multiple of so many bytes."""
     if dtype.fields is None:
         raise TypeError(f"{dtype} has no members")
     members = {name: field[:2] for name, field in dtype.fields.items()}
@@ -37,16 +37,16 @@ def padded(dtype: np.dtype[np.void], multiple: int) -> np.dtype[np.void]:
 
 
 def words_of(structs: Structs) -> Words:
-    """Return structures as rows of words, where they are.
+    """Return a view of structures as rows of 64-bit words.
 
     Args:
-        structs: they lie in one piece in memory, and have a multiple of 8 bytes.
+        structs: a contiguous array of structures whose size is a multiple of 8 bytes.
     """
     return structs.view(np.uint64).reshape(len(structs), structs.dtype.itemsize // 8)
 
 
 def first_word(dtype: np.dtype[np.void], member: str) -> int:
-    """Return which word of a structure is the first of a member."""
+    """Return the index of the word of a structure where a member begins."""
     if dtype.fields is None:
         raise TypeError(f"{dtype} has no members")
     return int(dtype.fields[member][1]) // 8
