@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from kalloctrace.kernel.watermark_rules import WatermarkRules
+from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.model import watermark
 from kalloctrace.model.watermark import CMA, HIGHATOMIC, NONE, Range, WatermarkCheck, Watermarks, ZoneState
 
@@ -20,25 +20,28 @@ _TYPES = watermark.types_for
 _RESERVE = watermark.lowmem_reserve_pages
 
 
-def _without(flag: str) -> Callable[[Watermarks, int, int], int]:
-    """Forget what one flag does to a watermark."""
+def _without(*flags: str) -> Callable[[Watermarks, int, int], int]:
+    """Forget what a flag does to a watermark."""
 
     def broken(kernel: Watermarks, mark: int, alloc_flags: int) -> int:
-        return _LOWERED(kernel, mark, alloc_flags & ~getattr(kernel.bits, flag))
+        lost = sum(getattr(kernel.bits, flag) for flag in flags)
+        return _LOWERED(kernel, mark, alloc_flags & ~lost)
 
     return broken
 
 
-def _rules(change: Callable[[WatermarkRules], WatermarkRules]) -> Callable[[Watermarks, int, int], int]:
+def _tables(release: str) -> Callable[[Watermarks, int, int], int]:
+    """Use another kernel's flags."""
+
     def broken(kernel: Watermarks, mark: int, alloc_flags: int) -> int:
-        return _LOWERED(replace(kernel, rules=change(kernel.rules)), mark, alloc_flags)
+        return _LOWERED(replace(kernel, bits=builtin_tables(release).bits), mark, alloc_flags)
 
     return broken
 
 
 def _quarter_without_high(kernel: Watermarks, mark: int, alloc_flags: int) -> int:
     bits = kernel.bits
-    if kernel.rules.reserves == "min_reserve" and alloc_flags & bits.harder and not alloc_flags & bits.high:
+    if alloc_flags & bits.alloc_non_block and not alloc_flags & bits.alloc_min_reserve:
         return mark - mark // 4
     return _LOWERED(kernel, mark, alloc_flags)
 
@@ -46,20 +49,19 @@ def _quarter_without_high(kernel: Watermarks, mark: int, alloc_flags: int) -> in
 def _oom_and_harder(kernel: Watermarks, mark: int, alloc_flags: int) -> int:
     bits = kernel.bits
     mark = _LOWERED(kernel, mark, alloc_flags)
-    both = alloc_flags & bits.oom and alloc_flags & bits.harder
-    return mark - mark // 4 if both and kernel.rules.reserves == "harder" else mark
+    return mark - mark // 4 if alloc_flags & bits.alloc_oom and alloc_flags & bits.alloc_harder else mark
 
 
 def _high_opens_highatomic_of_5_10(kernel: Watermarks, alloc_flags: int) -> bool:
-    return _HAS_RESERVES(kernel, alloc_flags) or bool(alloc_flags & kernel.bits.high)
+    return _HAS_RESERVES(kernel, alloc_flags) or bool(alloc_flags & kernel.bits.alloc_high)
 
 
 def _only_harder_opens_highatomic(kernel: Watermarks, alloc_flags: int) -> bool:
-    return bool(alloc_flags & (kernel.bits.harder | kernel.bits.oom))
+    return bool(alloc_flags & (kernel.bits.alloc_harder | kernel.bits.alloc_non_block | kernel.bits.alloc_oom))
 
 
 def _oom_does_not_open_highatomic(kernel: Watermarks, alloc_flags: int) -> bool:
-    return _HAS_RESERVES(kernel, alloc_flags & ~kernel.bits.oom)
+    return _HAS_RESERVES(kernel, alloc_flags & ~kernel.bits.alloc_oom)
 
 
 def _reserved_for_free(kernel: Watermarks, state: ZoneState, alloc_flags: int) -> Range:
@@ -136,13 +138,13 @@ def _keeps_boost(state: ZoneState) -> ZoneState:
 
 
 MUTATIONS: dict[str, Mutation] = {
-    "ALLOC_HIGH lowers nothing": ("lowered_mark", _without("high")),
-    "ALLOC_HARDER lowers nothing": ("lowered_mark", _without("harder")),
-    "ALLOC_OOM lowers nothing": ("lowered_mark", _without("oom")),
+    "ALLOC_HIGH lowers nothing": ("lowered_mark", _without("alloc_high", "alloc_min_reserve")),
+    "ALLOC_HARDER lowers nothing": ("lowered_mark", _without("alloc_harder", "alloc_non_block")),
+    "ALLOC_OOM lowers nothing": ("lowered_mark", _without("alloc_oom")),
     "ALLOC_NON_BLOCK lowers by itself": ("lowered_mark", _quarter_without_high),
     "ALLOC_OOM and ALLOC_HARDER add up in 5.10": ("lowered_mark", _oom_and_harder),
-    "the reserves of 5.10 everywhere": ("lowered_mark", _rules(lambda rules: replace(rules, reserves="harder"))),
-    "the reserves of 6.3 everywhere": ("lowered_mark", _rules(lambda rules: replace(rules, reserves="min_reserve"))),
+    "the reserves of 5.10 everywhere": ("lowered_mark", _tables("5.10")),
+    "the reserves of 6.3 everywhere": ("lowered_mark", _tables("6.12")),
     "ALLOC_HIGH opens highatomic in 5.10": ("has_reserves", _high_opens_highatomic_of_5_10),
     "ALLOC_MIN_RESERVE does not open highatomic": ("has_reserves", _only_harder_opens_highatomic),
     "ALLOC_OOM does not open highatomic": ("has_reserves", _oom_does_not_open_highatomic),

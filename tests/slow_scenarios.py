@@ -70,7 +70,7 @@ def _builtin(release: str) -> tuple[Kernel, SlowKernel]:
     kernel = Kernel.of(builtin_snapshot(release))
     rules = slowpath_rules(release)
     assert rules is not None
-    return kernel, SlowKernel.of(kernel, rules)
+    return kernel, SlowKernel(kernel, rules)
 
 
 def slow_kernel(release: str, machine: Machine = ONE_NODE) -> SlowKernel:

@@ -24,7 +24,7 @@ from kalloctrace.model.gfp import GFP_ZONEMASK
 from kalloctrace.model.kernel import GFP_ZONE_TABLE, Kernel
 from kalloctrace.model.slowpath.flags import Condition, mask_alloc_flags
 from kalloctrace.model.slowpath.types import SlowKernel
-from kalloctrace.model.watermark import AllocBits, FreeBlocks, Watermarks, ZoneState
+from kalloctrace.model.watermark import FreeBlocks, Watermarks, ZoneState
 
 PAGE_KB = 4
 """The page size of x86_64 in kB, where no list of free blocks shows it."""
@@ -121,8 +121,7 @@ class Failure:
     @property
     def ignores_watermarks(self) -> bool:
         """Whether the decisive attempts asked for blocks alone."""
-        bits = AllocBits.of(self.tables or _OLD_TABLES)
-        return bool(self.attempt.alloc_flags & bits.no_watermarks)
+        return bool(self.attempt.alloc_flags & (self.tables or _OLD_TABLES).bits.alloc_no_watermarks)
 
 
 def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) -> Failure:
@@ -169,9 +168,7 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
 
 
 def _watermarks(tables: FlagTables | None, rules: WatermarkRules) -> Watermarks:
-    if tables is None:
-        return Watermarks(replace(rules, reserves="harder"), AllocBits.of(_OLD_TABLES))
-    return Watermarks.of(tables, rules)
+    return Watermarks(rules, (tables or _OLD_TABLES).bits)
 
 
 @lru_cache(maxsize=8)
@@ -184,7 +181,7 @@ def _slow_kernel(name: str, version: str, tables: FlagTables) -> SlowKernel:
     features = builtin_features(name, version) if known else builtin_features("5.10")
     machine = machine_of({0: ()}, gfp_allowed_mask=0)
     snapshot = Snapshot(name, version, replace(features, config_cma=True), tables, machine)
-    return SlowKernel.of(Kernel.of(snapshot), slowpath_rules(name, version) or SlowpathRules())
+    return SlowKernel(Kernel.of(snapshot), slowpath_rules(name, version) or SlowpathRules())
 
 
 def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | None) -> _Mask:

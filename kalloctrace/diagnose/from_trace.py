@@ -68,7 +68,7 @@ def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
 def _first_flags(snapshot: Snapshot, call: Row) -> int:
     """Return the flags that a call without attempts would have tried with."""
     rules = slowpath_rules(snapshot.release, snapshot.version)
-    kernel = SlowKernel.of(Kernel.of(snapshot), rules or SlowpathRules())
+    kernel = SlowKernel(Kernel.of(snapshot), rules or SlowpathRules())
     slow = slow_call_of(call)
     try:
         return attempt_alloc_flags(kernel, slow.gfp_mask, slow.order, slow.facts or ORDINARY_TASK)
@@ -94,7 +94,7 @@ def _check(snapshot: Snapshot, call: Row) -> Watermarks:
     rules = watermark_rules(upstream_release(snapshot.release, snapshot.version))
     if any(zone["free_highatomic"] is not None for zone in call["zones"]):
         rules = replace(rules, highatomic="free")
-    return Watermarks.of(snapshot.tables, rules)
+    return Watermarks(rules, snapshot.tables.bits)
 
 
 def _judged(snapshot: Snapshot, call: Row, check: Watermarks, look: _Look, waited: str | None = None) -> Failure:

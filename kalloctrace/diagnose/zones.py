@@ -216,7 +216,7 @@ def excluded_by(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState
 
 
 def _outside_cpuset(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> bool:
-    confined = attempt.mems_allowed is not None and bool(attempt.alloc_flags & kernel.bits.cpuset)
+    confined = attempt.mems_allowed is not None and bool(attempt.alloc_flags & kernel.bits.alloc_cpuset)
     return confined and not (attempt.mems_allowed or 0) >> state.node & 1
 
 
@@ -296,19 +296,21 @@ def _waiting(kernel: Watermarks, attempt: AllocationAttempt) -> AllocationAttemp
     real-time task keeps ALLOC_HARDER until 6.2, so that less would do for it.
     """
     bits = kernel.bits
-    return replace(attempt, alloc_flags=attempt.alloc_flags & ~(bits.harder | bits.highatomic) | bits.cpuset)
+    lost = bits.alloc_harder | bits.alloc_non_block | bits.alloc_highatomic
+    return replace(attempt, alloc_flags=attempt.alloc_flags & ~lost | bits.alloc_cpuset)
 
 
 def _other_flags(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
     bits, flags = kernel.bits, attempt.alloc_flags
-    atomic = flags | bits.high | bits.harder | (bits.highatomic if attempt.order > 0 else 0)
+    high = flags | bits.alloc_high | bits.alloc_min_reserve
+    atomic = high | bits.alloc_harder | bits.alloc_non_block | (bits.alloc_highatomic if attempt.order > 0 else 0)
     changes: tuple[tuple[Change, int], ...] = (
-        ("gfp_movable", flags | bits.cma),
-        ("gfp_high", flags | bits.high),
+        ("gfp_movable", flags | bits.alloc_cma),
+        ("gfp_high", high),
         ("gfp_atomic", atomic),
-        ("gfp_memalloc", flags | bits.no_watermarks),
+        ("gfp_memalloc", flags | bits.alloc_no_watermarks),
     )
-    if flags & bits.no_watermarks or flags & WMARK_MASK != WMARK_MIN:
+    if flags & bits.alloc_no_watermarks or flags & WMARK_MASK != WMARK_MIN:
         # ALLOC_NO_WATERMARKS stands in place of what the mask gives: `__alloc_pages_slowpath` takes one or the other.
         # And the fast path, which asks for the low watermark, opens none of the reserves.
         changes = changes[:1]

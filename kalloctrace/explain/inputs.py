@@ -8,6 +8,7 @@ from kalloctrace.explain.received import nodemask_text, nodes_text, zone_text
 from kalloctrace.explain.request import Answer
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.gfp import GFP_MOVABLE_MASK, GFP_MOVABLE_SHIFT, GFP_ZONEMASK
+from kalloctrace.model.page_alloc import gfp_nolock
 from kalloctrace.model.sched_mm import current_gfp_context
 
 
@@ -48,10 +49,10 @@ def _masks(answer: Answer) -> _Masks:
     request, bits, features = answer.request, answer.kernel.bits, answer.kernel.features
     own_entry = request.entry == "nolock" and features.nolock != "alloc_flags"
     if own_entry:
-        gfp = bits.nolock_fixed if features.nolock == "fixed" else request.gfp_mask | bits.nolock_added
+        gfp, _ = gfp_nolock(answer.kernel, request.gfp_mask)
         return _Masks(gfp, gfp)
     nolock = request.entry == "nolock" or request.alloc_flags & bits.alloc_nolock
-    asked = request.gfp_mask | bits.nolock_added if nolock else request.gfp_mask
+    asked = gfp_nolock(answer.kernel, request.gfp_mask)[0] if nolock else request.gfp_mask
     allowed = asked & answer.context.gfp_allowed_mask
     if not features.gfp_context_on_fast_path:
         return _Masks(allowed, allowed)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.flags.bits import FlagBits
 
 Named = tuple[tuple[str, int], ...]
 
@@ -54,6 +55,15 @@ class FlagTables:
     @cached_property
     def _gfp_values(self) -> dict[str, int]:
         return {**dict(self.gfp_print), **dict(self.gfp_bits)}
+
+    @cached_property
+    def bits(self) -> FlagBits:
+        """The values of the flags that the model tests or sets.
+
+        Raises:
+            KalloctraceError: a flag is missing that every kernel has.
+        """
+        return FlagBits.of(self)
 
     def gfp(self, name: str) -> int:
         """Return the value of a gfp bit or compound (`gfp_t`).

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""How a kernel's watermark check differs from other kernels', which only its release tells.
+"""How a kernel's watermark check differs from other kernels', where only its release shows it.
+
+Which flags open the reserves below a watermark is in the flag tables: ALLOC_HIGH and ALLOC_HARDER, or
+ALLOC_MIN_RESERVE and ALLOC_NON_BLOCK.
 
 The rules were read in mm/page_alloc.c of linux-source-5.10 5.10.262-1:3569 and 3598, 6.1.192-2:4001 and 4029,
 6.12.118-1:3180 and 3207, 7.2.12-1~bpo13+1:3561 and 3588, 7.3.4-1~bpo13+1:3581 and 3608.
@@ -10,10 +13,6 @@ from typing import Literal, NamedTuple
 
 from kalloctrace.flags.releases import Release
 
-Reserves = Literal["harder", "min_reserve"]
-"""Which flags open the reserves below a watermark: ALLOC_HIGH and ALLOC_HARDER, or ALLOC_MIN_RESERVE and
-ALLOC_NON_BLOCK."""
-
 Highatomic = Literal["reserved", "free", "unknown"]
 """What is kept from requests without reserves: nr_reserved_highatomic or nr_free_highatomic pages."""
 
@@ -23,7 +22,6 @@ class WatermarkRules:
     """The watermark check of one kernel.
 
     Attributes:
-        reserves: the flags that lower a watermark.
         highatomic: the counter of high-order atomic pages that is subtracted.
         order0_highatomic: whether an order-0 request that may not block, and finds no other page, takes one of a
             MIGRATE_HIGHATOMIC block; None where the release does not tell.
@@ -32,7 +30,6 @@ class WatermarkRules:
         known: False where the rules are only known as far as all kernels share them.
     """
 
-    reserves: Reserves
     highatomic: Highatomic
     order0_highatomic: bool | None
     block_of_any_type: bool = True
@@ -56,46 +53,46 @@ _ROWS = (
     _Row(
         Release(5, 9, 0),
         Release(6, 1, 116),
-        WatermarkRules("harder", "reserved", order0_highatomic=False),
+        WatermarkRules("reserved", order0_highatomic=False),
         "mm/page_alloc.c of 5.10.262-1; 6.1 as Debian's changelog of 6.1.119-1 says",
     ),
     _Row(
         Release(6, 1, 116),
         Release(6, 2, 0),
-        WatermarkRules("min_reserve", "reserved", order0_highatomic=True),
+        WatermarkRules("reserved", order0_highatomic=True),
         'mm/page_alloc.c of 6.1.192-2, with "mm/page_alloc: let GFP_ATOMIC order-0 allocs access highatomic reserves"',
     ),
     _Row(
         Release(6, 2, 0),
         Release(6, 3, 0),
-        WatermarkRules("harder", "reserved", order0_highatomic=False),
+        WatermarkRules("reserved", order0_highatomic=False),
         'before the series "Discard __GFP_ATOMIC" (in v6.3)',
     ),
     _Row(
         Release(6, 3, 0),
         Release(6, 11, 0),
-        WatermarkRules("min_reserve", "reserved", order0_highatomic=None),
+        WatermarkRules("reserved", order0_highatomic=None),
         'the series "Discard __GFP_ATOMIC" (in v6.3); stable kernels took the order-0 rule at different patch levels',
     ),
     _Row(
         Release(6, 11, 0),
         Release(6, 12, 117),
-        WatermarkRules("min_reserve", "unknown", order0_highatomic=None),
+        WatermarkRules("unknown", order0_highatomic=None),
         'c928807f6f6b ("mm/page_alloc: keep track of free highatomic") (in v6.13) came to stable 6.12 on the way',
     ),
     _Row(
         Release(6, 12, 117),
         _NEVER,
-        WatermarkRules("min_reserve", "free", order0_highatomic=True),
+        WatermarkRules("free", order0_highatomic=True),
         "mm/page_alloc.c of 6.12.118-1, 7.2.12-1~bpo13+1 and 7.3.4-1~bpo13+1",
     ),
 )
 
-SHARED_RULES = WatermarkRules("harder", "unknown", order0_highatomic=None, known=False)
+SHARED_RULES = WatermarkRules("unknown", order0_highatomic=None, known=False)
 """What kernels share from 4.4 on, where 97a16fc82a7c ("mm, page_alloc: only enforce watermarks for order-0
 allocations") made one block enough."""
 
-OLDEST_RULES = WatermarkRules("harder", "unknown", order0_highatomic=None, block_of_any_type=False, known=False)
+OLDEST_RULES = WatermarkRules("unknown", order0_highatomic=None, block_of_any_type=False, known=False)
 """What all kernels share: free pages above the watermark, lowered by the reserves, and the lowmem reserve."""
 
 _ONE_BLOCK_IS_ENOUGH = Release(4, 4, 0)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from kalloctrace.flags.bits import FlagBits
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.machine import Machine
@@ -28,81 +29,6 @@ Source: GFP_ZONE_TABLE in include/linux/gfp.h. The values that are missing here 
 
 
 @dataclass(frozen=True, slots=True)
-class Bits:
-    """Values of the flags that the rules test or set, all `unsigned int`; 0 where the kernel lacks the flag.
-
-    Attributes:
-        alloc_nolock: ALLOC_NOLOCK, which is ALLOC_TRYLOCK before 7.3.
-        pf_memalloc_pin: PF_MEMALLOC_PIN, which is PF_MEMALLOC_NOCMA before 5.13.
-        nolock_fixed: the mask that an entry of (nid, order) asks with.
-        nolock_added: the bits that any other entry without locks adds to its caller's.
-    """
-
-    gfp_movable: int
-    gfp_high: int
-    gfp_io: int
-    gfp_fs: int
-    gfp_zero: int
-    gfp_direct_reclaim: int
-    gfp_kswapd_reclaim: int
-    gfp_write: int
-    gfp_nowarn: int
-    gfp_comp: int
-    gfp_nomemalloc: int
-    gfp_hardwall: int
-    gfp_thisnode: int
-    gfp_account: int
-    alloc_wmark_min: int
-    alloc_wmark_low: int
-    alloc_cpuset: int
-    alloc_cma: int
-    alloc_nofragment: int
-    alloc_highatomic: int
-    alloc_nolock: int
-    alloc_kswapd: int
-    alloc_no_codetag: int
-    pf_memalloc_nofs: int
-    pf_memalloc_noio: int
-    pf_memalloc_pin: int
-    pf_memalloc_noreclaim: int
-    pf_memalloc_nowarn: int
-    nolock_fixed: int
-    nolock_added: int
-
-    @classmethod
-    def of(cls, tables: FlagTables) -> Self:
-        """Look the flags up in a kernel's tables."""
-        gfp = {
-            f"gfp_{name.lower()}": tables.gfp(f"__GFP_{name}")
-            for name in (
-                *("MOVABLE", "HIGH", "IO", "FS", "ZERO", "DIRECT_RECLAIM", "KSWAPD_RECLAIM", "WRITE"),
-                *("NOWARN", "COMP", "NOMEMALLOC", "HARDWALL", "THISNODE", "ACCOUNT"),
-            )
-        }
-        alloc, pf = dict(tables.alloc), dict(tables.pf)
-        common = gfp["gfp_nowarn"] | gfp["gfp_zero"] | gfp["gfp_nomemalloc"]
-        return cls(
-            **gfp,
-            alloc_wmark_min=alloc["ALLOC_WMARK_MIN"],
-            alloc_wmark_low=alloc["ALLOC_WMARK_LOW"],
-            alloc_cpuset=alloc["ALLOC_CPUSET"],
-            alloc_cma=alloc["ALLOC_CMA"],
-            alloc_nofragment=alloc.get("ALLOC_NOFRAGMENT", 0),
-            alloc_highatomic=alloc.get("ALLOC_HIGHATOMIC", 0),
-            alloc_nolock=alloc.get("ALLOC_NOLOCK", alloc.get("ALLOC_TRYLOCK", 0)),
-            alloc_kswapd=alloc["ALLOC_KSWAPD"],
-            alloc_no_codetag=alloc.get("ALLOC_NO_CODETAG", 0),
-            pf_memalloc_nofs=pf["PF_MEMALLOC_NOFS"],
-            pf_memalloc_noio=pf["PF_MEMALLOC_NOIO"],
-            pf_memalloc_pin=pf.get("PF_MEMALLOC_PIN", pf.get("PF_MEMALLOC_NOCMA", 0)),
-            pf_memalloc_noreclaim=pf.get("PF_MEMALLOC_NORECLAIM", 0),
-            pf_memalloc_nowarn=pf.get("PF_MEMALLOC_NOWARN", 0),
-            nolock_fixed=common | gfp["gfp_account"],
-            nolock_added=common | gfp["gfp_comp"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Kernel:
     """The compiled view of one kernel on one machine.
 
@@ -119,7 +45,7 @@ class Kernel:
     features: Features
     tables: FlagTables
     machine: Machine
-    bits: Bits
+    bits: FlagBits
     gfp_zone_table: tuple[int, ...]
     zone_normal: int
     zone_dma32: int | None
@@ -132,7 +58,7 @@ class Kernel:
             features=snapshot.features,
             tables=tables,
             machine=snapshot.machine,
-            bits=Bits.of(tables),
+            bits=tables.bits,
             gfp_zone_table=_gfp_zone_table(tables),
             zone_normal=_zone_normal(tables),
             zone_dma32=tables.zone_index("DMA32"),

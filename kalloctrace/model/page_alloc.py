@@ -274,12 +274,15 @@ def gfp_nolock(kernel: Kernel, gfp_mask: int) -> tuple[int, Step]:
     Returns:
         `gfp_t`, and the step.
     """
+    bits = kernel.bits
+    common = bits.gfp_nowarn | bits.gfp_zero | bits.gfp_nomemalloc
     if kernel.features.nolock == "fixed":
-        gfp_mask = kernel.bits.nolock_fixed
+        gfp_mask = common | bits.gfp_account
         effect = f"this entry takes no mask and uses gfp {gfp_mask:#x}"
     else:
-        gfp_mask |= kernel.bits.nolock_added
-        effect = f"{kernel.bits.nolock_added:#x} (NOWARN, ZERO, NOMEMALLOC, COMP) makes gfp {gfp_mask:#x}"
+        added = common | bits.gfp_comp
+        gfp_mask |= added
+        effect = f"{added:#x} (NOWARN, ZERO, NOMEMALLOC, COMP) makes gfp {gfp_mask:#x}"
     return gfp_mask, Step("nolock_gfp", nolock_function(kernel), effect)
 
 
@@ -368,7 +371,7 @@ def alloc_flags_cma(kernel: Kernel, migratetype: int, context: Context) -> tuple
     """
     bits, features = kernel.bits, kernel.features
     function = "current_alloc_flags" if features.pf_memalloc_nocma else "gfp_to_alloc_flags_cma"
-    if features.pf_memalloc_nocma and context.task_flags & bits.pf_memalloc_pin:
+    if features.pf_memalloc_nocma and context.task_flags & bits.pf_memalloc_nocma:
         return 0, Step("cma", function, "the task has PF_MEMALLOC_NOCMA: no ALLOC_CMA")
     if migratetype == MIGRATE_MOVABLE:
         return bits.alloc_cma, Step("cma", function, "MIGRATE_MOVABLE may come from CMA areas: ALLOC_CMA")

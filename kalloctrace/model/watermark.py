@@ -7,9 +7,9 @@ Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:3569, 6.1.192-2:4001, 6.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
-from kalloctrace.flags.tables import FlagTables
+from kalloctrace.flags.bits import FlagBits
 from kalloctrace.kernel.watermark_rules import WatermarkRules
 
 WMARK_MASK = 0x3
@@ -36,64 +36,16 @@ NONE = Range(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class AllocBits:
-    """Values of the ALLOC_* flags that the check asks for; 0 where the kernel has no such flag.
-
-    Attributes:
-        high: ALLOC_HIGH, since 6.3 ALLOC_MIN_RESERVE.
-        harder: ALLOC_HARDER, since 6.3 ALLOC_NON_BLOCK.
-    """
-
-    no_watermarks: int
-    oom: int
-    harder: int
-    high: int
-    cpuset: int
-    cma: int
-    highatomic: int
-    kswapd: int
-
-    @classmethod
-    def of(cls, tables: FlagTables) -> Self:
-        """Look the flags up in a kernel's tables."""
-        alloc = dict(tables.alloc)
-        return cls(
-            no_watermarks=alloc["ALLOC_NO_WATERMARKS"],
-            oom=alloc["ALLOC_OOM"],
-            harder=alloc.get("ALLOC_HARDER", alloc.get("ALLOC_NON_BLOCK", 0)),
-            high=alloc.get("ALLOC_HIGH", alloc.get("ALLOC_MIN_RESERVE", 0)),
-            cpuset=alloc["ALLOC_CPUSET"],
-            cma=alloc["ALLOC_CMA"],
-            highatomic=alloc.get("ALLOC_HIGHATOMIC", 0),
-            kswapd=alloc["ALLOC_KSWAPD"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Watermarks:
     """What one kernel's check is made of.
 
     Attributes:
         rules: which of the known checks it is.
-        bits: the values of the flags.
-        boost_skippers: gfp bits (`gfp_t`), one of which lets an order-0 request ignore the boost; 0 where
-            ALLOC_MIN_RESERVE does.
+        bits: the values of the flags, which show whether ALLOC_HARDER or ALLOC_NON_BLOCK is in force.
     """
 
     rules: WatermarkRules
-    bits: AllocBits
-    boost_skippers: int = 0
-
-    @classmethod
-    def of(cls, tables: FlagTables, rules: WatermarkRules) -> Self:
-        """Put a kernel's check together.
-
-        Args:
-            tables: of the kernel.
-            rules: of its release; whether `struct zone` has nr_free_highatomic, BTF knows better (`rules.highatomic`).
-        """
-        atomic = tables.gfp("__GFP_ATOMIC") if tables.has_gfp("__GFP_ATOMIC") else 0
-        return cls(rules, AllocBits.of(tables), atomic)
+    bits: FlagBits
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +140,7 @@ def has_reserves(kernel: Watermarks, alloc_flags: int) -> bool:
     ALLOC_HIGHATOMIC besides.
     """
     bits = kernel.bits
-    flags = bits.harder | bits.oom
-    if kernel.rules.reserves == "min_reserve":
-        flags |= bits.high | bits.highatomic
+    flags = bits.alloc_harder | bits.alloc_oom | bits.alloc_non_block | bits.alloc_min_reserve | bits.alloc_highatomic
     return bool(alloc_flags & flags)
 
 
@@ -230,16 +180,17 @@ def lowered_mark(kernel: Watermarks, mark: int, alloc_flags: int) -> int:
     ALLOC_NON_BLOCK) goes with ALLOC_MIN_RESERVE only, and the half for ALLOC_OOM comes besides.
     """
     bits = kernel.bits
-    high = bool(alloc_flags & bits.high)
-    if high:
+    if alloc_flags & bits.alloc_high:
         mark -= mark // 2
-    if kernel.rules.reserves == "harder":
-        if alloc_flags & bits.oom:
+    if bits.alloc_harder:
+        if alloc_flags & bits.alloc_oom:
             return mark - mark // 2
-        return mark - mark // 4 if alloc_flags & bits.harder else mark
-    if high and alloc_flags & bits.harder:
-        mark -= mark // 4
-    return mark - mark // 2 if alloc_flags & bits.oom else mark
+        return mark - mark // 4 if alloc_flags & bits.alloc_harder else mark
+    if alloc_flags & bits.alloc_min_reserve:
+        mark -= mark // 2
+        if alloc_flags & bits.alloc_non_block:
+            mark -= mark // 4
+    return mark - mark // 2 if alloc_flags & bits.alloc_oom else mark
 
 
 def zone_watermark_ok(
@@ -266,7 +217,7 @@ def zone_watermark_ok(
     """
     order_pages = (1 << order) - 1
     highatomic = highatomic_pages(kernel, state, alloc_flags)
-    cma = NONE if alloc_flags & kernel.bits.cma else free_cma_pages(state)
+    cma = NONE if alloc_flags & kernel.bits.alloc_cma else free_cma_pages(state)
     check = WatermarkCheck(
         outcome="unknown",
         watermark=WMARK_NAMES[watermark],
@@ -311,16 +262,17 @@ def zone_watermark_fast(
         order: of the request.
         highest_zoneidx: `enum zone_type`; None where it is not known.
         alloc_flags: ALLOC_* bits; with ALLOC_NO_WATERMARKS only the blocks count.
-        gfp_mask: `gfp_t`; only the bits in `kernel.boost_skippers` are looked at.
+        gfp_mask: `gfp_t`; only __GFP_ATOMIC is tested, on kernels that have it.
 
     Returns:
         As of `zone_watermark_ok`.
     """
     watermark = alloc_flags & WMARK_MASK
     check = zone_watermark_ok(kernel, state, order, highest_zoneidx, alloc_flags, watermark=watermark)
-    if alloc_flags & kernel.bits.no_watermarks and check.outcome in ("watermark", "unknown"):
+    if alloc_flags & kernel.bits.alloc_no_watermarks and check.outcome in ("watermark", "unknown"):
         return replace(check, **suitable_block(kernel, state, order, alloc_flags)._asdict())
-    skips = bool(gfp_mask & kernel.boost_skippers if kernel.boost_skippers else alloc_flags & kernel.bits.high)
+    bits = kernel.bits
+    skips = bool(gfp_mask & bits.gfp_atomic if bits.gfp_atomic else alloc_flags & bits.alloc_min_reserve)
     if check.outcome == "ok" or order > 0 or watermark != WMARK_MIN or not skips or not state.boost:
         return check
     return zone_watermark_ok(kernel, without_boost(state), order, highest_zoneidx, alloc_flags)
@@ -385,7 +337,7 @@ def suitable_block(kernel: Watermarks, state: ZoneState, order: int, alloc_flags
 def types_for(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozenset[str], frozenset[str]]:
     """Return the types that the request may take for certain, and those that it perhaps may."""
     sure, perhaps = set(PCP_TYPES), set[str]()
-    if alloc_flags & kernel.bits.cma:
+    if alloc_flags & kernel.bits.alloc_cma:
         sure.add(CMA)
     highatomic = _takes_highatomic(kernel, order, alloc_flags)
     if highatomic is None:
@@ -400,10 +352,10 @@ def types_for(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozens
 
 def _takes_highatomic(kernel: Watermarks, order: int, alloc_flags: int) -> bool | None:
     rules, bits = kernel.rules, kernel.bits
-    if rules.reserves == "harder":
-        return order > 0 and bool(alloc_flags & (bits.harder | bits.oom))
-    if alloc_flags & bits.oom:
+    if bits.alloc_harder:
+        return order > 0 and bool(alloc_flags & (bits.alloc_harder | bits.alloc_oom))
+    if alloc_flags & bits.alloc_oom:
         return True
     if order > 0:
-        return bool(alloc_flags & bits.highatomic)
-    return rules.order0_highatomic if alloc_flags & bits.harder else False
+        return bool(alloc_flags & bits.alloc_highatomic)
+    return rules.order0_highatomic if alloc_flags & bits.alloc_non_block else False

@@ -52,7 +52,7 @@ def mask_flags(kernel: SlowKernel, called: Called, verdict: CallVerdict) -> Iter
         if state is None or not judged.kinds:
             continue
         expected = flags if state == "" else by_condition.get(state, flags)
-        opened = bool(expected & (kernel.slow.alloc_no_watermarks | kernel.slow.alloc_oom))
+        opened = bool(expected & (kernel.bits.alloc_no_watermarks | kernel.bits.alloc_oom))
         kinds = frozenset(judged.kinds)
         if kinds <= (_OPEN if opened else _CLOSED):
             yield MaskFlags(expected, attempt.alloc_flags & ~call.context.alloc_flags)
@@ -61,7 +61,7 @@ def mask_flags(kernel: SlowKernel, called: Called, verdict: CallVerdict) -> Iter
 def _state(kernel: SlowKernel, facts: Facts) -> str | None:
     """Return the condition that holds, "" for an ordinary task, None where several hold or the context is no task's."""
     prio = 0 if (facts.prio or 0) < MAX_RT_PRIO else 120
-    task_flags = (facts.task_flags or 0) & kernel.slow.pf_memalloc
+    task_flags = (facts.task_flags or 0) & kernel.bits.pf_memalloc
     plain = Facts(task_flags=task_flags, prio=prio, oom_victim=facts.oom_victim)
     if facts.preempt_count or (facts.defrag_mode and kernel.kernel.features.defrag_mode):
         return None

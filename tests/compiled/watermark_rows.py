@@ -15,7 +15,7 @@ TYPES = {"U": "UNMOVABLE", "M": "MOVABLE", "E": "RECLAIMABLE", "H": "HIGHATOMIC"
 
 def kernel_of(release: str) -> Watermarks:
     """Return what the model takes a kernel's check for, by its release alone."""
-    return Watermarks.of(builtin_tables(release), watermark_rules(parse_release(release)))
+    return Watermarks(watermark_rules(parse_release(release)), builtin_tables(release).bits)
 
 
 def blocks_of(words: str) -> tuple[FreeBlocks, ...]:

@@ -149,7 +149,7 @@ def test_flags_of_a_mask_alone_are_the_kernel_s(path: Path) -> None:
         calls, snapshot = list(trace.slow_calls()), trace.snapshot
     rules = slowpath_rules(snapshot.release, snapshot.version)
     assert rules is not None
-    kernel = SlowKernel.of(Kernel.of(snapshot), rules)
+    kernel = SlowKernel(Kernel.of(snapshot), rules)
     reserves = snapshot.tables.gfp("__GFP_MEMALLOC")
     found = Counter(
         (call["given"]["gfp_mask"], call["given"]["order"], call["attempts"][0]["alloc_flags"])

@@ -19,7 +19,7 @@ MOVABLE_BLOCK = frozenset({"MIGRATE_MOVABLE"})
 
 def kernel(release: str) -> Watermarks:
     """Return the check of a built-in release."""
-    return Watermarks.of(builtin_tables(release), watermark_rules(parse_release(release)))
+    return Watermarks(watermark_rules(parse_release(release)), builtin_tables(release).bits)
 
 
 def zone(node: int, index: int, free: int, *, largest: int = 10, **more: object) -> ZoneState:

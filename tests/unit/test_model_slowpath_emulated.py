@@ -71,9 +71,9 @@ def test_a_mask_alone_shows_what_a_compiled_kernel_did(kernel: str) -> None:
 def test_highatomic_without_gfp_high(kernel: str, both: bool) -> None:
     """6.16 opens the highatomic reserve to every request that cannot block, as 6a204d4b14c9 came after it."""
     high = {
-        bool(called.call.gfp_mask & slow.kernel.bits.gfp_high)
+        bool(called.call.gfp_mask & slow.bits.gfp_high)
         for slow, called in _calls(kernel)
-        if any(attempt.alloc_flags & slow.kernel.bits.alloc_highatomic for attempt in called.call.attempts)
+        if any(attempt.alloc_flags & slow.bits.alloc_highatomic for attempt in called.call.attempts)
     }
     assert high == ({False, True} if both else {True})
 

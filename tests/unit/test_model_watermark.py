@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.kernel.watermark_rules import OLDEST_RULES, SHARED_RULES, watermark_rules
 from kalloctrace.model import watermark
@@ -254,9 +255,11 @@ def test_patched_kernels_promise_no_rule() -> None:
     ],
 )
 def test_rules_by_release(release: str, reserves: str, highatomic: str) -> None:
-    """Each release has the rules of the source that was read for it."""
-    rules = watermark_rules(parse_release(release))
-    assert (rules.reserves, rules.highatomic, rules.known) == (reserves, highatomic, True)
+    """Each release has the flags and rules of the source that was read for it."""
+    rules, bits = watermark_rules(parse_release(release)), builtin_tables(release).bits
+    assert (rules.highatomic, rules.known) == (highatomic, True)
+    assert (bits.alloc_high, bits.alloc_harder) == ((0x20, 0x10) if reserves == "harder" else (0, 0))
+    assert (bits.alloc_min_reserve, bits.alloc_non_block) == ((0, 0) if reserves == "harder" else (0x20, 0x10))
 
 
 def test_before_4_4_a_block_is_not_enough() -> None:

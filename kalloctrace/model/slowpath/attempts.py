@@ -3,6 +3,7 @@
 
 from dataclasses import replace
 
+from kalloctrace.flags.bits import PF_DUMPCORE
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.model import mmzone
 from kalloctrace.model.slowpath import flags as slowflags
@@ -24,12 +25,12 @@ def oom_cannot_help(path: Path) -> str:
     Raises:
         UnknownFact: what decides was not captured.
     """
-    bits, slow = path.kernel.kernel.bits, path.kernel.slow
-    if needed(path.facts.task_flags, "task_flags") & slow.pf_dumpcore:
+    bits = path.kernel.bits
+    if needed(path.facts.task_flags, "task_flags") & PF_DUMPCORE:
         return "PF_DUMPCORE"
     if costly(path):
         return f"order {path.call.order} is costly"
-    if path.gfp(slow.gfp_retry_mayfail | bits.gfp_thisnode):
+    if path.gfp(bits.gfp_retry_mayfail | bits.gfp_thisnode):
         return "__GFP_RETRY_MAYFAIL or __GFP_THISNODE"
     if path.call.context.highest_zoneidx < path.kernel.kernel.zone_normal:
         return "the request is for low memory"
@@ -44,9 +45,9 @@ def helped(path: Path, site: Site) -> Prediction:
     Source: `__alloc_pages_cpuset_fallback`, mm/page_alloc.c of 5.10.262-1:3991, 6.1.192-2:4436, 7.3.4-1~bpo13+1:4035.
     """
     oom = site in {"oom_nofail_cpuset", "oom_nofail"}
-    flags = path.kernel.slow.alloc_no_watermarks if oom else slowflags.nofail_flags(path.kernel)
+    flags = path.kernel.bits.alloc_no_watermarks if oom else slowflags.nofail_flags(path.kernel)
     if site in {"oom_nofail_cpuset", "nofail_cpuset"}:
-        flags |= path.kernel.kernel.bits.alloc_cpuset
+        flags |= path.kernel.bits.alloc_cpuset
         effect = "first within the cpuset"
     else:
         effect = "then without ALLOC_CPUSET"
@@ -71,7 +72,7 @@ def adjust(path: Path) -> tuple[Path, bool]:
             kernel, state.gfp_mask, reserves | ac_alloc_flags(path), state.alloc_flags, path.facts
         )
         path = replace(path, steps=(*path.steps, step)).having(alloc_flags=flags)
-    if path.state.alloc_flags & kernel.kernel.bits.alloc_cpuset and not reserves:
+    if path.state.alloc_flags & kernel.bits.alloc_cpuset and not reserves:
         return path, False
     preferred, step = first_zone(path, None)
     path = path.by("slow_policy", SLOWPATH, "memory policies are ignored: ac->nodemask becomes NULL")
@@ -86,7 +87,7 @@ def attempt(path: Path, site: Site, kind: Kind) -> Prediction:
 
 def retry_attempt(path: Path) -> Prediction:
     """Return the attempt that every round begins with."""
-    reserves = path.kernel.slow.alloc_no_watermarks | path.kernel.slow.alloc_oom
+    reserves = path.kernel.bits.alloc_no_watermarks | path.kernel.bits.alloc_oom
     return attempt(path, "retry", "with_reserves" if path.state.alloc_flags & reserves else "retry")
 
 
@@ -109,7 +110,7 @@ def insane_config(path: Path) -> bool:
 
     Source: `cpusets_insane_config()`, mm/page_alloc.c of 5.10.262-1:4699, 6.1.192-2:5153, 7.3.4-1~bpo13+1:4869.
     """
-    if not path.gfp(path.kernel.kernel.bits.gfp_hardwall) or not needed(path.facts.cpusets_enabled, "cpusets_enabled"):
+    if not path.gfp(path.kernel.bits.gfp_hardwall) or not needed(path.facts.cpusets_enabled, "cpusets_enabled"):
         return False
     return first_zone(path, needed(path.facts.mems_allowed, "mems_allowed"))[0] is None
 
@@ -126,25 +127,25 @@ def costly(path: Path) -> bool:
 
 def can_compact(path: Path) -> bool:
     """Tell whether the mask allows compaction, which needs I/O."""
-    return path.gfp(path.kernel.kernel.bits.gfp_io)
+    return path.gfp(path.kernel.bits.gfp_io)
 
 
 def compacts_early(path: Path) -> bool:
     """Tell whether compaction comes before reclaim: for costly orders, and high ones of unmovable pages."""
-    if not path.gfp(path.kernel.kernel.bits.gfp_direct_reclaim) or not can_compact(path):
+    if not path.gfp(path.kernel.bits.gfp_direct_reclaim) or not can_compact(path):
         return False
     return costly(path) or (path.call.order > 0 and path.call.context.migratetype != MIGRATE_MOVABLE)
 
 
 def light_costly(path: Path) -> bool:
     """Tell whether a costly request shall not try hard."""
-    return costly(path) and path.gfp(path.kernel.slow.gfp_noretry)
+    return costly(path) and path.gfp(path.kernel.bits.gfp_noretry)
 
 
 def nofragment(path: Path) -> bool:
     """Tell whether vm.defrag_mode still keeps the request from fragmenting memory."""
     return slowflags.defrag_mode(path.kernel, path.facts) and bool(
-        path.state.alloc_flags & path.kernel.kernel.bits.alloc_nofragment
+        path.state.alloc_flags & path.kernel.bits.alloc_nofragment
     )
 
 
@@ -155,13 +156,13 @@ def promoted(path: Path) -> bool:
     """
     return (
         path.kernel.rules.defrag_promotes
-        and bool(path.state.alloc_flags & path.kernel.kernel.bits.alloc_nofragment)
+        and bool(path.state.alloc_flags & path.kernel.bits.alloc_nofragment)
         and path.call.context.migratetype != MIGRATE_MOVABLE
     )
 
 
 def without_nofragment(path: Path) -> Prediction:
     """Return the attempt of a request that cannot reclaim, with vm.defrag_mode given up."""
-    path = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.kernel.bits.alloc_nofragment)
+    path = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.bits.alloc_nofragment)
     path = path.by("slow_defrag", SLOWPATH, "nothing can be reclaimed: ALLOC_NOFRAGMENT is dropped")
     return attempt(path, "retry", "without_nofragment")

@@ -65,7 +65,7 @@ def mask_alloc_flags(
         ("the task were being killed by the OOM killer", replace(ORDINARY_TASK, oom_victim=True)),
         (
             "the task were reclaiming memory itself (PF_MEMALLOC)",
-            replace(ORDINARY_TASK, task_flags=kernel.slow.pf_memalloc),
+            replace(ORDINARY_TASK, task_flags=kernel.bits.pf_memalloc),
         ),
     ):
         others.append((when, attempt_alloc_flags(kernel, gfp_mask, order, facts)))
@@ -106,9 +106,9 @@ def slowpath_gfp_mask(kernel: SlowKernel, gfp_mask: int) -> int:
         kernel: the kernel.
         gfp_mask: `gfp_t`, the argument of `__alloc_pages_slowpath`.
     """
-    both = kernel.slow.gfp_atomic | kernel.kernel.bits.gfp_direct_reclaim
-    if kernel.slow.gfp_atomic and gfp_mask & both == both:
-        return gfp_mask & ~kernel.slow.gfp_atomic
+    both = kernel.bits.gfp_atomic | kernel.bits.gfp_direct_reclaim
+    if kernel.bits.gfp_atomic and gfp_mask & both == both:
+        return gfp_mask & ~kernel.bits.gfp_atomic
     return gfp_mask
 
 
@@ -130,17 +130,18 @@ def gfp_to_alloc_flags(kernel: SlowKernel, gfp_mask: int, order: int, facts: Fac
     Raises:
         UnknownFact: a fact that decides was not captured.
     """
-    bits, slow = kernel.kernel.bits, kernel.slow
+    bits = kernel.bits
     function = "alloc_flags_slowpath" if kernel.kernel.features.entry_alloc_flags else "gfp_to_alloc_flags"
     flags = bits.alloc_wmark_min | bits.alloc_cpuset
     steps = [Step("slow_watermark", function, "the slow path starts with ALLOC_WMARK_MIN and ALLOC_CPUSET")]
     if gfp_mask & bits.gfp_high:
-        flags |= slow.alloc_min_reserve
-        steps.append(Step("slow_high", function, f"__GFP_HIGH: {slow.alloc_min_reserve:#x} opens part of the reserve"))
+        reserve = bits.alloc_high | bits.alloc_min_reserve
+        flags |= reserve
+        steps.append(Step("slow_high", function, f"__GFP_HIGH: {reserve:#x} opens part of the reserve"))
     if gfp_mask & bits.gfp_kswapd_reclaim:
         flags |= bits.alloc_kswapd
         steps.append(Step("slow_kswapd", function, "__GFP_KSWAPD_RECLAIM: ALLOC_KSWAPD"))
-    if slow.alloc_harder:
+    if bits.alloc_harder:
         flags, step = alloc_harder(kernel, gfp_mask, flags, facts)
     else:
         flags, step = alloc_non_block(kernel, gfp_mask, order, flags, facts)
@@ -162,16 +163,16 @@ def alloc_harder(kernel: SlowKernel, gfp_mask: int, flags: int, facts: Facts) ->
     Returns:
         The flags, and the step.
     """
-    bits, slow = kernel.kernel.bits, kernel.slow
-    if gfp_mask & slow.gfp_atomic:
-        harder = 0 if gfp_mask & bits.gfp_nomemalloc else slow.alloc_harder
+    bits = kernel.bits
+    if gfp_mask & bits.gfp_atomic:
+        harder = 0 if gfp_mask & bits.gfp_nomemalloc else bits.alloc_harder
         effect = (
             f"__GFP_ATOMIC: {'ALLOC_HARDER' if harder else 'with __GFP_NOMEMALLOC no ALLOC_HARDER'}, no ALLOC_CPUSET"
         )
         return (flags | harder) & ~bits.alloc_cpuset, Step("slow_atomic", "gfp_to_alloc_flags", effect)
     if realtime(facts) and rt_counts(kernel, facts):
         effect = f"prio {facts.prio} is a real-time task's: ALLOC_HARDER"
-        return flags | slow.alloc_harder, Step("slow_realtime", "gfp_to_alloc_flags", effect)
+        return flags | bits.alloc_harder, Step("slow_realtime", "gfp_to_alloc_flags", effect)
     return flags, Step("slow_atomic", "gfp_to_alloc_flags", "neither __GFP_ATOMIC nor a real-time task")
 
 
@@ -184,18 +185,18 @@ def alloc_non_block(kernel: SlowKernel, gfp_mask: int, order: int, flags: int, f
     Returns:
         The flags, and the step.
     """
-    bits, slow = kernel.kernel.bits, kernel.slow
+    bits = kernel.bits
     features = kernel.kernel.features
     function = "alloc_flags_nonblocking" if features.entry_alloc_flags else "gfp_to_alloc_flags"
     high = bool(gfp_mask & bits.gfp_high)
     if gfp_mask & bits.gfp_direct_reclaim:
         if realtime(facts) and rt_counts(kernel, facts):
             effect = f"prio {facts.prio} is a real-time task's: ALLOC_MIN_RESERVE"
-            return flags | slow.alloc_min_reserve, Step("slow_realtime", function, effect)
+            return flags | bits.alloc_min_reserve, Step("slow_realtime", function, effect)
         return flags, Step("slow_non_block", function, "__GFP_DIRECT_RECLAIM, and no real-time task")
     done = ["no __GFP_DIRECT_RECLAIM"]
     if not gfp_mask & bits.gfp_nomemalloc:
-        flags |= slow.alloc_non_block
+        flags |= bits.alloc_non_block
         done.append("ALLOC_NON_BLOCK")
         if order > 0 and (high or not kernel.rules.highatomic_for_high):
             flags |= bits.alloc_highatomic
@@ -267,14 +268,14 @@ def gfp_pfmemalloc_flags(kernel: SlowKernel, gfp_mask: int, facts: Facts) -> tup
     Raises:
         UnknownFact: a fact that decides was not captured.
     """
-    bits, slow = kernel.kernel.bits, kernel.slow
+    bits = kernel.bits
     if gfp_mask & bits.gfp_nomemalloc:
         flags, why = 0, "__GFP_NOMEMALLOC"
-    elif gfp_mask & slow.gfp_memalloc:
-        flags, why = slow.alloc_no_watermarks, "__GFP_MEMALLOC"
+    elif gfp_mask & bits.gfp_memalloc:
+        flags, why = bits.alloc_no_watermarks, "__GFP_MEMALLOC"
     else:
         flags, why = task_reserves(kernel, facts)
-    name = {slow.alloc_no_watermarks: "ALLOC_NO_WATERMARKS", slow.alloc_oom: "ALLOC_OOM"}.get(flags, "no reserves")
+    name = {bits.alloc_no_watermarks: "ALLOC_NO_WATERMARKS", bits.alloc_oom: "ALLOC_OOM"}.get(flags, "no reserves")
     return flags, Step("slow_reserves", "__gfp_pfmemalloc_flags", f"{why}: {name}")
 
 
@@ -284,15 +285,15 @@ def task_reserves(kernel: SlowKernel, facts: Facts) -> tuple[int, str]:
     Raises:
         UnknownFact: a fact that decides was not captured.
     """
-    slow = kernel.slow
-    memalloc = bool(needed(facts.task_flags, "task_flags") & slow.pf_memalloc)
+    bits = kernel.bits
+    memalloc = bool(needed(facts.task_flags, "task_flags") & bits.pf_memalloc)
     if memalloc and in_serving_softirq(kernel, facts):
-        return slow.alloc_no_watermarks, "PF_MEMALLOC in a softirq"
+        return bits.alloc_no_watermarks, "PF_MEMALLOC in a softirq"
     if not memalloc and not needed(facts.oom_victim, "oom_victim"):
         return 0, "neither PF_MEMALLOC nor an OOM victim"
     if in_interrupt(kernel, facts):
         return 0, "the task does not count in an interrupt"
-    return (slow.alloc_no_watermarks, "PF_MEMALLOC") if memalloc else (slow.alloc_oom, "an OOM victim")
+    return (bits.alloc_no_watermarks, "PF_MEMALLOC") if memalloc else (bits.alloc_oom, "an OOM victim")
 
 
 def reserve_flags(kernel: SlowKernel, gfp_mask: int, reserves: int, alloc_flags: int, facts: Facts) -> tuple[int, Step]:
@@ -310,7 +311,7 @@ def reserve_flags(kernel: SlowKernel, gfp_mask: int, reserves: int, alloc_flags:
     Returns:
         The ALLOC_* bits, and the step.
     """
-    kswapd = alloc_flags & kernel.kernel.bits.alloc_kswapd if kernel.rules.reserves_keep_kswapd else 0
+    kswapd = alloc_flags & kernel.bits.alloc_kswapd if kernel.rules.reserves_keep_kswapd else 0
     cma, _ = cma_flags(kernel, gfp_mask, facts)
     flags = reserves | cma | kswapd
     effect = f"the reserves are open: alloc_flags {alloc_flags:#x} become {flags:#x}"
@@ -348,7 +349,7 @@ def nofail_flags(kernel: SlowKernel) -> int:
 
     Source: mm/page_alloc.c of 5.10.262-1:4936, 6.1.192-2:5392, 6.12.118-1:4582, 7.3.4-1~bpo13+1:5083.
     """
-    return kernel.slow.alloc_harder or kernel.slow.alloc_min_reserve
+    return kernel.bits.alloc_harder or kernel.bits.alloc_min_reserve
 
 
 def context_of(kernel: SlowKernel, facts: Facts) -> Context:

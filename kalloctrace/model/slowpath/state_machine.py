@@ -81,7 +81,7 @@ def restart(path: Path) -> Outcomes:
         return
     if slowattempts.insane_config(path):
         yield from nopage(path.by("slow_insane", SLOWPATH, "the cpuset has no suitable zone: no attempt is made"))
-    kind: Kind = "after_waking_kswapd" if flags & kernel.kernel.bits.alloc_kswapd else "first_try"
+    kind: Kind = "after_waking_kswapd" if flags & kernel.bits.alloc_kswapd else "first_try"
     site: Site = "retry" if kernel.rules.compact_first else "initial"
     yield slowattempts.attempt(path, site, kind if path.restarted == "no" else "restart")
 
@@ -105,7 +105,7 @@ def after_initial_compact(path: Path) -> Outcomes:
     """Go on after early compaction, which need not have been done: deferred, it is followed by an attempt as well."""
     if slowattempts.light_costly(path):
         yield from nopage(path.by("slow_noretry", SLOWPATH, "compaction was deferred for a costly __GFP_NORETRY"))
-        if path.kernel.rules.thisnode_compacts_only and path.gfp(path.kernel.kernel.bits.gfp_thisnode):
+        if path.kernel.rules.thisnode_compacts_only and path.gfp(path.kernel.bits.gfp_thisnode):
             return
     yield from retry(path)
 
@@ -138,17 +138,17 @@ def after_retry(path: Path) -> Outcomes:
         if adjusted and path.state.can_retry_reserves:
             yield slowattempts.retry_attempt(path.having(can_retry_reserves=False))
             return
-    if not path.gfp(kernel.kernel.bits.gfp_direct_reclaim):
+    if not path.gfp(kernel.bits.gfp_direct_reclaim):
         if (
             kernel.rules.defrag_falls_back_at_once
-            and path.gfp(kernel.kernel.bits.gfp_kswapd_reclaim)
+            and path.gfp(kernel.bits.gfp_kswapd_reclaim)
             and slowattempts.nofragment(path)
         ):
             yield slowattempts.without_nofragment(path)
             return
         yield from nopage(path.by("slow_no_reclaim", SLOWPATH, "no __GFP_DIRECT_RECLAIM: nothing more can be done"))
         return
-    if needed(path.facts.task_flags, "task_flags") & kernel.slow.pf_memalloc:
+    if needed(path.facts.task_flags, "task_flags") & kernel.bits.pf_memalloc:
         yield from nopage(path.by("slow_memalloc", SLOWPATH, "PF_MEMALLOC: reclaim does not recurse"))
         return
     if path.state.compact_first:
@@ -184,7 +184,7 @@ def compact(path: Path) -> Outcomes:
         yield from after_compact(path.by("slow_compact", _COMPACT, "order 0 needs no compaction"))
         return
     skips = path.kernel.rules.compact_skipped_returns
-    if path.gfp(path.kernel.kernel.bits.gfp_io) or not skips:
+    if path.gfp(path.kernel.bits.gfp_io) or not skips:
         compacted = path.by("slow_compact", _COMPACT, "the task compacts").past("compaction")
         yield slowattempts.attempt(compacted, "compact", "after_compaction")
     if skips:
@@ -196,17 +196,17 @@ def after_compact(path: Path) -> Outcomes:
 
     Source: mm/page_alloc.c of 5.10.262-1:4841, 6.1.192-2:5296, 6.12.118-1, 7.2.12-1, 7.3.4-1~bpo13+1:4969.
     """
-    bits, slow = path.kernel.kernel.bits, path.kernel.slow
+    bits = path.kernel.bits
     if path.state.compact_first:
-        if path.gfp(slow.gfp_noretry) and path.gfp(bits.gfp_thisnode):
+        if path.gfp(bits.gfp_noretry) and path.gfp(bits.gfp_thisnode):
             yield from nopage(path.by("slow_noretry", SLOWPATH, "__GFP_NORETRY on __GFP_THISNODE: compaction alone"))
             return
         yield from retry(path.having(compact_first=False))
         return
-    if path.gfp(slow.gfp_noretry):
+    if path.gfp(bits.gfp_noretry):
         yield from nopage(path.by("slow_noretry", SLOWPATH, "__GFP_NORETRY: one round is all"))
         return
-    if slowattempts.costly(path) and not (slowattempts.can_compact(path) and path.gfp(slow.gfp_retry_mayfail)):
+    if slowattempts.costly(path) and not (slowattempts.can_compact(path) and path.gfp(bits.gfp_retry_mayfail)):
         yield from nopage(path.by("slow_costly", SLOWPATH, "a costly order without __GFP_RETRY_MAYFAIL: one round"))
         return
     same, restarts = check_retry_cpuset(path)
@@ -225,7 +225,7 @@ def fall_back(path: Path) -> Outcomes:
 
     Source: mm/page_alloc.c of 7.2.12-1:5009, 7.3.4-1~bpo13+1:5034.
     """
-    dropped = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.kernel.bits.alloc_nofragment)
+    dropped = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.bits.alloc_nofragment)
     dropped = dropped.by("slow_defrag", SLOWPATH, "vm.defrag_mode gives up: ALLOC_NOFRAGMENT is dropped")
     for outcome in retry(dropped):
         if isinstance(outcome, Prediction) and outcome.kind == "retry":
@@ -239,13 +239,13 @@ def may_oom(path: Path) -> Outcomes:
 
     Source: `__alloc_pages_may_oom`, mm/page_alloc.c of 5.10.262-1:4011, 6.1.192-2:4456, 7.3.4-1~bpo13+1:4054.
     """
-    bits = path.kernel.kernel.bits
+    bits = path.kernel.bits
     busy = path.by("slow_oom", _OOM, "another task holds oom_lock: it makes progress")
     yield from after_oom(busy, progress=True)
     effect = "the last look before the OOM killer: ALLOC_WMARK_HIGH and ALLOC_CPUSET, without __GFP_DIRECT_RECLAIM"
     looking = path.by("slow_before_oom", _OOM, effect)
     gfp_mask = (path.state.gfp_mask | bits.gfp_hardwall) & ~bits.gfp_direct_reclaim
-    flags = slowattempts.ac_alloc_flags(path) | path.kernel.slow.alloc_wmark_high | bits.alloc_cpuset
+    flags = slowattempts.ac_alloc_flags(path) | path.kernel.bits.alloc_wmark_high | bits.alloc_cpuset
     yield replace(slowattempts.attempt(looking, "oom", "before_oom"), gfp_mask=gfp_mask, alloc_flags=flags)
 
 
@@ -256,7 +256,7 @@ def after_before_oom(path: Path) -> Outcomes:
         yield from after_oom(path.by("slow_oom", _OOM, f"{reason}: nothing is killed"), progress=False)
         return
     path = path.past("oom")
-    if path.gfp(path.kernel.slow.gfp_nofail):
+    if path.gfp(path.kernel.bits.gfp_nofail):
         path = path.by("slow_oom_nofail", _OOM, "__GFP_NOFAIL after the OOM killer: ALLOC_NO_WATERMARKS")
         yield slowattempts.helped(path, "oom_nofail_cpuset")
         return
@@ -269,7 +269,7 @@ def after_oom(path: Path, *, progress: bool) -> Outcomes:
 
     Source: mm/page_alloc.c of 5.10.262-1:4882, 6.1.192-2:5337, 7.3.4-1~bpo13+1:5057.
     """
-    exhausted = path.state.alloc_flags & path.kernel.slow.alloc_oom or path.gfp(path.kernel.kernel.bits.gfp_nomemalloc)
+    exhausted = path.state.alloc_flags & path.kernel.bits.alloc_oom or path.gfp(path.kernel.bits.gfp_nomemalloc)
     if exhausted and needed(path.facts.oom_victim, "oom_victim"):
         yield from nopage(path.by("slow_victim", SLOWPATH, "an OOM victim whose reserves did not suffice"))
     elif progress:
@@ -287,7 +287,7 @@ def nopage(path: Path) -> Outcomes:
     yield from restarts
     if same is None:
         return
-    if path.gfp(path.kernel.slow.gfp_nofail) and path.gfp(path.kernel.kernel.bits.gfp_direct_reclaim):
+    if path.gfp(path.kernel.bits.gfp_nofail) and path.gfp(path.kernel.bits.gfp_direct_reclaim):
         flags = slowflags.nofail_flags(path.kernel)
         yield slowattempts.helped(
             path.by("slow_nofail", SLOWPATH, f"__GFP_NOFAIL: some reserves, {flags:#x}"), "nofail_cpuset"

@@ -2,9 +2,9 @@
 """What is known of one run of the slow path, and what is predicted of it."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
-from kalloctrace.flags.tables import FlagTables
+from kalloctrace.flags.bits import FlagBits
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
 from kalloctrace.kernel.slowpath_rules import SlowpathRules
 from kalloctrace.model.kernel import Kernel
@@ -162,63 +162,16 @@ class SlowCall:
 
 
 @dataclass(frozen=True, slots=True)
-class SlowBits:
-    """Values of the flags that only the slow path tests or sets, `unsigned int`; 0 where the kernel lacks the flag.
-
-    Attributes:
-        alloc_harder: ALLOC_HARDER; 0 where __GFP_ATOMIC no longer counts.
-        alloc_non_block: ALLOC_NON_BLOCK, which has taken its place.
-        alloc_min_reserve: ALLOC_MIN_RESERVE, which is ALLOC_HIGH before 6.3.
-        pf_dumpcore: the same value in every kernel: include/linux/sched.h:1544 of 5.10.262-1, :1805 of
-            7.3.4-1~bpo13+1.
-    """
-
-    gfp_atomic: int
-    gfp_retry_mayfail: int
-    gfp_nofail: int
-    gfp_noretry: int
-    gfp_memalloc: int
-    alloc_wmark_high: int
-    alloc_no_watermarks: int
-    alloc_oom: int
-    alloc_harder: int
-    alloc_non_block: int
-    alloc_min_reserve: int
-    pf_memalloc: int
-    pf_dumpcore: int = 0x200
-
-    @classmethod
-    def of(cls, tables: FlagTables) -> Self:
-        """Look the flags up in a kernel's tables."""
-        alloc, pf = dict(tables.alloc), dict(tables.pf)
-        return cls(
-            gfp_atomic=tables.gfp("__GFP_ATOMIC") if tables.has_gfp("__GFP_ATOMIC") else 0,
-            gfp_retry_mayfail=tables.gfp("__GFP_RETRY_MAYFAIL"),
-            gfp_nofail=tables.gfp("__GFP_NOFAIL"),
-            gfp_noretry=tables.gfp("__GFP_NORETRY"),
-            gfp_memalloc=tables.gfp("__GFP_MEMALLOC"),
-            alloc_wmark_high=alloc["ALLOC_WMARK_HIGH"],
-            alloc_no_watermarks=alloc["ALLOC_NO_WATERMARKS"],
-            alloc_oom=alloc["ALLOC_OOM"],
-            alloc_harder=alloc.get("ALLOC_HARDER", 0),
-            alloc_non_block=alloc.get("ALLOC_NON_BLOCK", 0),
-            alloc_min_reserve=alloc.get("ALLOC_MIN_RESERVE", alloc.get("ALLOC_HIGH", 0)),
-            pf_memalloc=pf["PF_MEMALLOC"],
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class SlowKernel:
     """A kernel with what its slow path needs beyond the preparation stage."""
 
     kernel: Kernel
     rules: SlowpathRules
-    slow: SlowBits
 
-    @classmethod
-    def of(cls, kernel: Kernel, rules: SlowpathRules) -> Self:
-        """Add the rules of the slow path to a kernel."""
-        return cls(kernel, rules, SlowBits.of(kernel.tables))
+    @property
+    def bits(self) -> FlagBits:
+        """The flags' values."""
+        return self.kernel.bits
 
 
 @dataclass(frozen=True, slots=True)

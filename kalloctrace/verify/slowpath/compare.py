@@ -128,17 +128,17 @@ def _nodes(mask: int | None) -> str | None:
 
 
 def _alloc_flags_rule(kernel: SlowKernel, bits: int) -> str:
-    common, slow = kernel.kernel.bits, kernel.slow
+    known = kernel.bits
     for mask, rule in (
-        (slow.alloc_no_watermarks | slow.alloc_oom, "slow_reserves"),
-        (slow.alloc_wmark_high | common.alloc_wmark_low, "slow_watermark"),
-        (slow.alloc_harder, "slow_atomic"),
-        (slow.alloc_non_block | common.alloc_highatomic, "slow_non_block"),
-        (slow.alloc_min_reserve, "slow_high"),
-        (common.alloc_cpuset, "slow_watermark"),
-        (common.alloc_cma, "slow_cma"),
-        (common.alloc_nofragment, "slow_defrag"),
-        (common.alloc_kswapd, "slow_kswapd"),
+        (known.alloc_no_watermarks | known.alloc_oom, "slow_reserves"),
+        (known.alloc_wmark_high | known.alloc_wmark_low, "slow_watermark"),
+        (known.alloc_harder, "slow_atomic"),
+        (known.alloc_non_block | known.alloc_highatomic, "slow_non_block"),
+        (known.alloc_high | known.alloc_min_reserve, "slow_high"),
+        (known.alloc_cpuset, "slow_watermark"),
+        (known.alloc_cma, "slow_cma"),
+        (known.alloc_nofragment, "slow_defrag"),
+        (known.alloc_kswapd, "slow_kswapd"),
     ):
         if bits & mask:
             return rule

@@ -113,7 +113,7 @@ class SlowJudge:
         rules = slowpath_rules(snapshot.release, snapshot.version)
         self._kernel = kernel
         self._may_miss = may_miss
-        self._judge = None if rules is None or machine_changed else SlowpathJudge(SlowKernel.of(kernel, rules))
+        self._judge = None if rules is None or machine_changed else SlowpathJudge(SlowKernel(kernel, rules))
         changed = f"the machine changed during the recording: {', '.join(machine_changed)}"
         self._cannot = AttemptVerdict(unknown=changed if machine_changed else _NO_RULES)
 
