@@ -1,14 +1,23 @@
 # SPDX-License-Identifier: MIT
 """Events of the slow path become calls, whatever comes in between, and what is missing is said."""
 
+import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 import pytest
 
+from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.kernel.memory_layout import MemoryLayout
 from kalloctrace.probe.attach.filters import Filters
-from kalloctrace.probe.decode.slowpath import CallAssembler, SlowCall, matches_filter
+from kalloctrace.probe.decode import slowpath
+from kalloctrace.probe.decode.rows import RowMaker
+from kalloctrace.probe.decode.slowpath import CallAssembler, SlowCall, SlowPathConsumer, matches_filter
 from kalloctrace.probe.layout import struct_dtype
+from kalloctrace.trace.slowpath import SLOW
 
 # As the program numbers the steps of a call.
 BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = range(6)
@@ -54,6 +63,33 @@ def test_calls_of_tasks_and_interrupts_are_told_apart() -> None:
     calls = take(CallAssembler(), mixed)
     assert [len(each.attempts) for each in calls] == [1, 1, 1]
     assert [each.events_before[0] for each in calls] == [[], [], ["direct_reclaim"]]
+
+
+def test_event_belongs_to_the_innermost_open_call() -> None:
+    """An interrupt's call runs inside another call that the same task has open."""
+    outer, inner = call(1, 0x100, ATTEMPT), call(1, 0x80, ATTEMPT)
+    events = [*outer[:2], *inner[:2], event(RECLAIM), inner[2], event(OOM), outer[2]]
+    first, second = take(CallAssembler(), events)
+    assert (first.ac, first.events_before) == (0x88, [[], ["direct_reclaim"]])
+    assert (second.ac, second.events_before) == (0x108, [[], ["oom"]])
+
+
+def test_attempt_belongs_to_the_call_of_its_ac() -> None:
+    """Also to an outer call of the task; an attempt with another ac belongs to none."""
+    outer, inner = call(1, 0x100, ATTEMPT), call(1, 0x80)
+    assembler = CallAssembler()
+    first, second = take(assembler, [outer[0], inner[0], outer[1], event(ATTEMPT, ac=0x999), inner[1], outer[2]])
+    assert (len(first.attempts), len(second.attempts)) == (0, 1)
+    assert assembler.unpaired == 1
+
+
+def test_event_of_another_task_belongs_to_no_call() -> None:
+    """Neither a step nor an attempt, whatever its ac."""
+    assembler = CallAssembler()
+    begins, returns = call(1, 0x100)
+    (only,) = take(assembler, [begins, event(RECLAIM, 2), event(ATTEMPT, 2, ac=0x108), returns])
+    assert (only.attempts, only.events_before) == ([], [[]])
+    assert assembler.unpaired == 1
 
 
 def test_call_may_be_spread_over_two_looks() -> None:
@@ -116,3 +152,285 @@ def test_filters_hold_for_the_slow_path_too(fits: Filters, fits_not: Filters) ->
     """By what it was given and what it returned."""
     assert matches_filter(fits, ROW)
     assert not matches_filter(fits_not, ROW)
+
+
+def test_condition_of_several_filters_is_that_of_all() -> None:
+    """One that does not match is enough to leave a call out."""
+    assert matches_filter(Filters(pid=7, order=3, failed=True), {**ROW, "page": False})
+    assert matches_filter(Filters(failed=True), {**ROW, "page": None})
+    assert not matches_filter(Filters(pid=7, order=3, zone=1), ROW)
+
+
+ZONE = struct_dtype("slow_zone", LENGTHS)
+TASK, MEMS_ALLOWED = 0xFFFF888000100000, 3184
+ZONE_ADDRESS = 0xFFFF888000001000
+
+
+class FakeBtf:
+    """The offsets of a kernel whose `struct alloc_context` has alloc_flags."""
+
+    OFFSETS = {  # noqa: RUF012 nobody changes it
+        "zonelist": 0,
+        "nodemask": 8,
+        "preferred_zoneref": 16,
+        "migratetype": 24,
+        "highest_zoneidx": 28,
+        "spread_dirty_pages": 32,
+        "alloc_flags": 36,
+        "mems_allowed": MEMS_ALLOWED,
+    }
+
+    def has_member(self, _: str, member: str) -> bool:
+        """Return whether a structure has a member."""
+        return member in self.OFFSETS
+
+    def offset(self, _: str, member: str) -> int:
+        """Return a member's offset in bytes."""
+        return self.OFFSETS[member]
+
+
+class FakeRing:
+    """A ring buffer that holds what the test puts in."""
+
+    def __init__(self, dtype: np.dtype[np.void]) -> None:
+        self.dtype = dtype
+        self.records: list[Any] = []
+
+    def drain(self) -> npt.NDArray[np.void]:
+        """Return the records, once."""
+        records, self.records = self.records, []
+        return np.array(records, self.dtype)
+
+
+class FakeCopies:
+    """Decodes one word of a zone; the address 0 is no zone's."""
+
+    def zones(self, addresses: npt.NDArray[np.uint64], words: npt.NDArray[np.uint64]) -> list[dict[str, Any] | None]:
+        """Return the zones."""
+        rows = zip(addresses.tolist(), words[:, 0].tolist(), strict=True)
+        return [{"node": 0, "zone": 1, "free": free} if address else None for address, free in rows]
+
+
+class FakeWriter:
+    """Keeps the calls of each batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[dict[str, Any]]] = []
+
+    def write_slow(self, calls: list[dict[str, Any]]) -> None:
+        """Keep a batch, which a trace can hold."""
+        pa.Table.from_pylist(calls, SLOW)
+        self.batches.append(calls)
+
+
+class Recording:
+    """A consumer with fake maps around it."""
+
+    def __init__(self, filters: Filters | None = None) -> None:
+        layout = MemoryLayout(
+            nodes=(),
+            zonelists={},
+            zone_addresses={ZONE_ADDRESS: ZoneRef(0, 1)},
+            zonelist_addresses={0x7000: ("FALLBACK", 0)},
+        )
+        rows = RowMaker(layout, FakeBtf(), builtin_features("7.3"), 0b11, str)  # type: ignore[arg-type] # the methods it needs
+        self.events, self.zones, self.writer = FakeRing(EVENT), FakeRing(ZONE), FakeWriter()
+        self.consumer = SlowPathConsumer(
+            (self.events, self.zones),  # type: ignore[arg-type] # likewise
+            rows,
+            FakeCopies(),  # type: ignore[arg-type] # likewise
+            lambda addresses: ";".join(hex(address) for address in addresses),
+            filters=filters or Filters(),
+            writer=self.writer,  # type: ignore[arg-type] # likewise
+        )
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """Return all calls that were written."""
+        return [row for batch in self.writer.batches for row in batch]
+
+
+def captured(kind: int, time: int, *, nodemask: int = 0, preempt_count: int = 0, **fields: Any) -> Any:  # noqa: ANN401 fields have types of their own
+    """Return a step of a call by thread 8 of process 7, with what the program captures at each step."""
+    made = event(kind, TASK, frame=0x100, ac=0x108, **{n: v for n, v in fields.items() if n in (EVENT.names or ())})
+    usual = {
+        "time": time,
+        "pid_tgid": 7 << 32 | 8,
+        "cpu": 3,
+        "comm": b"cc1",
+        "freelist_calls": 1,
+        "freelist_gfp_mask": 0xCC0,
+        "freelist_order": 2,
+        "alloc_flags": 0x40,
+        "ac": [0x7000, nodemask, 0x7010, 1 | 3 << 32, 1 | 0x55 << 32],
+        "ac_nodemask_nodes": [0b10],
+        "mems_allowed": [0b11],
+        "preferred_zone": ZONE_ADDRESS,
+        "preferred_zone_idx": 1,
+        "preempt_count": preempt_count,
+        "stack": -1,
+    }
+    for name, value in {**usual, **{n: v for n, v in fields.items() if n not in (EVENT.names or ())}}.items():
+        made["r"][name] = value
+    return made
+
+
+def zone(time: int, free: int, address: int = ZONE_ADDRESS, frame: int = 0x100) -> Any:  # noqa: ANN401 a record of numpy's
+    """Return a copy of a zone."""
+    made = np.zeros(1, ZONE)[0]
+    made["time"], made["frame"], made["zone"], made["words"][0] = time, frame, address, free
+    return made
+
+
+CONTEXT = {
+    "gfp_mask": 0xCC0,
+    "order": 2,
+    "zonelist_kind": "FALLBACK",
+    "zonelist_nid": 0,
+    "ac_nodemask": "caller",
+    "ac_nodemask_nodes": "1",
+    "preferred_node": 0,
+    "preferred_zone": 1,
+    "migratetype": 1,
+    "highest_zoneidx": 3,
+    "spread_dirty_pages": True,
+    "ac_alloc_flags": 0x55,
+    "task_flags": 0,
+    "preempt_count": 0x200,
+    "softirq_disable_cnt": None,
+    "mems_allowed": "0-1",
+    "cpusets_enabled": 0,
+    "gfp_allowed_mask": 0,
+    "defrag_mode": False,
+    "prio": 120,
+    "oom_victim": False,
+}
+
+
+def test_call_is_written_with_its_context_and_zones() -> None:
+    """As a trace holds it: the arguments, each attempt, what the kernel did, and the zones at both ends."""
+    recording = Recording()
+    stack = [0x30, 0x20, 0x10, *([0] * 21)]
+    recording.events.records = [
+        captured(BEGINS, 1000, nodemask=0xBEEF, preempt_count=0x10200, prio=120, stack=stack),
+        captured(ATTEMPT, 1010, nodemask=0xBEEF, preempt_count=0x200, prio=120),
+        captured(RECLAIM, 1020),
+        captured(
+            ATTEMPT, 1050, nodemask=TASK + MEMS_ALLOWED, preempt_count=0x201, prio=100, oom_mm=5, alloc_flags=0x44
+        ),
+        captured(OOM, 1060),
+        captured(RETURNS, 1090, page=0),
+    ]
+    recording.zones.records = [
+        zone(1000, 50),
+        zone(1000, 60),
+        zone(1000, 70, address=0),
+        zone(1090, 5),
+        zone(1000, 1, frame=1),
+    ]
+    recording.consumer.finish()
+    assert recording.calls == [
+        {
+            "time": 1000,
+            "cpu": 3,
+            "pid": 7,
+            "tid": 8,
+            "comm": "cc1",
+            "stack": "0x30;0x20;0x10",
+            "given": CONTEXT,
+            "attempts": [
+                {**CONTEXT, "after": 10, "alloc_flags": 0x40, "between": []},
+                {
+                    **CONTEXT,
+                    "ac_nodemask": "mems_allowed",
+                    "preempt_count": 0x201,
+                    "prio": 100,
+                    "oom_victim": True,
+                    "after": 50,
+                    "alloc_flags": 0x44,
+                    "between": ["direct_reclaim"],
+                },
+            ],
+            "after_last": ["oom"],
+            "page": False,
+            "duration": 90,
+            "complete": True,
+            "zones": [
+                {"at": "begins", "node": 0, "zone": 1, "free": 50},
+                {"at": "begins", "node": 0, "zone": 1, "free": 60},
+                {"at": "returns", "node": 0, "zone": 1, "free": 5},
+            ],
+        }
+    ]
+    consumer = recording.consumer
+    assert (consumer.consumed, consumer.failed, consumer.running) == (1, 1, 0)
+
+
+def test_nodemask_is_that_of_the_same_call() -> None:
+    """Two calls in one batch: an attempt with the other call's nodemask does not have its caller's."""
+    recording = Recording()
+    for nodemask in (0xA000, 0xB000):
+        recording.events.records += [
+            captured(BEGINS, 1, nodemask=nodemask),
+            captured(ATTEMPT, 2, nodemask=0xB000),
+            captured(RETURNS, 3, page=1),
+        ]
+    recording.consumer.finish()
+    assert [row["given"]["ac_nodemask"] for row in recording.calls] == ["caller", "caller"]
+    assert [row["attempts"][0]["ac_nodemask"] for row in recording.calls] == ["other", "caller"]
+    assert [row["page"] for row in recording.calls] == [True, True]
+    assert recording.consumer.failed == 0
+
+
+def test_call_that_still_runs_is_written_at_the_end() -> None:
+    """Without a result, and without the preempt_count of an attempt if there was none."""
+    recording = Recording()
+    recording.events.records = [captured(BEGINS, 1000, preempt_count=7), captured(COMPACTION, 900)]
+    recording.consumer.finish()
+    (row,) = recording.calls
+    assert (row["page"], row["duration"], row["attempts"], row["after_last"]) == (None, None, [], ["compaction"])
+    assert row["given"]["preempt_count"] is None
+    assert (recording.consumer.consumed, recording.consumer.failed, recording.consumer.running) == (1, 0, 1)
+
+
+def test_clocks_of_two_cpus_give_no_negative_time() -> None:
+    """An event may seem to be earlier than the one before it."""
+    recording = Recording()
+    recording.events.records = [captured(BEGINS, 1000), captured(ATTEMPT, 999), captured(RETURNS, 998, page=1)]
+    recording.consumer.finish()
+    (row,) = recording.calls
+    assert (row["attempts"][0]["after"], row["duration"]) == (0, 0)
+
+
+def test_filtered_calls_are_not_written() -> None:
+    """Nor counted."""
+    recording = Recording(Filters(order=1))
+    recording.events.records = [captured(BEGINS, 1), captured(RETURNS, 2, page=0)]
+    recording.events.records += [captured(BEGINS, 3, freelist_order=1), captured(RETURNS, 4, page=0)]
+    recording.consumer.finish()
+    assert [row["time"] for row in recording.calls] == [3]
+    assert (recording.consumer.consumed, recording.consumer.failed) == (1, 1)
+
+
+def test_calls_are_written_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When enough have ended, or after some time."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(slowpath, "_BATCH_CALLS", 2)
+    recording = Recording()
+
+    def one_more() -> int:
+        recording.events.records = [captured(BEGINS, 1), captured(RETURNS, 2, page=1)]
+        recording.consumer.drain()
+        return len(recording.writer.batches)
+
+    assert [one_more() for _ in range(5)] == [0, 1, 1, 2, 2]
+    now[0] += slowpath._BATCH_SECONDS - 0.5  # noqa: SLF001 the limit itself
+    recording.consumer.drain()
+    assert len(recording.writer.batches) == 2
+    now[0] += 0.5
+    recording.consumer.drain()
+    assert len(recording.writer.batches) == 3
+    now[0] += 10
+    recording.consumer.drain()
+    assert len(recording.writer.batches) == 3

@@ -193,7 +193,7 @@ class SlowPathConsumer:
     def _named(self, calls: list[SlowCall]) -> list[dict[str, Any]]:
         events = [event for call in calls for event in (call.begins, *call.attempts)]
         records = np.array([event.tobytes() for event in events]).view(self._events.dtype)["r"].copy()
-        # The slow path receives the caller's nodemask in ac.
+        # At the start of the slow path, ac->nodemask is the caller's nodemask, if any.
         at = np.cumsum([0, *(1 + len(call.attempts) for call in calls)])
         nodemasks = self._rows.member(records["ac"], "nodemask")
         for start, end in pairwise(at):
