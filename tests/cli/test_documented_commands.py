@@ -59,7 +59,7 @@ COMMANDS = commands()
 
 
 def own_words(command: str) -> list[str] | None:
-    """Return the words after "kalloctrace" of a command of ours, up to a pipe; None for another program's."""
+    """Return the words after "kalloctrace" up to a pipe; None for another program's command."""
     words = shlex.split(command.replace("$(command -v kalloctrace)", "kalloctrace"))
     for stage in _stages(words):
         if stage[0] == "kalloctrace":
@@ -78,7 +78,7 @@ def _stages(words: list[str]) -> list[list[str]]:
 
 
 def is_only_parsed(command: str) -> bool:
-    """Tell whether a command needs root or a virtual machine."""
+    """Return whether a command requires root or a virtual machine."""
     words = own_words(command)
     return words is not None and (words[0] in {"record", "lab"} or (words[0] == "live" and "--replay" not in words))
 
@@ -92,7 +92,7 @@ BY_ITSELF = [command for command in RUN if command not in IN_A_SHELL]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the traces and logs that the pages speak of, and a home."""
+    """Return a folder with the traces and logs that the pages mention, and a home directory."""
     folder = tmp_path_factory.mktemp("documented")
     for name in ("fixtures", "tests"):
         (folder / name).symlink_to(ROOT / name)
@@ -121,7 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_runs(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The command prints something or writes a file, ends as it should, and says nothing but that it wrote."""
+    """The command prints something or writes a file, exits as expected, and prints no errors."""
     monkeypatch.chdir(folder)
     program, *words = shlex.split(command)
     assert program == "kalloctrace"
@@ -135,7 +135,7 @@ def test_it_runs(
 
 @pytest.mark.parametrize("command", IN_A_SHELL)
 def test_it_runs_in_a_shell(command: str, folder: Path) -> None:
-    """The command ends as it should, and is silent on standard error but for what it has written."""
+    """The command exits as expected, and prints no errors."""
     if "-o theirs.arrows" in command:
         (folder / "theirs.arrows").unlink()
     done = subprocess.run(
@@ -153,7 +153,7 @@ def test_it_runs_in_a_shell(command: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("command", PARSED)
 def test_it_is_parsed(command: str) -> None:
-    """The parser takes every word of a command that is not run here; nothing is done."""
+    """The parser accepts every word of a command that is not run here."""
     words = own_words(command)
     assert words is not None
     parse(cli, "kalloctrace", words)
@@ -161,7 +161,7 @@ def test_it_is_parsed(command: str) -> None:
 
 @pytest.mark.parametrize("command", MADE)
 def test_make_knows_its_target(command: str) -> None:
-    """Make would do something for the target; it is not done here, since it starts virtual machines."""
+    """`make -n` accepts the target; it is not built here, because it starts virtual machines."""
     done = subprocess.run(
         [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
     )
@@ -170,7 +170,7 @@ def test_make_knows_its_target(command: str) -> None:
 
 
 def parse(command: click.Command, name: str, words: list[str]) -> None:
-    """Parse words as the command would, down to its last sub-command; a wrong option is an error."""
+    """Parse words as the command would, including sub-commands; a wrong option is an error."""
     context = command.make_context(name, list(words))
     if isinstance(command, click.Group):
         rest = [*context._protected_args, *context.args]  # noqa: SLF001 - what click itself invokes with
@@ -182,8 +182,8 @@ def parse(command: click.Command, name: str, words: list[str]) -> None:
         parse(cli, "kalloctrace", list(inner[1:]))
 
 
-def test_what_is_tested_elsewhere_is_in_the_pages() -> None:
-    """The list names nothing that no page has, and files that there are."""
+def test_list_of_commands_tested_elsewhere_is_current() -> None:
+    """Each entry is on some page, and names an existing file."""
     assert set(TESTED_ELSEWHERE) <= set(COMMANDS)
     assert all((ROOT / path).exists() for path in TESTED_ELSEWHERE.values())
 
@@ -197,7 +197,7 @@ def test_both_languages_show_the_same_commands() -> None:
 
 
 def test_a_wrong_option_is_found() -> None:
-    """The parser does refuse what a command does not take."""
+    """The parser rejects an unknown option."""
     with pytest.raises(click.UsageError):
         parse(cli, "kalloctrace", ["record", "--no-such-option"])
     with pytest.raises(click.UsageError):

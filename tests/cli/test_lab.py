@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace lab`, as people run it."""
+"""The command `kalloctrace lab`."""
 
 import json
 import os
@@ -40,19 +40,19 @@ def test_unknown_kernel_is_wrong_usage(tmp_path: Path) -> None:
 
 @needs_lab
 def test_missing_image_is_wrong_usage(tmp_path: Path) -> None:
-    """A path that is not there is named."""
+    """The error names the missing path."""
     done = kalloctrace("lab", "run", "--kernel", "./bzImage", "--", "true", cwd=tmp_path)
     assert done.returncode == 2
     assert "cannot boot ./bzImage" in done.stderr
 
 
 def test_command_is_required(tmp_path: Path) -> None:
-    """There is nothing to run without one."""
+    """Without a command it prints its usage."""
     assert kalloctrace("lab", "run", "--kernel", "5.10", cwd=tmp_path).returncode == 2
 
 
 def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
-    """Three lines, no traceback."""
+    """The error has three lines and no traceback."""
     code = (
         "import sys; from kalloctrace.lab import needs; needs.search_path = lambda: '/nowhere'; "
         "from kalloctrace.__main__ import main; sys.exit(main(sys.argv[1:]))"
@@ -71,7 +71,7 @@ def test_missing_tools_are_named_with_their_packages(tmp_path: Path) -> None:
 
 
 def build_tree(directory: Path, line: str) -> Path:
-    """Make a kernel's build tree with one line of configuration; return its image."""
+    """Create a kernel's build tree with one line of configuration; return its image."""
     image = directory / "arch/x86/boot/bzImage"
     image.parent.mkdir(parents=True)
     image.touch()
@@ -81,7 +81,7 @@ def build_tree(directory: Path, line: str) -> Path:
 
 @needs_lab
 def test_dry_run_prints_the_command(tmp_path: Path) -> None:
-    """A kernel image by path needs no download, and nothing is booted."""
+    """An image given by path needs no download, and nothing boots."""
     image = build_tree(tmp_path, "CONFIG_9P_FS=y")
     done = kalloctrace(
         "lab", "run", "-k", str(image), "--dry-run", "--numa", "1G", "--append", "nokaslr", "--", "true", cwd=tmp_path
@@ -93,8 +93,8 @@ def test_dry_run_prints_the_command(tmp_path: Path) -> None:
 
 
 @needs_lab
-def test_kernel_that_mounts_nothing_is_booted_in_memory(tmp_path: Path) -> None:
-    """QEMU is started by itself then, with the archive of the files."""
+def test_kernel_without_9p_boots_in_memory(tmp_path: Path) -> None:
+    """The command is QEMU's own, with the archive of the files."""
     image = build_tree(tmp_path, "# CONFIG_9P_FS is not set")
     words = ("lab", "run", "-k", str(image), "--append", "nokaslr")
     done = kalloctrace(*words, "--dry-run", "--", "true", cwd=tmp_path)
@@ -106,7 +106,7 @@ def test_kernel_that_mounts_nothing_is_booted_in_memory(tmp_path: Path) -> None:
 
 @needs_lab
 def test_root_directory_cannot_be_shared(tmp_path: Path) -> None:
-    """The command's directory is writable in the guest, which / cannot be."""
+    """The command's directory is writable in the guest, and / cannot be."""
     image = tmp_path / "bzImage"
     image.touch()
     done = kalloctrace("lab", "run", "-k", str(image), "--out", "/", "--dry-run", "--", "true", cwd=tmp_path)
@@ -114,8 +114,8 @@ def test_root_directory_cannot_be_shared(tmp_path: Path) -> None:
     assert "/ cannot be shared" in done.stderr
 
 
-def test_kernels_says_why_none_can_be_had(tmp_path: Path) -> None:
-    """A list is a list even when no mirror answers."""
+def test_kernels_prints_why_none_is_available(tmp_path: Path) -> None:
+    """The list is complete even if no mirror answers."""
     done = kalloctrace("lab", "kernels", "--json", cwd=tmp_path, KALLOCTRACE_MIRROR=f"file://{tmp_path}/nowhere")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

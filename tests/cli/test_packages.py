@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The wheel and the sdist: built as users build them, installed outside the checkout, and run there."""
+"""The wheel and the sdist: built and installed as users do, and run outside the checkout."""
 
 import os
 import re
@@ -31,7 +31,7 @@ except KalloctraceError as error:
 
 
 def call(*words: str | Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a folder that is not the checkout, without the checkout on Python's path."""
+    """Run a program outside the checkout, and without the checkout in Python's path."""
     variables = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     return subprocess.run(
         [str(word) for word in words],
@@ -46,7 +46,7 @@ def call(*words: str | Path, folder: Path, **environment: str) -> subprocess.Com
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the sdist, and from it the wheel, as `python -m build` does; without the network."""
+    """Build the sdist, and the wheel from it, as `python -m build` does, without the network."""
     folder = tmp_path_factory.mktemp("built")
     done = call(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
     assert done.returncode == 0, done.stderr
@@ -62,9 +62,9 @@ def wheel(built: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the wheel into a new virtual environment, which borrows this one's dependencies, and return its program.
+    """Install the wheel into a new virtual environment with this environment's dependencies; return its program.
 
-    What it depends on is not installed anew: that would need the network.
+    Installing the dependencies would require the network.
     """
     folder = tmp_path_factory.mktemp("installed")
     venv.create(folder, with_pip=False)
@@ -81,8 +81,8 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin/kalloctrace"
 
 
-def test_the_wheel_has_all_that_it_needs(wheel: Path) -> None:
-    """Each BPF source and header, the licences and every page of the terms are in the wheel; no test is."""
+def test_the_wheel_is_complete(wheel: Path) -> None:
+    """The wheel has each BPF source and header, the licences and each page of terms, and no tests."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     sources = {f"kalloctrace/_bpf/{path.relative_to(ROOT / 'bpf')}" for path in (ROOT / "bpf").rglob("*.[ch]")}
@@ -104,7 +104,7 @@ def test_the_wheel_has_no_test_tooling(wheel: Path) -> None:
 
 
 def test_the_sdist_can_be_tested(built: Path) -> None:
-    """The sdist has the tests, the fixtures, the documentation and what sets a checkout up."""
+    """The sdist has the tests, the fixtures, the documentation and the setup script."""
     (path,) = built.glob("*.tar.gz")
     with tarfile.open(path) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -133,14 +133,14 @@ def test_the_sdist_can_be_tested(built: Path) -> None:
     ],
 )
 def test_it_runs_outside_the_checkout(program: Path, tmp_path: Path, words: list[str], part: str) -> None:
-    """The installed program does what the checkout's does."""
+    """The installed program gives the expected results."""
     done = call(program, *words, folder=tmp_path, PYTHONUTF8="1")
     assert (done.returncode, done.stderr) == (0, "")
     assert part in done.stdout
 
 
 def test_it_finds_its_own_files(program: Path, tmp_path: Path) -> None:
-    """The BPF sources are those inside the package, and make the record that the reader expects."""
+    """The BPF sources are those in the installed package."""
     script = "from kalloctrace.probe.layout import bpf_folder as f; print(f(), len(list(f().rglob('*.[ch]'))))"
     done = call(program.parent / "python", "-c", script, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -150,7 +150,7 @@ def test_it_finds_its_own_files(program: Path, tmp_path: Path) -> None:
 
 
 def test_it_finds_the_distributions_bcc(program: Path, tmp_path: Path) -> None:
-    """From a virtual environment without the system's packages bcc is found, or the command that installs it."""
+    """In a virtual environment without system packages it finds bcc, or prints the command to install it."""
     done = call(program.parent / "python", "-c", _FIND_BCC, folder=tmp_path)
     there = Path("/usr/lib/python3/dist-packages/bcc/__init__.py")
     assert done.stdout.strip() == (
@@ -166,7 +166,7 @@ def _or_skip(done: subprocess.CompletedProcess[str]) -> None:
 
 @pytest.mark.parametrize("tool", ["pipx", "uv"])
 def test_installers(tool: str, wheel: Path, tmp_path: Path) -> None:
-    """`pipx install` and `uv tool install` make a program that runs and finds the distribution's bcc."""
+    """`pipx install` and `uv tool install` install a program that runs and finds the distribution's bcc."""
     tools, bins = tmp_path / "tools", tmp_path / "bin"
     python = shutil.which("python3") or sys.executable
     words: list[str | Path]
@@ -186,7 +186,7 @@ def test_installers(tool: str, wheel: Path, tmp_path: Path) -> None:
 
 
 def test_uv_builds_the_same_files(tmp_path: Path, built: Path) -> None:
-    """`uv build` makes a wheel and an sdist of the same names."""
+    """`uv build` builds a wheel and an sdist with the same names."""
     done = call(
         BIN / "uv", "build", "--no-build-isolation", "--python", sys.executable, "-o", tmp_path, ROOT, folder=tmp_path
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What an allocation costs under the recorder, against what `make bench` recorded: instructions, which repeat."""
+"""The overhead per allocation in instructions, compared with the figures of `make bench`."""
 
 import json
 import os
@@ -24,14 +24,14 @@ INSTRUCTIONS, SAME, OTHER = 25, 0.08, 0.15
 
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
-    """Return what `make bench` recorded."""
+    """Return the figures of `make bench`."""
     figures: dict[str, Any] = json.loads(RECORDED.read_text(encoding="utf-8"))
     return figures
 
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, Cost]:
-    """Measure both modes, and `live`, in one boot, as they are attached by default there."""
+    """Measure both modes and `live` in one boot, with their default attachment."""
     missing = lab_available()
     if find_tool("gcc") is None:
         missing.append("gcc: install the package gcc")
@@ -42,8 +42,8 @@ def measured() -> dict[str, Cost]:
     return alone(KERNEL)
 
 
-def test_an_allocation_costs_what_was_recorded(recorded: dict[str, Any], measured: dict[str, Cost]) -> None:
-    """In each mode; a change on purpose is recorded by `make bench`."""
+def test_overhead_is_as_recorded(recorded: dict[str, Any], measured: dict[str, Cost]) -> None:
+    """The overhead of each mode is as recorded; after an intended change run `make bench`."""
     before = recorded["kernels"][KERNEL]["alone"]
     same = f"bcc {import_bcc().__version__}" in recorded["tools"]
     assert measured
@@ -58,8 +58,8 @@ def test_an_allocation_costs_what_was_recorded(recorded: dict[str, Any], measure
             )
 
 
-def test_watching_costs_what_counting_costs(measured: dict[str, Cost]) -> None:
-    """`live` beside `record --mode aggregate`, in one boot; in_guest/test_live.py shows that they load the same."""
+def test_live_costs_what_an_aggregate_costs(measured: dict[str, Cost]) -> None:
+    """In one boot `live` costs the same as `record --mode aggregate`."""
     live, aggregate = measured["kalloctrace live, fentry"], measured["kalloctrace aggregate, fentry"]
     assert live.captured > 0
     assert live.least <= aggregate.least + INSTRUCTIONS

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A real kernel, booted and used."""
+"""Guests with real kernels."""
 
 import os
 from pathlib import Path
@@ -50,13 +50,13 @@ ODD = os.fsdecode(bytes(range(1, 256)))
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory that the guest works in."""
+    """Return the guest's working directory."""
     return tmp_path_factory.mktemp("lab")
 
 
 @pytest.fixture(scope="module")
 def guest(directory: Path) -> GuestResult:
-    """Boot 5.10 with two nodes once, for all tests here."""
+    """Boot 5.10 with two nodes once, for all tests that use it."""
     missing = lab_available()
     if missing and os.environ.get("KALLOCTRACE_REQUIRE_LIVE") == "1":
         pytest.fail(f"no guest can be booted: {missing}")
@@ -70,20 +70,20 @@ def guest(directory: Path) -> GuestResult:
         os.chdir(before)
 
 
-def test_kernel_is_the_one_asked_for(guest: GuestResult) -> None:
-    """And not this machine's."""
+def test_kernel_is_the_requested_one(guest: GuestResult) -> None:
+    """The guest runs the requested kernel."""
     assert guest.release.startswith("5.10.")
     assert guest.stdout.decode().splitlines()[0] == guest.release
 
 
-def test_streams_and_code_are_the_command_s(guest: GuestResult) -> None:
-    """Apart, whole, and without the console's lines."""
+def test_output_and_exit_code_are_the_command_s(guest: GuestResult) -> None:
+    """Output and errors are separate, complete, and free of console messages."""
     assert guest.returncode == 7
     assert guest.stderr == b"to-stderr\n"
 
 
 def test_guest_has_what_tracing_needs(guest: GuestResult) -> None:
-    """File systems, modules, two nodes, scratch space, this installation; and this machine's files are safe."""
+    """It has file systems, modules, two nodes, scratch space and this installation; other host files are read-only."""
     assert guest.stdout.decode().splitlines()[1:] == [
         "0-1",
         "mounted /sys/kernel/tracing",
@@ -98,14 +98,14 @@ def test_guest_has_what_tracing_needs(guest: GuestResult) -> None:
     ]
 
 
-def test_files_come_back_exactly(guest: GuestResult, directory: Path) -> None:
-    """What the command wrote in its directory is here, and its odd argument arrived byte for byte."""
+def test_files_and_arguments_are_exact(guest: GuestResult, directory: Path) -> None:
+    """A file of the command arrives, and so does every byte of its argument."""
     del guest
     assert (directory / "brought-back").read_bytes() == os.fsencode(ODD)
 
 
 def test_panic_is_reported(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A guest that panics ends at once, and the error says so."""
+    """A guest that panics ends at once, and the error names the panic."""
     if lab_available():
         pytest.skip(f"no guest can be booted: {lab_available()}")
     monkeypatch.chdir(directory)
@@ -117,7 +117,7 @@ def test_panic_is_reported(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_kernel_without_modules_records_in_memory(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A kernel of which only the image is left gets its job, records, and gives everything back exactly."""
+    """A kernel without modules gets its job, records, and returns all files exactly."""
     if lab_available():
         pytest.skip(f"no guest can be booted: {lab_available()}")
     directory = tmp_path_factory.mktemp("in-memory")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The reading benchmark reads what it says: a trace of so many calls that the model agrees with."""
+"""The synthetic trace of the reading benchmark."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tests.bench.reading import BATCH_ROWS, PROCESSES, make_trace
 
 
 @pytest.mark.parametrize("events", [0, 1000, BATCH_ROWS + 1])
-def test_made_trace_is_whole(tmp_path: Path, events: int) -> None:
-    """Each call is there, at increasing times, for several processes, and matches."""
+def test_synthetic_trace_is_complete(tmp_path: Path, events: int) -> None:
+    """It has every call, at increasing times and from several processes, and all match."""
     path = tmp_path / "t.arrows"
     make_trace(path, events)
     with TraceReader(path) as trace:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The benchmark's tables: what keeps to a limit, what does not, and what is a gap."""
+"""The benchmark's tables: limits that are met, limits that are not, and gaps."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def figure(least: float, gap: str = "", lost: int = 0) -> dict[str, Any]:
 
 @pytest.fixture
 def figures() -> dict[str, Any]:
-    """Return what run.py records, of one kernel."""
+    """Return the figures of one kernel, as in recorded.json."""
     rows = {row.name: figure(1000) for row in PEERS} | {row.name: figure(400) for row in (*OURS, *WATCHED)}
     own = {
         "ours: consumer": {"an event": 401.0, "events": 1000, "lost": 3},
@@ -49,13 +49,13 @@ def figures() -> dict[str, Any]:
 
 
 def judged(text: str, mode: str, limit: str) -> str:
-    """Return the first kernel's cell of a row of the limits."""
+    """Return the first kernel's cell in a row of the limits."""
     (cell,) = [line.split(" | ")[2].rstrip(" |") for line in text.splitlines() if mode in line and limit in line]
     return cell
 
 
 def test_limits_are_judged_by_the_figures(figures: dict[str, Any]) -> None:
-    """At the limit is met, above is not, and both are said with the figure."""
+    """A value at the limit meets it, a value above does not, and both are printed."""
     text = tables.limits_table(figures)
     assert judged(text, "aggregate, fentry", "0.40 × perf record") == "0.40, met"
     assert judged(text, "live, fentry", "1.02 × kalloctrace aggregate") == "1.00, met"
@@ -63,21 +63,21 @@ def test_limits_are_judged_by_the_figures(figures: dict[str, Any]) -> None:
     assert judged(text, "stream, kprobe", "0.45 × perf record") == "0.40, met"
 
 
-def test_verify_alone_has_a_rate_to_reach(figures: dict[str, Any]) -> None:
-    """Sixty nanoseconds an event are too slow for it; of others a rate is only said."""
+def test_only_verify_has_a_required_rate(figures: dict[str, Any]) -> None:
+    """Sixty nanoseconds per event are too slow for verify; other rates are only printed."""
     verify, report = tables.large_table(figures["large"]).splitlines()[-2:]
     assert "| 16,666,667, **not met** |" in verify
     assert "| 16,666,667 |" in report
 
 
 def test_cheapest_of_several_peers_counts(figures: dict[str, Any]) -> None:
-    """So that no limit is kept by comparing with the dearest."""
+    """A limit is not met by comparison with the most expensive peer."""
     figures["kernels"]["5.10"]["rows"]["bpftrace equal information, fentry"] = figure(2000)
     assert judged(tables.limits_table(figures), "aggregate, fentry", "0.30 × bpftrace") == "0.40, **not met**"
 
 
 def test_missing_row_is_a_gap(figures: dict[str, Any]) -> None:
-    """A peer that is not there, one that failed, and one of ours, each with its reason; none of them counts as met."""
+    """A missing peer, a failed one and a missing row of ours are gaps with reasons, and meet no limit."""
     rows = figures["kernels"]["5.10"]["rows"]
     rows["perf record"] = figure(0, gap="perf is not installed")
     del rows["trace-cmd record"]
@@ -89,14 +89,14 @@ def test_missing_row_is_a_gap(figures: dict[str, Any]) -> None:
     assert judged(limits, "stream, fentry", "× perf record") == "gap: ours was not measured"
 
 
-def test_loss_stands_beside_a_cost(figures: dict[str, Any]) -> None:
-    """What a tool lost it did not pay for."""
+def test_loss_is_printed_with_the_cost(figures: dict[str, Any]) -> None:
+    """A tool saves the cost of events that it loses, so the loss is printed."""
     figures["kernels"]["5.10"]["rows"]["perf record"] = figure(1000, lost=100)
     assert "1,000 (2,000, lost 50%)" in tables.cost_table(figures)
 
 
 def test_own_reading_and_starting_are_judged(figures: dict[str, Any]) -> None:
-    """Each by its own limit."""
+    """Each figure has its own limit."""
     assert "401, **not met**" in tables.own_table(figures)
     reading = tables.reading_table(figures)
     assert "1.00 s | 100, met |" in reading
@@ -107,8 +107,8 @@ def test_own_reading_and_starting_are_judged(figures: dict[str, Any]) -> None:
     assert "2.60, **not met**" in tables.starting_table(figures)
 
 
-def test_costs_are_what_a_row_adds() -> None:
-    """To the least and to the mean of the same boot; a gap stays one."""
+def test_costs_are_relative_to_the_untraced_figure() -> None:
+    """Minimum and mean are relative to those of the same boot; a gap stays a gap."""
     result = {
         "untraced": [{"min": 100.0, "mean": 110.0}, {"min": 101.0, "mean": 130.0}],
         "rows": {"a": {"min": 150.0, "mean": 200.0, "captured": 7, "lost": 0}, "b": {"gap": "not installed"}},
@@ -142,7 +142,7 @@ def test_costs_are_what_a_row_adds() -> None:
         ("kalloctrace stream, fentry", "69,787 allocations in 8.5 s (the command ended); lost 0, missed 0\n", 69787),
     ],
 )
-def test_what_was_captured_is_read_from_each_tool(name: str, text: str, count: int) -> None:
-    """As the tool prints it."""
+def test_captured_events_are_counted_for_each_tool(name: str, text: str, count: int) -> None:
+    """The patterns match each tool's output."""
     (row,) = [row for row in (*PEERS, *OURS) if row.name == name]
     assert numbers(row.captured, text) == count

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Building a kernel module, up to where packages and compilers begin."""
+"""Building a kernel module: headers, sources and error messages."""
 
 import shutil
 import subprocess
@@ -24,14 +24,14 @@ PACKAGES = [
 
 
 def module_source(directory: Path) -> Path:
-    """Write a module's source files and some that are none."""
+    """Write a module's source files, and other files."""
     for name in ("Kbuild", "one.c", "one.h", "one.mod.c", "client.py"):
         (directory / name).write_text(name, encoding="utf-8")
     return directory
 
 
 def test_headers_are_of_the_kernels_own_version() -> None:
-    """The kernel's own, what they include and the build's tools, and nothing else."""
+    """The result is the kernel's headers, those they include, and the build tools."""
     found = build.headers_packages(PACKAGES, KERNEL)
     assert [(package.name, package.version) for package in found] == [
         ("linux-headers-6.1.0-56-amd64", "6.1.192-2"),
@@ -42,7 +42,7 @@ def test_headers_are_of_the_kernels_own_version() -> None:
 
 @pytest.mark.parametrize("gone", [0, 1, 4])
 def test_missing_headers_are_named(gone: int) -> None:
-    """Any of the three may have left the suite."""
+    """Any of the three packages may be missing."""
     packages = [package for number, package in enumerate(PACKAGES) if number != gone]
     with pytest.raises(build.NoHeadersError) as raised:
         build.headers_packages(packages, KERNEL)
@@ -50,7 +50,7 @@ def test_missing_headers_are_named(gone: int) -> None:
 
 
 def test_unpacked_headers_include_each_other(tmp_path: Path) -> None:
-    """As make itself sees it, wherever they are and are moved to."""
+    """Make finds them wherever they are unpacked or moved to."""
     if shutil.which("make") is None:
         pytest.skip("make is missing")
     for part in ("amd64", "common"):
@@ -71,7 +71,7 @@ def test_unpacked_headers_include_each_other(tmp_path: Path) -> None:
 
 
 def test_unpacked_headers_are_built_where_they_are(tmp_path: Path) -> None:
-    """Those of 7.2 and later name their own directory too."""
+    """Headers since 7.2 contain their own path, which is replaced too."""
     if shutil.which("make") is None:
         pytest.skip("make is missing")
     own = tmp_path / "usr/src/linux-headers-7-amd64"
@@ -85,21 +85,21 @@ def test_unpacked_headers_are_built_where_they_are(tmp_path: Path) -> None:
     assert done.stdout.strip() == str(own)
 
 
-def test_source_is_what_the_kernels_build_reads(tmp_path: Path) -> None:
-    """Not the client beside it, nor what a build left there."""
+def test_sources_are_the_inputs_of_kbuild(tmp_path: Path) -> None:
+    """The client and generated files are not sources."""
     names = [path.name for path in build.source_files(module_source(tmp_path))]
     assert names == ["Kbuild", "one.c", "one.h"]
 
 
 def test_source_without_kbuild_is_refused(tmp_path: Path) -> None:
-    """A Makefile in its place would recurse without end."""
+    """A Makefile instead of Kbuild would recurse without end."""
     (tmp_path / "one.c").touch()
     with pytest.raises(KalloctraceError, match="no file named Kbuild"):
         build.source_files(tmp_path)
 
 
 def test_digest_changes_with_the_source_only(tmp_path: Path) -> None:
-    """A changed byte is another module; a new date is not."""
+    """A changed byte changes the digest; a new date does not."""
     source = module_source(tmp_path)
     before = build.digest(build.source_files(source))
     (source / "one.c").touch()
@@ -109,7 +109,7 @@ def test_digest_changes_with_the_source_only(tmp_path: Path) -> None:
 
 
 def test_image_without_package_is_refused(tmp_path: Path) -> None:
-    """Nothing says which headers it was built with."""
+    """The headers of such an image are unknown."""
     with pytest.raises(KalloctraceError, match="no module can be built for"):
         build.build_module(module_source(tmp_path), Kernel("/boot/vmlinuz", Path("/boot/vmlinuz")))
 
@@ -131,7 +131,7 @@ def test_image_without_package_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_failed_build_is_explained(output: str, why: str, mend: str) -> None:
-    """By the line that says it, with what to do about it."""
+    """The error has the line with the cause, and a fix."""
     said = build.explain(output)
     assert why in said[0]
     assert mend in said[1]

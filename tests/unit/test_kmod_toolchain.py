@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which tools a module is built with: chosen by what the kernel's headers need and the machine has."""
+"""The choice of tools to build a module, from the kernel's headers and the machine."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ NEW = Level((2, 41), 14)
 
 
 def headers(root: Path, *, symbols: bytes = b"\0GLIBC_2.34\0GLIBC_2.38\0GLIBC_2.2.5\0", gcc: int = 140200) -> Path:
-    """Make headers whose tools lie elsewhere, as Debian's do."""
+    """Write headers whose tools are in another directory, as Debian's are."""
     tools = root / "usr/lib/linux-kbuild-6.12/scripts"
     (tools / "mod").mkdir(parents=True)
     modpost = tools / "mod/modpost"
@@ -34,7 +34,7 @@ def headers(root: Path, *, symbols: bytes = b"\0GLIBC_2.34\0GLIBC_2.38\0GLIBC_2.
 
 
 def test_needs_are_read_from_the_headers(tmp_path: Path) -> None:
-    """The newest symbol version of a program, not of a script, and the compiler of the configuration."""
+    """They are the newest symbol version of the programs, without scripts, and the compiler in the configuration."""
     assert toolchain.needed_level(headers(tmp_path)) == Level((2, 38), 14)
 
 
@@ -55,12 +55,12 @@ def test_versions_are_numbers(tmp_path: Path) -> None:
     ],
 )
 def test_machine_must_have_both(needed: Level, *, enough: bool) -> None:
-    """A newer library does not make up for an older compiler."""
+    """A newer C library does not compensate for an older compiler."""
     assert OLD.covers(needed) is enough
 
 
 def test_level_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """As its C library and its gcc say, and nothing where there is none, or a compiler without a linker."""
+    """It is that of the C library and of gcc, and 0 without them or without a linker."""
     gcc = tmp_path / "gcc"
     gcc.write_text("#!/bin/sh\necho 12\n", encoding="utf-8")
     gcc.chmod(0o755)
@@ -72,8 +72,8 @@ def test_level_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert toolchain.machine_level() == Level((0, 0), 0)
 
 
-def test_machine_that_is_new_enough_builds_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With its own compiler, where the files are."""
+def test_new_machine_uses_its_own_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It builds with its own compiler on the files in place."""
     tree = headers(tmp_path)
     monkeypatch.setattr(toolchain, "machine_level", lambda: NEW)
     command = toolchain.make_command(tree, tmp_path, tmp_path / "module")
@@ -81,8 +81,8 @@ def test_machine_that_is_new_enough_builds_itself(monkeypatch: pytest.MonkeyPatc
     assert {"CC=gcc", "HOSTCC=gcc", f"M={tmp_path / 'module'}", "modules"} <= set(command)
 
 
-def test_machine_that_is_too_old_builds_in_the_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With that one's compiler, and the directories where they are mounted."""
+def test_old_machine_uses_the_compiler_of_the_tree(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It builds with the compiler in the tree, on mounted directories."""
     tree = headers(tmp_path)
     monkeypatch.setattr(toolchain, "machine_level", lambda: OLD)
     monkeypatch.setattr(toolchain, "_tree", lambda: Path("/tree"))
@@ -96,7 +96,7 @@ def test_machine_that_is_too_old_builds_in_the_tree(monkeypatch: pytest.MonkeyPa
 
 
 def test_user_namespace_is_used_without_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where only that is allowed."""
+    """A user namespace is used if mounting requires it."""
     refused = {("unshare", "--mount", "true"): 1}
     monkeypatch.setattr(toolchain, "find_tool", lambda name: name)
     answers = lambda command, **_: SimpleNamespace(returncode=refused.get(tuple(command), 0))  # noqa: E731
@@ -105,8 +105,8 @@ def test_user_namespace_is_used_without_root(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("tool", [None, "unshare"])
-def test_machine_that_can_use_no_other_tools_says_so(tool: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what is needed and what is there, and three ways out."""
+def test_machine_without_usable_tools_is_an_error(tool: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error has the needed and available versions, and three fixes."""
     monkeypatch.setattr(toolchain, "find_tool", lambda _: tool)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     with pytest.raises(KalloctraceError) as raised:
@@ -116,7 +116,7 @@ def test_machine_that_can_use_no_other_tools_says_so(tool: str | None, monkeypat
 
 
 def test_tree_is_a_root_directory(tmp_path: Path) -> None:
-    """Packages unpack into /usr, and their programs look for each other outside of it."""
+    """Packages unpack into /usr, and programs find each other outside of it."""
     tree = tmp_path / "tree"
     toolchain.prepare(tree)
     (tree / "usr/bin/mawk").touch()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Where packages come from, and that none is used unverified."""
+"""The sources of packages; none is used unverified."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ def write_sums(file: Path, digest: str | None = None) -> None:
 
 
 def test_mirrors_are_chosen_among_debian_suites() -> None:
-    """Other vendors' archives are left alone, and security is told apart."""
+    """Other vendors' archives are ignored, and the security archive is separate."""
     targets = (
         "http://other.invalid/ubuntu/ noble main Ubuntu\n"
         "http://containers.invalid/debian/ bookworm stable $(ORIGIN)\n"
@@ -59,22 +59,22 @@ def test_mirrors_are_chosen_among_debian_suites() -> None:
 
 
 def test_mirror_of_a_suite_not_fetched_yet() -> None:
-    """A machine whose lists are empty does not know the origin."""
+    """The origin of a suite is unknown before apt fetches it."""
     assert choose_mirrors(f"{ARCHIVE} bookworm main $(ORIGIN)\n") == (ARCHIVE, "")
 
 
-def test_mirrors_of_another_distribution_are_none() -> None:
-    """A machine that is not Debian has no mirror of its own."""
+def test_other_distributions_have_no_mirror() -> None:
+    """A machine that does not run Debian has no Debian mirror."""
     assert choose_mirrors("http://other.invalid/ubuntu/ noble main Ubuntu\n") == ("", "")
 
 
 def test_mirror_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The security archive lies beside the one that is named."""
+    """The URI of the security archive is derived from the given one."""
     monkeypatch.setenv("KALLOCTRACE_MIRROR", ARCHIVE)
     assert mirrors() == (ARCHIVE, SECURITY.rstrip("/"))
 
 
-def test_no_mirror_is_an_error_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_mirror_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the variable to set."""
     monkeypatch.delenv("KALLOCTRACE_MIRROR", raising=False)
     monkeypatch.setattr(apt, "_index_targets", lambda: "")
@@ -84,7 +84,7 @@ def test_no_mirror_is_an_error_with_its_mend(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_every_source_is_signed() -> None:
-    """Each line names the keyrings, none is trusted blindly, and only a suite past its support may be old."""
+    """Each line names the keyrings, and only a suite past its support may be expired."""
     text = sources_list(["bullseye", "bookworm-security"], (ARCHIVE, SECURITY), [Path("/a.gpg"), Path("/b.gpg")])
     assert text.splitlines() == [
         f"deb [arch=amd64 signed-by=/a.gpg,/b.gpg check-valid-until=no] {ARCHIVE} bullseye main",
@@ -99,8 +99,8 @@ def test_missing_keyring_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         apt.keyrings()
 
 
-def test_folder_gives_checked_files(tmp_path: Path) -> None:
-    """A package is described by its own fields and handed out when its checksum is right."""
+def test_local_packages_are_verified(tmp_path: Path) -> None:
+    """A package with the right checksum is used."""
     file = build_package(tmp_path)
     write_sums(file)
     folder = LocalPackages(tmp_path)
@@ -110,8 +110,8 @@ def test_folder_gives_checked_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("digest", ["0" * 64, None])
-def test_folder_refuses_unverified_files(tmp_path: Path, digest: str | None) -> None:
-    """A wrong checksum is refused, and so is a missing one."""
+def test_local_packages_with_wrong_checksums_are_refused(tmp_path: Path, digest: str | None) -> None:
+    """A wrong or missing checksum is an error."""
     file = build_package(tmp_path)
     if digest:
         write_sums(file, digest)
@@ -120,8 +120,8 @@ def test_folder_refuses_unverified_files(tmp_path: Path, digest: str | None) -> 
         folder.files(folder.packages())
 
 
-def test_obtain_unpacks_from_the_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder comes first, nothing but the cache is written, and the second time only the cache is read."""
+def test_obtain_unpacks_local_packages_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The local folder comes first, only the cache is written, and later only the cache is read."""
     source = tmp_path / "source"
     source.mkdir()
     file = build_package(source)
@@ -136,10 +136,10 @@ def test_obtain_unpacks_from_the_folder_once(tmp_path: Path, monkeypatch: pytest
     assert kernels.obtain("5.10") == kernel
 
 
-def test_unreachable_suites_fall_back_to_what_is_unpacked(
+def test_unreachable_suites_fall_back_to_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was unpacked before is used with a warning; a kernel never had is an error."""
+    """An older unpacked kernel is used with a warning; without one it is an error."""
     source = tmp_path / "source"
     source.mkdir()
     write_sums(build_package(source))
@@ -157,7 +157,7 @@ def test_unreachable_suites_fall_back_to_what_is_unpacked(
 
 
 def test_image_without_modules_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is unpacked by itself, and found again from what is remembered of it."""
+    """It is unpacked alone, and found again in the cache."""
     source = tmp_path / "source"
     source.mkdir()
     release = "6.19.99+deb13-amd64"
@@ -185,7 +185,7 @@ def test_image_without_modules_is_used(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_image_is_found_in_both_layouts(tmp_path: Path) -> None:
-    """In boot/, or beside the modules as in the split packages; neither is an error."""
+    """The image is in boot/, or next to the modules in split packages; otherwise it is an error."""
     with pytest.raises(KalloctraceError, match="contain no kernel image"):
         kernels.find_image(tmp_path, "7.3.4")
     split = tmp_path / "usr/lib/modules/7.3.4/vmlinuz"

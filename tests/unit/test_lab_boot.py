@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which way a guest is booted."""
+"""The way that a guest boots."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from kalloctrace.lab.guest import Machine
         (False, True, "qemu-system-x86_64"),
     ],
 )
-def test_files_are_in_memory_where_they_must_be_or_shall_be(
+def test_files_are_in_memory_without_9p_or_on_request(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, mounts: bool, in_memory: bool, program: str
 ) -> None:
-    """A kernel that could mount this machine's files does so unless it is told otherwise."""
+    """A kernel with 9p mounts this machine's files unless `in_memory` is set."""
     monkeypatch.setattr(boot, "has_9p", lambda _: mounts)
     monkeypatch.setattr(boot, "archive_path", lambda: tmp_path / "files.cpio")
     command = boot.boot_command(tmp_path / "vmlinuz", Machine(), tmp_path, [], in_memory=in_memory)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Streams through shared memory, and both ends of a guest that shares nothing else."""
+"""Streams through shared memory, and both sides of a guest without 9p."""
 
 import itertools
 import os
@@ -22,7 +22,7 @@ BUSYBOX = subprocess.run(["sh", "-c", "command -v busybox"], check=False, captur
 
 @pytest.fixture
 def channel() -> Iterator[Channel]:
-    """Return fresh streams."""
+    """Return empty streams."""
     channel = map_channel(memoryview(bytearray(SIZE)))
     yield channel
     channel.release()
@@ -36,8 +36,8 @@ def drain(ring: Ring) -> bytes:
     return received
 
 
-def test_bytes_arrive_in_order_however_they_are_cut() -> None:
-    """Across the end of the span, with any sizes of writes, and never more than there is room for."""
+def test_bytes_arrive_in_order() -> None:
+    """Writes of any size wrap around the end of the ring, and never exceed its free space."""
     ring = Ring(memoryview(bytearray(64 + 24)), 0, 64 + 24)
     source = random.Random(1).randbytes(10_000)  # noqa: S311 no secret
     sent, received, sizes = 0, b"", itertools.cycle((1, 63, 64, 65, 7, 200))
@@ -49,8 +49,8 @@ def test_bytes_arrive_in_order_however_they_are_cut() -> None:
     assert received == source
 
 
-def test_full_ring_takes_no_more() -> None:
-    """What was not read is not overwritten."""
+def test_full_ring_accepts_nothing() -> None:
+    """Unread bytes are not overwritten."""
     ring = Ring(memoryview(bytearray(8 + 24)), 0, 8 + 24)
     assert ring.write(b"0123456789") == 8
     assert ring.write(b"x") == 0
@@ -59,7 +59,7 @@ def test_full_ring_takes_no_more() -> None:
 
 
 def test_end_is_seen_after_the_last_byte() -> None:
-    """A stream has not ended while there is something to read."""
+    """A stream has not ended while it has unread bytes."""
     ring = Ring(memoryview(bytearray(32 + 24)), 0, 32 + 24)
     ring.write(b"last")
     ring.close()
@@ -69,7 +69,7 @@ def test_end_is_seen_after_the_last_byte() -> None:
 
 
 def test_streams_do_not_overlap(channel: Channel) -> None:
-    """Each is filled to the brim with bytes of its own, and all come out."""
+    """Each stream is filled with its own bytes, and all are read back."""
     rings = (channel.job, channel.stdout, channel.stderr, channel.state, channel.files)
     counts = [ring.write(bytes([number]) * SIZE) for number, ring in enumerate(rings, 1)]
     assert min(counts) > 1 << 19
@@ -78,7 +78,7 @@ def test_streams_do_not_overlap(channel: Channel) -> None:
 
 
 def write_device(folder: Path, name: str, vendor: str, content: bytes) -> Path:
-    """Write a PCI device as sysfs shows it."""
+    """Write a PCI device in sysfs's format."""
     device = folder / name
     device.mkdir(parents=True)
     for fact, value in (("vendor", vendor), ("device", "0x1110"), ("enable", "0")):
@@ -90,7 +90,7 @@ def write_device(folder: Path, name: str, vendor: str, content: bytes) -> Path:
 
 
 def test_memory_is_found_among_other_devices(tmp_path: Path) -> None:
-    """Neither another vendor's nor another memory of the same kind is taken, and the device is switched on."""
+    """Devices of other vendors and other memory of the same kind are skipped; the device is enabled."""
     write_device(tmp_path, "0000:00:01.0", "0x8086", MAGIC)
     write_device(tmp_path, "0000:00:02.0", "0x1af4", b"someone else's")
     ours = write_device(tmp_path, "0000:00:03.0", "0x1af4", MAGIC + b"!")
@@ -100,13 +100,13 @@ def test_memory_is_found_among_other_devices(tmp_path: Path) -> None:
 
 
 def test_missing_memory_is_an_error(tmp_path: Path) -> None:
-    """Where it was looked for is named."""
+    """The error names the directory."""
     with pytest.raises(OSError, match=str(tmp_path)):
         find_shared_memory(tmp_path)
 
 
-def test_output_is_kept_apart_and_whole(channel: Channel, tmp_path: Path) -> None:
-    """Also when there is more of it than room, which the reader makes; the code is the shell's."""
+def test_output_is_separate_and_complete(channel: Channel, tmp_path: Path) -> None:
+    """Output larger than the ring arrives too, and the exit code is the shell's."""
     script = tmp_path / "command"
     script.write_text("head -c 6000000 /dev/zero; echo err >&2; kill -9 $$", encoding="ascii")
     received = bytearray()
@@ -152,15 +152,15 @@ def test_changed_files_come_back_and_others_do_not(channel: Channel, tmp_path: P
 
 @pytest.mark.skipif(not BUSYBOX, reason="there is no busybox")
 def test_broken_job_is_an_error(channel: Channel, tmp_path: Path) -> None:
-    """A job that is no archive is not silently an empty one."""
+    """A job that is not an archive is an error, not an empty job."""
     channel.job.write(b"no archive at all" * 100)
     channel.job.close()
     with pytest.raises(OSError, match="could not be unpacked"):
         agent.unpack(channel.job, str(tmp_path))
 
 
-def test_results_are_there_when_the_exit_code_is(channel: Channel, tmp_path: Path) -> None:
-    """The code is written last, after the files that came back."""
+def test_results_precede_the_exit_code(channel: Channel, tmp_path: Path) -> None:
+    """The exit code is written after the files."""
     job, folder = tmp_path / "job", tmp_path / "folder"
     job.mkdir()
     folder.mkdir()
@@ -191,8 +191,8 @@ def test_left_out_file_is_reported(channel: Channel, tmp_path: Path, caplog: pyt
     assert "not copied" in caplog.text
 
 
-def test_guest_s_own_failure_is_shown(channel: Channel, tmp_path: Path) -> None:
-    """With its reason and where to read on."""
+def test_failure_of_the_agent_is_an_error(channel: Channel, tmp_path: Path) -> None:
+    """The error has the reason and the console's path."""
     channel.state.write(b"failed no space left\n")
     with ExitStack() as stack, pytest.raises(KalloctraceError) as caught:
         boot.JobTransfer(tmp_path, [], b"", channel, stack).poll()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is handed to the guest, and what comes back from it."""
+"""Starting a guest, and its results."""
 
 import io
 import os
@@ -32,14 +32,14 @@ HOST = {"PATH": os.environ["PATH"]}
 
 
 def run_script(argv: Sequence[str], env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[bytes]:
-    """Run the script as the guest would."""
+    """Run the script as the guest does."""
     script = cwd / "command"
     script.write_bytes(command_script(argv, env, cwd))
     return subprocess.run(["sh", str(script)], check=False, capture_output=True)
 
 
 def test_any_byte_reaches_the_command(tmp_path: Path) -> None:
-    """Every byte an argument may have arrives, as do empty arguments, options and line breaks."""
+    """Every byte that an argument may contain arrives, and so do empty arguments, options and line breaks."""
     words = [os.fsdecode(bytes(range(1, 256))), "", "-n", "--", "a b", "$HOME `id` \\n", "x=y", "*", "\n", "ü"]
     show = "import os, sys; os.write(1, b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
     done = run_script([sys.executable, "-c", show, *words], HOST, tmp_path)
@@ -58,19 +58,19 @@ def test_environment_is_exact(tmp_path: Path) -> None:
     ("argv", "code"), [(["sh", "-c", "exit 7"], 7), (["true"], 0), (["no-such-command"], 127), (["a=b"], 127)]
 )
 def test_exit_code_is_the_command_s(argv: list[str], code: int, tmp_path: Path) -> None:
-    """A command that is not found has the shell's code for that, even when its name looks like a variable."""
+    """A missing command has the shell's exit code, even if its name looks like a variable."""
     assert run_script(argv, HOST, tmp_path).returncode == code
 
 
 def test_command_starts_in_its_directory(tmp_path: Path) -> None:
-    """Also when the directory's name needs quoting."""
+    """The directory's name may require quoting."""
     odd = tmp_path / "it's here"
     odd.mkdir()
     assert run_script(["pwd"], HOST, odd).stdout.decode().strip() == str(odd)
 
 
 def test_environment_puts_this_interpreter_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables of this program are passed on, others are not, and what is asked for wins."""
+    """This program's variables are passed on, others are not, and given ones take precedence."""
     monkeypatch.setenv("KALLOCTRACE_THING", "1")
     monkeypatch.setenv("SECRET_THING", "1")
     env = environment({"LANG": "de_DE.UTF-8"})
@@ -90,20 +90,20 @@ def test_environment_puts_this_interpreter_first(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_memory_is_the_sum_of_the_nodes(machine: Machine, memory: str) -> None:
-    """Unless it is given."""
+    """An explicit size takes precedence."""
     assert machine.total_memory() == memory
 
 
 @pytest.mark.parametrize("machine", [Machine(numa=("big",)), Machine(numa_distance=("0-1",))])
 def test_bad_nodes_are_wrong_usage(machine: Machine, tmp_path: Path) -> None:
-    """The error shows how it is written."""
+    """The error shows the syntax."""
     with pytest.raises(KalloctraceError) as caught:
         virtme_command(tmp_path / "image", tmp_path, [], machine)
     assert caught.value.code == Exit.USAGE
 
 
 def test_command_has_the_machine_s_parts(tmp_path: Path) -> None:
-    """Nodes, distances, kernel arguments and QEMU's words are all in it, and no KVM."""
+    """It has nodes, distances, kernel arguments and QEMU's arguments, and no KVM."""
     machine = Machine(
         cpus=4,
         numa=("1G,cpus=0-1", "1G,cpus=2-3"),
@@ -122,15 +122,15 @@ def test_command_has_the_machine_s_parts(tmp_path: Path) -> None:
     assert f"path={tmp_path}/a,,b,security_model=none,multidevs=remap,readonly=off" in text
 
 
-def test_kvm_is_asked_for(tmp_path: Path) -> None:
-    """Only then is it used, and the emulator's settings are left out."""
+def test_kvm_replaces_emulation(tmp_path: Path) -> None:
+    """KVM is used on request only, without the emulator's settings."""
     command = virtme_command(tmp_path / "image", tmp_path, [], Machine(kvm=True))
     assert "--disable-kvm" not in command
     assert "--qemu-opt=-accel" not in command
 
 
 def test_instruction_clock_is_the_emulator_s(tmp_path: Path) -> None:
-    """On one processor, emulated by one thread, both ways a kernel boots."""
+    """It requires one processor, emulated by one thread, in both ways of booting."""
     machine = Machine(icount=True)
     virtme = virtme_command(tmp_path / "image", tmp_path, [], machine)
     memory = initramfs_command(tmp_path / "image", tmp_path / "archive", tmp_path, 4096, machine)
@@ -145,14 +145,14 @@ def test_instruction_clock_is_the_emulator_s(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"kvm": True}, {"cpus": 2}])
 def test_instruction_clock_needs_one_emulated_processor(other: dict[str, Any]) -> None:
-    """Anything else is refused as wrong usage."""
+    """KVM or several processors are wrong usage."""
     with pytest.raises(KalloctraceError) as caught:
         Machine(icount=True, **other)
     assert caught.value.code == Exit.USAGE
 
 
 def test_directories_are_shared_outer_first(tmp_path: Path) -> None:
-    """So that none hides another, and each once."""
+    """Each directory is shared once, and none hides another."""
     inner = tmp_path / "in"
     inner.mkdir()
     assert writable_directories([inner, tmp_path, inner]) == [tmp_path, inner]
@@ -160,14 +160,14 @@ def test_directories_are_shared_outer_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/proc", "/sys/kernel", "/no/such/directory"])
 def test_some_directories_cannot_be_shared(path: str) -> None:
-    """Those are named, with the reason."""
+    """The error names them, with the reason."""
     with pytest.raises(KalloctraceError, match="cannot be shared") as caught:
         writable_directories([path])
     assert caught.value.code == Exit.USAGE
 
 
 def test_interpreter_below_a_share_stays_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkout's own .venv is not read without a cache."""
+    """A checkout's .venv is mounted with a cache."""
     monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
     write_job(tmp_path, ["true"], [tmp_path], {}, tmp_path)
     assert (tmp_path / "cached").read_text(encoding="utf-8") == f"{tmp_path}/.venv\n"
@@ -176,7 +176,7 @@ def test_interpreter_below_a_share_stays_cached(tmp_path: Path, monkeypatch: pyt
 
 @pytest.fixture
 def fake_virtme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a `virtme-run` on the path that runs what the test writes into it, and return it."""
+    """Put a `virtme-run` on PATH that runs a script of the test, and return its path."""
     programs = tmp_path / "bin"
     programs.mkdir()
     work = tmp_path / "work"
@@ -192,13 +192,13 @@ def fake_virtme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_fake(fake: Path, body: str) -> None:
-    """Give the fake guest its behaviour; `$job` is its job's directory."""
+    """Write the fake guest's script; `$job` is the job's directory."""
     # The last argument is `sh guest.sh JOB`.
     fake.write_text(f"#!/bin/sh\nfor word; do :; done\njob=${{word##* }}\n{body}\n", encoding="utf-8")
 
 
 def ends(pid_file: Path) -> bool:
-    """Whether a process ends within seconds of having been told to."""
+    """Return whether a process ends within some seconds."""
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         if not is_running(pid_file):
@@ -208,7 +208,7 @@ def ends(pid_file: Path) -> bool:
 
 
 def is_running(pid_file: Path) -> bool:
-    """Whether a process lives; one that ended but was not waited for by its adopter does not."""
+    """Return whether a process is running; a zombie is not."""
     try:
         stat = Path(f"/proc/{int(pid_file.read_text(encoding='ascii'))}/stat").read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -217,7 +217,7 @@ def is_running(pid_file: Path) -> bool:
 
 
 class Watched(io.BytesIO):
-    """A stream that says when the first bytes have come."""
+    """A stream that records when its first bytes arrive."""
 
     def __init__(self) -> None:
         """Start empty."""
@@ -225,12 +225,12 @@ class Watched(io.BytesIO):
         self.written = threading.Event()
 
     def flush(self) -> None:
-        """Take note."""
+        """Record the call."""
         self.written.set()
 
 
-def test_result_is_what_the_guest_left(fake_virtme: Path) -> None:
-    """Both streams apart, the code and the release."""
+def test_result_is_complete(fake_virtme: Path) -> None:
+    """The result has both streams, the exit code and the release."""
     write_fake(
         fake_virtme,
         "echo 6.12.1 >$job/release; echo out >>$job/stdout; echo err >>$job/stderr; echo 3 >$job/exit",
@@ -243,8 +243,8 @@ def test_result_is_what_the_guest_left(fake_virtme: Path) -> None:
     assert result.console.exists()
 
 
-def test_output_comes_while_the_guest_runs(fake_virtme: Path, tmp_path: Path) -> None:
-    """The guest goes on only after its first line has been seen here."""
+def test_output_arrives_while_the_guest_runs(fake_virtme: Path, tmp_path: Path) -> None:
+    """The fake guest continues only after its first line has arrived."""
     go = tmp_path / "go"
     write_fake(
         fake_virtme,
@@ -265,7 +265,7 @@ def test_output_comes_while_the_guest_runs(fake_virtme: Path, tmp_path: Path) ->
 
 
 def test_guest_that_dies_is_an_error(fake_virtme: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The reason is the panic, the console is shown and its file named."""
+    """The reason is the panic; the end of the console is printed, and its file named."""
     write_fake(fake_virtme, "echo 'Kernel panic - not syncing: no init' >&2; echo bye >&2; exit 255")
     with pytest.raises(KalloctraceError) as caught:
         run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")))
@@ -274,8 +274,8 @@ def test_guest_that_dies_is_an_error(fake_virtme: Path, caplog: pytest.LogCaptur
     assert "console: bye" in caplog.text
 
 
-def test_emulator_s_mishap_is_tried_again(fake_virtme: Path, tmp_path: Path) -> None:
-    """A kernel that dies of its own breakpoint before the command began boots once more, and no other does."""
+def test_emulation_failure_is_tried_again(fake_virtme: Path, tmp_path: Path) -> None:
+    """A kernel that dies of its own breakpoint before the command starts is booted again; no other is."""
     write_fake(
         fake_virtme,
         f"if [ ! -e {tmp_path}/second ]; then\n"
@@ -286,7 +286,7 @@ def test_emulator_s_mishap_is_tried_again(fake_virtme: Path, tmp_path: Path) -> 
 
 
 def test_guest_that_hangs_is_ended(fake_virtme: Path, tmp_path: Path) -> None:
-    """At the time limit, with everything it started."""
+    """At the time limit, the guest and all its processes end."""
     pid = tmp_path / "pid"
     write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}; wait")
     with pytest.raises(KalloctraceError, match="did not end within 1 s") as caught:
@@ -296,7 +296,7 @@ def test_guest_that_hangs_is_ended(fake_virtme: Path, tmp_path: Path) -> None:
 
 
 def test_termination_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
-    """SIGTERM is as good as Ctrl-C."""
+    """SIGTERM ends it like Ctrl-C."""
     pid = tmp_path / "pid"
     write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; kill -TERM {os.getpid()}; wait")
     with pytest.raises(KeyboardInterrupt):
@@ -306,7 +306,7 @@ def test_termination_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
 
 
 def test_guest_does_not_outlive_its_owner(fake_virtme: Path, tmp_path: Path) -> None:
-    """Also one that a thread started, and whose process is killed outright."""
+    """A guest started by a thread ends too when the process is killed."""
     pid = tmp_path / "pid"
     write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; wait")
     owner = os.fork()

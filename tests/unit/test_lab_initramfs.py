@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a guest in memory is given: the archive's format, what is in it, and what is left here."""
+"""Guests in memory: the format and content of their archive, and excluded files."""
 
 import io
 import os
@@ -22,7 +22,7 @@ RELEASE = "6.19.14+deb13-amd64"
 
 
 def write_image(path: Path, release: str = RELEASE) -> Path:
-    """Write the parts of a kernel image that say which release it is."""
+    """Write the parts of a kernel image that contain its release."""
     image = bytearray(0x400)
     image[0x202:0x206] = b"HdrS"
     struct.pack_into("<H", image, 0x20E, 0x100)
@@ -34,14 +34,14 @@ def write_image(path: Path, release: str = RELEASE) -> Path:
 
 
 def unpacked(archive: bytes, folder: Path) -> Path:
-    """Unpack an archive with a program that others wrote."""
+    """Unpack an archive with an independent program."""
     folder.mkdir()
     subprocess.run(["busybox", "cpio", "-idmu"], input=archive, cwd=folder, check=True, capture_output=True)
     return folder
 
 
-def test_image_says_its_release(tmp_path: Path) -> None:
-    """A file that is no image of x86's says none."""
+def test_release_is_read_from_the_image(tmp_path: Path) -> None:
+    """A file that is not an x86 image has none."""
     assert release_of(write_image(tmp_path / "vmlinuz")) == RELEASE
     other = tmp_path / "other"
     other.write_bytes(b"\x7fELF" + bytes(0x400))
@@ -61,7 +61,7 @@ def test_image_says_its_release(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("image", ["boot/vmlinuz", f"usr/lib/modules/{RELEASE}/vmlinuz"])
 def test_9p_is_found_among_the_modules(image: str, listed: str, answer: bool, tmp_path: Path) -> None:
-    """As a module or built in, wherever the image lies; not as what another module depends on."""
+    """It is found as a module or built in, in any tree, but not as a dependency."""
     path = write_image(tmp_path / image)
     modules = tmp_path / "usr/lib/modules" / RELEASE
     modules.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def test_9p_is_found_among_the_modules(image: str, listed: str, answer: bool, tm
 
 
 def test_modules_of_another_kernel_do_not_count(tmp_path: Path) -> None:
-    """The folder of the image's own release is asked."""
+    """Only the directory of the image's release is read."""
     path = write_image(tmp_path / "boot/vmlinuz")
     modules = tmp_path / "lib/modules/5.10.0-1-amd64"
     modules.mkdir(parents=True)
@@ -85,14 +85,14 @@ def test_modules_of_another_kernel_do_not_count(tmp_path: Path) -> None:
     [("CONFIG_9P_FS=y", True), ("CONFIG_9P_FS=m", True), ("# CONFIG_9P_FS is not set", False)],
 )
 def test_build_tree_is_judged_by_its_configuration(line: str, answer: bool, tmp_path: Path) -> None:
-    """A kernel that was just built has no folder of modules yet."""
+    """A newly built kernel has no directory of modules."""
     path = write_image(tmp_path / "linux/arch/x86/boot/bzImage")
     (tmp_path / "linux/.config").write_text(f"CONFIG_NET=y\n{line}\n", encoding="ascii")
     assert has_9p(path) is answer
 
 
 def test_archive_is_what_cpio_unpacks(tmp_path: Path) -> None:
-    """Files, modes, times, links, folders, and names and contents of any length."""
+    """The program cpio unpacks files, modes, times, links, directories, and names and contents of any length."""
     source = tmp_path / "here"
     source.mkdir()
     names = [f"{'n' * length}" for length in range(1, 9)]
@@ -116,8 +116,8 @@ def test_archive_is_what_cpio_unpacks(tmp_path: Path) -> None:
     assert stat.S_IMODE((folder / "own/data").stat().st_mode) == 0o600
 
 
-def test_links_on_the_way_stay_links(tmp_path: Path) -> None:
-    """As /lib is one on most machines; what a link points to comes along."""
+def test_links_in_paths_stay_links(tmp_path: Path) -> None:
+    """Links such as /lib are kept, and their targets are added."""
     real = tmp_path / "usr/lib"
     real.mkdir(parents=True)
     (tmp_path / "lib").symlink_to("usr/lib")
@@ -134,7 +134,7 @@ def test_links_on_the_way_stay_links(tmp_path: Path) -> None:
 
 
 def test_first_of_a_name_is_kept(tmp_path: Path) -> None:
-    """A tool of this machine's is not replaced by busybox'."""
+    """A tool of this machine is not replaced by busybox's."""
     (tmp_path / "sh").write_bytes(b"real")
     packed = io.BytesIO()
     tree = Tree(CpioWriter(packed))
@@ -145,8 +145,8 @@ def test_first_of_a_name_is_kept(tmp_path: Path) -> None:
     assert b"busybox" not in packed.getvalue()
 
 
-def test_recording_s_needs_are_carried() -> None:
-    """The interpreter, the standard library, what this program requires and the compiler; no test suite, no pip."""
+def test_required_files_are_complete() -> None:
+    """They include interpreter, standard library, dependencies and compiler, but no test suite and no pip."""
     files = host_files.required_files()
     names = {str(path) for path in files}
     stdlib = sysconfig.get_path("stdlib")
@@ -157,7 +157,7 @@ def test_recording_s_needs_are_carried() -> None:
 
 
 def test_libraries_are_the_linked_ones() -> None:
-    """The compiler's are there, each file once, and a package's own only when something is linked to it."""
+    """The compiler's libraries are included, each once; a package's own only if something is linked to it."""
     files = host_files.with_libraries(host_files.required_files())
     names = [path.name for path in files]
     assert len(files) == len(set(files))
@@ -171,13 +171,13 @@ def test_libraries_are_the_linked_ones() -> None:
 
 
 def test_extras_are_not_required() -> None:
-    """Only the names without one, whatever follows them."""
+    """Names of extras are skipped, whatever follows them."""
     texts = ["click>=8.2", "virtme-ng>=1.42; extra == 'lab'", "colorama; sys_platform == 'win32'", "markdown-it-py"]
     assert host_files.required_names(texts) == ["click", "colorama", "markdown-it-py"]
 
 
-def test_job_leaves_environments_and_repositories_here(tmp_path: Path) -> None:
-    """The command and the files of its directories go, with links as links."""
+def test_job_excludes_environments_and_repositories(tmp_path: Path) -> None:
+    """The command and the files of its directories are sent, with links as links."""
     folder = tmp_path / "work"
     for name in ("sub", ".git", ".venv"):
         (folder / name).mkdir(parents=True)
@@ -200,8 +200,8 @@ def test_job_leaves_environments_and_repositories_here(tmp_path: Path) -> None:
     assert b"exec env -i" in (root / "kalloctrace-lab/job/command").read_bytes()
 
 
-def test_job_carries_the_program_it_starts(tmp_path: Path) -> None:
-    """With its libraries, where it is one of this machine's."""
+def test_job_contains_its_program(tmp_path: Path) -> None:
+    """A program of this machine is sent with its libraries."""
     folder = tmp_path / "work"
     folder.mkdir()
     packed = io.BytesIO()
@@ -210,8 +210,8 @@ def test_job_carries_the_program_it_starts(tmp_path: Path) -> None:
     assert host_files.is_elf(root / "usr/bin/sort") or host_files.is_elf(root / "bin/sort")
 
 
-def test_too_much_to_carry_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the name of the directory that holds it."""
+def test_too_large_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the directory."""
     monkeypatch.setattr(guest_job, "MAX_BYTES", 100)
     (tmp_path / "large").write_bytes(bytes(200))
     monkeypatch.setattr(guest_job, "_source", list)
@@ -222,7 +222,7 @@ def test_too_much_to_carry_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize(("memory", "enough"), [("512M", False), ("1G", True), ("1024", True), ("900", False)])
 def test_small_machine_is_refused_before_it_boots(memory: str, enough: bool, tmp_path: Path) -> None:
-    """The error says how much it takes."""
+    """The error has the required memory."""
     archive = tmp_path / "archive"
     with archive.open("wb") as file:
         file.truncate(300 << 20)
@@ -236,7 +236,7 @@ def test_small_machine_is_refused_before_it_boots(memory: str, enough: bool, tmp
 
 
 def test_command_has_the_machine_s_parts(tmp_path: Path) -> None:
-    """Nodes, also those without memory, distances, arguments and words are in it, and the emulation is virtme's."""
+    """It has nodes, also without memory, distances, kernel and QEMU arguments, and virtme's emulation settings."""
     machine = Machine(
         cpus=3,
         numa=("1G,cpus=0-1", "0,cpus=2", "512"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Which packages a kernel's name stands for."""
+"""The packages that a kernel's name stands for."""
 
 import pytest
 
@@ -56,13 +56,13 @@ Version: 5.2
 
 
 def found(name: str) -> str | None:
-    """Return the release that a name stands for in the index above."""
+    """Return the release of a name in the index above."""
     kernel = newest(parse_index(INDEX), KernelName.parse(name))
     return kernel.release if kernel else None
 
 
 def test_index_keeps_kernel_packages_with_their_fields() -> None:
-    """Continuation lines are no fields, and other packages are left out."""
+    """Continuation lines and other packages are skipped."""
     packages = parse_index(INDEX)
     assert all(package.name.startswith("linux-") for package in packages)
     image = next(package for package in packages if package.name == "linux-image-6.12.117+deb13-amd64")
@@ -81,12 +81,12 @@ def test_index_keeps_kernel_packages_with_their_fields() -> None:
     ],
 )
 def test_newest_of_series_and_flavour(name: str, release: str | None) -> None:
-    """Neither empty, unsigned and debug packages nor other flavours nor longer series numbers are mistaken for it."""
+    """Empty, unsigned and debug packages, other flavours and longer series numbers do not match."""
     assert found(name) == release
 
 
 def test_newest_is_by_debian_order() -> None:
-    """117 is newer than 96, and a backport's version is older than the version it was made of."""
+    """117 is newer than 96, and a backport is older than the version that it is based on."""
     name = KernelName.parse("6.12")
     ours = [Package("linux-image-6.12.9-amd64", version) for version in ("6.12.9-1~bpo13+1", "6.12.9-1")]
     kernel = newest(ours, name)
@@ -95,7 +95,7 @@ def test_newest_is_by_debian_order() -> None:
 
 
 def test_split_kernel_is_its_parts() -> None:
-    """A split kernel is what its image package depends on; a newer one whose modules are missing is passed over."""
+    """A split kernel consists of its dependencies; a newer one without modules is skipped."""
     kernel = newest(parse_index(INDEX), KernelName.parse("7.3"))
     assert kernel is not None
     assert kernel.release == "7.3.4+deb13-amd64"
@@ -107,7 +107,7 @@ def test_split_kernel_is_its_parts() -> None:
 
 
 def test_kernel_without_modules_is_better_than_none() -> None:
-    """The newest image is taken where all modules have gone, and has a place of its own in the cache."""
+    """If no kernel has modules the newest image is used, with its own place in the cache."""
     whole = newest(parse_index(INDEX), KernelName.parse("7.3"))
     packages = [package for package in parse_index(INDEX) if "linux-modules" not in package.name]
     kernel = newest(packages, KernelName.parse("7.3"))
@@ -120,7 +120,7 @@ def test_kernel_without_modules_is_better_than_none() -> None:
 
 
 def test_missing_part_is_named() -> None:
-    """A suite may keep a kernel's name after its image has gone."""
+    """A suite may still have the name of a kernel without its image."""
     packages = [package for package in parse_index(INDEX) if "linux-binary" not in package.name]
     name = KernelName.parse("7.3")
     assert newest(packages, name) is None
@@ -129,7 +129,7 @@ def test_missing_part_is_named() -> None:
 
 
 def test_whole_kernel_is_its_own_part() -> None:
-    """Before the split the image package holds everything."""
+    """Before the split the image package contains everything."""
     kernel = newest(parse_index(INDEX), KernelName.parse("6.12"))
     assert kernel is not None
     assert kernel.parts == (kernel.image,)
@@ -137,7 +137,7 @@ def test_whole_kernel_is_its_own_part() -> None:
 
 @pytest.mark.parametrize("text", ["4.19", "6", "6.12-pae", "6.12.3", "", "latest"])
 def test_unknown_name_is_wrong_usage(text: str) -> None:
-    """The error lists the names there are."""
+    """The error lists the known names."""
     with pytest.raises(KalloctraceError) as caught:
         KernelName.parse(text)
     assert caught.value.code == Exit.USAGE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the matrix asks for, and what its guests are told to do."""
+"""The requests of the matrix, and the scripts of its guests."""
 
 import shlex
 import subprocess
@@ -26,14 +26,14 @@ def guest(kernel: str, machine: str = "two-nodes") -> Guest:
 
 
 def requests(file: Path) -> list[Request]:
-    """Read what the module will be asked for."""
+    """Return the requests in a file."""
     data = file.read_bytes()
     return [Request.unpack(data[at : at + PACKED.size]) for at in range(0, len(data), PACKED.size)]
 
 
 @pytest.mark.parametrize("kernel", ["5.10", "6.1", "7.3"])
-def test_requests_come_to_the_number_asked_for(tmp_path: Path, kernel: str) -> None:
-    """All phases together, each with every mask."""
+def test_requests_reach_the_requested_number(tmp_path: Path, kernel: str) -> None:
+    """All phases together reach it, and each contains every zone and mobility mask."""
     guest(kernel).job(MODULE, 100_000, tmp_path)
     files = sorted(tmp_path.glob("*.requests"))
     made = [requests(file) for file in files]
@@ -47,22 +47,22 @@ def test_requests_come_to_the_number_asked_for(tmp_path: Path, kernel: str) -> N
     ("kernel", "entries"),
     [("5.10", {Entry.NORMAL}), ("6.1", {Entry.NORMAL, Entry.BULK}), ("7.2", set(Entry)), ("7.3", set(Entry))],
 )
-def test_every_entry_that_a_kernel_has_is_asked(tmp_path: Path, kernel: str, entries: set[Entry]) -> None:
-    """And none that it has not."""
+def test_every_entry_of_a_kernel_is_called(tmp_path: Path, kernel: str, entries: set[Entry]) -> None:
+    """The entries are exactly those of the kernel."""
     guest(kernel).job(MODULE, 1000, tmp_path)
     assert {request.entry for request in requests(tmp_path / "cpusets-off.requests")} == entries
 
 
 def test_phases_follow_the_kernel() -> None:
-    """vm.defrag_mode where it exists; cgroup v1 on one machine of 5.10."""
+    """vm.defrag_mode is set if it exists; cgroup v1 is used on one machine of 5.10."""
     assert [phase.name for phase in guest("6.12").phases()] == ["cpusets-on", "in-a-cpuset"]
     assert [phase.name for phase in guest("6.16").phases()] == ["cpusets-on", "in-a-cpuset", "defrag-mode"]
     assert guest("5.10", "four-nodes").phases()[0].options == ("--cpuset-v1", "")
     assert guest("5.10", "one-node").phases()[0].options == ("--cpuset", "")
 
 
-def test_cpusets_are_switched_on_between_the_recordings(tmp_path: Path) -> None:
-    """Not in one: nobody can say which way a request goes meanwhile."""
+def test_cpusets_are_enabled_between_the_recordings(tmp_path: Path) -> None:
+    """The path of a request is undefined while the kernel enables them."""
     job = guest("6.16").job(None, 1000, tmp_path)
     lines = job.script.read_text().splitlines()
     recording = [number for number, line in enumerate(lines) if " record " in line]
@@ -81,13 +81,13 @@ def test_cpusets_are_switched_on_between_the_recordings(tmp_path: Path) -> None:
         ("7.3", {"cpusets_enabled", "memcg_kmem_online", "defrag_mode", "entry_alloc_flags"}),
     ],
 )
-def test_requests_must_meet_what_they_are_made_for(tmp_path: Path, kernel: str, conditions: set[str]) -> None:
-    """A machine where none did is a failure."""
+def test_each_condition_must_occur(tmp_path: Path, kernel: str, conditions: set[str]) -> None:
+    """A machine without a request that meets a condition fails."""
     assert set(guest(kernel).job(MODULE, 1000, tmp_path).conditions) == conditions
 
 
-def test_guest_does_all_in_one_process_away_from_what_makes_the_requests(tmp_path: Path) -> None:
-    """The recordings on one CPU, what they record on the other."""
+def test_recorder_and_requests_have_separate_cpus(tmp_path: Path) -> None:
+    """One process on one CPU records, and the requests run on the other."""
     job = guest("6.1").job(MODULE, 1000, tmp_path)
     assert job.command[:4] == ("python", str(PIN_CPU), "0", "python")
     lines = [shlex.split(line) for line in job.script.read_text().splitlines()]
@@ -97,7 +97,7 @@ def test_guest_does_all_in_one_process_away_from_what_makes_the_requests(tmp_pat
 
 
 def test_session_stops_at_the_first_line_that_fails(tmp_path: Path) -> None:
-    """Lines of a shell and of the program itself; a guest whose recording failed has failed."""
+    """It stops for shell commands and for the program itself."""
     script = tmp_path / "script"
     script.write_text(f"echo one >{tmp_path}/said\nkalloctrace decode 0xcc0\nkalloctrace verify none\necho two\n")
     done = subprocess.run([sys.executable, str(SESSION), str(script)], capture_output=True, text=True, check=False)
@@ -112,8 +112,8 @@ def test_session_stops_at_the_first_line_that_fails(tmp_path: Path) -> None:
     ("kernel", "machine"),
     [("5.10", "four-nodes"), ("6.1", "memoryless-movable"), *(("7.3", machine) for machine in BY_NAME)],
 )
-def test_each_machine_is_asked_for_everything(kernel: str, machine: str) -> None:
-    """In each phase: every order, node, context, scope and entry, nodemasks of every kind, masks of all 32 bits."""
+def test_each_phase_covers_everything(kernel: str, machine: str) -> None:
+    """Each phase has every order, node, context, scope and entry, nodemasks of every kind, and masks of all 32 bits."""
     there = guest(kernel, machine)
     nodes = set(range(len(there.machine.numa) or 1))
     for number, phase in enumerate((WITHOUT_CPUSETS, *there.phases())):
@@ -134,8 +134,8 @@ def test_each_machine_is_asked_for_everything(kernel: str, machine: str) -> None
             assert {request.alloc_flags for request in made} >= {0, 0x400, 0x1000, 0x1400, 1}
 
 
-def test_without_cpusets_nodes_that_are_not_there_are_allowed() -> None:
-    """With them the module would refuse such a request for both mobilities."""
+def test_absent_nodes_are_allowed_without_cpusets() -> None:
+    """With cpusets the module would refuse such a request for both mobilities."""
     without = guest("6.1", "memoryless-movable")
     made = list(without.requests(WITHOUT_CPUSETS, 1000, 0))
     inside = list(without.requests(without.phases()[0], 1000, 0))
@@ -145,7 +145,7 @@ def test_without_cpusets_nodes_that_are_not_there_are_allowed() -> None:
 
 
 def test_machines_are_those_of_the_support_matrix() -> None:
-    """One node, two, four with uneven distances, a memoryless one, none with DMA32, ZONE_MOVABLE, little memory."""
+    """One node, two, four with uneven distances, a memoryless node, no DMA32, ZONE_MOVABLE, and little memory."""
     assert [machine.name for machine in MACHINES] == [
         "one-node",
         "two-nodes",
@@ -157,7 +157,7 @@ def test_machines_are_those_of_the_support_matrix() -> None:
     assert len({distance.split("=")[1] for distance in BY_NAME["four-nodes"].numa_distance}) == 6
 
 
-def test_each_kernel_sees_each_way_to_capture() -> None:
-    """Over all machines."""
+def test_each_kernel_runs_each_mode() -> None:
+    """Over all machines each capture mode occurs."""
     modes = {guest("6.12", machine.name).mode(name) for machine in MACHINES for name in ("cpusets-off", "cpusets-on")}
     assert modes == {("--mode", "aggregate"), ("--mode", "stream"), ("--mode", "stream", "--returns")}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The matrix as a whole: what cannot be measured fails by name, the rest goes on, and the result is written down."""
+"""The matrix as a whole: failures have names, the other measurements continue, and results are recorded."""
 
 import json
 import sys
@@ -33,7 +33,7 @@ HUNG = KalloctraceError("the guest did not end within 300 s", "the command was s
 
 @dataclass
 class Lab:
-    """A lab of which each part answers, or raises what it is told to.
+    """A fake lab whose parts return a value or raise a given error.
 
     Attributes:
         failing: errors by the name of the part, or of the kernel and the part.
@@ -51,23 +51,23 @@ class Lab:
             raise error
 
     def obtain(self, name: str) -> Kernel:
-        """Stand in for the lab's own."""
+        """Replace the lab's function."""
         self._answer(name, "kernel")
         return Kernel(name, Path("vmlinuz"), f"{name}.1-amd64", f"{name}.1-1")
 
     def headers(self, kernel: Kernel) -> Path:
-        """Stand in for the lab's own."""
+        """Replace the build's function."""
         self._answer(kernel.name, "headers")
         return Path("headers")
 
     def build_module(self, source: Path, kernel: Kernel) -> Path:
-        """Stand in for the lab's own."""
+        """Replace the build's function."""
         del source
         self._answer(kernel.name, "module")
         return Path("stimulus.ko")
 
     def measure(self, kernel: Kernel, machine: Machine, module: Path | None, allocations: int) -> run.Measured:
-        """Stand in for a guest and the verdict on it."""
+        """Replace a guest and its verdict."""
         del module
         self.booted.append(f"{kernel.name} {machine.name}")
         self._answer(kernel.name, machine.name)
@@ -78,7 +78,7 @@ class Lab:
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """Put a lab in place of the real one."""
+    """Replace the real lab."""
     made = Lab()
     for name in ("obtain", "headers", "build_module"):
         monkeypatch.setattr(run, name, getattr(made, name))
@@ -88,7 +88,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Put a support matrix and a README in place of the checkout's."""
+    """Replace the checkout's `proven.json` and README."""
     matrix, readme = tmp_path / "proven.json", tmp_path / "README.md"
     matrix.write_text("[]", encoding="utf-8")
     readme.write_text(f"above\n{BEGIN}\n{END}\nbelow\n", encoding="utf-8")
@@ -112,7 +112,7 @@ Matrix = Callable[..., tuple[int, dict[str, Proof]]]
 
 @pytest.fixture
 def matrix(lab: Lab, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> Matrix:
-    """Return the whole command."""
+    """Return a function that runs the whole command."""
     del lab
 
     def call(*arguments: str) -> tuple[int, dict[str, Proof]]:
@@ -123,8 +123,8 @@ def matrix(lab: Lab, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) 
     return call
 
 
-def test_proven_kernels_are_written_down(matrix: Matrix, files: tuple[Path, Path], lab: Lab) -> None:
-    """Data file and README's table alike, with every default kernel on every machine."""
+def test_proven_kernels_are_recorded(matrix: Matrix, files: tuple[Path, Path], lab: Lab) -> None:
+    """The file and README's table get every default kernel, measured on every machine."""
     code, rows = matrix("--jobs", "2")
     assert code == 0
     assert tuple(rows) == run.KERNELS
@@ -147,7 +147,7 @@ def test_proven_kernels_are_written_down(matrix: Matrix, files: tuple[Path, Path
 def test_kernel_that_cannot_be_measured_fails_by_name(
     matrix: Matrix, lab: Lab, part: str, error: Exception, said: str
 ) -> None:
-    """It is not to be had, its headers or its module are not: the others are measured all the same."""
+    """Without its packages, headers or module it fails; the others are measured."""
     lab.failing[f"7.0 {part}"] = error
     code, rows = matrix("6.12", "7.0", "7.3")
     assert code == 1
@@ -156,8 +156,8 @@ def test_kernel_that_cannot_be_measured_fails_by_name(
     assert not any(place.startswith("7.0") for place in lab.booted)
 
 
-def test_headers_that_are_gone_make_ordinary_programs_do(matrix: Matrix, lab: Lab) -> None:
-    """And the row says so."""
+def test_ordinary_programs_replace_a_missing_module(matrix: Matrix, lab: Lab) -> None:
+    """The row has a note about it."""
     lab.failing["6.16 headers"] = NoHeadersError("the headers of 6.16 cannot be had", "they are gone", "take another")
     code, rows = matrix("6.16", "7.3")
     assert code == 0
@@ -169,7 +169,7 @@ def test_headers_that_are_gone_make_ordinary_programs_do(matrix: Matrix, lab: La
 def test_guest_that_hangs_fails_by_name(
     matrix: Matrix, lab: Lab, capsys: pytest.CaptureFixture[str], error: Exception
 ) -> None:
-    """After as many attempts as there are, and the other machines and kernels go on."""
+    """It fails after all attempts, and other machines and kernels continue."""
     lab.failing["6.1 four-nodes"] = error
     code, rows = matrix("6.1", "6.12")
     assert code == 1
@@ -183,7 +183,7 @@ def test_guest_that_hangs_fails_by_name(
 
 
 def test_too_few_requests_are_a_failure(matrix: Matrix, lab: Lab) -> None:
-    """A machine that saw fewer than it was to see proves nothing."""
+    """A machine that records too few requests proves nothing."""
     lab.lacking["two-nodes"] = 1
     code, rows = matrix("7.2")
     assert code == 1
@@ -193,7 +193,7 @@ def test_too_few_requests_are_a_failure(matrix: Matrix, lab: Lab) -> None:
 def test_interrupt_boots_no_more_guests(
     matrix: Matrix, lab: Lab, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was measured until then is not written down as the whole."""
+    """An interrupted matrix records nothing."""
 
     def obtain(name: str) -> Kernel:
         if name == "6.12":
@@ -213,7 +213,7 @@ def test_interrupt_boots_no_more_guests(
 
 
 def test_other_kernels_rows_are_kept(matrix: Matrix, files: tuple[Path, Path], lab: Lab) -> None:
-    """A part of the matrix replaces its own rows; a trial none."""
+    """A partial matrix replaces its own rows only; a dry run replaces none."""
     assert matrix("5.10", "6.1")[0] == 0
     before = files[0].read_text(encoding="utf-8")
     lab.failing["6.1 kernel"] = GONE
@@ -251,8 +251,8 @@ VERDICT: dict[str, Any] = {
         ({"allocations": 300}, "failure"),
     ],
 )
-def test_nothing_bad_of_a_verdict_is_lost(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], wrong: str) -> None:
-    """Whatever `verify` finds fault with keeps the row from being proven."""
+def test_each_defect_in_a_verdict_counts(monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], wrong: str) -> None:
+    """Whatever `verify` reports keeps the row from being proven."""
     trace = ROOT / "fixtures/5.10/stimulus-cpusets.arrows"
     monkeypatch.setattr(run, "verify", lambda _: VERDICT | change)
     row = run.judge(MACHINES[1], Job((), Path(), (trace, trace), 1000, ("cpusets_enabled",))).row
@@ -263,8 +263,8 @@ def test_nothing_bad_of_a_verdict_is_lost(monkeypatch: pytest.MonkeyPatch, chang
     assert proof.proven is not bool(wrong)
 
 
-def test_conditions_that_no_request_met_are_named() -> None:
-    """Cpusets that stayed off, or vm.defrag_mode: requests that were to meet them prove nothing."""
+def test_unmet_conditions_are_named() -> None:
+    """Without cpusets or vm.defrag_mode in force, requests that test them prove nothing."""
     trace = ROOT / "fixtures/7.3/stimulus.arrows"
     measured = run.judge(MACHINES[1], Job((), Path(), (trace,), 1, ("cpusets_enabled", "defrag_mode")))
     assert measured.row.failure == "no request met cpusets_enabled and defrag_mode"

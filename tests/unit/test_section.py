@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is measured goes between two markers of a page, and nowhere else."""
+"""Sections of pages between two markers."""
 
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from tests.section import write_section
 BEGIN, END = "<!-- begin -->", "<!-- end -->"
 
 
-def test_only_what_stands_between_the_markers_changes(tmp_path: Path) -> None:
-    """Doing it twice changes nothing more."""
+def test_only_the_text_between_the_markers_changes(tmp_path: Path) -> None:
+    """Writing it twice changes nothing more."""
     path = tmp_path / "README.md"
     path.write_text(f"before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
     for _ in range(2):
@@ -22,7 +22,7 @@ def test_only_what_stands_between_the_markers_changes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{END}{BEGIN}"])
 def test_page_without_markers_is_left_alone(tmp_path: Path, text: str) -> None:
-    """Where the table belongs is not guessed."""
+    """A page without markers is an error, and does not change."""
     path = tmp_path / "README.md"
     path.write_text(text)
     with pytest.raises(KalloctraceError, match="cannot write the table"):

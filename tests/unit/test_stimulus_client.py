@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The client of the module that makes allocations: what it packs, and how it is sent."""
+"""The client of the stimulus module: the format of requests, and sending them."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ COUNTERS = "requested 5\nbulk 1\nnolock 0\nsucceeded 3\nfailed 2\nrefused 0\nstr
 
 
 def test_request_is_packed_as_the_module_reads_it() -> None:
-    """The 40 bytes of `struct stimulus_request`."""
+    """It has the 40 bytes of `struct stimulus_request`."""
     request = Request(0xCC0, 3, 1, Context.HARDIRQ, 1 << 40, Scope.NOIO | Scope.PIN, 997, Entry.NOLOCK, 0x1400)
     packed = request.pack()
     fields = [int.from_bytes(packed[at : at + 4], sys.byteorder) for at in (0, 4, 8, 24, 28, 32, 36)]
@@ -32,18 +32,18 @@ def test_request_is_packed_as_the_module_reads_it() -> None:
 
 @pytest.mark.parametrize("nodemask", [None, 0, 5])
 def test_packed_request_is_read_back(nodemask: int | None) -> None:
-    """As what is sent from a file is named when it is refused."""
+    """Errors name requests that were sent from a file."""
     request = Request(0xFFFFFFFF, 11, -1, Context.NO_IRQS, nodemask, Scope.PIN, 3, Entry.NOLOCK, 0xFFFFFFFF)
     assert Request.unpack(request.pack()) == request
 
 
 def test_empty_nodemask_is_not_no_nodemask() -> None:
-    """The one has no zone at all, the other all of them."""
+    """With an empty nodemask no zone is eligible; without a nodemask all are."""
     assert Request(0, nodemask=0).pack() != Request(0, nodemask=None).pack()
 
 
 def test_names_are_those_of_the_modules_header() -> None:
-    """Each context, entry and scope has the header's number."""
+    """Each context, entry and scope has the number in the header."""
     header = (KMOD / "stimulus.h").read_text(encoding="utf-8")
     members = [line.split(",")[0].strip() for line in header.splitlines() if line.strip().startswith("STIMULUS_")]
     contexts = [f"STIMULUS_{context.name}" for context in Context]
@@ -57,19 +57,19 @@ def test_names_are_those_of_the_modules_header() -> None:
 
 @pytest.mark.parametrize(("text", "nodes"), [("0\n", [0]), ("0-1\n", [0, 1]), ("0,2-4,7\n", [0, 2, 3, 4, 7])])
 def test_lists_of_nodes_are_read(text: str, nodes: list[int]) -> None:
-    """As the kernel writes lists of nodes."""
+    """Lists of nodes have the kernel's format."""
     assert stimulus.parse_nodes(text) == nodes
 
 
 def device(tmp_path: Path) -> Path:
-    """Return a file in the device's place."""
+    """Return a file in place of the device."""
     path = tmp_path / "device"
     path.write_text(COUNTERS, encoding="ascii")
     return path
 
 
 def test_counters_are_read(tmp_path: Path) -> None:
-    """By name."""
+    """Counters are returned by name."""
     with stimulus.Stimulus(device(tmp_path)) as there:
         counters = there.counters()
     assert counters == {
@@ -89,7 +89,7 @@ def test_names_of_values_may_have_spaces() -> None:
 
 
 def test_all_requests_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the module takes a part of them at a time."""
+    """The module may accept part of them at a time."""
     written: list[bytes] = []
 
     def take_three(_: int, data: bytes) -> int:
@@ -114,7 +114,7 @@ def test_all_requests_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_refused_request_is_named(
     number: int, alloc_flags: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one that was refused, after those that were made, and why."""
+    """The error has the refused request and the reason; those before it were made."""
     answers = iter([80])
 
     def refuse_third(_: int, data: bytes) -> int:
@@ -132,10 +132,10 @@ def test_refused_request_is_named(
     assert raised.value.request == requests[2]
 
 
-def test_sweep_written_for_a_machine_is_the_one_that_is_sent(
+def test_written_sweep_is_sent_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On the host, for a machine that is described, and from the file in its guest."""
+    """The host writes it for a described machine, and the guest sends the file."""
     file = tmp_path / "requests"
     written = ["--sweep", "300", "--seed", "4", "--part", "2/3", "--entries", "normal,bulk", "--write", str(file)]
     described = ["--nodes", "0,2", "--allowed", "2", "--bits", "0xffffff", "--every-alloc-flags"]
@@ -160,7 +160,7 @@ def test_sweep_written_for_a_machine_is_the_one_that_is_sent(
 
 
 def test_too_few_arguments_to_write_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Only a sweep can be written down."""
+    """`--write` requires `--sweep`."""
     with pytest.raises(SystemExit) as raised:
         stimulus.main(["--exact", "3", "--write", str(tmp_path / "requests")])
     assert raised.value.code == 2
@@ -168,8 +168,8 @@ def test_too_few_arguments_to_write_are_refused(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("part", ["0/2", "3/2"])
-def test_part_that_is_none_is_refused(part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are counted from 1."""
+def test_invalid_part_is_refused(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parts are counted from 1."""
     with pytest.raises(SystemExit):
         stimulus.main(["--sweep", "10", "--part", part])
     assert "is not a part" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The sweep: that its systematic part is whole, and that all of it is what the kernel survives."""
+"""The sweep: its exhaustive part is complete, and the kernel survives all of it."""
 
 from collections import Counter
 from itertools import combinations, islice
@@ -46,15 +46,15 @@ ALL_ENTRIES = tuple(Entry)
 
 
 def systematic(bits: int) -> set[int]:
-    """Return each combination of the zone and mobility bits with nothing, each bit and each pair of others."""
+    """Return the zone and mobility bits combined with no other bit, each other bit, and each pair of others."""
     others = [1 << bit for bit in range(5, 32) if bits >> bit & 1]
     return {zone | sum(some) for zone in range(32) for size in (0, 1, 2) for some in combinations(others, size)}
 
 
 @pytest.mark.parametrize("bits", BITS.values(), ids=BITS)
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_systematic_part_asks_for_each_mask_itself(target: Target, bits: int) -> None:
-    """Exactly as it is: nothing is added to it, nothing taken away."""
+def test_exhaustive_part_has_each_mask_exactly(target: Target, bits: int) -> None:
+    """No bit is added to a mask or removed from it."""
     target = Target(target.nodes, target.allowed, bits)
     whole = systematic(bits)
     asked = [request.gfp for request in sweep(target, len(whole), seed=5)]
@@ -62,8 +62,8 @@ def test_systematic_part_asks_for_each_mask_itself(target: Target, bits: int) ->
 
 
 @pytest.mark.parametrize("bits", BITS.values(), ids=BITS)
-def test_machines_share_the_systematic_part(bits: int) -> None:
-    """Together they ask for all of it, and none for what another does."""
+def test_machines_share_the_exhaustive_part(bits: int) -> None:
+    """Together they have all of it, and none has a mask of another."""
     target = Target((0,), bits=bits)
     sizes = [len(exact_masks(bits)[part::7]) for part in range(7)]
     asked = [r.gfp for part in range(7) for r in sweep(target, sizes[part], seed=part, part=(part, 7))]
@@ -71,14 +71,14 @@ def test_machines_share_the_systematic_part(bits: int) -> None:
 
 
 def test_masks_that_cannot_be_prepared_without_cpusets() -> None:
-    """One pair with both mobilities: the kernel would try for ever to find a zone."""
+    """One pair with both mobilities: the kernel would search for a zone forever."""
     expected = {zone | MOBILITY | DIRECT_RECLAIM | NOFAIL for zone in range(8)}
     for target in (ONE, TWO, FOUR):
         assert {gfp for gfp in exact_masks(target.bits) if obstacle(gfp, target)} == expected
 
 
 def test_masks_that_cannot_be_prepared_in_a_cpuset() -> None:
-    """Both mobilities without another node's nodemask, and zones that the cpuset may not have."""
+    """Both mobilities without another node's nodemask, and zones that are not in the cpuset."""
     whole = exact_masks(TWO.bits)
     both = {gfp for gfp in whole if gfp & MOBILITY == MOBILITY}
     elsewhere = {gfp for gfp in both if gfp & THISNODE and not gfp & DIRECT_RECLAIM}
@@ -88,15 +88,15 @@ def test_masks_that_cannot_be_prepared_in_a_cpuset() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_systematic_masks_are_prepared_unless_there_is_an_obstacle(target: Target) -> None:
-    """Only then is the order too large."""
+def test_exhaustive_masks_are_prepared_without_an_obstacle(target: Target) -> None:
+    """Only with an obstacle the order is too large."""
     requests = list(sweep(target, len(exact_masks(target.bits)), seed=1))
     rejected = {request.gfp for request in requests if request.order > LARGEST_ORDER}
     assert rejected == {request.gfp for request in requests if obstacle(request.gfp, target)}
 
 
 def test_obstacle_is_gone_without_its_bits() -> None:
-    """Each names bits that are set, and few of them in turn make any mask one that can be prepared."""
+    """Each obstacle names set bits, and removing a few of them makes any mask usable."""
     for target in TARGETS:
         for gfp in exact_masks(target.bits):
             mask, times = gfp, 0
@@ -107,7 +107,7 @@ def test_obstacle_is_gone_without_its_bits() -> None:
 
 
 def test_sweep_is_repeatable() -> None:
-    """The same seed gives the same requests, another one others, and a longer one begins the same."""
+    """The same seed gives the same requests, another seed others, and a longer sweep starts the same."""
     first = list(sweep(TWO, 9000, seed=1))
     assert first == list(sweep(TWO, 9000, seed=1))
     assert first != list(sweep(TWO, 9000, seed=2))
@@ -116,26 +116,26 @@ def test_sweep_is_repeatable() -> None:
 
 @pytest.fixture(scope="module")
 def swept() -> list[Request]:
-    """Return the part of a sweep that is all of chance."""
+    """Return the random part of a sweep."""
     return list(sweep(Target((0, 1), entries=ALL_ENTRIES), 65504, seed=0))[5504:]
 
 
-def test_chance_meets_zones_and_mobilities_in_each_context(swept: list[Request]) -> None:
-    """All 32 combinations, the illegal ones too."""
+def test_random_part_covers_zones_and_mobilities_in_each_context(swept: list[Request]) -> None:
+    """All 32 combinations occur, including invalid ones."""
     assert {(request.gfp & 0x1F, request.context) for request in swept} == {
         (bits, context) for bits in range(32) for context in Context
     }
 
 
-def test_chance_meets_all_32_bits(swept: list[Request]) -> None:
-    """Those too that no kernel knows, set and clear, in each context that may have them."""
+def test_random_part_covers_all_32_bits(swept: list[Request]) -> None:
+    """Unknown bits occur too, set and clear, in each context that allows them."""
     met = {(bit, request.gfp >> bit & 1, request.context) for request in swept for bit in range(32)}
     direct = {(10, 1, context) for context in Context if context is not Context.TASK}
     assert met == {(bit, value, context) for bit in range(32) for value in (0, 1) for context in Context} - direct
 
 
-def test_chance_meets_orders_nodes_nodemasks_and_scopes(swept: list[Request]) -> None:
-    """In each context, and too large orders with and without __GFP_NOWARN."""
+def test_random_part_covers_orders_nodes_nodemasks_and_scopes(swept: list[Request]) -> None:
+    """They occur in each context, and too large orders with and without __GFP_NOWARN."""
     for context in Context:
         there = [r for r in swept if r.context is context and r.entry is Entry.NORMAL]
         assert {request.order for request in there} == set(range(12))
@@ -145,14 +145,14 @@ def test_chance_meets_orders_nodes_nodemasks_and_scopes(swept: list[Request]) ->
     assert {request.gfp & NOWARN for request in swept if request.order == TOO_LARGE} == {0, NOWARN}
 
 
-def test_chance_meets_pairs_of_nodes() -> None:
-    """As nodemasks on four nodes."""
+def test_random_part_covers_pairs_of_nodes() -> None:
+    """They occur as nodemasks on four nodes."""
     met = {request.nodemask for request in sweep(FOUR, 20000)}
     assert met >= {1 << one | 1 << other for one, other in combinations(range(4), 2)}
 
 
-def test_entries_are_asked_for_in_each_context(swept: list[Request]) -> None:
-    """What each has arguments for."""
+def test_each_entry_is_called_in_each_context(swept: list[Request]) -> None:
+    """Each entry gets all the arguments that it has."""
     bulk = [request for request in swept if request.entry is Entry.BULK]
     nolock = [request for request in swept if request.entry is Entry.NOLOCK]
     for requests in (bulk, nolock):
@@ -165,13 +165,13 @@ def test_entries_are_asked_for_in_each_context(swept: list[Request]) -> None:
     assert {request.nodemask for request in nolock} == {None}
 
 
-def test_entries_that_the_kernel_lacks_are_not_asked_for() -> None:
-    """5.10 has neither, nor alloc_flags."""
+def test_missing_entries_are_not_called() -> None:
+    """5.10 has neither the other entries nor alloc_flags."""
     assert {(request.entry, request.alloc_flags) for request in sweep(TWO, 9000)} == {(Entry.NORMAL, 0)}
 
 
-def test_alloc_flags_of_every_kind_are_asked_for() -> None:
-    """Each that callers may set, both, and any other bit, alone and with those; with every order; of no other entry."""
+def test_alloc_flags_of_every_kind_occur() -> None:
+    """Flags that callers may set, and any other bit, alone and combined; every order, only the normal entry."""
     asked = list(sweep(Target((0, 1), entries=ALL_ENTRIES, alloc_flags=True), 45504))
     allowed = ALLOC_NOLOCK | ALLOC_NO_CODETAG
     for alloc_flags in (0, ALLOC_NOLOCK, ALLOC_NO_CODETAG, allowed):
@@ -186,8 +186,8 @@ def test_alloc_flags_of_every_kind_are_asked_for() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_sweep_asks_for_nothing_dangerous(target: Target) -> None:
-    """No sleeping in atomic contexts, no endless attempts, no migratetype that is none."""
+def test_sweep_is_survivable(target: Target) -> None:
+    """No sleeping in atomic contexts, no endless attempts, no invalid migratetype."""
     target = Target(target.nodes, target.allowed, entries=ALL_ENTRIES, alloc_flags=True)
     for request in sweep(target, 25504, seed=3):
         order = 0 if request.entry is Entry.BULK else request.order
@@ -209,7 +209,7 @@ def test_sweep_asks_for_nothing_dangerous(target: Target) -> None:
 
 
 def zones_may_serve(request: Request, target: Target) -> bool:
-    """Whether a zone may be eligible, at the second attempt too, which is without a nodemask outside the cpuset."""
+    """Return whether a zone may be eligible, also at the second attempt, which drops a nodemask outside the cpuset."""
     if request.nodemask is None or not any(request.nodemask >> node & 1 for node in target.allowed):
         return True
     reachable = [request.nid] if request.gfp & THISNODE else target.nodes
@@ -217,11 +217,11 @@ def zones_may_serve(request: Request, target: Target) -> bool:
 
 
 def test_sweep_of_one_node_needs_no_other() -> None:
-    """Every node asked for is there."""
+    """Every requested node exists."""
     assert {request.nid for request in sweep(Target((3,)), 9000)} == {3}
 
 
-def test_sweep_spends_little_on_what_is_slow(swept: list[Request]) -> None:
+def test_slow_requests_are_rare(swept: list[Request]) -> None:
     """Large orders are rare, and rarely zeroed."""
     orders = Counter(request.order for request in swept if request.entry is Entry.NORMAL)
     assert sum(orders[order] for order in range(4)) > sum(orders.values()) / 2

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tests that trace the kernel they run on: in a guest, or on a machine that `doctor` finds fit."""
+"""Tests that trace the running kernel: in a guest, or on a machine that `doctor` approves."""
 
 import os
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def _traceable() -> None:
 
 @pytest.fixture
 def attached() -> Callable[[], list[str]]:
-    """Return a function that lists the kernel functions which anything is attached to."""
+    """Return a function that lists the kernel functions with attached programs or probes."""
 
     def read() -> list[str]:
         return Path("/sys/kernel/tracing/enabled_functions").read_text().splitlines()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace live` on the running kernel: what it shows is what a trace of the same time holds."""
+"""`kalloctrace live` on the running kernel: it shows what a trace of the same time contains."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PAGES = 5_000
 
 @contextmanager
 def capturing(begins: str, *words: str) -> Iterator["subprocess.Popen[str]"]:
-    """Run a command, and wait until it says that it captures; whatever happens, it ends with this."""
+    """Run a command, and wait until it captures; end it in any case."""
     command = [*KALLOCTRACE, *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
@@ -35,13 +35,13 @@ def capturing(begins: str, *words: str) -> Iterator["subprocess.Popen[str]"]:
 
 @contextmanager
 def watching(*options: str) -> Iterator["subprocess.Popen[str]"]:
-    """Watch, and wait until it captures."""
+    """Run `live`, and wait until it captures."""
     with capturing("watching", "live", "--json", *options) as process:
         yield process
 
 
 def loaded(process: "subprocess.Popen[str]") -> list[tuple[str, ...]]:
-    """Return the BPF programs that a process holds, by the hash of their instructions, and the shapes of its maps."""
+    """Return the BPF programs of a process by the hash of their instructions, and the shapes of its maps."""
     programs = ("prog_type", "prog_jited", "prog_tag")
     maps = ("map_type", "key_size", "value_size", "max_entries", "map_flags")
     texts = [path.read_text() for path in Path(f"/proc/{process.pid}/fdinfo").iterdir()]
@@ -55,7 +55,7 @@ def work() -> None:
 
 
 def printed(process: "subprocess.Popen[str]") -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Wait for the end; return the numbers of each moment, and all rows."""
+    """Wait for the end; return the numbers of each interval, and all rows."""
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     lines = [json.loads(line) for line in out.splitlines()]
@@ -71,7 +71,7 @@ def verify(trace: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("by", ["request", "task"])
 def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], list[str]], by: str) -> None:
-    """Three intervals under work: rates, no mismatch, a clean end, and a trace that verifies and has as many calls."""
+    """After three intervals under load: rates, no mismatch, a clean exit, and a trace with as many calls."""
     trace = tmp_path / "live.arrows"
     before = attached()
     with watching("--by", by, "--interval", "5", "--count", "3", "-o", str(trace)) as process:
@@ -91,8 +91,8 @@ def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], lis
     assert (verdict["slow"]["mismatched"], verdict["slow"]["unknown"]) == (0, 0)
 
 
-def test_kernel_does_what_it_does_for_an_aggregate(tmp_path: Path, attached: Callable[[], list[str]]) -> None:
-    """The same instructions on the same maps at the same functions: watching costs it nothing more."""
+def test_kernel_side_is_that_of_an_aggregate(tmp_path: Path, attached: Callable[[], list[str]]) -> None:
+    """`live` loads the same programs and maps at the same functions as an aggregate recording."""
 
     def functions() -> list[str]:
         return sorted(line.split()[0] for line in attached())
@@ -106,8 +106,8 @@ def test_kernel_does_what_it_does_for_an_aggregate(tmp_path: Path, attached: Cal
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_it_whole(tmp_path: Path, attached: Callable[[], list[str]], number: int) -> None:
-    """With a last moment, a whole trace, and nothing attached."""
+def test_signal_ends_it_cleanly(tmp_path: Path, attached: Callable[[], list[str]], number: int) -> None:
+    """It prints a last interval, completes the trace, and detaches everything."""
     trace = tmp_path / "ended.arrows"
     before = attached()
     with watching("--interval", "60", "-o", str(trace)) as process:
@@ -121,8 +121,8 @@ def test_signal_ends_it_whole(tmp_path: Path, attached: Callable[[], list[str]],
     assert not verdict["truncated"]
 
 
-def test_stacks_tell_who_asks() -> None:
-    """The faults of the workload, under its name."""
+def test_stacks_show_callers() -> None:
+    """The page faults of the workload have its name and stack."""
     with watching("--stack", "--interval", "60") as process:
         work()
         process.send_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_stacks_tell_who_asks() -> None:
 
 
 def test_kill_leaves_nothing_attached(attached: Callable[[], list[str]]) -> None:
-    """Not even then."""
+    """After SIGKILL nothing stays attached."""
     before = attached()
     with watching("--interval", "60") as process:
         assert len(attached()) > len(before)
@@ -144,7 +144,7 @@ def test_kill_leaves_nothing_attached(attached: Callable[[], list[str]]) -> None
 def test_screen_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attached: Callable[[], list[str]]
 ) -> None:
-    """It shows the work, writes the session, and leaves terminal and kernel as they were."""
+    """It shows the workload, writes the session, and restores terminal and kernel."""
     monkeypatch.chdir(tmp_path)
     before = attached()
     with on_terminal([*KALLOCTRACE, "live"]) as terminal:

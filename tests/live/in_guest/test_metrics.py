@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace serve-metrics` on the running kernel: what it serves grows with what is allocated."""
+"""`kalloctrace serve-metrics` on the running kernel."""
 
 import signal
 import subprocess
@@ -14,14 +14,14 @@ PAGES = 5_000
 
 
 def scraped(url: str) -> dict[str, float]:
-    """Return the sum of each metric's samples."""
+    """Return the sum of the samples of each metric."""
     with urllib.request.urlopen(url, timeout=60) as answer:  # noqa: S310  (our own address)
         families = list(text_string_to_metric_families(answer.read().decode()))
     return {family.name: sum(sample.value for sample in family.samples) for family in families}
 
 
-def test_capture_is_served_while_it_goes_on(attached: Callable[[], list[str]]) -> None:
-    """Allocations and verdicts, and nothing stays attached."""
+def test_metrics_grow_during_capture(attached: Callable[[], list[str]]) -> None:
+    """Allocations and verdicts are served, and nothing stays attached."""
     before = attached()
     command = [sys.executable, "-m", "kalloctrace", "serve-metrics", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

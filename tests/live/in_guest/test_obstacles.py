@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `doctor`, `record` and `live` say where something is in the way, each put up in a mount namespace."""
+"""Messages of `doctor`, `record` and `live` about obstacles; each test creates one in a mount namespace."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ OBSTACLES = {
 
 
 def behind(obstacle: str, command: str, tmp: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of ours behind an obstacle."""
+    """Run a kalloctrace command with an obstacle."""
     (tmp / "bcc").mkdir(exist_ok=True)
     (tmp / "bcc" / "__init__.py").write_text('"""Blockchain something."""\n')
     script = OBSTACLES[obstacle][0].format(f"{KALLOCTRACE} {command}", tmp=tmp)
@@ -31,8 +31,8 @@ def behind(obstacle: str, command: str, tmp: Path) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_doctor_names_the_obstacle_and_its_mend(obstacle: str, tmp_path: Path) -> None:
-    """The check that fails is the one in question, whatever else fails with it."""
+def test_doctor_names_the_obstacle_and_its_fix(obstacle: str, tmp_path: Path) -> None:
+    """The check of the obstacle fails, whatever else fails too."""
     _, name, mend = OBSTACLES[obstacle]
     tmp_path.chmod(0o755)
     done = behind(obstacle, "doctor --json", tmp_path)
@@ -46,7 +46,7 @@ def test_doctor_names_the_obstacle_and_its_mend(obstacle: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("command", ["record -o new.arrows -- true", "live -o new.arrows --count 1"])
 @pytest.mark.parametrize("obstacle", OBSTACLES)
-def test_what_captures_refuses_before_it_attaches_or_writes(
+def test_capture_is_refused_before_it_attaches_or_writes(
     obstacle: str, command: str, tmp_path: Path, attached: Callable[[], list[str]]
 ) -> None:
     """Three lines, exit code 1, no file, no probe."""
@@ -60,7 +60,7 @@ def test_what_captures_refuses_before_it_attaches_or_writes(
 
 
 def test_missing_tracefs_is_a_warning(tmp_path: Path) -> None:
-    """Capture works without it: the flag names come from built-in tables then."""
+    """Capture works without tracefs, with flag names from built-in tables."""
     script = (
         "umount -l /sys/kernel/tracing; umount -l /sys/kernel/debug/tracing; umount -l /sys/kernel/debug; "
         f"{KALLOCTRACE} doctor --json"

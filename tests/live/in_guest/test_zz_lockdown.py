@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Lockdown cannot be taken back before a reboot: this file's name puts it last."""
+"""Lockdown lasts until a reboot, so this file's name sorts last."""
 
 import json
 import os
@@ -13,7 +13,7 @@ LOCKDOWN = Path("/sys/kernel/security/lockdown")
 
 
 def test_lockdown_is_named() -> None:
-    """In confidentiality mode programs may not read kernel memory: doctor says so before anything is tried."""
+    """In confidentiality mode programs cannot read kernel memory, and doctor reports it."""
     if not os.environ.get("KALLOCTRACE_IN_GUEST"):
         pytest.skip("this would lock a real machine down until its next boot")
     if not LOCKDOWN.exists():
