@@ -109,5 +109,5 @@ def test_verifier_accepts_the_bulk_allocators_program(words: int) -> None:
     text = "".join((bpf_folder() / f"{name}.bpf.c").read_text() for name in ("common", "bulk")) + BULK
     bpf = compiled(text, constants)
     for name in (b"on_bulk", b"on_bulk_return"):
-        bpf.load_func(name, bpf.KPROBE)
+        assert bpf.load_func(name, bpf.KPROBE).fd >= 0
     bpf.cleanup()
