@@ -59,8 +59,8 @@ def _rules(function: Callable[..., Any], **changes: bool) -> Callable[..., Any]:
     return broken
 
 
-_ADJUST = attempts.adjust
-_ATTEMPT = attempts.helped
+_ADJUST = attempts.apply_reserves
+_ATTEMPT = attempts.nofail_attempt
 _RESERVE_FLAGS = slowflags.reserve_flags
 _NON_BLOCK = slowflags.alloc_non_block
 _OOM = attempts.oom_cannot_help
@@ -68,12 +68,12 @@ _OOM = attempts.oom_cannot_help
 
 def _adjust_keeps_the_policy(path: Path) -> tuple[Path, bool]:
     adjusted, changed = _ADJUST(path)
-    return adjusted.having(nodemask=path.state.nodemask, preferred_zone=path.state.preferred_zone), changed
+    return adjusted.with_state(nodemask=path.state.nodemask, preferred_zone=path.state.preferred_zone), changed
 
 
 def _adjust_keeps_the_preferred_zone(path: Path) -> tuple[Path, bool]:
     adjusted, changed = _ADJUST(path)
-    return adjusted.having(preferred_zone=path.state.preferred_zone), changed
+    return adjusted.with_state(preferred_zone=path.state.preferred_zone), changed
 
 
 def _adjust_for_reserves_alone(path: Path) -> tuple[Path, bool]:
@@ -103,7 +103,7 @@ def _highatomic_of_order_0(kernel: SlowKernel, gfp_mask: int, order: int, flags:
     return _NON_BLOCK(kernel, gfp_mask, order or 1, flags, facts)
 
 
-def _helped(change: Callable[[int, Site], int]) -> Callable[[Path, Site], Prediction]:
+def _nofail_attempt(change: Callable[[int, Site], int]) -> Callable[[Path, Site], Prediction]:
     def broken(path: Path, site: Site) -> Prediction:
         prediction = _ATTEMPT(path, site)
         return replace(prediction, alloc_flags=change(prediction.alloc_flags, site))
@@ -177,10 +177,10 @@ SLOW_MUTATIONS: dict[str, tuple[object, str, object]] = {
     "no real-time tasks": (slowflags, "realtime", lambda _facts: False),
     "real-time by priority 100": (slowflags, "realtime", lambda facts: facts.prio <= 100),
     "no SCHED_DEADLINE": (slowflags, "realtime", lambda facts: 0 <= facts.prio < 100),
-    "real-time in interrupts": (slowflags, "rt_counts", lambda _kernel, _facts: True),
+    "real-time in interrupts": (slowflags, "rt_priority_applies", lambda _kernel, _facts: True),
     "in_interrupt for in_task": (
         slowflags,
-        "rt_counts",
+        "rt_priority_applies",
         lambda kernel, facts: not slowflags.in_interrupt(kernel, facts),
     ),
     "reserves never": (slowflags, "gfp_pfmemalloc_flags", _reserves(lambda _flags, _mask, _facts: 0)),
@@ -212,9 +212,9 @@ SLOW_MUTATIONS: dict[str, tuple[object, str, object]] = {
         "reserve_flags",
         _reserves_with(lambda flags, _old: flags & ~0x1000),
     ),
-    "the policy is kept": (attempts, "adjust", _adjust_keeps_the_policy),
-    "the preferred zone is kept": (attempts, "adjust", _adjust_keeps_the_preferred_zone),
-    "the policy is dropped with the reserves alone": (attempts, "adjust", _adjust_for_reserves_alone),
+    "the policy is kept": (attempts, "apply_reserves", _adjust_keeps_the_policy),
+    "the preferred zone is kept": (attempts, "apply_reserves", _adjust_keeps_the_preferred_zone),
+    "the policy is dropped with the reserves alone": (attempts, "apply_reserves", _adjust_for_reserves_alone),
     "the preferred zone is not computed anew": (
         attempts,
         "first_zone",
@@ -246,9 +246,9 @@ SLOW_MUTATIONS: dict[str, tuple[object, str, object]] = {
         "may_oom",
         _may_oom(lambda look, _path: replace(look, alloc_flags=look.alloc_flags & ~0x1000)),
     ),
-    "no help within the cpuset": (attempts, "helped", _helped(lambda flags, _site: flags & ~CPUSET)),
-    "no help without the cpuset": (attempts, "helped", _helped(lambda flags, _site: flags | CPUSET)),
-    "help without ac->alloc_flags": (attempts, "helped", _helped(lambda flags, _site: flags & ~0x1000)),
+    "no help within the cpuset": (attempts, "nofail_attempt", _nofail_attempt(lambda flags, _site: flags & ~CPUSET)),
+    "no help without the cpuset": (attempts, "nofail_attempt", _nofail_attempt(lambda flags, _site: flags | CPUSET)),
+    "help without ac->alloc_flags": (attempts, "nofail_attempt", _nofail_attempt(lambda flags, _site: flags & ~0x1000)),
     "help with all reserves": (slowflags, "nofail_flags", lambda _kernel: 4),
     "help with MIN_RESERVE everywhere": (slowflags, "nofail_flags", lambda _kernel: MIN_RESERVE),
     "help with HARDER everywhere": (slowflags, "nofail_flags", lambda _kernel: HARDER),
@@ -281,7 +281,7 @@ SLOW_MUTATIONS: dict[str, tuple[object, str, object]] = {
     "retry is the end": (state_machine, "retry", state_machine.nopage),
     "__GFP_NOFAIL may fail": (
         attempts,
-        "helped",
+        "nofail_attempt",
         lambda path, site: attempts.attempt(path, site, "nofail"),
     ),
 }

@@ -4,8 +4,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from kalloctrace.flags.decode import U32_MAX
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.model.page_alloc import MASK32, apply_gfp_allowed_mask, prepare_alloc_pages, prepared
+from kalloctrace.model.page_alloc import apply_gfp_allowed_mask, prepare_alloc_pages, prepared
 from kalloctrace.model.types import Context, Preparation, Request, Step
 
 FUNCTION = "alloc_pages_bulk"
@@ -59,7 +60,7 @@ def alloc_pages_bulk(kernel: Kernel, request: BulkRequest, context: Context) -> 
     if alone:
         return _not_prepared("single", alone)
     steps = [Step("bulk", FUNCTION, f"{missing} pages are missing: they are prepared for at once")]
-    gfp_mask, step = apply_gfp_allowed_mask(kernel, request.gfp_mask & MASK32, context)
+    gfp_mask, step = apply_gfp_allowed_mask(kernel, request.gfp_mask & U32_MAX, context)
     steps.append(step)
     filtered = Request(gfp_mask, 0, request.preferred_nid, request.nodemask)
     return prepared(prepare_alloc_pages(kernel, filtered, context, kernel.bits.alloc_wmark_low, steps), steps)

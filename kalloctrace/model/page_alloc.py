@@ -9,6 +9,7 @@ it, and a kernel that injects a failure never makes the call that is predicted h
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kalloctrace.flags.decode import U32_MAX
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
 from kalloctrace.model import cpuset, gfp, mmzone, preempt, sched_mm
 from kalloctrace.model.kernel import Kernel
@@ -23,7 +24,6 @@ from kalloctrace.model.types import (
     UnknownFact,
 )
 
-MASK32 = 0xFFFF_FFFF
 SIGN32 = 0x8000_0000
 MIGRATE_MOVABLE = 1
 
@@ -461,8 +461,8 @@ def _registers(request: Request) -> Request:
     """Return the arguments as the kernel sees them: 32 bits of each register, the node id signed."""
     return replace(
         request,
-        gfp_mask=request.gfp_mask & MASK32,
-        order=request.order & MASK32,
-        preferred_nid=((request.preferred_nid & MASK32) ^ SIGN32) - SIGN32,
-        alloc_flags=request.alloc_flags & MASK32,
+        gfp_mask=request.gfp_mask & U32_MAX,
+        order=request.order & U32_MAX,
+        preferred_nid=((request.preferred_nid & U32_MAX) ^ SIGN32) - SIGN32,
+        alloc_flags=request.alloc_flags & U32_MAX,
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
+from kalloctrace.kernel.nodelist import MAX_NUMNODES
 
 Entry = Literal["normal", "nolock"]
 Outcome = Literal["prepared", "rejected", "nothing", "single"]
@@ -12,8 +13,8 @@ Outcome = Literal["prepared", "rejected", "nothing", "single"]
 
 NodemaskOrigin = Literal["null", "caller", "mems_allowed"]
 
-ALL_NODES = (1 << 1024) - 1
-"""A `nodemask_t` with every bit set, as a task that no cpuset restricts has it (CONFIG_NODES_SHIFT=10)."""
+ALL_NODES = (1 << MAX_NUMNODES) - 1
+"""A `nodemask_t` with every bit set: `current->mems_allowed` of a task that no cpuset restricts."""
 
 NUMA_NO_NODE = -1
 

@@ -5,8 +5,9 @@ import random
 from collections.abc import Iterator
 from contextlib import suppress
 
+from kalloctrace.flags.decode import U32_MAX
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.model.slowpath.entry import slowpath_call
+from kalloctrace.model.slowpath.state_machine import slowpath_call
 from kalloctrace.model.slowpath.types import SlowCall
 from kalloctrace.model.types import Context, Request
 from tests.compiled.image import Image
@@ -65,7 +66,7 @@ class EntryFunction:
 
     def _slow_path(self, machine: Machine) -> int:
         context = self._structs.read_context(machine, machine.argument(2), self._entry)
-        self._given = SlowCall(machine.argument(0) & 0xFFFF_FFFF, machine.argument(1) & 0xFFFF_FFFF, context)
+        self._given = SlowCall(machine.argument(0) & U32_MAX, machine.argument(1) & U32_MAX, context)
         raise LeaveError
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags.decode import U32_MAX
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.slowpath.types import Event, Facts, SlowAttempt
 from tests.compiled.image import Image
@@ -168,9 +169,9 @@ class SlowPath:
         running.attempts.append(
             SlowAttempt(
                 number=len(running.attempts) + 1,
-                gfp_mask=machine.argument(0) & 0xFFFF_FFFF,
-                order=machine.argument(1) & 0xFFFF_FFFF,
-                alloc_flags=machine.argument(2) & 0xFFFF_FFFF,
+                gfp_mask=machine.argument(0) & U32_MAX,
+                order=machine.argument(1) & U32_MAX,
+                alloc_flags=machine.argument(2) & U32_MAX,
                 context=self._structs.read_context(machine, CONTEXT, running.entry),
                 facts=running.facts,
                 caller=machine.caller,

@@ -70,7 +70,7 @@ class WatermarkCheck:
         reserved = rnd.choice((0, rnd.randrange(800)))
         free_highatomic = rnd.randrange(reserved + 1)
         free_cma = rnd.choice((0, rnd.randrange(600))) if "C" in self._letters else 0
-        # As many pages as are needed, give or take some, where one of several rules holds.
+        # As many pages as are require, give or take some, where one of several rules holds.
         needed = mark // rnd.choice((1, 2, 4, 8)) + reserve[highest] + (1 << order) - 1
         edge = needed + rnd.choice((0, reserved, free_highatomic)) + rnd.choice((0, free_cma)) + rnd.randrange(-3, 4)
         return {

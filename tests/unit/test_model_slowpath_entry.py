@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kalloctrace.kernel.machine import ZoneRef
-from kalloctrace.model.slowpath.entry import slowpath_call
+from kalloctrace.model.slowpath.state_machine import slowpath_call
 from kalloctrace.model.types import Context, ImpossibleRequestError, Request
 from kalloctrace.verify.slowpath.compare import entry_differences
 from tests.slow_scenarios import NORMAL, TWO_NODES, slow_kernel

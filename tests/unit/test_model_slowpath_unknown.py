@@ -86,7 +86,7 @@ def test_preempt_rt_keeps_the_softirq_count_elsewhere(release: str, disabled: in
     """On PREEMPT_RT the softirq part of preempt_count means nothing, and that of the task counts."""
     kernel = _rt(slow_kernel(release))
     facts = Facts(prio=1, preempt_count=0x300, softirq_disable_cnt=disabled)
-    assert slowflags.rt_counts(kernel, facts) is in_task
+    assert slowflags.rt_priority_applies(kernel, facts) is in_task
     missing = judge_slowpath(kernel, _call(0x840, facts=replace(facts, softirq_disable_cnt=None)))
     assert missing.attempts[0].unknown == "not known: softirq_disable_cnt"
 

@@ -7,7 +7,7 @@ from kalloctrace.flags.bits import PF_DUMPCORE
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.model import mmzone
 from kalloctrace.model.slowpath import flags as slowflags
-from kalloctrace.model.slowpath.types import Kind, Path, Prediction, Site, needed
+from kalloctrace.model.slowpath.types import Kind, Path, Prediction, Site, require
 from kalloctrace.model.types import Step, UnknownFact
 
 SLOWPATH = "__alloc_pages_slowpath"
@@ -26,7 +26,7 @@ def oom_cannot_help(path: Path) -> str:
         UnknownFact: what decides was not captured.
     """
     bits = path.kernel.bits
-    if needed(path.facts.task_flags, "task_flags") & PF_DUMPCORE:
+    if require(path.facts.task_flags, "task_flags") & PF_DUMPCORE:
         return "PF_DUMPCORE"
     if costly(path):
         return f"order {path.call.order} is costly"
@@ -34,12 +34,12 @@ def oom_cannot_help(path: Path) -> str:
         return "__GFP_RETRY_MAYFAIL or __GFP_THISNODE"
     if path.call.context.highest_zoneidx < path.kernel.kernel.zone_normal:
         return "the request is for low memory"
-    if ~needed(path.facts.gfp_allowed_mask, "gfp_allowed_mask") & (bits.gfp_io | bits.gfp_fs):
+    if ~require(path.facts.gfp_allowed_mask, "gfp_allowed_mask") & (bits.gfp_io | bits.gfp_fs):
         return "the machine is being suspended"
     return ""
 
 
-def helped(path: Path, site: Site) -> Prediction:
+def nofail_attempt(path: Path, site: Site) -> Prediction:
     """Return the attempt that helps a __GFP_NOFAIL request, first within the cpuset and then without.
 
     Source: `__alloc_pages_cpuset_fallback`, mm/page_alloc.c of 5.10.262-1:3991, 6.1.192-2:4436, 7.3.4-1~bpo13+1:4035.
@@ -51,12 +51,12 @@ def helped(path: Path, site: Site) -> Prediction:
         effect = "first within the cpuset"
     else:
         effect = "then without ALLOC_CPUSET"
-    path = path.by("slow_cpuset_fallback", "__alloc_pages_cpuset_fallback", effect)
+    path = path.with_step("slow_cpuset_fallback", "__alloc_pages_cpuset_fallback", effect)
     prediction = attempt(path, site, "oom_nofail" if oom else "nofail")
     return replace(prediction, alloc_flags=flags | ac_alloc_flags(path))
 
 
-def adjust(path: Path) -> tuple[Path, bool]:
+def apply_reserves(path: Path) -> tuple[Path, bool]:
     """Open the reserves to whom they are for; whoever gets them, or ignores cpusets, ignores memory policies as well.
 
     Source: mm/page_alloc.c of 5.10.262-1:4800, 6.1.192-2:5254, 7.3.4-1~bpo13+1:4890.
@@ -71,12 +71,12 @@ def adjust(path: Path) -> tuple[Path, bool]:
         flags, step = slowflags.reserve_flags(
             kernel, state.gfp_mask, reserves | ac_alloc_flags(path), state.alloc_flags, path.facts
         )
-        path = replace(path, steps=(*path.steps, step)).having(alloc_flags=flags)
+        path = replace(path, steps=(*path.steps, step)).with_state(alloc_flags=flags)
     if path.state.alloc_flags & kernel.bits.alloc_cpuset and not reserves:
         return path, False
     preferred, step = first_zone(path, None)
-    path = path.by("slow_policy", SLOWPATH, "memory policies are ignored: ac->nodemask becomes NULL")
-    return replace(path, steps=(*path.steps, step)).having(nodemask=None, preferred_zone=preferred), True
+    path = path.with_step("slow_policy", SLOWPATH, "memory policies are ignored: ac->nodemask becomes NULL")
+    return replace(path, steps=(*path.steps, step)).with_state(nodemask=None, preferred_zone=preferred), True
 
 
 def attempt(path: Path, site: Site, kind: Kind) -> Prediction:
@@ -110,9 +110,9 @@ def insane_config(path: Path) -> bool:
 
     Source: `cpusets_insane_config()`, mm/page_alloc.c of 5.10.262-1:4699, 6.1.192-2:5153, 7.3.4-1~bpo13+1:4869.
     """
-    if not path.gfp(path.kernel.bits.gfp_hardwall) or not needed(path.facts.cpusets_enabled, "cpusets_enabled"):
+    if not path.gfp(path.kernel.bits.gfp_hardwall) or not require(path.facts.cpusets_enabled, "cpusets_enabled"):
         return False
-    return first_zone(path, needed(path.facts.mems_allowed, "mems_allowed"))[0] is None
+    return first_zone(path, require(path.facts.mems_allowed, "mems_allowed"))[0] is None
 
 
 def ac_alloc_flags(path: Path) -> int:
@@ -137,7 +137,7 @@ def compacts_early(path: Path) -> bool:
     return costly(path) or (path.call.order > 0 and path.call.context.migratetype != MIGRATE_MOVABLE)
 
 
-def light_costly(path: Path) -> bool:
+def costly_noretry(path: Path) -> bool:
     """Tell whether a costly request shall not try hard."""
     return costly(path) and path.gfp(path.kernel.bits.gfp_noretry)
 
@@ -163,6 +163,6 @@ def promoted(path: Path) -> bool:
 
 def without_nofragment(path: Path) -> Prediction:
     """Return the attempt of a request that cannot reclaim, with vm.defrag_mode given up."""
-    path = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.bits.alloc_nofragment)
-    path = path.by("slow_defrag", SLOWPATH, "nothing can be reclaimed: ALLOC_NOFRAGMENT is dropped")
+    path = path.with_state(alloc_flags=path.state.alloc_flags & ~path.kernel.bits.alloc_nofragment)
+    path = path.with_step("slow_defrag", SLOWPATH, "nothing can be reclaimed: ALLOC_NOFRAGMENT is dropped")
     return attempt(path, "retry", "without_nofragment")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from kalloctrace.model import gfp, preempt
 from kalloctrace.model.page_alloc import alloc_flags_cma
-from kalloctrace.model.slowpath.types import Facts, SlowKernel, needed
+from kalloctrace.model.slowpath.types import Facts, SlowKernel, require
 from kalloctrace.model.types import Context, Step
 
 MAX_RT_PRIO = 100
@@ -170,7 +170,7 @@ def alloc_harder(kernel: SlowKernel, gfp_mask: int, flags: int, facts: Facts) ->
             f"__GFP_ATOMIC: {'ALLOC_HARDER' if harder else 'with __GFP_NOMEMALLOC no ALLOC_HARDER'}, no ALLOC_CPUSET"
         )
         return (flags | harder) & ~bits.alloc_cpuset, Step("slow_atomic", "gfp_to_alloc_flags", effect)
-    if realtime(facts) and rt_counts(kernel, facts):
+    if realtime(facts) and rt_priority_applies(kernel, facts):
         effect = f"prio {facts.prio} is a real-time task's: ALLOC_HARDER"
         return flags | bits.alloc_harder, Step("slow_realtime", "gfp_to_alloc_flags", effect)
     return flags, Step("slow_atomic", "gfp_to_alloc_flags", "neither __GFP_ATOMIC nor a real-time task")
@@ -190,7 +190,7 @@ def alloc_non_block(kernel: SlowKernel, gfp_mask: int, order: int, flags: int, f
     function = "alloc_flags_nonblocking" if features.entry_alloc_flags else "gfp_to_alloc_flags"
     high = bool(gfp_mask & bits.gfp_high)
     if gfp_mask & bits.gfp_direct_reclaim:
-        if realtime(facts) and rt_counts(kernel, facts):
+        if realtime(facts) and rt_priority_applies(kernel, facts):
             effect = f"prio {facts.prio} is a real-time task's: ALLOC_MIN_RESERVE"
             return flags | bits.alloc_min_reserve, Step("slow_realtime", function, effect)
         return flags, Step("slow_non_block", function, "__GFP_DIRECT_RECLAIM, and no real-time task")
@@ -216,10 +216,10 @@ def realtime(facts: Facts) -> bool:
     Raises:
         UnknownFact: the priority was not captured.
     """
-    return needed(facts.prio, "prio") < MAX_RT_PRIO
+    return require(facts.prio, "prio") < MAX_RT_PRIO
 
 
-def rt_counts(kernel: SlowKernel, facts: Facts) -> bool:
+def rt_priority_applies(kernel: SlowKernel, facts: Facts) -> bool:
     """Tell whether a real-time task's priority counts here: not in interrupts, which only borrow the task.
 
     Source: `!in_interrupt()` in mm/page_alloc.c of 5.10.262-1:4458, `in_task()` of 6.1.192-2:4931; 88dc6f208829
@@ -229,7 +229,7 @@ def rt_counts(kernel: SlowKernel, facts: Facts) -> bool:
         UnknownFact: preempt_count was not captured.
     """
     if kernel.kernel.features.context_test == "in_task":
-        return preempt.in_task_context(kernel.kernel, counted(kernel, facts))
+        return preempt.in_task_context(kernel.kernel, preempt_context(kernel, facts))
     return not in_interrupt(kernel, facts)
 
 
@@ -242,7 +242,7 @@ def in_interrupt(kernel: SlowKernel, facts: Facts) -> bool:
         UnknownFact: preempt_count was not captured.
     """
     upper = kernel.kernel.features.interrupt_mask & ~0xFFFF or HARDIRQ_AND_NMI
-    return bool(preempt.context_count(kernel.kernel, counted(kernel, facts)) & (upper | 0xFF00))
+    return bool(preempt.context_count(kernel.kernel, preempt_context(kernel, facts)) & (upper | 0xFF00))
 
 
 def in_serving_softirq(kernel: SlowKernel, facts: Facts) -> bool:
@@ -253,7 +253,7 @@ def in_serving_softirq(kernel: SlowKernel, facts: Facts) -> bool:
     Raises:
         UnknownFact: preempt_count was not captured.
     """
-    return bool(preempt.context_count(kernel.kernel, counted(kernel, facts)) & preempt.SOFTIRQ_OFFSET)
+    return bool(preempt.context_count(kernel.kernel, preempt_context(kernel, facts)) & preempt.SOFTIRQ_OFFSET)
 
 
 def gfp_pfmemalloc_flags(kernel: SlowKernel, gfp_mask: int, facts: Facts) -> tuple[int, Step]:
@@ -286,10 +286,10 @@ def task_reserves(kernel: SlowKernel, facts: Facts) -> tuple[int, str]:
         UnknownFact: a fact that decides was not captured.
     """
     bits = kernel.bits
-    memalloc = bool(needed(facts.task_flags, "task_flags") & bits.pf_memalloc)
+    memalloc = bool(require(facts.task_flags, "task_flags") & bits.pf_memalloc)
     if memalloc and in_serving_softirq(kernel, facts):
         return bits.alloc_no_watermarks, "PF_MEMALLOC in a softirq"
-    if not memalloc and not needed(facts.oom_victim, "oom_victim"):
+    if not memalloc and not require(facts.oom_victim, "oom_victim"):
         return 0, "neither PF_MEMALLOC nor an OOM victim"
     if in_interrupt(kernel, facts):
         return 0, "the task does not count in an interrupt"
@@ -328,7 +328,7 @@ def cma_flags(kernel: SlowKernel, gfp_mask: int, facts: Facts) -> tuple[int, Ste
     if not features.config_cma:
         return 0, Step("slow_cma", "gfp_to_alloc_flags_cma", "built without CONFIG_CMA")
     if features.pf_memalloc_nocma:
-        needed(facts.task_flags, "task_flags")
+        require(facts.task_flags, "task_flags")
     context = context_of(kernel, facts)
     migratetype, _ = gfp.gfp_migratetype(kernel.kernel, gfp_mask, context)
     flags, step = alloc_flags_cma(kernel.kernel, migratetype, context)
@@ -341,7 +341,7 @@ def defrag_mode(kernel: SlowKernel, facts: Facts) -> bool:
     Raises:
         UnknownFact: the sysctl was not captured.
     """
-    return kernel.kernel.features.defrag_mode and needed(facts.defrag_mode, "defrag_mode")
+    return kernel.kernel.features.defrag_mode and require(facts.defrag_mode, "defrag_mode")
 
 
 def nofail_flags(kernel: SlowKernel) -> int:
@@ -365,12 +365,12 @@ def context_of(kernel: SlowKernel, facts: Facts) -> Context:
     )
 
 
-def counted(kernel: SlowKernel, facts: Facts) -> Context:
+def preempt_context(kernel: SlowKernel, facts: Facts) -> Context:
     """Return the facts for a test of the running context.
 
     Raises:
         UnknownFact: the softirq part of preempt_count, which PREEMPT_RT keeps elsewhere, was not captured.
     """
     if kernel.kernel.features.config_preempt_rt:
-        needed(facts.softirq_disable_cnt, "softirq_disable_cnt")
+        require(facts.softirq_disable_cnt, "softirq_disable_cnt")
     return context_of(kernel, facts)

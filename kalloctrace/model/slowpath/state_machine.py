@@ -14,6 +14,9 @@ Sources: mm/page_alloc.c of linux-source-5.10 5.10.262-1:4643, 6.1 6.1.192-2:509
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from kalloctrace.flags.decode import U32_MAX
+from kalloctrace.model import page_alloc, sched_mm
+from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.slowpath import attempts as slowattempts
 from kalloctrace.model.slowpath import flags as slowflags
 from kalloctrace.model.slowpath.attempts import SLOWPATH
@@ -26,15 +29,57 @@ from kalloctrace.model.slowpath.types import (
     Prediction,
     Site,
     SlowCall,
+    SlowContext,
     SlowKernel,
     State,
-    needed,
+    require,
 )
+from kalloctrace.model.types import Context, ImpossibleRequestError, Request
 
 _COMPACT = "__alloc_pages_direct_compact"
 _OOM = "__alloc_pages_may_oom"
 
 Outcomes = Iterator[Outcome]
+
+
+def slowpath_call(kernel: Kernel, request: Request, context: Context) -> SlowCall:
+    """Predict the arguments of the slow path for a request.
+
+    The task's scopes are applied on every kernel by now, what cpusets added is taken back, and pages about to be
+    dirtied are no longer spread. The preferred zone is still that of the fast path.
+    Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:5039, 6.1.192-2:5662, 7.3.4-1~bpo13+1:5463.
+
+    Args:
+        kernel: the kernel and its machine.
+        request: the arguments of the entry.
+        context: what the preparation stage reads besides.
+
+    Returns:
+        The call, without attempts.
+
+    Raises:
+        ImpossibleRequestError: such a request never enters the slow path.
+        UnknownFact: the machine's description lacks a fact that the answer depends on.
+    """
+    done = page_alloc.alloc_pages(kernel, request, context)
+    flags = request.alloc_flags & U32_MAX
+    if done.outcome != "prepared" or request.entry == "nolock" or flags & kernel.bits.alloc_nolock:
+        raise ImpossibleRequestError("a request that is rejected, or made without locks, never enters the slow path")
+    gfp_mask, _ = page_alloc.apply_gfp_allowed_mask(kernel, request.gfp_mask & U32_MAX, context)
+    gfp_mask, _ = sched_mm.current_gfp_context(kernel, gfp_mask, context)
+    return SlowCall(
+        gfp_mask=gfp_mask,
+        order=request.order & U32_MAX,
+        context=SlowContext(
+            zonelist_kind=done.zonelist_kind,
+            zonelist_nid=done.zonelist_nid,
+            nodemask=request.nodemask,
+            preferred_zone=done.preferred_zone,
+            highest_zoneidx=done.highest_zoneidx or 0,
+            migratetype=done.migratetype or 0,
+            alloc_flags=flags,
+        ),
+    )
 
 
 def enter(kernel: SlowKernel, call: SlowCall) -> State:
@@ -71,16 +116,16 @@ def restart(path: Path) -> Outcomes:
     kernel, call = path.kernel, path.call
     flags, steps = slowflags.gfp_to_alloc_flags(kernel, path.state.gfp_mask, call.order, path.facts)
     preferred, step = slowattempts.first_zone(path, path.state.nodemask)
-    path = replace(path, steps=(*path.steps, *steps, step)).having(
+    path = replace(path, steps=(*path.steps, *steps, step)).with_state(
         alloc_flags=flags | slowattempts.ac_alloc_flags(path),
         preferred_zone=preferred,
         compact_first=path.state.compact_first or (kernel.rules.compact_first and slowattempts.compacts_early(path)),
     )
     if preferred is None:
-        yield from nopage(path.by("slow_no_zone", SLOWPATH, "no zone is eligible: no attempt is made"))
+        yield from nopage(path.with_step("slow_no_zone", SLOWPATH, "no zone is eligible: no attempt is made"))
         return
     if slowattempts.insane_config(path):
-        yield from nopage(path.by("slow_insane", SLOWPATH, "the cpuset has no suitable zone: no attempt is made"))
+        yield from nopage(path.with_step("slow_insane", SLOWPATH, "the cpuset has no suitable zone: no attempt"))
     kind: Kind = "after_waking_kswapd" if flags & kernel.bits.alloc_kswapd else "first_try"
     site: Site = "retry" if kernel.rules.compact_first else "initial"
     yield slowattempts.attempt(path, site, kind if path.restarted == "no" else "restart")
@@ -95,7 +140,7 @@ def after_initial(path: Path) -> Outcomes:
     if not slowattempts.compacts_early(path) or reserves:
         yield from retry(path)
         return
-    path = replace(path, steps=(*path.steps, step)).past("compaction")
+    path = replace(path, steps=(*path.steps, step)).with_event("compaction")
     yield slowattempts.attempt(path, "initial_compact", "after_compaction")
     if path.kernel.rules.compact_skipped_returns:
         yield from after_initial_compact_skipped(path)
@@ -103,8 +148,8 @@ def after_initial(path: Path) -> Outcomes:
 
 def after_initial_compact(path: Path) -> Outcomes:
     """Go on after early compaction, which need not have been done: deferred, it is followed by an attempt as well."""
-    if slowattempts.light_costly(path):
-        yield from nopage(path.by("slow_noretry", SLOWPATH, "compaction was deferred for a costly __GFP_NORETRY"))
+    if slowattempts.costly_noretry(path):
+        yield from nopage(path.with_step("slow_noretry", SLOWPATH, "compaction is deferred for a costly __GFP_NORETRY"))
         if path.kernel.rules.thisnode_compacts_only and path.gfp(path.kernel.bits.gfp_thisnode):
             return
     yield from retry(path)
@@ -112,8 +157,8 @@ def after_initial_compact(path: Path) -> Outcomes:
 
 def after_initial_compact_skipped(path: Path) -> Outcomes:
     """Go on after early compaction that was skipped, without an attempt."""
-    if slowattempts.light_costly(path):
-        yield from nopage(path.by("slow_noretry", SLOWPATH, "compaction was skipped for a costly __GFP_NORETRY"))
+    if slowattempts.costly_noretry(path):
+        yield from nopage(path.with_step("slow_noretry", SLOWPATH, "compaction was skipped for a costly __GFP_NORETRY"))
     else:
         yield from retry(path)
 
@@ -126,7 +171,7 @@ def retry(path: Path) -> Outcomes:
     same, restarts = check_retry_cpuset(path)
     yield from restarts
     if same is not None:
-        adjusted, _ = slowattempts.adjust(same)
+        adjusted, _ = slowattempts.apply_reserves(same)
         yield slowattempts.retry_attempt(adjusted)
 
 
@@ -134,9 +179,9 @@ def after_retry(path: Path) -> Outcomes:
     """Go on after an attempt with the flags as they are; from 7.0 on the reserves are asked here."""
     kernel = path.kernel
     if kernel.rules.compact_first:
-        path, adjusted = slowattempts.adjust(path)
+        path, adjusted = slowattempts.apply_reserves(path)
         if adjusted and path.state.can_retry_reserves:
-            yield slowattempts.retry_attempt(path.having(can_retry_reserves=False))
+            yield slowattempts.retry_attempt(path.with_state(can_retry_reserves=False))
             return
     if not path.gfp(kernel.bits.gfp_direct_reclaim):
         if (
@@ -146,10 +191,10 @@ def after_retry(path: Path) -> Outcomes:
         ):
             yield slowattempts.without_nofragment(path)
             return
-        yield from nopage(path.by("slow_no_reclaim", SLOWPATH, "no __GFP_DIRECT_RECLAIM: nothing more can be done"))
+        yield from nopage(path.with_step("slow_no_reclaim", SLOWPATH, "no __GFP_DIRECT_RECLAIM: the slow path ends"))
         return
-    if needed(path.facts.task_flags, "task_flags") & kernel.bits.pf_memalloc:
-        yield from nopage(path.by("slow_memalloc", SLOWPATH, "PF_MEMALLOC: reclaim does not recurse"))
+    if require(path.facts.task_flags, "task_flags") & kernel.bits.pf_memalloc:
+        yield from nopage(path.with_step("slow_memalloc", SLOWPATH, "PF_MEMALLOC: reclaim does not recurse"))
         return
     if path.state.compact_first:
         yield from compact(path)
@@ -162,7 +207,9 @@ def direct_reclaim(path: Path) -> Outcomes:
 
     Source: `__alloc_pages_direct_reclaim`, mm/page_alloc.c of 5.10.262-1:4379, 6.1.192-2:4838.
     """
-    path = path.by("slow_reclaim", "__alloc_pages_direct_reclaim", "the task reclaims").past("direct_reclaim")
+    path = path.with_step("slow_reclaim", "__alloc_pages_direct_reclaim", "the task reclaims").with_event(
+        "direct_reclaim"
+    )
     yield slowattempts.attempt(path, "reclaim", "after_direct_reclaim")
     yield from compact(path)
 
@@ -171,7 +218,7 @@ def after_reclaim(path: Path) -> Outcomes:
     """Drain the per-CPU lists and try once more."""
     effect = "the highatomic reserve is given up and the per-CPU lists are drained"
     yield slowattempts.attempt(
-        path.by("slow_drain", "__alloc_pages_direct_reclaim", effect), "drained", "after_draining"
+        path.with_step("slow_drain", "__alloc_pages_direct_reclaim", effect), "drained", "after_draining"
     )
 
 
@@ -181,14 +228,14 @@ def compact(path: Path) -> Outcomes:
     Source: `__alloc_pages_direct_compact`, mm/page_alloc.c of 5.10.262-1:4105, 6.1.192-2:4551, 7.2.12-1:4144.
     """
     if not path.call.order and not slowattempts.promoted(path):
-        yield from after_compact(path.by("slow_compact", _COMPACT, "order 0 needs no compaction"))
+        yield from after_compact(path.with_step("slow_compact", _COMPACT, "order 0 needs no compaction"))
         return
     skips = path.kernel.rules.compact_skipped_returns
     if path.gfp(path.kernel.bits.gfp_io) or not skips:
-        compacted = path.by("slow_compact", _COMPACT, "the task compacts").past("compaction")
+        compacted = path.with_step("slow_compact", _COMPACT, "the task compacts").with_event("compaction")
         yield slowattempts.attempt(compacted, "compact", "after_compaction")
     if skips:
-        yield from after_compact(path.past("compaction"))
+        yield from after_compact(path.with_event("compaction"))
 
 
 def after_compact(path: Path) -> Outcomes:
@@ -199,21 +246,23 @@ def after_compact(path: Path) -> Outcomes:
     bits = path.kernel.bits
     if path.state.compact_first:
         if path.gfp(bits.gfp_noretry) and path.gfp(bits.gfp_thisnode):
-            yield from nopage(path.by("slow_noretry", SLOWPATH, "__GFP_NORETRY on __GFP_THISNODE: compaction alone"))
+            yield from nopage(
+                path.with_step("slow_noretry", SLOWPATH, "__GFP_NORETRY and __GFP_THISNODE: compaction only")
+            )
             return
-        yield from retry(path.having(compact_first=False))
+        yield from retry(path.with_state(compact_first=False))
         return
     if path.gfp(bits.gfp_noretry):
-        yield from nopage(path.by("slow_noretry", SLOWPATH, "__GFP_NORETRY: one round is all"))
+        yield from nopage(path.with_step("slow_noretry", SLOWPATH, "__GFP_NORETRY: one round is all"))
         return
     if slowattempts.costly(path) and not (slowattempts.can_compact(path) and path.gfp(bits.gfp_retry_mayfail)):
-        yield from nopage(path.by("slow_costly", SLOWPATH, "a costly order without __GFP_RETRY_MAYFAIL: one round"))
+        yield from nopage(path.with_step("slow_costly", SLOWPATH, "a costly order without __GFP_RETRY_MAYFAIL"))
         return
     same, restarts = check_retry_cpuset(path)
     yield from restarts
     if same is None:
         return
-    yield from retry(path.by("slow_retry", SLOWPATH, "another round may help"))
+    yield from retry(path.with_step("slow_retry", SLOWPATH, "another round may help"))
     if slowattempts.nofragment(path):
         yield from fall_back(path)
     else:
@@ -225,8 +274,8 @@ def fall_back(path: Path) -> Outcomes:
 
     Source: mm/page_alloc.c of 7.2.12-1:5009, 7.3.4-1~bpo13+1:5034.
     """
-    dropped = path.having(alloc_flags=path.state.alloc_flags & ~path.kernel.bits.alloc_nofragment)
-    dropped = dropped.by("slow_defrag", SLOWPATH, "vm.defrag_mode gives up: ALLOC_NOFRAGMENT is dropped")
+    dropped = path.with_state(alloc_flags=path.state.alloc_flags & ~path.kernel.bits.alloc_nofragment)
+    dropped = dropped.with_step("slow_defrag", SLOWPATH, "vm.defrag_mode gives up: ALLOC_NOFRAGMENT is dropped")
     for outcome in retry(dropped):
         if isinstance(outcome, Prediction) and outcome.kind == "retry":
             yield replace(outcome, kind="without_nofragment")
@@ -240,10 +289,10 @@ def may_oom(path: Path) -> Outcomes:
     Source: `__alloc_pages_may_oom`, mm/page_alloc.c of 5.10.262-1:4011, 6.1.192-2:4456, 7.3.4-1~bpo13+1:4054.
     """
     bits = path.kernel.bits
-    busy = path.by("slow_oom", _OOM, "another task holds oom_lock: it makes progress")
+    busy = path.with_step("slow_oom", _OOM, "another task holds oom_lock: it makes progress")
     yield from after_oom(busy, progress=True)
     effect = "the last look before the OOM killer: ALLOC_WMARK_HIGH and ALLOC_CPUSET, without __GFP_DIRECT_RECLAIM"
-    looking = path.by("slow_before_oom", _OOM, effect)
+    looking = path.with_step("slow_before_oom", _OOM, effect)
     gfp_mask = (path.state.gfp_mask | bits.gfp_hardwall) & ~bits.gfp_direct_reclaim
     flags = slowattempts.ac_alloc_flags(path) | path.kernel.bits.alloc_wmark_high | bits.alloc_cpuset
     yield replace(slowattempts.attempt(looking, "oom", "before_oom"), gfp_mask=gfp_mask, alloc_flags=flags)
@@ -253,15 +302,15 @@ def after_before_oom(path: Path) -> Outcomes:
     """Kill a task unless that cannot help; a __GFP_NOFAIL request gets all reserves then."""
     reason = slowattempts.oom_cannot_help(path)
     if reason:
-        yield from after_oom(path.by("slow_oom", _OOM, f"{reason}: nothing is killed"), progress=False)
+        yield from after_oom(path.with_step("slow_oom", _OOM, f"{reason}: nothing is killed"), progress=False)
         return
-    path = path.past("oom")
+    path = path.with_event("oom")
     if path.gfp(path.kernel.bits.gfp_nofail):
-        path = path.by("slow_oom_nofail", _OOM, "__GFP_NOFAIL after the OOM killer: ALLOC_NO_WATERMARKS")
-        yield slowattempts.helped(path, "oom_nofail_cpuset")
+        path = path.with_step("slow_oom_nofail", _OOM, "__GFP_NOFAIL after the OOM killer: ALLOC_NO_WATERMARKS")
+        yield slowattempts.nofail_attempt(path, "oom_nofail_cpuset")
         return
-    yield from after_oom(path.by("slow_oom", _OOM, "the OOM killer makes progress"), progress=True)
-    yield from after_oom(path.by("slow_oom", _OOM, "the OOM killer finds nobody"), progress=False)
+    yield from after_oom(path.with_step("slow_oom", _OOM, "the OOM killer makes progress"), progress=True)
+    yield from after_oom(path.with_step("slow_oom", _OOM, "the OOM killer finds nobody"), progress=False)
 
 
 def after_oom(path: Path, *, progress: bool) -> Outcomes:
@@ -270,8 +319,8 @@ def after_oom(path: Path, *, progress: bool) -> Outcomes:
     Source: mm/page_alloc.c of 5.10.262-1:4882, 6.1.192-2:5337, 7.3.4-1~bpo13+1:5057.
     """
     exhausted = path.state.alloc_flags & path.kernel.bits.alloc_oom or path.gfp(path.kernel.bits.gfp_nomemalloc)
-    if exhausted and needed(path.facts.oom_victim, "oom_victim"):
-        yield from nopage(path.by("slow_victim", SLOWPATH, "an OOM victim whose reserves did not suffice"))
+    if exhausted and require(path.facts.oom_victim, "oom_victim"):
+        yield from nopage(path.with_step("slow_victim", SLOWPATH, "an OOM victim whose reserves did not suffice"))
     elif progress:
         yield from retry(path)
     else:
@@ -289,8 +338,8 @@ def nopage(path: Path) -> Outcomes:
         return
     if path.gfp(path.kernel.bits.gfp_nofail) and path.gfp(path.kernel.bits.gfp_direct_reclaim):
         flags = slowflags.nofail_flags(path.kernel)
-        yield slowattempts.helped(
-            path.by("slow_nofail", SLOWPATH, f"__GFP_NOFAIL: some reserves, {flags:#x}"), "nofail_cpuset"
+        yield slowattempts.nofail_attempt(
+            path.with_step("slow_nofail", SLOWPATH, f"__GFP_NOFAIL: some reserves, {flags:#x}"), "nofail_cpuset"
         )
         return
     yield Failure(path.steps)
@@ -308,21 +357,21 @@ def check_retry_cpuset(path: Path) -> tuple[Path | None, tuple[Outcome, ...]]:
     Raises:
         UnknownFact: what decides was not captured.
     """
-    if path.restarted != "no" or not needed(path.facts.cpusets_enabled, "cpusets_enabled"):
+    if path.restarted != "no" or not require(path.facts.cpusets_enabled, "cpusets_enabled"):
         return path, ()
     nodemask = path.state.nodemask
-    if nodemask is not None and not nodemask & needed(path.facts.mems_allowed, "mems_allowed"):
+    if nodemask is not None and not nodemask & require(path.facts.mems_allowed, "mems_allowed"):
         effect = "the cpuset has no node of the nodemask: it is dropped, and the slow path starts anew"
-        anew = replace(path, restarted="forced").having(nodemask=None)
-        return None, tuple(restart(anew.by("slow_cpuset", "check_retry_cpuset", effect)))
+        anew = replace(path, restarted="forced").with_state(nodemask=None)
+        return None, tuple(restart(anew.with_step("slow_cpuset", "check_retry_cpuset", effect)))
     effect = "the cpuset may have changed: the slow path starts anew"
-    anew = replace(path, restarted="possible").by("slow_cpuset", "check_retry_cpuset", effect)
+    anew = replace(path, restarted="possible").with_step("slow_cpuset", "check_retry_cpuset", effect)
     return path, tuple(restart(anew))
 
 
 def _once_more(site: Site) -> Callable[[Path], Outcomes]:
     def follow(path: Path) -> Outcomes:
-        yield slowattempts.helped(path, site)
+        yield slowattempts.nofail_attempt(path, site)
 
     return follow
 

@@ -246,15 +246,15 @@ class Path:
     events: frozenset[Event] = frozenset()
     restarted: Restarted = "no"
 
-    def having(self, **changes: Any) -> "Path":  # noqa: ANN401  (the members of State)
+    def with_state(self, **changes: Any) -> "Path":  # noqa: ANN401  (the members of State)
         """Return the path with other values of the function's variables."""
         return replace(self, state=replace(self.state, **changes))
 
-    def by(self, rule: str, function: str, effect: str) -> "Path":
+    def with_step(self, rule: str, function: str, effect: str) -> "Path":
         """Return the path with one more rule followed."""
         return replace(self, steps=(*self.steps, Step(rule, function, effect)))
 
-    def past(self, event: Event) -> "Path":
+    def with_event(self, event: Event) -> "Path":
         """Return the path after something that shows in the trace."""
         return replace(self, events=self.events | {event})
 
@@ -263,7 +263,7 @@ class Path:
         return bool(self.state.gfp_mask & mask)
 
 
-def needed(value: T | None, name: str) -> T:
+def require(value: T | None, name: str) -> T:
     """Return a fact.
 
     Raises:

@@ -99,7 +99,7 @@ def entry_differences(expected: SlowCall, call: SlowCall) -> Iterator[Difference
     """Yield the captured arguments in which a call of the slow path differs from a prediction.
 
     Args:
-        expected: what `kalloctrace.model.slowpath.entry.slowpath_call` returned.
+        expected: what `kalloctrace.model.slowpath.state_machine.slowpath_call` returned.
         call: what was captured.
     """
     want, seen = expected.context, call.context

@@ -10,7 +10,7 @@ from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.kernel.slowpath_rules import slowpath_rules
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.model.slowpath.entry import slowpath_call
+from kalloctrace.model.slowpath.state_machine import slowpath_call
 from kalloctrace.model.slowpath.types import Facts, SlowAttempt, SlowCall, SlowContext, SlowKernel
 from kalloctrace.model.types import Context, ImpossibleRequestError, Request, UnknownFact
 from kalloctrace.trace.totals import Totals
