@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Calls of the bulk allocator: what is predicted of them, and how the pages that they took are judged."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from kalloctrace.kernel.machine import Machine, machine_of
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.schema import COLUMNS
 from kalloctrace.verify.compare import RowVerdict, Switches, judge
+from kalloctrace.verify.verification import Judge
+from tests import traces
 from tests.broken_rules import BULK_MUTATIONS
 
 DMA, DMA32, NORMAL, MOVABLE = range(4)
@@ -171,3 +174,14 @@ def test_broken_rule_is_noticed(mutation: str, monkeypatch: pytest.MonkeyPatch) 
     wrong = [what for what, (machine, changes) in MATCHING.items() if fields(judged(machine, **changes))]
     wrong += [what for what, (machine, changes, _) in DIFFERING.items() if not fields(judged(machine, **changes))]
     assert wrong
+
+
+@pytest.mark.parametrize(("missed", "missed_freelist"), [(1, 0), (0, 1)])
+def test_bulk_call_is_judged_by_all_hits_that_were_missed(missed: int, missed_freelist: int) -> None:
+    """A missed hit of the normal entry hides the call for a single page; one of get_page_from_freelist() does not."""
+    totals = replace(traces.source()[1], missed=missed, missed_freelist=missed_freelist, machine_changed=())
+    row = {**TAKEN, **NONE_SEEN, "bulk_returned": 0}
+    verdict = Judge.of(Kernel.of(builtin_snapshot("6.12", ONE)), [row], totals)(row)
+    assert (verdict.unknown, bool(verdict.differences)) == (
+        ("nothing of the bulk call was seen, and probe hits were missed", False) if missed else ("", True)
+    )
