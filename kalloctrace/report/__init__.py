@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Reporters: loaded data in, text out."""
+"""Reporters: a trace or a verdict in, text, a page or a file for another tool out."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Who allocated, and when: the part of a stream that must be counted row by row."""
+"""Calls and pages by task and stack: the part of a stream that is counted row by row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,13 +17,13 @@ Groups = dict[tuple[Any, ...], Amount]
 
 
 class Callers:
-    """Calls and pages of each task and of each stack, over all batches of a stream.
+    """Calls and pages of each task and each stack, over all batches of a stream.
 
     Attributes:
-        tasks: by name and pid.
-        stacks: by stack; (None,) is for calls that have none.
-        first: time of the first call, ns; None without any.
-        last: time of the last one, ns.
+        tasks: by comm and pid.
+        stacks: by stack; (None,) for calls without one.
+        first: time of the first call in ns; None without calls.
+        last: time of the last call in ns.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class Callers:
         self._pages = np.zeros(0)
 
     def add(self, rows: RowBatch) -> None:
-        """Count the rows of a batch, which has the columns time, pid, comm and stack."""
+        """Count the rows of a batch that has the columns time, pid, comm and stack."""
         if rows.allocations is not self._allocations:
             self._allocations = rows.allocations
             table = pa.Table.from_arrays(rows.allocations.flatten(), names=KEYS)
-            # As numbers that bincount() adds up: exact below 2^53.
+            # float64 because bincount() adds up floats; exact below 2^53.
             self._pages = pages_of(table).to_numpy().astype(np.float64)
         pages = self._pages[rows.indices]
-        # Each CPU's rows are in order of time, those of all CPUs together need not be.
+        # Rows are in order of time for each CPU only.
         times = rows.task_columns["time"].to_numpy()
         self.first = min(int(times.min()), int(times.max()) if self.first is None else self.first)
         self.last = max(int(times.max()), self.last)
@@ -66,18 +66,18 @@ def _add(
     """Add rows to their groups.
 
     Args:
-        groups: what to add to.
-        key: returns the group that a code stands for.
-        codes: of each row.
-        pages: of each row.
+        groups: the groups.
+        key: returns the group of a code.
+        codes: the code of each row.
+        pages: the pages of each row.
     """
-    # A task mostly makes several calls in a row, and these are added up first: that is quicker than looking each up.
+    # Add up runs of equal codes first: a task usually makes several calls in a row.
     runs = np.flatnonzero(np.concatenate([[True], codes[1:] != codes[:-1]]))
-    met = pa.array(codes[runs]).dictionary_encode()
-    of_runs = met.indices.to_numpy()
+    distinct = pa.array(codes[runs]).dictionary_encode()
+    of_runs = distinct.indices.to_numpy()
     counts = np.bincount(of_runs, np.diff(runs, append=len(codes)))
     sums = np.bincount(of_runs, np.add.reduceat(pages, runs))
-    for code, count, amount in zip(met.dictionary.to_pylist(), counts.tolist(), sums.tolist(), strict=True):
+    for code, count, amount in zip(distinct.dictionary.to_pylist(), counts.tolist(), sums.tolist(), strict=True):
         groups.setdefault(key(code), Amount()).add(Amount(int(count), int(amount)))
 
 

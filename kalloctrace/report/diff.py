@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What differs between two traces: by names, as two kernels may number their flags differently."""
+"""The differences between two traces, by names because two kernels may number their flags differently."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.verification import Verification, verify_counted
 
 _SMALLEST = 1e-9
-"""A share that differs by less is the same: even a trace of a billion calls has no smaller one."""
+"""Shares that differ by less are equal: one call in a billion."""
 
 Key = tuple[Any, ...]
 Change = Literal["appeared", "vanished", "changed"]
@@ -27,13 +27,13 @@ class Side:
     Attributes:
         trace: the file's name.
         kernel: the recorded kernel's release.
-        allocations: what its rows stand for; of a sample those that were recorded.
-        sample: one call in so many was recorded.
-        aggregate: its rows say how often an allocation occurred.
-        truncated: its end is missing.
+        allocations: number of allocations; of a sample the recorded ones.
+        sample: one call in this many was recorded.
+        aggregate: the trace is an aggregate.
+        truncated: the end of the trace is missing.
         lost: captured calls that are not in the trace.
-        counts: for each aspect, how many allocations, or attempts of the slow path, are of which kind.
-        slow: what is said of the slow path; None where it was not recorded.
+        counts: for each aspect the number of allocations or slow-path attempts of each kind.
+        slow: counts of the slow path; None where it was not recorded.
     """
 
     trace: str
@@ -47,28 +47,28 @@ class Side:
     slow: SlowCounts | None = None
 
     def share(self, aspect: "Aspect", key: Key) -> float:
-        """Return which part of the trace's allocations, or attempts of the slow path, is of a kind."""
-        all_ = self.slow.attempts if self.slow is not None and aspect in SLOW_ASPECTS else self.allocations
-        return self.counts[aspect.name][key] / all_ if all_ else 0.0
+        """Return the fraction of the trace's allocations, or slow-path attempts, that are of a kind."""
+        total = self.slow.attempts if self.slow is not None and aspect in SLOW_ASPECTS else self.allocations
+        return self.counts[aspect.name][key] / total if total else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is said about the trace as a whole as JSON values."""
+        """Return the facts about the trace as a whole as JSON values."""
         names = ("trace", "kernel", "allocations", "sample", "aggregate", "truncated", "lost")
-        said = {name: getattr(self, name) for name in names}
-        return {**said, "slow": None if self.slow is None else self.slow.to_json()}
+        facts = {name: getattr(self, name) for name in names}
+        return {**facts, "slow": None if self.slow is None else self.slow.to_json()}
 
 
 @dataclass(frozen=True)
 class ShareChange:
-    """A kind of allocation or attempt that one trace has and the other has not, or has in another share.
+    """A kind of allocation or attempt that only one trace has, or that has another share in the other trace.
 
     Attributes:
-        change: what it is.
+        change: what changed.
         key: the kind.
-        before: how many the first trace has.
-        after: how many the second has.
-        share_before: their part of all, 0 to 1.
-        share_after: likewise.
+        before: number in the first trace.
+        after: number in the second trace.
+        share_before: fraction of the first trace, 0 to 1.
+        share_after: fraction of the second trace, 0 to 1.
     """
 
     change: Change
@@ -92,15 +92,14 @@ class ShareChange:
 
 @dataclass(frozen=True)
 class TraceDiff:
-    """All that differs.
+    """All differences between two traces.
 
     Attributes:
         before: the first trace.
         after: the second.
-        threshold: by how much a share must differ to count, 0 to 1.
-        by: for each aspect what differs, the largest change first; those of the slow path only where both traces
-            have it.
-        same: for each aspect how many kinds are in both in about the same share.
+        threshold: smallest difference of shares that counts, 0 to 1.
+        by: the changes of each aspect, largest first; slow-path aspects only where both traces have the slow path.
+        same: for each aspect the number of kinds with about the same share in both traces.
     """
 
     before: Side
@@ -110,7 +109,7 @@ class TraceDiff:
     same: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the diff as the command line promises it."""
+        """Return the differences as JSON values; the schema is `diff`."""
         return {
             "type": "diff",
             "before": self.before.to_json(),
@@ -124,7 +123,7 @@ class TraceDiff:
 
 
 def side_of(trace: TraceReader) -> Side:
-    """Count the kinds of allocations of a trace, and those of attempts of the slow path.
+    """Count the kinds of allocations and of slow-path attempts in a trace.
 
     Args:
         trace: the trace.
@@ -156,12 +155,12 @@ def side_of(trace: TraceReader) -> Side:
 
 
 def compare(before: Side, after: Side, threshold: float) -> TraceDiff:
-    """Return what differs between two traces.
+    """Return the differences between two traces.
 
     Args:
-        before: the first.
-        after: the second.
-        threshold: by how much a share must differ to count, 0 to 1. What only one of the two has always counts.
+        before: the first trace.
+        after: the second trace.
+        threshold: smallest difference of shares that counts, 0 to 1. A kind that only one trace has always counts.
     """
     by, same = {}, {}
     slow = before.slow is not None and after.slow is not None
@@ -180,11 +179,11 @@ def compare(before: Side, after: Side, threshold: float) -> TraceDiff:
 
 @dataclass(frozen=True)
 class Aspect:
-    """A way to divide allocations, or attempts of the slow path, into kinds.
+    """A way to divide allocations or slow-path attempts into kinds.
 
     Attributes:
         name: stable identifier.
-        about: what its kinds are, for people.
+        about: the heading, for people.
         fields: names of the parts of a kind.
     """
 
@@ -198,7 +197,7 @@ class RowAspect(Aspect):
     """A way to divide allocations by their rows.
 
     Attributes:
-        kind: returns the kind of a distinct allocation, by the recorded kernel's tables.
+        kind: returns the kind of a distinct allocation, with the recorded kernel's tables.
     """
 
     kind: Callable[[Mapping[str, Any], FlagTables], Key]
@@ -216,7 +215,7 @@ def _alloc_flags(row: Mapping[str, Any], tables: FlagTables) -> Key:
 
 
 def _names(decoded: Decoded) -> str:
-    """Return the names in an order that does not depend on the kernel, as that in which it prints them does."""
+    """Return the names in one order for all kernels: the watermark first, then by name."""
     names = sorted(decoded.names, key=lambda name: (not name.startswith("ALLOC_WMARK"), name))
     return "|".join([*names, f"{decoded.unknown:#x}"] if decoded.unknown or not names else names)
 
@@ -228,7 +227,7 @@ def _preparation(row: Mapping[str, Any], tables: FlagTables) -> Key:
 _OF_ROWS = (
     RowAspect("request", "requests", ("entry", "gfp", "order"), _request),
     RowAspect("alloc_flags", "flags of the first attempt", ("alloc_flags",), _alloc_flags),
-    RowAspect("preparation", "flags that a request got", ("entry", "gfp", "order", "alloc_flags"), _preparation),
+    RowAspect("preparation", "flags of each request", ("entry", "gfp", "order", "alloc_flags"), _preparation),
 )
 _VERDICTS = Aspect("verdict", "verdicts of the model", ("verdict", "about"))
 ASPECTS: tuple[Aspect, ...] = (*_OF_ROWS, _VERDICTS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What differs between two traces as text for people."""
+"""The differences between two traces as text for people."""
 
 import textwrap
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ WIDTH = 80
 _JOINED = "\N{NO-BREAK SPACE}"
 _MARKS = {"appeared": "+", "vanished": "-", "changed": "~"}
 _LEGEND = """\
-+ only in the second trace, - only in the first, ~ in another share of it;
-shares are of all allocations of their trace"""
-_SLOW_LEGEND = "those of the slow path are of all its attempts, estimates where events are lost"
-_ABOUT = "about: an estimate, as calls or events were not recorded"
++ only in the second trace, - only in the first, ~ the share changed;
+shares are of all allocations in the trace"""
+_SLOW_LEGEND = "slow-path shares are of all its attempts, and estimates where events were lost"
+_ABOUT = "about: an estimate, because calls or events were not recorded"
 
 
 def diff_lines(diff: TraceDiff, top: int) -> Iterator[str]:
-    """Yield the lines that tell what differs.
+    """Yield the lines of a diff.
 
     Args:
         diff: of two traces.
-        top: changes of each aspect to show.
+        top: number of changes to show for each aspect.
     """
     sides = (diff.before, diff.after)
     slow = any(side.slow is not None for side in sides)
@@ -37,7 +37,7 @@ def diff_lines(diff: TraceDiff, top: int) -> Iterator[str]:
             continue
         changes = diff.by[aspect.name]
         yield ""
-        yield f"{aspect.about}: {len(changes):,} differ, {diff.same[aspect.name]:,} do not"
+        yield f"{aspect.about}: {len(changes):,} differ, {diff.same[aspect.name]:,} are the same"
         for change in changes[:top]:
             yield from _change_lines(change)
         if len(changes) > top:
@@ -54,7 +54,7 @@ def _side_lines(name: str, side: Side) -> Iterator[str]:
     yield f"{name:7} {printable(side.trace)}"
     details = [f"{side.allocations:,} allocations on {side.kernel}"]
     if side.sample > 1:
-        details.append(f"a sample of 1 call in {side.sample:,}")
+        details.append(f"a sample of 1 in {side.sample:,} calls")
     if side.truncated:
         details.append("truncated")
     if side.lost:
@@ -64,7 +64,7 @@ def _side_lines(name: str, side: Side) -> Iterator[str]:
 
 def _slow_lines(slow: SlowCounts | None) -> Iterator[str]:
     details = ["not recorded"] if slow is None else _slow_details(slow)
-    # Lines are broken between details, not within.
+    # Break lines between details, not inside them.
     text = ", ".join(detail.replace(" ", _JOINED) for detail in details)
     for line in textwrap.wrap(f"slow path: {text}", WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 19):
         yield line.replace(_JOINED, " ")
@@ -77,7 +77,7 @@ def _slow_details(slow: SlowCounts) -> Iterator[str]:
     about = "" if slow.lost == 0 else "about "
     yield f"{slow.failed:,} failed" + ("" if failed is None else f" ({about}{failed:.2%} of the calls)")
     if slow.unseen:
-        yield f"{slow.unseen:,} whose return was not seen"
+        yield f"{slow.unseen:,} whose return was not traced"
     yield f"{slow.attempts:,} attempts"
     yield "lost events not known" if slow.lost is None else f"lost events {slow.lost:,}"
 

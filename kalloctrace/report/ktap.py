@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Verifications as KTAP, the kernel's test protocol, version 1: https://docs.kernel.org/dev-tools/ktap.html.
 
-A trace is a test. Its subtests are the fields that were judged, the zonelists, and two that tell what was not judged:
-`judged` (allocations that are unknown) and `complete` (what is lost, missed or cut off). Unknown is never a pass: such
-a subtest is skipped, or fails with `strict`.
+A trace is a test. Its subtests are the judged fields, the zonelists, and two about gaps: `judged` (unknown
+allocations) and `complete` (lost, missed or truncated). Unknown is never a pass: such a subtest is skipped, or fails
+with `strict`.
 
-The kernel's own parser, `tools/testing/kunit/kunit.py parse` of linux-source-6.1 6.1.192-2 and linux-source-6.12
-6.12.117-1~deb12u1, was run on it by hand: it found no error, and the same tests passed, failed and were skipped. No
-test does that, as it takes the kernel's source.
+Checked by hand with the kernel's own parser, `tools/testing/kunit/kunit.py parse` of linux-source-6.1 6.1.192-2 and
+linux-source-6.12 6.12.117-1~deb12u1: no errors, and the same tests pass, fail and are skipped.
 """
 
 from collections.abc import Iterator
@@ -32,11 +31,11 @@ class _Result:
     """The result of a test.
 
     Attributes:
-        ok: it passed, or was skipped.
+        ok: the test passed or was skipped.
         name: what was tested.
-        skipped: why it was skipped, empty where it was not.
-        error: why it could not be run, empty where it could.
-        diagnostics: lines about it.
+        skipped: why it was skipped; empty otherwise.
+        error: why it could not run; empty otherwise.
+        diagnostics: lines about the result.
     """
 
     ok: bool
@@ -54,7 +53,11 @@ class _Result:
 
 
 def head(tests: int) -> list[str]:
-    """Return the first lines of a run of so many traces."""
+    """Return the first lines of a run.
+
+    Args:
+        tests: number of traces.
+    """
     return [VERSION, f"1..{tests}"]
 
 
@@ -62,10 +65,10 @@ def verification_ktap(number: int, verdict: Verification, tables: FlagTables, *,
     """Yield the lines of one trace.
 
     Args:
-        number: of the test, 1 for the first.
+        number: of the test, from 1.
         verdict: on the trace.
-        tables: of its kernel.
-        strict: what is missing or unknown is a failure.
+        tables: of the recorded kernel.
+        strict: gaps are failures.
     """
     subtests = [
         *_fields(verdict, tables),
@@ -78,9 +81,9 @@ def verification_ktap(number: int, verdict: Verification, tables: FlagTables, *,
     for position, subtest in enumerate(subtests, 1):
         yield from subtest.lines(position, "  ")
     ok = verdict.exit_code(strict=strict) == Exit.OK
-    skipped = "no allocation was judged in whole" if ok and not verdict.matched else ""
-    said = f"{verdict.allocations} allocations on {verdict.kernel}, {verdict.matched} matched"
-    yield from _Result(ok, verdict.trace, skipped, diagnostics=(said,)).lines(number)
+    skipped = "no allocation was judged completely" if ok and not verdict.matched else ""
+    summary = f"{verdict.allocations} allocations on {verdict.kernel}, {verdict.matched} matched"
+    yield from _Result(ok, verdict.trace, skipped, diagnostics=(summary,)).lines(number)
 
 
 def error_ktap(number: int, trace: str, why: str) -> Iterator[str]:
@@ -91,27 +94,29 @@ def error_ktap(number: int, trace: str, why: str) -> Iterator[str]:
 def _fields(verdict: Verification, tables: FlagTables) -> Iterator[_Result]:
     for name, counts in sorted(verdict.fields.items()):
         mine = [mismatch for mismatch in verdict.mismatches if mismatch.difference.field == name]
-        said = [f"equal {counts.equal}, different {counts.different}, unknown {counts.unknown}"]
-        said += [line for mismatch in mine[:MAX_MISMATCHES] for line in mismatch_lines(mismatch, tables)]
+        lines = [f"equal {counts.equal}, different {counts.different}, unknown {counts.unknown}"]
+        lines += [line for mismatch in mine[:MAX_MISMATCHES] for line in mismatch_lines(mismatch, tables)]
         judged = counts.equal + counts.different
-        skipped = "" if judged else "it needs a fact that was not captured"
-        yield _Result(not counts.different, name, skipped, diagnostics=tuple(said))
+        skipped = "" if judged else "a needed fact was not captured"
+        yield _Result(not counts.different, name, skipped, diagnostics=tuple(lines))
 
 
 def _slow_path(verdict: Verification, tables: FlagTables) -> Iterator[_Result]:
     slow = verdict.slow
     if slow is None:
         return
-    said = [f"{slow.calls} calls, {slow.failed} failed; attempts: {slow.matched} matched, {slow.mismatched} mismatched"]
-    said += [line for mismatch in slow.mismatches[:MAX_MISMATCHES] for line in slow_mismatch_lines(mismatch, tables)]
-    skipped = "" if slow.matched or slow.mismatches else "no attempt of it was judged"
-    yield _Result(not slow.mismatches, "slow_path", skipped, diagnostics=tuple(said))
+    lines = [
+        f"{slow.calls} calls, {slow.failed} failed; attempts: {slow.matched} matched, {slow.mismatched} mismatched"
+    ]
+    lines += [line for mismatch in slow.mismatches[:MAX_MISMATCHES] for line in slow_mismatch_lines(mismatch, tables)]
+    skipped = "" if slow.matched or slow.mismatches else "no attempt was judged"
+    yield _Result(not slow.mismatches, "slow_path", skipped, diagnostics=tuple(lines))
 
 
 def _zonelists(verdict: Verification, tables: FlagTables) -> _Result:
     zonelists = verdict.zonelists
-    said = [line for mismatch in zonelists.mismatches for line in zonelist_mismatch_lines(mismatch, tables)]
-    return _Result(not zonelists.mismatches, "zonelists", zonelists.reason, diagnostics=tuple(said))
+    lines = [line for mismatch in zonelists.mismatches for line in zonelist_mismatch_lines(mismatch, tables)]
+    return _Result(not zonelists.mismatches, "zonelists", zonelists.reason, diagnostics=tuple(lines))
 
 
 def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
@@ -123,7 +128,7 @@ def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
             (slow.calls_unknown, slow.calls, "calls of the slow path"),
         ]
         unknown_reasons += slow.unknown_reasons.items()
-    unknown = ", ".join(f"{count} of {all_} {what} are unknown" for count, all_, what in counts if count)
+    unknown = ", ".join(f"{count} of {total} {what} are unknown" for count, total, what in counts if count)
     reasons = tuple(f"unknown: {count} × {reason}" for reason, count in unknown_reasons)
     gaps = {
         "lost": verdict.lost,
@@ -132,11 +137,11 @@ def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
         "truncated": int(verdict.truncated),
     }
     missing = ", ".join(f"{name} {count}" for name, count in gaps.items() if count)
-    for name, gap, said in (("judged", unknown, reasons), ("complete", missing, ())):
+    for name, gap, lines in (("judged", unknown, reasons), ("complete", missing, ())):
         if strict and gap:
-            yield _Result(ok=False, name=name, diagnostics=(*said, gap))
+            yield _Result(ok=False, name=name, diagnostics=(*lines, gap))
         else:
-            yield _Result(ok=True, name=name, skipped=gap, diagnostics=said)
+            yield _Result(ok=True, name=name, skipped=gap, diagnostics=lines)
 
 
 def _one_line(text: str) -> str:
@@ -144,5 +149,5 @@ def _one_line(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a text without what would end a description."""
+    """Return a text that contains no directive."""
     return _one_line(text).replace("#", "_")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a trace says of the slow path, counted call by call: only counts are kept."""
+"""Counts of the slow path in a trace; calls are counted one by one and not kept."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,19 +16,18 @@ class SlowCounts:
     """The slow path of one trace.
 
     Attributes:
-        allocations: what the trace's rows stand for, a sample scaled up; calls of the slow path are no sample.
-        complete: each allocation was recorded.
-        lost: events of the slow path that were lost or missed; None where the trace's end, which says so, is missing,
-            or its calls are damaged.
-        truncated: the end is missing, or its calls are damaged.
+        allocations: number of allocations; a sample is scaled up. The slow path itself is never sampled.
+        complete: every allocation was recorded.
+        lost: events of the slow path that were lost or missed; None where `truncated`.
+        truncated: the end of the trace is missing, or its slow-path calls are damaged.
         calls: calls of the slow path.
-        failed: those that returned no page.
-        unseen: those whose return was not seen, so that they may have failed.
-        attempts: calls of get_page_from_freelist() in them.
-        kinds: attempts of each kind, as `SlowVerification` names them.
-        alloc_flags: attempts with each value, of the recorded kernel.
-        verdicts: attempts of each verdict and what it is about: the field that differs, why it is unknown, or None.
-            One that differs in two fields is in both.
+        failed: calls that returned no page.
+        unseen: calls whose return was not traced; they may have failed.
+        attempts: calls of get_page_from_freelist() in the slow path.
+        kinds: attempts of each kind, named as in `SlowVerification`.
+        alloc_flags: attempts with each value, in the recorded kernel's bits.
+        verdicts: attempts by verdict and subject: the field that differs, the reason for unknown, or None. An attempt
+            that differs in two fields counts for both.
     """
 
     allocations: int
@@ -45,17 +44,17 @@ class SlowCounts:
 
     @property
     def share(self) -> float | None:
-        """Return calls for each allocation; None where there is none."""
+        """Return slow-path calls per allocation; None without allocations."""
         return self.calls / self.allocations if self.allocations else None
 
     @property
     def estimated(self) -> bool:
-        """Tell whether `share` is an estimate: something was not recorded."""
+        """Return whether `share` is an estimate because something was not recorded."""
         return not self.complete or self.lost != 0
 
     @property
     def failed_share(self) -> float | None:
-        """Return which part of the calls failed; None where there is none."""
+        """Return the fraction of calls that failed; None without calls."""
         return self.failed / self.calls if self.calls else None
 
     def to_json(self) -> dict[str, Any]:
@@ -73,7 +72,7 @@ class SlowCounts:
 
 
 def count_slow(trace: TraceReader, ending: Ending, verdict: Verification) -> SlowCounts | None:
-    """Count what a trace has of the slow path; None where that was not recorded.
+    """Count the slow path of a trace; None where it was not recorded.
 
     Args:
         trace: the trace.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a trace holds, counted: totals, and the allocations broken down by whatever prepares them."""
+"""The summary of a trace: totals, and the allocations broken down by request, preparation and caller."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +23,12 @@ from kalloctrace.verify.verification import Verification, verify_counted
 
 @dataclass(frozen=True)
 class Part:
-    """Allocations that have something in common.
+    """Allocations with the same value of a property.
 
     Attributes:
-        label: what they have in common, for people.
-        key: the same for scripts.
-        amount: how many they are.
+        label: the value, for people.
+        key: the value, for scripts.
+        amount: of the allocations.
     """
 
     label: str
@@ -38,25 +38,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """All allocations of a trace, divided by one property.
+    """All allocations of a trace, by one property.
 
     Attributes:
         name: of the property, such as "gfp".
-        parts: most allocations first.
+        parts: largest count first.
     """
 
     name: str
     parts: tuple[Part, ...]
 
     def rest(self, top: int) -> Amount:
-        """Return the sum of all but the first parts."""
+        """Return the sum of all parts after the first `top`."""
         rest = Amount()
         for part in self.parts[top:]:
             rest.add(part.amount)
         return rest
 
     def to_json(self, allocations: int, top: int) -> dict[str, Any]:
-        """Return the first parts, and the sum of the others or null, as JSON values."""
+        """Return the first `top` parts, and the sum of the others or null, as JSON values."""
         hidden = len(self.parts) - top
         return {
             "rows": [{**part.key, **part.amount.to_json(allocations)} for part in self.parts[:top]],
@@ -66,25 +66,25 @@ class Breakdown:
 
 @dataclass
 class Summary:
-    """The contents of a trace. Of a sample all numbers but the recorder's own are multiplied: estimates.
+    """The contents of a trace. For a sample all numbers except the recorder's own are scaled up: estimates.
 
     Attributes:
         trace: the file's name.
         snapshot: the kernel and machine that were recorded.
-        recording: how it was made, as the recorder wrote it.
-        aggregate: the trace does not tell when and for whom.
-        sample: one call in so many was recorded.
-        totals: what was counted; None where the end of the recording is missing.
-        damage: what stopped the reading before its end, empty where the file just ends.
-        rows: calls that the trace's rows stand for, not multiplied.
+        recording: how the trace was made, as the recorder wrote it.
+        aggregate: the trace has no times and no callers.
+        sample: one call in this many was recorded.
+        totals: the recorder's counts; None where the end of the recording is missing.
+        damage: what stopped the reading before the end; empty where the file simply ended.
+        rows: recorded calls, not scaled up.
         all: all allocations.
-        failed: those that are known to have returned no page.
-        rejected: those for which get_page_from_freelist() was not called, but for the bulk allocator's.
-        slow_path: those for which it is known to have been called more than once.
-        not_followed: those whose return was not traced, so that the failed and the slow ones among them are not known.
-        events: those that are another tool's events, so that the slow and the rejected ones among them are not known.
-        first: time of the first allocation, ns.
-        last: time of the last one, ns.
+        failed: allocations known to have returned no page.
+        rejected: allocations without a call of get_page_from_freelist(), except those of the bulk allocator.
+        slow_path: allocations known to have called get_page_from_freelist() more than once.
+        not_followed: allocations whose return was not traced; whether they failed or were slow is not known.
+        events: events of another tool; whether they were slow or rejected is not known.
+        first: time of the first allocation in ns; None without times.
+        last: time of the last allocation in ns.
         by: the breakdowns.
     """
 
@@ -108,24 +108,24 @@ class Summary:
 
     @property
     def seconds(self) -> float:
-        """Return how long the recording lasted; from its first to its last allocation where it was cut off."""
+        """Return how long the recording lasted; for a truncated one the time from its first to its last allocation."""
         if self.totals is not None:
             return self.totals.seconds
         return 0.0 if self.first is None else (self.last - self.first) / 1e9
 
     @property
     def lost(self) -> int | None:
-        """Return how many captured allocations are not in the trace; None where the recorder's count is missing."""
+        """Return how many captured allocations are not in the trace; None where the end of the recording is missing."""
         if self.totals is None:
             return None
         return self.totals.lost + max(0, self.totals.submitted - self.rows)
 
     def to_json(self, verdict: Verification, top: int) -> dict[str, Any]:
-        """Return the summary as the command line promises it.
+        """Return the summary as JSON values; the schema is `report`.
 
         Args:
-            verdict: of the model on the same trace.
-            top: rows of each breakdown.
+            verdict: on the same trace.
+            top: number of rows in each breakdown.
         """
         count, totals = self.all.count, self.totals
         return {
@@ -169,7 +169,7 @@ class Summary:
 
 
 class SummaryCounter:
-    """Counts what a trace holds, batch by batch: memory grows with the distinct values, not with the rows.
+    """Counts the contents of a trace batch by batch; memory grows with the distinct values, not with the rows.
 
     Attributes:
         tally: how often each distinct allocation occurred.
@@ -269,7 +269,7 @@ def _count_totals(summary: Summary, table: pa.Table) -> None:
     summary.rows = _sum(table[COUNT.name])
     summary.all = Amount(summary.rows, _sum(table["pages"])).scaled(summary.sample)
     summary.failed = calls(pc.invert(table["page"]))
-    # None of the bulk allocator's calls get_page_from_freelist().
+    # The bulk allocator never calls get_page_from_freelist().
     summary.rejected = calls(pc.and_(pc.equal(table["freelist_calls"], 0), pc.invert(bulk)))
     summary.slow_path = calls(pc.greater(table["freelist_calls"], 1))
     summary.not_followed = calls(pc.is_null(table["page"]))
@@ -288,16 +288,16 @@ def _groups(table: pa.Table, columns: tuple[str, ...]) -> dict[tuple[Any, ...], 
 
 
 class _Described(NamedTuple):
-    """What a group's columns mean: groups of the same label are one part."""
+    """The meaning of a group's columns; groups with the same label are one part."""
 
     label: str
     key: dict[str, Any]
 
 
 class _Property(NamedTuple):
-    """A way to divide allocations: the columns to group by, and what their values mean on a kernel.
+    """A property to break allocations down by: the columns to group by, and the meaning of their values.
 
-    Who called is not part of an allocation: what has no columns here is counted row by row.
+    Properties without columns are of the caller, not of the allocation; `Callers` counts them.
     """
 
     name: str

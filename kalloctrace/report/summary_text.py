@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A summary as text for people."""
+"""The summary of a trace as text for people."""
 
 import shlex
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ from kalloctrace.verify.verification import Verification
 
 WIDTH = 80
 _WIDEST = 120
-"""Wider terminals do not make tables easier to read."""
+"""Wider tables are not easier to read."""
 _MIB = 1 << 20
 _SHARE_WIDTH = len("100.0%")
 _GAP = 2
 
 _HEADINGS = {
-    "gfp": "gfp mask, as the caller passed it",
+    "gfp": "gfp mask passed by the caller",
     "order": "order",
     "migratetype": "migratetype",
     "preferred_zone": "preferred zone",
@@ -34,42 +34,43 @@ _HEADINGS = {
     "context": "context",
     "entry": "entry",
 }
-_EVENT_GFP = "gfp mask, as the kernel had changed it"
-_ONLY_WHERE_IT_VARIES = {"zonelist", "entry"}
+_EVENT_GFP = "gfp mask after the kernel changed it"
+_ONLY_WHERE_VARYING = {"zonelist", "entry"}
 _NONE = "get_page_from_freelist was not called, or no zone was eligible"
 _NONE_OF_EVENTS = "the events do not show it"
-_LEGEND = f"""\
+_LEGEND = """\
 share    of all allocations
-pages    of 4 KiB, 2^order for each allocation that got one
-none     {_NONE}
-bulk     a call of the bulk allocator, of which the prepared context cannot be
-         seen; its pages are those that were looked at
-task     process context; bh_disabled: the same with bottom halves off
-softirq  interrupt context, as hardirq and nmi; its process was interrupted"""
+pages    of 4 KiB, 2^order for each allocation that got its pages
+none     {none}
+bulk     a call of the bulk allocator: its prepared context is not visible, and
+         its pages are the ones that the probe checked
+task     process context; bh_disabled: process context with bottom halves off
+softirq  interrupt context, like hardirq and nmi; the process is the interrupted
+         one"""
 _ESTIMATE = """\
-~        an estimate: what was recorded, times {sample:,}"""
+~        an estimate: the recorded number times {sample:,}"""
 _NOT_FOLLOWED = """\
-pages    of calls whose return was not traced are those asked for; whether these
-         failed or took the slow path is not known"""
+pages    are the requested ones where the return was not traced; whether those
+         calls failed or took the slow path is not known"""
 _SLOW_FOLLOWED = """\
-pages    of calls whose return was not traced are those asked for
-failed   as the slow path's own recording tells: report --failures says why"""
+pages    are the requested ones where the return was not traced
+failed   counted by the slow path's own recording: report --failures says why"""
 
 
 def write_summary(summary: Summary, verdict: Verification, stream: TextIO, *, top: int) -> None:
     """Write a summary and the verdict on the same trace.
 
     Args:
-        summary: what the trace holds.
-        verdict: what the model says to it.
-        stream: where to write; coloured and as wide as the terminal where it is one, plain otherwise.
-        top: rows of each table; half as many stacks.
+        summary: of the trace.
+        verdict: on the trace.
+        stream: where to write: in colour and as wide as the terminal, or plain where it is not a terminal.
+        top: number of rows in each table; half as many stacks are shown.
     """
     console = Console(file=stream, highlight=False, markup=False, emoji=False)
     console.width = min(console.width, _WIDEST) if console.is_terminal else WIDTH
     with console.capture() as capture:
         _Page(console, summary, top).write(verdict)
-    # Padding that ends a line is of no use to people, and in the way of diff.
+    # Padding at the end of a line disturbs diff.
     stream.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
@@ -89,11 +90,11 @@ class _Page:
         self._heading("totals" if not self._mark else f"totals, estimated from 1 call in {self._summary.sample:,}")
         self._totals()
         if self._summary.aggregate:
-            self._console.print("\n  An aggregate tells neither time nor CPU nor process: a stream does.")
+            self._console.print("\n  An aggregate has no times, CPUs or processes: record with --mode stream.")
         for breakdown in self._summary.by:
             if breakdown.name == "stack":
                 self._stacks(breakdown)
-            elif breakdown.parts and (breakdown.name not in _ONLY_WHERE_IT_VARIES or len(breakdown.parts) > 1):
+            elif breakdown.parts and (breakdown.name not in _ONLY_WHERE_VARYING or len(breakdown.parts) > 1):
                 self._table(breakdown)
         self._heading("model")
         self._verdict(verdict)
@@ -125,7 +126,7 @@ class _Page:
             why = f" ({printable(self._summary.damage)})" if self._summary.damage else ""
             self._console.print(
                 Text(
-                    f"  The end of the recording is missing{why}: what follows counts up to the last whole batch.",
+                    f"  The end of the recording is missing{why}: the numbers below cover all complete batches.",
                     style="yellow",
                 )
             )
@@ -142,7 +143,7 @@ class _Page:
         ):
             table.add_column(name, justify="right", no_wrap=True, width=width)
         numbers = self._count_width + _SHARE_WIDTH + self._pages_width
-        # Three gaps stand between the columns, and rich keeps one after the last.
+        # Three gaps are between the columns, and rich adds one after the last.
         room = self._console.width - numbers - 4 * _GAP
         for part in breakdown.parts[: self._top]:
             label = _label(breakdown.name, part)
@@ -177,13 +178,13 @@ class _Page:
         style = "red" if verdict.mismatched else "yellow" if verdict.unknown else "green"
         numbers = f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
         self._console.print(Text(numbers, style=style))
-        # One line whatever its length, so that it can be copied.
+        # Never wrapped, so that it can be copied.
         more = f"  more: kalloctrace verify {shlex.quote(verdict.trace)}"
         self._console.print(Text(printable(more)), soft_wrap=True)
 
 
 def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
-    """Yield a label, empty where it is the one before, and a text for each fact about the recording."""
+    """Yield a label and a text for each fact about the recording; an empty label continues the previous one."""
     snapshot, recording = summary.snapshot, summary.recording
     yield "trace", summary.trace
     yield "kernel", snapshot.release
@@ -210,7 +211,7 @@ def _method(summary: Summary) -> Iterator[str]:
     imported = recording.get("imported")
     if isinstance(imported, dict):
         yield f"imported from {imported.get('form')}"
-        yield "masks as the kernel had changed them"
+        yield "masks after the kernel changed them"
         return
     pid, attached = recording.get("pid"), recording.get("attached")
     yield str(recording.get("mode", "mode not known"))
@@ -226,12 +227,12 @@ def _method(summary: Summary) -> Iterator[str]:
 
 
 def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
-    """Yield the name of each total, its number (None where it is not known), and what it means."""
+    """Yield the name of each total, its number (None where it is not known), and its meaning."""
     totals, seconds = summary.totals, summary.seconds
-    rate = f"{summary.all.count / seconds:,.0f} a second" if seconds > 0 else ""
+    rate = f"{summary.all.count / seconds:,.0f} per second" if seconds > 0 else ""
     yield "allocations", summary.all.count, rate
     yield "pages", summary.all.pages, f"{summary.all.pages * PAGE_SIZE / _MIB:,.1f} MiB"
-    by_slow_path = _told_by_slow_path(summary)
+    by_slow_path = _slow_path_totals(summary)
     if by_slow_path is None:
         yield "failed", _known(summary, summary.failed), f"returned no page{_but(summary)}"
     else:
@@ -241,38 +242,38 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     yield (
         "rejected",
         None if only_events(summary) else summary.rejected,
-        f"of these: get_page_from_freelist was never called{missing}",
+        f"get_page_from_freelist was never called{missing}",
     )
-    slow = f"took more than one call of get_page_from_freelist{_but(summary)}"
+    slow = f"called get_page_from_freelist more than once{_but(summary)}"
     if by_slow_path is None:
         yield "slow path", None if only_events(summary) else _known(summary, summary.slow_path), slow
     else:
         lost = by_slow_path.slow_lost + by_slow_path.slow_missed
-        besides = f"; events lost or missed: {lost:,}" if lost else ""
-        yield "slow path", by_slow_path.slow, f"calls of it that were recorded{besides}"
-    yield "lost", summary.lost, "seen, but not in the trace for want of room"
+        gaps = f"; events lost or missed: {lost:,}" if lost else ""
+        yield "slow path", by_slow_path.slow, f"recorded calls of the slow path{gaps}"
+    yield "lost", summary.lost, "captured, but not in the trace: a buffer was full"
     yield "missed", totals.missed if totals else None, "probe hits that the kernel skipped"
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
     if totals is not None and totals.names_dropped:
-        yield "names lost", totals.names_dropped, "so that calls may be listed under the name a task had before"
+        yield "names lost", totals.names_dropped, "renames of tasks: calls may be listed under the previous name"
     if totals is not None and totals.machine_changed:
-        yield "changed", len(totals.machine_changed), f"facts of the machine: {', '.join(totals.machine_changed)}"
+        yield "changed", len(totals.machine_changed), f"facts about the machine: {', '.join(totals.machine_changed)}"
 
 
-def _told_by_slow_path(summary: Summary) -> Totals | None:
-    """Return the totals when the slow path was recorded and not every return, so that it knows more of failures."""
+def _slow_path_totals(summary: Summary) -> Totals | None:
+    """Return the totals where the slow path's recording knows more about failures: not every return was traced."""
     totals = summary.totals
-    told = totals is not None and totals.slow is not None and summary.sample == 1
-    return totals if told and summary.not_followed else None
+    known = totals is not None and totals.slow is not None and summary.sample == 1
+    return totals if known and summary.not_followed else None
 
 
 def _known(summary: Summary, number: int) -> int | None:
-    """Return a number that only traced returns can tell; None where there were none."""
+    """Return a number that depends on traced returns; None where no return was traced."""
     return None if number == 0 and 0 < summary.not_followed == summary.all.count else number
 
 
 def only_events(summary: Summary) -> bool:
-    """Tell whether all is of another tool, which does not see get_page_from_freelist()."""
+    """Return whether all rows are events of another tool, which do not show get_page_from_freelist()."""
     return 0 < summary.events == summary.all.count
 
 
@@ -281,11 +282,11 @@ def _but(summary: Summary) -> str:
 
 
 def _legends(summary: Summary) -> Iterator[str]:
-    yield _LEGEND.replace(_NONE, _NONE_OF_EVENTS) if only_events(summary) else _LEGEND
+    yield _LEGEND.format(none=_NONE_OF_EVENTS if only_events(summary) else _NONE)
     if summary.sample > 1:
         yield _ESTIMATE.format(sample=summary.sample)
     if summary.not_followed:
-        yield _NOT_FOLLOWED if _told_by_slow_path(summary) is None else _SLOW_FOLLOWED
+        yield _NOT_FOLLOWED if _slow_path_totals(summary) is None else _SLOW_FOLLOWED
 
 
 def _label(name: str, part: Part) -> str:

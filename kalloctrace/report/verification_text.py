@@ -22,16 +22,16 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
 
 def _lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
     yield f"{verdict.trace}: {verdict.allocations:,} allocations on {verdict.kernel}, {verdict.distinct:,} distinct"
-    # The recorder's counts stand at the end of the recording.
+    # The recorder's counts are at the end of the recording.
     lost, missed = ("not known",) * 2 if verdict.truncated else (f"{verdict.lost:,}", f"{verdict.missed:,}")
     yield (
         f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
         f"  lost {lost}  missed {missed}"
     )
     if verdict.sample > 1:
-        yield f"  sample: 1 call in {verdict.sample:,} was recorded; the numbers are those of the recorded ones"
+        yield f"  sample: 1 call in {verdict.sample:,} was recorded; numbers are of the recorded calls"
     if verdict.bulk:
-        yield f"  bulk: {verdict.bulk:,} calls of these, judged by the pages that they returned alone"
+        yield f"  bulk: {verdict.bulk:,} of these calls, judged only by the pages that they returned"
     if verdict.truncated:
         why = f" ({verdict.damage})" if verdict.damage else ""
         yield f"  truncated: the end of the recording is missing{why}; judged up to the last whole batch"
@@ -42,7 +42,7 @@ def _lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
         yield from mismatch_lines(mismatch, tables)
     hidden = len(verdict.mismatches) - MAX_MISMATCHES
     if hidden > 0:
-        yield f"  … and {hidden:,} mismatches more; --json has all"
+        yield f"  … and {hidden:,} more mismatches; --json has all"
     if verdict.slow is not None:
         yield from _slow_lines(verdict.slow, lost if verdict.truncated else f"{verdict.slow_lost:,}", tables)
     yield from _zonelist_lines(verdict, tables)
@@ -51,11 +51,11 @@ def _lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
 
 def _slow_lines(slow: SlowVerification, lost: str, tables: FlagTables) -> Iterator[str]:
     yield (
-        f"  slow path: {slow.calls:,} calls, of these {slow.failed:,} failed; {slow.attempts:,} attempts:"
+        f"  slow path: {slow.calls:,} calls, {slow.failed:,} of them failed; {slow.attempts:,} attempts:"
         f" matched {slow.matched:,}  mismatched {slow.mismatched:,}  unknown {slow.unknown:,}  lost {lost}"
     )
     if slow.calls_mismatched or slow.calls_unknown:
-        yield f"    calls as a whole: mismatched {slow.calls_mismatched:,}  unknown {slow.calls_unknown:,}"
+        yield f"    whole calls: mismatched {slow.calls_mismatched:,}  unknown {slow.calls_unknown:,}"
     if slow.kinds:
         yield f"    {', '.join(f'{kind} {count:,}' for kind, count in slow.kinds.most_common())}"
     for reason, count in slow.unknown_reasons.most_common():
@@ -64,11 +64,11 @@ def _slow_lines(slow: SlowVerification, lost: str, tables: FlagTables) -> Iterat
         yield from slow_mismatch_lines(mismatch, tables)
     hidden = len(slow.mismatches) - MAX_MISMATCHES
     if hidden > 0:
-        yield f"    … and {hidden:,} mismatches more; --json has all"
+        yield f"    … and {hidden:,} more mismatches; --json has all"
 
 
 def slow_mismatch_lines(mismatch: SlowMismatch, tables: FlagTables) -> Iterator[str]:
-    """Yield the lines that tell of one mismatch of the slow path."""
+    """Yield the lines about a mismatch in the slow path."""
     difference, given = mismatch.difference, mismatch.call["given"]
     which = f"attempt {mismatch.number}" if mismatch.number else mismatch.step
     yield f"    mismatch: {which}, {difference.field}"
@@ -94,11 +94,11 @@ def _zonelist_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
         yield from zonelist_mismatch_lines(mismatch, tables)
     hidden = len(zonelists.mismatches) - MAX_MISMATCHES
     if hidden > 0:
-        yield f"  … and {hidden:,} zonelists more; --json has all"
+        yield f"  … and {hidden:,} more zonelists; --json has all"
 
 
 def zonelist_mismatch_lines(mismatch: ZonelistMismatch, tables: FlagTables) -> Iterator[str]:
-    """Yield the lines that tell of a zonelist that is not as predicted."""
+    """Yield the lines about a zonelist that differs from the prediction."""
     yield f"  mismatch: zonelist {mismatch.kind} of node {mismatch.nid}"
     yield f"    expected {zonelist_text(mismatch.expected, tables)}"
     yield f"    observed {zonelist_text(mismatch.observed, tables)}"
@@ -106,14 +106,14 @@ def zonelist_mismatch_lines(mismatch: ZonelistMismatch, tables: FlagTables) -> I
 
 
 def zonelist_text(refs: tuple[ZoneRef, ...] | None, tables: FlagTables) -> str:
-    """Return the entries of a zonelist; None is for a list that is not there."""
+    """Return the entries of a zonelist as text; None stands for a missing list."""
     if refs is None:
         return "no list"
     return ", ".join(f"{tables.zone_name(ref.zone)} of node {ref.node}" for ref in refs) or "no zone"
 
 
 def mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
-    """Yield the lines that tell of a field that differs, with its request."""
+    """Yield the lines about a field that differs, with its request."""
     request, difference = mismatch.request, mismatch.difference
     yield f"  mismatch: {mismatch.count:,} × {difference.field}"
     yield f"    expected {value_text(difference.field, difference.expected, tables)}"

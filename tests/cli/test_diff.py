@@ -146,7 +146,7 @@ def test_text_of_the_slow_path() -> None:
     assert f"slow path: {found['before']['slow']['calls']:,} calls (about " in lines[2]
     for name, heading in zip(SLOW_ASPECTS, ("kinds of", "flags of", "verdicts on"), strict=True):
         part = found["by"][name]
-        expected = f"slow path, {heading} attempts: {len(part['rows']):,} differ, {part['same']:,} do not"
+        expected = f"slow path, {heading} attempts: {len(part['rows']):,} differ, {part['same']:,} are the same"
         assert expected in lines
 
 

@@ -248,7 +248,7 @@ def test_aggregate_says_what_it_does_not_know(tmp_path: Path) -> None:
     assert (data["by"]["comm"], data["by"]["stack"]) == (None, None)
     assert [row["count"] for row in data["by"]["order"]["rows"]] == [30, 10]
     shown = run(path).stdout
-    assert "An aggregate tells neither time nor CPU nor process" in shown
+    assert "An aggregate has no times, CPUs or processes" in shown
     assert "process  " not in shown
     assert re.search(r"^2 +10 +25.0% +0$", shown, re.MULTILINE)
 
@@ -308,7 +308,7 @@ def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
     shown = run(path).stdout
     assert "totals, estimated from 1 call in 100" in shown
     assert "~count" in shown
-    assert "an estimate: what was recorded, times 100" in shown
+    assert "an estimate: the recorded number times 100" in shown
     assert "~" not in run(tmp_path / "plain.arrows").stdout
 
 

@@ -158,7 +158,7 @@ def test_promtool_has_no_objection() -> None:
 
 def test_kinds_keep_their_label() -> None:
     """A mask that had a time series once has it for good, however many others come."""
-    kinds = prometheus._Kinds()  # noqa: SLF001 - the smallest place where it shows
+    kinds = prometheus._Labels()  # noqa: SLF001 - the smallest place where it shows
     first = [kinds.label(f"mask {number}") for number in range(250)]
     assert first[:200] == [f"mask {number}" for number in range(200)]
     assert set(first[200:]) == {"other"}

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""A stream as a trace of Perfetto, which its UI and its trace processor open: https://ui.perfetto.dev.
+"""A stream as a Perfetto trace, for its UI (https://ui.perfetto.dev) and its trace processor.
 
-There is a track for each CPU and each task. A call is an instant on both. A call of the slow path is a slice on its
-task's track, from its begin to its return, with an instant for each attempt; where the slow path was not recorded, a
-call that asked get_page_from_freelist() again is a slice of no length, as it is not known when it ended. Counters of
-each CPU add up pages, calls that took the slow path, and calls that failed.
+Each CPU and each task has a track. A call is an instant on both. A call of the slow path is a slice on the track of its
+task, from entry to return, with an instant for each attempt. Where the slow path was not recorded, a call that reached
+get_page_from_freelist() more than once is a slice of length zero, because its end is not known. Counters for each CPU
+add up pages, slow-path calls and failures.
 
 Field numbers are those of protos/perfetto/trace/perfetto_trace.proto of Perfetto 0.59.1.
 """
@@ -30,7 +30,7 @@ def varint(value: int) -> bytes:
     """Return a number as a base 128 varint.
 
     Args:
-        value: from 0 to 2^64 - 1; a negative one of 64 bits is sent as its two's complement, as int64 is.
+        value: from 0 to 2^64 - 1; a negative int64 is encoded as its two's complement.
     """
     value &= (1 << 64) - 1
     out = bytearray()
@@ -53,9 +53,9 @@ def blob(field: int, value: bytes | str) -> bytes:
 
 
 _SEQUENCE = number(10, 1)
-"""TracePacket.trusted_packet_sequence_id: all packets are of one writer."""
+"""TracePacket.trusted_packet_sequence_id: all packets come from one writer."""
 _CLEARED, _NEEDED = number(13, 1), number(13, 2)
-"""TracePacket.sequence_flags: interned names begin here; interned names are used."""
+"""TracePacket.sequence_flags: SEQ_INCREMENTAL_STATE_CLEARED and SEQ_NEEDS_INCREMENTAL_STATE."""
 
 _SLICE_BEGIN, _SLICE_END, _INSTANT, _COUNTER = 1, 2, 3, 4
 _COUNT, _UNIT_PAGES = 2, "pages"
@@ -64,21 +64,21 @@ _CPUS = 1
 _FIRST_CPU = 1 << 16
 _FIRST_TASK = 1 << 32
 _FIRST_PROCESS = 1 << 48
-"""Uuids of tracks: that of all CPUs, and where those of CPUs, tasks and processes begin."""
+"""Uuids of tracks: the parent of all CPUs, and the first uuid of CPUs, tasks and processes."""
 _OF_A_CPU = 8
-"""Uuids from one CPU's track to the next: its counters' lie between."""
+"""Uuids reserved for each CPU: its track and its counters."""
 
 _COUNTERS = ("pages", "slow paths", "failures")
 _COUNTER_EVERY = 1_000_000
-"""ns between two values of a counter of pages: more cannot be seen, and would double the file."""
+"""Nanoseconds between two values of the page counter; more values would double the file and show no more."""
 
 
 def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> Ending:
-    """Write all calls of a stream, in the order of the file; memory grows with tasks and distinct calls alone.
+    """Write all calls of a stream in the order of the file; memory grows only with tasks and distinct calls.
 
     Args:
-        trace: a stream; of an aggregate it is not known when a call was made.
-        stream: where to.
+        trace: a stream; an aggregate has no times.
+        stream: where to write.
 
     Returns:
         How the trace ends.
@@ -115,9 +115,9 @@ class _Task:
     """A task that has a track.
 
     Attributes:
-        track: its uuid.
-        comm: the name that it had last.
-        fact: this name as a debug annotation.
+        track: uuid of the track.
+        comm: its last name.
+        fact: the name as a debug annotation.
     """
 
     track: int
@@ -132,7 +132,7 @@ class _Call:
     Attributes:
         name: TrackEvent.name_iid.
         facts: its debug annotations.
-        amounts: what it adds to each counter.
+        amounts: increments of each counter.
     """
 
     name: bytes
@@ -142,7 +142,7 @@ class _Call:
 
 @dataclass
 class _Cpu:
-    """The counters of a CPU, and the last time that they were written."""
+    """The counters of a CPU, the time of their last write, and the time of the last call."""
 
     values: list[int] = field(default_factory=lambda: [0] * len(_COUNTERS))
     written: int = 0
@@ -150,7 +150,7 @@ class _Cpu:
 
 
 class _Interned:
-    """Texts that are sent once, and then meant by their number."""
+    """Texts that are sent once and then referred to by number."""
 
     def __init__(self, group: int) -> None:
         self._group = group
@@ -164,12 +164,12 @@ class _Interned:
             self._new.append(blob(self._group, number(1, self._known[text]) + blob(2, text)))
         return self._known[text]
 
-    def news(self) -> bytes:
-        """Return what has not been sent yet, as fields of InternedData."""
+    def take_new(self) -> bytes:
+        """Return the texts that have not been sent yet, as fields of InternedData."""
         if not self._new:
             return b""
-        news, self._new = b"".join(self._new), []
-        return news
+        new, self._new = b"".join(self._new), []
+        return new
 
 
 class _Writer:
@@ -187,7 +187,7 @@ class _Writer:
         return _packet(number(87, 1), _CLEARED) + _track(_CPUS, blob(2, f"CPUs ({title})"))
 
     def use(self, allocations: pa.StructArray) -> None:
-        """Encode the allocations that the next calls refer to."""
+        """Encode the distinct allocations of the next calls."""
         if allocations is self._allocations:
             return
         table = pa.Table.from_arrays(allocations.flatten(), names=KEYS)
@@ -205,7 +205,7 @@ class _Writer:
         slow = call.amounts[1] > 0 and not self._timed
         parts = [
             new,
-            self._news(),
+            self._interned_data(),
             _event(time, _INSTANT, _FIRST_CPU + cpu * _OF_A_CPU, call.name + call.facts + task.fact),
             _event(time, _SLICE_BEGIN if slow else _INSTANT, task.track, call.name + call.facts),
             _event(time, _SLICE_END, task.track, b"") if slow else b"",
@@ -234,21 +234,21 @@ class _Writer:
         return b"".join(
             [
                 new,
-                self._news(),
+                self._interned_data(),
                 _event(begun, _INSTANT if ended is None else _SLICE_BEGIN, track, more),
                 *(_event(time, _INSTANT, track, attempt) for time, attempt in attempts),
                 b"" if ended is None else _event(begun + ended, _SLICE_END, track, b""),
             ]
         )
 
-    def _news(self) -> bytes:
-        news = self._names.news() + self._keys.news() + self._values.news()
-        return _packet(_NEEDED, blob(12, news)) if news else b""
+    def _interned_data(self) -> bytes:
+        new = self._names.take_new() + self._keys.take_new() + self._values.take_new()
+        return _packet(_NEEDED, blob(12, new)) if new else b""
 
     def end(self) -> bytes:
-        """Return the last packets: the counters' final values, and the processes under their last names.
+        """Return the last packets: the final values of the counters, and the processes with their last names.
 
-        A process is named here alone, as the trace processor keeps the first name that it reads.
+        Processes are named only here, because the trace processor keeps the first name that it reads.
         """
         counters = [self._values_of(cpu, counted) for cpu, counted in self._cpus.items()]
         # ProcessDescriptor: pid = 1, process_name = 6.
@@ -269,8 +269,8 @@ class _Writer:
 
     def _fact(self, key: str, value: str | int) -> bytes:
         # DebugAnnotation: name_iid = 1, int_value = 4, string_value_iid = 17.
-        said = number(4, value) if isinstance(value, int) else number(17, self._values.iid(value))
-        return blob(4, number(1, self._keys.iid(key)) + said)
+        content = number(4, value) if isinstance(value, int) else number(17, self._values.iid(value))
+        return blob(4, number(1, self._keys.iid(key)) + content)
 
     def _track_of_cpu(self, cpu: int) -> bytes:
         if cpu in self._cpus:
@@ -298,7 +298,7 @@ class _Writer:
     def _count(self, time: int, cpu: int, amounts: tuple[int, int, int]) -> bytes:
         counted = self._cpus[cpu]
         counted.values = [have + more for have, more in zip(counted.values, amounts, strict=True)]
-        # A call that was interrupted began before the one that interrupted it, and stands after it.
+        # An interrupted call comes after the call that interrupted it, but has an earlier time.
         counted.time = max(counted.time, time)
         if counted.time - counted.written < _COUNTER_EVERY and not any(amounts[1:]):
             return b""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace's rows for other programs: Parquet, CSV, and JSON lines, with the columns of ROWS."""
+"""The rows of a trace for other programs: Parquet, CSV and JSON lines, with the columns of ROWS."""
 
 import json
 from collections.abc import Callable
@@ -19,17 +19,17 @@ Format = Literal["parquet", "csv", "jsonl"]
 
 _GROUP_ROWS = 1 << 18
 _LINES = 1 << 14
-"""Lines of text to make at once: kernel stacks may be long, and an array of texts holds 2 GiB."""
+"""Lines of text to build at once; kernel stacks may be long, and an array of texts holds 2 GiB."""
 
 
 def export(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
-    """Write all rows of a trace, up to its end or to where it was cut off; memory does not grow with them.
+    """Write all rows of a trace, up to its end or to where it is truncated; memory does not grow with the rows.
 
     Args:
-        trace: what to write.
-        form: how. Texts stand in quotes in CSV, and null is the empty field without them; an object of JSON lines has
-            `"type": "allocation"` besides the columns.
-        stream: where to.
+        trace: the trace.
+        form: the format. In CSV texts are quoted and null is an empty field without quotes; each JSON object has
+            `"type": "allocation"` in addition to the columns.
+        stream: where to write.
 
     Returns:
         How the trace ends.
@@ -68,13 +68,13 @@ def _part(rows: RowBatch, first: int) -> RowBatch:
 
 @dataclass(frozen=True)
 class _Syntax:
-    """How a line is written.
+    """The syntax of a format.
 
     Attributes:
-        head: what stands before the first line.
-        label: returns what stands before a column's value.
+        head: text before the first line.
+        label: returns the text before a column's value.
         value: returns the text of a value.
-        end: what ends a line.
+        end: text at the end of a line.
     """
 
     head: str
@@ -84,7 +84,7 @@ class _Syntax:
 
 
 class _Lines:
-    """Makes lines of text. An allocation, a name or a stack is made once, and then copied."""
+    """Builds lines of text; each distinct allocation, name and stack is formatted once and then copied."""
 
     def __init__(self, syntax: _Syntax) -> None:
         self.head = syntax.head.encode()
@@ -106,7 +106,7 @@ class _Lines:
         counts = self._one if rows.counts is None else pa.array(rows.counts).cast(pa.utf8())
         parts += [self._texts.take(pa.array(rows.indices)), self._labels[COUNT.name], counts, self._end]
         lines = pc.binary_join_element_wise(*parts, self._nothing)
-        # The lines stand one after the other in the array's memory.
+        # The lines are adjacent in the array's memory.
         _, offsets, data = lines.buffers()
         ends = np.frombuffer(offsets, np.int32)
         return memoryview(data)[ends[0] : ends[len(lines)]]
@@ -124,7 +124,7 @@ class _Lines:
 
 
 def _text(value: str) -> pa.Scalar:
-    # With its type, as finding that out takes longer than a thousand lines.
+    # The explicit type matters: inferring it takes longer than a thousand lines.
     return pa.scalar(value, pa.utf8())
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace as stacks with weights, for flame graphs: folded lines, and speedscope's file."""
+"""A trace as weighted stacks for flame graphs: folded lines, and the speedscope format."""
 
 import json
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ _SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 
 @dataclass
 class Stacks:
-    """What was allocated from where.
+    """Allocations by stack.
 
     Attributes:
-        amounts: by frames, the outermost first: the task, then its kernel stack. Where no stack was recorded, the gfp
-            mask and the order stand in its place; an aggregate has no task either.
-        recorded: whether any call has a stack.
+        amounts: by frames, outermost first: the task, then its kernel stack. Where no stack was recorded, the gfp mask
+            and the order replace it; an aggregate has no task either.
+        recorded: at least one call has a stack.
         ending: how the trace ends.
     """
 
@@ -43,7 +43,7 @@ class Stacks:
 
 
 def stacks_of(trace: TraceReader) -> Stacks:
-    """Add up a trace by stack; memory grows with the different ones, not with the rows.
+    """Add up a trace by stack; memory grows with the distinct stacks, not with the rows.
 
     Args:
         trace: the trace.
@@ -63,7 +63,7 @@ def stacks_of(trace: TraceReader) -> Stacks:
 
 
 def write_folded(stacks: Stacks, stream: IO[bytes]) -> None:
-    """Write a line for each stack: its frames, joined by ";", a space, and how many calls it made.
+    """Write a line for each stack: its frames joined by ";", a space, and its number of calls.
 
     flamegraph.pl, inferno, speedscope and others read this.
     """
@@ -76,9 +76,9 @@ def write_speedscope(stacks: Stacks, name: str, stream: IO[bytes]) -> None:
     """Write a file for speedscope: one profile of calls, one of bytes.
 
     Args:
-        stacks: what to write.
-        name: what speedscope calls the file.
-        stream: where to.
+        stacks: the stacks.
+        name: of the file, as speedscope shows it.
+        stream: where to write.
     """
     frames: dict[str, int] = {}
     samples = [[frames.setdefault(frame, len(frames)) for frame in stack] for stack, _ in _sorted(stacks)]
@@ -116,14 +116,14 @@ def _sorted(stacks: Stacks) -> Iterator[tuple[Frames, Amount]]:
 
 @dataclass(frozen=True)
 class _Coded:
-    """Some frames of each row, as codes of the different ones."""
+    """The frames of each row, as codes of the distinct frames."""
 
     codes: npt.NDArray[Any]
     frames: list[Frames]
 
 
 class _Masks:
-    """What stands for an allocation where there is no stack, and its pages; made once for each."""
+    """The frames that replace a missing stack, and the pages, of each distinct allocation."""
 
     def __init__(self, tables: FlagTables) -> None:
         self._tables = tables
@@ -145,7 +145,7 @@ class _Masks:
 
 
 def _texts(rows: RowBatch, name: str) -> _Coded | None:
-    """Return the frames that a column of names holds, with those for no value last; None where it is not there."""
+    """Return the frames in a text column, those for null last; None where the column is missing."""
     column: pa.DictionaryArray | None = rows.task_columns.get(name)
     if column is None:
         return None

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""A recording as metrics for Prometheus: what was allocated since its beginning, what is missing, and the verdicts.
+"""A recording as metrics for Prometheus: allocations since its start, losses, and the model's verdicts.
 
-What a recording does not tell is no metric, rather than a 0: failures where no return was traced, losses while it goes
-on.
+Unknown values are omitted, not exported as 0: failures where no return was traced, losses while the end is unknown.
 """
 
 from collections import Counter
@@ -25,7 +24,7 @@ from kalloctrace.verify.verification import Recorded, Verification, verify_count
 from kalloctrace.version import __version__
 
 _MAX_LABELS = 200
-"""Different gfp masks, or alloc_flags, that have a time series of their own; programs that try them all are few."""
+"""Distinct gfp masks, or alloc_flags, with their own time series; the others share one."""
 OTHER = "other"
 _UP = "1 when the recording could be read."
 _NONE = "none"
@@ -35,15 +34,15 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RecordingState:
-    """A recording as it stands, whether it goes on or has ended.
+    """The state of a recording, in progress or ended.
 
     Attributes:
         snapshot: the kernel and machine.
-        rows: each distinct allocation since its beginning, and its count; a sample's are not multiplied.
-        verdict: of the model on these rows.
-        totals: what was counted besides; None as long as that is not known.
-        sample: one call in so many is recorded.
-        seconds: how long it has lasted; None where that is not known.
+        rows: each distinct allocation since the start and its count; a sample is not scaled up.
+        verdict: on these rows.
+        totals: the recorder's counts; None while they are not known.
+        sample: one call in this many is recorded.
+        seconds: duration so far; None where it is not known.
     """
 
     snapshot: Snapshot
@@ -57,38 +56,38 @@ class RecordingState:
 def recording_state(
     recorded: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending, seconds: float | None
 ) -> RecordingState:
-    """Judge a recording as it stands.
+    """Judge a recording in its present state.
 
     Args:
-        recorded: a trace, or a capture under way.
+        recorded: a trace, or a capture in progress.
         rows: its distinct allocations and their counts.
-        ending: how it ends, or stands.
-        seconds: how long it has lasted, None where that is not known.
+        ending: how it ends, or its present state.
+        seconds: duration so far; None where it is not known.
 
     Raises:
-        KalloctraceError: it cannot be verified.
+        KalloctraceError: the recording cannot be verified.
     """
     verdict = verify_counted(recorded, rows, ending)
     return RecordingState(recorded.snapshot, rows, verdict, ending.totals, recorded.sample, seconds)
 
 
 class RecordingCollector(Collector):
-    """Makes the metrics of a recording whenever they are asked for.
+    """Builds the metrics of a recording for each scrape.
 
     Args:
-        now: returns the recording as it stands.
+        now: returns the present state of the recording.
     """
 
     def __init__(self, now: Callable[[], RecordingState]) -> None:
         self._now = now
-        self._masks, self._flags = _Kinds(), _Kinds()
+        self._masks, self._flags = _Labels(), _Labels()
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: the metrics depend on what the recording tells, and reading it may take a while."""
+        """Return nothing: the metrics depend on the recording, and reading it may take a while."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics; where the recording cannot be read any more, only that."""
+        """Yield the metrics; only `up` where the recording cannot be read."""
         try:
             state = self._now()
         except ModelFailure:
@@ -114,13 +113,15 @@ class RecordingCollector(Collector):
             if row["alloc_flags"] is not None:
                 flags[(self._flags.label(decode_alloc(row["alloc_flags"], tables).text),)] += count
         labels = ("entry", "order", "migratetype", "zone")
-        yield _counter("allocations", "Page allocations that were recorded.", labels, kinds)
-        yield _counter("requests", "The same by the gfp mask that was asked for.", ("gfp",), masks)
-        yield _counter("prepared", "The same by the flags of the first attempt.", ("alloc_flags",), flags)
+        yield _counter("allocations", "Recorded page allocations.", labels, kinds)
+        yield _counter("requests", "Recorded page allocations by the gfp mask of the caller.", ("gfp",), masks)
+        yield _counter(
+            "prepared", "Recorded page allocations by the alloc_flags of the first attempt.", ("alloc_flags",), flags
+        )
 
 
-class _Kinds:
-    """Which texts have a label of their own: the first ones, for as long as the program runs."""
+class _Labels:
+    """Gives the first texts their own label, for as long as the program runs."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
@@ -133,13 +134,15 @@ class _Kinds:
 
 def _about(state: RecordingState) -> Iterator[Metric]:
     info = {"kernel": state.snapshot.release, "version": __version__, "trace": state.verdict.trace}
-    yield InfoMetricFamily("kalloctrace", "What is recorded, and by what.", info)
+    yield InfoMetricFamily("kalloctrace", "The recorded kernel, and the recorder.", info)
     yield _gauge(
-        "recording_complete", "1 when the recording has ended, and is whole.", int(not state.verdict.truncated)
+        "recording_complete", "1 when the recording has ended and is complete.", int(not state.verdict.truncated)
     )
-    yield _gauge("recording_sample", "Of how many calls one is recorded; counts are of those.", state.sample)
+    yield _gauge(
+        "recording_sample", "One call in this many is recorded; counts are of the recorded calls.", state.sample
+    )
     if state.seconds is not None:
-        yield _gauge("recording_seconds", "How long the recording has lasted.", state.seconds)
+        yield _gauge("recording_seconds", "Duration of the recording in seconds.", state.seconds)
 
 
 def _outcomes(state: RecordingState) -> Iterator[Metric]:
@@ -155,37 +158,45 @@ def _outcomes(state: RecordingState) -> Iterator[Metric]:
             rejected[order] += 0 if row["freelist_calls"] else count
             if row["page"] is not None:
                 slow[order] += count if row["freelist_calls"] > 1 else 0
-    yield _counter("followed", "Allocations whose return was traced: of these it is known.", ("order",), followed)
+    yield _counter("followed", "Allocations whose return was traced.", ("order",), followed)
     if followed:
-        yield _counter("failed", "Allocations that returned no page, of those followed.", ("order",), failed)
+        yield _counter(
+            "failed", "Allocations that returned no page, among those whose return was traced.", ("order",), failed
+        )
     if slow:
-        yield _counter("slow_path", "Allocations that took the slow path, of those followed.", ("order",), slow)
+        yield _counter(
+            "slow_path", "Allocations that took the slow path, among those whose return was traced.", ("order",), slow
+        )
     if seen:
-        yield _counter("rejected", "Requests that were rejected before any zone was looked at.", ("order",), rejected)
+        yield _counter("rejected", "Requests rejected before any zone was tried.", ("order",), rejected)
 
 
 def _verdicts(verdict: Verification) -> Iterator[Metric]:
-    # Gauges: what is learnt later, such as a missed probe hit, can make an earlier match unknown.
+    # Gauges, because a later fact, such as a missed probe hit, can turn an earlier match into unknown.
     by_verdict = {"matched": verdict.matched, "mismatched": verdict.mismatched, "unknown": verdict.unknown}
     yield _gauges("verdict_allocations", "Allocations by the model's verdict.", "verdict", by_verdict)
     fields = {name: counts.different for name, counts in verdict.fields.items()}
-    yield _gauges("mismatched_allocations", "Allocations that differ from the model in a field.", "field", fields)
-    yield _gauges("unknown_allocations", "Why allocations could not be judged.", "reason", verdict.unknown_reasons)
+    yield _gauges("mismatched_allocations", "Allocations that differ from the model, by field.", "field", fields)
+    yield _gauges(
+        "unknown_allocations", "Allocations that could not be judged, by reason.", "reason", verdict.unknown_reasons
+    )
     zonelists = verdict.zonelists
     if not zonelists.reason:
-        yield _gauge("mismatched_zonelists", "Zonelists that are not as predicted.", len(zonelists.mismatches))
+        yield _gauge("mismatched_zonelists", "Zonelists that differ from the prediction.", len(zonelists.mismatches))
 
 
 def _missing(totals: Totals | None) -> Iterator[Metric]:
     if totals is None:
         return
-    yield _counter("lost", "Captured calls that are not recorded, for want of room.", (), {(): totals.lost})
+    yield _counter("lost", "Captured calls that were not recorded because a buffer was full.", (), {(): totals.lost})
     yield _counter("missed", "Probe hits that the kernel skipped.", (), {(): totals.missed})
     if totals.slow is None:
         return
-    yield _counter("slow_path_calls", "Calls of the slow path, where it is recorded.", (), {(): totals.slow})
+    yield _counter("slow_path_calls", "Calls of the slow path.", (), {(): totals.slow})
     if totals.slow_failed is not None:
-        yield _counter("slow_path_failed", "Those that returned no page.", (), {(): totals.slow_failed})
+        yield _counter(
+            "slow_path_failed", "Calls of the slow path that returned no page.", (), {(): totals.slow_failed}
+        )
     lost = totals.slow_lost + totals.slow_missed
     yield _counter("slow_path_lost", "Events of the slow path that were lost or missed.", (), {(): lost})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A recording as it stands: a trace that is read again when it has grown, or a capture under way in this program."""
+"""Where metrics come from: a trace that is read again when it grows, or a capture in this process."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from kalloctrace.trace.totals import Totals
 
 
 class TraceSource:
-    """A file that may still grow, or be replaced by another recording.
+    """A trace that may still grow or be replaced by another recording.
 
     Args:
         path: the trace.
@@ -27,12 +27,12 @@ class TraceSource:
         self._read: tuple[tuple[int, int, int], RecordingState] | None = None
 
     def now(self) -> RecordingState:
-        """Return what the file holds by now.
+        """Return the present state of the trace.
 
         Raises:
-            KalloctraceError: it is no trace, or cannot be verified.
+            KalloctraceError: the file is not a trace, or cannot be verified.
         """
-        # Several may ask at once, each in a thread of its own.
+        # Scrapes may run at the same time, each in its own thread.
         with self._lock:
             state = self._state()
             if self._read is None or self._read[0] != state:
@@ -43,7 +43,7 @@ class TraceSource:
         try:
             found = self._path.stat()
         except OSError:
-            # Reading it says why.
+            # Reading the file raises the error.
             return (0, 0, 0)
         return (found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -56,40 +56,40 @@ class TraceSource:
 
 
 class CaptureCounts(Protocol):
-    """What a capture has counted since its beginning."""
+    """The counts of a capture since its start."""
 
     @property
     def seconds(self) -> float:
-        """Return how long that is."""
+        """Return the duration so far."""
 
     @property
     def rows(self) -> RowBatch:
-        """Return the rows with their counts; an allocation may be in several."""
+        """Return the rows with their counts; several rows may have the same allocation."""
 
     @property
     def totals(self) -> Totals:
-        """Return what was counted besides."""
+        """Return the recorder's counts."""
 
 
 class Capture(Protocol):
-    """A capture under way."""
+    """A capture in progress."""
 
     @property
     def snapshot(self) -> Snapshot:
         """Return the kernel and machine."""
 
     def observe(self) -> CaptureCounts:
-        """Return what was counted so far, and go on."""
+        """Return the counts so far; the capture continues."""
 
 
 class CaptureSource:
-    """A capture whose numbers are asked for by other threads than the one that drains it.
+    """A capture that other threads read while one thread drains it.
 
     Args:
-        capture: what is captured.
-        lock: whoever drains the capture must hold it meanwhile.
-        name: what the recording is called.
-        sample: one call in so many is captured.
+        capture: the capture.
+        lock: held while the capture is drained or read.
+        name: of the recording.
+        sample: one call in this many is captured.
     """
 
     def __init__(self, capture: Capture, lock: Lock, name: str, sample: int = 1) -> None:
@@ -99,10 +99,10 @@ class CaptureSource:
         self._sample = sample
 
     def now(self) -> RecordingState:
-        """Return what was captured by now.
+        """Return the present state of the capture.
 
         Raises:
-            KalloctraceError: it cannot be verified.
+            KalloctraceError: the capture cannot be verified.
         """
         with self._lock:
             seen = self._capture.observe()
@@ -114,7 +114,7 @@ class CaptureSource:
 
 @dataclass(frozen=True)
 class _CaptureInfo:
-    """What is known of a capture besides its rows."""
+    """A capture without its rows, as `verify_counted` needs it."""
 
     path: Path
     snapshot: Snapshot
