@@ -35,7 +35,7 @@ def test_distributions_package_is_found_outside_pythons_path(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("empty_path")
 def test_absent_bcc_names_the_debian_package() -> None:
-    """Who has no bcc is told which package holds it."""
+    """Without bcc the error names the package that contains it."""
     with pytest.raises(KalloctraceError) as caught:
         find_bcc(("/nowhere",))
     assert "apt install python3-bpfcc" in caught.value.fix
@@ -43,7 +43,7 @@ def test_absent_bcc_names_the_debian_package() -> None:
 
 @pytest.mark.usefixtures("empty_path")
 def test_impostor_on_pythons_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The package from PyPI is named with its mend, even where the right one is installed too."""
+    """The error names the package from PyPI and the fix, even if the right one is installed too."""
     monkeypatch.setattr(sys, "path", [str(package(tmp_path / "site-packages", compiler=False))])
     right = package(tmp_path / "dist-packages", compiler=True)
     with pytest.raises(KalloctraceError) as caught:
@@ -54,7 +54,7 @@ def test_impostor_on_pythons_path_is_refused(monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.mark.usefixtures("empty_path")
 def test_broken_bcc_is_not_left_half_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A bcc whose library is missing fails each time it is asked for, with its mend."""
+    """A bcc whose library is missing fails at each import, with the fix."""
     folder = package(tmp_path / "dist-packages", compiler=True)
     (folder / "bcc" / "__init__.py").write_text("raise OSError('libbcc.so.0: cannot open shared object file')\n")
     monkeypatch.setattr(sys, "path", [str(folder)])

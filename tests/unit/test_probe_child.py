@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command that is recorded: it waits for the word, and its end is told."""
+"""The recorded command: it waits until it is resumed, and its exit status is returned."""
 
 import select
 from pathlib import Path

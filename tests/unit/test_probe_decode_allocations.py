@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the pair of probes captured becomes allocations: pointers get names, absent facts stay absent."""
+"""Captured allocations are decoded: pointers get names, and facts that were not captured stay absent."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ LAYOUT = MemoryLayout(
 
 
 class FakeBtf:
-    """The one size that is asked for."""
+    """The one size that is read."""
 
     def size(self, struct: str) -> int:
         """Return the size of a structure in bytes."""
@@ -50,7 +50,7 @@ def made(kernel: str = "5.10", *, rt: bool = False, **changes: Any) -> dict[str,
     for name, value in {**usual, **changes}.items():
         captured[name][0] = value
     features = replace(builtin_features(kernel), config_preempt_rt=rt)
-    (found,) = AllocationMaker(LAYOUT, FakeBtf(), features, 0b11).make(captured).to_pylist()  # type: ignore[arg-type] # the method it asks
+    (found,) = AllocationMaker(LAYOUT, FakeBtf(), features, 0b11).make(captured).to_pylist()  # type: ignore[arg-type] # the method it calls
     return found  # type: ignore[no-any-return] # Arrow has no types
 
 
@@ -59,7 +59,7 @@ def made(kernel: str = "5.10", *, rt: bool = False, **changes: Any) -> dict[str,
     [(0x7000, (0, 2)), (0x7010, (0, 1)), (0x7020, (None, None)), (0x8000, (None, None)), (0x7030, (-1, -1))],
 )
 def test_preferred_zone_is_known_by_its_entry(address: int, zone: tuple[int | None, int | None]) -> None:
-    """An entry, the terminating one (of an empty list its first), or no entry at all."""
+    """It is an entry, the terminating entry (the first one of an empty list), or no entry at all."""
     found = made(preferred_zoneref=address)
     assert (found["preferred_node"], found["preferred_zone"]) == zone
 
@@ -75,14 +75,14 @@ def test_unknown_zonelist_has_no_name() -> None:
     ("bit", "name"), [(0, "null"), (CALLER, "caller"), (MEMS_ALLOWED, "mems_allowed"), (OTHER, "other")]
 )
 def test_nodemask_of_the_context_is_named(bit: int, name: str) -> None:
-    """With its nodes, of those that may exist."""
+    """With its nodes, limited to those that may exist."""
     found = made(present=PREPARED | bit, ac_nodemask_nodes=[0xFFFFFFFFFFFFFFFE])
     assert found["ac_nodemask"] == name
     assert found["ac_nodemask_nodes"] == ("1" if bit else None)
 
 
-def test_what_was_not_captured_is_null() -> None:
-    """Rather than 0: where cpusets are off the stage does not look at it either."""
+def test_facts_that_were_not_captured_are_null() -> None:
+    """They are not 0: with cpusets disabled the stage does not read them either."""
     found = made()
     assert [found[name] for name in ("preempt_count", "mems_allowed", "nodemask", "page")] == [None] * 4
     found = made(present=PREPARED | TASK_CONTEXT | NODEMASK, preempt_count=0x100, mems_allowed=[1], nodemask_nodes=[2])
@@ -94,21 +94,21 @@ def test_what_was_not_captured_is_null() -> None:
     [(0, 0, False), (CPUSETS_ENABLED, 1, False), (CPUSETS_SWITCHING, -1, False), (DEFRAG_MODE, 0, True)],
 )
 def test_switches_of_the_machine(switches: int, cpusets: int, defrag: bool) -> None:
-    """Cpusets on, off or under way; vm.defrag_mode."""
+    """Cpusets enabled, disabled or switching; vm.defrag_mode."""
     found = made(switches=switches)
     assert (found["cpusets_enabled"], found["defrag_mode"]) == (cpusets, defrag)
 
 
-def test_call_that_never_got_there_has_no_context() -> None:
-    """It was rejected."""
+def test_call_without_freelist_has_no_context() -> None:
+    """The request was rejected."""
     found = made(present=0)
     assert found["freelist_calls"] == 0
     assert all(found[name] is None for name in ("alloc_flags", "zonelist_kind", "ac_nodemask", "preferred_zone"))
     assert made()["freelist_calls"] == 1
 
 
-def test_entry_tells_who_called() -> None:
-    """The bulk allocator, or anybody."""
+def test_entry_shows_the_caller() -> None:
+    """The bulk allocator, or any other."""
     assert made()["entry"] == "normal"
     assert made(present=PREPARED | BULK_SINGLE)["entry"] == "bulk_single"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A thread's name is the one that it had at the time."""
+"""The name of a thread is its name at the time of the call."""
 
 from collections.abc import Sequence
 
@@ -32,13 +32,13 @@ def change(time: int, tid: int, comm: bytes) -> np.ndarray[tuple[int], np.dtype[
     return np.array([(time, tid, 0, comm)], NAME)
 
 
-def test_threads_of_the_start_have_their_names(tasks: TaskComms) -> None:
-    """And one that nobody told of has none."""
+def test_threads_that_existed_at_the_start_have_names(tasks: TaskComms) -> None:
+    """An unknown thread has none."""
     assert named(tasks, (7, 0, 5), (8, 0, 5)) == ["sh", UNKNOWN]
 
 
 def test_name_changes_with_time(tasks: TaskComms) -> None:
-    """Calls before an exec have the old name, whenever the change is learnt; a new thread has its parent's."""
+    """Calls before an exec have the old name, whenever the change arrives; a new thread has its parent's name."""
     tasks.update(change(20, 7, b"make"))
     tasks.update(change(30, 9, b"make"))
     assert named(tasks, (7, 0, 19), (7, 0, 20), (9, 0, 31), (7, 0, 5)) == ["sh", "make", "make", "sh"]

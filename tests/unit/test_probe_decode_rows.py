@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Captured records become rows: pointers get names, or are said to have none."""
+"""Captured records become rows: pointers get names, unknown ones count as unknown."""
 
 from dataclasses import replace
 from typing import Any
@@ -36,7 +36,7 @@ class FakeBtf:
     """The offsets of Debian's 5.10."""
 
     def has_member(self, struct: str, member: str) -> bool:
-        """Tell whether a structure has a member."""
+        """Return whether a structure has a member."""
         return (struct, member) != ("alloc_context", "alloc_flags")
 
     def offset(self, struct: str, member: str) -> int:
@@ -77,7 +77,7 @@ def row(
     for name, value in {**usual, **changes}.items():
         records[name][0] = value
     features = replace(builtin_features(kernel), config_preempt_rt=rt)
-    maker = RowMaker(LAYOUT, FakeBtf(), features, (1 << 64 * words) - 1, lambda stack: f"stack {stack}")  # type: ignore[arg-type] # the method it asks
+    maker = RowMaker(LAYOUT, FakeBtf(), features, (1 << 64 * words) - 1, lambda stack: f"stack {stack}")  # type: ignore[arg-type] # the method it calls
     (found,) = maker.rows(records).to_pylist()
     return found  # type: ignore[no-any-return] # Arrow has no types
 
@@ -105,7 +105,7 @@ def test_members_of_alloc_context_are_taken_at_their_offsets() -> None:
     ],
 )
 def test_nodemask_is_known_by_its_address(pointer: int, argument: int, kind: str) -> None:
-    """None, the caller's, the task's, or something that no rule knows."""
+    """None, the caller's, the task's, or any other."""
     found = row(ac=(0x7000, pointer, 1, 3, 0), nodemask=argument, ac_nodemask_nodes=[0b10])
     assert found["ac_nodemask"] == kind
     assert found["ac_nodemask_nodes"] == (None if kind == "null" else "1")
@@ -125,19 +125,19 @@ def test_terminating_zoneref_is_no_zone() -> None:
 
 
 def test_unknown_addresses_are_not_guessed() -> None:
-    """A node that came after the snapshot: verify then says unknown."""
+    """Such as a node added after the snapshot; verify then reports unknown."""
     found = row(preferred_zone=0x9999, ac=(0x9999, 0, 1, 3, 0))
     assert found["preferred_zone"] == -1
     assert (found["zonelist_kind"], found["zonelist_nid"]) == (None, None)
 
 
-def test_zone_that_contradicts_its_zoneref_is_not_believed() -> None:
-    """Its zoneref holds the index a second time."""
+def test_zone_that_contradicts_its_zoneref_is_unknown() -> None:
+    """The zoneref has the index too."""
     assert row(preferred_zone_idx=1)["preferred_zone"] == -1
 
 
 def test_rejected_request_has_no_context() -> None:
-    """get_page_from_freelist() was never called: what its record would hold is absent, not zero."""
+    """get_page_from_freelist() was not called, so its columns are null, not zero."""
     found = row(freelist_calls=0)
     for column in ("freelist_gfp_mask", "alloc_flags", "zonelist_kind", "ac_nodemask", "migratetype", "preferred_zone"):
         assert found[column] is None
@@ -187,7 +187,7 @@ def test_entry_has_a_name(entry: int, name: str) -> None:
     assert row(entry=entry)["entry"] == name
 
 
-def test_node_of_the_cpu_is_there_for_the_entry_that_asks() -> None:
+def test_node_of_the_cpu_is_present_for_the_nolock_entry() -> None:
     """It is captured for allocations without locks; node 0 is a value."""
     assert row(entry=NOLOCK, numa_node_id=1)["numa_node_id"] == 1
     assert row(entry=NOLOCK)["numa_node_id"] == 0
@@ -200,8 +200,8 @@ def test_argument_of_another_entry_is_absent() -> None:
     assert row(kernel="7.3", entry=SINGLE)["entry_alloc_flags"] == 0
 
 
-def test_softirq_part_is_there_where_the_kernel_has_it() -> None:
-    """On PREEMPT_RT, where 0 is a value."""
+def test_softirq_count_is_present_on_preempt_rt() -> None:
+    """There 0 is a value."""
     assert row(rt=True, softirq_disable_cnt=0x200)["softirq_disable_cnt"] == 0x200
     assert row(rt=True)["softirq_disable_cnt"] == 0
     assert row()["softirq_disable_cnt"] is None
@@ -214,7 +214,7 @@ def test_other_entries_have_no_columns_of_the_bulk_allocator() -> None:
     )
 
 
-def test_bulk_row_has_what_was_seen() -> None:
+def test_bulk_row_has_the_examined_pages() -> None:
     """Nodes and zones as lists."""
     found = bulk(examined=3, nodes=[0b10], zones=0b101, memcg_kmem=1, page_owner=0)
     assert (found["bulk_returned"], found["bulk_seen"]) == (4, 3)
@@ -230,7 +230,7 @@ def test_bulk_row_without_pages_names_no_place() -> None:
     assert (found["bulk_nodes"], found["bulk_zones"], found["bulk_list"]) == (None, None, True)
 
 
-def test_single_call_is_there_once_it_was_made() -> None:
+def test_mask_of_the_single_page_call_is_present_if_it_was_made() -> None:
     """Its mask may be 0."""
     assert bulk(single_calls=1, single_gfp_mask=0)["bulk_single_gfp_mask"] == 0
 
@@ -247,5 +247,5 @@ def test_single_call_is_there_once_it_was_made() -> None:
     ],
 )
 def test_populated_elements_are_counted_up_to_the_first_gap(words: list[int], nr_pages: int, expected: object) -> None:
-    """As the bulk allocator does; beyond those that were looked at nobody knows."""
+    """As the bulk allocator counts them; unknown if all examined elements are populated and there are more."""
     assert bulk(populated=words, nr_pages=nr_pages)["nr_populated"] == expected

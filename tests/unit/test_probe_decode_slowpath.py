@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Events of the slow path become calls, whatever comes in between, and what is missing is said."""
+"""Slow-path events are assembled to calls and written; missing events are counted."""
 
 import time
 from typing import Any
@@ -47,7 +47,7 @@ def take(assembler: CallAssembler, events: list[Any]) -> list[SlowCall]:
     return assembler.take(np.array(events, EVENT))
 
 
-def test_call_has_its_attempts_and_what_came_between() -> None:
+def test_call_has_its_attempts_and_the_events_between_them() -> None:
     """In the order of time."""
     (whole,) = take(CallAssembler(), call(1, 0x100, ATTEMPT, COMPACTION, ATTEMPT, RECLAIM, OOM, ATTEMPT, RECLAIM))
     assert len(whole.attempts) == 3
@@ -56,7 +56,7 @@ def test_call_has_its_attempts_and_what_came_between() -> None:
     assert whole.returns is not None
 
 
-def test_calls_of_tasks_and_interrupts_are_told_apart() -> None:
+def test_calls_of_tasks_and_interrupts_are_distinguished() -> None:
     """By task and ac: an interrupt's call lies in another frame of the same task."""
     one, other, inner = call(1, 0x100, ATTEMPT), call(2, 0x900, RECLAIM, ATTEMPT), call(1, 0x80, ATTEMPT)
     mixed = [one[0], other[0], other[1], *inner, one[1], other[2], one[2], other[3]]
@@ -84,7 +84,7 @@ def test_attempt_belongs_to_the_call_of_its_ac() -> None:
 
 
 def test_event_of_another_task_belongs_to_no_call() -> None:
-    """Neither a step nor an attempt, whatever its ac."""
+    """Neither a step nor an attempt, even with the same ac."""
     assembler = CallAssembler()
     begins, returns = call(1, 0x100)
     (only,) = take(assembler, [begins, event(RECLAIM, 2), event(ATTEMPT, 2, ac=0x108), returns])
@@ -92,8 +92,8 @@ def test_event_of_another_task_belongs_to_no_call() -> None:
     assert assembler.unpaired == 1
 
 
-def test_call_may_be_spread_over_two_looks() -> None:
-    """What has begun waits for its return."""
+def test_call_may_span_two_drains() -> None:
+    """An open call waits for its return."""
     assembler, events = CallAssembler(), call(1, 0x100, ATTEMPT, ATTEMPT)
     assert take(assembler, events[:2]) == []
     assert [len(each.attempts) for each in assembler.still_open()] == [1]
@@ -101,8 +101,8 @@ def test_call_may_be_spread_over_two_looks() -> None:
     assert assembler.still_open() == []
 
 
-def test_what_began_before_is_counted() -> None:
-    """Attempts and returns of calls whose begin was not seen; what is no part of a call is not."""
+def test_events_without_a_begin_are_counted() -> None:
+    """Attempts and returns count; events outside the slow path do not."""
     assembler = CallAssembler()
     assert take(assembler, [*call(1, 0x100, ATTEMPT)[1:], event(RECLAIM), event(OOM)]) == []
     assert assembler.unpaired == 2
@@ -119,7 +119,7 @@ def test_loss_makes_running_calls_incomplete() -> None:
 
 
 def test_frame_in_use_again_ends_a_call() -> None:
-    """Its return was missed, so that nobody knows what came of it."""
+    """Its return was missed, so its result is unknown."""
     events = call(1, 0x100, ATTEMPT)
     first, second = take(CallAssembler(), [*events[:-1], *events])
     assert first.returns is None
@@ -149,7 +149,7 @@ ROW = {
     ],
 )
 def test_filters_hold_for_the_slow_path_too(fits: Filters, fits_not: Filters) -> None:
-    """By what it was given and what it returned."""
+    """By its arguments and its result."""
     assert matches_filter(fits, ROW)
     assert not matches_filter(fits_not, ROW)
 
@@ -169,7 +169,7 @@ ZONE_ADDRESS = 0xFFFF888000001000
 class FakeBtf:
     """The offsets of a kernel whose `struct alloc_context` has alloc_flags."""
 
-    OFFSETS = {  # noqa: RUF012 nobody changes it
+    OFFSETS = {  # noqa: RUF012 not modified
         "zonelist": 0,
         "nodemask": 8,
         "preferred_zoneref": 16,

@@ -29,14 +29,19 @@ ENTRY, BULK, FOLIO, SYSCALL, TRAMPOLINE = (
         pytest.param((ENTRY, FOLIO, SYSCALL), "do_syscall_64;folio_alloc;__alloc_pages", id="from the entry"),
         pytest.param((TRAMPOLINE, ENTRY, FOLIO), "folio_alloc;__alloc_pages", id="from a trampoline"),
         pytest.param((ENTRY, TRAMPOLINE, ENTRY, FOLIO), "folio_alloc;__alloc_pages", id="called by a trampoline"),
+        pytest.param(
+            (FOLIO, ENTRY, TRAMPOLINE, ENTRY, FOLIO, SYSCALL),
+            "do_syscall_64;folio_alloc;__alloc_pages",
+            id="further in",
+        ),
         pytest.param((ENTRY, BULK, SYSCALL), "do_syscall_64;alloc_pages_bulk;__alloc_pages", id="called by another"),
         pytest.param((FOLIO, SYSCALL), "do_syscall_64;folio_alloc", id="of no entry"),
         pytest.param((FOLIO, SYSCALL, FOLIO), "folio_alloc;do_syscall_64;folio_alloc", id="of no entry, twice"),
         pytest.param((), "", id="that was not captured"),
     ],
 )
-def test_stack_is_told_from_outside_to_the_entry(tmp_path: Path, addresses: tuple[int, ...], text: str) -> None:
-    """What is further in belongs to the probe."""
+def test_stack_ends_at_the_entry(tmp_path: Path, addresses: tuple[int, ...], text: str) -> None:
+    """Functions further in belong to the probe."""
     symbols, modules = tmp_path / "kallsyms", tmp_path / "modules"
     symbols.write_text(SYMBOLS)
     modules.write_text("")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Copies of `struct zone` become numbers, by the places where a kernel has its members."""
+"""Copies of `struct zone` are decoded by the offsets of their members."""
 
 from typing import cast
 
@@ -43,7 +43,7 @@ class FakeBtf:
         return {"free_area": AREA}[struct]
 
     def has_member(self, struct: str, member: str) -> bool:
-        """Tell whether a structure has a member."""
+        """Return whether a structure has a member."""
         return (struct, member) in OFFSETS
 
     def enum(self, name: str) -> tuple[tuple[str, int], ...] | None:
@@ -61,13 +61,13 @@ def copy() -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
             # An empty list points to itself.
             words[place // 8] = 0xFFFF888000ABC000 if (order, kind) in {(1, 0), (1, 2)} else ADDRESS + place
     words[(OFFSETS["zone", "free_area"] + AREA + 16 * TYPES) // 8] = 6
-    # A counter of one CPU's may be below zero.
+    # A counter can be below zero while CPUs hold back their changes.
     words[-2:] = np.array([12, -1], np.int64).view(np.uint64)
     return words
 
 
-def test_zone_is_read_at_its_places() -> None:
-    """Pages, watermarks, reserves, and for each order how many blocks are free, and of which types."""
+def test_members_are_read_at_their_offsets() -> None:
+    """Pages, watermarks, reserves, and for each order the number of free blocks and their types."""
     copies = ZoneCopies(cast("Btf", FakeBtf()), {ADDRESS: ZoneRef(1, 2)})
     found, unknown = copies.zones(np.array([ADDRESS, 0x1234], np.uint64), np.stack([copy(), copy()]))
     assert unknown is None

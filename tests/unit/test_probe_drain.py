@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What was counted is written once, whenever it is read."""
+"""Every call is written exactly once, whenever the maps are read."""
 
 from collections.abc import Iterator
 
@@ -26,16 +26,16 @@ class FakeCounters:
         self.added = 0
 
     def totals(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.void]]:
-        """Return the counts, and as many new allocations as the test said."""
+        """Return the counts, and as many new allocations as the test set."""
         new, self.new = self.new, 0
         return np.array(self.counts, np.uint64), np.zeros(new, ALLOCATION)
 
     def settled(self) -> bool:
-        """Nothing is on its way."""
+        """Return True: no count is moving."""
         return True
 
     def add(self, allocations: npt.NDArray[np.void]) -> None:
-        """Take note of calls that the program did not count."""
+        """Count calls that the program did not count."""
         self.added += len(allocations)
 
 
@@ -67,9 +67,9 @@ class FakeWriter:
 
 
 def test_counts_are_written_as_they_grow() -> None:
-    """What is missing in between, as it is on its way, is neither taken back nor written twice."""
+    """A count that is missing for a while, because it moves to another map, is not subtracted or written twice."""
     counters, writer = FakeCounters(), FakeWriter()
-    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # the methods it calls
     for counts, new in (([5], 1), ([5, 2], 1), ([1, 9], 0), ([6, 9], 0)):
         counters.counts, counters.new = counts, new
         consumer.write()
@@ -78,9 +78,9 @@ def test_counts_are_written_as_they_grow() -> None:
 
 
 def test_others_may_add_allocations_in_between() -> None:
-    """As calls of the bulk allocator do, which go by another way: each count stays with its own allocation."""
+    """As calls of the bulk allocator do, which another consumer writes: each count stays with its own allocation."""
     counters, writer = FakeCounters(), FakeWriter()
-    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # the methods it calls
     counters.counts, counters.new = [5], 1
     consumer.write()
     writer.add(pa.array([{}, {}], pa.struct([])))
@@ -90,15 +90,15 @@ def test_others_may_add_allocations_in_between() -> None:
 
 
 def test_rejected_calls_are_counted_at_the_end() -> None:
-    """Those that no other call showed to be over."""
+    """Calls that ended without a later call in the same slot."""
     counters, writer = FakeCounters(), FakeWriter()
-    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # what it asks of them
+    consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # the methods it calls
     consumer.finish(np.zeros(3, CALL))
     assert counters.added == 3
 
 
 class FakeEvents:
-    """Spans of events, each of which is written over when the next one is asked for."""
+    """Spans of events; each is overwritten when the next one is requested."""
 
     dtype = CALL["e"]
 
@@ -127,7 +127,7 @@ def made(calls: list[tuple[int, int, int]]) -> npt.NDArray[np.void]:
 
 
 class FakeNames:
-    """Nobody's name changes."""
+    """No name changes."""
 
     def drain(self) -> npt.NDArray[np.void]:
         """Return no change."""
@@ -157,7 +157,7 @@ class StreamWriter(FakeWriter):
 
 
 def test_events_keep_their_allocation_when_others_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As calls of the bulk allocator are."""
+    """As calls of the bulk allocator are added."""
     monkeypatch.setattr(comm, "running_tasks", lambda: iter([(71, "one")]))
     events = FakeEvents([(10, 71, 5)])
     writer = StreamWriter()
@@ -170,7 +170,7 @@ def test_events_keep_their_allocation_when_others_are_added(monkeypatch: pytest.
 
 
 def test_each_event_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it was is kept once; what is gone from the buffer was kept before; what was rejected comes last."""
+    """Each allocation is added once, events are copied before the buffer is reused, rejected calls come last."""
     monkeypatch.setattr(comm, "running_tasks", lambda: iter([(71, "one"), (72, "two")]))
     events = FakeEvents([(10, 71, 5), (11, 71, 5), (12, 72, 6)], [(9, 72, 5)])
     writer = StreamWriter()

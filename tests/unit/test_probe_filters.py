@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Filters become constants of the program, and nothing where nothing is asked for."""
+"""Filters become constants of the program; without filters there are none."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_name_is_compared_as_two_words() -> None:
     ],
 )
 def test_what_shows_late_is_known(filters: Filters, context: bool, by_result: bool) -> None:
-    """What a request was prepared with, and what it returned, shows after its entry; 0 is a value like others."""
+    """The prepared context and the result are known only after the entry; 0 is a value like any other."""
     constants = filters.constants()
     assert constants["FILTERS"] == 1
     assert ("CONTEXT_FILTER" in constants) == context

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A recording that is looked at while it goes on, with a kernel that a test plays."""
+"""A recording that is observed while it runs, with a fake kernel."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,11 +40,11 @@ class FakeSession:
         writer.add(pa.array(rows, ALLOCATION))
 
     def begin(self) -> None:
-        """Take note."""
+        """Log the call."""
         self.log.append("begin")
 
     def drain(self) -> None:
-        """Take note, or fail."""
+        """Log the call, or fail."""
         if self.fails:
             raise OSError("the buffer is gone")
         self.log.append("drain")
@@ -58,7 +58,7 @@ class FakeSession:
         self._written = list(self.calls)
 
     def stop(self) -> None:
-        """Take note."""
+        """Log the call."""
         self.log.append("stop")
 
     def finish(self) -> None:
@@ -82,7 +82,7 @@ class Machine:
 
     @contextmanager
     def attached(self, *_: object, **__: object) -> Iterator[Any]:
-        """Attach, and take note."""
+        """Log attaching and detaching."""
         self.log.append("attach")
         try:
             yield SimpleNamespace(description={"mode": "aggregate"}, machine_changed=lambda: self.changed)
@@ -120,7 +120,7 @@ def counts(seen: Observation) -> list[int]:
 
 
 def test_moments_add_up(machine: Machine) -> None:
-    """Each holds all since the beginning, and an earlier one stays what it was."""
+    """Each observation counts from the beginning, and earlier ones do not change."""
     with observing() as watched:
         machine.session.calls = [5, 0, 0]
         first = watched.observe()
@@ -152,7 +152,7 @@ def test_failure_detaches_and_leaves_a_whole_trace(machine: Machine, tmp_path: P
 
 
 def test_session_is_written_as_it_goes_on(machine: Machine, tmp_path: Path) -> None:
-    """A trace of what was counted so far, beside the one that is being recorded."""
+    """A trace of the counts so far, in addition to the one that is being recorded."""
     recorded, so_far = tmp_path / "recorded.arrows", tmp_path / "so-far.arrows"
     with observing(recorded) as watched:
         machine.session.calls = [3, 1, 0]
@@ -172,7 +172,7 @@ def test_machine_that_changed_is_told(machine: Machine) -> None:
 
 
 def test_existing_file_is_not_replaced(machine: Machine, tmp_path: Path) -> None:
-    """Nothing stays attached, and the file is what it was."""
+    """Everything is detached, and the file is unchanged."""
     path = tmp_path / "t.arrows"
     path.write_text("mine")
     with pytest.raises(KalloctraceError, match="will not overwrite"), observing(path):

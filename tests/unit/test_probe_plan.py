@@ -40,7 +40,7 @@ class FakeBtf:
         self._returned = returned
 
     def has_function(self, function: str) -> bool:
-        """Tell whether there is a function of that name."""
+        """Return whether there is a function of that name."""
         return function in self._functions
 
     def parameters(self, function: str) -> tuple[str, ...] | None:
@@ -54,7 +54,7 @@ class FakeBtf:
 
 def check(functions: dict[str, tuple[str, ...]], kernel: str = "5.10", returned: str = PAGE) -> None:
     """Check prototypes as those of a built-in kernel."""
-    check_prototypes(FakeBtf(functions, returned), builtin_features(kernel))  # type: ignore[arg-type] # the two it asks
+    check_prototypes(FakeBtf(functions, returned), builtin_features(kernel))  # type: ignore[arg-type] # the two methods it calls
 
 
 def test_expected_prototypes_pass() -> None:
@@ -132,7 +132,7 @@ BULK_6 = (*BULK_5[:4], "struct list_head *", BULK_5[4])
 )
 def test_entry_without_locks(kernel: str, functions: dict[str, tuple[str, ...]], expected: str | None) -> None:
     """The function that carries the stage, never the wrapper around it."""
-    assert find_nolock(FakeBtf(functions), builtin_features(kernel)) == expected  # type: ignore[arg-type] # what it asks
+    assert find_nolock(FakeBtf(functions), builtin_features(kernel)) == expected  # type: ignore[arg-type] # the methods it calls
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_entry_without_locks(kernel: str, functions: dict[str, tuple[str, ...]],
 )
 def test_bulk_allocator(functions: dict[str, tuple[str, ...]], expected: str | None) -> None:
     """With the list argument, which 6.14 dropped, or without."""
-    assert find_bulk(FakeBtf(functions, "long unsigned int")) == expected  # type: ignore[arg-type] # what it asks
+    assert find_bulk(FakeBtf(functions, "long unsigned int")) == expected  # type: ignore[arg-type] # the methods it calls
 
 
 @pytest.mark.parametrize("parameters", [BULK_5[:4], (*BULK_5[:3], "long", BULK_5[4]), (*BULK_6, "int")])
@@ -186,7 +186,7 @@ def test_program_has_what_the_kernel_has(
 
 @pytest.mark.parametrize("attachment", ["fentry", "kprobe"])
 def test_slow_path_is_followed_where_the_entry_calls_it(attachment: Attachment) -> None:
-    """By kprobes at the call and behind it, however the rest is attached; and not where it is not wanted."""
+    """With kprobes at the call and after it, however the rest is attached; not if it is disabled."""
     plan = Plan("e", None, None, False, 0x99, (), {"SLOW": 1}, "aggregate", attachment, "")
     hooks = [hook for hook in plan.hooks() if not hook.hot]
     assert [hook.definition(1) for hook in hooks] == [
@@ -227,7 +227,7 @@ def test_every_hook_has_its_program() -> None:
 
 
 def test_preemptible_kernel_gets_kprobes() -> None:
-    """Unless the user asks for another; the reason says what was seen."""
+    """Unless the user requests another; the reason names the evidence."""
     yes, no = Preemption(preemptible=True, evidence="lazy"), Preemption(preemptible=False, evidence="voluntary")
     assert choose_attachment(None, yes)[0] == "kprobe"
     assert "lazy" in choose_attachment(None, yes)[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The loop between program and trace, with a program that a test plays."""
+"""The loop between program and trace, with a fake program."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ MAX_ORDER = 10
 
 
 class FakeProbe:
-    """Has seen ten calls, dropped one, and holds two that came to no end, of which one asked for too much."""
+    """Has counted ten calls, dropped one, and holds two unfinished ones; one of these requests too high an order."""
 
     utilization = 0.0
 
@@ -26,11 +26,11 @@ class FakeProbe:
         self.log: list[str] = []
 
     def start(self) -> None:
-        """Take note."""
+        """Log the call."""
         self.log.append("start")
 
     def stop(self) -> None:
-        """Take note."""
+        """Log the call."""
         self.log.append("stop")
 
     def unfinished(self) -> Any:  # noqa: ANN401 numpy's
@@ -49,7 +49,7 @@ class FakeProbe:
 
 
 class FakeConsumer:
-    """Takes over what the test says."""
+    """Consumes as many calls as the test sets."""
 
     def __init__(self, log: list[str]) -> None:
         self.consumed = 0
@@ -57,7 +57,7 @@ class FakeConsumer:
         self.log = log
 
     def drain(self) -> None:
-        """Take note."""
+        """Log the call."""
         self.log.append("drain")
 
     def write(self) -> None:
@@ -81,13 +81,13 @@ def played(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, FakeProbe, FakeCon
     return Session(capture, None), probe, consumer  # type: ignore[arg-type] # no consumer writes
 
 
-def test_what_is_on_its_way_counts_as_running(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
-    """Until the end; then it is known what it was, and all calls are accounted for at any time."""
+def test_calls_in_a_buffer_count_as_running(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
+    """At the end it is known what they were. All calls are accounted for at any time."""
     session, _, consumer = played
     session.begin()
     consumer.waiting = 5
     for submitted, running in ((0, 9), (5, 4)):
-        totals = session.totals((), "it goes on", 1.0)
+        totals = session.totals((), "still recording", 1.0)
         assert (totals.submitted, totals.running) == (submitted, running)
         assert totals.opened == totals.submitted + totals.lost + totals.replaced + totals.running
         session.write()
@@ -99,16 +99,16 @@ def test_what_is_on_its_way_counts_as_running(played: tuple[Session, FakeProbe, 
     assert totals.opened == totals.submitted + totals.lost + totals.replaced + totals.running
 
 
-def test_everything_is_taken_over_before_it_is_written(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
-    """A moment holds what came up to it."""
+def test_everything_is_drained_before_it_is_written(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
+    """An observation includes all calls up to it."""
     session, probe, _ = played
     session.begin()
     session.write()
     assert probe.log == ["start", "drain"]
 
 
-def test_full_buffer_leaves_no_time(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
-    """It is drained at once."""
+def test_full_buffer_is_drained_without_a_pause(played: tuple[Session, FakeProbe, FakeConsumer]) -> None:
+    """Otherwise there is an interval between two drains."""
     session, probe, _ = played
     assert session.pause == DRAIN_INTERVAL
     probe.utilization = 0.5

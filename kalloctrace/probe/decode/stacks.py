@@ -20,9 +20,7 @@ def stack_text(symbols: Symbols, entries: AbstractSet[str | None], addresses: Se
     """
     names = [symbols.function_at(address) for address in addresses]
     inner = next((i for i, name in enumerate(names) if name in entries), None)
-    if inner is None:
-        inner = 0
-    elif names[inner + 2 : inner + 3] == [names[inner]]:
+    if inner is not None and names[inner + 2 : inner + 3] == [names[inner]]:
         # With fexit, the entry jumps to a trampoline that calls the rest of it, so the entry appears twice.
         inner += 2
     return ";".join(reversed(names[inner:]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Real recordings of the running kernel, compared with what others count, and ended in every way."""
+"""Real recordings of the running kernel, compared with the counts of perf, and ended in every way."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def verify(trace: Path) -> dict[str, Any]:
 
 
 def rows(trace: Path) -> pa.Table:
-    """Return all rows of a trace; `count` says for how many calls each stands."""
+    """Return all rows of a trace; `count` is the number of calls of each."""
     with TraceReader(trace) as reader:
         return pa.Table.from_batches(list(reader.batches())).unify_dictionaries()
 
@@ -125,7 +125,7 @@ def calls(table: pa.Table) -> int:
 def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path: Path, mode: str, pages: int) -> None:
     """No mismatch, nothing unknown, nothing lost, and perf counts the same."""
     subprocess.run(["modprobe", "af_packet"], check=True)
-    counted = as_perf_counts(tmp_path, mode, MIXED.format(pages=pages))
+    counted = checked_against_perf(tmp_path, mode, MIXED.format(pages=pages))
     assert counted.allocations >= pages
     assert counted.rejected == 1
 
@@ -136,21 +136,21 @@ def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path
 def test_threads_that_migrate_are_counted_to_the_last_allocation(
     tmp_path: Path, mode: str, program: str, pages: int
 ) -> None:
-    """Threads that preempt, interrupt and move each other, and each call is still one."""
-    counted = as_perf_counts(tmp_path, mode, program)
+    """Threads preempt, interrupt and migrate each other, and each call still counts once."""
+    counted = checked_against_perf(tmp_path, mode, program)
     assert counted.allocations >= pages
     assert counted.rejected == 0
 
 
 class Counted(NamedTuple):
-    """What a recording and perf agree on: all calls, and those among them that no tracepoint tells of."""
+    """The counts on which a recording and perf agree: all calls, and those that have no tracepoint event."""
 
     allocations: int
     rejected: int
 
 
-def as_perf_counts(folder: Path, mode: str, program: str) -> Counted:
-    """Record a program that stops itself at both ends; hold the trace against the model and against `perf stat`."""
+def checked_against_perf(folder: Path, mode: str, program: str) -> Counted:
+    """Record a program that stops itself at both ends; compare the trace with the model and with `perf stat`."""
     trace, counted = folder / "counted.arrows", folder / "perf.csv"
     with paused(program) as workload, start(trace, *MODES[mode], "--pid", str(workload.pid)) as recording:
         with counted_by_perf(workload.pid, counted):
@@ -167,7 +167,7 @@ def as_perf_counts(folder: Path, mode: str, program: str) -> Counted:
     with TraceReader(trace) as reader:
         table = pa.Table.from_batches(list(reader.batches())).unify_dictionaries()
         totals = reader.ending().totals
-    # All stands still, so that none can be under way.
+    # The process is stopped, so no call can be active.
     assert totals is not None
     assert (totals.running, totals.freelist_alone) == (0, 0)
     if mode != "aggregate":
@@ -182,7 +182,7 @@ def as_perf_counts(folder: Path, mode: str, program: str) -> Counted:
 
 @contextmanager
 def paused(program: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program that stops itself before and after its work, so that all count between these two moments."""
+    """Start a program that stops itself before and after its work, so that all counters cover the same calls."""
     with subprocess.Popen([sys.executable, "-c", program]) as process:
         try:
             wait_until_stopped(process)
@@ -204,16 +204,16 @@ def counted_by_perf(pid: int, output: Path) -> Iterator[None]:
     command = ["perf", "stat", "-x,", "-o", str(output), "-e", "kmem:mm_page_alloc", "-p", str(pid), "--delay=-1"]
     command += ["--control", f"fd:{control[0]},{acknowledged[1]}"]
 
-    def tell(word: bytes) -> None:
+    def send(word: bytes) -> None:
         os.write(control[1], word + b"\n")
         assert os.read(acknowledged[0], 16).startswith(b"ack\n")
 
     with subprocess.Popen(command, pass_fds=(control[0], acknowledged[1])) as perf:
         os.close(acknowledged[1])
         try:
-            tell(b"enable")
+            send(b"enable")
             yield
-            tell(b"disable")
+            send(b"disable")
         finally:
             perf.send_signal(signal.SIGINT)
     os.close(acknowledged[0])
@@ -237,8 +237,8 @@ def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["aggregate", "stream"])
-def test_filters_leave_exactly_what_they_ask_for(tmp_path: Path, mode: str) -> None:
-    """Of three rings of blocks those of one order, and nothing that any other process or mask asks for."""
+def test_filters_pass_exactly_the_matching_calls(tmp_path: Path, mode: str) -> None:
+    """The blocks of one ring of three, and no calls of other processes or with other masks."""
     trace = tmp_path / "filtered.arrows"
     rings = [shlex.join([*WORKLOAD, "blocks", "--blocks", "53", "--order", str(order)]) for order in (0, 2, 3)]
     filters = ["--gfp-all", hex(RING_BLOCK_GFP), "--order", "2", "--comm", "python"]
@@ -249,7 +249,7 @@ def test_filters_leave_exactly_what_they_ask_for(tmp_path: Path, mode: str) -> N
 
 
 def test_sample_is_one_call_in_so_many(tmp_path: Path) -> None:
-    """On each CPU; and the trace says so."""
+    """On each CPU; the trace contains the rate."""
     trace = tmp_path / "sampled.arrows"
     ring = [*WORKLOAD, "blocks", "--blocks", "499", "--order", "0"]
     record(trace, *ring, options=["--gfp-all", hex(RING_BLOCK_GFP), "--sample", "4"])
@@ -260,7 +260,7 @@ def test_sample_is_one_call_in_so_many(tmp_path: Path) -> None:
 
 
 def test_failures_alone_are_recorded(tmp_path: Path) -> None:
-    """The mixed workload asks once for what no kernel gives."""
+    """The mixed workload makes one request that every kernel rejects."""
     trace = tmp_path / "failed.arrows"
     with paused(MIXED.format(pages=1000)) as workload:
         options = [*MODES["returns"], "--failed", "--pid", str(workload.pid)]
@@ -292,7 +292,7 @@ def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Ca
 def test_kill_leaves_a_readable_trace_and_no_probe(
     tmp_path: Path, mode: str, attached: Callable[[], list[str]]
 ) -> None:
-    """What was written before kill -9 is judged; the trace says that its end is missing."""
+    """Everything written before kill -9 is verified, and the trace counts as truncated."""
     trace = tmp_path / "killed.arrows"
     before = attached()
     with start(trace, *MODES[mode]) as process:
@@ -306,8 +306,8 @@ def test_kill_leaves_a_readable_trace_and_no_probe(
     assert attached() == before
 
 
-def test_aggregate_needs_nobody_to_read_it(tmp_path: Path) -> None:
-    """While its reader stands still it goes on counting, and loses nothing."""
+def test_aggregate_needs_no_reader(tmp_path: Path) -> None:
+    """While the recorder is stopped it keeps counting, and loses nothing."""
     trace = tmp_path / "alone.arrows"
     assert record_while_stopped(trace, "aggregate", 30_000).dropped == 0
     verdict = verify(trace)
@@ -315,8 +315,8 @@ def test_aggregate_needs_nobody_to_read_it(tmp_path: Path) -> None:
     assert verdict["matched"] == verdict["allocations"]
 
 
-def test_what_finds_the_ring_buffer_full_is_counted_to_the_one(tmp_path: Path) -> None:
-    """While nobody drains it the buffer fills up; each call that was seen is then a row, dropped, or still running."""
+def test_calls_that_find_the_ring_buffer_full_are_counted_exactly(tmp_path: Path) -> None:
+    """Without a reader the buffer fills up; each captured call is a row, dropped, or still running."""
     trace = tmp_path / "full.arrows"
     totals = record_while_stopped(trace, "returns", 150_000)
     assert totals.dropped > 0
@@ -327,7 +327,7 @@ def test_what_finds_the_ring_buffer_full_is_counted_to_the_one(tmp_path: Path) -
 
 
 def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
-    """Record with a recorder that is stopped meanwhile; see that each call is accounted for, and return the totals."""
+    """Record while the recorder is stopped; check that each call is accounted for, and return the totals."""
     with start(trace, *MODES[mode]) as process:
         process.send_signal(signal.SIGSTOP)
         subprocess.run([*WORKLOAD, "anonymous", "--pages", str(pages)], check=True)
@@ -346,7 +346,7 @@ def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
 
 @contextmanager
 def start(trace: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a recording that has no end of its own, and wait until it captures; whatever happens, it ends with this."""
+    """Start a recording without an end, and wait until it captures; it is ended with the context."""
     with subprocess.Popen(
         [*KALLOCTRACE, "record", *options, "-o", trace], stderr=subprocess.PIPE, text=True
     ) as process:
@@ -396,8 +396,8 @@ def test_stacks_lead_to_the_entry(tmp_path: Path) -> None:
     assert len(faults) >= 2000
 
 
-def test_failing_command_is_said_and_its_trace_kept(tmp_path: Path) -> None:
-    """The command's failure is not the recording's; --json says both, after what the command printed."""
+def test_failing_command_is_reported_and_its_trace_kept(tmp_path: Path) -> None:
+    """The command's failure is not the recording's; --json reports both, after the command's own output."""
     trace = tmp_path / "failed.arrows"
     done = subprocess.run(
         [*KALLOCTRACE, "record", "--json", "-o", trace, "--", "sh", "-c", "echo printed; exit 7"],
@@ -409,9 +409,9 @@ def test_failing_command_is_said_and_its_trace_kept(tmp_path: Path) -> None:
     assert "exit status 7" in done.stderr
     verdict = verify(trace)
     assert not verdict["truncated"]
-    printed, said = done.stdout.splitlines()
+    printed, report = done.stdout.splitlines()
     assert printed == "printed"
-    recording = json.loads(said)
+    recording = json.loads(report)
     hold("recording", recording)
     assert (recording["trace"], recording["kernel"]) == (str(trace), os.uname().release)
     assert (recording["allocations"], recording["exit_status"]) == (verdict["allocations"], 7)
