@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Holds the model against a trace: group, predict once per distinct request, compare."""
+"""Compares a trace with the model: group, predict once for each distinct request, compare."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Judges a call of the bulk allocator by what shows of it: the pages that it took, and the mask that it handed on.
+"""Judges a call of the bulk allocator by its pages, and by the mask of its call for a single page.
 
-It takes all its pages from one zone, the first of the prepared zonelist that has enough, and looks no further than the
-preferred zone's node, which is where nodemask and zonelist show. That its zone is one of those is what is checked: less
-than the prepared context itself, of which nothing can be seen.
+The bulk allocator takes all its pages from one zone: the first zone of the prepared zonelist that has enough, on the
+preferred zone's node. The check is that the pages are from one of these zones. It proves less than a comparison of the
+prepared context, which cannot be captured here.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from kalloctrace.verify.rows import DAMAGED, DamagedRowError, Row, node_mask
 
 
 def unobserved_bulk(row: Row, *, may_miss: bool) -> str:
-    """Name what a row lacks for a verdict, empty where it lacks nothing."""
+    """Return why a row cannot be judged; empty if it can."""
     if row["nr_populated"] is None or row["nr_pages"] is None or row["bulk_seen"] is None:
         return "how many pages were in the array before was not captured"
     if row["bulk_returned"] is None:
@@ -36,7 +36,7 @@ def bulk_comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterato
     single = row["bulk_single_gfp_mask"]
     seen = _seen(row)
     if expected.outcome == "prepared":
-        # It takes pages, or leaves one to the normal entry: nothing else ends it.
+        # A prepared call takes pages, or calls the normal entry for one page.
         yield "bulk_outcome", True, bool(seen) or single is not None, "bulk"
         if single is not None:
             yield "bulk_single_gfp_mask", expected.gfp, single, "cpuset"
@@ -49,7 +49,7 @@ def bulk_comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterato
 
 
 def eligible(kernel: Kernel, expected: Preparation) -> list[ZoneRef]:
-    """Return the zones that the pages of a bulk call may be of, in the order in which it tries them.
+    """Return the zones that the pages of a bulk call may come from, in the order in which the kernel tries them.
 
     Source: mm/page_alloc.c of linux-source-6.1 6.1.192-2:5469, 7.3.4-1~bpo13+1:5183.
     """
@@ -64,7 +64,7 @@ def eligible(kernel: Kernel, expected: Preparation) -> list[ZoneRef]:
 
 
 def _seen(row: Row) -> list[ZoneRef]:
-    """Return the zones that pages were seen of: one, as a call takes pages from one alone."""
+    """Return the zones of the captured pages; a call takes pages from one zone only."""
     if not row["bulk_seen"]:
         return []
     nodes, zones = node_mask(row, "bulk_nodes"), node_mask(row, "bulk_zones")

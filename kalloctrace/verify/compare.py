@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compares what the model predicts for one distinct row with what the probe saw."""
+"""Compares the model's prediction for one distinct row with what the probe captured."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,18 +23,18 @@ from kalloctrace.verify.rows import (
 )
 
 _Compared: TypeAlias = tuple[str, Any, Any, str]
-"""A field, the model's value, the kernel's value, and the rule that sets it."""
+"""A field, the model's value, the kernel's value, and the rule that sets the field."""
 FieldVerdict: TypeAlias = Literal["equal", "different", "unknown"]
 
 
 @dataclass
 class FieldCount:
-    """How many allocations were judged by one field; where that field does not show, they are not in it.
+    """How many allocations were judged by one field. Allocations that do not show the field are not counted.
 
     Attributes:
-        equal: the kernel's value is the model's.
-        different: it is not.
-        unknown: it shows, but the model needs a fact that was not captured.
+        equal: the kernel has the model's value.
+        different: the kernel has another value.
+        unknown: the field was captured, but the model needs a fact that was not.
     """
 
     equal: int = 0
@@ -79,9 +79,8 @@ class RowVerdict:
 
     Attributes:
         differences: empty where prediction and kernel agree.
-        unknown: why the row could not be judged; empty where it could.
-        fields: what it was judged by; of a row that is unknown as a whole, what shows all the same.
-            Two verdicts are equal without it.
+        unknown: why the row could not be judged; empty if it could.
+        fields: the verdict on each field, also on those that an unknown row shows. Not compared by `==`.
     """
 
     differences: tuple[Difference, ...] = ()
@@ -91,12 +90,12 @@ class RowVerdict:
 
 @dataclass(frozen=True)
 class Switches:
-    """The values that the machine's switches had anywhere in the trace, beyond those of one row.
+    """The values that the machine's switches had anywhere in the trace.
 
     Attributes:
-        cpusets_enabled: both values where cpusets were switched during the recording.
-        gfp_allowed_mask: several where the machine was suspended meanwhile.
-        defrag_mode: both values where the sysctl was written.
+        cpusets_enabled: both values if cpusets were switched on or off during the recording.
+        gfp_allowed_mask: several values if the machine was suspended during the recording.
+        defrag_mode: both values if the sysctl was written during the recording.
     """
 
     cpusets_enabled: frozenset[bool]
@@ -110,8 +109,8 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ro
     Args:
         kernel: the kernel that was recorded.
         row: one distinct row of the trace.
-        switches: what changed during the recording.
-        may_miss: the kernel skipped probe hits, so that an absent call proves nothing.
+        switches: the values that the switches had during the recording.
+        may_miss: the kernel skipped probe hits, so a missing call proves nothing.
 
     Raises:
         ModelFailure: the model failed on this request.
@@ -144,10 +143,10 @@ def _judge_observed(kernel: Kernel, row: Row, context: Context, switches: Switch
 
 
 def predict(kernel: Kernel, row: Row) -> Preparation:
-    """Return what the model makes of a row's request in the row's context.
+    """Predict the preparation of a row's request in the row's context.
 
     Raises:
-        UnknownFact: the row lacks a fact that the answer depends on.
+        UnknownFact: the prediction depends on a fact that was not captured.
         DamagedRowError: the row is damaged.
         ImpossibleRequestError: the kernel has no such request.
     """
@@ -155,16 +154,22 @@ def predict(kernel: Kernel, row: Row) -> Preparation:
 
 
 def compared(kernel: Kernel, row: Row) -> Iterator[tuple[str, Any, Any]]:
-    """Yield each field that is compared, with the model's value and the kernel's; it raises as `predict` does."""
+    """Yield each compared field with the model's value and the kernel's value.
+
+    Raises:
+        UnknownFact: as `predict`.
+        DamagedRowError: as `predict`.
+        ImpossibleRequestError: as `predict`.
+    """
     for name, want, got, _ in _comparisons(kernel, predict(kernel, row), row):
         yield name, want, got
 
 
 def expected_of(kernel: Kernel, row: Row, context: Context) -> Preparation:
-    """Predict a row's preparation.
+    """Predict the preparation of a row's request in a context.
 
     Raises:
-        UnknownFact: it depends on what was not captured.
+        UnknownFact: the prediction depends on a fact that was not captured.
         DamagedRowError: the row is damaged.
         ImpossibleRequestError: the kernel has no such request.
     """
@@ -174,10 +179,10 @@ def expected_of(kernel: Kernel, row: Row, context: Context) -> Preparation:
 
 
 def _unobserved(kernel: Kernel, row: Row, *, may_miss: bool) -> str:
-    """Name what a row lacks for a verdict, empty where it lacks nothing."""
+    """Return why a row cannot be judged; empty if it can."""
     if row["cpusets_enabled"] < 0:
         return "cpusets were being switched on"
-    # Where preempt_count was not captured either, neither is needed: the model says so where it is.
+    # The recorder captures both or neither. If the model needs preempt_count it raises UnknownFact.
     if kernel.features.config_preempt_rt and row["softirq_disable_cnt"] is None and row["preempt_count"] is not None:
         return "softirq_disable_cnt was not captured"
     if row["entry"] == "bulk":
@@ -204,7 +209,7 @@ def _mems_changed(row: Row) -> bool:
 
 
 def _other_contexts(context: Context, switches: Switches) -> Iterator[Context]:
-    """Yield the contexts that the same call may have met instead, if a switch was thrown during it."""
+    """Yield the contexts that the call may have run in if a switch changed during the call."""
     for cpusets in switches.cpusets_enabled | {context.cpusets_enabled}:
         for mask in switches.gfp_allowed_mask | {context.gfp_allowed_mask}:
             for defrag in switches.defrag_mode | {context.defrag_mode}:
@@ -230,7 +235,7 @@ def _comparisons(kernel: Kernel, expected: Preparation, row: Row) -> Iterator[_C
     if expected.outcome != outcome:
         return
     if outcome == "rejected":
-        # Where the return was not traced, the outcome alone decides.
+        # Without a traced return, the outcome alone is compared.
         if row["page"] is not None:
             yield "page", False, row["page"], "order"
     else:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Judges an event of kmem:mm_page_alloc that another tool recorded, by the little of the preparation that it shows.
+"""Judges an event of kmem:mm_page_alloc that another tool recorded.
 
-It shows the order, the migratetype that was prepared, and the mask as the entry left it: what gfp_allowed_mask, the
-task's scope and the cpuset have made of what was asked for. Both are made of the same mobility bits, also after the
-slow path. An event where nothing is wrong stays unknown: zones, nodes, alloc_flags and the original mask do not show.
+The event has the order, the prepared migratetype, and the mask after gfp_allowed_mask, the task's scope and the cpuset
+changed it. Mask and migratetype come from the same mobility bits, also after the slow path. An event without a
+mismatch stays unknown, because zones, nodes, alloc_flags and the original mask are not in it.
 
 Source: mm/page_alloc.c, trace_mm_page_alloc() in linux-source-5.10 5.10.262-1:5057, 6.1.192-2:5680, 6.12.117-1:4878,
 7.2.13-1:5382, 7.3.4-1~bpo13+1:5482.
@@ -28,8 +28,9 @@ class EventJudge:
     """Judges the events of one trace.
 
     Attributes:
-        kernel: the kernel that was recorded; of its machine gfp_allowed_mask is used alone.
-        grouped: some event has a migratetype other than 0: they are not disabled, as on a machine of some MiB.
+        kernel: the kernel that was recorded; only gfp_allowed_mask of its machine is used.
+        grouped: some event has a migratetype other than 0, so the kernel groups pages by mobility. It does not on a
+            machine with a few MiB.
     """
 
     kernel: Kernel
@@ -37,7 +38,7 @@ class EventJudge:
 
     @classmethod
     def of(cls, kernel: Kernel, rows: Iterable[Row]) -> Self:
-        """Return what judges the events among the rows of a trace."""
+        """Return the judge of the events among the rows of a trace."""
         return cls(kernel, any(row["entry"] == TRACEPOINT and row["migratetype"] for row in rows))
 
     def __call__(self, row: Row) -> RowVerdict:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The rows of a trace as the model takes them: damage is found here, where the rows are parsed."""
+"""Parses the rows of a trace into the model's arguments; damaged rows are found here."""
 
 from collections.abc import Mapping
 from typing import Any

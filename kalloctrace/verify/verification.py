@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Holds the model against a whole trace."""
+"""Verifies a whole trace: the verdict on each distinct allocation, and their sums."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,8 +28,8 @@ class Mismatch:
     """A field that differs for one distinct request.
 
     Attributes:
-        count: allocations it concerns. One that differs in two fields is in two mismatches, so that these counts
-            may add up to more than `Verification.mismatched`.
+        count: how many allocations differ in it. An allocation that differs in two fields is in two mismatches, so
+            the sum of these counts may exceed `Verification.mismatched`.
         request: the request and its context, as columns of the trace.
         difference: the field, both values and the rule.
     """
@@ -54,27 +54,27 @@ class Verification:
     Attributes:
         trace: the file's name.
         kernel: the recorded kernel's release.
-        allocations: calls that the trace's rows stand for.
+        allocations: calls that the trace's rows represent.
         distinct: different combinations of request, context and observation.
-        judged: the verdict on each of them, in the order in which they came.
-        matched: allocations that the kernel prepared as the model says.
-        mismatched: allocations that differ in a field or more.
+        judged: the verdict on each distinct combination, in the order of the rows.
+        matched: allocations that the kernel prepared as the model predicts.
+        mismatched: allocations that differ in at least one field.
         unknown: allocations that could not be judged; never a pass.
-        bulk: how many of the allocations are calls of the bulk allocator. Their prepared context cannot be seen: those
-            among the matched are judged by the pages that they returned, which proves less.
-        events: how many of them are another tool's events. What shows of one is in `fields`; it is mismatched, or
-            unknown all the same.
-        sample: one call in so many was recorded; all counts here are of those alone.
-        lost: captured calls that are not in the trace for want of room.
+        bulk: how many of the allocations are calls of the bulk allocator. Their prepared context cannot be captured;
+            they are judged by the pages that they returned, which proves less.
+        events: how many of them are events of another tool. Such an event is mismatched or unknown; `fields` counts
+            what it shows.
+        sample: 1 call in this many was recorded; the counts here are not scaled up.
+        lost: captured calls that are not in the trace because a buffer was full.
         missed: probe hits that the kernel skipped.
         truncated: the end of the recording is missing.
-        damage: what stopped the reading before its end, empty where the file just ends.
+        damage: what stopped the reading early; empty if nothing did.
         mismatches: what differs, most frequent first.
         unknown_reasons: why allocations could not be judged, with counts.
-        fields: how many allocations were judged by each field, and how.
+        fields: the verdicts by field.
         zonelists: the verdict on the machine's zonelists.
-        proven: how far the rules for that kernel are proven.
-        slow: the verdict on the slow path; None where it was not recorded.
+        proven: how far the rules for this kernel are proven.
+        slow: the verdict on the slow path; None if it was not recorded.
         slow_lost: events of the slow path that were lost or missed.
     """
 
@@ -103,18 +103,18 @@ class Verification:
 
     @property
     def incomplete(self) -> bool:
-        """Tell whether allocations are missing from the verdict."""
+        """Return whether the verdict does not cover every allocation."""
         slow = self.slow is not None and (self.slow.unknown > 0 or self.slow.calls_unknown > 0)
         return self.truncated or slow or any((self.lost, self.missed, self.unknown, self.slow_lost))
 
     def exit_code(self, *, strict: bool) -> Exit:
-        """Return the exit code: a mismatch tells more than a gap."""
+        """Return the exit code: a mismatch outweighs incomplete data."""
         if self.mismatched or self.zonelists.mismatches or (self.slow is not None and self.slow.mismatches):
             return Exit.MISMATCH
         return Exit.INCOMPLETE if strict and self.incomplete else Exit.OK
 
     def to_json(self) -> dict[str, Any]:
-        """Return the verdict as the command line promises it."""
+        """Return the verdict as the JSON object of `verify --json`."""
         return {
             "type": "verification",
             "trace": self.trace,
@@ -142,11 +142,11 @@ class Verification:
 
 
 class Recorded(Protocol):
-    """What must be known of a recording besides its rows and its end: a trace, or a capture under way."""
+    """What verification reads of a recording, apart from its rows and its ending: a trace, or a running capture."""
 
     @property
     def path(self) -> Path:
-        """Return what it is called."""
+        """Return its name."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -154,17 +154,17 @@ class Recorded(Protocol):
 
     @property
     def sample(self) -> int:
-        """Return of how many calls one was recorded."""
+        """Return N where 1 call in N was recorded; 1 where all were."""
 
 
 def verify_trace(trace: TraceReader) -> Verification:
-    """Predict every allocation of a trace and compare.
+    """Predict every allocation of a trace and compare it with the kernel's.
 
     Args:
         trace: the trace.
 
     Raises:
-        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+        KalloctraceError: the trace's snapshot is damaged, or the model failed.
     """
     counted = trace.counted()
     rows = list(counted)
@@ -175,7 +175,7 @@ def verify_trace(trace: TraceReader) -> Verification:
 
 
 def add_slow_verdict(verdict: Verification, trace: TraceReader, ending: Ending) -> None:
-    """Add the verdict on the slow path, where it was recorded.
+    """Add the verdict on the slow path if it was recorded.
 
     Args:
         verdict: of the same trace.
@@ -187,19 +187,19 @@ def add_slow_verdict(verdict: Verification, trace: TraceReader, ending: Ending) 
         return
     verdict.slow = verify_slow(recorded.judge, recorded.calls)
     verdict.slow_lost = recorded.lost or 0
-    # Rows are read without them, so that damage may show here alone.
+    # The pass over the rows skips these calls, so their damage shows only here.
     ending = recorded.calls.finish()
     verdict.truncated, verdict.damage = verdict.truncated or ending.truncated, verdict.damage or ending.damage
 
 
 @dataclass(frozen=True)
 class SlowPathOfTrace:
-    """What a trace has of the slow path.
+    """The slow path of a trace.
 
     Attributes:
-        judge: judges its calls.
-        calls: the calls, once.
-        lost: events that were lost or missed; None where the end of the recording is missing.
+        judge: judges the calls.
+        calls: one pass over the calls.
+        lost: events that were lost or missed; None if the end of the recording is missing.
     """
 
     judge: SlowJudge
@@ -208,14 +208,14 @@ class SlowPathOfTrace:
 
 
 def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
-    """Return what a trace has of the slow path; None where that was not recorded.
+    """Return the slow path of a trace; None if it was not recorded.
 
     Args:
         trace: the trace.
         ending: how it ends, by a pass over its rows.
 
     Raises:
-        KalloctraceError: its snapshot lacks something that every kernel has.
+        KalloctraceError: its snapshot is damaged.
     """
     if not trace.recording.get("slow"):
         return None
@@ -224,22 +224,22 @@ def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
         judge = SlowJudge.of(trace.snapshot, Kernel.of(trace.snapshot), totals)
     return SlowPathOfTrace(
         judge=judge,
-        # A trace may be long: it is read once more only where there is something to find.
+        # Reading a long trace again takes time, so it is done only if the trace has such calls.
         calls=trace.slow_calls() if totals is None or totals.slow else Pass.empty(ending),
         lost=None if totals is None else totals.slow_lost + totals.slow_missed,
     )
 
 
 def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending) -> Verification:
-    """Do the same for a recording whose rows are at hand.
+    """Verify a recording whose rows were read before; without its slow path.
 
     Args:
         trace: the recording.
-        rows: each distinct allocation and its count, as `TraceReader.counted` gives them.
-        ending: how the recording ends, or stands.
+        rows: each distinct allocation and its count, as `TraceReader.counted` yields them.
+        ending: how the recording ends, or its current state.
 
     Raises:
-        KalloctraceError: the trace's snapshot lacks something that every kernel has.
+        KalloctraceError: the trace's snapshot is damaged, or the model failed.
     """
     snapshot = trace.snapshot
     with _snapshot_of(trace):
@@ -257,7 +257,7 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
     totals = ending.totals
     if totals is not None:
         verdict.missed = totals.missed
-        # A row that was submitted and is not here is as lost as one that was dropped.
+        # A submitted row that is not in the file is lost as well.
         verdict.lost = totals.lost + max(0, totals.submitted - verdict.allocations)
     judge_row = Judge.of(kernel, [row for row, _ in rows], totals)
     for row, count in rows:
@@ -270,26 +270,30 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
 
 @contextmanager
 def _snapshot_of(trace: Recorded) -> Iterator[None]:
-    """Name the trace where its snapshot does not make a kernel."""
+    """Turn errors in the snapshot's data into an error that names the trace."""
     try:
         yield
-    except (KalloctraceError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise KalloctraceError(
-            f"cannot verify {trace.path}", f"its snapshot is damaged: {error!r}", "record it again"
-        ) from error
+    except KalloctraceError as error:
+        raise _damaged_snapshot(trace, f"{error.what}: {error.why}") from error
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise _damaged_snapshot(trace, repr(error)) from error
+
+
+def _damaged_snapshot(trace: Recorded, why: str) -> KalloctraceError:
+    return KalloctraceError(f"cannot verify {trace.path}", f"its snapshot is damaged: {why}", "record it again")
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges the rows of one trace.
+    """Judges the rows of one recording.
 
     Attributes:
         kernel: the kernel that was recorded.
-        switches: the values that the machine's switches had anywhere in the trace.
+        switches: the values that the machine's switches had anywhere in the recording.
         may_miss: the kernel skipped probe hits.
-        may_miss_freelist: those of get_page_from_freelist() among them.
-        machine_changed: names of the machine's facts that are not those of the snapshot any more.
-        events: judges the rows that are another tool's events.
+        may_miss_freelist: the kernel skipped hits of get_page_from_freelist().
+        machine_changed: names of facts about the machine that changed during the recording.
+        events: judges the rows that are events of another tool.
     """
 
     kernel: Kernel
@@ -305,8 +309,8 @@ class Judge:
 
         Args:
             kernel: the kernel that was recorded.
-            rows: all its distinct rows: they show which values the machine's switches had.
-            totals: what it counted; None where the end of the trace is missing.
+            rows: all its distinct rows, which show the values of the machine's switches.
+            totals: its totals; None if the end of the trace is missing.
         """
         missed = 0 if totals is None else totals.missed
         missed_freelist = None if totals is None else totals.missed_freelist
@@ -325,7 +329,7 @@ class Judge:
             return self.events(row)
         if self.machine_changed:
             return RowVerdict(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
-        # What the bulk allocator shows is its call of the normal entry, which is a hit of another program.
+        # A bulk call shows by its call of the normal entry, which is a hit of another program.
         may_miss = self.may_miss if row["entry"] == "bulk" else self.may_miss_freelist
         return judge(self.kernel, row, self.switches, may_miss=may_miss)
 
@@ -349,7 +353,7 @@ def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> N
 
 
 def switches_of(rows: Iterable[Row]) -> Switches:
-    """Return the values that the machine's switches had anywhere in a trace; another tool's events do not tell."""
+    """Return the values that the machine's switches had anywhere in a trace; events of other tools do not have them."""
     captured = [row for row in rows if row["entry"] != TRACEPOINT and not missing_facts(row)]
     return Switches(
         cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row in captured),

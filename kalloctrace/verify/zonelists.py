@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Compares the zonelists that were captured with those that the nodes' zones and distances lead to expect."""
+"""Compares the captured zonelists with those predicted from the nodes' zones and distances."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,13 @@ from kalloctrace.kernel.zonelists import build_all_zonelists, why_not_predicted,
 
 @dataclass(frozen=True)
 class ZonelistMismatch:
-    """A list of the kernel's that is not as predicted.
+    """A zonelist that differs from the prediction.
 
     Attributes:
         kind: which list.
         nid: the node that owns it.
         expected: its predicted entries.
-        observed: its captured entries; None where no such list was captured.
+        observed: its captured entries; None if the list was not captured.
         rule: the rule that orders the nodes.
     """
 
@@ -44,8 +44,8 @@ class ZonelistVerdict:
     """The verdict on a machine's zonelists.
 
     Attributes:
-        reason: why they were not predicted, empty where they were.
-        nodes: the nodes whose lists were compared.
+        reason: why they were not predicted; empty if they were.
+        nodes: how many nodes' lists were compared.
         mismatches: the lists that differ.
     """
 
