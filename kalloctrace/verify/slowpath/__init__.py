@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The slow path: recorded attempts against the model."""
+"""Compares the recorded attempts of the slow path with the model."""

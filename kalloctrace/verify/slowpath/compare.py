@@ -15,11 +15,11 @@ _CALLERS = {
     "may_oom": frozenset({"oom", "oom_nofail_cpuset", "oom_nofail"}),
     "cpuset_fallback": frozenset({"oom_nofail_cpuset", "oom_nofail", "nofail_cpuset", "nofail"}),
 }
-"""By a part of their name, the functions that tell the site where the compiler has not put them into their caller."""
+"""Sites by a part of the caller's name; a function that the compiler inlined does not show."""
 
 
 def fits_evidence(prediction: Prediction, attempt: SlowAttempt) -> bool:
-    """Tell whether what the trace shows around an attempt agrees with a prediction."""
+    """Return whether the events and the caller that the trace has of an attempt agree with a prediction."""
     site, events = prediction.state.site, attempt.events
     if events is not None:
         if not events <= prediction.events:
@@ -34,7 +34,7 @@ def fits_evidence(prediction: Prediction, attempt: SlowAttempt) -> bool:
 
 
 def skips_reclaim(prediction: Prediction, attempt: SlowAttempt) -> bool:
-    """Tell whether reclaim would have made progress before it began, as it does for a task that is being killed.
+    """Return whether reclaim made progress without its tracepoint, as it does for a task that is being killed.
 
     Source: `throttle_direct_reclaim`, mm/vmscan.c of linux-source-5.10 5.10.262-1 to 7.3.4-1~bpo13+1.
     """
@@ -43,7 +43,7 @@ def skips_reclaim(prediction: Prediction, attempt: SlowAttempt) -> bool:
 
 
 def distance(kernel: SlowKernel, call: SlowCall, prediction: Prediction, attempt: SlowAttempt) -> tuple[int, int]:
-    """Return how far an attempt is from a prediction: in fields, and in bits of its mask and flags."""
+    """Return how far an attempt is from a prediction: differing fields, then differing bits of mask and flags."""
     bits = (prediction.alloc_flags ^ attempt.alloc_flags).bit_count()
     bits += (prediction.gfp_mask ^ attempt.gfp_mask).bit_count()
     return len(list(slow_differences(kernel, call, prediction, attempt))), bits
@@ -56,10 +56,10 @@ def slow_differences(
 
     Args:
         kernel: the kernel that was recorded.
-        call: the call, for what does not change during it.
-        prediction: what may come next.
-        attempt: what came.
-        steps: the rules that were followed until now, for what they did.
+        call: the call, for the values that do not change during it.
+        prediction: an attempt that may come next.
+        attempt: the captured attempt.
+        steps: the rules applied before it, for their effects.
     """
     effects = {step.rule: step.effect for step in (*steps, *prediction.steps)}
     for field, want, got, rule in _comparisons(kernel, call, prediction, attempt):

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Judges the attempts of the slow path: whether each may come where it comes, and whether its arguments are right.
+"""Judges the attempts of the slow path: whether each may come at its place, and whether its arguments are right.
 
-All ways that explain the attempts so far are followed at once. An attempt is compared with everything that may come
-next on them; what it equals goes on, and what the later attempts contradict is dropped again, so that an attempt is
-classified by all of the call.
+The judge follows every path through the model that explains the attempts so far. It compares an attempt with all
+attempts that may come next on these paths, and keeps the paths that fit. Paths that a later attempt contradicts are
+dropped, so the whole call classifies an attempt.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,11 +23,11 @@ _NOTHING = Step("slow_sequence", "__alloc_pages_slowpath", "")
 
 @dataclass(frozen=True)
 class AttemptVerdict:
-    """The verdict on one attempt: matched where it has neither differences nor a reason to be unknown.
+    """The verdict on one attempt: matched if it has neither differences nor a reason to be unknown.
 
     Attributes:
-        kinds: why it was made; several where the trace does not tell, none where it could not be classified.
-        differences: how it differs from the attempt that it resembles most.
+        kinds: why it was made; several if the trace does not decide, none if it could not be classified.
+        differences: how it differs from the most similar prediction.
         unknown: why it could not be judged.
     """
 
@@ -37,7 +37,7 @@ class AttemptVerdict:
 
     @property
     def kind(self) -> str:
-        """Return the kind in a word; `several` where the trace does not tell which, `none` without any."""
+        """Return the kind; `several` if the trace does not decide, `none` without any."""
         return self.kinds[0] if len(self.kinds) == 1 else "several" if self.kinds else "none"
 
     @property
@@ -51,8 +51,8 @@ class CallVerdict:
     """The verdict on one call of the slow path.
 
     Attributes:
-        attempts: in their order.
-        end: the verdict on what the call returned.
+        attempts: the verdicts on its attempts, in order.
+        end: the verdict on its return value.
     """
 
     attempts: tuple[AttemptVerdict, ...]
@@ -61,13 +61,13 @@ class CallVerdict:
 
 @dataclass(frozen=True)
 class _Node:
-    """A way to explain the attempts so far, at its last one.
+    """The end of the paths that explain the attempts so far with one state and kind.
 
     Attributes:
-        state: where it is.
-        kind: what it takes the attempt for; None before the first one.
-        steps: the rules followed until here; of several ways that meet here, those of one.
-        parents: which nodes of the attempt before lead here.
+        state: the state of the model.
+        kind: the kind of the last attempt; None before the first one.
+        steps: the rules applied on one of the paths.
+        parents: indices of the nodes of the attempt before that lead here.
         needs_unobserved_event: every path to this node assumes an event the trace cannot show; report it rather than
             rely on it silently.
         mems_changed: the trace shows that mems_allowed changed since the slow path started or restarted.
@@ -83,7 +83,7 @@ class _Node:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What may come next, after which node, and whether the cpuset was seen to change meanwhile or before."""
+    """An attempt that may come next, the node before it, and whether mems_allowed is known to have changed."""
 
     parent: int
     node: _Node
@@ -92,7 +92,7 @@ class _Candidate:
 
     @property
     def restarted(self) -> bool:
-        """Whether it takes a change of the cpuset."""
+        """Whether it requires a change of the cpuset."""
         return self.prediction.restarted == "possible"
 
 
@@ -100,14 +100,14 @@ _Layer = Sequence[_Node]
 
 
 class SlowpathJudge:
-    """Judges calls on one kernel, each distinct one once.
+    """Judges calls on one kernel; remembers the verdicts on distinct calls.
 
     Args:
         kernel: the kernel that was recorded.
     """
 
     def __init__(self, kernel: SlowKernel) -> None:
-        """Start with no call seen."""
+        """Start without remembered verdicts."""
         self._kernel = kernel
         self._seen: dict[SlowCall, CallVerdict] = {}
 
@@ -127,7 +127,7 @@ def judge_slowpath(kernel: SlowKernel, call: SlowCall) -> CallVerdict:
 
     Args:
         kernel: the kernel that was recorded.
-        call: what was captured of it.
+        call: the captured call.
     """
     if call.context.unknown:
         reason = f"not captured at the entry: {', '.join(sorted(call.context.unknown))}"
@@ -160,7 +160,7 @@ def _abandoned(
 
 
 def _classified(verdicts: Sequence[AttemptVerdict], layers: Sequence[_Layer]) -> tuple[AttemptVerdict, ...]:
-    """Return the verdicts with the kinds that are left when the attempts after each are known."""
+    """Return the verdicts with the kinds that the later attempts of the call leave."""
     classified: list[AttemptVerdict] = []
     alive: frozenset[int] | None = None
     for verdict, layer in zip(reversed(verdicts), reversed(layers), strict=False):
@@ -172,14 +172,14 @@ def _classified(verdicts: Sequence[AttemptVerdict], layers: Sequence[_Layer]) ->
 
 
 def _seen(layer: _Layer) -> _Layer:
-    """Return the ways that assume no unobserved event, or all of them where there is no such way."""
+    """Return the nodes that assume no unobserved event, or all nodes if there is none."""
     return [node for node in layer if not node.needs_unobserved_event] or layer
 
 
 def _judge_attempt(
     kernel: SlowKernel, call: SlowCall, layer: _Layer, before: Facts | None, attempt: SlowAttempt
 ) -> tuple[AttemptVerdict, _Layer]:
-    """Compare an attempt with what may come next, and return the ways that go on."""
+    """Compare an attempt with what may come next; return the verdict and the nodes after it."""
     candidates, failures = _candidates(kernel, call, layer, before, attempt.facts)
     if not candidates:
         return AttemptVerdict(differences=(_no_more(failures, attempt.number),)), []
@@ -192,20 +192,20 @@ def _judge_attempt(
     unknown = _not_captured(attempt)
     assuming = [each for each in fitting if each.node.needs_unobserved_event or _improbable(each, attempt)]
     if len(assuming) < len(fitting):
-        # What explains it otherwise may turn out, by the attempts after it, not to have happened.
+        # Later attempts may contradict the paths that need no unobserved event, so the others are kept too.
         return AttemptVerdict(unknown=unknown), _advance(fitting, assuming)
     return AttemptVerdict(unknown=unknown or _NEEDS_UNOBSERVED_EVENT), _advance(fitting)
 
 
 def _improbable(candidate: _Candidate, attempt: SlowAttempt) -> bool:
-    """Tell whether a candidate takes something that is rare and cannot be seen."""
+    """Return whether a candidate assumes a rare event that the trace cannot show."""
     return (candidate.restarted and not candidate.mems_changed) or skips_reclaim(candidate.prediction, attempt)
 
 
 def _candidates(
     kernel: SlowKernel, call: SlowCall, layer: _Layer, before: Facts | None, facts: Facts
 ) -> tuple[list[_Candidate], list[Failure]]:
-    """Return what may come next. The facts were read between two attempts: they may be those of either."""
+    """Return what may come next. The kernel reads the facts between two attempts, so those of either may apply."""
     candidates: list[_Candidate] = []
     failures: list[Failure] = []
     changed = before is not None and before.mems_allowed != facts.mems_allowed
@@ -220,7 +220,7 @@ def _candidates(
 
 
 def _advance(candidates: Iterable[_Candidate], assuming: Sequence[_Candidate] = ()) -> _Layer:
-    """Return the paths after an attempt, each state and kind once, apart for those that assume an unobserved event."""
+    """Return the nodes after an attempt; those that assume an unobserved event are separate nodes."""
     nodes: dict[tuple[State, Kind, bool, bool], _Node] = {}
     for each in candidates:
         state, kind = each.prediction.state, each.prediction.kind
@@ -245,7 +245,7 @@ def _differing(
     before: Facts | None,
     attempt: SlowAttempt,
 ) -> tuple[AttemptVerdict, _Layer]:
-    """Return how an attempt differs from the one that it resembles most; the ways go on as if it had been that."""
+    """Return the differences from the most similar candidates, and continue from these."""
     likely = [
         each for each in candidates if fits_evidence(each.prediction, attempt) and not each.restarted
     ] or candidates
@@ -278,7 +278,7 @@ def _other_sequence(equal: Sequence[_Candidate], attempt: SlowAttempt) -> Differ
 
 
 def _judge_end(kernel: SlowKernel, call: SlowCall, layer: _Layer, facts: Facts | None) -> tuple[AttemptVerdict, _Layer]:
-    """Judge what the call returned, and return the ways that end so."""
+    """Judge the return value of a call; return the verdict and the nodes that end with it."""
     if call.page is None or not call.complete:
         return AttemptVerdict(unknown="what the call returned, or its last attempts, was not captured"), layer
     if not call.page:
@@ -292,10 +292,10 @@ def _judge_end(kernel: SlowKernel, call: SlowCall, layer: _Layer, facts: Facts |
 def _judge_null(
     kernel: SlowKernel, call: SlowCall, layer: _Layer, facts: Facts | None
 ) -> tuple[AttemptVerdict, _Layer]:
-    """Judge a call that returned NULL: it may only where the rules let it give up."""
+    """Judge a call that returned NULL; a path must allow it to give up here."""
     if facts is None:
         return AttemptVerdict(unknown="not known: the facts at the entry"), layer
-    # The trace has no facts from after the last attempt: first as it left them, then as they may have become.
+    # The trace has no facts after the last attempt. Try those of the last attempt first, then possible changes.
     meanwhile = {"": facts, "the task became an OOM victim": replace(facts, oom_victim=True)}
     if facts.cpusets_enabled:
         meanwhile["the cpuset changed"] = replace(facts, mems_allowed=0)

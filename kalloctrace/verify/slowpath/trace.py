@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Holds the model of the slow path against the calls of it that a trace has."""
+"""Verifies the calls of the slow path in a trace."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from kalloctrace.verify.slowpath.judge import AttemptVerdict, CallVerdict, Slowp
 _NO_RULES = "no rules of the slow path are known of this kernel"
 _DAMAGED = AttemptVerdict(unknown="the call is damaged")
 _NEEDED = ("gfp_mask", "order", "task_flags", "cpusets_enabled")
-"""Columns that each step of a call has."""
+"""Columns that are set at every step of a call."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class SlowMismatch:
     """A field that differs, of one step of a call.
 
     Attributes:
-        step: `given` (what the slow path was called with), `attempt` or `returned`.
+        step: `given` (the arguments), `attempt` or `returned`.
         difference: the field, both values and the rule.
-        call: the call, as it was recorded.
-        number: which attempt, from 1; 0 for the other steps.
+        call: the recorded call.
+        number: the attempt's number, from 1; 0 for the other steps.
     """
 
     step: str
@@ -60,14 +60,14 @@ class SlowVerification:
 
     Attributes:
         calls: calls of the slow path.
-        failed: those that returned no page.
-        attempts: calls of get_page_from_freelist() in them.
-        matched: attempts that the kernel made as the model says.
-        mismatched: attempts that differ in a field or more, or that should not have been made.
+        failed: calls that returned no page.
+        attempts: their calls of get_page_from_freelist().
+        matched: attempts that the kernel made as the model predicts.
+        mismatched: attempts that differ in at least one field, or that the model does not allow.
         unknown: attempts that could not be judged; never a pass.
-        calls_mismatched: calls that were given, or returned, something else than the model says.
-        calls_unknown: calls of which either could not be judged.
-        kinds: how many attempts are of each kind; `several` where the trace does not tell which of them.
+        calls_mismatched: calls whose arguments or return value differ from the model's.
+        calls_unknown: calls whose arguments or return value could not be judged.
+        kinds: how many attempts have each kind; `several` if the trace does not decide.
         mismatches: what differs, in the order of time.
         unknown_reasons: why steps could not be judged, with counts.
     """
@@ -102,9 +102,9 @@ class SlowJudge:
 
     Args:
         snapshot: the kernel and machine that were recorded.
-        kernel: the same, compiled.
-        may_miss: hits of the slow path were missed, so that what is not there may have happened all the same.
-        machine_changed: facts of the machine that were not the same at the end as at the start.
+        kernel: the model's form of the same.
+        may_miss: hits of the slow path were missed, so a missing event proves nothing.
+        machine_changed: names of facts about the machine that changed during the recording.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SlowJudge:
 
     @classmethod
     def of(cls, snapshot: Snapshot, kernel: Kernel, totals: Totals | None) -> Self:
-        """Return the judge of a trace, by what it says of itself at its end; None where that is missing."""
+        """Return the judge of a trace with these totals; None if the end of the trace is missing."""
         if totals is None:
             return cls(snapshot, kernel, may_miss=True)
         return cls(snapshot, kernel, may_miss=totals.slow_missed > 0, machine_changed=totals.machine_changed)
@@ -140,7 +140,7 @@ class SlowJudge:
             raise ModelFailure(_call_text(call), error) from error
 
     def __call__(self, call: Row) -> CallVerdict:
-        """Judge a call's attempts, and what it returned.
+        """Judge the attempts and the return value of a call.
 
         Raises:
             ModelFailure: the model failed on this call.
@@ -194,9 +194,9 @@ def _note(verdict: SlowVerification, step: str, judged: AttemptVerdict, call: Ro
 
 
 def args_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
-    """Compare what the slow path was given with what the entry makes of that gfp mask, order, node and nodemask.
+    """Compare the arguments of the slow path with those that the entry prepares for this gfp mask, order and node.
 
-    Masks that are applied before are applied to what they left: that changes nothing any more.
+    The recorded mask already has gfp_allowed_mask and the scopes applied; applying them again changes nothing.
     """
     seen = slow_context(call["given"])
     if seen.unknown:
@@ -211,11 +211,11 @@ def args_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
 
 
 def slow_call_of(call: Row, *, may_miss: bool = False) -> SlowCall:
-    """Return a call of a trace as the model takes it.
+    """Return a call of a trace as the model's type.
 
     Args:
         call: the call.
-        may_miss: what the kernel did between the attempts may be there only in part.
+        may_miss: events between the attempts may be missing.
     """
     given = call["given"]
     return SlowCall(
@@ -241,7 +241,7 @@ def slow_call_of(call: Row, *, may_miss: bool = False) -> SlowCall:
 
 
 def slow_context(row: Row) -> SlowContext:
-    """Return `struct alloc_context` as a step of a call found it.
+    """Return `struct alloc_context` as it was at a step of a call.
 
     Raises:
         DamagedRowError: the step holds a value that no recorder writes.
@@ -281,7 +281,7 @@ def _facts(row: Row) -> Facts:
 
 
 def request_of_call(call: Row) -> Request:
-    """Return the request of a call, as the slow path was given it: masks are applied already."""
+    """Return the request of a call from the arguments of the slow path, with all masks applied."""
     given = call["given"]
     context = slow_context(given)
     return Request(
@@ -294,7 +294,7 @@ def request_of_call(call: Row) -> Request:
 
 
 def context_of_call(kernel: Kernel, call: Row) -> Context:
-    """Return what the preparation of a call read besides."""
+    """Return the context in which a call was prepared."""
     given = call["given"]
     facts = _facts(given)
     return Context(
