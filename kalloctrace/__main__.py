@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The program's entry: runs one sub-command and turns every error into its exit code."""
+"""The entry point: runs one sub-command and turns every error into an exit code."""
 
 import importlib
 import io
@@ -15,16 +15,16 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.version import __version__
 
 COMMANDS = {
-    "completion": "print a script with which a shell completes the command line",
+    "completion": "print a shell completion script",
     "decode": "explain what the bits of gfp masks and alloc_flags mean",
-    "diff": "say what differs between two traces",
-    "doctor": "say what this machine can do, and mend what it cannot",
+    "diff": "show what differs between two traces",
+    "doctor": "check whether this machine can be traced, and how to fix it",
     "explain": "show how one request is prepared, rule by rule",
     "export": "write a trace for other tools",
-    "import": "make a trace of what perf or trace-cmd recorded",
+    "import": "make a trace from what perf or trace-cmd recorded",
     "lab": "boot a real kernel in a virtual machine and run a command in it",
     "live": "watch page allocations as they happen",
-    "man": "print the manual page of a command, or write them all",
+    "man": "print the manual page of a command, or write all pages",
     "record": "capture page allocations live",
     "report": "summarise a trace",
     "serve-metrics": "serve a recording's numbers to Prometheus",
@@ -43,7 +43,7 @@ class _LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        # Neither a hyphen nor a word of Python's own can be in a module's name.
+        # A module's name has no hyphen and is not a Python keyword.
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command: click.Command = importlib.import_module(f"kalloctrace.commands.{module}").command
         return command
@@ -58,7 +58,7 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="kalloctrace")
 @click.option("--debug", is_flag=True, help="Show Python's traceback when something fails.")
 def cli(debug: bool) -> None:
-    """Records how Linux prepares each page allocation, predicts it, and says where the two differ.
+    """Record how Linux prepares each page allocation, predict it, and show where the two differ.
 
     \b
     Start here:
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         The exit code, one of `kalloctrace.errors.Exit`.
     """
     debug = "--debug" in argv[: _first_command(argv)]
-    # click itself asks only whether there is a terminal.
+    # click checks only whether the output is a terminal.
     color = False if os.environ.get("NO_COLOR") else None
     try:
         # Not cli.main(), which would turn a closed pipe into exit code 1.
@@ -107,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _misused(error: click.UsageError) -> Exit:
-    """Tell what is wrong with the words on the command line; without any words, what there is."""
+    """Print what is wrong with the command line; print the help if it is empty."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
     else:
@@ -115,14 +115,14 @@ def _misused(error: click.UsageError) -> Exit:
         # On one line: click lists the choices of a missing option on lines of their own.
         what = " ".join(error.format_message().split()).rstrip(".")
         missing = isinstance(error, click.MissingParameter)
-        why = f"{command} needs that" if missing else f"{command} does not take that"
-        fix = f"see what it takes: {command} --help"
+        why = f"{command} requires it" if missing else f"{command} does not accept it"
+        fix = f"see its options and arguments: {command} --help"
         click.echo(str(KalloctraceError(what, why, fix)), err=True)
     return Exit.USAGE
 
 
 def _system_failed(error: OSError) -> Exit:
-    """Tell what the system refused; that the reader of our output went away (`| head`) is no failure."""
+    """Print what the system refused; a closed pipe (`| head`) is not a failure."""
     if not isinstance(error, BrokenPipeError):
         what = f"cannot use {error.filename}" if error.filename is not None else "cannot read or write"
         why = error.strerror or str(error)
@@ -130,7 +130,7 @@ def _system_failed(error: OSError) -> Exit:
     try:
         sys.stdout.flush()
     except OSError:
-        # Python would try once more at exit, and complain.
+        # Python flushes again at exit, and would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return Exit.OK if isinstance(error, BrokenPipeError) else Exit.FAILED
 
@@ -145,10 +145,10 @@ def run() -> None:
         # The caller closed it (`>&-`).
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the program runs
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A locale without some character must not end a report half-way.
+        # A character that the locale lacks must not abort a report.
         sys.stdout.reconfigure(errors="backslashreplace")
     if "_KALLOCTRACE_COMPLETE" in os.environ:
-        # Set by the shell's completion; answers it and exits.
+        # The shell's completion script set it: print the completions and exit.
         cli.main(prog_name="kalloctrace")
     sys.exit(main(sys.argv[1:]))
 

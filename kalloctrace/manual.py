@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Manual pages, made from the very objects that parse the command line."""
+"""Manual pages, generated from the objects that parse the command line."""
 
 import inspect
 import textwrap
@@ -10,10 +10,10 @@ import click
 _SECTION = "1"
 _RAW = "\b"
 _EXIT_CODES = (
-    ("0", "fine"),
-    ("1", "the work failed"),
+    ("0", "success"),
+    ("1", "failure"),
     ("2", "wrong usage"),
-    ("3", "the kernel did something else than the model says"),
+    ("3", "the kernel did not do what the model predicts"),
     ("4", "the data is incomplete, and --strict was given"),
 )
 
@@ -23,7 +23,7 @@ def pages(root: click.Command, name: str) -> Iterator[tuple[str, click.Context]]
 
     Args:
         root: the program's own command.
-        name: what the program is called.
+        name: the program's name.
     """
     yield from _pages(click.Context(root, info_name=name), name)
 
@@ -131,7 +131,7 @@ def _one_line(text: str) -> str:
 
 
 def _roff(text: str) -> str:
-    """Return text that roff prints as it stands."""
+    """Return text escaped for roff."""
     safe = (
         text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("^", "\\(ha").replace("~", "\\(ti")
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The options that say which calls are captured, shared by the commands that capture."""
+"""The options that select which calls are captured, for all commands that capture."""
 
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -19,19 +19,21 @@ _OPTIONS = (
     click.option("--pid", type=click.IntRange(min=1), help="Only calls of this process."),
     click.option("--comm", metavar="NAME", help="Only calls of tasks with this name (15 bytes)."),
     click.option("--order", type=click.IntRange(min=0), help="Only calls of this order."),
-    click.option("--gfp-any", metavar="MASK", help="Only calls with some of these gfp flags."),
+    click.option("--gfp-any", metavar="MASK", help="Only calls with at least one of these gfp flags."),
     click.option("--gfp-all", metavar="MASK", help="Only calls with all of these gfp flags."),
     click.option("--gfp-none", metavar="MASK", help="Only calls with none of these gfp flags."),
     click.option("--node", type=click.IntRange(min=-1), help="Only calls that prefer this node."),
-    click.option("--zone", metavar="NAME", help="Only calls whose preferred zone is of this kind, such as Normal."),
-    click.option("--alloc-flags", metavar="FLAGS", help="Only calls that were prepared with all of these."),
+    click.option("--zone", metavar="NAME", help="Only calls whose preferred zone has this name, such as Normal."),
+    click.option("--alloc-flags", metavar="FLAGS", help="Only calls that were prepared with all of these flags."),
     click.option("--sample", type=click.IntRange(min=2), metavar="N", help="Only one call in N."),
-    click.option("--max-rate", type=click.IntRange(min=1), metavar="N", help="At most N calls a second; needs stream."),
+    click.option(
+        "--max-rate", type=click.IntRange(min=1), metavar="N", help="At most N calls a second; needs stream mode."
+    ),
 )
 
 
 class CaptureOptions(TypedDict):
-    """The values of these options, as they reach a command."""
+    """The values of these options, as click passes them to a command."""
 
     pid: int | None
     comm: str | None
@@ -47,20 +49,20 @@ class CaptureOptions(TypedDict):
 
 
 def with_capture_options(command: _F) -> _F:
-    """Give a command these options."""
+    """Add these options to a command."""
     return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
 
 
 def filters_of(options: CaptureOptions, tables: FlagTables, *, failed: bool = False) -> "Filters":
-    """Return what the options ask for.
+    """Return the filters that the options describe.
 
     Args:
-        options: their values.
-        tables: of the running kernel, whose names are meant.
-        failed: only calls that returned no page.
+        options: the values of the options.
+        tables: the flags of the running kernel, to look names up in.
+        failed: capture only calls that returned no page.
 
     Raises:
-        KalloctraceError: a name is none of this kernel's, or there is no such process.
+        KalloctraceError: this kernel has no flag or zone of that name.
     """
     from kalloctrace.probe.attach.filters import Filters
 
@@ -81,12 +83,18 @@ def filters_of(options: CaptureOptions, tables: FlagTables, *, failed: bool = Fa
 
 
 def require(work: str, needed: str, given: Mapping[str, object]) -> None:
-    """Refuse options without another one that gives them their meaning."""
+    """Refuse options that have no effect without another option.
+
+    Args:
+        work: what the command does, for the message.
+        needed: the option that is missing.
+        given: the options that need it, with their values.
+    """
     for option, value in given.items():
         if value:
             raise KalloctraceError(
-                f"will not {work} with {option} alone",
-                f"it asks for what only {needed} captures",
+                f"cannot {work} with {option} alone",
+                f"only {needed} captures what it needs",
                 f"add {needed}, or leave out {option}",
                 Exit.USAGE,
             )
@@ -104,5 +112,5 @@ def _zone(name: str | None, tables: FlagTables) -> int | None:
     index = tables.zone_index(name)
     if index is None:
         names = ", ".join(tables.zone_name(number) for _, number in tables.zone_type)
-        raise KalloctraceError(f"{name!r} is no zone", f"this kernel has {names}", "name one of these", Exit.USAGE)
+        raise KalloctraceError(f"{name!r} is not a zone", f"this kernel has {names}", "use one of these", Exit.USAGE)
     return index

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace completion`: the shell's completion of commands, options and their values."""
+"""`kalloctrace completion`: shell completion of commands, options and their values."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -10,9 +10,9 @@ from kalloctrace.errors import Exit
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> int:
-    """Print a script that makes a shell complete kalloctrace's command line.
+    """Print a shell completion script for kalloctrace.
 
-    The folder must be there; zsh also wants it in $fpath, before compinit.
+    The target folder must exist. For zsh it must also be in $fpath before compinit runs.
 
     \b
     Examples:
@@ -23,6 +23,6 @@ def command(shell: str) -> int:
     from kalloctrace.__main__ import cli
 
     kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101 click itself has these three
+    assert kind is not None  # noqa: S101 click provides these three
     click.echo(kind(cli, {}, "kalloctrace", "_KALLOCTRACE_COMPLETE").source())
     return Exit.OK

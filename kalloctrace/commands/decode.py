@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace decode`: masks in words."""
+"""`kalloctrace decode`: the names of the bits in a mask."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -17,15 +17,15 @@ _DECODERS: dict[str, Callable[[int, FlagTables], Decoded]] = {"gfp": decode_gfp,
 
 @click.command()
 @click.argument("values", metavar="VALUE... | -", nargs=-1, required=True)
-@click.option("--kernel", metavar="K", help="Whose flags: 5.10, 6.1, ..., 'live' for this machine, or a trace file.")
-@click.option("--kind", type=click.Choice(list(_DECODERS)), default="gfp", show_default=True, help="What VALUE is.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a value or mask, and line.")
+@click.option("--kernel", metavar="K", help="The kernel whose flags to use: 5.10, 6.1, ..., 'live', or a trace file.")
+@click.option("--kind", type=click.Choice(list(_DECODERS)), default="gfp", show_default=True, help="The kind of mask.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each mask.")
 def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: bool) -> None:
     """Explain what the bits of gfp masks and alloc_flags mean.
 
-    VALUE is decimal, 0x hex, names, or any of them joined by |. With - the masks are looked for in the text
-    on standard input: dmesg, a trace, a page_owner dump; a kernel release named in the text chooses its own
-    flags.
+    VALUE is decimal, 0x hex, names, or any of them joined by |. With -, search the text on standard input
+    for masks: dmesg, a trace, a page_owner dump. If the text names a kernel release, the flags of that release are
+    used.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def _search_stdin(tables: FlagTables | None, as_json: bool) -> None:
         raise KalloctraceError(
             "no masks found",
             "the text has no line with gfp_mask=, mode:, gfp_flags= or the like",
-            "give it dmesg, a trace or a page_owner dump; a single mask goes on the command line",
+            "use dmesg, a trace or a page_owner dump; give a single mask on the command line",
         )
 
 
@@ -96,6 +96,6 @@ def _json_line(data: Mapping[str, object]) -> str:
 
 
 def _stdin_lines() -> Iterator[str]:
-    """Yield standard input line by line; logs may hold bytes of any encoding."""
+    """Yield the lines of standard input; logs may contain bytes of any encoding."""
     for line in sys.stdin.buffer:
         yield line.decode("utf-8", errors="replace")

@@ -11,24 +11,24 @@ from kalloctrace.errors import Exit
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each part.")
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
 @click.option(
     "--threshold",
     type=click.FloatRange(min=0, max=100),
     default=1.0,
     show_default=True,
     metavar="POINTS",
-    help="By how many percentage points a share must differ.",
+    help="Show a share that differs by at least this many percentage points.",
 )
 @click.argument("before", metavar="A", type=click.Path(path_type=Path))
 @click.argument("after", metavar="B", type=click.Path(path_type=Path))
 def command(as_json: bool, top: int, threshold: float, before: Path, after: Path) -> int:
-    """Say what differs between two traces, such as before and after a kernel's upgrade.
+    """Show what differs between two traces, such as before and after a kernel upgrade.
 
-    Compares requests, the flags that they got, and the model's verdicts: what appeared, what vanished, and what
-    has another share. Where both recorded the slow path, also its attempts: their kinds, their flags, and the
-    verdicts; its calls and failed ones are told of each trace. Flags are compared by their names, each by its own
-    kernel's tables. That something differs is no failure.
+    Compares requests, their alloc_flags and the model's verdicts: what appeared, what vanished, and whose share
+    changed. If both traces have the slow path, its attempts are compared too: their kinds, flags and verdicts. Its
+    calls and failures are counted for each trace. Flags are compared by name, each with its own kernel's tables.
+    A difference is not a failure.
 
     \b
     Examples:

@@ -13,9 +13,9 @@ _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(as_json: bool) -> int:
-    """Say what this machine can do, and how to mend what it cannot.
+    """Check whether this machine can be traced, and how to fix it.
 
-    Exit code 1 means that live tracing is impossible here; reading traces needs nothing of this.
+    Exit code 1 means that live tracing is impossible here. Reading traces needs none of these checks to pass.
 
     \b
     Examples:
@@ -36,5 +36,7 @@ def command(as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"type": "doctor", "live": live, "checks": [check.to_json() for check in checks]}))
     else:
-        click.echo("live tracing works here" if live else "no live tracing here; try: kalloctrace lab run --help")
+        click.echo(
+            "live tracing works here" if live else "live tracing is impossible here; try: kalloctrace lab run --help"
+        )
     return Exit.OK if live else Exit.FAILED

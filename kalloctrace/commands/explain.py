@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace explain`: how one request is prepared, rule by rule, or how many are."""
+"""`kalloctrace explain`: how requests are prepared, rule by rule, and why logged allocations failed."""
 
 import json
 import os
@@ -25,32 +25,38 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
 @click.argument("log", metavar="[LOG | -]", required=False)
 @click.option("--kernel", metavar="K", help="A release such as 5.10 or 7.3, 'live', or a trace file.")
 @click.option("--gfp", metavar="MASK", help="The gfp mask: a number, or names joined by | in quotes.")
-@click.option("--order", metavar="N", help="The order: 2 to the power of N pages.")
+@click.option("--order", metavar="N", help="The order: 2**N pages.")
 @click.option("--nid", metavar="N", help="The preferred node; by default the first.")
 @click.option("--nodemask", metavar="LIST", help="The caller's nodemask, such as 0,2-3; by default NULL.")
-@click.option("--entry", type=click.Choice(["normal", "nolock"]), help="The function called; by default normal.")
-@click.option("--alloc-flags", metavar="N", help="The entry's argument of that name (7.3 on).")
+@click.option(
+    "--entry", type=click.Choice(["normal", "nolock"]), help="The function that is called; by default normal."
+)
+@click.option("--alloc-flags", metavar="N", help="The function's argument alloc_flags (since 7.3).")
 @click.option("--task-flags", metavar="MASK", help="current->flags: a number, or PF_ names joined by |.")
-@click.option("--context", type=click.Choice(_CONTEXTS), help="Where the request is made; by default task.")
-@click.option("--preempt-count", metavar="N", help="The same as that kernel's raw number.")
-@click.option("--cpusets/--no-cpusets", default=None, help="Whether cpusets are in use.")
+@click.option("--context", type=click.Choice(_CONTEXTS), help="The context of the call; by default task.")
+@click.option("--preempt-count", metavar="N", help="The context as this kernel's raw preempt_count.")
+@click.option("--cpusets/--no-cpusets", default=None, help="Cpusets are in use, or not.")
 @click.option("--mems-allowed", metavar="LIST", help="current->mems_allowed; by default all nodes.")
 @click.option("--defrag-mode", is_flag=True, help="The sysctl vm.defrag_mode is on.")
-@click.option("--alloc-context", metavar="FILE", help="JSON: where the request is made, as in a batch line.")
-@click.option("--machine", "machine_trace", metavar="TRACE", help="A trace whose nodes and zones to use.")
+@click.option("--alloc-context", metavar="FILE", help="A JSON file with the context and machine, as in a batch line.")
+@click.option("--machine", "machine_trace", metavar="TRACE", help="The trace whose nodes and zones to use.")
 @click.option(
     "--set",
     "settings",
     metavar="NAME[=VALUE]",
     multiple=True,
-    help="Change one input, and show before and after: cpusets, PF_MEMALLOC_NOFS, __GFP_WRITE=off, order=1. "
-    "May be given several times.",
+    help="Change one input, and show the result before and after: cpusets, PF_MEMALLOC_NOFS, __GFP_WRITE=off, order=1. "
+    "Can be repeated.",
 )
-@click.option("--brief", is_flag=True, help="The steps and the outcome alone.")
-@click.option("--term", metavar="NAME", help="Print the page about a word, such as ALLOC_CPUSET; 'index' lists them.")
-@click.option("--lang", type=click.Choice(["en", "zh-cn"]), help="Its language; by default the locale's, or English.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-@click.option("--batch", metavar="FILE", help="Answer a file of JSON lines, or '-' for standard input.")
+@click.option("--brief", is_flag=True, help="Print the steps and the outcome only.")
+@click.option(
+    "--term", metavar="NAME", help="Print the page about a term, such as ALLOC_CPUSET; 'index' lists the terms."
+)
+@click.option(
+    "--lang", type=click.Choice(["en", "zh-cn"]), help="The page's language; by default the locale's, or English."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option("--batch", metavar="FILE", help="Answer a file of JSON lines; '-' is standard input.")
 def command(
     *,
     log: str | None,
@@ -78,8 +84,8 @@ def command(
 ) -> int:
     """Show how the page allocator prepares one request, rule by rule.
 
-    Each step tells the kernel's function and condition, the values that went in, what came of them, where other
-    kernels differ, and what would change it: that is found by asking again with one input changed.
+    Each step shows the kernel's function and condition, its inputs, its result, how other kernels differ, and what
+    would change the result: the model runs again with one input changed.
 
     \b
     Examples:
@@ -90,12 +96,12 @@ def command(
       kalloctrace explain --batch requests.jsonl
       dmesg | kalloctrace explain -
 
-    With a kernel log (a file, or - for standard input) it says why page allocations failed, zone by zone; only --kernel
-    and --json go with it.
+    With a kernel log (a file, or - for standard input) it explains why page allocations failed, zone by zone. Only
+    --kernel and --json can be combined with a log.
 
-    A batch has one JSON object a line and gets one answer a line, in the same order; a line that is not valid (an
-    empty one too) gets an error object, and the exit code is 1 at the end. Members of a line, of which kernel, gfp
-    and order are needed:
+    A batch has one JSON object a line and gets one answer a line, in the same order. A line that is not valid (also an
+    empty one) gets an error object, and the exit code is 1. A line needs order, kernel unless --kernel names it, and
+    gfp unless the entry takes none (nolock before 6.18). What else it leaves out has the kernel's usual value:
 
     \b
     {"kernel": "7.3", "entry": "normal"|"nolock", "gfp": N, "order": N,
@@ -128,10 +134,10 @@ def command(
     }
     given = [option for option, value in single.items() if value is not None]
     if term is not None:
-        beside = (("LOG", log), ("--kernel", kernel), ("--batch", batch))
-        given += [option for option, value in beside if value is not None]
+        others = (("LOG", log), ("--kernel", kernel), ("--batch", batch))
+        given += [option for option, value in others if value is not None]
         if given:
-            raise _usage(f"{given[0]} does not go with --term", "a page is about no request", "leave it out")
+            raise _usage(f"{given[0]} does not go with --term", "a page explains a term, not a request", "leave it out")
         return _term(term, lang, as_json=as_json)
     if log is not None:
         from kalloctrace.commands.explain_log import explain_log
@@ -140,7 +146,7 @@ def command(
         return explain_log(log, kernel, given, as_json=as_json)
     if batch is not None:
         if given:
-            raise _usage(f"{given[0]} does not go with --batch", "a batch says all that in its lines", "leave it out")
+            raise _usage(f"{given[0]} does not go with --batch", "each line of a batch has its own", "leave it out")
         return _batch(batch, kernel)
 
     snapshot = _snapshot(kernel, machine_trace)
@@ -191,7 +197,9 @@ def _single(
     try:
         explanation = Explanation.of(snapshot.release, WhatIf(lambda _: snapshot).answer(line), settings)
     except BadRequestError as error:
-        raise _usage("cannot explain this request", str(error), "change it; --help shows what may be asked") from None
+        raise _usage(
+            "cannot explain this request", str(error), "change the request; see kalloctrace explain --help"
+        ) from None
     if as_json:
         click.echo(json.dumps(explanation.to_json(brief=brief)))
     else:
@@ -218,7 +226,7 @@ def _batch(name: str, kernel: str | None) -> int:
 
 
 def _snapshots(kernel: str | None) -> Callable[[str], "Snapshot"]:
-    """Return where the names in a batch lead: to the built-in kernels, and to the one that --kernel names."""
+    """Return what resolves the kernel names of a batch: built-in kernels, and the one that --kernel names."""
     from kalloctrace.commands.kernel_source import kernel_snapshot
     from kalloctrace.kernel.builtin import builtin_snapshot
 
@@ -229,12 +237,12 @@ def _snapshots(kernel: str | None) -> Callable[[str], "Snapshot"]:
 
 
 def _progress(name: str, lines: IO[bytes]) -> AbstractContextManager[None]:
-    from kalloctrace.commands.progress import shown
+    from kalloctrace.commands.progress import show_progress
 
     if name == "-":
         return nullcontext()
     size = os.fstat(lines.fileno()).st_size
-    return shown(f"answering {name}", lambda: os.lseek(lines.fileno(), 0, os.SEEK_CUR) / size if size else 0.0)
+    return show_progress(f"answering {name}", lambda: os.lseek(lines.fileno(), 0, os.SEEK_CUR) / size if size else 0.0)
 
 
 def _json_line(text: bytes, kernel: str | None) -> Any:  # noqa: ANN401  (whatever JSON holds)
@@ -261,7 +269,7 @@ def _lines(name: str) -> Iterator[IO[bytes]]:
 
 def _snapshot(kernel: str | None, machine_trace: str | None) -> "Snapshot":
     if kernel is None and machine_trace is None:
-        raise _usage("which kernel?", "the rules differ from kernel to kernel", "add --kernel 5.10, or --kernel live")
+        raise _usage("which kernel?", "the rules depend on the kernel", "add --kernel 5.10, or --kernel live")
     from kalloctrace.commands.kernel_source import kernel_snapshot, trace_snapshot
 
     if machine_trace is None:
@@ -276,13 +284,13 @@ def _snapshot(kernel: str | None, machine_trace: str | None) -> "Snapshot":
             "the two kernels number their zones differently",
             "use --kernel with that trace as well, or another trace",
         )
-    # The mask is the kernel's own: it has a bit for each flag that the kernel knows.
+    # gfp_allowed_mask belongs to the kernel, not to the machine: it has a bit for each flag of this kernel.
     mask = snapshot.machine.gfp_allowed_mask
     return replace(snapshot, machine=replace(traced.machine, gfp_allowed_mask=mask))
 
 
 def _alloc_context(path: str | None) -> dict[str, Any]:
-    """Return the members of a batch line that a file holds; members of "machine" may also stand outside it."""
+    """Read the members of a batch line from a file; members of "machine" may also be at its top level."""
     if path is None:
         return {}
     from kalloctrace.explain.request import CONTEXT_KEYS, MACHINE_KEYS
@@ -292,13 +300,13 @@ def _alloc_context(path: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise _usage(f"cannot read {path}", f"not JSON: {error}", "see the batch line's members in --help") from None
     if not isinstance(data, dict):
-        raise _usage(f"cannot read {path}", "it holds no JSON object", "see the batch line's members in --help")
+        raise _usage(f"cannot read {path}", "it is not a JSON object", "see the batch line's members in --help")
     unknown = data.keys() - CONTEXT_KEYS - MACHINE_KEYS
     if unknown:
         raise _usage(
             f"cannot read {path}",
             f"unknown key {', '.join(sorted(unknown))}",
-            f"it may hold {', '.join(sorted(CONTEXT_KEYS | MACHINE_KEYS))}",
+            f"use {', '.join(sorted(CONTEXT_KEYS | MACHINE_KEYS))}",
         )
     machine = data.get("machine", {})
     flat = {key: data.pop(key) for key in MACHINE_KEYS & data.keys()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace explain LOG`: why the page allocations failed that a kernel log shows."""
+"""`kalloctrace explain LOG`: why page allocations in a kernel log failed."""
 
 import json
 import sys
@@ -20,35 +20,35 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
 
     Args:
         name: a file, or "-" for standard input.
-        kernel: what to judge by in place of the release in the log: a release, "live" or a trace file.
-        other_options: options of a single request that were given, none of which goes with a log.
-        as_json: one object a line instead of text.
+        kernel: the kernel to judge by instead of the one in the log: a release, "live" or a trace file.
+        other_options: given options that describe a single request; a log excludes them.
+        as_json: print one JSON object a line instead of text.
 
     Raises:
-        KalloctraceError: the text shows no failure, or an option does not go with a log.
+        KalloctraceError: the text has no failure, or an option cannot be combined with a log.
     """
     from kalloctrace.commands.kernel_source import named_kernel
-    from kalloctrace.commands.progress import shown
+    from kalloctrace.commands.progress import show_progress
     from kalloctrace.diagnose.from_log import explain_failure
     from kalloctrace.diagnose.log_parser import find_failures
 
     if other_options:
         what = f"{other_options[0]} does not go with a log"
-        raise KalloctraceError(what, "the log says what was asked for", "leave it out", Exit.USAGE)
+        raise KalloctraceError(what, "the log contains the requests", "leave it out", Exit.USAGE)
     named = named_kernel(kernel) if kernel is not None else None
     if name == "-" and sys.stdin.isatty():
         click.echo("paste the log; Ctrl-D on a line of its own ends it", err=True)
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     reports = find_failures(_lines(data), named.tables if named is not None else None)
     failures: list[Failure] = []
-    with shown(f"explaining {len(reports):,} failures", lambda: len(failures) / len(reports)):
+    with show_progress(f"explaining {len(reports):,} failures", lambda: len(failures) / len(reports)):
         for report in reports:
-            failures.append(explain_failure(report, named))  # noqa: PERF401 it is told how far it is
+            failures.append(explain_failure(report, named))  # noqa: PERF401 the progress bar reads the list
     if not failures:
         raise KalloctraceError(
             "no failure found",
             "the text has no line with 'page allocation failure', 'page allocation stall' or 'invoked oom-killer'",
-            "give it the kernel's log (dmesg, journalctl -k), from that line to the list of free blocks",
+            "use the kernel's log (dmesg, journalctl -k), from that line to the list of free blocks",
         )
     if as_json:
         from kalloctrace.diagnose.to_json import failure_json
@@ -63,5 +63,5 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
 
 
 def _lines(data: bytes) -> list[str]:
-    """Return the lines of a log, which may hold bytes of any encoding."""
+    """Return the lines of a log, which may contain bytes of any encoding."""
     return data.decode("utf-8", errors="replace").split("\n")

@@ -31,15 +31,15 @@ _BINARY = ("parquet", "perfetto")
 def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
     """Write a trace for other programs.
 
-    Needs no root and no bcc. parquet, csv and jsonl have a row a call, or of an aggregate a row a count; numbers are
-    raw there, as the kernel had them: `kalloctrace decode --kernel TRACE` names them.
+    Needs no root and no bcc. parquet, csv and jsonl have one row per call, or one row per count of an aggregate. Their
+    numbers are the kernel's own; `kalloctrace decode --kernel TRACE` names the bits.
 
     \b
     perfetto    a timeline for https://ui.perfetto.dev: tracks of CPUs and tasks, counters; needs --mode stream
     folded      "task;outermost;...;innermost calls" a line, for flamegraph.pl and others
     speedscope  the same for https://www.speedscope.app, by calls and by bytes
 
-    Where no stacks were recorded, the gfp mask and the order stand in their place.
+    If no stacks were recorded, the gfp mask and the order are used instead.
 
     \b
     Examples:
@@ -58,7 +58,7 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
         if form == "perfetto" and reader.aggregate:
             raise KalloctraceError(
                 f"cannot make a timeline of {trace}",
-                "it is an aggregate, which does not tell when and for whom",
+                "it is an aggregate, which has no times and no tasks",
                 "record with --mode stream, or choose another --format",
             )
         if output is None:
@@ -94,7 +94,7 @@ def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> "Ending":
 
             stacks = stacks_of(trace)
             if not stacks.recorded:
-                click.echo("no stacks were recorded: the gfp mask and the order stand in their place", err=True)
+                click.echo("no stacks were recorded: the gfp mask and the order are used instead", err=True)
             if form == "folded":
                 write_folded(stacks, stream)
             else:

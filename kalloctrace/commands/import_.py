@@ -15,15 +15,19 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.command()
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The trace to write.  [default: FILE.arrows]")
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("--kernel", metavar="K", help="Whose flags: 5.10, 6.1, ..., 'live' or a trace. [default: the text's]")
+@click.option(
+    "--kernel",
+    metavar="K",
+    help="The kernel whose flags to use: 5.10, 6.1, ..., 'live' or a trace.  [default: the text's]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.argument("file", metavar="FILE | -")
 def command(output: Path | None, force: bool, kernel: str | None, as_json: bool, file: str) -> int:
-    """Make a trace of kmem:mm_page_alloc as another tool recorded it.
+    """Make a trace from kmem:mm_page_alloc events that another tool recorded.
 
-    Reads the text of `perf script`, of `trace-cmd report`, or of tracefs's file `trace`; with call chains from perf.
-    The event shows less than `record` does: order, migratetype, and the gfp mask as the kernel had changed it. `verify`
-    judges these, and an allocation of which nothing is wrong stays unknown.
+    Reads the text of `perf script` (with call chains), of `trace-cmd report`, or of tracefs's file `trace`. The event
+    has less than `record` captures: the order, the migratetype, and the gfp mask after the kernel changed it. `verify`
+    checks these; an allocation without a mismatch stays unknown.
 
     \b
     Examples:
@@ -66,7 +70,7 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
 
 @contextmanager
 def _lines(file: str) -> Iterator[Iterator[str]]:
-    """Yield the lines of a file; a task's name may hold bytes of any encoding."""
+    """Yield the lines of a file; a task's name may contain bytes of any encoding."""
     if file == "-":
         yield _decoded(sys.stdin.buffer)
         return

@@ -26,7 +26,7 @@ _REFRESH = click.option("--refresh", is_flag=True, help="Look for a newer kernel
 
 @click.group(name="lab")
 def command() -> None:
-    """Boots a real kernel in a virtual machine and runs a command in it.
+    """Boot a real kernel in a virtual machine and run a command in it.
 
     It needs neither KVM nor root. The kernels are Debian's; apt fetches and verifies them, and the user's cache
     keeps them.
@@ -44,7 +44,7 @@ def command() -> None:
 @command.command(name="run")
 @_KERNEL
 @_REFRESH
-@click.option("--memory", metavar="SIZE", help="Such as 3G. Default: the sum of the nodes, or 3G.")
+@click.option("--memory", metavar="SIZE", help="Memory, such as 3G. Default: the sum of the nodes, or 3G.")
 @click.option("--cpus", type=click.IntRange(min=1), help="Processors. Default: 2, or 1 with --icount.")
 @click.option("--numa", multiple=True, metavar="SIZE[,cpus=N]", help="A NUMA node, such as 1G,cpus=0.")
 @click.option("--numa-distance", multiple=True, metavar="SRC,DST=VALUE", help="The distance between two nodes.")

@@ -28,18 +28,18 @@ _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone
     type=click.Choice(["request", "task"]),
     default="request",
     show_default=True,
-    help="What a row is. task tells who asks, for which each call is sent to user space, as record --mode stream does.",
+    help="What a row stands for. task also shows the task, and needs each call, as record --mode stream does.",
 )
-@click.option("--stack", is_flag=True, help="Tell kernel stacks apart too; implies --by task.")
+@click.option("--stack", is_flag=True, help="One row for each kernel stack; implies --by task.")
 @click.option(
     "-i",
     "--interval",
     type=click.FloatRange(min=0.1),
     default=1.0,
     show_default=True,
-    help="Seconds between two updates.",
+    help="Seconds between updates.",
 )
-@click.option("-c", "--count", type=click.IntRange(min=1), help="End after so many intervals.")
+@click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many intervals.")
 @click.option(
     "--sort",
     type=click.Choice([*_SORTS, "verdict", "stack"]),
@@ -48,12 +48,14 @@ _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone
     help="Sort by rate, count, share, comm, pid, gfp, order, node, zone, migratetype, alloc_flags, verdict or stack.",
 )
 @click.option("--filter", "words", default="", metavar="WORDS", help="Show only rows such as 'order>0 zone=Normal'.")
-@click.option("--plain", is_flag=True, help="Text instead of a screen; so it is where the output is no terminal.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a row and line instead.")
+@click.option(
+    "--plain", is_flag=True, help="Print text instead of a screen. The default if the output is not a terminal."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each row.")
 @click.option("--top", type=click.IntRange(min=1), help="Rows of each interval.  [default: 20 as text, all as JSON]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Record into this trace besides.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also record into this trace.")
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("--replay", metavar="TRACE", type=click.Path(path_type=Path), help="Play a recorded stream back instead.")
+@click.option("--replay", metavar="TRACE", type=click.Path(path_type=Path), help="Replay a recorded stream.")
 @click.option(
     "--attach",
     type=click.Choice(["auto", "fentry", "kprobe"]),
@@ -80,9 +82,9 @@ def command(
 ) -> int:
     """Watch page allocations as they happen, as root: rates, and the model's verdict on each.
 
-    On a terminal it is a screen: ? shows its keys. In a pipe it is text, a block an interval. Costs the kernel what
-    record does in the same mode: aggregate, which does not know who asks, or stream with --by task or --stack.
-    Exit code 3 means that the kernel did something else than the model says.
+    On a terminal this is a full screen; ? shows its keys. In a pipe it prints a block of text per interval. The
+    overhead is that of record in the same mode: aggregate, which does not record callers, or stream with --by task or
+    --stack. Exit code 3 means that the kernel did not do what the model predicts.
 
     \b
     Examples:
@@ -104,7 +106,7 @@ def command(
 
 @dataclass(frozen=True)
 class _Show:
-    """How a recording is shown."""
+    """How to show a recording."""
 
     by: "By"
     sort: str
@@ -116,7 +118,7 @@ class _Show:
     as_json: bool
 
     def check(self) -> None:
-        """Refuse to sort by what is not there."""
+        """Refuse a sort column that the table lacks."""
         from kalloctrace.live.table import sort_names
 
         if self.sort not in sort_names(self.by):
@@ -139,7 +141,7 @@ class _Show:
             ) from error
 
     def lines(self, moments: "Iterable[Observation]", view: "View") -> None:
-        """Write moments as text."""
+        """Print observations as text."""
         from kalloctrace.live.plain import MAX_ROWS, TextBlocks, json_block, show
 
         text = TextBlocks(view, self.top or MAX_ROWS)
@@ -158,13 +160,13 @@ class _Show:
             raise app.failure
         if app.return_code:
             raise KalloctraceError(
-                "the screen failed", "see what it says above", "watch as text: add --plain; and report it"
+                "the screen failed", "its error is printed above", "use --plain, and report the error"
             )
         return app.reason
 
 
 def _on_terminal() -> bool:
-    # Textual reads keys from the first, and draws on the last.
+    # Textual reads keys from stdin and draws on stderr.
     files = (sys.stdin, sys.stdout, sys.stderr)
     return os.environ.get("TERM") != "dumb" and all(file is not None and file.isatty() for file in files)
 
@@ -177,15 +179,15 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
     if refused is not None:
         raise KalloctraceError(
             f"{refused} does not go with --replay",
-            "the trace is as it was recorded",
-            "leave it out; --filter chooses rows",
+            "it selects what to capture, and the trace is captured already",
+            "leave it out; --filter selects rows",
             Exit.USAGE,
         )
     with Replay(path) as replay:
         view = show.view(replay.snapshot)
         if show.by == "stack" and not replay.recording.get("stacks"):
             raise KalloctraceError(
-                f"cannot tell the stacks of {path} apart", "it was recorded without", "leave --stack out", Exit.USAGE
+                f"cannot show the stacks of {path}", "it was recorded without --stack", "leave out --stack", Exit.USAGE
             )
         if show.plain:
             show.lines(replayed_observations(replay, show.interval, show.count), view)

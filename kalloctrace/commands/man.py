@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace man`: manual pages made from the command line's own parser."""
+"""`kalloctrace man`: manual pages, generated from the command line's parser."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from kalloctrace.version import __version__
 @click.command()
 @click.argument("words", metavar="[COMMAND...]", nargs=-1)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write all pages into this folder, as NAME.1.")
-@click.option("-f", "--force", is_flag=True, help="Replace pages that are there.")
+@click.option("-f", "--force", is_flag=True, help="Replace existing pages.")
 def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
-    """Print the manual page of a command, or write them all.
+    """Print the manual page of a command, or write all pages.
 
     \b
     Examples:
@@ -31,7 +31,7 @@ def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
         if name not in found:
             raise KalloctraceError(
                 f"no command {' '.join(words)}",
-                "the program has none of that name",
+                "kalloctrace has no such command",
                 "see kalloctrace --help",
                 Exit.USAGE,
             )

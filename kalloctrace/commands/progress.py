@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a person sees while a command takes longer than a second: on standard error, and only on a terminal."""
+"""A progress bar for work that takes longer than a second: on standard error, and only on a terminal."""
 
 import sys
 import threading
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from kalloctrace.trace.reader import TraceReader
 
 PATIENCE = 1.0
-"""Seconds without an answer that need no explanation."""
+"""Seconds before the bar appears."""
 
 _REFRESH = 0.2
 
 
 @contextmanager
-def shown(what: str, done: Callable[[], float]) -> Iterator[None]:
-    """Show how far a piece of work has come, if it takes long; nothing is left of that when it ends.
+def show_progress(what: str, done: Callable[[], float]) -> Iterator[None]:
+    """Show a progress bar while the block runs, if it runs long; the bar disappears at the end.
 
     Args:
-        what: what is done, for people.
-        done: tells how much of it is done, from 0 to 1; it is called from another thread.
+        what: the work, for people.
+        done: returns the finished share, from 0 to 1; it is called from another thread.
     """
     if not sys.stderr.isatty():
         yield
@@ -59,7 +59,7 @@ def _progress() -> "Progress":
 
 @contextmanager
 def reading(path: Path) -> Iterator["TraceReader"]:
-    """Open a trace, and show how far it is read if that takes long.
+    """Open a trace, and show a progress bar if reading it takes long.
 
     Raises:
         KalloctraceError: as of `TraceReader`.
@@ -67,5 +67,5 @@ def reading(path: Path) -> Iterator["TraceReader"]:
     from kalloctrace.trace.reader import TraceReader
 
     done = [0.0]
-    with TraceReader(path, done.append) as reader, shown(f"reading {path}", lambda: done[-1]):
+    with TraceReader(path, done.append) as reader, show_progress(f"reading {path}", lambda: done[-1]):
         yield reader

@@ -15,27 +15,31 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The trace to write.  [default: a new name]")
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("-d", "--duration", type=click.FloatRange(min=0, min_open=True), help="End after this many seconds.")
+@click.option("-d", "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after this many seconds.")
 @click.option(
     "--mode",
     type=click.Choice(["aggregate", "stream"]),
     default="aggregate",
     show_default=True,
-    help="aggregate counts calls that are alike, and costs least; stream has a row for each, with time and task.",
+    help="aggregate counts equal calls, with the lowest overhead; stream has a row for each call, with time and task.",
 )
-@click.option("--returns", is_flag=True, help="With stream: also what each call returned. A third probe.")
+@click.option(
+    "--returns",
+    is_flag=True,
+    help="With stream: also record what each call returned. Needs a third probe; highest overhead.",
+)
 @click.option(
     "--attach",
     type=click.Choice(["auto", "fentry", "kprobe"]),
     default="auto",
     show_default=True,
-    help="How to attach. fentry costs least; kprobe also sees what tasks do that preempt one another.",
+    help="How to attach. fentry has the lowest overhead; kprobe also sees calls of tasks that preempt one another.",
 )
 @with_capture_options
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
-@click.option("--slow/--no-slow", default=True, show_default=True, help="Record each attempt of the slow path too.")
+@click.option("--slow/--no-slow", default=True, show_default=True, help="Also record each attempt of the slow path.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
-@click.option("--json", "as_json", is_flag=True, help="At the end print one JSON object, after what COMMAND printed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, after COMMAND's output.")
 @click.argument("command_line", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 def command(
     output: Path | None,
@@ -108,6 +112,6 @@ def command(
         raise KalloctraceError(
             f"the command {shlex.join(command_line)} failed",
             f"it ended with exit status {result.exit_status}",
-            "the trace is whole; mend the command if that was not meant",
+            "the trace is complete; fix the command if it should not fail",
         )
     return Exit.OK

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the commands that write a trace say at their end."""
+"""The summary that a command prints after it wrote a trace."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ from kalloctrace.trace.totals import Totals
 
 
 def print_totals(totals: Totals) -> None:
-    """Say how much was captured, and what is missing."""
+    """Print how much was captured, and what is missing."""
     click.echo(
         f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
         f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
@@ -26,21 +26,21 @@ def print_totals(totals: Totals) -> None:
 
 
 def print_next_step(path: Path) -> None:
-    """Say where the trace is, and what to do with it."""
+    """Print where the trace is, and the next command to run."""
     click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
 
 
 def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, exit_status: int | None = None) -> None:
-    """Write the same as a JSON object, schemas/recording.schema.json.
+    """Print the summary as a JSON object, see schemas/recording.schema.json.
 
     Args:
         path: the trace.
-        kernel: its release.
-        source: what recorded it.
-        totals: what was counted.
-        exit_status: of the command that ran meanwhile, None without one.
+        kernel: the release of the recorded kernel.
+        source: the program that recorded it.
+        totals: the counts of the recording.
+        exit_status: the exit status of the recorded command; None without one.
     """
-    said = {
+    summary = {
         "type": "recording",
         "trace": str(path),
         "kernel": kernel,
@@ -58,4 +58,4 @@ def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, e
         "reason": totals.reason,
         "exit_status": exit_status,
     }
-    click.echo(json.dumps(said))
+    click.echo(json.dumps(summary))

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @click.option(
     "--failures",
     is_flag=True,
-    help="Say why the slow path refused allocations, attempt by attempt: of all, or of the first --top.",
+    help="Explain why the slow path refused allocations, attempt by attempt: all of them, or the first --top.",
 )
 @click.option(
     "--slower-than",
     type=click.FloatRange(min=0),
     metavar="MS",
-    help="With --failures: also of each call whose slow path took longer, why the fast path did not serve it.",
+    help="With --failures: also explain why the fast path did not serve the calls whose slow path took longer.",
 )
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page that opens offline.")
 @click.option("-f", "--force", is_flag=True, help="Replace the page if it exists.")
@@ -44,9 +44,9 @@ def command(
 ) -> int:
     """Summarise a trace: who allocated what, from where, and whether the model agrees.
 
-    Needs no root and no bcc. Names are those of the recorded kernel. Of the kernel stacks, where the trace has
-    them, the text shows half as many as rows. The page of --html has everything in one file: charts, filters, how
-    each request is prepared, and the slow path attempt by attempt.
+    Needs no root and no bcc. Names are the recorded kernel's. The text shows half as many kernel stacks as rows, if the
+    trace has stacks. --html writes everything into one file: charts, filters, how each request is prepared, and the
+    slow path attempt by attempt.
 
     \b
     Examples:
@@ -58,11 +58,14 @@ def command(
     """
     if slower_than is not None and not failures:
         raise KalloctraceError(
-            "--slower-than says nothing alone", "it adds slow calls to --failures", "add --failures", Exit.USAGE
+            "--slower-than has no effect alone", "it adds slow calls to --failures", "add --failures", Exit.USAGE
         )
     if failures and html is not None:
         raise KalloctraceError(
-            "--failures does not go with --html", "a page tells of failures anyway", "leave one of them out", Exit.USAGE
+            "--failures does not go with --html",
+            "a page always shows the failures",
+            "leave out one of them",
+            Exit.USAGE,
         )
     if failures:
         chosen = click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT
@@ -94,11 +97,11 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
 
     with reading(trace) as reader:
         reading_calls = reader.slow_calls()
-        calls = [call for call in reading_calls if _is_told(call, slower_than)]
+        calls = [call for call in reading_calls if _is_selected(call, slower_than)]
         ending = reading_calls.finish()
     if not reader.recording.get("slow"):
         raise KalloctraceError(
-            f"no failures are known of {trace}", "its slow path was not recorded", "record it without --no-slow"
+            f"cannot show the failures of {trace}", "its slow path was not recorded", "record it without --no-slow"
         )
     kernel = Kernel.of(reader.snapshot)
     describer = SlowCallDescriber(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, ending.totals))
@@ -109,21 +112,21 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
         groups = grouped(map(describer.describe, calls))
         write_slow_calls(groups[:top], sys.stdout)
         if len(groups) > len(groups[:top]):
-            click.echo(f"\n… and {len(groups[top:]):,} more kinds; --json has each call")
+            click.echo(f"\n… and {len(groups[top:]):,} more groups; --json has each call")
     else:
         click.echo("none")
-    _say_incomplete(ending)
+    _print_missing(ending)
 
 
-def _is_told(call: Mapping[str, Any], slower_than: float | None) -> bool:
-    """Tell whether a call failed, or took longer than asked for (ms)."""
+def _is_selected(call: Mapping[str, Any], slower_than: float | None) -> bool:
+    """Return whether a call failed, or took longer than `slower_than` (ms)."""
     if call["page"] is False:
         return True
     return slower_than is not None and (call["duration"] or 0) > slower_than * 1e6
 
 
-def _say_incomplete(ending: "Ending") -> None:
-    """Say what the trace lacks of the slow path."""
+def _print_missing(ending: "Ending") -> None:
+    """Print what the trace lacks of the slow path."""
     if ending.totals is None:
         why = f": {ending.damage}" if ending.damage else ""
         click.echo(f"the end of the recording is missing{why}", err=True)
@@ -140,7 +143,7 @@ def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
 
     if as_json:
         raise KalloctraceError(
-            "--html does not go with --json", "one writes a page, the other prints", "ask for one of them", Exit.USAGE
+            "--html does not go with --json", "one writes a page, the other prints", "use one of them", Exit.USAGE
         )
     if html.exists():
         _refuse(trace, html, force=force)
@@ -156,7 +159,7 @@ def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
 
 
 def _refuse(trace: Path, html: Path, *, force: bool) -> None:
-    """Refuse to replace what nobody asked to, before a long trace is read."""
+    """Refuse to overwrite a file, before a long trace is read."""
     if html.samefile(trace):
         raise KalloctraceError(
             f"will not overwrite {trace}", "it is the trace itself", "choose another file for the page", Exit.USAGE

@@ -19,22 +19,24 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
-@click.option("--address", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0 is everywhere.")
+@click.option(
+    "--address", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 is every interface."
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=_PORT,
     show_default=True,
-    help="Which port; 0 takes a free one.",
+    help="The port to listen on; 0 takes a free one.",
 )
 @click.argument("trace", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
 def command(address: str, port: int, trace: Path | None) -> int:
-    """Serve a recording's numbers to Prometheus, also while it goes on.
+    """Serve a recording's numbers to Prometheus, also while it is recorded.
 
-    Without TRACE it captures by itself, as root, as record --mode aggregate does, and writes nothing. Served
-    are what was allocated, what failed or took the slow path, the model's verdicts, and what is lost. A trace that
-    grows is read again; what it does not tell yet is no metric. Anyone who reaches the address can read them: by
-    default that is this machine alone. A dashboard for Grafana is in contrib/grafana. Ctrl-C ends it.
+    Without TRACE it captures, as root, like record --mode aggregate, and writes nothing. The metrics are what was
+    allocated, what failed or took the slow path, the model's verdicts, and what was lost. A growing trace is read
+    again; unknown values are omitted. Anyone who reaches the address can read the metrics; by default only this machine
+    can. contrib/grafana has a dashboard for Grafana. Ctrl-C stops it.
 
     \b
     Examples:
@@ -44,7 +46,7 @@ def command(address: str, port: int, trace: Path | None) -> int:
       curl http://127.0.0.1:9913/metrics
     """
     try:
-        import prometheus_client  # noqa: F401  (asked for before anything is attached)
+        import prometheus_client  # noqa: F401  (tried before anything is attached)
     except ModuleNotFoundError as error:
         raise KalloctraceError(
             "cannot serve metrics", "prometheus-client is not installed", "pip install 'kalloctrace[metrics]'"
@@ -86,14 +88,14 @@ def _serve_capture(address: str, port: int) -> None:
 
 @contextmanager
 def _served(address: str, port: int, now: "Callable[[], RecordingState]", what: str) -> Iterator[None]:
-    """Answer whoever asks, in threads of their own; the signals that end it are left for this one."""
+    """Serve requests in other threads; this thread receives the signals that stop the server."""
     from prometheus_client import CollectorRegistry, start_http_server
 
     from kalloctrace.report.metrics.prometheus import RecordingCollector
 
     registry = CollectorRegistry()
     registry.register(RecordingCollector(now))
-    # Before the server's threads begin, which would take them otherwise.
+    # Before the server's threads start: they inherit the mask.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         server, thread = start_http_server(port, address, registry)
@@ -103,7 +105,7 @@ def _served(address: str, port: int, now: "Callable[[], RecordingState]", what: 
             error.strerror or str(error),
             "choose another --address or --port",
         ) from error
-    click.echo(f"serving http://{address}:{server.server_port}/metrics of {what}; Ctrl-C ends it", err=True)
+    click.echo(f"serving http://{address}:{server.server_port}/metrics of {what}; Ctrl-C stops it", err=True)
     try:
         yield
     finally:

@@ -13,18 +13,18 @@ WORST = (Exit.OK, Exit.INCOMPLETE, Exit.USAGE, Exit.FAILED, Exit.MISMATCH)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a trace.")
-@click.option("--strict", is_flag=True, help="Exit with 4 when anything was lost, missed, unknown or cut off.")
-@click.option("--ktap", "as_ktap", is_flag=True, help="Print the kernel's test protocol: a trace is a test.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per trace.")
+@click.option("--strict", is_flag=True, help="Exit with 4 if anything was lost, missed, unknown or truncated.")
+@click.option("--ktap", "as_ktap", is_flag=True, help="Print KTAP, the kernel's test protocol: each trace is a test.")
 @click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path))
 def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]) -> int:
     """Predict every allocation of a trace and compare with what the kernel did.
 
-    The machine's zonelists are compared with those that its nodes' distances lead to expect, and it is said on
-    which kernel the rules in use were proven.
+    The machine's zonelists are compared with those that follow from the distances of its nodes. The output names the
+    kernel that these rules were validated on.
 
-    Needs no root and no bcc: a trace carries its kernel and machine with it. Exit code 3 means that the kernel
-    did something else than the model says.
+    Needs no root and no bcc: a trace contains its kernel and machine. Exit code 3 means that the kernel did not do
+    what the model predicts.
 
     \b
     Examples:
@@ -36,7 +36,9 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
     from kalloctrace.verify.verification import verify_trace
 
     if as_json and as_ktap:
-        raise KalloctraceError("--json and --ktap exclude each other", "both say what to print", "take one", Exit.USAGE)
+        raise KalloctraceError(
+            "cannot combine --json and --ktap", "each is an output format", "use one of them", Exit.USAGE
+        )
     if as_ktap:
         from kalloctrace.report.ktap import error_ktap, head
 

@@ -88,12 +88,12 @@ def test_filter_chooses_rows() -> None:
     ("arguments", "code", "what"),
     [
         (["--sort", "pid", "--replay", TRACE], 2, "cannot sort by pid"),
-        (["--stack", "--replay", TRACE], 2, "cannot tell the stacks"),
+        (["--stack", "--replay", TRACE], 2, "cannot show the stacks"),
         (["--pid", "1", "--replay", TRACE], 2, "--pid does not go with --replay"),
         (["-o", "x.arrows", "--replay", TRACE], 2, "-o does not go with --replay"),
         (["--filter", "oder=1", "--replay", TRACE], 2, "cannot filter by 'oder=1'"),
         (["--replay", "no-such.arrows"], 1, "cannot read no-such.arrows"),
-        (["--max-rate", "5"], 2, "will not watch with --max-rate alone"),
+        (["--max-rate", "5"], 2, "cannot watch with --max-rate alone"),
     ],
     ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else "",
 )

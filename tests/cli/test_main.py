@@ -228,7 +228,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
 
 def test_what_is_missing_is_not_refused() -> None:
     """Of an argument that was not given it is said that the command needs it."""
-    assert "why: kalloctrace report needs that" in run("report").stderr
+    assert "why: kalloctrace report requires it" in run("report").stderr
 
 
 def test_no_arguments_show_the_help() -> None:

@@ -16,8 +16,8 @@ TRACE = Path(__file__).parents[2] / "fixtures/5.10/two-nodes.arrows"
 # Half of the work is done when it takes its time.
 _SLOW = """
 import sys, time
-from kalloctrace.commands.progress import shown
-with shown("a piece of work", lambda: 0.5):
+from kalloctrace.commands.progress import show_progress
+with show_progress("a piece of work", lambda: 0.5):
     time.sleep(float(sys.argv[1]))
 print("done")
 """
