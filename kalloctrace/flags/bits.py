@@ -97,8 +97,8 @@ class FlagBits:
             value = named.get(flag, named.get(_RENAMED.get(flag, "")))
             if value is None and flag not in _SOME_KERNELS:
                 raise KalloctraceError(
-                    f"the flag tables of kernel {tables.kernel} are incomplete",
-                    f"they lack {flag}, which every kernel has",
+                    f"the flag tables of kernel {tables.kernel} lack {flag}",
+                    "every kernel has this flag, so the tables are damaged",
                     "record the trace again",
                 )
             values[member.name] = value or 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Which rules the slow path of a release follows, where nothing but the release tells.
+"""Rules of the slow path that only a kernel's release shows.
 
-Distributions of long-term kernels get some of them as fixes, hence the patch levels. Whether a kernel has ALLOC_HARDER
-or ALLOC_NON_BLOCK, __GFP_ATOMIC, vm.defrag_mode or a fifth argument of the entry is told by its tables and features.
+Long-term kernels got some of them as fixes, hence the patch levels. Tables and features show whether a kernel has
+ALLOC_HARDER or ALLOC_NON_BLOCK, __GFP_ATOMIC, vm.defrag_mode or a fifth argument of the entry.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Row(NamedTuple):
         rule: name of the attribute of `SlowpathRules`.
         since: first release that has it.
         source: where that was read.
-        until: first release that no longer has it, for a fix that went into one series; None where all later have it.
+        until: first release that no longer has it, for a fix in one stable series; None if every later release has it.
     """
 
     rule: str
@@ -30,18 +30,20 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class SlowpathRules:
-    """What the slow path of one kernel looks like, rule by rule.
+    """The rules of one kernel's slow path.
 
     Attributes:
-        compact_skipped_returns: after compaction that was skipped there is no attempt.
-        reserves_keep_kswapd: opening the reserves leaves ALLOC_KSWAPD as it was.
-        highatomic_for_high: ALLOC_HIGHATOMIC is for __GFP_HIGH alone, not for every request that cannot block.
-        compact_first: the first attempt is the one that retries come back to, and compaction comes before reclaim in
-            the first round of a costly or unmovable high order.
-        defrag_falls_back_at_once: ALLOC_NOFRAGMENT of vm.defrag_mode is dropped for requests that cannot reclaim, too.
-        defrag_promotes: with vm.defrag_mode, compaction for unmovable pages makes whole blocks, for order 0 as well.
+        compact_skipped_returns: no attempt follows compaction that was skipped.
+        reserves_keep_kswapd: ALLOC_KSWAPD stays set when the reserves are opened.
+        highatomic_for_high: ALLOC_HIGHATOMIC needs __GFP_HIGH. Without this rule every request that cannot block gets
+            it.
+        compact_first: a retry repeats the first attempt, and compaction comes before reclaim in the first round of a
+            costly order, or of order > 0 for pages that are not movable.
+        defrag_falls_back_at_once: requests that cannot reclaim drop ALLOC_NOFRAGMENT of vm.defrag_mode as well.
+        defrag_promotes: with vm.defrag_mode, compaction for unmovable pages makes whole pageblocks, even for
+            order 0.
         thisnode_compacts_only: a costly __GFP_NORETRY request for one node gives up after early compaction. Without
-            this rule it may, and may also go on.
+            this rule it may also continue.
     """
 
     compact_skipped_returns: bool = False
@@ -81,7 +83,7 @@ ROWS = (
     Row("thisnode_compacts_only", _since(5, 10, 252), f"{_THISNODE}; Debian changelog of 5.10.257-1", _since(5, 11)),
     Row("thisnode_compacts_only", _since(6, 1, 165), f"{_THISNODE}; Debian changelog of 6.1.170-1", _since(6, 2)),
     Row("thisnode_compacts_only", _since(6, 12, 75), f"{_THISNODE}; Debian changelog of 6.12.85-1", _since(6, 13)),
-    # The patch levels of 6.6, 6.18 and 6.19 that got it first were not read; without the rule more is permitted.
+    # The first patch levels of 6.6, 6.18 and 6.19 with it are not known. Without the rule the model permits more.
     Row("thisnode_compacts_only", _since(6, 19, 14), "the compiled function of 6.19.14-1~bpo13+1"),
     Row("compact_first", _since(7, 0), _FLOW),
     Row("defrag_falls_back_at_once", _since(7, 2), _READ_7_2),
@@ -93,11 +95,11 @@ def slowpath_rules(kernel: str, version: str = "") -> SlowpathRules | None:
     """Return the rules of a release.
 
     Args:
-        kernel: "6.12", "v6.12", "6.12.117", or `uname -r`; without a patch level the newest of that series.
+        kernel: "6.12", "v6.12", "6.12.117", or `uname -r`; without a patch level it means the newest of that series.
         version: `uname -v`, from which Debian's package version is read.
 
     Returns:
-        The rules; None where the release does not tell them.
+        The rules; None if the release is unknown.
     """
     release = known_release(kernel, version)
     if release is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How a kernel's watermark check differs from other kernels', where only its release shows it.
+"""Rules of the watermark check that only a kernel's release shows.
 
 Which flags open the reserves below a watermark is in the flag tables: ALLOC_HIGH and ALLOC_HARDER, or
 ALLOC_MIN_RESERVE and ALLOC_NON_BLOCK.
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from kalloctrace.flags.releases import Release
 
 Highatomic = Literal["reserved", "free", "unknown"]
-"""What is kept from requests without reserves: nr_reserved_highatomic or nr_free_highatomic pages."""
+"""The pages that requests without reserves may not use: nr_reserved_highatomic or nr_free_highatomic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class WatermarkRules:
     """The watermark check of one kernel.
 
     Attributes:
-        highatomic: the counter of high-order atomic pages that is subtracted.
-        order0_highatomic: whether an order-0 request that may not block, and finds no other page, takes one of a
-            MIGRATE_HIGHATOMIC block; None where the release does not tell.
-        block_of_any_type: whether a high-order request needs a free block of a type it may take and nothing else once
-            it is over the watermark; False where another rule holds that is not modelled.
-        known: False where the rules are only known as far as all kernels share them.
+        highatomic: which counter of high-order atomic pages is subtracted.
+        order0_highatomic: whether an order-0 request that may not block takes a page of a MIGRATE_HIGHATOMIC
+            block if it finds no other; None if the release does not show it.
+        block_of_any_type: whether one free block of a type that it may take is enough for a high-order request above
+            the watermark; False if another rule holds, which is not modelled.
+        known: False if only the rules that all kernels share are known.
     """
 
     highatomic: Highatomic
@@ -89,7 +89,7 @@ _ROWS = (
 )
 
 SHARED_RULES = WatermarkRules("unknown", order0_highatomic=None, known=False)
-"""What kernels share from 4.4 on, where 97a16fc82a7c ("mm, page_alloc: only enforce watermarks for order-0
+"""What kernels share since 4.4, where 97a16fc82a7c ("mm, page_alloc: only enforce watermarks for order-0
 allocations") made one block enough."""
 
 OLDEST_RULES = WatermarkRules("unknown", order0_highatomic=None, block_of_any_type=False, known=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The bulk allocator: it prepares once for many pages of order 0, and takes them without `get_page_from_freelist`."""
+"""The bulk allocator: one preparation for many pages of order 0, without `get_page_from_freelist`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,8 +22,8 @@ class BulkRequest:
         gfp_mask: `gfp_t`.
         preferred_nid: `int`, a node id.
         nodemask: bit n is node n; None is the NULL pointer.
-        nr_pages: `int`, the pages that shall be there at the end.
-        nr_populated: leading elements of the caller's array that hold a page already.
+        nr_pages: `int`, how many pages the array should hold at the end.
+        nr_populated: leading elements of the caller's array that already hold a page.
     """
 
     gfp_mask: int
@@ -36,18 +36,18 @@ class BulkRequest:
 def alloc_pages_bulk(kernel: Kernel, request: BulkRequest, context: Context) -> Preparation:
     """Predict what the bulk allocator prepares, or why it prepares nothing.
 
-    The task's scopes are not applied, and the no-fragment rule is not asked.
+    It applies neither the task's scopes nor the no-fragment rule.
     Source: mm/page_alloc.c of linux-source-6.1 6.1.192-2:5469, 6.12.117-1:4656, 7.2.13-1:5151,
     7.3.4-1~bpo13+1:5183.
 
     Args:
         kernel: the kernel and its machine.
         request: the arguments.
-        context: what the stage reads besides.
+        context: what else the stage reads.
 
     Returns:
-        What was prepared; with outcome "nothing" where there is nothing to do, and "single" where all is left to one
-        call of the normal entry for one page, with the caller's own mask.
+        What was prepared. The outcome is "nothing" if there is nothing to do, and "single" if one call of the normal
+        entry with the caller's own mask allocates a single page.
 
     Raises:
         UnknownFact: the machine's description lacks a fact that the answer depends on.
@@ -59,7 +59,7 @@ def alloc_pages_bulk(kernel: Kernel, request: BulkRequest, context: Context) -> 
     alone = single_page(kernel, request, context)
     if alone:
         return _not_prepared("single", alone)
-    steps = [Step("bulk", FUNCTION, f"{missing} pages are missing: they are prepared for at once")]
+    steps = [Step("bulk", FUNCTION, f"{missing} pages are missing: one preparation serves all")]
     gfp_mask, step = apply_gfp_allowed_mask(kernel, request.gfp_mask & U32_MAX, context)
     steps.append(step)
     filtered = Request(gfp_mask, 0, request.preferred_nid, request.nodemask)
@@ -67,7 +67,7 @@ def alloc_pages_bulk(kernel: Kernel, request: BulkRequest, context: Context) -> 
 
 
 def single_page(kernel: Kernel, request: BulkRequest, context: Context) -> str:
-    """Say why the call is left to the normal entry; empty where it is not."""
+    """Return why the normal entry is called instead; empty if it is not."""
     if context.memcg_kmem_online and request.gfp_mask & kernel.bits.gfp_account:
         return "__GFP_ACCOUNT with memcg_kmem_online(): memory is accounted page by page"
     if request.nr_pages - request.nr_populated == 1:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What cpusets add to a request: the cpuset branch of prepare_alloc_pages, with include/linux/cpuset.h."""
+"""How cpusets restrict a request: the cpuset branch of prepare_alloc_pages, and include/linux/cpuset.h."""
 
 from kalloctrace.model import preempt
 from kalloctrace.model.kernel import Kernel
@@ -7,17 +7,17 @@ from kalloctrace.model.types import Context, NodemaskOrigin, Request, Step, Unkn
 
 
 def cpusets_enabled(kernel: Kernel, context: Context) -> bool:
-    """Tell whether a cpuset other than the root's exists; constant false without CONFIG_CPUSETS."""
+    """Return whether a cpuset other than the root exists; always False without CONFIG_CPUSETS."""
     return kernel.features.config_cpusets and context.cpusets_enabled
 
 
 def cpuset_restriction(
     kernel: Kernel, gfp_mask: int, request: Request, context: Context
 ) -> tuple[int, int, NodemaskOrigin, int | None, Step]:
-    """Confine the request to the task's cpuset, by nodemask where possible and by a flag where not.
+    """Restrict the request to the task's cpuset, by nodemask if possible and by ALLOC_CPUSET if not.
 
-    The caller's nodemask cannot be narrowed, and an interrupt has no cpuset of its own: both leave the check
-    of each zone to `get_page_from_freelist`, by ALLOC_CPUSET.
+    The kernel cannot narrow the caller's nodemask, and an interrupt has no cpuset of its own. In both cases
+    ALLOC_CPUSET makes `get_page_from_freelist` check each zone.
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:4950, 6.1.192-2:5406, 7.3.4-1:5114.
 
     Args:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a gfp mask says by itself: include/linux/gfp.h."""
+"""What a gfp mask selects by itself: include/linux/gfp.h."""
 
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context, Step
@@ -29,9 +29,9 @@ def gfp_zone(kernel: Kernel, gfp_mask: int) -> tuple[int, Step]:
 
 
 def gfp_migratetype(kernel: Kernel, gfp_mask: int, context: Context) -> tuple[int, Step]:
-    """Return the kind of pageblock that the pages should come from.
+    """Return the migratetype of the pageblocks that the pages should come from.
 
-    __GFP_MOVABLE with __GFP_RECLAIMABLE is not allowed, but gives 3 unless CONFIG_DEBUG_VM stops it.
+    __GFP_MOVABLE with __GFP_RECLAIMABLE is not allowed; without CONFIG_DEBUG_VM it gives 3.
     Source: include/linux/gfp.h, and mm/page_alloc.h from 7.3 on.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One kernel on one machine, with every bit and table that the rules use looked up once."""
+"""One kernel on one machine: every bit and table that the rules use, looked up once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ Source: GFP_ZONE_TABLE in include/linux/gfp.h. The values that are missing here 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """The compiled view of one kernel on one machine.
+    """One kernel on one machine, as the rules use it.
 
     Attributes:
         features: the rules in force.
-        tables: the flags' names, for people.
+        tables: the flags' names, for messages.
         machine: nodes and zonelists.
         bits: the flags' values.
         gfp_zone_table: zone index for each value of the four zone modifiers of a gfp mask.
@@ -52,7 +52,7 @@ class Kernel:
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Self:
-        """Compile a snapshot."""
+        """Look up what the rules use in a snapshot."""
         tables = snapshot.tables
         return cls(
             features=snapshot.features,
@@ -65,7 +65,7 @@ class Kernel:
         )
 
     def on(self, machine: Machine, features: Features | None = None) -> "Kernel":
-        """Return this kernel on another machine, or with other features; the tables are shared."""
+        """Return this kernel on another machine, or with other features; it shares the tables."""
         return Kernel(
             features or self.features,
             self.tables,

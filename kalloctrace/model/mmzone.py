@@ -7,13 +7,13 @@ from kalloctrace.model.types import Step, UnknownFact
 
 
 def gfp_zonelist(kernel: Kernel, gfp_mask: int) -> ZonelistKind:
-    """Return which of a node's zonelists the mask asks for; without CONFIG_NUMA there is but one."""
+    """Return which of a node's zonelists the mask selects; without CONFIG_NUMA there is only one."""
     thisnode = kernel.features.config_numa and gfp_mask & kernel.bits.gfp_thisnode
     return "NOFALLBACK" if thisnode else "FALLBACK"
 
 
 def node_zonelist(kernel: Kernel, nid: int, gfp_mask: int) -> tuple[ZonelistKind, Step]:
-    """Select the zonelist that the request will walk.
+    """Select the zonelist of the request.
 
     Source: include/linux/gfp.h, `node_zonelist` and `gfp_zonelist`, the same from 5.8 to 7.3.
 
@@ -28,7 +28,7 @@ def node_zonelist(kernel: Kernel, nid: int, gfp_mask: int) -> tuple[ZonelistKind
 def first_zones_zonelist(
     kernel: Kernel, kind: ZonelistKind, nid: int, highest_zoneidx: int, nodemask: int | None
 ) -> tuple[ZoneRef | None, Step]:
-    """Return the first entry of the zonelist that zone index and nodemask permit.
+    """Return the first entry of the zonelist that the zone index and the nodemask allow.
 
     Source: `__next_zones_zonelist` in mm/mmzone.c:56, the same from 5.8 to 7.3.
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The preparation stage: from the entry of the page allocator to its first `get_page_from_freelist` call.
 
-Each function has the name and the order of operations of its model in mm/page_alloc.c; what differs between
-kernels is asked of `Features`. Fault injection is not modelled: the built-in kernels are configured without
-it, and a kernel that injects a failure never makes the call that is predicted here.
+Each function has the name and the order of operations of its original in mm/page_alloc.c. `Features` selects what
+differs between kernels. Fault injection is not modelled: the built-in kernels are configured without it, and a
+kernel that injects a failure never makes the call that is predicted here.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ MIGRATE_MOVABLE = 1
 
 
 class _RejectedError(Exception):
-    """The entry returns NULL without a look at any zone."""
+    """The entry returns NULL before it looks at any zone."""
 
     def __init__(self, rule: str, function: str, reason: str, *, warns: bool = False) -> None:
         super().__init__(reason)
@@ -40,10 +40,10 @@ class _RejectedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What is prepared: the gfp mask and alloc_flags, and `struct alloc_context`.
+    """What the stage prepares: the gfp mask, alloc_flags, and `struct alloc_context`.
 
     Attributes:
-        alloc_flags: as far as they are set by now.
+        alloc_flags: the ALLOC_* bits that are set so far.
         prepare_alloc_flags: as `prepare_alloc_pages` left them.
     """
 
@@ -61,15 +61,15 @@ class Prepared:
 
 
 def alloc_pages(kernel: Kernel, request: Request, context: Context) -> Preparation:
-    """Predict how a kernel prepares a request, through whichever entry it came.
+    """Predict how a kernel prepares a request, for every entry.
 
     Args:
         kernel: the kernel and its machine.
         request: the arguments.
-        context: what the stage reads besides.
+        context: what else the stage reads.
 
     Returns:
-        What `get_page_from_freelist` receives first, or why it is never called, and the steps that led there.
+        What the first `get_page_from_freelist` call receives, or why it is never made, and the steps that lead there.
 
     Raises:
         ImpossibleRequestError: this kernel has no such entry, or no such argument.
@@ -97,7 +97,7 @@ def alloc_pages(kernel: Kernel, request: Request, context: Context) -> Preparati
 
 
 def prepared(done: Prepared, steps: Sequence[Step]) -> Preparation:
-    """Return what was prepared as the answer, with the steps that led there."""
+    """Return the answer for what was prepared, with the steps that lead there."""
     return Preparation(
         outcome="prepared",
         steps=tuple(steps),
@@ -116,7 +116,7 @@ def prepared(done: Prepared, steps: Sequence[Step]) -> Preparation:
 
 
 def alloc_frozen_pages(kernel: Kernel, request: Request, context: Context, steps: list[Step]) -> Prepared:
-    """Follow the normal entry, whose name `Features.entry` holds; from 7.3 on the one without locks as well.
+    """Follow the normal entry, `Features.entry`; since 7.3 it also allocates without locks.
 
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:5000, 6.1.192-2:5622, 6.12.117-1:4820,
     7.2.13-1:5324, 7.3.4-1~bpo13+1:5406.
@@ -124,8 +124,8 @@ def alloc_frozen_pages(kernel: Kernel, request: Request, context: Context, steps
     Args:
         kernel: the kernel and its machine.
         request: the arguments, as registers hold them.
-        context: what the stage reads besides.
-        steps: where the steps taken are appended.
+        context: what else the stage reads.
+        steps: the list to append the steps to.
 
     Returns:
         What was prepared.
@@ -171,18 +171,18 @@ def alloc_frozen_pages(kernel: Kernel, request: Request, context: Context, steps
 
 
 def alloc_pages_nolock(kernel: Kernel, request: Request, context: Context, steps: list[Step]) -> Prepared:
-    """Follow the entry without locks where it is a function of its own, from 6.15 to 7.2.
+    """Follow the entry without locks of 6.15 to 7.2, where it is a separate function.
 
-    It takes no nodemask, and up to 6.17 no gfp mask: what the request holds there does not reach the kernel.
-    Two refusals of it are not modelled: while struct pages are still initialised, which ends before user space begins
-    (page_alloc_init_late), and in an NMI on kernels without CONFIG_SMP, which no built-in one is.
+    It has no argument for a nodemask, and up to 6.17 none for a gfp mask: the request's values are ignored.
+    Two rejections are not modelled: while struct pages are still initialised, which ends before user space starts
+    (page_alloc_init_late), and in an NMI without CONFIG_SMP, which every built-in kernel has.
     Source: mm/page_alloc.c of Linux 6.17:7496, of linux-source-7.2 7.2.13-1:7922.
 
     Args:
         kernel: the kernel and its machine.
         request: the arguments, as registers hold them.
-        context: what the stage reads besides.
-        steps: where the steps taken are appended.
+        context: what else the stage reads.
+        steps: the list to append the steps to.
 
     Returns:
         What was prepared.
@@ -201,7 +201,7 @@ def alloc_pages_nolock(kernel: Kernel, request: Request, context: Context, steps
 
 
 def check_alloc_flags(kernel: Kernel, alloc_flags: int) -> Step:
-    """Reject callers that pass flags which are none of theirs.
+    """Reject alloc_flags that callers may not pass.
 
     Source: mm/page_alloc.c of linux-source-7.3 7.3.4-1~bpo13+1:5417.
 
@@ -216,9 +216,9 @@ def check_alloc_flags(kernel: Kernel, alloc_flags: int) -> Step:
 
 
 def check_order(kernel: Kernel, request: Request, *, nolock: bool) -> Step:
-    """Reject orders that no free list has, or that the per-CPU lists do not keep.
+    """Reject orders that no free list has, and without locks orders that the per-CPU lists do not keep.
 
-    The warning asks the caller's own mask, before anything is taken out of it.
+    The caller's unfiltered mask decides whether the kernel warns.
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:5012, 6.1.192-2:5634, 7.2.13-1:5336,
     7.3.4-1~bpo13+1:5353.
 
@@ -238,7 +238,7 @@ def check_order(kernel: Kernel, request: Request, *, nolock: bool) -> Step:
 
 
 def check_trylock(kernel: Kernel, context: Context) -> Step:
-    """Reject a request without locks where not even trying for one is safe.
+    """Reject a request without locks where a trylock is not safe.
 
     Raises:
         _RejectedError: it is not safe.
@@ -266,7 +266,7 @@ def nolock_nid(kernel: Kernel, nid: int, context: Context) -> int:
 
 
 def gfp_nolock(kernel: Kernel, gfp_mask: int) -> tuple[int, Step]:
-    """Return the mask of an allocation without locks: it neither reclaims nor waits nor warns.
+    """Return the mask of an allocation without locks: it does not reclaim, wait or warn.
 
     Source: mm/page_alloc.c of Linux 6.17:7496 (a fixed mask), of linux-source-7.2 7.2.13-1:7922 and
     7.3.4-1~bpo13+1:5406 (bits added to the caller's).
@@ -287,13 +287,13 @@ def gfp_nolock(kernel: Kernel, gfp_mask: int) -> tuple[int, Step]:
 
 
 def nolock_function(kernel: Kernel) -> str:
-    """Return the name of the function that holds the stage of an allocation without locks."""
+    """Return the name of the kernel function that prepares an allocation without locks."""
     names = {"fixed": "alloc_pages_nolock_noprof", "gfp_flags": "alloc_frozen_pages_nolock_noprof"}
     return names.get(kernel.features.nolock, kernel.features.entry)
 
 
 def apply_gfp_allowed_mask(kernel: Kernel, gfp_mask: int, context: Context) -> tuple[int, Step]:
-    """Take out what early boot and suspend forbid, and bits that this kernel does not know.
+    """Clear the bits that early boot and suspend forbid, and bits that this kernel does not know.
 
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:5017, 6.1.192-2:5637, 7.2.13-1:5339.
 
@@ -313,16 +313,16 @@ def prepare_alloc_pages(
 ) -> Prepared:
     """Fill `struct alloc_context` for a request.
 
-    Every rule but the cpuset's own uses the mask without the __GFP_HARDWALL that the cpuset branch may add.
+    Only the cpuset rule uses the mask with the __GFP_HARDWALL that the cpuset branch may add.
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:4950, 6.1.192-2:5406, 6.12.117-1:4593,
     7.2.13-1:5082, 7.3.4-1~bpo13+1:5114.
 
     Args:
         kernel: the kernel and its machine.
         request: with its mask already filtered and its node resolved.
-        context: what the stage reads besides.
+        context: what else the stage reads.
         alloc_flags: the ALLOC_* bits set so far.
-        steps: where the steps taken are appended.
+        steps: the list to append the steps to.
 
     Returns:
         What was prepared.
@@ -361,7 +361,7 @@ def prepare_alloc_pages(
 
 
 def alloc_flags_cma(kernel: Kernel, migratetype: int, context: Context) -> tuple[int, Step]:
-    """Let movable pages come from CMA areas; called only with CONFIG_CMA.
+    """Allow movable pages from CMA areas; called only with CONFIG_CMA.
 
     Source: mm/page_alloc.c, `current_alloc_flags` of linux-source-5.10 5.10.262-1:3778,
     `gfp_to_alloc_flags_cma` from 5.13 on.
@@ -379,7 +379,7 @@ def alloc_flags_cma(kernel: Kernel, migratetype: int, context: Context) -> tuple
 
 
 def spread_dirty(kernel: Kernel, gfp_mask: int) -> tuple[bool, Step]:
-    """Tell whether pages about to be dirtied are spread over the zones: `ac->spread_dirty_pages`."""
+    """Return whether pages that will be dirtied are spread over the zones: `ac->spread_dirty_pages`."""
     write = bool(gfp_mask & kernel.bits.gfp_write)
     why = "__GFP_WRITE is set" if write else "no __GFP_WRITE"
     return write, Step("spread_dirty_pages", "prepare_alloc_pages", f"{why}: spread_dirty_pages {str(write).lower()}")
@@ -388,7 +388,7 @@ def spread_dirty(kernel: Kernel, gfp_mask: int) -> tuple[bool, Step]:
 def alloc_flags_nofragment(
     kernel: Kernel, preferred_zone: ZoneRef | None, gfp_mask: int, context: Context
 ) -> tuple[int, Step]:
-    """Keep ZONE_NORMAL unfragmented as long as ZONE_DMA32 below it can serve instead; pass on the kswapd bit.
+    """Avoid fragmentation of ZONE_NORMAL while ZONE_DMA32 below it can serve; pass on the kswapd bit.
 
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:3747, 6.1.192-2:4194, 6.12.117-1:3370,
     7.2.13-1:3742, 7.3.4-1~bpo13+1:3762.
@@ -429,7 +429,7 @@ def _nofragment(kernel: Kernel, preferred_zone: ZoneRef | None, context: Context
 
 
 def _dma32_below(kernel: Kernel, zone_dma32: int, nid: int) -> tuple[bool, str]:
-    # The kernel asks about the node's own ZONE_DMA32 only where there are several nodes.
+    # The kernel tests the node's own ZONE_DMA32 only if there are several nodes.
     if kernel.machine.nr_online_nodes <= 1:
         return True, "the preferred zone is ZONE_NORMAL on the only node"
     node = kernel.machine.node(nid)
@@ -441,7 +441,7 @@ def _dma32_below(kernel: Kernel, zone_dma32: int, nid: int) -> tuple[bool, str]:
 
 
 def alloc_flags_highatomic(kernel: Kernel, gfp_mask: int, order: int) -> tuple[int, Step]:
-    """Open the reserve for atomic requests of higher order to them at once.
+    """Open the highatomic reserve on the fast path.
 
     Source: mm/page_alloc.c of linux-source-7.3 7.3.4-1~bpo13+1:5456 and 4526.
 
@@ -458,7 +458,7 @@ def alloc_flags_highatomic(kernel: Kernel, gfp_mask: int, order: int) -> tuple[i
 
 
 def _registers(request: Request) -> Request:
-    """Return the arguments as the kernel sees them: 32 bits of each register, the node id signed."""
+    """Return the arguments as the kernel reads them: 32 bits of each register, the node id signed."""
     return replace(
         request,
         gfp_mask=request.gfp_mask & U32_MAX,

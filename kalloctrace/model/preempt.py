@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What preempt_count says about the running context: include/linux/preempt.h."""
+"""What preempt_count shows about the running context: include/linux/preempt.h."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -17,16 +17,16 @@ _SOFTIRQ_MASK = 0xFF00
 _COUNTER = 0xF
 """The hardirq count and the NMI count have four bits each."""
 _SOFTIRQ_PART = 0xFFFF
-"""The softirq count, and below it the preemption count, which no test of the context asks."""
+"""The softirq count, and below it the preemption count, which no test of the context uses."""
 HARDIRQ_OFFSET = 0x10000
-"""Where the hardirq count began on every kernel before 7.3."""
+"""The lowest bit of the hardirq count on every kernel before 7.3."""
 
 
 def in_task_context(kernel: Kernel, context: Context) -> bool:
-    """Tell whether the cpuset branch takes the running context for a task's.
+    """Return whether the cpuset branch treats the running context as a task's.
 
-    in_interrupt() counts disabled bottom halves as interrupt, in_task() does not, and 5.8 asks neither; the
-    difference is all in the mask.
+    in_interrupt() counts disabled bottom halves as interrupt, in_task() does not, and 5.8 calls neither. Only the
+    mask differs.
     Source: include/linux/preempt.h of linux-source-5.10 5.10.262-1 and 6.1.192-2; the new layout in
     7.3.4-1~bpo13+1:33.
 
@@ -39,7 +39,7 @@ def in_task_context(kernel: Kernel, context: Context) -> bool:
 
 
 def trylock_unsafe(kernel: Kernel, context: Context) -> bool:
-    """Tell whether even trying for a lock is not allowed: in NMI and hardirq on PREEMPT_RT, where locks sleep.
+    """Return whether a trylock is not allowed: in NMI and hardirq context on PREEMPT_RT, where locks sleep.
 
     Source: mm/page_alloc.c of Linux 6.17:7496, of linux-source-7.2 7.2.13-1:7922, 7.3.4-1~bpo13+1:5406.
 
@@ -52,7 +52,7 @@ def trylock_unsafe(kernel: Kernel, context: Context) -> bool:
 
 
 def context_count(kernel: Kernel, context: Context) -> int:
-    """Return the count that the tests of the context look at, its parts put together.
+    """Return the count that the context tests use, with its parts put together.
 
     Source: softirq_count() in include/linux/preempt.h of 6.12.117-1 and 7.3.4-1~bpo13+1.
 
@@ -79,15 +79,15 @@ def preempt_count_bits(features: Features) -> int:
 
 
 def preempt_count(features: Features, context: ContextName) -> int:
-    """Return the preempt_count of a context, laid out as that kernel does.
+    """Return the preempt_count of a context in that kernel's layout.
 
     Args:
         features: of the kernel.
-        context: its name; "nmi" holds the NMI count alone, which both tests look at.
+        context: its name; "nmi" has the NMI count only, which both tests use.
 
     Returns:
-        The low 32 bits, `unsigned int`. On PREEMPT_RT the softirq part of a context lies elsewhere, see
-        `softirq_disable_cnt`; then this is without it.
+        The low 32 bits, `unsigned int`. On PREEMPT_RT the softirq part is missing here: it is in
+        `softirq_disable_cnt`.
     """
     # The hardirq count is the lowest of the mask's upper bits; the NMI count lies four bits above it.
     upper = features.interrupt_mask & ~0xFFFF
@@ -101,7 +101,7 @@ def preempt_count(features: Features, context: ContextName) -> int:
 
 
 def softirq_disable_cnt(features: Features, context: ContextName) -> int:
-    """Return the `current->softirq_disable_cnt` of a context; 0 where the kernel has none."""
+    """Return the `current->softirq_disable_cnt` of a context; 0 if the kernel has no such member."""
     return _SOFTIRQ_COUNTS.get(context, 0) if features.config_preempt_rt else 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the task's scope takes out of a gfp mask: include/linux/sched/mm.h."""
+"""How the task's memalloc scopes change a gfp mask: include/linux/sched/mm.h."""
 
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context, Step
@@ -8,7 +8,7 @@ from kalloctrace.model.types import Context, Step
 def current_gfp_context(kernel: Kernel, gfp_mask: int, context: Context) -> tuple[int, Step]:
     """Apply the memalloc_*_save() scopes of the current task.
 
-    There is no test for interrupt context: an interrupt uses the flags of the task that it interrupted.
+    The kernel does not test for interrupt context: an interrupt uses the flags of the interrupted task.
     Source: include/linux/sched/mm.h of linux-source-6.1 6.1.192-2:203, 6.12.117-1:250, 7.3.4-1:248; with
     PF_MEMALLOC_NORECLAIM as in 6.9.
 

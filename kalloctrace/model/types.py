@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What goes into the preparation stage and what comes out of it."""
+"""Inputs and outputs of the preparation stage."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +9,7 @@ from kalloctrace.kernel.nodelist import MAX_NUMNODES
 
 Entry = Literal["normal", "nolock"]
 Outcome = Literal["prepared", "rejected", "nothing", "single"]
-"""The last two are the bulk allocator's: it has nothing to do, or calls the normal entry for a single page."""
+"""The last two come from the bulk allocator: it has nothing to do, or calls the normal entry for a single page."""
 
 NodemaskOrigin = Literal["null", "caller", "mems_allowed"]
 
@@ -19,8 +19,8 @@ ALL_NODES = (1 << MAX_NUMNODES) - 1
 NUMA_NO_NODE = -1
 
 
-class UnknownFact(Exception):  # noqa: N818  (it names what is missing; whether that is an error is the caller's)
-    """The answer depends on a fact about the machine that is not at hand; it is never guessed.
+class UnknownFact(Exception):  # noqa: N818  (it names what is missing; the caller decides whether that is an error)
+    """The answer depends on a fact that is not known. The model never guesses.
 
     Args:
         name: the missing fact.
@@ -33,7 +33,7 @@ class UnknownFact(Exception):  # noqa: N818  (it names what is missing; whether 
 
 
 class ImpossibleRequestError(ValueError):
-    """The request cannot be made on this kernel, such as an argument that its entry does not have."""
+    """The request is impossible on this kernel, for example because its entry lacks an argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class Request:
     """The arguments of the entry function, as its caller passed them.
 
     Attributes:
-        gfp_mask: `gfp_t`; the low 32 bits count.
-        order: `unsigned int`; the low 32 bits count.
+        gfp_mask: `gfp_t`; only the low 32 bits count.
+        order: `unsigned int`; only the low 32 bits count.
         preferred_nid: `int`, a node id; only an entry without locks takes NUMA_NO_NODE.
         nodemask: bit n is node n; None is the NULL pointer.
         alloc_flags: the fifth argument, `unsigned int`, where the entry has one; 0 elsewhere.
@@ -59,20 +59,20 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What the stage reads besides its arguments and the zonelists.
+    """What else the stage reads its arguments and the zonelists.
 
     Attributes:
         cpusets_enabled: `cpusets_enabled()`.
         gfp_allowed_mask: `gfp_t`.
         task_flags: `current->flags`, `unsigned int`, in interrupt context those of the interrupted task.
-        preempt_count: raw, low 32 bits, laid out as that kernel does; None where it was not captured.
+        preempt_count: raw, low 32 bits, in that kernel's layout; None if it was not captured.
         softirq_disable_cnt: `current->softirq_disable_cnt`, which holds the softirq part on PREEMPT_RT; 0 elsewhere.
         mems_allowed: `current->mems_allowed`; bit n is node n; None where it was not captured.
         defrag_mode: the sysctl vm.defrag_mode is not 0.
         page_group_by_mobility_disabled: the variable of that name.
         numa_node_id: node of the CPU; None where it was not captured.
-        memcg_kmem_online: `memcg_kmem_online()`; only the bulk allocator asks.
-        page_owner_inited: the key of that name; likewise.
+        memcg_kmem_online: `memcg_kmem_online()`; only the bulk allocator tests it.
+        page_owner_inited: the static key of that name; only the bulk allocator tests it.
     """
 
     cpusets_enabled: bool
@@ -90,12 +90,12 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One rule that was followed.
+    """One rule that was applied.
 
     Attributes:
-        rule: stable identifier.
-        function: the kernel's function that holds the rule.
-        effect: a sentence with the values.
+        rule: its stable identifier.
+        function: the kernel function that contains the rule.
+        effect: a sentence with the values, for people.
     """
 
     rule: str
@@ -105,15 +105,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What the stage makes of a request: the arguments of the first `get_page_from_freelist` call.
+    """The result of the stage: the arguments of the first `get_page_from_freelist` call.
 
     Attributes:
-        outcome: anything but "prepared" when that call is never made. The bulk allocator does not make it either: its
-            pages come from where the call would look.
-        steps: the rules followed, in order.
+        outcome: anything but "prepared" if that call is never made. The bulk allocator does not make it either, but
+            takes its pages from the same lists.
+        steps: the rules that were applied, in order.
         reason: why nothing was prepared.
         warns: the rejection prints a warning (once per boot).
-        gfp: `gfp_t`; this and all that follows is None when nothing was prepared.
+        gfp: `gfp_t`; this and the members below are None if nothing was prepared.
         alloc_flags: `unsigned int`, ALLOC_* bits.
         highest_zoneidx: `enum zone_type`.
         migratetype: `enum migratetype`.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Whether a zone has enough free pages for a request: `__zone_watermark_ok` and what it is made of.
+"""Whether a zone has enough free pages for a request: `__zone_watermark_ok` and its parts.
 
-Numbers are pages. A number that is not known is a range, and the answer is `unknown` where the range leaves it open.
+Numbers are pages. An unknown number is a range. The answer is `unknown` if the range does not decide.
 Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:3569, 6.1.192-2:4001, 6.12.118-1:3180, 7.2.12-1~bpo13+1:3561,
 7.3.4-1~bpo13+1:3581.
 """
@@ -17,7 +17,7 @@ WMARK_MIN, WMARK_LOW, WMARK_HIGH = range(3)
 WMARK_NAMES = ("min", "low", "high")
 
 PCP_TYPES = frozenset(("MIGRATE_UNMOVABLE", "MIGRATE_MOVABLE", "MIGRATE_RECLAIMABLE"))
-"""The types below MIGRATE_PCPTYPES, each of which any request may take."""
+"""The types below MIGRATE_PCPTYPES; every request may take each of them."""
 
 HIGHATOMIC, CMA = "MIGRATE_HIGHATOMIC", "MIGRATE_CMA"
 
@@ -26,7 +26,7 @@ Outcome = Literal["ok", "watermark", "block", "unknown"]
 
 
 class Range(NamedTuple):
-    """A number of pages, as far as it is known: from `low` to `high`."""
+    """A number of pages between `low` and `high`, both included."""
 
     low: int
     high: int
@@ -37,10 +37,10 @@ NONE = Range(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Watermarks:
-    """What one kernel's check is made of.
+    """One kernel's watermark check.
 
     Attributes:
-        rules: which of the known checks it is.
+        rules: which of the known checks it uses.
         bits: the values of the flags, which show whether ALLOC_HARDER or ALLOC_NON_BLOCK is in force.
     """
 
@@ -98,18 +98,18 @@ class ZoneState:
 
 @dataclass(frozen=True, slots=True)
 class WatermarkCheck:
-    """What one check looked at and found.
+    """The numbers and the result of one check.
 
     Attributes:
-        outcome: what came of it.
+        outcome: the result.
         watermark: "min", "low" or "high".
-        mark: that watermark as it stands.
-        lowered: the same after the reserves that the request may use.
-        lowmem_reserve: what the zone keeps for requests that could use lower zones only.
+        mark: that watermark.
+        lowered: the watermark after the reserves that the request may use.
+        lowmem_reserve: what the zone keeps for requests that can only use lower zones.
         order_pages: pages not counted because a block of the order needs them together: 2**order - 1.
         highatomic: pages kept for high-order atomic requests.
         cma: free pages in CMA areas, which the request may not use.
-        usable: free pages less these three; what is not known of them is part of the free pages.
+        usable: free pages minus these three; unknown numbers count as 0 to all of the free pages.
         largest: the largest order of a free block whose type the request may take or that is not known; None when
             there is none.
         types_there: types of free blocks of the order or larger, none of which the request may take.
@@ -134,10 +134,10 @@ class WatermarkCheck:
 
 
 def has_reserves(kernel: Watermarks, alloc_flags: int) -> bool:
-    """Say whether the request may use pages kept for high-order atomic requests.
+    """Return whether the request may use pages kept for high-order atomic requests.
 
-    5.10 asks for ALLOC_HARDER and ALLOC_OOM; ALLOC_RESERVES of 6.3 and later has ALLOC_MIN_RESERVE and
-    ALLOC_HIGHATOMIC besides.
+    5.10 tests ALLOC_HARDER and ALLOC_OOM. ALLOC_RESERVES of 6.3 and later has ALLOC_NON_BLOCK, ALLOC_OOM,
+    ALLOC_MIN_RESERVE and ALLOC_HIGHATOMIC.
     """
     bits = kernel.bits
     flags = bits.alloc_harder | bits.alloc_oom | bits.alloc_non_block | bits.alloc_min_reserve | bits.alloc_highatomic
@@ -145,7 +145,7 @@ def has_reserves(kernel: Watermarks, alloc_flags: int) -> bool:
 
 
 def highatomic_pages(kernel: Watermarks, state: ZoneState, alloc_flags: int) -> Range:
-    """Return the pages that are kept for high-order atomic requests from this one."""
+    """Return the pages that this request may not use because they are for high-order atomic requests."""
     if has_reserves(kernel, alloc_flags):
         return NONE
     reserved = _known(state.reserved_highatomic, state.free)
@@ -176,8 +176,8 @@ def _known(value: int | None, at_most: int) -> Range:
 def lowered_mark(kernel: Watermarks, mark: int, alloc_flags: int) -> int:
     """Return a watermark after the reserves that the flags open.
 
-    Until 6.2: half for ALLOC_HIGH, then half for ALLOC_OOM or a quarter for ALLOC_HARDER. Since 6.3 the quarter (for
-    ALLOC_NON_BLOCK) goes with ALLOC_MIN_RESERVE only, and the half for ALLOC_OOM comes besides.
+    Until 6.2: half for ALLOC_HIGH, then half for ALLOC_OOM or a quarter for ALLOC_HARDER. Since 6.3: half for
+    ALLOC_MIN_RESERVE and then a quarter for ALLOC_NON_BLOCK with it; then half for ALLOC_OOM.
     """
     bits = kernel.bits
     if alloc_flags & bits.alloc_high:
@@ -209,7 +209,7 @@ def zone_watermark_ok(
         state: the zone.
         order: of the request.
         highest_zoneidx: `enum zone_type`; None where it is not known.
-        alloc_flags: ALLOC_* bits; the watermark's own bits are not looked at.
+        alloc_flags: ALLOC_* bits; the two bits of the watermark are ignored.
         watermark: index into `state.watermarks`.
 
     Returns:
@@ -250,11 +250,11 @@ def zone_watermark_fast(
     *,
     gfp_mask: int = 0,
 ) -> WatermarkCheck:
-    """Check a zone as `get_page_from_freelist` does, against the watermark that the flags name.
+    """Check a zone as `get_page_from_freelist` does, against the watermark in the flags.
 
-    An order-0 request with rights to the reserves is not held back by the boost, at the min watermark.
-    Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:3669, which asks for __GFP_ATOMIC, as 6.1.192-2 does; of
-    6.12.118-1, which asks for ALLOC_MIN_RESERVE.
+    At the min watermark the boost does not apply to an order-0 request that may use the reserves.
+    Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:3669, which tests __GFP_ATOMIC, as 6.1.192-2 does; of
+    6.12.118-1, which tests ALLOC_MIN_RESERVE.
 
     Args:
         kernel: the kernel's own check.
@@ -265,7 +265,7 @@ def zone_watermark_fast(
         gfp_mask: `gfp_t`; only __GFP_ATOMIC is tested, on kernels that have it.
 
     Returns:
-        As of `zone_watermark_ok`.
+        As `zone_watermark_ok` does.
     """
     watermark = alloc_flags & WMARK_MASK
     check = zone_watermark_ok(kernel, state, order, highest_zoneidx, alloc_flags, watermark=watermark)
@@ -279,7 +279,7 @@ def zone_watermark_fast(
 
 
 def without_boost(state: ZoneState) -> ZoneState:
-    """Return the zone as it would be without its watermark boost."""
+    """Return the zone without its watermark boost."""
     boost = state.boost or 0
     low, middle, high = state.watermarks
     return replace(state, watermarks=(low - boost, middle - boost, high - boost), boost=0)
@@ -293,7 +293,7 @@ def free_cma_pages(state: ZoneState) -> Range:
 
 
 def lowmem_reserve_pages(state: ZoneState, highest_zoneidx: int | None) -> Range:
-    """Return what the zone keeps from requests that could be served by higher zones, up to that one."""
+    """Return the pages that the zone keeps from requests that can use higher zones, up to that one."""
     reserve = state.lowmem_reserve
     if reserve is None:
         return Range(0, state.managed if state.managed is not None else state.free)
@@ -307,8 +307,8 @@ class Found(NamedTuple):
 
     Attributes:
         outcome: "ok", "block" (there is none) or "unknown".
-        largest: the largest order of a block whose type it may take or that is not known; None when there is none.
-        types_there: types of blocks large enough, when none of them serves.
+        largest: the largest order of a block whose type it may take or that is unknown; None if there is no such block.
+        types_there: types of the blocks that are large enough, if none of them serves.
     """
 
     outcome: Outcome
@@ -329,13 +329,13 @@ def suitable_block(kernel: Watermarks, state: ZoneState, order: int, alloc_flags
     if not served:
         there = frozenset[str]().union(*(types for types in large if types is not None))
         return Found("unknown" if doubtful else "block", largest, there)
-    # The check before 4.4 went on to compare the pages in blocks of each order with a part of the watermark.
+    # Before 4.4 the check also compared the pages in blocks of each order with a part of the watermark.
     certain = order == 0 or kernel.rules.block_of_any_type
     return Found("ok" if certain else "unknown", largest, frozenset())
 
 
 def types_for(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozenset[str], frozenset[str]]:
-    """Return the types that the request may take for certain, and those that it perhaps may."""
+    """Return the types that the request may certainly take, and those that it may perhaps take."""
     sure, perhaps = set(PCP_TYPES), set[str]()
     if alloc_flags & kernel.bits.alloc_cma:
         sure.add(CMA)
@@ -345,7 +345,7 @@ def types_for(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozens
     elif highatomic:
         sure.add(HIGHATOMIC)
     if not kernel.rules.known:
-        # MIGRATE_RESERVE went in 4.4; who takes from it, or from MIGRATE_HIGHATOMIC, is not modelled before 5.9.
+        # 4.4 removed MIGRATE_RESERVE. Who takes from it, or from MIGRATE_HIGHATOMIC, is not modelled before 5.9.
         perhaps |= {"MIGRATE_RESERVE", HIGHATOMIC}
     return frozenset(sure), frozenset(perhaps - sure)
 

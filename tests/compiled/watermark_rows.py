@@ -27,7 +27,7 @@ def blocks_of(words: str) -> tuple[FreeBlocks, ...]:
 
 
 def agrees(kernel: Watermarks, run: dict[str, Any]) -> bool:
-    """Tell whether the model passes or refuses a request as the image did.
+    """Return whether the model passes or refuses a request as the image did.
 
     Args:
         kernel: its check.

@@ -70,14 +70,14 @@ class Oracle:
         return mask & ~0x80 if task & 0x40000 else mask
 
     def is_task(self) -> bool:
-        """Tell whether the cpuset branch sees a task."""
+        """Return whether the cpuset branch sees a task."""
         if self.age < 509:
             return True
         not_task = 0x00FFFF00 if self.age < 515 else 0x00FF0100 if self.age < 703 else 0xFF000100
         return not self.line["preempt_count"] & not_task
 
     def nofragment(self, preferred: tuple[int, int] | None) -> bool:
-        """Tell whether ALLOC_NOFRAGMENT is set."""
+        """Return whether ALLOC_NOFRAGMENT is set."""
         if self.age >= 615 and self.machine["defrag_mode"]:
             return True
         return preferred is not None and preferred[1] == 2 and (len(self.nodes) == 1 or 1 in self.nodes[preferred[0]])

@@ -25,7 +25,7 @@ def _calls(kernel: str) -> tuple[tuple[SlowKernel, Called], ...]:
 
 
 def _differs(kernel: str) -> bool:
-    """Tell whether a call differs from the model."""
+    """Return whether a call differs from the model."""
     return any(
         any(each.differences for each in (*verdict.attempts, verdict.end))
         for verdict in (judge_slowpath(slow, called.call) for slow, called in _calls(kernel))

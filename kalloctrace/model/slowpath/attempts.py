@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the slow path decides on its way, and the attempts that it makes: the leaves of `state_machine`."""
+"""Single decisions and attempts of the slow path, which `state_machine` puts together."""
 
 from dataclasses import replace
 
@@ -18,12 +18,12 @@ MIGRATE_MOVABLE = 1
 
 
 def oom_cannot_help(path: Path) -> str:
-    """Say why the OOM killer is not called; empty where it is.
+    """Return why the OOM killer is not called; empty if it is.
 
     Source: mm/page_alloc.c of 5.10.262-1:4048, 6.1.192-2:4493, 7.3.4-1~bpo13+1:4091.
 
     Raises:
-        UnknownFact: what decides was not captured.
+        UnknownFact: a fact that decides was not captured.
     """
     bits = path.kernel.bits
     if require(path.facts.task_flags, "task_flags") & PF_DUMPCORE:
@@ -40,7 +40,7 @@ def oom_cannot_help(path: Path) -> str:
 
 
 def nofail_attempt(path: Path, site: Site) -> Prediction:
-    """Return the attempt that helps a __GFP_NOFAIL request, first within the cpuset and then without.
+    """Return an attempt with some reserves for a __GFP_NOFAIL request: first within the cpuset, then without it.
 
     Source: `__alloc_pages_cpuset_fallback`, mm/page_alloc.c of 5.10.262-1:3991, 6.1.192-2:4436, 7.3.4-1~bpo13+1:4035.
     """
@@ -57,12 +57,14 @@ def nofail_attempt(path: Path, site: Site) -> Prediction:
 
 
 def apply_reserves(path: Path) -> tuple[Path, bool]:
-    """Open the reserves to whom they are for; whoever gets them, or ignores cpusets, ignores memory policies as well.
+    """Open the reserves to tasks that may use them.
+
+    With reserves, or without ALLOC_CPUSET, memory policies are ignored as well.
 
     Source: mm/page_alloc.c of 5.10.262-1:4800, 6.1.192-2:5254, 7.3.4-1~bpo13+1:4890.
 
     Returns:
-        The path, and whether anything was adjusted.
+        The path, and whether memory policies are ignored now.
     """
     kernel, state = path.kernel, path.state
     reserves, step = slowflags.gfp_pfmemalloc_flags(kernel, state.gfp_mask, path.facts)
@@ -80,13 +82,13 @@ def apply_reserves(path: Path) -> tuple[Path, bool]:
 
 
 def attempt(path: Path, site: Site, kind: Kind) -> Prediction:
-    """Return an attempt with the mask and flags as they are."""
+    """Return an attempt with the current mask and flags."""
     state = replace(path.state, site=site)
     return Prediction(kind, state.gfp_mask, state.alloc_flags, state, path.steps, path.events, path.restarted)
 
 
 def retry_attempt(path: Path) -> Prediction:
-    """Return the attempt that every round begins with."""
+    """Return the attempt at the start of a round."""
     reserves = path.kernel.bits.alloc_no_watermarks | path.kernel.bits.alloc_oom
     return attempt(path, "retry", "with_reserves" if path.state.alloc_flags & reserves else "retry")
 
@@ -106,7 +108,7 @@ def first_zone(path: Path, nodemask: int | None) -> tuple[ZoneRef | None, Step]:
 
 
 def insane_config(path: Path) -> bool:
-    """Tell whether the cpuset may leave a strict request without any zone, which ends it where a key is on.
+    """Return whether the request ends because the cpuset has no suitable zone, if the static key is on.
 
     Source: `cpusets_insane_config()`, mm/page_alloc.c of 5.10.262-1:4699, 6.1.192-2:5153, 7.3.4-1~bpo13+1:4869.
     """
@@ -116,41 +118,41 @@ def insane_config(path: Path) -> bool:
 
 
 def ac_alloc_flags(path: Path) -> int:
-    """Return `ac->alloc_flags`, which is 0 where the kernel has none."""
+    """Return `ac->alloc_flags`; 0 if the kernel has no such member."""
     return path.call.context.alloc_flags if path.kernel.kernel.features.entry_alloc_flags else 0
 
 
 def costly(path: Path) -> bool:
-    """Tell whether the order is one that may fail."""
+    """Return whether the order is above PAGE_ALLOC_COSTLY_ORDER."""
     return path.call.order > PAGE_ALLOC_COSTLY_ORDER
 
 
 def can_compact(path: Path) -> bool:
-    """Tell whether the mask allows compaction, which needs I/O."""
+    """Return whether the mask allows compaction, which needs __GFP_IO."""
     return path.gfp(path.kernel.bits.gfp_io)
 
 
 def compacts_early(path: Path) -> bool:
-    """Tell whether compaction comes before reclaim: for costly orders, and high ones of unmovable pages."""
+    """Return whether compaction comes before reclaim: for costly orders, and for order > 0 if not movable."""
     if not path.gfp(path.kernel.bits.gfp_direct_reclaim) or not can_compact(path):
         return False
     return costly(path) or (path.call.order > 0 and path.call.context.migratetype != MIGRATE_MOVABLE)
 
 
 def costly_noretry(path: Path) -> bool:
-    """Tell whether a costly request shall not try hard."""
+    """Return whether a costly request has __GFP_NORETRY."""
     return costly(path) and path.gfp(path.kernel.bits.gfp_noretry)
 
 
 def nofragment(path: Path) -> bool:
-    """Tell whether vm.defrag_mode still keeps the request from fragmenting memory."""
+    """Return whether ALLOC_NOFRAGMENT of vm.defrag_mode is still set."""
     return slowflags.defrag_mode(path.kernel, path.facts) and bool(
         path.state.alloc_flags & path.kernel.bits.alloc_nofragment
     )
 
 
 def promoted(path: Path) -> bool:
-    """Tell whether reclaim and compaction work for a whole block: vm.defrag_mode and pages that are not movable.
+    """Return whether reclaim and compaction work for a whole pageblock: ALLOC_NOFRAGMENT, not movable.
 
     Source: mm/page_alloc.c of 7.2.12-1:4171, 7.3.4-1~bpo13+1:4951.
     """
@@ -162,7 +164,7 @@ def promoted(path: Path) -> bool:
 
 
 def without_nofragment(path: Path) -> Prediction:
-    """Return the attempt of a request that cannot reclaim, with vm.defrag_mode given up."""
+    """Return the attempt of a request that cannot reclaim, without ALLOC_NOFRAGMENT."""
     path = path.with_state(alloc_flags=path.state.alloc_flags & ~path.kernel.bits.alloc_nofragment)
     path = path.with_step("slow_defrag", SLOWPATH, "nothing can be reclaimed: ALLOC_NOFRAGMENT is dropped")
     return attempt(path, "retry", "without_nofragment")

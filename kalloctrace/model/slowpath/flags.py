@@ -17,7 +17,7 @@ MAX_RT_PRIO = 100
 """include/linux/sched/prio.h: the priorities of real-time tasks are below, those of SCHED_DEADLINE tasks below 0."""
 
 HARDIRQ_AND_NMI = 0x00FF_0000
-"""Where the hardirq and NMI counts lie on kernels whose preparation stage does not ask for them."""
+"""The hardirq and NMI counts, on kernels whose preparation stage does not test them."""
 
 
 ORDINARY_TASK = Facts()
@@ -156,7 +156,7 @@ def gfp_to_alloc_flags(kernel: SlowKernel, gfp_mask: int, order: int, facts: Fac
 
 
 def alloc_harder(kernel: SlowKernel, gfp_mask: int, flags: int, facts: Facts) -> tuple[int, Step]:
-    """Let atomic requests and real-time tasks go below the watermark, where __GFP_ATOMIC says who is atomic.
+    """Open reserves to atomic requests and real-time tasks, on kernels where __GFP_ATOMIC marks atomic requests.
 
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:4446.
 
@@ -177,10 +177,10 @@ def alloc_harder(kernel: SlowKernel, gfp_mask: int, flags: int, facts: Facts) ->
 
 
 def alloc_non_block(kernel: SlowKernel, gfp_mask: int, order: int, flags: int, facts: Facts) -> tuple[int, Step]:
-    """Let requests that cannot reclaim, and real-time tasks, go below the watermark.
+    """Open reserves to requests that cannot reclaim, and to real-time tasks.
 
     Source: mm/page_alloc.c of linux-source-6.1 6.1.192-2:4912, 6.12.118-1:4099, 7.2.12-1:4554, and of 7.3
-    7.3.4-1~bpo13+1:4527 and :4567; before ALLOC_HIGHATOMIC was for __GFP_HIGH alone, Linux 6.3.
+    7.3.4-1~bpo13+1:4527 and :4567; for the rule that ALLOC_HIGHATOMIC does not need __GFP_HIGH, Linux 6.3.
 
     Returns:
         The flags, and the step.
@@ -208,7 +208,7 @@ def alloc_non_block(kernel: SlowKernel, gfp_mask: int, order: int, flags: int, f
 
 
 def realtime(facts: Facts) -> bool:
-    """Tell whether the task is of a real-time class or SCHED_DEADLINE, or has inherited such a priority.
+    """Return whether the task has a real-time or SCHED_DEADLINE priority, its own or an inherited one.
 
     Source: `rt_task` in include/linux/sched/rt.h:16 of 5.10.262-1 and 6.1.192-2; `rt_or_dl_task`, :33 of 6.12.118-1 and
     7.3.4-1~bpo13+1: the same test under another name.
@@ -220,7 +220,7 @@ def realtime(facts: Facts) -> bool:
 
 
 def rt_priority_applies(kernel: SlowKernel, facts: Facts) -> bool:
-    """Tell whether a real-time task's priority counts here: not in interrupts, which only borrow the task.
+    """Return whether the priority of a real-time task applies here; it does not in interrupts, which run on any task.
 
     Source: `!in_interrupt()` in mm/page_alloc.c of 5.10.262-1:4458, `in_task()` of 6.1.192-2:4931; 88dc6f208829
     ("mm/page_alloc.c: use in_task()") (in v5.15).
@@ -234,7 +234,7 @@ def rt_priority_applies(kernel: SlowKernel, facts: Facts) -> bool:
 
 
 def in_interrupt(kernel: SlowKernel, facts: Facts) -> bool:
-    """Tell whether an interrupt is served, or bottom halves are disabled.
+    """Return whether the context is an interrupt, or bottom halves are disabled.
 
     Source: include/linux/preempt.h:101 of 5.10.262-1, :143 of 6.1.192-2, :169 of 7.3.4-1~bpo13+1.
 
@@ -246,7 +246,7 @@ def in_interrupt(kernel: SlowKernel, facts: Facts) -> bool:
 
 
 def in_serving_softirq(kernel: SlowKernel, facts: Facts) -> bool:
-    """Tell whether a softirq is served.
+    """Return whether the context is a softirq.
 
     Source: include/linux/preempt.h:102 of 5.10.262-1, :128 of 6.1.192-2, :156 of 7.3.4-1~bpo13+1.
 
@@ -257,7 +257,7 @@ def in_serving_softirq(kernel: SlowKernel, facts: Facts) -> bool:
 
 
 def gfp_pfmemalloc_flags(kernel: SlowKernel, gfp_mask: int, facts: Facts) -> tuple[int, Step]:
-    """Return what opens the reserves: for tasks that free memory, and for victims of the OOM killer.
+    """Return the flags that open the reserves, for tasks that free memory and for OOM victims.
 
     Source: `__gfp_pfmemalloc_flags`, mm/page_alloc.c of 5.10.262-1:4485, 6.1.192-2:4958, 6.12.118-1, 7.3.4-1~bpo13+1,
     the same in all.
@@ -280,7 +280,7 @@ def gfp_pfmemalloc_flags(kernel: SlowKernel, gfp_mask: int, facts: Facts) -> tup
 
 
 def task_reserves(kernel: SlowKernel, facts: Facts) -> tuple[int, str]:
-    """Return the reserves that the running task has by itself, and why.
+    """Return the reserves that the running task may use, and why.
 
     Raises:
         UnknownFact: a fact that decides was not captured.
@@ -292,12 +292,12 @@ def task_reserves(kernel: SlowKernel, facts: Facts) -> tuple[int, str]:
     if not memalloc and not require(facts.oom_victim, "oom_victim"):
         return 0, "neither PF_MEMALLOC nor an OOM victim"
     if in_interrupt(kernel, facts):
-        return 0, "the task does not count in an interrupt"
+        return 0, "an interrupt: the task's state does not apply"
     return (bits.alloc_no_watermarks, "PF_MEMALLOC") if memalloc else (bits.alloc_oom, "an OOM victim")
 
 
 def reserve_flags(kernel: SlowKernel, gfp_mask: int, reserves: int, alloc_flags: int, facts: Facts) -> tuple[int, Step]:
-    """Return the flags that take the place of all others when the reserves are open.
+    """Return the flags that replace all others when the reserves are open.
 
     Source: mm/page_alloc.c of 5.10.262-1:4802, 6.1.192-2:5256, 6.12.118-1, 7.3.4-1~bpo13+1:4892.
 
@@ -305,7 +305,7 @@ def reserve_flags(kernel: SlowKernel, gfp_mask: int, reserves: int, alloc_flags:
         kernel: the kernel.
         gfp_mask: `gfp_t`.
         reserves: what `gfp_pfmemalloc_flags` returned, not 0, with `ac->alloc_flags`.
-        alloc_flags: the flags until now.
+        alloc_flags: the flags so far.
         facts: task flags, for CMA.
 
     Returns:
@@ -336,7 +336,7 @@ def cma_flags(kernel: SlowKernel, gfp_mask: int, facts: Facts) -> tuple[int, Ste
 
 
 def defrag_mode(kernel: SlowKernel, facts: Facts) -> bool:
-    """Tell whether vm.defrag_mode is on; False on kernels without it.
+    """Return whether vm.defrag_mode is on; False on kernels without it.
 
     Raises:
         UnknownFact: the sysctl was not captured.
@@ -345,7 +345,7 @@ def defrag_mode(kernel: SlowKernel, facts: Facts) -> bool:
 
 
 def nofail_flags(kernel: SlowKernel) -> int:
-    """Return what helps a __GFP_NOFAIL request at the end of a round.
+    """Return the flags of the last attempt of a __GFP_NOFAIL request in a round.
 
     Source: mm/page_alloc.c of 5.10.262-1:4936, 6.1.192-2:5392, 6.12.118-1:4582, 7.3.4-1~bpo13+1:5083.
     """
@@ -353,7 +353,7 @@ def nofail_flags(kernel: SlowKernel) -> int:
 
 
 def context_of(kernel: SlowKernel, facts: Facts) -> Context:
-    """Return the facts as the rules that are shared with the preparation stage take them."""
+    """Return the facts as a `Context` for the rules of the preparation stage."""
     return Context(
         cpusets_enabled=bool(facts.cpusets_enabled),
         gfp_allowed_mask=facts.gfp_allowed_mask or 0,
@@ -366,7 +366,7 @@ def context_of(kernel: SlowKernel, facts: Facts) -> Context:
 
 
 def preempt_context(kernel: SlowKernel, facts: Facts) -> Context:
-    """Return the facts for a test of the running context.
+    """Return the facts as a `Context` for a test of the running context.
 
     Raises:
         UnknownFact: the softirq part of preempt_count, which PREEMPT_RT keeps elsewhere, was not captured.

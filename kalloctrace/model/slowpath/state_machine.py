@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The slow path as a machine whose states are its attempts.
 
-What reclaim and compaction bring cannot be predicted, so one attempt may be followed by several others. Each function
-here is a part of `__alloc_pages_slowpath` between two labels or calls, and yields every attempt that may come next on
-its way, or that NULL may be returned. An attempt that is followed by another has failed.
+The result of reclaim and compaction cannot be predicted, so several attempts may follow one. Each function here is a
+part of `__alloc_pages_slowpath` between two labels or calls. It yields every attempt that may come next, and `Failure`
+if the call may return NULL. Every attempt but the last has failed.
 
-Not modelled: zonelists that are rebuilt meanwhile (memory hotplug) start the slow path anew, and are a change of the
-machine; fatal signals and watermarks decide between ways that are all predicted.
+Not modelled: a rebuild of the zonelists (memory hotplug) restarts the slow path; it is a change of the machine. Fatal
+signals and watermarks decide between paths that are all predicted.
 Sources: mm/page_alloc.c of linux-source-5.10 5.10.262-1:4643, 6.1 6.1.192-2:5097, 6.12 6.12.118-1, 7.2
 7.2.12-1~bpo13+1, 7.3 7.3.4-1~bpo13+1:4786.
 """
@@ -45,14 +45,14 @@ Outcomes = Iterator[Outcome]
 def slowpath_call(kernel: Kernel, request: Request, context: Context) -> SlowCall:
     """Predict the arguments of the slow path for a request.
 
-    The task's scopes are applied on every kernel by now, what cpusets added is taken back, and pages about to be
-    dirtied are no longer spread. The preferred zone is still that of the fast path.
+    Here every kernel has applied the task's scopes and undone what cpusets added, and `ac->spread_dirty_pages` is
+    false. The preferred zone is still that of the fast path.
     Source: mm/page_alloc.c of linux-source-5.10 5.10.262-1:5039, 6.1.192-2:5662, 7.3.4-1~bpo13+1:5463.
 
     Args:
         kernel: the kernel and its machine.
         request: the arguments of the entry.
-        context: what the preparation stage reads besides.
+        context: what else the preparation stage reads.
 
     Returns:
         The call, without attempts.
@@ -94,25 +94,25 @@ def enter(kernel: SlowKernel, call: SlowCall) -> State:
 
 
 def next_attempts(kernel: SlowKernel, call: SlowCall, state: State, facts: Facts) -> tuple[Outcome, ...]:
-    """Return what may follow an attempt that failed.
+    """Return what may follow a failed attempt.
 
     Args:
         kernel: the kernel and its machine.
         call: the call, for its arguments.
         state: the attempt, or `enter`.
-        facts: what the slow path reads on its way to the next one.
+        facts: what the slow path reads on the way to the next attempt.
 
     Returns:
-        Every attempt that may come next, and `Failure` where the call may return NULL instead.
+        Every attempt that may come next, and `Failure` if the call may return NULL.
 
     Raises:
-        UnknownFact: what decides was not captured.
+        UnknownFact: a fact that decides was not captured.
     """
     return tuple(_AFTER[state.site](Path(kernel, call, facts, state)))
 
 
 def restart(path: Path) -> Outcomes:
-    """Start, or start anew after the cpuset changed: compute the flags and the preferred zone."""
+    """Start, or restart after the cpuset changed: compute the flags and the preferred zone."""
     kernel, call = path.kernel, path.call
     flags, steps = slowflags.gfp_to_alloc_flags(kernel, path.state.gfp_mask, call.order, path.facts)
     preferred, step = slowattempts.first_zone(path, path.state.nodemask)
@@ -132,7 +132,7 @@ def restart(path: Path) -> Outcomes:
 
 
 def after_initial(path: Path) -> Outcomes:
-    """Compact first where that promises most, unless the reserves are open; up to 6.19.
+    """Compact first if `compacts_early` holds and the reserves are closed; up to 6.19.
 
     Source: mm/page_alloc.c of 5.10.262-1:4727, 6.1.192-2:5181.
     """
@@ -147,7 +147,7 @@ def after_initial(path: Path) -> Outcomes:
 
 
 def after_initial_compact(path: Path) -> Outcomes:
-    """Go on after early compaction, which need not have been done: deferred, it is followed by an attempt as well."""
+    """Continue after early compaction. An attempt follows deferred compaction as well."""
     if slowattempts.costly_noretry(path):
         yield from nopage(path.with_step("slow_noretry", SLOWPATH, "compaction is deferred for a costly __GFP_NORETRY"))
         if path.kernel.rules.thisnode_compacts_only and path.gfp(path.kernel.bits.gfp_thisnode):
@@ -156,7 +156,7 @@ def after_initial_compact(path: Path) -> Outcomes:
 
 
 def after_initial_compact_skipped(path: Path) -> Outcomes:
-    """Go on after early compaction that was skipped, without an attempt."""
+    """Continue after early compaction that was skipped; no attempt follows it."""
     if slowattempts.costly_noretry(path):
         yield from nopage(path.with_step("slow_noretry", SLOWPATH, "compaction was skipped for a costly __GFP_NORETRY"))
     else:
@@ -164,7 +164,7 @@ def after_initial_compact_skipped(path: Path) -> Outcomes:
 
 
 def retry(path: Path) -> Outcomes:
-    """Try again; up to 6.19 the reserves are asked and the memory policy is dropped before that."""
+    """Try again; up to 6.19 after opening the reserves and dropping the memory policy."""
     if path.kernel.rules.compact_first:
         yield slowattempts.retry_attempt(path)
         return
@@ -176,7 +176,7 @@ def retry(path: Path) -> Outcomes:
 
 
 def after_retry(path: Path) -> Outcomes:
-    """Go on after an attempt with the flags as they are; from 7.0 on the reserves are asked here."""
+    """Continue after the attempt of a round; since 7.0 the reserves are opened here."""
     kernel = path.kernel
     if kernel.rules.compact_first:
         path, adjusted = slowattempts.apply_reserves(path)
@@ -203,7 +203,7 @@ def after_retry(path: Path) -> Outcomes:
 
 
 def direct_reclaim(path: Path) -> Outcomes:
-    """Reclaim; where that made progress an attempt follows.
+    """Reclaim; an attempt follows if that made progress.
 
     Source: `__alloc_pages_direct_reclaim`, mm/page_alloc.c of 5.10.262-1:4379, 6.1.192-2:4838.
     """
@@ -223,7 +223,7 @@ def after_reclaim(path: Path) -> Outcomes:
 
 
 def compact(path: Path) -> Outcomes:
-    """Compact; unless that was skipped an attempt follows.
+    """Compact; an attempt follows unless compaction was skipped.
 
     Source: `__alloc_pages_direct_compact`, mm/page_alloc.c of 5.10.262-1:4105, 6.1.192-2:4551, 7.2.12-1:4144.
     """
@@ -239,7 +239,7 @@ def compact(path: Path) -> Outcomes:
 
 
 def after_compact(path: Path) -> Outcomes:
-    """Decide whether another round may help, and if not, whether to call the OOM killer.
+    """Decide whether another round may help; if not, whether to call the OOM killer.
 
     Source: mm/page_alloc.c of 5.10.262-1:4841, 6.1.192-2:5296, 6.12.118-1, 7.2.12-1, 7.3.4-1~bpo13+1:4969.
     """
@@ -270,7 +270,7 @@ def after_compact(path: Path) -> Outcomes:
 
 
 def fall_back(path: Path) -> Outcomes:
-    """Let the request fragment memory after all, and try again.
+    """Drop ALLOC_NOFRAGMENT and try again.
 
     Source: mm/page_alloc.c of 7.2.12-1:5009, 7.3.4-1~bpo13+1:5034.
     """
@@ -284,14 +284,14 @@ def fall_back(path: Path) -> Outcomes:
 
 
 def may_oom(path: Path) -> Outcomes:
-    """Look once more above the high watermark, then call the OOM killer; another task may hold its lock.
+    """Try once more at the high watermark, then call the OOM killer; another task may hold its lock.
 
     Source: `__alloc_pages_may_oom`, mm/page_alloc.c of 5.10.262-1:4011, 6.1.192-2:4456, 7.3.4-1~bpo13+1:4054.
     """
     bits = path.kernel.bits
     busy = path.with_step("slow_oom", _OOM, "another task holds oom_lock: it makes progress")
     yield from after_oom(busy, progress=True)
-    effect = "the last look before the OOM killer: ALLOC_WMARK_HIGH and ALLOC_CPUSET, without __GFP_DIRECT_RECLAIM"
+    effect = "the last attempt before the OOM killer: ALLOC_WMARK_HIGH and ALLOC_CPUSET, without __GFP_DIRECT_RECLAIM"
     looking = path.with_step("slow_before_oom", _OOM, effect)
     gfp_mask = (path.state.gfp_mask | bits.gfp_hardwall) & ~bits.gfp_direct_reclaim
     flags = slowattempts.ac_alloc_flags(path) | path.kernel.bits.alloc_wmark_high | bits.alloc_cpuset
@@ -299,7 +299,7 @@ def may_oom(path: Path) -> Outcomes:
 
 
 def after_before_oom(path: Path) -> Outcomes:
-    """Kill a task unless that cannot help; a __GFP_NOFAIL request gets all reserves then."""
+    """Kill a task unless that cannot help; then a __GFP_NOFAIL request gets all reserves."""
     reason = slowattempts.oom_cannot_help(path)
     if reason:
         yield from after_oom(path.with_step("slow_oom", _OOM, f"{reason}: nothing is killed"), progress=False)
@@ -314,13 +314,13 @@ def after_before_oom(path: Path) -> Outcomes:
 
 
 def after_oom(path: Path, *, progress: bool) -> Outcomes:
-    """Try again after progress; a victim of the OOM killer whose reserves did not suffice gives up.
+    """Try again after progress; an OOM victim that has used its reserves gives up.
 
     Source: mm/page_alloc.c of 5.10.262-1:4882, 6.1.192-2:5337, 7.3.4-1~bpo13+1:5057.
     """
     exhausted = path.state.alloc_flags & path.kernel.bits.alloc_oom or path.gfp(path.kernel.bits.gfp_nomemalloc)
     if exhausted and require(path.facts.oom_victim, "oom_victim"):
-        yield from nopage(path.with_step("slow_victim", SLOWPATH, "an OOM victim whose reserves did not suffice"))
+        yield from nopage(path.with_step("slow_victim", SLOWPATH, "an OOM victim that has used its reserves"))
     elif progress:
         yield from retry(path)
     else:
@@ -328,7 +328,7 @@ def after_oom(path: Path, *, progress: bool) -> Outcomes:
 
 
 def nopage(path: Path) -> Outcomes:
-    """Give up, unless the request may not fail and can wait for others.
+    """Give up, unless the request has __GFP_NOFAIL and may reclaim.
 
     Source: mm/page_alloc.c of 5.10.262-1:4894, 6.1.192-2:5349, 7.3.4-1~bpo13+1:5069.
     """
@@ -346,25 +346,25 @@ def nopage(path: Path) -> Outcomes:
 
 
 def check_retry_cpuset(path: Path) -> tuple[Path | None, tuple[Outcome, ...]]:
-    """Start anew when the cpuset changed, or when it has no node of the caller's nodemask, which is dropped then.
+    """Restart if the cpuset changed, or if it has no node of the caller's nodemask, which is then dropped.
 
-    A change itself is seen by a counter that no trace has: it is taken for possible wherever cpusets are on.
+    The kernel sees a change by a counter that no trace has. With cpusets on, a change is always possible.
     Source: mm/page_alloc.c of 5.10.262-1:4610, 6.1.192-2:5064, the same in 7.3.4-1~bpo13+1.
 
     Returns:
-        The path, None where it ends here; and what may follow a new start.
+        The path, or None if it ends here; and what may follow a restart.
 
     Raises:
-        UnknownFact: what decides was not captured.
+        UnknownFact: a fact that decides was not captured.
     """
     if path.restarted != "no" or not require(path.facts.cpusets_enabled, "cpusets_enabled"):
         return path, ()
     nodemask = path.state.nodemask
     if nodemask is not None and not nodemask & require(path.facts.mems_allowed, "mems_allowed"):
-        effect = "the cpuset has no node of the nodemask: it is dropped, and the slow path starts anew"
+        effect = "the cpuset has no node of the nodemask: it is dropped, and the slow path restarts"
         anew = replace(path, restarted="forced").with_state(nodemask=None)
         return None, tuple(restart(anew.with_step("slow_cpuset", "check_retry_cpuset", effect)))
-    effect = "the cpuset may have changed: the slow path starts anew"
+    effect = "the cpuset may have changed: the slow path restarts"
     anew = replace(path, restarted="possible").with_step("slow_cpuset", "check_retry_cpuset", effect)
     return path, tuple(restart(anew))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is known of one run of the slow path, and what is predicted of it."""
+"""One call of the slow path: what was captured, and what the model predicts."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -28,11 +28,12 @@ Kind = Literal[
 ]
 """Why an attempt is made.
 
-`first_try` is the first one of a request that wakes no kswapd, `after_waking_kswapd` that of any other, `restart` the
-same again because the cpuset changed. `retry` comes back with flags that were tried before, `with_reserves` with those
-of PF_MEMALLOC, __GFP_MEMALLOC or an OOM victim, `without_nofragment` with vm.defrag_mode given up. `after_draining`
-follows `after_direct_reclaim` when the per-CPU lists were drained. `before_oom` looks for a parallel OOM kill,
-`oom_nofail` and `nofail` help a __GFP_NOFAIL request, after the OOM killer and at the end of a round.
+`first_try` is the first attempt of a request that does not wake kswapd, `after_waking_kswapd` of one that does.
+`restart` is the first attempt again, because the cpuset changed. `retry` repeats the flags of an earlier attempt.
+`with_reserves` has those of PF_MEMALLOC, __GFP_MEMALLOC or an OOM victim. `without_nofragment` drops the
+ALLOC_NOFRAGMENT of vm.defrag_mode. `after_draining` follows `after_direct_reclaim` once the per-CPU lists are drained.
+`before_oom` looks for a parallel OOM kill. `oom_nofail` and `nofail` are for a __GFP_NOFAIL request, after the OOM
+killer and at the end of a round.
 """
 
 Site = Literal[
@@ -54,16 +55,16 @@ Site = Literal[
 Event = Literal["direct_reclaim", "compaction", "oom"]
 
 Restarted = Literal["no", "possible", "forced"]
-"""Whether the slow path started anew: since the cpuset may have changed, or since it shares no node with the mask."""
+"""Whether the slow path restarted: because the cpuset may have changed, or because it has no node of the nodemask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the slow path reads of the task and the machine; None where it was not captured.
+    """What the slow path reads of the task and the machine; None if it was not captured.
 
     Attributes:
         task_flags: `current->flags`, `unsigned int`.
-        preempt_count: raw, low 32 bits, laid out as that kernel does.
+        preempt_count: raw, low 32 bits, in that kernel's layout.
         softirq_disable_cnt: `current->softirq_disable_cnt`; only PREEMPT_RT has it.
         prio: `current->prio`, `int`: below 100 for real-time tasks, below 0 for those of SCHED_DEADLINE.
         oom_victim: `tsk_is_oom_victim(current)`: `current->signal->oom_mm` is not NULL.
@@ -86,10 +87,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class SlowContext:
-    """`struct alloc_context`, as an attempt or the entry of the slow path finds it.
+    """`struct alloc_context` at an attempt or at the entry of the slow path.
 
     Attributes:
-        zonelist_kind: which zonelist; None where it is none of the snapshot's.
+        zonelist_kind: which zonelist; None if the snapshot does not have it.
         zonelist_nid: whose zonelist.
         nodemask: content of `ac->nodemask`; bit n is node n; None for the NULL pointer.
         preferred_zone: `ac->preferred_zoneref`; None for the terminating entry.
@@ -97,7 +98,7 @@ class SlowContext:
         migratetype: `enum migratetype`.
         spread_dirty_pages: `ac->spread_dirty_pages`.
         alloc_flags: `ac->alloc_flags`, `unsigned int`, where the kernel has it; 0 elsewhere.
-        unknown: names of these members that were not captured; their values then mean nothing.
+        unknown: names of these members that were not captured; their values are meaningless.
     """
 
     zonelist_kind: ZonelistKind | None
@@ -116,15 +117,15 @@ class SlowAttempt:
     """One call of `get_page_from_freelist` by the slow path.
 
     Attributes:
-        number: from 1, in the order of the call.
+        number: its position in the call, from 1.
         gfp_mask: `gfp_t`, its argument.
-        order: `unsigned int`, likewise.
-        alloc_flags: `int`, ALLOC_* bits, likewise.
+        order: `unsigned int`, its argument.
+        alloc_flags: `int`, ALLOC_* bits, its argument.
         context: `*ac` at its entry.
-        facts: what the slow path reads besides, at the same time.
-        caller: the kernel function that made the call; empty where it was not captured.
-        events: what happened since the attempt before; None where that was not captured.
-        reclaimed: pages that direct reclaim brought since then; None where that was not captured.
+        facts: what else the slow path reads at that time.
+        caller: the kernel function that made the call; empty if it was not captured.
+        events: what happened since the previous attempt; None if that was not captured.
+        reclaimed: pages that direct reclaim freed since then; None if that was not captured.
     """
 
     number: int
@@ -144,12 +145,12 @@ class SlowCall:
 
     Attributes:
         gfp_mask: `gfp_t`, its argument.
-        order: `unsigned int`, likewise.
+        order: `unsigned int`, its argument.
         context: `*ac` at its entry.
-        attempts: what was captured of its attempts, in order.
-        page: it returned one; None where the return was not captured.
-        complete: no attempt is missing after the last one.
-        facts: what the slow path reads besides, at its entry; None where that was not captured.
+        attempts: the captured attempts, in order.
+        page: whether it returned one; None if the return was not captured.
+        complete: whether the last attempt was captured.
+        facts: what else the slow path reads at its entry; None if that was not captured.
     """
 
     gfp_mask: int
@@ -163,7 +164,7 @@ class SlowCall:
 
 @dataclass(frozen=True, slots=True)
 class SlowKernel:
-    """A kernel with what its slow path needs beyond the preparation stage."""
+    """A kernel with the rules of its slow path."""
 
     kernel: Kernel
     rules: SlowpathRules
@@ -176,16 +177,16 @@ class SlowKernel:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The variables of `__alloc_pages_slowpath` while an attempt is made.
+    """The variables of `__alloc_pages_slowpath` during an attempt.
 
     Attributes:
-        site: which attempt.
-        gfp_mask: the function's argument, without __GFP_ATOMIC where it takes that out.
-        alloc_flags: its variable, which the attempts at some sites do not use.
+        site: where the attempt is made.
+        gfp_mask: the function's argument, without __GFP_ATOMIC if the function clears it.
+        alloc_flags: the variable of that name; some sites do not use it.
         nodemask: `ac->nodemask`.
         preferred_zone: `ac->preferred_zoneref`.
-        can_retry_reserves: its variable, from 7.0 on.
-        compact_first: likewise.
+        can_retry_reserves: the variable of that name, since 7.0.
+        compact_first: the variable of that name, since 7.0.
     """
 
     site: Site
@@ -199,16 +200,16 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """An attempt that may come next.
+    """An attempt that may follow.
 
     Attributes:
         kind: why it is made.
         gfp_mask: `gfp_t`, its argument.
-        alloc_flags: `int`, likewise.
-        state: the variables while it is made.
-        steps: the rules followed since the attempt before, in order.
-        events: what must or may have happened since.
-        restarted: whether the slow path started anew.
+        alloc_flags: `int`, ALLOC_* bits, its argument.
+        state: the variables during the attempt.
+        steps: the rules applied since the previous attempt, in order.
+        events: what must or may have happened since the previous attempt.
+        restarted: whether the slow path restarted.
     """
 
     kind: Kind
@@ -225,7 +226,7 @@ class Failure:
     """The slow path may return NULL without another attempt.
 
     Attributes:
-        steps: the rules that led there.
+        steps: the rules that lead there.
     """
 
     steps: tuple[Step, ...]
@@ -236,7 +237,7 @@ Outcome = Prediction | Failure
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A way through the slow path, from one attempt towards the next."""
+    """A path through the slow path, from one attempt towards the next."""
 
     kernel: SlowKernel
     call: SlowCall
@@ -251,20 +252,20 @@ class Path:
         return replace(self, state=replace(self.state, **changes))
 
     def with_step(self, rule: str, function: str, effect: str) -> "Path":
-        """Return the path with one more rule followed."""
+        """Return the path with one more rule applied."""
         return replace(self, steps=(*self.steps, Step(rule, function, effect)))
 
     def with_event(self, event: Event) -> "Path":
-        """Return the path after something that shows in the trace."""
+        """Return the path after an event that a trace records."""
         return replace(self, events=self.events | {event})
 
     def gfp(self, mask: int) -> bool:
-        """Tell whether the mask has any of these bits."""
+        """Return whether the gfp mask has any of these bits."""
         return bool(self.state.gfp_mask & mask)
 
 
 def require(value: T | None, name: str) -> T:
-    """Return a fact.
+    """Return a fact that decides.
 
     Raises:
         UnknownFact: it was not captured.
