@@ -28,6 +28,10 @@ coverage: setup
 	    $(BIN)/coverage report --include "kalloctrace/$$room/*" --fail-under 95 || failed=yes; \
 	done; test -z "$$failed"
 
+# Which small changes of a module no test notices: MODULE="kalloctrace/model/gfp.py kalloctrace/verify", JOBS=1.
+mutants: setup
+	$(BIN)/python -m tests.mutants.run --jobs $(or $(JOBS),2) $(MODULE)
+
 # Every kernel on every machine; it writes the table in README. KERNELS="6.17 6.12-rt" selects others.
 matrix: setup
 	$(BIN)/python -m tests.matrix.run $(KERNELS)

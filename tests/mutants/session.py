@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: MIT
+"""Runs tests with a mutated module: its functions' code is replaced in a fork, or the whole module is imported so.
+
+A fork of a session that has collected its tests starts no interpreter and imports nothing, so most mutants take less
+than a tenth of a second. What runs at import is mutated by the slow way: a fork without our modules imports all anew.
+"""
+
+import functools
+import gc
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+import coverage
+import pytest
+
+from tests.mutants.forks import Call, in_forks
+from tests.mutants.mutations import Mutation, changed_code
+
+TEST_SECONDS = 30
+"""A test that takes longer with a mutant hangs, and so has noticed it."""
+
+_CACHED = type(functools.cache(lambda: None))
+_OPTIONS = ("-q", "--capture=no", "-p", "no:cacheprovider")
+_JUDGING = (*_OPTIONS, "-x", "-o", f"timeout={TEST_SECONDS}")
+# A file with two tests that take longer than this is no fast one.
+_PROFILING = (*_OPTIONS, "--maxfail=2", "-o", "timeout=15")
+
+
+class _Recorder:
+    """A pytest plugin: which test failed first, how long each took, and which lines of a module it ran."""
+
+    def __init__(self, skipped: frozenset[str] = frozenset(), measured: "coverage.Coverage | None" = None) -> None:
+        self.failed: list[str] = []
+        self.seconds: dict[str, float] = {}
+        self._skipped = skipped
+        self._measured = measured
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the tests that are too slow."""
+        items[:] = [item for item in items if item.nodeid not in self._skipped]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Attribute the lines that run from here on."""
+        if self._measured is not None:
+            self._measured.switch_context(nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure and the time."""
+        if report.failed:
+            self.failed.append(report.nodeid)
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Note a file that cannot be imported."""
+        if report.failed:
+            self.failed.append(report.nodeid)
+
+
+class _Mutated(SourceFileLoader):
+    """Loads a module from other text than its file's."""
+
+    def __init__(self, name: str, path: Path, source: str) -> None:
+        super().__init__(name, str(path))
+        self._source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the text; the cached code of the file is not used."""
+        del fullname
+        return compile(self._source, self.path, "exec")
+
+
+class _Finder:
+    """Finds one module as it is mutated."""
+
+    def __init__(self, name: str, path: Path, source: str) -> None:
+        self._name = name
+        self._path = path
+        self._source = source
+
+    def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+        """Find the mutated module, and no other."""
+        if name != self._name:
+            return None
+        loader = _Mutated(self._name, self._path, self._source)
+        return importlib.util.spec_from_file_location(name, self._path, loader=loader)
+
+
+def profile(modules: Sequence[Path], file: str) -> dict[str, Any]:
+    """Run a file of tests once; return for each test its seconds and the lines that it runs, by module."""
+    measured = coverage.Coverage(data_file=None, include=list(map(str, modules)), config_file=False)
+    recorder = _Recorder(measured=measured)
+    measured.start()
+    pytest.main([*_PROFILING, file], plugins=[recorder])
+    measured.stop()
+    found: dict[str, tuple[float, dict[str, list[int]]]] = {
+        name: (round(seconds, 3), {}) for name, seconds in recorder.seconds.items() if name not in recorder.failed
+    }
+    for module in modules:
+        for line, names in measured.get_data().contexts_by_lineno(str(module)).items():
+            for name in names:
+                if name in found:
+                    found[name][1].setdefault(str(module), []).append(line)
+    return found
+
+
+def run_anew(name: str, path: Path, mutated: str, files: Sequence[str], skipped: frozenset[str]) -> str:
+    """Import everything with the mutated module, run the tests, and return the first that fails, or ""."""
+    sys.meta_path.insert(0, _Finder(name, path, mutated))
+    recorder = _Recorder(skipped)
+    code = pytest.main([*_JUDGING, *files], plugins=[recorder])
+    if recorder.failed:
+        return recorder.failed[0]
+    return "" if code == pytest.ExitCode.OK else "the tests could not be run"
+
+
+@dataclass(frozen=True)
+class Work:
+    """Mutants of a module's functions.
+
+    Attributes:
+        path: the module's file.
+        source: its text.
+        mutants: each with its key, and the tests that run its lines, quickest first.
+        seconds: how long each test takes.
+        jobs: how many mutants are judged at a time.
+    """
+
+    path: Path
+    source: str
+    mutants: Mapping[str, tuple[Mutation, Sequence[str]]]
+    seconds: Mapping[str, float]
+    jobs: int
+
+
+class _Server:
+    """A pytest plugin that runs no tests itself: each mutant's are run in a fork of the collected session."""
+
+    def __init__(self, work: Work) -> None:
+        self.results: dict[str, str] = {}
+        self._work = work
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Judge every mutant."""
+        work = self._work
+        items = {item.nodeid: item for item in session.items}
+        functions = [
+            value
+            for value in gc.get_objects()
+            if isinstance(value, FunctionType) and value.__code__.co_filename == str(work.path)
+        ]
+        caches = [value for value in gc.get_objects() if isinstance(value, _CACHED)]
+        gc.freeze()
+        self.results |= in_forks(self._calls(items, functions, caches), work.jobs)
+        return True
+
+    def _calls(
+        self, items: Mapping[str, pytest.Item], functions: Sequence[FunctionType], caches: Sequence[Any]
+    ) -> Iterator[Call]:
+        work = self._work
+        for key, (mutation, tests) in work.mutants.items():
+            # One that changes what runs at import changes no function: it survives here.
+            pairs = changed_code(work.source, mutation.source, str(work.path)) or []
+            chosen = [items[test] for test in tests if test in items] if pairs else []
+            limit = 10 + 4 * sum(work.seconds[item.nodeid] for item in chosen) + TEST_SECONDS
+            yield Call(key, functools.partial(_judge, functions, caches, pairs, chosen), limit)
+
+
+def _judge(
+    functions: Sequence[FunctionType],
+    caches: Sequence[Any],
+    pairs: Sequence[tuple[CodeType, CodeType]],
+    items: Sequence[pytest.Item],
+) -> str:
+    """Replace the code of functions, run tests, and return the first that fails, or "".
+
+    A mutation that nothing holds, such as one in a function that a table's construction called and dropped, survives
+    here and is then judged anew.
+    """
+    for function in functions:
+        for old, new in pairs:
+            if function.__code__ == old and len(old.co_freevars) == len(new.co_freevars):
+                function.__code__ = new
+    for cache in caches:
+        cache.cache_clear()
+    recorder = _Recorder()
+    if items:
+        items[0].config.pluginmanager.register(recorder)
+    for place, item in enumerate(items):
+        following = items[place + 1] if place + 1 < len(items) else None
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if recorder.failed:
+            return recorder.failed[0]
+    return ""
+
+
+def run_in_forks(work: Work) -> dict[str, str]:
+    """Judge mutants of functions, and return for each the first test that fails, or ""."""
+    server = _Server(work)
+    files = sorted({test.partition("::")[0] for _, tests in work.mutants.values() for test in tests})
+    pytest.main([*_JUDGING, *files], plugins=[server])
+    return server.results
