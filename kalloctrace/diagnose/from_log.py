@@ -13,12 +13,12 @@ from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, has_low_zone
 from kalloctrace.flags.decode import decode_gfp, parse_flags
 from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.builtin import OLD_STAND_IN, builtin_features
 from kalloctrace.kernel.machine import machine_of
 from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.kernel.slowpath_rules import SlowpathRules, slowpath_rules, unsure_rules
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.kernel.watermark_rules import OLDEST_RULES, WatermarkRules, watermark_rules
+from kalloctrace.kernel.watermark_rules import KNOWN_WATERMARK_RULES, OLDEST_RULES, WatermarkRules, watermark_rules
 from kalloctrace.kernel.zone_counters import absent_counters
 from kalloctrace.model.gfp import GFP_ZONEMASK
 from kalloctrace.model.kernel import GFP_ZONE_TABLE, Kernel
@@ -41,7 +41,7 @@ _RECLAIMS = frozenset(
 _DOES_NOT = frozenset(("GFP_ATOMIC", "GFP_NOWAIT", "GFP_TRANSHUGE_LIGHT"))
 
 # Kernels before 5.8 have other numbers under these names. What the names from 4.6 on stand for is the same.
-_OLD_TABLES = builtin_tables("5.10")
+_OLD_TABLES = builtin_tables(OLD_STAND_IN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def _slow_kernel(name: str, version: str, tables: FlagTables) -> SlowKernel:
     A log does not show CONFIG_CMA. With it ALLOC_CMA opens the CMA pages that the log counts, 0 without it.
     """
     known = known_release(name, version) is not None
-    features = builtin_features(name, version) if known else builtin_features("5.10")
+    features = builtin_features(name, version) if known else builtin_features(OLD_STAND_IN)
     machine = machine_of({0: ()}, gfp_allowed_mask=0)
     snapshot = Snapshot(name, version, replace(features, config_cma=True), tables, machine)
     return SlowKernel(Kernel.of(snapshot), slowpath_rules(name, version) or SlowpathRules())
@@ -355,4 +355,4 @@ def _unknown_rules(kernel: str, rules: WatermarkRules) -> str:
     whose = f"of {kernel}" if kernel else "of this kernel"
     if rules == OLDEST_RULES:
         return f"the watermark check {whose}: only what all kernels share is applied"
-    return f"the watermark check {whose} in every detail: known are those from 5.9 to 7.3"
+    return f"the watermark check {whose} in every detail: known are those from {KNOWN_WATERMARK_RULES}"

@@ -38,6 +38,9 @@ class Row(NamedTuple):
 FIRST: tuple[int, int] = rows.FIRST[:2]
 """The oldest built-in kernel, (major, minor)."""
 
+OLD_STAND_IN, NEW_STAND_IN = "5.10", builtin_kernels()[-1]
+"""The built-in kernels whose rules stand in for an unknown kernel: an old one, and a new one."""
+
 _READ_5_8 = "mm/page_alloc.c of Linux 5.8.1"
 _DEBIAN_CONFIG = "/boot/config of Debian's 5.10, 6.1, 6.12, 7.2 and 7.3"
 _FIXED_ORDERS = (0, 1, 2, 3, 9)

@@ -13,7 +13,7 @@ from kalloctrace.flags.builtin import builtin_tables, known_release
 from kalloctrace.flags.published import from_btf_enums, from_tracefs_format
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.btf import Btf
-from kalloctrace.kernel.builtin import builtin_features
+from kalloctrace.kernel.builtin import NEW_STAND_IN, OLD_STAND_IN, builtin_features
 from kalloctrace.kernel.features import Features, Nolock
 from kalloctrace.kernel.kallsyms import Symbols
 from kalloctrace.kernel.kcore import Kcore
@@ -51,8 +51,8 @@ _INTERRUPT_MASK = 0x00FF0100
 _INTERRUPT_MASK_NESTED = 0xFF000100
 """in_task() if bits 16 to 23 of preempt_count count nested irq disabling (Debian 7.3.4)."""
 
-_OLD_ENTRY, _OLD_BASE, _NEW_BASE = "__alloc_pages_nodemask", "5.10", "7.3"
-"""An unknown release starts with the rules of one of these two, because much changed along with the entry's name."""
+_OLD_ENTRY = "__alloc_pages_nodemask"
+"""The entry up to 5.12. An unknown release with it starts with the rules of `OLD_STAND_IN`, else of `NEW_STAND_IN`."""
 
 _HPAGE_PMD_ORDER = 9
 """HPAGE_PMD_ORDER of x86_64 in every configuration: arch/x86/include/asm/pgtable_64_types.h."""
@@ -85,7 +85,7 @@ class LiveKernel:
         uname = os.uname()
         if known_release(uname.release, uname.version) is not None:
             return uname.release, uname.version
-        return (_OLD_BASE if find_entry(self.symbols) == _OLD_ENTRY else _NEW_BASE), ""
+        return (OLD_STAND_IN if find_entry(self.symbols) == _OLD_ENTRY else NEW_STAND_IN), ""
 
     @property
     def features(self) -> Features:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from kalloctrace.flags.releases import Release
+from kalloctrace.flags.rows import LAST
 
 Highatomic = Literal["reserved", "free", "unknown"]
 """The pages that requests without reserves may not use: nr_reserved_highatomic or nr_free_highatomic."""
@@ -87,6 +88,9 @@ _ROWS = (
         "mm/page_alloc.c of 6.12.118-1, 7.2.12-1~bpo13+1 and 7.3.4-1~bpo13+1",
     ),
 )
+
+KNOWN_WATERMARK_RULES = f"{_ROWS[0].since.series} to {LAST.series}"
+"""The releases whose watermark check is known in every detail, for messages."""
 
 SHARED_RULES = WatermarkRules("unknown", order0_highatomic=None, known=False)
 """What kernels share since 4.4, where 97a16fc82a7c ("mm, page_alloc: only enforce watermarks for order-0
