@@ -119,3 +119,64 @@ def test_facts_that_only_some_kernels_have() -> None:
     assert made("7.3", entry_alloc_flags=0x400)["entry_alloc_flags"] == 0x400
     assert made(softirq_disable_cnt=0x200, present=PREPARED | TASK_CONTEXT)["softirq_disable_cnt"] is None
     assert made(softirq_disable_cnt=0x200, present=PREPARED | TASK_CONTEXT, rt=True)["softirq_disable_cnt"] == 0x200
+
+
+def test_each_member_has_its_column() -> None:
+    """All of them, on a kernel that has every one."""
+    found = made(
+        "7.3",
+        rt=True,
+        gfp_mask=0x1,
+        order=2,
+        preferred_nid=3,
+        entry_alloc_flags=0x4,
+        task_flags=0x5,
+        preempt_count=0x6,
+        freelist_gfp_mask=0x7,
+        alloc_flags=0x8,
+        preferred_zoneref=0x7010,
+        migratetype=9,
+        highest_zoneidx=10,
+        spread_dirty_pages=1,
+        present=PREPARED | TASK_CONTEXT | NODEMASK | OTHER | BULK_SINGLE,
+        gfp_allowed_mask=0xB,
+        switches=CPUSETS_ENABLED | DEFRAG_MODE,
+        mems_allowed=[0b01],
+        nodemask_nodes=[0b10],
+        ac_nodemask_nodes=[0b11],
+        softirq_disable_cnt=0xC,
+    )
+    assert {name: value for name, value in found.items() if value is not None} == {
+        "entry": "bulk_single",
+        "gfp_mask": 0x1,
+        "order": 2,
+        "preferred_nid": 3,
+        "task_flags": 0x5,
+        "nodemask": "1",
+        "entry_alloc_flags": 0x4,
+        "preempt_count": 0x6,
+        "mems_allowed": "0",
+        "cpusets_enabled": 1,
+        "gfp_allowed_mask": 0xB,
+        "defrag_mode": True,
+        "softirq_disable_cnt": 0xC,
+        "freelist_calls": 1,
+        "freelist_gfp_mask": 0x7,
+        "freelist_order": 2,
+        "alloc_flags": 0x8,
+        "zonelist_kind": "FALLBACK",
+        "zonelist_nid": 0,
+        "ac_nodemask": "other",
+        "ac_nodemask_nodes": "0-1",
+        "preferred_node": 0,
+        "preferred_zone": 1,
+        "migratetype": 9,
+        "highest_zoneidx": 10,
+        "spread_dirty_pages": True,
+    }
+
+
+def test_softirq_count_needs_the_context() -> None:
+    """On PREEMPT_RT too it is captured only together with preempt_count."""
+    assert made(rt=True, softirq_disable_cnt=0x200)["softirq_disable_cnt"] is None
+    assert made()["spread_dirty_pages"] is False

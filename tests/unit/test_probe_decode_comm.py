@@ -2,12 +2,13 @@
 """The name of a thread is its name at the time of the call."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kalloctrace.probe.decode import comm as names
-from kalloctrace.probe.decode.comm import UNKNOWN, TaskComms
+from kalloctrace.probe.decode.comm import UNKNOWN, TaskComms, running_tasks
 from kalloctrace.probe.layout import struct_dtype
 
 NAME = struct_dtype("task_comm", {})
@@ -57,3 +58,48 @@ def test_positions_stay(tasks: TaskComms) -> None:
     second = tasks.column(thread, cpu, time).dictionary
     assert second.to_pylist()[: len(first)] == first.to_pylist()
     assert len(second) > len(first)
+
+
+def test_changes_count_in_the_order_of_time(tasks: TaskComms) -> None:
+    """Whatever their order in one batch; a call before the first known name of a thread has that name."""
+    tasks.update(np.concatenate([change(30, 9, b"third"), change(10, 9, b"first"), change(20, 9, b"second")]))
+    calls = [(9, 0, time) for time in (5, 10, 19, 20, 29, 30, 99)]
+    assert named(tasks, *calls) == ["first", "first", "first", "second", "second", "third", "third"]
+
+
+def test_name_that_changes_inside_the_batch_is_found_for_each_call(tasks: TaskComms) -> None:
+    """Also if calls of several threads alternate, and for a thread whose name does not change in between."""
+    tasks.update(np.concatenate([change(20, 7, b"make"), change(20, 8, b"cc")]))
+    calls = [(7, 0, 19), (8, 1, 20), (0, 1, 20), (7, 0, 20), (0, 0, 21), (7, 1, 30), (8, 0, 19)]
+    assert named(tasks, *calls) == ["sh", "cc", "swapper/1", "make", "swapper/0", "make", "cc"]
+
+
+def test_change_after_the_last_call_is_not_used(tasks: TaskComms) -> None:
+    """Nor is a change before the first call forgotten."""
+    tasks.update(np.concatenate([change(10, 7, b"make"), change(40, 7, b"late")]))
+    assert named(tasks, (7, 0, 11), (7, 0, 39)) == ["make", "make"]
+
+
+def test_no_calls_have_no_names(tasks: TaskComms) -> None:
+    """An empty batch is a column without rows."""
+    empty = np.zeros(0, np.uint32)
+    assert len(tasks.column(empty, empty, np.zeros(0, np.uint64))) == 0
+
+
+def test_names_that_are_not_text_are_replaced(tasks: TaskComms) -> None:
+    """A task may choose any bytes."""
+    tasks.update(change(1, 7, b"a\xff"))
+    assert named(tasks, (7, 0, 2)) == ["a\ufffd"]
+
+
+def test_running_tasks_are_those_of_proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thread with its name; one that has ended meanwhile is left out."""
+    for pid, tid, comm in (("7", "7", b"sh\n"), ("7", "9", b"a\xff\n"), ("7", "8", None), ("self", "7", b"no\n")):
+        folder = tmp_path / pid / "task" / tid
+        folder.mkdir(parents=True)
+        if comm is None:
+            (folder / "comm").symlink_to(tmp_path / "ended")
+        else:
+            (folder / "comm").write_bytes(comm)
+    monkeypatch.setattr(names, "_PROC", tmp_path)
+    assert sorted(running_tasks()) == [(7, "sh"), (9, "a\ufffd")]

@@ -249,3 +249,150 @@ def test_mask_of_the_single_page_call_is_present_if_it_was_made() -> None:
 def test_populated_elements_are_counted_up_to_the_first_gap(words: list[int], nr_pages: int, expected: object) -> None:
     """As the bulk allocator counts them; unknown if all examined elements are populated and there are more."""
     assert bulk(populated=words, nr_pages=nr_pages)["nr_populated"] == expected
+
+
+FULL: dict[str, Any] = {
+    "time": 11,
+    "cpu": 12,
+    "pid_tgid": 13 << 32 | 14,
+    "nodemask": 0xBEEF,
+    "nodemask_nodes": [0b100],
+    "mems_allowed": [0b1000],
+    "ac": (0x7000, 0xBEEF, 15, 16, 1),
+    "ac_nodemask_nodes": [0b10000],
+    "page": 0xFFFF,
+    "gfp_mask": 17,
+    "order": 18,
+    "preferred_nid": 19,
+    "task_flags": 20,
+    "preempt_count": 21,
+    "cpusets_enabled": -1,
+    "gfp_allowed_mask": 22,
+    "defrag_mode": 1,
+    "freelist_gfp_mask": 23,
+    "freelist_order": 24,
+    "alloc_flags": 25,
+    "freelist_calls": 2,
+    "stack": 0,
+    "prepare_calls": 1,
+    "prepare_returned": 0,
+    "prepare_alloc_mask": 26,
+    "prepare_alloc_flags": 27,
+    "prepare_ac": [0x7000, 0xBEEF, 0x7010, 15 | 16 << 32, 1],
+    "entry_alloc_flags": 28,
+    "softirq_disable_cnt": 29,
+}
+EXPECTED = {
+    "time": 11,
+    "cpu": 12,
+    "pid": 13,
+    "tid": 14,
+    "comm": "python",
+    "entry": "normal",
+    "gfp_mask": 17,
+    "order": 18,
+    "preferred_nid": 19,
+    "entry_alloc_flags": 28,
+    "nodemask": "2",
+    "task_flags": 20,
+    "preempt_count": 21,
+    "softirq_disable_cnt": 29,
+    "mems_allowed": "3",
+    "cpusets_enabled": -1,
+    "gfp_allowed_mask": 22,
+    "defrag_mode": True,
+    "freelist_calls": 2,
+    "freelist_gfp_mask": 23,
+    "freelist_order": 24,
+    "alloc_flags": 25,
+    "zonelist_kind": "FALLBACK",
+    "zonelist_nid": 0,
+    "ac_nodemask": "caller",
+    "ac_nodemask_nodes": "4",
+    "preferred_node": 1,
+    "preferred_zone": 2,
+    "migratetype": 15,
+    "highest_zoneidx": 16,
+    "spread_dirty_pages": True,
+    "prepare_returned": False,
+    "prepare_same_context": True,
+    "prepare_alloc_mask": 26,
+    "prepare_alloc_flags": 27,
+    "page": True,
+    "stack": "stack 0",
+}
+
+
+def present(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns that are not null."""
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def test_each_member_has_its_column() -> None:
+    """All members of a record, on a kernel that has every one."""
+    assert present(row(kernel="7.3", rt=True, **FULL)) == EXPECTED
+
+
+def test_each_member_of_a_bulk_record_has_its_column() -> None:
+    """In addition to those of every record, except those of get_page_from_freelist() and prepare_alloc_pages()."""
+    changes = {**FULL, "freelist_calls": 0, "prepare_calls": 0, "entry": BULK, "softirq_disable_cnt": 0}
+    changes |= {"page_array": 0, "single_calls": 1, "populated": [0b11, 0], "nodes": [0b101], "nr_pages": 31}
+    changes |= {"returned": 32, "examined": 33, "zones": 0b110, "single_gfp_mask": 34, "memcg_kmem": 0, "page_owner": 1}
+    shared = ["time", "cpu", "pid", "tid", "comm", "gfp_mask", "order", "preferred_nid", "nodemask", "task_flags"]
+    shared += ["preempt_count", "mems_allowed", "cpusets_enabled", "gfp_allowed_mask", "defrag_mode", "page", "stack"]
+    assert present(row(struct="bulk_record", kernel="6.12", **changes)) == {
+        **{name: EXPECTED[name] for name in shared},
+        "entry": "bulk",
+        "freelist_calls": 0,
+        "nr_pages": 31,
+        "nr_populated": 2,
+        "memcg_kmem_online": False,
+        "page_owner_inited": True,
+        "bulk_returned": 32,
+        "bulk_seen": 33,
+        "bulk_nodes": "0,2",
+        "bulk_zones": "1-2",
+        "bulk_list": True,
+        "bulk_single_gfp_mask": 34,
+    }
+
+
+def test_nodes_that_cannot_exist_are_left_out() -> None:
+    """Bits beyond the possible nodes mean nothing."""
+    records = np.zeros(1, struct_dtype("record", {"NODEMASK_WORDS": 1, "ALLOC_CONTEXT_WORDS": 5}))
+    records["mems_allowed"] = 0xFF
+    maker = RowMaker(LAYOUT, FakeBtf(), builtin_features("5.10"), 0b101, str)  # type: ignore[arg-type] # the method it calls
+    assert maker.rows(records)["mems_allowed"].to_pylist() == ["0,2"]
+
+
+def test_rows_keep_their_order_and_share_texts() -> None:
+    """A text is made once for each distinct value, and not for values of absent rows."""
+    records = np.zeros(4, struct_dtype("record", {"NODEMASK_WORDS": 1, "ALLOC_CONTEXT_WORDS": 5}))
+    records["stack"] = [4, -1, 3, 4]
+    records["cpu"] = range(4)
+    made = []
+    maker = RowMaker(LAYOUT, FakeBtf(), builtin_features("5.10"), 1, lambda stack: made.append(stack) or f"s{stack}")  # type: ignore[arg-type, func-returns-value] # the method it calls
+    rows = maker.rows(records)
+    assert rows["stack"].to_pylist() == ["s4", None, "s3", "s4"]
+    assert rows["cpu"].to_pylist() == [0, 1, 2, 3]
+    assert sorted(made) == [3, 4]
+
+
+class FakeNewBtf(FakeBtf):
+    """A kernel whose `struct alloc_context` has alloc_flags."""
+
+    def has_member(self, *_: str) -> bool:
+        """Return True."""
+        return True
+
+    def offset(self, struct: str, member: str) -> int:
+        """Return a member's offset in bytes."""
+        return 36 if member == "alloc_flags" else OFFSETS[struct, member]
+
+
+def test_alloc_flags_of_the_context_are_read_where_they_exist() -> None:
+    """Otherwise each is None."""
+    ac = np.array([[0, 0, 0, 0, 5 << 32 | 1], [0, 0, 0, 0, 6 << 32]], np.uint64)
+    for btf, expected in ((FakeNewBtf(), [5, 6]), (FakeBtf(), [None, None])):
+        maker = RowMaker(LAYOUT, btf, builtin_features("5.10"), 1, str)  # type: ignore[arg-type] # the methods it calls
+        assert maker.ac_alloc_flags(ac) == expected
