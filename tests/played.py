@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A small recorded stream for tests of what watches one: tasks, stacks, and a call that a kernel prepared wrongly."""
+"""A small recorded stream for tests of `live`: tasks, stacks, and a call with a mismatch."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ SECOND = 1_000_000_000
 
 
 def calls(*, wrong: bool = False) -> list[dict[str, Any]]:
-    """Return calls of three seconds: 10, 20 and 6, of two tasks; the last one's alloc_flags may be wrong."""
+    """Return 10, 20 and 6 calls of three seconds, from two tasks; with `wrong` the last has wrong alloc_flags."""
     _, _, row = source()
     begin = 5 * SECOND
     python = {"comm": "python", "pid": 70, "tid": 70, "stack": FAULT}

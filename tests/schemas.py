@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The JSON Schemas of what the program prints, for tests: closed, so that a member that none names is noticed."""
+"""The JSON Schemas of the program's output, closed: a field that a schema does not declare is an error."""
 
 import json
 from functools import cache
@@ -13,20 +13,20 @@ FOLDER = Path(__file__).parents[1] / "kalloctrace" / "schemas"
 
 @cache
 def validator(name: str) -> jsonschema.Draft202012Validator:
-    """Return what holds an object to the schema of a name, and to nothing beyond it."""
+    """Return a validator for a schema that rejects undeclared fields."""
     schema = json.loads((FOLDER / f"{name}.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(_closed(schema))
 
 
 def hold(name: str, *objects: object) -> None:
-    """Hold objects to a schema."""
+    """Validate objects with a schema."""
     assert objects
     for found in objects:
         validator(name).validate(found)
 
 
-def _closed(schema: Any) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _closed(schema: Any) -> Any:  # noqa: ANN401  (any JSON value)
     if isinstance(schema, list):
         return [_closed(part) for part in schema]
     if not isinstance(schema, dict):

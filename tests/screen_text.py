@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A screen as lines of text, and its comparison with the lines that were kept."""
+"""A screen as lines of text, and its comparison with the stored lines."""
 
 import os
 import re
@@ -14,11 +14,11 @@ _TEXT = re.compile(
     r"(?P<text>[^<]*)</text>"
 )
 _CELL = 12.2
-"""Width of a character in textual's pictures."""
+"""Width of a character in Textual's screenshots."""
 
 
 def lines_of(app: App[None]) -> list[str]:
-    """Return what a screen shows, line by line, out of the picture that textual makes of it."""
+    """Return the lines of a screen, from Textual's screenshot."""
     lines: dict[int, str] = {}
     for found in _TEXT.finditer(app.export_screenshot()):
         number, at = int(found["line"]), round(float(found["x"]) / _CELL)
@@ -28,13 +28,13 @@ def lines_of(app: App[None]) -> list[str]:
 
 
 def assert_as_kept(app: App[None], name: str) -> None:
-    """Compare a screen with the one that is kept under a name.
+    """Compare a screen with the stored one of this name.
 
-    With KALLOCTRACE_KEEP_SCREENS=1 what is shown is kept instead: look at the difference before you commit it.
+    With KALLOCTRACE_KEEP_SCREENS=1 store the screen instead; review the diff before you commit it.
     """
     shown = "".join(f"{line}\n" for line in lines_of(app))
     path = KEPT / f"{name}.txt"
     if os.environ.get("KALLOCTRACE_KEEP_SCREENS"):
         path.parent.mkdir(exist_ok=True)
         path.write_text(shown)
-    assert shown == path.read_text(), f"{path} is no longer what is shown"
+    assert shown == path.read_text(), f"{path} differs from the screen"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A program on a terminal of its own, as a user would have it."""
+"""A program on its own terminal."""
 
 import fcntl
 import os
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 LEFT_SCREEN = b"\x1b[?1049l"
-"""What puts the terminal back to the lines that it had before."""
+"""The escape sequence that leaves the alternate screen."""
 
 
 class Terminal:
@@ -22,13 +22,13 @@ class Terminal:
 
     Attributes:
         process: the program.
-        printed: all that it printed so far.
+        printed: its output so far.
 
     Args:
         process: the program.
         end: our end of its terminal.
-        settings: what the terminal was set to before.
-        theirs: the program's end.
+        settings: the attributes of the terminal before the program started.
+        theirs: the program's end of the terminal.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]", end: int, settings: list[Any], theirs: int) -> None:
@@ -39,7 +39,7 @@ class Terminal:
         self._theirs = theirs
 
     def wait_for(self, text: bytes, seconds: float) -> None:
-        """Read until the program has printed something."""
+        """Read until the program has printed a text."""
         deadline = time.monotonic() + seconds
         while text not in self.printed:
             assert time.monotonic() < deadline, f"{text!r} is not in {self.printed[-2000:]!r}"
@@ -53,7 +53,7 @@ class Terminal:
         """Wait for the program's end, and return its exit code."""
         deadline = time.monotonic() + seconds
         while self.process.poll() is None:
-            assert time.monotonic() < deadline, f"it goes on: {self.printed[-2000:]!r}"
+            assert time.monotonic() < deadline, f"still running: {self.printed[-2000:]!r}"
             self._read(0.1)
         while self._read(0.2):
             pass
@@ -61,7 +61,7 @@ class Terminal:
 
     @property
     def restored(self) -> bool:
-        """Tell whether the terminal is set as it was, and shows what it showed."""
+        """Whether the terminal has its former attributes and screen."""
         return termios.tcgetattr(self._theirs) == self._settings and LEFT_SCREEN in self.printed
 
     def _read(self, seconds: float) -> bool:
@@ -73,7 +73,7 @@ class Terminal:
 
 @contextmanager
 def on_terminal(command: Sequence[str], rows: int = 24, columns: int = 80) -> Iterator[Terminal]:
-    """Run a program on a terminal of some size; it ends with this in any case."""
+    """Run a program on a terminal of a given size; end it in any case."""
     end, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     settings = termios.tcgetattr(theirs)

@@ -59,12 +59,12 @@ def obtain(name: str, *, refresh: bool = False) -> Kernel:
     """
     if "/" in name:
         return _from_path(name)
-    wanted = KernelName.parse(name)
+    kernel_name = KernelName.parse(name)
     with _lock():
-        kernel = _from_local_packages(wanted)
+        kernel = _from_local_packages(kernel_name)
         if kernel is None and not refresh:
-            kernel = _cached(wanted, _DAY)
-        return kernel or _from_suites(wanted, refresh=refresh)
+            kernel = _cached(kernel_name, _DAY)
+        return kernel or _from_suites(kernel_name, refresh=refresh)
 
 
 def resolve(name: KernelName, *, refresh: bool = False) -> KernelPackages:

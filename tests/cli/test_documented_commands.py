@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Every command in the README and in docs/: each is run, or at least read by the parser, or tested elsewhere.
+"""Every command in the README and in docs/ is run, or parsed, or tested elsewhere.
 
-A command is a line of a ```console block that begins with "$ ", or with "# " for root. What needs root or a virtual
-machine (`record`, `lab`, `live` of this machine) is not run here but parsed with all its options, by click's own
-parser: a capture is made by tests/live. Of `make` it is asked what it would do. What installs is run by
-tests/cli/test_packages.py. Everything else is run: by a shell as it stands where it has a pipe or writes a file, else
-by the program's `main`, which saves starting Python for each.
+A command is a line of a ```console block that starts with "$ ", or with "# " for root. Commands that require root or a
+virtual machine (`record`, `lab`, `live` of this machine) are parsed with click's parser; tests/live captures. `make`
+runs with --dry-run. tests/cli/test_packages.py tests installations. A shell runs the other commands with a pipe or
+redirection; `main` runs the rest, which saves starting Python for each.
 """
 
 import os
@@ -25,12 +24,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"\s{2,}#\s.*$|\s+#\s.*$")
-# What `dmesg` and `journalctl -k` show here: the real ones are root's, and may have nothing to say.
+# The output of `dmesg` and `journalctl -k` here; the real ones may require root and have no failures.
 _LOG = ROOT / "tests/unit/data/failures/made-two-nodes.log"
 _EVENTS = ROOT / "tests/unit/data/events/perf.txt"
 _WRITTEN = ("-o", "--html")
-_SAID = re.compile(r"wrote |next: |[\d,]+ events of ")
-"""What a command that writes a file says on standard error."""
+_MESSAGES = re.compile(r"wrote |next: |[\d,]+ events of ")
+"""Messages on standard error of commands that write files."""
 
 TESTED_ELSEWHERE = {
     "apt install python3-bpfcc": "tests/setup",
@@ -41,11 +40,11 @@ TESTED_ELSEWHERE = {
     "uv tool install .": "tests/cli/test_packages.py",
 }
 MAY_FAIL = {"kalloctrace doctor": {0, 1}}
-"""`doctor` ends with 1 where live tracing is impossible, and that depends on the machine."""
+"""`doctor` exits with 1 if this machine cannot be traced."""
 
 
 def commands() -> dict[str, list[str]]:
-    """Return every command, without its comment, and the pages that have it."""
+    """Return every command without its comment, and the pages that contain it."""
     found: dict[str, list[str]] = {}
     for page in PAGES:
         for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
@@ -84,8 +83,8 @@ def is_only_parsed(command: str) -> bool:
 
 
 PARSED = [command for command in COMMANDS if is_only_parsed(command)]
-MADE = [command for command in COMMANDS if command.startswith("make ")]
-RUN = [command for command in COMMANDS if command not in {*PARSED, *MADE, *TESTED_ELSEWHERE}]
+MAKE = [command for command in COMMANDS if command.startswith("make ")]
+RUN = [command for command in COMMANDS if command not in {*PARSED, *MAKE, *TESTED_ELSEWHERE}]
 IN_A_SHELL = [command for command in RUN if len(_stages(shlex.split(command))) > 1 or "~" in command]
 BY_ITSELF = [command for command in RUN if command not in IN_A_SHELL]
 
@@ -130,7 +129,7 @@ def test_it_runs(
     assert code in MAY_FAIL.get(command, {0}), f"{COMMANDS[command]}: {printed.err}"
     written = [folder / words[words.index(option) + 1] for option in _WRITTEN if option in words]
     assert printed.out or (written and written[0].exists())
-    assert [line for line in printed.err.splitlines() if not _SAID.match(line)] == []
+    assert [line for line in printed.err.splitlines() if not _MESSAGES.match(line)] == []
 
 
 @pytest.mark.parametrize("command", IN_A_SHELL)
@@ -148,7 +147,7 @@ def test_it_runs_in_a_shell(command: str, folder: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, f"{COMMANDS[command]}: {done.stderr}"
-    assert [line for line in done.stderr.splitlines() if not _SAID.match(line)] == []
+    assert [line for line in done.stderr.splitlines() if not _MESSAGES.match(line)] == []
 
 
 @pytest.mark.parametrize("command", PARSED)
@@ -159,7 +158,7 @@ def test_it_is_parsed(command: str) -> None:
     parse(cli, "kalloctrace", words)
 
 
-@pytest.mark.parametrize("command", MADE)
+@pytest.mark.parametrize("command", MAKE)
 def test_make_knows_its_target(command: str) -> None:
     """`make -n` accepts the target; it is not built here, because it starts virtual machines."""
     done = subprocess.run(
@@ -173,7 +172,7 @@ def parse(command: click.Command, name: str, words: list[str]) -> None:
     """Parse words as the command would, including sub-commands; a wrong option is an error."""
     context = command.make_context(name, list(words))
     if isinstance(command, click.Group):
-        rest = [*context._protected_args, *context.args]  # noqa: SLF001 - what click itself invokes with
+        rest = [*context._protected_args, *context.args]  # noqa: SLF001  (as click itself does)
         child, sub, left = command.resolve_command(context, rest)
         assert sub is not None
         parse(sub, child or "", left)

@@ -18,7 +18,7 @@ from kalloctrace.explain.glossary import LANGUAGES, term_names
 ROOT = Path(__file__).parents[2]
 TRACE = ROOT / "fixtures/5.10/low-memory.arrows"
 BIN = Path(sys.executable).parent
-# Where an installer asks a registry, and there is none, there is nothing to test.
+# Messages of an installer that cannot reach a registry.
 _NO_NETWORK = ("connection", "dns error", "network", "failed to fetch", "no matching distribution", "timed out")
 _FIND_BCC = """
 from kalloctrace.errors import KalloctraceError
@@ -75,7 +75,7 @@ def program(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site,) = folder.glob("lib/python*/site-packages")
     borrowed = next(Path(path) for path in sys.path if path.endswith("site-packages"))
     for path in borrowed.iterdir():
-        # Of this environment's packages all but ourselves, which it has as a link to the checkout.
+        # All packages of this environment except this one, which it has as a link to the checkout.
         if "kalloctrace" not in path.name and not (site / path.name).exists() and path.suffix != ".pth":
             (site / path.name).symlink_to(path)
     return folder / "bin/kalloctrace"
@@ -160,7 +160,7 @@ def test_it_finds_the_distributions_bcc(program: Path, tmp_path: Path) -> None:
 
 def _or_skip(done: subprocess.CompletedProcess[str]) -> None:
     if done.returncode and any(word in done.stderr.lower() for word in _NO_NETWORK):
-        pytest.skip(f"no registry can be asked: {done.stderr.splitlines()[-1]}")
+        pytest.skip(f"no registry can be reached: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
 
 

@@ -14,7 +14,7 @@ from kalloctrace.verify.verification import verify_trace
 
 pytestmark = pytest.mark.live
 
-# Everything one guest can show in one boot, each fact as a line of its own.
+# Prints one line per fact, so that one boot is enough.
 SCRIPT = r"""
 uname -r
 cat /sys/devices/system/node/online
@@ -23,13 +23,13 @@ for m in /sys/kernel/tracing /sys/kernel/debug /sys/fs/bpf /sys/fs/cgroup /dev/s
 done
 [ -e "/lib/modules/$(uname -r)/modules.dep" ] && echo modules
 echo to-stderr >&2
-printf '%s' "$1" >brought-back
+printf '%s' "$1" >result
 touch /tmp/scratch && echo scratch
 touch /usr/intruder 2>/dev/null || echo read-only
 python3 -c 'import kalloctrace; print("imported")'
 exit 7
 """
-# What only the guest without shared files has to prove.
+# For the guest in memory only.
 IN_MEMORY = r"""
 uname -r
 cat given
@@ -39,7 +39,7 @@ done
 [ -e "/lib/modules/$(uname -r)" ] || echo no modules
 echo to-stderr >&2
 mkdir sub
-printf '%s' "$1" >sub/brought-back
+printf '%s' "$1" >sub/result
 head -c 30000000 /dev/zero >large
 python3 -c 'import kalloctrace, pyarrow, numpy; print("imported")'
 kalloctrace record -o in-memory.arrows -- python3 -m kalloctrace.lab.workload anonymous --pages 500 >&2 || exit 1
@@ -101,7 +101,7 @@ def test_guest_has_what_tracing_needs(guest: GuestResult) -> None:
 def test_files_and_arguments_are_exact(guest: GuestResult, directory: Path) -> None:
     """A file of the command arrives, and so does every byte of its argument."""
     del guest
-    assert (directory / "brought-back").read_bytes() == os.fsencode(ODD)
+    assert (directory / "result").read_bytes() == os.fsencode(ODD)
 
 
 def test_panic_is_reported(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +138,7 @@ def test_kernel_without_modules_records_in_memory(
     ]
     assert result.returncode == 7, result.stderr.decode()
     assert result.stderr.startswith(b"to-stderr\n")
-    assert (directory / "sub/brought-back").read_bytes() == os.fsencode(ODD)
+    assert (directory / "sub/result").read_bytes() == os.fsencode(ODD)
     assert (directory / "large").stat().st_size == 30_000_000
     with TraceReader(directory / "in-memory.arrows") as trace:
         verdict = verify_trace(trace)

@@ -115,7 +115,7 @@ def test_image_without_package_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("output", "why", "mend"),
+    ("output", "why", "fix"),
     [
         (
             "objtool: error while loading shared libraries: libelf.so.1: cannot open shared object file: No such file",
@@ -130,8 +130,8 @@ def test_image_without_package_is_refused(tmp_path: Path) -> None:
         ("", "nothing", "source"),
     ],
 )
-def test_failed_build_is_explained(output: str, why: str, mend: str) -> None:
+def test_failed_build_is_explained(output: str, why: str, fix: str) -> None:
     """The error has the line with the cause, and a fix."""
-    said = build.explain(output)
-    assert why in said[0]
-    assert mend in said[1]
+    found = build.explain(output)
+    assert why in found[0]
+    assert fix in found[1]

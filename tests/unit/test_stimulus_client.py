@@ -104,7 +104,7 @@ def test_all_requests_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("number", "alloc_flags", "said"),
+    ("number", "alloc_flags", "message"),
     [
         (errno.EINVAL, 0, "the module refuses"),
         (errno.EOPNOTSUPP, 0, "the kernel has no bulk entry"),
@@ -112,7 +112,7 @@ def test_all_requests_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_refused_request_is_named(
-    number: int, alloc_flags: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, alloc_flags: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error has the refused request and the reason; those before it were made."""
     answers = iter([80])
@@ -127,7 +127,7 @@ def test_refused_request_is_named(
     requests = [Request(0xCC0, order, entry=Entry.BULK, alloc_flags=alloc_flags) for order in range(4)]
     with stimulus.Stimulus(device(tmp_path)) as there:
         monkeypatch.setattr(os, "write", refuse_third)
-        with pytest.raises(stimulus.RefusedError, match=said) as raised:
+        with pytest.raises(stimulus.RefusedError, match=message) as raised:
             there.send(requests)
     assert raised.value.request == requests[2]
 

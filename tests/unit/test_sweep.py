@@ -45,7 +45,7 @@ TARGETS = (ONE, TWO, FOUR, *CPUSETS, Target((0, 1, 2), frozenset({2})), Target((
 ALL_ENTRIES = tuple(Entry)
 
 
-def systematic(bits: int) -> set[int]:
+def exhaustive(bits: int) -> set[int]:
     """Return the zone and mobility bits combined with no other bit, each other bit, and each pair of others."""
     others = [1 << bit for bit in range(5, 32) if bits >> bit & 1]
     return {zone | sum(some) for zone in range(32) for size in (0, 1, 2) for some in combinations(others, size)}
@@ -56,9 +56,9 @@ def systematic(bits: int) -> set[int]:
 def test_exhaustive_part_has_each_mask_exactly(target: Target, bits: int) -> None:
     """No bit is added to a mask or removed from it."""
     target = Target(target.nodes, target.allowed, bits)
-    whole = systematic(bits)
-    asked = [request.gfp for request in sweep(target, len(whole), seed=5)]
-    assert Counter(asked) == dict.fromkeys(whole, 1)
+    whole = exhaustive(bits)
+    swept_requests = [request.gfp for request in sweep(target, len(whole), seed=5)]
+    assert Counter(swept_requests) == dict.fromkeys(whole, 1)
 
 
 @pytest.mark.parametrize("bits", BITS.values(), ids=BITS)
@@ -66,8 +66,8 @@ def test_machines_share_the_exhaustive_part(bits: int) -> None:
     """Together they have all of it, and none has a mask of another."""
     target = Target((0,), bits=bits)
     sizes = [len(exact_masks(bits)[part::7]) for part in range(7)]
-    asked = [r.gfp for part in range(7) for r in sweep(target, sizes[part], seed=part, part=(part, 7))]
-    assert Counter(asked) == dict.fromkeys(systematic(bits), 1)
+    swept_requests = [r.gfp for part in range(7) for r in sweep(target, sizes[part], seed=part, part=(part, 7))]
+    assert Counter(swept_requests) == dict.fromkeys(exhaustive(bits), 1)
 
 
 def test_masks_that_cannot_be_prepared_without_cpusets() -> None:
@@ -172,17 +172,19 @@ def test_missing_entries_are_not_called() -> None:
 
 def test_alloc_flags_of_every_kind_occur() -> None:
     """Flags that callers may set, and any other bit, alone and combined; every order, only the normal entry."""
-    asked = list(sweep(Target((0, 1), entries=ALL_ENTRIES, alloc_flags=True), 45504))
+    swept_requests = list(sweep(Target((0, 1), entries=ALL_ENTRIES, alloc_flags=True), 45504))
     allowed = ALLOC_NOLOCK | ALLOC_NO_CODETAG
     for alloc_flags in (0, ALLOC_NOLOCK, ALLOC_NO_CODETAG, allowed):
-        there = [request for request in asked if request.alloc_flags == alloc_flags]
+        there = [request for request in swept_requests if request.alloc_flags == alloc_flags]
         assert {request.order for request in there} >= set(range(12))
         assert {request.context for request in there} == set(Context)
         assert {request.gfp & 0x1F for request in there} == set(range(32))
-    foreign = {(r.alloc_flags & ~allowed, bool(r.alloc_flags & allowed)) for r in asked if r.alloc_flags & ~allowed}
+    foreign = {
+        (r.alloc_flags & ~allowed, bool(r.alloc_flags & allowed)) for r in swept_requests if r.alloc_flags & ~allowed
+    }
     others = [1 << bit for bit in range(32) if not allowed >> bit & 1]
     assert foreign == {(bit, together) for bit in others for together in (False, True)}
-    assert {request.entry for request in asked if request.alloc_flags} == {Entry.NORMAL}
+    assert {request.entry for request in swept_requests if request.alloc_flags} == {Entry.NORMAL}
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)

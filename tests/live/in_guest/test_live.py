@@ -27,7 +27,7 @@ def capturing(begins: str, *words: str) -> Iterator["subprocess.Popen[str]"]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
-            assert any(line.startswith(begins) for line in process.stderr), "it did not begin"
+            assert any(line.startswith(begins) for line in process.stderr), "it did not start"
             yield process
         finally:
             process.kill()

@@ -33,7 +33,7 @@ def behind(obstacle: str, command: str, tmp: Path) -> subprocess.CompletedProces
 @pytest.mark.parametrize("obstacle", OBSTACLES)
 def test_doctor_names_the_obstacle_and_its_fix(obstacle: str, tmp_path: Path) -> None:
     """The check of the obstacle fails, whatever else fails too."""
-    _, name, mend = OBSTACLES[obstacle]
+    _, name, fix = OBSTACLES[obstacle]
     tmp_path.chmod(0o755)
     done = behind(obstacle, "doctor --json", tmp_path)
     assert done.returncode == 1, done.stderr
@@ -41,7 +41,7 @@ def test_doctor_names_the_obstacle_and_its_fix(obstacle: str, tmp_path: Path) ->
     assert found["live"] is False
     check = next(check for check in found["checks"] if check["name"] == name)
     assert check["status"] == "fail"
-    assert mend in check["mend"]
+    assert fix in check["fix"]
 
 
 @pytest.mark.parametrize("command", ["record -o new.arrows -- true", "live -o new.arrows --count 1"])
