@@ -97,8 +97,8 @@ def test_odd_traces(opener: Opener, tmp_path: Path, make: Callable[[Path], Path]
             "document.body.innerText.includes('NaN') || document.body.innerText.includes('undefined')"
         )
     if make is aggregate:
-        assert "knows no time" in page.locator("#time").inner_text()
-        assert "knows no tasks" in page.locator("#tasks").inner_text()
+        assert "without times" in page.locator("#time").inner_text()
+        assert "without tasks" in page.locator("#tasks").inner_text()
         assert "was not traced" in page.locator("#failures").inner_text()
         assert page.locator("#filter-comm").count() == 0
     if make is truncated_sample:
@@ -121,7 +121,7 @@ def test_everything_is_counted(opener: Opener, demo: Path) -> None:
     page = opener.open(demo)
     assert page.locator("#selected").inner_text().startswith(f"All {ALL} allocations: 561 pages")
     assert table(page, "Tasks")["make"] == ["300", "300", "1.2 MiB", "53.5%"]
-    assert table(page, "What became of them")["failed"][:2] == ["2", "0"]
+    assert table(page, "Outcomes")["failed"][:2] == ["2", "0"]
     assert table(page, "order × migratetype")["3"] == ["160"]
 
 
@@ -240,14 +240,14 @@ def test_policy_stops_what_is_not_the_page(demo: Path, opener: Opener) -> None:
 
 
 def test_mismatches_come_first_with_their_explanation(opener: Opener, demo: Path) -> None:
-    """What differs is told without a click: both values, and the rule; the steps open by the keyboard."""
+    """Differences show both values and the rule without a click; the keyboard expands the steps."""
     page = opener.open(demo)
     headings = page.locator("h2").all_inner_texts()
     assert headings[:3] == ["Overview", "Mismatches", "Failures"]
-    told = page.locator("#findings .difference").inner_text()
-    assert "alloc_flags differs" in told
-    assert "0x1 ALLOC_WMARK_LOW" in told
-    assert "nofragment: ALLOC_KSWAPD" in told
+    reported = page.locator("#findings .difference").inner_text()
+    assert "alloc_flags differs" in reported
+    assert "0x1 ALLOC_WMARK_LOW" in reported
+    assert "nofragment: ALLOC_KSWAPD" in reported
     page.locator("#findings summary").focus()
     page.keyboard.press("Enter")
     with TraceReader(demo.with_suffix(".arrows")) as trace:
@@ -260,15 +260,15 @@ def test_mismatches_come_first_with_their_explanation(opener: Opener, demo: Path
 def test_mismatches_of_the_slow_path_come_first(opener: Opener, pressed: Path) -> None:
     """They stand among the others and colour the verdict, though the preparation matched; the numbers are below."""
     page = opener.open(pressed)
-    told = page.locator("#slow").inner_text()
-    assert "slow path, attempt 1: alloc_flags differs" in told
-    assert re.search(r"Of \d+ attempts in the slow path 1 differ", told)
+    reported = page.locator("#slow").inner_text()
+    assert "slow path, attempt 1: alloc_flags differs" in reported
+    assert re.search(r"1 of \d+ attempts in the slow path differ", reported)
     assert "mismatched" in (page.locator("#verdict").get_attribute("class") or "")
     with TraceReader(pressed.with_suffix(".arrows")) as trace:
         slow = verify_trace(trace).slow
     assert slow is not None
     numbers = page.locator("#slowpath .fields").first.inner_text()
-    assert f"{slow.failed} failed; the return of 0 was not seen" in numbers
+    assert f"{slow.failed} failed; return not traced for 0" in numbers
     assert f"The slow path failed {slow.failed} times" in page.locator("#failures").inner_text()
     assert f"{slow.matched} matched, 1 mismatched, 0 unknown" in numbers
     assert re.search(r"lost events\s+2\b", numbers)
@@ -287,37 +287,37 @@ def failures_of(trace: Path) -> dict[tuple[int, int], dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["failed", "slowest"])
 def test_calls_of_the_slow_path_open(opener: Opener, pressed: Path, kind: str) -> None:
-    """To who asked, its zones, what would have let it pass, and each attempt: as `report --failures --json` says."""
+    """It expands to the caller, the zones, the remedies and each attempt, as in `report --failures --json`."""
     page = opener.open(pressed)
     data = json.loads(page.locator("#data").text_content() or "")
     zoned = [bool(one.get("slowest", one)["zones"]) for one in data["slow"][kind]]
     number = zoned[:10].index(True)
     first = data["slow"][kind][number]
     call = first["slowest"] if kind == "failed" else first
-    told = failures_of(pressed.with_suffix(".arrows"))[call["time"], call["tid"]]
+    reported = failures_of(pressed.with_suffix(".arrows"))[call["time"], call["tid"]]
     item = page.locator("#slowpath ol").nth(0 if kind == "failed" else 1).locator("> li").nth(number)
     words = ("failed", f"{first['calls']} calls") if kind == "failed" else (f"{call['duration'] / 1e6:,.3f} ms",)
     for word in words:
         assert word in item.locator("summary").inner_text()
     item.locator("summary").focus()
     page.keyboard.press("Enter")
-    expect(item.locator("h3").first).to_have_text("who asked")
+    expect(item.locator("h3").first).to_have_text("caller")
     text = item.inner_text()
     for name in ("time", "pid", "cpu"):
-        assert (f"{told[name] / 1e9:.6f} s" if name == "time" else f"{name} {told[name]}") in text
+        assert (f"{reported[name] / 1e9:.6f} s" if name == "time" else f"{name} {reported[name]}") in text
     rows = item.locator(".zones tbody tr").evaluate_all(
         "(rows) => rows.map((row) => [...row.children].map((cell) => cell.innerText.trim()))"
     )
     assert rows
     assert [(zone, free, least, why) for zone, free, least, _, why in rows] == [
         (f"node {one['node']} {one['zone']}", f"{one['free_kb']:,} kB", f"{one['min_kb']:,} kB", one["why"])
-        for one in told["zones"]
+        for one in reported["zones"]
     ]
-    for one in (*told["remedies"], *told["missing"]):
+    for one in (*reported["remedies"], *reported["missing"]):
         assert (one if isinstance(one, str) else one["text"]) in text
     attempts = item.locator(".attempt").all_inner_texts()
-    assert len(attempts) == min(10, len(told["attempts"]))
-    for shown, one in zip(attempts, told["attempts"], strict=False):
+    assert len(attempts) == min(10, len(reported["attempts"]))
+    for shown, one in zip(attempts, reported["attempts"], strict=False):
         kinds = " or ".join(one["kinds"])
         assert shown.startswith(f"{one['number']}. {kinds} after {one['after'] / 1e6:,.3f} ms {one['verdict']}")
         assert f"{one['alloc_flags']:#x} {one['alloc_flags_text']}" in shown
@@ -325,7 +325,7 @@ def test_calls_of_the_slow_path_open(opener: Opener, pressed: Path, kind: str) -
         assert all(event in shown for event in one["between"])
 
 
-def test_mismatched_attempt_is_told_in_its_call(opener: Opener, pressed: Path) -> None:
+def test_mismatched_attempt_is_shown_in_its_call(opener: Opener, pressed: Path) -> None:
     """With both values; and a task that calls itself by markup is shown so, nothing of it runs."""
     page = opener.open(pressed)
     while (more := page.locator("#slowpath button", has_text="Show more groups")).is_visible():
@@ -343,7 +343,7 @@ def test_slow_path_does_not_follow_the_filters(opener: Opener, pressed: Path) ->
     """And it says so."""
     page = opener.open(pressed)
     before = page.locator("#slowpath").inner_text()
-    assert "Filters leave this section as it is" in before
+    assert "Filters do not apply to this section" in before
     page.locator("#slowpath summary").first.click()
     expect(page.locator("#slowpath .attempt").first).to_be_visible()
     opened = page.locator("#slowpath").inner_text()
@@ -352,8 +352,8 @@ def test_slow_path_does_not_follow_the_filters(opener: Opener, pressed: Path) ->
 
 
 def test_slow_path_that_is_not_there(opener: Opener, demo: Path, tmp_path: Path) -> None:
-    """Where it was not recorded, and where no allocation took it, one line says which."""
-    assert "It was not recorded" in opener.open(demo).locator("#slowpath .list").inner_text()
+    """One line says whether it was not recorded or not taken."""
+    assert "was not recorded" in opener.open(demo).locator("#slowpath .list").inner_text()
     none = opener.open(write_page(traces.slow(tmp_path / "t.arrows")))
     assert none.locator("#slowpath .list").inner_text() == "No call of it was recorded. Lost events: 0."
 
@@ -385,7 +385,7 @@ def test_icicle_zooms_by_keyboard_and_pointer(opener: Opener, demo: Path) -> Non
 
 
 def test_icicle_is_one_stop_of_the_tab_key(opener: Opener, demo: Path) -> None:
-    """Arrow keys lead on from there, and what has the focus is told in words."""
+    """Arrow keys move the focus, and a text describes the focused frame."""
     page = opener.open(demo)
     assert page.locator(".icicle g[tabindex='0']").count() == 1
     page.locator("#choice-from").focus()
@@ -415,7 +415,7 @@ def test_time_has_bars_and_words(opener: Opener, demo: Path) -> None:
 
 
 def test_download_is_the_data(opener: Opener, demo: Path) -> None:
-    """The button gives a JSON file of all that is in the page."""
+    """The button downloads all data of the page as JSON."""
     page = opener.open(demo)
     with page.expect_download() as started:
         page.locator("#download").click()

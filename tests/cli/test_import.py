@@ -229,7 +229,7 @@ def test_everything_reads_an_import(tmp_path: Path) -> None:
     trace = tmp_path / "t.arrows"
     run("import", "-o", trace, "-", stdin=HEAD + LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL"))
     shown = run("report", trace).stdout
-    assert "gfp mask, as the kernel had changed it" in shown
+    assert "gfp mask after the kernel changed it" in shown
     assert "none     the events do not show it" in shown
     run("diff", trace, RECORDED)
     for form in ("csv", "jsonl", "folded", "speedscope", "perfetto"):

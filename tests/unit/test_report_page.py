@@ -113,7 +113,7 @@ def test_page_names_no_address_to_load_from() -> None:
 
 
 def test_libraries_are_those_of_the_list() -> None:
-    """Each file of a library has the hash that the list gives, and the page carries its licence."""
+    """Each file of a library has its listed hash, and the page contains its licence."""
     libraries = json.loads(VENDOR.joinpath("libraries.json").read_text())
     listed = {name: file["sha256"] for library in libraries for name, file in library["files"].items()}
     assert listed == {
@@ -210,7 +210,7 @@ def test_slow_path_has_its_verdict() -> None:
 
 
 def test_slow_path_is_judged(tmp_path: Path) -> None:
-    """Its numbers are those of `verify`; a call that is not as the model says is a mismatch, on the page too."""
+    """The numbers are those of `verify`, and a mismatched call is a mismatch on the page too."""
     call = next(call for call in traces.slow_calls() if len(call["attempts"]) == 1)
     (attempt,) = call["attempts"]
     wrong = {**call, "attempts": [{**attempt, "alloc_flags": attempt["alloc_flags"] ^ 0x800}]}
@@ -228,7 +228,7 @@ def test_slow_path_is_judged(tmp_path: Path) -> None:
 
 
 def test_failed_calls_are_grouped_as_in_the_text(tmp_path: Path) -> None:
-    """Most calls first, of each group the slowest; what is told of it is what `report --failures --json` has."""
+    """Largest group first, each with its slowest call, described as in `report --failures --json`."""
     calls = [call for call in traces.slow_calls() if call["page"] is False]
     path = traces.slow(tmp_path / "t.arrows", *calls)
     data = data_of(path)
@@ -239,11 +239,11 @@ def test_failed_calls_are_grouped_as_in_the_text(tmp_path: Path) -> None:
         times = [one.call["time"] for one in group]
         assert (found["calls"], found["first"], found["last"]) == (len(group), min(times), max(times))
         assert words[found["line"]] == headline_alike(group[0].why)
-        assert_told(data, found["slowest"], slow_call_json(group[0]))
+        assert_described(data, found["slowest"], slow_call_json(group[0]))
     assert (data["slow"]["not_judged"], data["slow"]["rest"]) == (0, {"groups": 0, "calls": 0})
 
 
-def test_slowest_calls_are_told(tmp_path: Path) -> None:
+def test_slowest_calls_are_shown(tmp_path: Path) -> None:
     """Those that got a page, the slowest first; a call that was still under way is neither slow nor failed."""
     got = [call for call in traces.slow_calls() if call["page"]][:300]
     under_way = {**got[0], "page": None, "duration": None}
@@ -253,7 +253,7 @@ def test_slowest_calls_are_told(tmp_path: Path) -> None:
     describe = describer(path).describe
     assert len(data["slow"]["slowest"]) == 20
     for call, found in zip(slowest, data["slow"]["slowest"], strict=True):
-        assert_told(data, found, slow_call_json(describe(call)))
+        assert_described(data, found, slow_call_json(describe(call)))
     assert (data["slow"]["unseen"], data["slow"]["failed"]) == (1, [])
 
 
@@ -269,7 +269,7 @@ def test_what_is_beyond_the_limits_of_the_slow_path_is_counted(tmp_path: Path) -
     not_judged = [group for group in all_of_them["slow"]["failed"] if not group["judged"]]
     asked = Counter((call["given"]["gfp_mask"], call["given"]["order"], call["comm"]) for call in failed[40:])
     assert sorted(group["calls"] for group in not_judged) == sorted(asked.values())
-    assert all(all_of_them["texts"][group["line"]].endswith("beyond what this page looks at") for group in not_judged)
+    assert all(all_of_them["texts"][group["line"]].endswith("beyond this page's limit") for group in not_judged)
 
 
 def test_trace_without_slow_path_has_none(tmp_path: Path) -> None:
@@ -320,24 +320,24 @@ def describer(path: Path) -> SlowCallDescriber:
         return SlowCallDescriber(trace.snapshot, kernel, SlowJudge.of(trace.snapshot, kernel, trace.ending().totals))
 
 
-def assert_told(data: dict[str, Any], found: dict[str, Any], told: dict[str, Any]) -> None:
+def assert_described(data: dict[str, Any], found: dict[str, Any], reported: dict[str, Any]) -> None:
     """Hold what the page says of a call against what `report --failures --json` prints of it."""
     words = data["texts"]
     assert {name: found[name] for name in ("time", "duration", "cpu", "pid", "tid", "order")} == {
-        name: told[name] for name in ("time", "duration", "cpu", "pid", "tid", "order")
+        name: reported[name] for name in ("time", "duration", "cpu", "pid", "tid", "order")
     }
-    assert (words[found["comm"]], words[found["headline"]]) == (told["comm"], told["summary"])
-    assert words[found["gfp"]] == f"{told['gfp']:#x} {told['gfp_text']}"
+    assert (words[found["comm"]], words[found["headline"]]) == (reported["comm"], reported["summary"])
+    assert words[found["gfp"]] == f"{reported['gfp']:#x} {reported['gfp_text']}"
     # From the entry on; what lies inside it is the probe's own.
-    assert ";".join(words[frame] for frame in found["stack"][::-1]) in told["stack"]
-    assert [words[one] for one in found["remedies"]] == [one["text"] for one in told["remedies"]]
-    assert [words[one] for one in found["missing"]] == told["missing"]
+    assert ";".join(words[frame] for frame in found["stack"][::-1]) in reported["stack"]
+    assert [words[one] for one in found["remedies"]] == [one["text"] for one in reported["remedies"]]
+    assert [words[one] for one in found["missing"]] == reported["missing"]
     zones = [(words[one["zone"]], one["free"], one["min"], words[one["why"]]) for one in found["zones"]]
     assert zones == [
-        (f"node {one['node']} {one['zone']}", one["free_kb"], one["min_kb"], one["why"]) for one in told["zones"]
+        (f"node {one['node']} {one['zone']}", one["free_kb"], one["min_kb"], one["why"]) for one in reported["zones"]
     ]
-    assert len(found["attempts"]) == len(told["attempts"])
-    for one, expected in zip(found["attempts"], told["attempts"], strict=True):
+    assert len(found["attempts"]) == len(reported["attempts"])
+    for one, expected in zip(found["attempts"], reported["attempts"], strict=True):
         assert words[one["kind"]] == (" or ".join(expected["kinds"]) or "not classified")
         assert words[one["gfp"]] == f"{expected['gfp']:#x} {expected['gfp_text']}"
         assert words[one["alloc_flags"]] == f"{expected['alloc_flags']:#x} {expected['alloc_flags_text']}"
@@ -394,7 +394,7 @@ def test_trace_without_stacks_has_no_callers() -> None:
 
 
 def test_aggregate_has_neither_time_nor_tasks(tmp_path: Path) -> None:
-    """All its calls are in one part of a time that is not known."""
+    """All its calls are in one part, because times are not known."""
     data = data_of(traces.aggregate(tmp_path / "t.arrows", ({}, 6), ({"order": 1}, 4)))
     assert data["aggregate"]
     assert (data["time"]["span"], data["time"]["buckets"], set(data["time"]["x"])) == (None, 1, {0})
@@ -437,7 +437,7 @@ def test_beyond_the_limit_of_cells_is_summed(tmp_path: Path) -> None:
         assert "odd" in {data["values"]["comm"][comm] for comm in data[name]["comm"]}
 
 
-def test_stacks_are_not_told_apart_before_calls_are_left_out(tmp_path: Path) -> None:
+def test_stacks_are_merged_before_calls_are_left_out(tmp_path: Path) -> None:
     """Where stacks are too many the smallest become one, of the same request and task: filters still hold."""
     rows = [{"comm": f"task-{i % 5}", "stack": f"caller_{i}"} for i in range(100)]
     data = data_of(traces.stream(tmp_path / "t.arrows", *rows), cells=40)
@@ -469,7 +469,7 @@ def test_the_first_are_explained(tmp_path: Path) -> None:
 
 
 def test_imported_events_have_a_page(tmp_path: Path) -> None:
-    """What an event of another tool does not show is not known, and no steps are made up for it."""
+    """Fields that an event does not show are not known, and no steps are invented."""
     trace = tmp_path / "t.arrows"
     program = [sys.executable, "-m", "kalloctrace", "import", "-o", str(trace), str(EVENTS)]
     subprocess.run(program, check=True, capture_output=True, timeout=60)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""A trace as one HTML file that opens from disk and asks nothing of any network."""
+"""A trace as one HTML file that opens from disk and makes no network requests."""

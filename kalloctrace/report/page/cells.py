@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace's calls counted in cells: by allocation and task over time, and by allocation and task for each stack."""
+"""The calls of a trace in cells: by allocation and task over time, and by allocation, task and stack."""
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
@@ -15,24 +15,24 @@ from kalloctrace.trace.decode import RowBatch
 Numbers = npt.NDArray[np.int64]
 
 BUCKETS = 240
-"""Parts that the time of a recording is divided into, at most."""
+"""Parts of the time of a recording."""
 NOBODY = ""
-"""Stands for the task in an aggregate, which knows none."""
+"""Replaces the task in an aggregate, which has none."""
 
 _MERGE_ROWS = 1 << 18
-"""Cells to gather before they are added up again, at least: keeps memory flat however long the trace is."""
+"""Cells to collect before merging them, at least: keeps memory flat for long traces."""
 _AXES = ("row", "comm", "x")
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Calls that have an allocation, a task's name and a place on an axis in common.
+    """Numbers of calls with the same allocation, comm and position on an axis.
 
     Attributes:
-        row: the number of the allocation.
-        comm: that of the name.
-        x: the part of the time, or the number of the stack.
-        count: calls, at least 1.
+        row: index of the allocation.
+        comm: index of the comm.
+        x: part of the time, or index of the stack.
+        count: number of calls, at least 1.
     """
 
     row: Numbers
@@ -41,27 +41,27 @@ class Cells:
     count: Numbers
 
     def __len__(self) -> int:
-        """Return how many cells there are."""
+        """Return the number of cells."""
         return len(self.row)
 
     def where(self, chosen: npt.NDArray[Any]) -> "Cells":
         """Return some of the cells.
 
         Args:
-            chosen: a mask, or indices in the order that is wanted.
+            chosen: a mask, or indices in the desired order.
         """
         return Cells(self.row[chosen], self.comm[chosen], self.x[chosen], self.count[chosen])
 
     def with_all(self, other: "Cells") -> "Cells":
-        """Return these and others; what is in both is added up."""
+        """Return these cells and others; equal ones are added up."""
         return _grouped([_table(cells.row, cells.comm, cells.x, cells.count) for cells in (self, other)])
 
     def at(self, x: int) -> "Cells":
-        """Return the cells added up at one place of the axis."""
+        """Return the cells merged at one position of the axis."""
         return _grouped([_table(self.row, self.comm, np.full(len(self), x), self.count)])
 
     def halved(self) -> "Cells":
-        """Return the cells with every two neighbours on the axis made one."""
+        """Return the cells with every two neighbours on the axis merged."""
         return _grouped([_table(self.row, self.comm, self.x // 2, self.count)])
 
 
@@ -72,10 +72,10 @@ class Counted:
     Attributes:
         rows: each distinct allocation, as a mapping from column to Python value.
         comms: names of tasks.
-        stacks: texts of stacks, outermost;…;innermost; None stands for a call that has none.
-        time: calls by part of the time; for an aggregate they are all in part 0.
-        callers: calls by stack; none for an aggregate.
-        buckets: parts of the time.
+        stacks: texts of stacks, outermost;…;innermost; None for calls without one.
+        time: calls by part of the time; all in part 0 for an aggregate.
+        callers: calls by stack; empty for an aggregate.
+        buckets: number of parts of the time.
     """
 
     rows: list[dict[str, Any]]
@@ -86,7 +86,7 @@ class Counted:
     buckets: int
 
     def counts(self) -> Numbers:
-        """Return how many calls each distinct allocation stands for."""
+        """Return the number of calls of each distinct allocation."""
         counts = np.zeros(len(self.rows), np.int64)
         np.add.at(counts, self.time.row, self.time.count)
         return counts
@@ -96,8 +96,8 @@ class CellCounter:
     """Counts the calls of a trace in cells, batch by batch.
 
     Args:
-        first: time of its first call, ns; None where it has none, and for an aggregate.
-        last: time of its last one.
+        first: time of the first call in ns; None without calls, and for an aggregate.
+        last: time of the last call in ns.
     """
 
     COLUMNS = ("time", "comm", "stack")
@@ -137,7 +137,7 @@ class CellCounter:
 
 
 def _taken(numbered: "_Numbered", batch: RowBatch, name: str) -> Numbers:
-    """Return the number of each row's text."""
+    """Return the index of each row's text."""
     column: pa.DictionaryArray = batch.task_columns[name]
     numbers = numbered.numbers(column.dictionary)
     if column.null_count:
@@ -148,11 +148,11 @@ def _taken(numbered: "_Numbered", batch: RowBatch, name: str) -> Numbers:
 
 @dataclass
 class _Numbered:
-    """Gives each value a number, whatever dictionary it comes in.
+    """Numbers values in the order in which they first occur, across dictionaries.
 
     Attributes:
-        key: what tells two values apart.
-        values: the values, by their numbers.
+        key: returns what identifies a value.
+        values: the values, in the order of their numbers.
     """
 
     key: Callable[[Any], Hashable] = lambda value: value
@@ -169,7 +169,7 @@ class _Numbered:
         return number
 
     def numbers(self, dictionary: pa.Array) -> Numbers:
-        """Return the number of each entry of a dictionary, which mostly is the one before, or starts with it."""
+        """Return the number of each entry; a dictionary is usually the previous one, or extends it."""
         if dictionary is not self._dictionary:
             have = len(self._numbers)
             if self._dictionary is None or not dictionary.slice(0, have).equals(self._dictionary):
@@ -181,7 +181,7 @@ class _Numbered:
 
 
 class _Gathering:
-    """Adds up calls; memory grows with the cells, not with the calls."""
+    """Adds up calls in cells; memory grows with the cells, not with the calls."""
 
     def __init__(self) -> None:
         self._tables: list[pa.Table] = []
@@ -192,7 +192,7 @@ class _Gathering:
         self._room -= self._tables[-1].num_rows
         if self._room < 0:
             self._tables = [_summed(self._tables)]
-            # As much again as there is, so that what is there is not merged for each batch.
+            # Wait for as many new cells as there are, so that old ones are not merged for each batch.
             self._room = max(_MERGE_ROWS, self._tables[0].num_rows)
 
     def cells(self) -> Cells:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The data of a page: what its tables, charts and filters are made of, as JSON values.
+"""The data of a page, as JSON values: the input of its tables, charts and filters.
 
-Everything that repeats is a number: a column of `rows` holds, for each distinct allocation, an index into the list of
-that name in `values`; `texts` holds every other text. Mismatches come first, then failures, then what is most frequent,
-and what is beyond a limit is summed in `rest`.
+Repeated values are stored as numbers: a column of `rows` holds, for each distinct allocation, an index into the list of
+that name in `values`; `texts` holds every other text. Mismatches come first, then failures, then the most frequent
+allocations. Whatever exceeds a limit is summed in `rest`.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -37,20 +37,20 @@ from kalloctrace.version import __version__
 NONE = "none"
 NOT_KNOWN = "not known"
 OTHER_STACKS = "(other stacks)"
-"""Stands for those that a page has no room to tell apart."""
+"""Replaces the stacks that exceed the limit of a page."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a page holds at most; a browser has to keep up.
+    """Maximum numbers on a page, so that a browser stays responsive.
 
     Attributes:
         rows: distinct allocations.
-        cells: groups of calls over time, and as many by stack.
-        explained: distinct allocations with the model's steps.
+        cells: cells over time, and as many by stack.
+        explained: distinct allocations with the steps of the model.
         walkthroughs: of these, those with a whole walkthrough: the page's first.
-        slow: what it holds of the slow path.
+        slow: limits of the slow path.
     """
 
     rows: int = 100_000
@@ -65,13 +65,13 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
 
     Args:
         trace: the trace.
-        limits: what the page may hold.
+        limits: of the page.
 
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
-    # What the second pass needs of the whole trace, the first one finds: its span of time, which calls of the slow
-    # path to show, and how it ends, on which verdicts depend.
+    # The second pass needs facts about the whole trace from the first: its span of time, the slow-path calls to show,
+    # and its end, on which verdicts depend.
     counter, choice = SummaryCounter(trace), SlowChoice(trace.snapshot, limits.slow)
     slow_recorded = bool(trace.recording.get("slow"))
     ending = trace.read(*counter.COLUMNS, rows=counter.add, slow_call=choice.add if slow_recorded else None)
@@ -105,13 +105,13 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         },
         "slow": None if slow is None else slow.to_json(texts),
         **page.to_json(None if summary.first is None else summary.last - summary.first + 1),
-        # Last, as all of the above adds to it.
+        # Last, because everything above adds texts.
         "texts": texts.to_json(),
     }
 
 
 def _returns(summary: Summary) -> str:
-    """Say of how many calls the return was traced: "all", "some" or "none"."""
+    """Return for how many calls the return was traced: "all", "some" or "none"."""
     if not summary.not_followed:
         return "all"
     return "none" if summary.not_followed == summary.all.count else "some"
@@ -140,7 +140,7 @@ def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
 
 
 class _Page:
-    """The rows of one page, in the order in which it shows them."""
+    """The rows of a page, in the order in which it shows them."""
 
     def __init__(
         self,
@@ -168,12 +168,14 @@ class _Page:
         self._pages = _pages(counted.rows)
         self._beyond = np.array(order[limits.rows :], np.int64)
         self._counts = counts
+        # What an event lacks is not known; it does not mean that there was nothing.
+        self.missing = NOT_KNOWN if self._rows and self._rows[0]["entry"] == TRACEPOINT else NONE
 
     def to_json(self, span: int | None) -> dict[str, Any]:
-        """Return all that follows the filters.
+        """Return the data to which the filters apply.
 
         Args:
-            span: of time from the first to the last call, ns; None where it is not known.
+            span: time from the first to the last call in ns; None where it is not known.
         """
         time, buckets, beyond_cells = self._time()
         callers, not_apart, beyond_callers = self._callers()
@@ -186,6 +188,7 @@ class _Page:
             "callers": {"frames": frames, "stacks": stacks, **_columns_of(callers)} if stacks else None,
             "unknown": {str(i): self._text(one.unknown) for i, one in enumerate(self._judged) if one.unknown},
             **self._differing(),
+            "missing": self.missing,
             "explained": dict(self._explained()),
             "limits": {"rows": self._limits.rows, "cells": self._limits.cells, "explained": self._limits.explained},
             "rest": {
@@ -197,30 +200,27 @@ class _Page:
         }
 
     def _columns(self) -> tuple[dict[str, list[int]], dict[str, list[Any]]]:
-        """Return an index for each row and column, and what the indices stand for."""
+        """Return an index for each row and column, and the values by index."""
         rows, values = {}, {}
         for name, column in _COLUMNS.items():
             numbers, met = _numbered([column.key(row) for row in self._rows])
-            described = [column.describe(self._snapshot, key) for key in met]
-            # Several keys may mean the same.
+            described = [_with_missing(column.describe(self._snapshot, key), self.missing) for key in met]
+            # Several keys may have the same meaning.
             places, labels = _numbered([repr(one) for one in described])
             rows[name] = [places[number] for number in numbers]
             values[name] = [described[places.index(place)] for place in range(len(labels))]
-        if self._rows and self._rows[0]["entry"] == TRACEPOINT:
-            # Of an event all that it has not is not known, and not nothing.
-            values = {name: [_not_known(one) for one in column] for name, column in values.items()}
         rows["outcome"], values["outcome"] = _numbered(self._outcomes)
         rows["verdict"], values["verdict"] = _numbered([_verdict(judged) for judged in self._judged])
         return rows, values
 
     def _differing(self) -> dict[str, Any]:
-        """Return all ways to differ, a list of differences each, and which of them is whose."""
+        """Return the distinct lists of differences, and the index of the list of each mismatched row."""
         wrong = [number for number, judged in enumerate(self._judged) if judged.differences]
         kinds, differences = _numbered([self._differences(self._judged[number]) for number in wrong])
         return {"differs": dict(zip(map(str, wrong), kinds, strict=True)), "differences": differences}
 
     def _differences(self, judged: RowVerdict) -> tuple[tuple[int, ...], ...]:
-        """Return the field, the model's value, the kernel's, the rule and what it did, of each difference."""
+        """Return the field, both values, the rule and its effect, of each difference."""
         tables = self._snapshot.tables
         return tuple(
             (
@@ -234,7 +234,7 @@ class _Page:
         )
 
     def _explained(self) -> Iterator[tuple[str, list[Any]]]:
-        """Yield the numbers of rows, and their sections: a heading, and pairs of a label and its text."""
+        """Yield row numbers with their sections: a heading, and pairs of a label and a text."""
         kernel = Kernel.of(self._snapshot)
         numbers = self._to_explain()
         with_walkthrough = set(self._kept[: self._limits.walkthroughs])
@@ -249,7 +249,7 @@ class _Page:
             )
 
     def _to_explain(self) -> list[int]:
-        """Return the rows to explain: half of them the page's first, half those with most calls and most pages."""
+        """Return the rows to explain: half are the first of the page, half have most calls or pages."""
         limit = self._limits.explained
         kept = np.array(self._kept, np.int64)
         calls, pages = self._counts[kept], self._counts[kept] * self._pages[kept]
@@ -258,7 +258,7 @@ class _Page:
         return sorted(list(dict.fromkeys([*first, *map(int, most)]))[:limit])
 
     def _time(self) -> tuple[Cells, int, dict[str, int]]:
-        """Return the calls over time, in parts as fine as the limit allows."""
+        """Return the calls over time, at the finest resolution within the limit."""
         cells, buckets = self._renumbered(self._counted.time), self._counted.buckets
         while len(cells) > self._limits.cells and buckets > 1:
             cells, buckets = cells.halved(), (buckets + 1) // 2
@@ -266,21 +266,21 @@ class _Page:
         return kept, buckets, self._rest(beyond)
 
     def _callers(self) -> tuple[Cells, dict[str, int], dict[str, int]]:
-        """Return the calls by stack, those whose stacks are made one for want of room, and those beyond even that."""
+        """Return the calls by stack, the amount with merged stacks, and the amount left out, both beyond the limit."""
         cells, limit = self._renumbered(self._counted.callers), self._limits.cells
         kept, beyond = self._split(cells, limit if len(cells) <= limit else limit // 2)
         others, lost = self._split(beyond.at(len(self._counted.stacks)), limit - len(kept))
         return kept.with_all(others), self._rest(beyond), self._rest(lost)
 
     def _renumbered(self, cells: Cells) -> Cells:
-        """Return the cells of the rows that are kept, with the numbers that these have on the page."""
+        """Return the cells of the kept rows, with the row numbers of the page."""
         numbers = np.full(len(self._counted.rows), -1, np.int64)
         numbers[self._kept] = np.arange(len(self._kept))
         row = numbers[cells.row]
         return Cells(row, cells.comm, cells.x, cells.count).where(row >= 0)
 
     def _split(self, cells: Cells, room: int) -> tuple[Cells, Cells]:
-        """Return as many cells as there is room for, and the rest: mismatches and failures first, then the largest."""
+        """Return the cells that fit, and the rest: mismatches and failures first, then the largest."""
         urgent = np.array([_urgency(*pair) for pair in zip(self._judged, self._outcomes, strict=True)], np.int64)
         pages = self._pages[np.array(self._kept, np.int64)]
         order = np.lexsort((-cells.count * (1 + pages[cells.row]), urgent[cells.row]))
@@ -294,7 +294,7 @@ class _Page:
         return {"count": int(counts.sum()), "pages": int((self._pages[rows] * counts).sum())}
 
     def _stacks(self, callers: Cells) -> tuple[list[list[int]], list[str]]:
-        """Return each stack as numbers of functions, innermost first, and the functions; nothing without stacks."""
+        """Return each stack as indices of functions, innermost first, and the functions; empty without stacks."""
         if not any(self._counted.stacks):
             return [], []
         functions: dict[str, int] = {}
@@ -329,7 +329,7 @@ def _pages(rows: Sequence[Row]) -> Numbers:
 
 
 def _outcome(row: Row) -> str:
-    """Say what became of a call, as far as it was traced."""
+    """Return the outcome of a call, as far as it was traced."""
     if row["page"]:
         return "page"
     if row["freelist_calls"] == 0 and row["entry"] != "bulk":
@@ -342,7 +342,7 @@ def _verdict(judged: RowVerdict) -> str:
 
 
 def _urgency(judged: RowVerdict, outcome: str) -> int:
-    """Return where a row belongs: mismatches, failures, what was rejected or could not be judged, the others."""
+    """Return the rank of a row: mismatches, failures, rejected or unknown ones, the others."""
     if judged.differences and not judged.unknown:
         return 0
     if outcome == "failed":
@@ -352,7 +352,7 @@ def _urgency(judged: RowVerdict, outcome: str) -> int:
 
 @dataclass(frozen=True)
 class _Column:
-    """A property of an allocation: what it is grouped by, and what that means on a kernel."""
+    """A property of an allocation: the key to group by, and its meaning on a kernel, None where it is missing."""
 
     key: Callable[[Row], Hashable]
     describe: Callable[[Snapshot, Any], Any]
@@ -366,18 +366,18 @@ def _gfp(snapshot: Snapshot, value: int) -> dict[str, Any]:
 
 def _alloc_flags(snapshot: Snapshot, value: int | None) -> dict[str, Any]:
     if value is None:
-        return {"value": None, "text": NONE, "bits": []}
+        return {"value": None, "text": None, "bits": []}
     decoded = decode_alloc(value, snapshot.tables)
     return {"value": value, "text": f"{value:#x} {decoded.text}", "bits": list(decoded.names)}
 
 
-def _migratetype(snapshot: Snapshot, value: int | None) -> str:
-    return NONE if value is None else snapshot.tables.migratetype_name(value).removeprefix("MIGRATE_")
+def _migratetype(snapshot: Snapshot, value: int | None) -> str | None:
+    return None if value is None else snapshot.tables.migratetype_name(value).removeprefix("MIGRATE_")
 
 
-def _zone(snapshot: Snapshot, index: int | None) -> str:
+def _zone(snapshot: Snapshot, index: int | None) -> str | None:
     if index is None:
-        return NONE
+        return None
     return snapshot.tables.zone_name(index) if index >= 0 else "unknown"
 
 
@@ -386,14 +386,15 @@ def _context(snapshot: Snapshot, key: tuple[int | None, int | None]) -> str:
     return "not captured" if count is None else context_name(snapshot.features, count, softirq_disable_cnt)
 
 
-def _not_known(described: Any) -> Any:  # noqa: ANN401 whatever the column holds
-    if isinstance(described, dict):
-        return {**described, "text": NOT_KNOWN} if described["value"] is None else described
-    return NOT_KNOWN if described == NONE else described
+def _with_missing(described: Any, missing: str) -> Any:  # noqa: ANN401 whatever the column holds
+    """Return a described value, or what the page shows for a missing one."""
+    if isinstance(described, dict) and described["value"] is None:
+        return {**described, "text": missing}
+    return missing if described is None else described
 
 
 def _plain(_: Snapshot, value: Any) -> Any:  # noqa: ANN401 whatever the column holds
-    return NONE if value is None else value
+    return value
 
 
 _COLUMNS = {

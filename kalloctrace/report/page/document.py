@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Puts a page together: one file, with the libraries, the style and the data inside."""
+"""Assembles a page: one file that contains the libraries, the style and the data."""
 
 import base64
 import hashlib
@@ -19,15 +19,15 @@ _SLOT = re.compile(r"\{\{(\w+)\}\}")
 def page_html(data: Mapping[str, Any]) -> str:
     """Return a page that shows data.
 
-    Its policy lets no request leave it and no script run but its own, whatever the data say.
+    Its content security policy forbids all requests and all scripts except its own, whatever the data contain.
 
     Args:
         data: what `page_data` returned.
     """
-    # A page is a copy of the libraries too, and each copy carries its licence.
+    # A page contains copies of the libraries, and each copy needs its licence.
     libraries = [f"/*\n{_vendored(licence)}*/\n{_vendored(name)}" for name, licence in _LIBRARIES.items()]
     program = "\n".join(_HERE.joinpath("assets", name).read_text("utf-8") for name in _SCRIPTS)
-    # Its names are its own: a browser has some thousands of global ones.
+    # A scope of its own avoids collisions with the browser's global names.
     program = f"(() => {{\n{program}\n}})();"
     scripts = [*libraries, program]
     parts = {
@@ -37,7 +37,7 @@ def page_html(data: Mapping[str, Any]) -> str:
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
         "data": embedded_json(data),
     }
-    # In one pass: what is put in is not looked at again.
+    # One pass: inserted text is not searched for slots.
     return _SLOT.sub(lambda slot: parts[slot[1]], _HERE.joinpath("assets", "page.html").read_text("utf-8"))
 
 
@@ -46,9 +46,9 @@ def _vendored(name: str) -> str:
 
 
 def embedded_json(data: object) -> str:
-    """Return data as JSON that ends no script element and no line of a script, whatever it holds.
+    """Return data as JSON that cannot end its script element or a line of script.
 
-    All that is not ASCII is escaped, U+2028 too, and so is what HTML has a meaning for.
+    All non-ASCII characters are escaped, including U+2028, and the characters with a meaning in HTML.
     """
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
@@ -60,7 +60,7 @@ def _policy(scripts: list[str]) -> str:
         [
             "default-src 'none'",
             f"script-src {' '.join(sources)}",
-            # The charts carry their own style elements.
+            # The charts contain style elements.
             "style-src 'unsafe-inline'",
             "base-uri 'none'",
             "form-action 'none'",

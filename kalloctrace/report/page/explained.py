@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `explain` says of a recorded allocation, in sections of labels and texts."""
+"""What `explain` shows for a recorded allocation, in sections of labels and texts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,11 +17,11 @@ from kalloctrace.verify.events import NOT_SHOWN
 from kalloctrace.verify.rows import DAMAGED, DamagedRowError, context_of, request_of
 
 Section = tuple[str, list[Field]]
-"""A heading and what stands below it."""
+"""A heading and the fields below it."""
 
 
 def explained(kernel: Kernel, row: Mapping[str, Any], *, walkthrough: bool = False) -> list[Section]:
-    """Return the request, the model's steps, and what they lead to.
+    """Return the request, the steps of the model, and the outcome.
 
     Args:
         kernel: the recorded kernel on its machine.
@@ -53,12 +53,12 @@ def _bulk_request(answer: Answer, row: Mapping[str, Any]) -> Iterator[Field]:
     yield "gfp", f"{row['gfp_mask']:#x} {decode_gfp(row['gfp_mask'], answer.kernel.tables).text}"
     yield "preferred_nid", str(row["preferred_nid"])
     yield "nodemask", "NULL" if row["nodemask"] is None else f"nodes {row['nodemask']}"
-    yield "nr_pages", f"{row['nr_pages']}, of which {row['nr_populated']} are there"
+    yield "nr_pages", f"{row['nr_pages']}, {row['nr_populated']} already populated"
 
 
 def _outcome(answer: Answer, done: Preparation, *, bulk: bool) -> Section:
     if done.outcome == "prepared":
-        heading = "prepared: its pages come from where this leads" if bulk else "get_page_from_freelist receives"
+        heading = "prepared: the pages come from this context" if bulk else "get_page_from_freelist receives"
         return heading, list(argument_fields(answer))
     if bulk:
         return "outcome", [("nothing prepared", done.reason or "")]

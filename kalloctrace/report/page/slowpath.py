@@ -37,17 +37,17 @@ from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification, ve
 from kalloctrace.verify.verification import slow_path_of
 
 MAX_MISMATCHES = 200
-"""Mismatches of the slow path that a page holds; they do not follow the filters."""
+"""Maximum number of slow-path mismatches on a page; filters do not apply to them."""
 
 
 @dataclass(frozen=True)
 class SlowLimits:
-    """What a page holds of the slow path at most.
+    """Maximum numbers for the slow path on a page.
 
     Attributes:
         groups: groups of failed calls.
-        judged: failed calls of which it is found out why, to tell which are alike: each takes half a millisecond.
-        slowest: calls that got a page late.
+        judged: failed calls that are diagnosed and grouped by cause; each takes half a millisecond.
+        slowest: slowest calls that got a page.
     """
 
     groups: int = 200
@@ -57,14 +57,14 @@ class SlowLimits:
 
 @dataclass
 class _Group:
-    """Failed calls of which the same is to be said.
+    """Failed calls with the same cause, or only with the same request.
 
     Attributes:
-        judged: it is known to be the same; otherwise the calls have no more in common than what they asked for.
-        first: time of the first, ns.
-        last: time of the last, ns.
-        calls: how many they are.
-        slowest: what the slowest took, ns, and its number among the calls of the trace.
+        judged: the calls have the same cause; otherwise they only have the same request.
+        first: time of the first call in ns.
+        last: time of the last call in ns.
+        calls: number of calls.
+        slowest: duration of the slowest call in ns, and its number among the calls of the trace.
     """
 
     judged: bool
@@ -189,24 +189,24 @@ class SlowCounter:
                     "last": group.last,
                     "judged": group.judged,
                     "line": text(_line(described[group.slowest[1]].why, judged=group.judged)),
-                    "slowest": _told_data(described[group.slowest[1]], self._snapshot, text),
+                    "slowest": _call_data(described[group.slowest[1]], self._snapshot, text),
                 }
                 for group in self._groups
             ],
             "not_judged": self._choice.not_judged,
             "rest": {"groups": len(self._beyond), "calls": sum(group.calls for group in self._beyond)},
-            "slowest": [_told_data(described[number], self._snapshot, text) for number in self._slowest],
+            "slowest": [_call_data(described[number], self._snapshot, text) for number in self._slowest],
             # Where the end of the trace is missing, the page says so elsewhere.
             "damage": "" if self._ending.totals is None else printable(self._ending.slow_damage),
         }
 
 
 def _line(why: Failure, *, judged: bool) -> str:
-    return headline_alike(why) if judged else f"{request_sentence(why)}: why each did is beyond what this page looks at"
+    return headline_alike(why) if judged else f"{request_sentence(why)}: not diagnosed, beyond this page's limit"
 
 
-def _told_data(told: SlowCallReport, snapshot: Snapshot, text: Texts) -> dict[str, Any]:
-    """Return a call: who asked, the answer, and each attempt; numbers of memory are kB, times ns."""
+def _call_data(told: SlowCallReport, snapshot: Snapshot, text: Texts) -> dict[str, Any]:
+    """Return a call: the task, the diagnosis, and each attempt; memory is in kB, times are in ns."""
     call, why, tables = told.call, told.why, snapshot.tables
     answer = why.why
     return {
@@ -260,7 +260,7 @@ def _attempt_data(told: AttemptReport, tables: FlagTables, text: Texts) -> dict[
 
 
 def slow_verdict(slow: SlowVerification, lost: int, tables: FlagTables) -> dict[str, Any]:
-    """Return the numbers of the slow path's verdict, and what differs, of which a page holds the first."""
+    """Return the numbers of the slow path's verdict, and the first mismatches."""
     names = ("calls", "failed", "attempts", "matched", "mismatched", "unknown", "calls_mismatched", "calls_unknown")
     return {
         **{name: getattr(slow, name) for name in names},

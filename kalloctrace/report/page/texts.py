@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""The texts of a page, each of which it holds once."""
+"""The texts of a page, each stored once."""
 
 from kalloctrace.text import printable
 
 
 class Texts:
-    """Gives each text a number; the page has the numbers, and one list of what they stand for."""
+    """Gives each text a number; the page refers to texts by number and holds one list of texts."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -15,5 +15,5 @@ class Texts:
         return self._numbers.setdefault(text, len(self._numbers))
 
     def to_json(self) -> list[str]:
-        """Return the texts by their numbers, once all have one."""
+        """Return all texts in the order of their numbers."""
         return [printable(text) for text in self._numbers]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Calls over time, and callers as an icicle. Colours are the style's, so that a change of theme draws nothing anew.
+// Calls over time, and callers as an icicle. Colours come from the style sheet, so a new theme needs no redrawing.
 "use strict";
 
 const SERIES = 7;
@@ -14,7 +14,7 @@ function drawTime() {
   const figure = find("#time figure");
   if (data.aggregate) {
     figure.replaceChildren(
-      note("This trace is an aggregate: it counts calls and knows no time. Record with --mode stream to see when."),
+      note("This trace is an aggregate without times. Record with --mode stream to see calls over time."),
     );
     return;
   }
@@ -30,13 +30,14 @@ function drawTime() {
       ? (i) => data.values.comm[time.comm[i]]
       : (i) => label(valueOf(state.split, time.row[i]));
   const names = ranked(sumCells(time, selected.time, nameOf)).map(([name]) => name);
-  const series = names.length > SERIES ? [...names.slice(0, SERIES - 1), "other"] : names;
+  const rest = names.length > SERIES;
+  const series = d3.range(Math.min(names.length, SERIES));
   const place = new Map(names.map((name, i) => [name, Math.min(i, series.length - 1)]));
   const sums = sumCells(time, selected.time, (i) => time.x[i] * SERIES + place.get(nameOf(i)));
   const bars = [...sums].map(([where, sum]) => ({
     from: Math.floor(where / SERIES) * step,
     to: (Math.floor(where / SERIES) + 1) * step,
-    series: series[where % SERIES],
+    series: where % SERIES,
     weight: weightOf(sum),
   }));
   const unit = state.weight;
@@ -47,10 +48,10 @@ function drawTime() {
     marginRight: 28,
     marginBottom: 40,
     style: { fontSize: `${FONT_SIZE}px`, background: "none", color: "var(--text)", overflow: "visible" },
-    ariaLabel: `${unit} over time, divided by ${state.split}`,
+    ariaLabel: `${unit} over time, split by ${state.split}`,
     x: { label: `${unitName} since the first call`, domain: [0, end], ticks: figure.clientWidth / 90 },
     y: { label: unit, grid: true, tickFormat: (number) => short.format(number), ticks: 5 },
-    color: { domain: series, range: series.map((_, i) => `var(--series-${i})`) },
+    color: { type: "ordinal", domain: series, range: series.map((i) => `var(--series-${i})`) },
     marks: [
       Plot.rectY(
         bars,
@@ -67,7 +68,7 @@ function drawTime() {
       Plot.ruleY([0], { stroke: "var(--line)" }),
     ],
   });
-  // One picture to those who hear the page, and its caption; the marks' own labels say only "rect".
+  // Screen readers get one image with its caption; the labels of the marks would only say "rect".
   chart.setAttribute("role", "img");
   for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
   const busiest = busiestPart(bars);
@@ -75,8 +76,13 @@ function drawTime() {
     element(
       "ul",
       { class: "legend" },
-      series.map((name, i) =>
-        element("li", {}, element("span", { class: "swatch", style: `background: var(--series-${i})` }), `${seriesName(name)}`),
+      series.map((i) =>
+        element(
+          "li",
+          {},
+          element("span", { class: "swatch", style: `background: var(--series-${i})` }),
+          rest && i === SERIES - 1 ? "other" : seriesName(names[i]),
+        ),
       ),
     ),
     chart,
@@ -88,7 +94,7 @@ function drawTime() {
   );
 }
 
-const seriesName = (name) => (name === "other" ? "other" : state.split === "comm" ? name : `${state.split} ${name}`);
+const seriesName = (name) => (state.split === "comm" ? name : `${state.split} ${name}`);
 
 function busiestPart(bars) {
   const parts = d3.rollups(bars, (part) => d3.sum(part, (bar) => bar.weight), (bar) => bar.from);
@@ -96,7 +102,7 @@ function busiestPart(bars) {
   return { from, weight };
 }
 
-/** Returns the unit that a span of nanoseconds is told in, and its length. */
+/** Returns the unit for a span of nanoseconds, and its length. */
 function unitOf(span) {
   if (span >= 1e9) return ["seconds", 1e9];
   if (span >= 1e6) return ["milliseconds", 1e6];
@@ -105,7 +111,7 @@ function unitOf(span) {
 
 const significant = (number) => new Intl.NumberFormat("en", { maximumSignificantDigits: 4 }).format(number);
 
-/** Where the icicle is zoomed to: functions, from its first level on. */
+/** The functions that the icicle is zoomed to, from its first level. */
 let zoom = [];
 
 function drawCallers() {
@@ -115,8 +121,8 @@ function drawCallers() {
     figure.replaceChildren(
       note(
         data.aggregate
-          ? "This trace is an aggregate: it knows no stacks. Record with --mode stream --stack to see who calls."
-          : "This trace has no kernel stacks. Record with --stack to see who calls.",
+          ? "This trace is an aggregate without stacks. Record with --mode stream --stack to see callers."
+          : "This trace has no kernel stacks. Record with --stack to see callers.",
       ),
     );
     table.replaceChildren();
@@ -127,7 +133,7 @@ function drawCallers() {
   table.replaceChildren(functionTable(sums));
 }
 
-/** Returns a tree of functions, in which the weight of each is that of all stacks that lead there. */
+/** Returns a tree of functions; the weight of each is the sum of all stacks through it. */
 function callTree(sums) {
   const root = { name: "all calls", children: new Map(), own: 0, calls: 0, pages: 0 };
   for (const [stack, sum] of sums) {
@@ -169,7 +175,7 @@ function drawIcicle(figure, tree) {
     .sum((node) => node.own)
     .sort((a, b) => b.value - a.value);
   if (!root.value) {
-    figure.replaceChildren(note(`No ${state.weight} in what passes the filters.`));
+    figure.replaceChildren(note(`No ${state.weight} pass the filters.`));
     return;
   }
   d3.partition().size([width, (root.height + 1) * FRAME])(root);
@@ -182,7 +188,7 @@ function drawIcicle(figure, tree) {
     .attr("height", depth * FRAME)
     .attr("viewBox", [0, 0, width, depth * FRAME])
     .attr("role", "group")
-    .attr("aria-label", `Callers, weighed by ${state.weight}`)
+    .attr("aria-label", `Callers, weighted by ${state.weight}`)
     .attr("class", "icicle");
   const cell = svg
     .selectAll("g")
@@ -220,15 +226,15 @@ function drawIcicle(figure, tree) {
   if (hadFocus) figure.querySelector(".icicle g")?.focus();
 }
 
-/** Returns where an arrow key leads: the icicle is one stop of the tab key, as it may have hundreds of frames. */
+/** Returns the frame that an arrow key moves to; the icicle is one tab stop, because it may have hundreds of frames. */
 function neighbour(node, pressed) {
-  const beside = node.parent?.children ?? [];
-  const place = beside.indexOf(node);
+  const siblings = node.parent?.children ?? [];
+  const place = siblings.indexOf(node);
   return {
     ArrowDown: node.children?.[0],
     ArrowUp: node.parent,
-    ArrowLeft: beside[place - 1],
-    ArrowRight: beside[place + 1],
+    ArrowLeft: siblings[place - 1],
+    ArrowRight: siblings[place + 1],
   }[pressed];
 }
 
@@ -240,7 +246,7 @@ function fitting(node) {
 
 function describeFrame(node, tree) {
   const { name, calls, pages } = node.data;
-  return `${name}: ${amountText(calls, pages)} (${mib(pages)}), ${share(weightOf(node.data), weightOf(tree))} of what passes the filters`;
+  return `${name}: ${amountText(calls, pages)} (${mib(pages)}), ${share(weightOf(node.data), weightOf(tree))} of the filtered calls`;
 }
 
 function tint(name) {
@@ -255,7 +261,7 @@ function zoomTo(node) {
     .reverse()
     .slice(1)
     .map(({ data: { name } }) => name);
-  // The frame that already fills the width leads out again.
+  // A frame that already fills the width zooms out again.
   zoom = below.length ? [...zoom, ...below] : zoom.slice(0, -1);
   drawCallers();
 }
@@ -267,11 +273,11 @@ function crumbs(path) {
   return element("ol", { class: "crumbs", "aria-label": "Zoomed to", hidden: path.length < 2 }, buttons, element("li", {}, breakable(path[path.length - 1].name)));
 }
 
-/** The functions themselves, each with all that they lead to; one that calls itself counts once. */
+/** All functions with their callees; a recursive function counts once. */
 function functionTable(sums) {
   const functions = new Map();
   for (const [stack, { calls, pages }] of sums) {
     for (const frame of new Set(data.callers.stacks[stack])) add(functions, data.callers.frames[frame], calls, pages);
   }
-  return table({ caption: "Functions, with all that they call", heading: "function", entries: ranked(functions) });
+  return table({ caption: "Functions, including callees", heading: "function", entries: ranked(functions) });
 }

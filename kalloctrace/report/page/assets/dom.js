@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// Elements and numbers. Texts become text nodes, never markup: the trace may hold any.
+// Elements and numbers. Texts become text nodes, never markup, because a trace may contain any text.
 "use strict";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const oneDigit = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
-/** Makes an element: attributes, "on…" listeners, then children (elements, texts, or nothing). */
+/** Creates an element: attributes, "on…" listeners, then children (elements, texts, or nothing). */
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -20,7 +20,7 @@ function element(name, attributes = {}, ...children) {
 
 const find = (selector) => document.querySelector(selector);
 
-/** Returns a mask with places where a narrow column may break it: behind a flag, not within one. */
+/** Returns a mask that may break after a flag, but not inside one. */
 function breakable(text) {
   const made = document.createElement("span");
   text.split(/(?<=[|])/).forEach((part, i) => {
@@ -30,7 +30,7 @@ function breakable(text) {
   return made;
 }
 
-/** Returns a list with a button that shows more of it: 'make' is called for what is shown only. */
+/** Returns a list with a button that shows more items; 'make' is called for shown items only. */
 function growing(items, make, first, name) {
   const list = element("ol", { class: "items" });
   let shown = 0;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// Puts the controls in place, and draws.
+// Creates the controls and draws the page.
 "use strict";
 
 const MOST_OPTIONS = 1000;
 
-/** Sets one filter or choice, as a table's row, a chip or a control asks for. */
+/** Sets one filter or choice, from a row of a table, a chip or a control. */
 function choose(name, value) {
   state[name] = value;
   writeHash();
@@ -25,7 +25,7 @@ function draw() {
   refocus(at);
 }
 
-/** Remembers which of a table's buttons has the focus, as the table is made anew. */
+/** Returns which button has the focus, because redrawing replaces tables. */
 function focused() {
   const button = document.activeElement?.closest("button.pick, button.chip");
   const section = button?.closest("section");
@@ -51,7 +51,7 @@ function optionsOf(name) {
   if (numeric) listed.sort(([a], [b]) => compareValues(values[a], values[b]));
   const made = listed.map(([index, { calls }]) => option(key(values[index]), `${label(values[index])} (${short.format(calls)})`));
   const left = sums.size - listed.length;
-  if (left > 0) made.push(element("option", { disabled: true }, `… and ${whole.format(left)} that are rarer`));
+  if (left > 0) made.push(element("option", { disabled: true }, `… and ${whole.format(left)} rarer ones`));
   if (!values[0]?.bits) return made;
   const flags = ranked(sumRows((row) => valueOf(name, row).bits));
   return [
@@ -77,11 +77,11 @@ function makeControls() {
       ),
     );
   }
-  box.append(choice("weight", "weigh by", { pages: "pages", allocations: "allocations" }));
+  box.append(choice("weight", "weight", { pages: "pages", allocations: "allocations" }));
   const splits = Object.fromEntries(CHOICES.split.map((name) => [name, FILTERS.find((filter) => filter.name === name).label]));
-  if (!data.aggregate) find("#time .controls").append(choice("split", "divided by", splits));
+  if (!data.aggregate) find("#time .controls").append(choice("split", "split by", splits));
   find("#callers .controls").append(
-    choice("from", "read", { outermost: "from the kernel's entry down", innermost: "from the page allocator out" }),
+    choice("from", "read", { outermost: "from the kernel entry", innermost: "from the page allocator" }),
   );
   find("#filters").addEventListener("reset", (event) => {
     event.preventDefault();
@@ -113,7 +113,7 @@ function choice(name, text, options) {
   );
 }
 
-/** Shows in each control what is chosen; a value that no option has, as in a link from another trace, gets one. */
+/** Shows the state in each control; a value without an option, as in a link from another trace, gets one. */
 function syncControls() {
   for (const { name } of FILTERS) {
     const control = find(`#filter-${name}`);
@@ -139,7 +139,7 @@ function download() {
   setTimeout(() => URL.revokeObjectURL(file), 1000);
 }
 
-/** Draws again what depends on the width, once it has settled. */
+/** Redraws what depends on the width, after resizing ends. */
 function followWidth() {
   let width = window.innerWidth;
   let waiting = null;
@@ -172,7 +172,7 @@ drawLegend();
 draw();
 followWidth();
 window.addEventListener("hashchange", () => {
-  // A link to a section has no choice in it, and the choices go on.
+  // A link to a section contains no choices; keep the present ones.
   if (location.hash.includes("=") || location.hash.length < 2) {
     readHash();
     draw();

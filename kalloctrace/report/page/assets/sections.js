@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The page's tables and lists. All of them follow the filters.
+// The page's tables and lists. The filters apply to all of them.
 "use strict";
 
 const FIRST_ROWS = 12;
 const FIRST_ITEMS = 10;
 const FIRST_OF_MISMATCH = 3;
 
-/** A table with a bar in each row, and where 'filter' names a filter, a button that sets it. */
+/** A table with a bar in each row; where 'filter' names a filter, each row has a button that sets it. */
 function table({ caption, heading, entries, filter, name = String, value = name }) {
   const all = total();
   const largest = entries.length ? Math.max(...entries.slice(0, FIRST_ROWS).map(([, sum]) => weightOf(sum))) : 0;
@@ -93,21 +93,21 @@ function breakdown(name, caption, heading) {
   });
 }
 
-/** Allocations by each flag of their mask; one with several flags counts in each. */
+/** Allocations by flag; an allocation counts for each flag of its mask. */
 function flagTable(name, caption) {
   const sums = sumRows((row) => valueOf(name, row).bits);
   return table({ caption, heading: "flag", entries: ranked(sums), filter: name });
 }
 
-/** Two columns against each other; the shade of a cell is its share of the largest. */
+/** Two columns against each other; cells are shaded relative to the largest. */
 function matrix(down, across, caption, names) {
   const sums = sumRows((row) => `${data.rows[down][row]} ${data.rows[across][row]}`);
   const largest = d3.max([...sums.values()], weightOf) ?? 0;
-  const met = (name, place) => {
+  const present = (name, place) => {
     const indices = new Set([...sums.keys()].map((pair) => Number(pair.split(" ")[place])));
     return [...indices].sort((a, b) => compareValues(data.values[name][a], data.values[name][b]));
   };
-  const [downs, acrosses] = [met(down, 0), met(across, 1)];
+  const [downs, acrosses] = [present(down, 0), present(across, 1)];
   const pick = (name, index) => {
     const value = key(data.values[name][index]);
     return element(
@@ -157,10 +157,10 @@ function matrix(down, across, caption, names) {
 
 const ZONES = ["DMA", "DMA32", "Normal", "HighMem", "Movable", "Device"];
 
-/** Numbers as numbers, zones as they lie in memory, "none" last. */
+/** Numbers in numeric order, zones in order of address, a missing value last. */
 function compareValues(a, b) {
   const place = (value) => {
-    if (value === "none") return [2, 0];
+    if (value === data.missing) return [2, 0];
     const zone = ZONES.indexOf(value);
     return [0, typeof value === "number" ? value : zone >= 0 ? zone : Number.NaN];
   };
@@ -169,7 +169,7 @@ function compareValues(a, b) {
   return Number.isNaN(placeA) || Number.isNaN(placeB) ? label(a).localeCompare(label(b)) : placeA - placeB;
 }
 
-/** One distinct request: a line that opens to its explanation. */
+/** One distinct request: a line that expands to its explanation. */
 function request(row) {
   const calls = selected.calls[row];
   const pages = calls * data.rows.pages[row];
@@ -201,7 +201,7 @@ function request(row) {
   );
 }
 
-/** All requests that differ alike: in what, and why, is told without opening one. */
+/** All requests with the same differences, which are shown without expanding a request. */
 function mismatch([kind, rows]) {
   const calls = d3.sum(rows, (row) => selected.calls[row]);
   const pages = d3.sum(rows, (row) => selected.calls[row] * data.rows.pages[row]);
@@ -214,7 +214,7 @@ function mismatch([kind, rows]) {
   );
 }
 
-/** Returns what differs, and the rows in which it does, most allocations first. */
+/** Returns the distinct lists of differences with their rows, most allocations first. */
 function alike(rows) {
   const kinds = d3.groups(rows, (row) => data.differs[row]);
   return d3.sort(kinds, ([, of]) => -d3.sum(of, (row) => selected.calls[row]));
@@ -241,16 +241,16 @@ const fields = (pairs) =>
     pairs.map(([name, text]) => [element("dt", {}, breakable(name)), element("dd", {}, breakable(text))]),
   );
 
-/** Fills a request's details when they are opened for the first time. */
+/** Fills a request's details when they are first expanded. */
 function explain(details, row) {
   if (!details.open || details.children.length > 1) return;
   const sections = data.explained[row];
   const known = data.unknown[row];
-  // Among the mismatches they have been told already.
-  const told = details.closest(".mismatch");
+  // In the list of mismatches the differences are already shown.
+  const shown = details.closest(".mismatch");
   details.append(
     element("h3", {}, "what the kernel did"),
-    ...(told || data.differs[row] === undefined ? [] : data.differences[data.differs[row]].map(difference)),
+    ...(shown || data.differs[row] === undefined ? [] : data.differences[data.differs[row]].map(difference)),
     fields([
       ["alloc_flags", valueOf("alloc_flags", row).text],
       ["preferred zone", zoneText(row)],
@@ -292,12 +292,12 @@ const steps = (pairs) =>
 function notExplained(row) {
   const [gfp, order, nid] = [valueOf("gfp", row).value, valueOf("order", row), valueOf("nid", row)];
   return (
-    `This page explains ${whole.format(data.limits.explained)} requests: the first, and the most frequent. For this one: kalloctrace explain ` +
+    `This page explains ${whole.format(data.limits.explained)} requests: the first and the most frequent ones. For this one, run kalloctrace explain ` +
     `--kernel TRACE --gfp 0x${gfp.toString(16)} --order ${order} --nid ${nid}`
   );
 }
 
-/** Rows that pass the filters, as the data order them (mismatches, failures, then the most frequent) or by weight. */
+/** Rows that pass the filters, in the order of the data: mismatches, failures, then the most frequent. */
 function rowsWhere(good) {
   const rows = [];
   for (let row = 0; row < rowCount; row++) if (selected.calls[row] && good(row)) rows.push(row);
@@ -317,7 +317,7 @@ function drawOverview() {
   verdict.className = `verdict ${wrong ? "mismatched" : open ? "unknown" : "matched"}`;
   verdict.replaceChildren(
     ...["matched", "mismatched", "unknown"].map((name) => count(name, judged[name])),
-    // The recorder's counts stand at the end of the recording.
+    // The recorder's counts are at the end of the recording.
     ...["lost", "missed"].map((name) => count(name, data.truncated ? null : judged[name])),
   );
   find("#notices").replaceChildren(...notices().map((text) => element("p", { class: "notice" }, text)));
@@ -350,35 +350,35 @@ function notices() {
   const left = ({ count: calls, pages }) => amountText(calls * sample, pages * sample);
   if (data.truncated) {
     const why = data.damage ? ` (${data.damage})` : "";
-    texts.push(`The end of the recording is missing${why}: this page counts up to its last whole batch.`);
+    texts.push(`The end of the recording is missing${why}: this page covers all complete batches.`);
   }
   if (sample > 1) {
     texts.push(
-      `1 call in ${whole.format(sample)} was recorded. Numbers with ~ are estimates, what was recorded times ` +
-        `${whole.format(sample)}; the verdict above counts the recorded calls alone.`,
+      `1 call in ${whole.format(sample)} was recorded. Numbers with ~ are estimates: the recorded number times ` +
+        `${whole.format(sample)}. The verdict above counts only the recorded calls.`,
     );
   }
   if (rest.rows.rows) {
     texts.push(
       `This page holds the first ${whole.format(limits.rows)} distinct requests: mismatches, failures, then the most ` +
-        `frequent. Not in it: ${whole.format(rest.rows.rows)} others (${left(rest.rows)}).`,
+        `frequent. It leaves out ${whole.format(rest.rows.rows)} others (${left(rest.rows)}).`,
     );
   }
   if (rest.cells.cells) {
     texts.push(
-      `Of what is in it, ${whole.format(rest.cells.cells)} of the smallest groups of a request and a task are beyond ` +
-        `what it can hold, and left out of tables and charts (${left(rest.cells)}).`,
+      `Tables and charts leave out the ${whole.format(rest.cells.cells)} smallest groups of a request and a task, ` +
+        `beyond the limit of this page (${left(rest.cells)}).`,
     );
   }
   if (rest.stacks.cells) {
     texts.push(
-      `The callers do not tell the stacks of ${whole.format(rest.stacks.cells)} of the smallest groups of a request, ` +
-        `a task and a stack apart (${left(rest.stacks)}): these are "(other stacks)".`,
+      `Callers show the stacks of the ${whole.format(rest.stacks.cells)} smallest groups of a request, a task and a ` +
+        `stack as "(other stacks)" (${left(rest.stacks)}).`,
     );
   }
   if (rest.callers.cells) {
     texts.push(
-      `The callers leave out ${whole.format(rest.callers.cells)} groups of a request and a task (${left(rest.callers)}).`,
+      `Callers leave out ${whole.format(rest.callers.cells)} groups of a request and a task (${left(rest.callers)}).`,
     );
   }
   return texts;
@@ -413,8 +413,8 @@ function drawFindings() {
       : [
           note(
             verification.mismatched
-              ? "None in what passes the filters."
-              : `None: of ${whole.format(verification.allocations)} allocations the kernel prepared ${whole.format(verification.matched)} as the model says.`,
+              ? "None pass the filters."
+              : `None: the kernel prepared ${whole.format(verification.matched)} of ${whole.format(verification.allocations)} allocations as the model predicts.`,
           ),
         ]),
   );
@@ -441,15 +441,15 @@ function drawFindings() {
   );
   const reasons = sumRows((row) => (data.unknown[row] === undefined ? [] : data.texts[data.unknown[row]]));
   find("#unknown").replaceChildren(
-    ...(reasons.size ? [table({ caption: "Could not be judged", heading: "reason", entries: ranked(reasons) })] : []),
+    ...(reasons.size ? [table({ caption: "Not judged", heading: "reason", entries: ranked(reasons) })] : []),
   );
 }
 
 function drawFailures() {
   const bad = rowsWhere((row) => ["failed", "rejected"].includes(valueOf("outcome", row)));
   const untraced = {
-    none: "Whether calls returned a page was not traced: record with --mode stream --returns. Rejections are known without it.",
-    some: "Of some calls the return was not traced: whether these failed is not known.",
+    none: "Returns were not traced, so failures are not known: record with --mode stream --returns. Rejections are known anyway.",
+    some: "Some returns were not traced: whether those calls failed is not known.",
     all: null,
   }[data.returns];
   find("#failures .list").replaceChildren(
@@ -457,15 +457,15 @@ function drawFailures() {
     ...slowFailures(),
     ...(bad.length
       ? growing(bad, request, FIRST_ITEMS, "failures")
-      : [note(data.returns === "all" ? "None in what passes the filters." : "None known in what passes the filters.")]),
+      : [note(data.returns === "all" ? "None pass the filters." : "No known ones pass the filters.")]),
   );
 }
 
-// Calls of the slow path have no row that a filter would choose.
+// Slow-path calls are not rows, so filters do not apply to them.
 function slowFailures() {
   const { slow } = data.verification;
   if (!slow?.failed) return [];
-  const text = `The slow path failed ${whole.format(slow.failed)} times, whatever the filters: why, says `;
+  const text = `${several(slow.failed, "call", "")} of the slow path failed (filters do not apply). For the causes see `;
   return [element("p", {}, text, element("a", { href: "#slowpath" }, "the slow path"), ".")];
 }
 
@@ -474,14 +474,14 @@ function drawTables() {
     matrix("order", "migratetype", "order × migratetype", ["order", "type"]),
     matrix("node", "zone", "preferred node × zone", ["node", "zone"]),
     breakdown("alloc_flags", "alloc_flags of the first attempt", "alloc_flags"),
-    breakdown("outcome", "What became of them", "outcome"),
+    breakdown("outcome", "Outcomes", "outcome"),
   );
   find("#flag-tables").replaceChildren(
-    breakdown("gfp", data.events ? "gfp masks, as the kernel had changed them" : "gfp masks, as callers passed them", "gfp mask"),
-    flagTable("gfp", "gfp flags: those of each mask"),
+    breakdown("gfp", data.events ? "gfp masks after the kernel changed them" : "gfp masks passed by callers", "gfp mask"),
+    flagTable("gfp", "gfp flags"),
   );
   const byTask = data.aggregate
-    ? note("This trace is an aggregate: it knows no tasks. Record with --mode stream to see who allocates.")
+    ? note("This trace is an aggregate without tasks. Record with --mode stream to see which tasks allocate.")
     : table({
         caption: "Tasks, by name",
         heading: "task",
@@ -505,18 +505,18 @@ function drawRequests() {
 
 function drawLegend() {
   const legend = [
-    ["pages", "of 4 KiB: 2^order for each allocation that got one, 0 for one that failed. Where the return was not traced, those that were asked for."],
-    ["gfp mask", `as ${data.events ? "the kernel had changed it" : "the caller passed it"}, with the names of the recorded kernel`],
+    ["pages", "of 4 KiB: 2^order for each allocation that succeeded, 0 for one that failed; the requested pages where the return was not traced"],
+    ["gfp mask", `${data.events ? "after the kernel changed it" : "passed by the caller"}, with the names of the recorded kernel`],
     ["alloc_flags", "of the first call of get_page_from_freelist"],
-    ["preferred zone", "of ac->preferred_zoneref: where the allocator looks first, which need not be where the page came from"],
-    ["none", data.events ? "the events do not show it" : "get_page_from_freelist was not called, or no zone was eligible"],
-    ["context", "softirq, hardirq and nmi interrupted the task; bh_disabled is task context with bottom halves off; it is captured only where something depends on it"],
-    ["entry", "bulk is a call of the bulk allocator, of which the prepared context cannot be seen; its pages are those that were looked at"],
-    ["attempt", "a call of get_page_from_freelist in the slow path; its kind says why it was made"],
-    ["slow path", "its times are of CLOCK_MONOTONIC, about as the kernel's log has them; how long a call took is from its begin to its return"],
-    ["verdict", "matched: as the model says. mismatched: otherwise. unknown: could not be judged, which is never a pass"],
-    ["callers", "a frame is as wide as what its function led to; Enter or a click fills the width with it, arrow keys lead from frame to frame"],
-    ["rule", "what the model follows at that place; kalloctrace explain tells the same on the command line"],
+    ["preferred zone", "of ac->preferred_zoneref: where the allocator looks first; the page may come from another zone"],
+    [data.missing, data.events ? "the events do not show it" : "get_page_from_freelist was not called, or no zone was eligible"],
+    ["context", "softirq, hardirq and nmi interrupted the task; bh_disabled is task context with bottom halves off; captured only where the preparation depends on it"],
+    ["entry", "bulk is a call of the bulk allocator; its prepared context is not visible, and its pages are the ones that the probe checked"],
+    ["attempt", "a call of get_page_from_freelist in the slow path; its kind is the reason for it"],
+    ["slow path", "times are of CLOCK_MONOTONIC, close to those of the kernel log; durations are from entry to return"],
+    ["verdict", "matched: the kernel did what the model predicts. mismatched: it did not. unknown: could not be judged; never a pass"],
+    ["callers", "the width of a frame is its function's share, including callees; Enter or a click zooms in, arrow keys move between frames"],
+    ["rule", "the rule of the model that decides; kalloctrace explain shows the same on the command line"],
   ];
   find("#legend").replaceChildren(
     ...legend.flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]),

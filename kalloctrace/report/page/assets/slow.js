@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The slow path. It is told by whole calls, which do not follow the filters.
+// The slow path, by whole calls. Filters do not apply to them.
 "use strict";
 
 const FIRST_ATTEMPTS = 10;
@@ -10,7 +10,7 @@ const milliseconds = (time) => `${threeDigits.format(time / 1e6)} ms`;
 const kilobytes = (number) => `${whole.format(number)} kB`;
 const texts = (numbers) => numbers.map((number) => data.texts[number]);
 
-/** What differs stands among the other mismatches. */
+/** Shows the mismatches of the slow path among the others. */
 function drawSlowMismatches() {
   const { slow } = data.verification;
   if (!slow) return;
@@ -23,9 +23,9 @@ function drawSlowMismatches() {
         fields(["expected", "observed", "rule", "request"].map((name) => [name, one[name]])),
       ),
     ),
-    ...(slow.hidden ? [note(`${whole.format(slow.hidden)} mismatches more: kalloctrace verify --json has all.`)] : []),
+    ...(slow.hidden ? [note(`${whole.format(slow.hidden)} more mismatches: kalloctrace verify --json has all.`)] : []),
     note(
-      `Of ${whole.format(slow.attempts)} attempts in the slow path ${whole.format(slow.mismatched)} differ, whatever the filters: `,
+      `${whole.format(slow.mismatched)} of ${whole.format(slow.attempts)} attempts in the slow path differ (filters do not apply): `,
       element("a", { href: "#slowpath" }, "the slow path"),
       ".",
     ),
@@ -38,13 +38,13 @@ function drawSlowPath() {
 
 function slowPath() {
   const { slow, verification } = data;
-  if (!slow) return [note("It was not recorded: there is no telling why an allocation was slow or failed.")];
+  if (!slow) return [note("The slow path was not recorded, so the causes of slow or failed allocations are not known.")];
   const damage = slow.damage ? [element("p", { class: "notice" }, `Calls are missing: ${slow.damage}.`)] : [];
-  if (!verification.slow.calls) return [...damage, note(`No call of it was recorded. Lost events: ${lostEvents()}.`)];
+  if (!verification.slow.calls) return [...damage, note(`No slow-path calls were recorded. Lost events: ${lostEvents()}.`)];
   return [
     ...damage,
     element("div", { class: "columns" }, slowNumbers(), slowKinds()),
-    element("h3", {}, "Calls that failed"),
+    element("h3", {}, "Failed calls"),
     ...failedCalls(),
     element("h3", {}, "Slowest calls that got a page"),
     ...slowestCalls(),
@@ -57,10 +57,10 @@ function slowNumbers() {
   const { slow } = data.verification;
   const lines = [
     ["calls", whole.format(slow.calls)],
-    ["of these", `${whole.format(slow.failed)} failed; the return of ${whole.format(data.slow.unseen)} was not seen`],
-    ["as a whole", `${whole.format(slow.calls_mismatched)} mismatched, ${whole.format(slow.calls_unknown)} unknown`],
+    ["outcomes", `${whole.format(slow.failed)} failed; return not traced for ${whole.format(data.slow.unseen)}`],
+    ["verdicts on calls", `${whole.format(slow.calls_mismatched)} mismatched, ${whole.format(slow.calls_unknown)} unknown`],
     ["attempts", whole.format(slow.attempts)],
-    ["of these", ["matched", "mismatched", "unknown"].map((name) => `${whole.format(slow[name])} ${name}`).join(", ")],
+    ["verdicts on attempts", ["matched", "mismatched", "unknown"].map((name) => `${whole.format(slow[name])} ${name}`).join(", ")],
     ["lost events", lostEvents()],
     ...slow.reasons.map(([reason, calls]) => ["unknown", `${whole.format(calls)} × ${reason}`]),
   ];
@@ -72,7 +72,7 @@ function slowKinds() {
   return element(
     "table",
     { class: "kinds" },
-    element("caption", {}, "Attempts, by kind"),
+    element("caption", {}, "Attempts by kind"),
     element("thead", {}, element("tr", {}, heading("kind"), heading("attempts"))),
     element(
       "tbody",
@@ -89,7 +89,7 @@ function slowKinds() {
   );
 }
 
-const KINDS = { several: "one of several, the trace does not tell which", none: "not classified" };
+const KINDS = { several: "one of several kinds; the trace does not show which", none: "not classified" };
 
 function failedCalls() {
   const { failed, rest, limits, not_judged: left } = data.slow;
@@ -99,14 +99,14 @@ function failedCalls() {
     ...(left
       ? [
           note(
-            `The first ${whole.format(limits.judged)} are grouped by why they failed; ${whole.format(left)} later ones by what they asked for alone.`,
+            `The first ${whole.format(limits.judged)} are grouped by cause, the ${whole.format(left)} later ones only by request.`,
           ),
         ]
       : []),
     ...(rest.groups
       ? [
           note(
-            `Not in this page: ${several(rest.groups, "more group", "")} of ${several(rest.calls, "call", "")}. ` +
+            `Not on this page: ${several(rest.groups, "more group", "")} of ${several(rest.calls, "call", "")}. ` +
               "kalloctrace report --failures has them all.",
           ),
         ]
@@ -126,7 +126,7 @@ function failedGroup(group) {
     about:
       group.calls === 1
         ? null
-        : `The slowest of ${whole.format(group.calls)}${group.judged ? " like it" : " that asked for the same"}; kalloctrace report --failures --json has each.`,
+        : `The slowest of ${whole.format(group.calls)} with the same ${group.judged ? "cause" : "request"}; kalloctrace report --failures --json has each.`,
   });
 }
 
@@ -152,7 +152,7 @@ function slowestCall(call) {
   return slowCall(call, { line, many: `${milliseconds(call.duration)}, ${several(call.attempts.length, "attempt", "")}`, badges: [] });
 }
 
-/** One call: a line that opens to who asked, why, and each attempt. */
+/** One call: a line that expands to its task, its cause, and each attempt. */
 function slowCall(call, { line, many, badges, about = null }) {
   const verdicts = new Set(call.attempts.map((attempt) => attempt.verdict));
   const shown = [...badges, ...["mismatched", "unknown"].filter((verdict) => verdicts.has(verdict))];
@@ -161,7 +161,7 @@ function slowCall(call, { line, many, badges, about = null }) {
     { class: "request" },
     element(
       "details",
-      { ontoggle: (event) => tellSlow(event.currentTarget, call, about) },
+      { ontoggle: (event) => fillSlow(event.currentTarget, call, about) },
       element(
         "summary",
         {},
@@ -173,7 +173,7 @@ function slowCall(call, { line, many, badges, about = null }) {
   );
 }
 
-function tellSlow(details, call, about) {
+function fillSlow(details, call, about) {
   if (!details.open || details.children.length > 1) return;
   const listed = (heading, numbers) =>
     numbers.length
@@ -181,7 +181,7 @@ function tellSlow(details, call, about) {
       : [];
   details.append(
     ...(about ? [note(about)] : []),
-    element("h3", {}, "who asked"),
+    element("h3", {}, "caller"),
     fields([
       ["task", `${data.texts[call.comm]}, pid ${call.pid}, thread ${call.tid}, cpu ${call.cpu}`],
       ["time", seconds(call.time)],
@@ -190,11 +190,11 @@ function tellSlow(details, call, about) {
       ...(call.stack.length ? [["stack", texts(call.stack).join(" ← ")]] : []),
     ]),
     element("h3", {}, `why: ${data.texts[call.certainty]}`),
-    // A group's line tells what all of it have in common.
+    // The line of a group shows only what all its calls have in common.
     ...(call.zones.length ? [zoneTable(call.zones)] : [element("p", {}, breakable(data.texts[call.headline]))]),
-    ...listed("any one of these would have let it pass", call.remedies),
-    ...listed("what the trace does not tell", call.unless),
-    ...listed("the trace does not have", call.missing),
+    ...listed("any one of these would have let it succeed", call.remedies),
+    ...listed("what the trace does not show", call.unless),
+    ...listed("missing from the trace", call.missing),
     element("h3", {}, several(call.attempts.length, "attempt", "")),
     ...growing(
       call.attempts.map((attempt, i) => [attempt, i + 1]),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The data, the filters, and the sums of what passes them. The filters are in the URL's hash.
+// The data, the filters, and the sums of the rows that pass them. The filters are stored in the URL's hash.
 "use strict";
 
 const data = JSON.parse(find("#data").textContent);
@@ -28,7 +28,7 @@ const CHOICES = {
   theme: ["auto", "light", "dark"],
 };
 
-/** What is chosen: a text for each filter ("" for any), and one of CHOICES for the others. */
+/** The present choices: a text for each filter ("" for any), and one of CHOICES for the others. */
 const state = {};
 
 function readHash() {
@@ -46,7 +46,7 @@ function writeHash() {
   history.replaceState(null, "", `#${hash}`);
 }
 
-/** Returns what a value is called in filters and in the hash: a mask by its number. */
+/** Returns the name of a value in filters and in the hash; masks use their number. */
 function key(value) {
   if (value === null || typeof value !== "object") return String(value);
   return value.value === null ? value.text : `0x${value.value.toString(16)}`;
@@ -56,11 +56,11 @@ const label = (value) => (value !== null && typeof value === "object" ? value.te
 
 /** Returns, for each value of a column, whether it passes the column's filter. A mask also passes by one of its flags. */
 function passing(name) {
-  const wanted = state[name];
-  return data.values[name].map((value) => !wanted || key(value) === wanted || (value?.bits?.includes(wanted) ?? false));
+  const chosen = state[name];
+  return data.values[name].map((value) => !chosen || key(value) === chosen || (value?.bits?.includes(chosen) ?? false));
 }
 
-/** The sums of what passes: calls of each row, and the cells of it. */
+/** Applies the filters: returns the calls of each row, and the cells that pass. */
 function select() {
   const passes = new Uint8Array(rowCount).fill(1);
   for (const { name } of FILTERS) {
@@ -86,7 +86,7 @@ let selected = null;
 const amount = (calls = 0, pages = 0) => ({ calls, pages });
 const weightOf = (one) => (state.weight === "pages" ? one.pages : one.calls);
 
-/** Adds calls up by whatever 'keyOf' says of a row; a list of keys adds to each. */
+/** Adds up calls by the key that 'keyOf' returns for a row; a list of keys counts for each. */
 function sumRows(keyOf) {
   const sums = new Map();
   for (let row = 0; row < rowCount; row++) {
@@ -97,7 +97,7 @@ function sumRows(keyOf) {
   return sums;
 }
 
-/** Does the same for cells of the time or of the callers. */
+/** Does the same for cells of the time or the callers. */
 function sumCells(of, chosen, keyOf) {
   const sums = new Map();
   for (const i of chosen) {
