@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Rows as a file of format 2 holds them: which allocation each is, and task_columns called."""
+"""Decodes rows: an index into the distinct allocations, and the task columns."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class RowBatch:
     """A batch of rows.
 
     Attributes:
-        allocations: of type ALLOCATION; the same object as in the batch before where nothing has changed.
-        indices: one of them a row.
-        counts: how many calls each row stands for; None where each is one.
-        task_columns: the columns of TASK_COLUMNS that were asked for and are there.
+        allocations: of type ALLOCATION; the same object as in the previous batch if nothing changed.
+        indices: for each row, its allocation.
+        counts: for each row, how many calls it represents; None if each represents one.
+        task_columns: those columns of TASK_COLUMNS that were requested and that the trace has.
     """
 
     allocations: pa.StructArray
@@ -33,9 +33,9 @@ class RowBatch:
 
 
 class Decoder:
-    """Makes sense of the batches of one pass over a file of format 2.
+    """Decodes the batches of one pass over a file of format 2.
 
-    What it returns is safe to use: each dictionary is checked once, and every index against it.
+    Its results are safe to use: each dictionary is validated once, and each index is checked against its dictionary.
     """
 
     def __init__(self) -> None:
@@ -46,10 +46,10 @@ class Decoder:
         """Return the rows of a batch.
 
         Args:
-            batch: any columns of a stream or an aggregate, `allocation` among them.
+            batch: `allocation` and any other columns of a stream or an aggregate.
 
         Raises:
-            pyarrow.ArrowInvalid: it is damaged.
+            pyarrow.ArrowInvalid: the batch is damaged.
         """
         batch.validate()
         task_columns = dict(zip(batch.schema.names, batch.columns, strict=True))
@@ -66,7 +66,7 @@ class Decoder:
     def _check(self, name: str, column: pa.DictionaryArray) -> None:
         dictionary = column.dictionary
         identity = (len(dictionary), _address(dictionary))
-        # What was checked is kept: its memory cannot have become another's.
+        # The checked dictionary is kept alive, so its address cannot be reused.
         if name not in self._checked or self._checked[name][0] != identity:
             dictionary.validate(full=True)
             self._checked[name] = (identity, dictionary)
@@ -74,11 +74,11 @@ class Decoder:
                 self._allocations = _complete(dictionary)
         bounds = pc.min_max(column.indices).as_py()
         if bounds["max"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(dictionary):
-            raise pa.ArrowInvalid(f"column {name} refers to what is not there")
+            raise pa.ArrowInvalid(f"column {name} has an index outside its dictionary")
 
 
 def from_format_1(batches: Iterable[pa.RecordBatch]) -> Iterator[RowBatch]:
-    """Yield rows of format 1 as they are held today."""
+    """Yield rows of format 1 as batches of today's form."""
     for table in rebatched(batches):
         allocations, indices = dictionary_encode(table)
         yield RowBatch(
@@ -87,14 +87,14 @@ def from_format_1(batches: Iterable[pa.RecordBatch]) -> Iterator[RowBatch]:
 
 
 class Flattener:
-    """Turns batches of one pass back into one column for each field."""
+    """Turns the batches of one pass into record batches with a column for each field."""
 
     def __init__(self) -> None:
         self._allocations = pa.array([], ALLOCATION)
         self._fields: dict[str, pa.Array] = {}
 
     def flatten(self, rows: RowBatch) -> pa.RecordBatch:
-        """Return rows with the columns of ROWS; null for what an aggregate does not know."""
+        """Return rows with the columns of ROWS; columns that an aggregate does not have are null."""
         if rows.allocations is not self._allocations or not self._fields:
             self._allocations = rows.allocations
             self._fields = {
@@ -113,7 +113,7 @@ class Flattener:
 
 
 def _take(column: pa.Array, indices: pa.Array) -> pa.Array:
-    """Return the values that indices choose; texts share their dictionary."""
+    """Return the values at these indices; texts share their dictionary."""
     if not isinstance(column, pa.DictionaryArray):
         return column.take(indices)
     return pa.DictionaryArray.from_arrays(column.indices.take(indices), column.dictionary)
@@ -121,22 +121,22 @@ def _take(column: pa.Array, indices: pa.Array) -> pa.Array:
 
 def _dense(column: pa.Array) -> npt.NDArray[Any]:
     if column.null_count:
-        raise pa.ArrowInvalid("a value is missing that every row has")
+        raise pa.ArrowInvalid("a column that must not be null has a null")
     values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=True)
     return values
 
 
 def _address(array: pa.Array) -> int:
-    """Return where the first values are."""
+    """Return the address of the first values."""
     plain = array.field(0) if isinstance(array, pa.StructArray) else array
     buffer = plain.buffers()[1]
     return 0 if buffer is None else int(buffer.address)
 
 
 def _complete(allocations: pa.StructArray) -> pa.StructArray:
-    """Return the fields of today: in their order, with those that came later."""
+    """Return the allocations with today's fields, in today's order; missing fields have their default."""
     if allocations.null_count:
-        raise pa.ArrowInvalid("an allocation is missing")
+        raise pa.ArrowInvalid("the dictionary of allocations has a null")
     have = dict(zip((field.name for field in allocations.type), allocations.flatten(), strict=True))
     columns = [
         have.get(field.name, pa.repeat(pa.scalar(LATER.get(field.name), field.type), len(allocations)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Groups calls by everything that decides or shows their preparation."""
+"""Groups calls by their request, context and observed preparation."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from kalloctrace.trace.schema import ALLOCATION, COUNT
 
 KEYS = [field.name for field in ALLOCATION]
 _MERGE_ROWS = 1 << 18
-"""Distinct rows to gather before they are grouped again: keeps memory flat however long the trace is."""
+"""Distinct rows to collect before they are grouped again; limits the memory for long traces."""
 
 Indices = npt.NDArray[np.int32]
 
@@ -32,8 +32,8 @@ class Tally:
 
         Args:
             dictionary: allocations.
-            indices: one of them a row.
-            counts: how many calls each row stands for, one by default.
+            indices: for each row, its allocation.
+            counts: for each row, how many calls it represents; 1 by default.
         """
         if dictionary is not self._dictionary:
             self._change(dictionary)
@@ -43,7 +43,7 @@ class Tally:
             np.add.at(self._counts, indices, counts)
 
     def table(self) -> pa.Table:
-        """Return each allocation that occurred: a column for each of its fields, and `count`."""
+        """Return the allocations that occurred: a column for each field, and `count`."""
         return _group([*self._groups, self._current()])
 
     def rows(self) -> Iterator[tuple[dict[str, Any], int]]:
@@ -68,7 +68,7 @@ class Tally:
 
 
 def dictionary_encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:
-    """Return the distinct allocations of rows, and which of them each row is.
+    """Return the distinct allocations of rows, and for each row the index of its allocation.
 
     Args:
         table: rows with one column for each field of an allocation; others are ignored.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Makes a trace of what another tool recorded of kmem:mm_page_alloc; what the event does not show stays unknown."""
+"""Makes a trace from events of kmem:mm_page_alloc that another tool recorded; what they do not show stays unknown."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ from kalloctrace.trace.writer import TraceWriter, exists_already
 
 _ROWS = 1 << 16
 _SHOWN = ("time", "cpu", "pid", "tid", "comm", "stack", "order", "migratetype")
-"""Columns that an event has under the same name."""
+"""Columns that an event has under the same names."""
 
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What came of it.
+    """The result of an import.
 
     Attributes:
-        totals: as the trace has them: lost are events that the text says are missing, and lines that it cut.
+        totals: the trace's totals; lost are events that the text reports as missing, and unreadable lines.
         form: which tool wrote the text.
-        kernel: whose flags and rules the trace carries.
-        first_unreadable: number of the first line with this event that could not be read, 1-based; 0 for none.
+        kernel: the release whose flags and rules the trace has.
+        first_unreadable: number of the first unreadable line with this event, from 1; 0 if there is none.
     """
 
     totals: Totals
@@ -44,7 +44,7 @@ class ImportResult:
 
 
 def without_machine(snapshot: Snapshot) -> Snapshot:
-    """Return a kernel on a machine of which nothing is known but the mask of the bits that it may use."""
+    """Return a kernel on an unknown machine; only gfp_allowed_mask is kept."""
     return Snapshot(
         release=snapshot.release,
         version=snapshot.version,
@@ -59,11 +59,11 @@ def import_text(text: EventText, path: Path, kernel: Snapshot | None, *, name: s
     """Write the events of a text as a stream; memory does not grow with them.
 
     Args:
-        text: not read yet.
-        path: the trace to make. Until it is whole it has another name beside this one.
-        kernel: whose flags the text prints; None to take the release that the text names.
-        name: what the text is called.
-        overwrite: replace a file of this name.
+        text: the text, not read yet.
+        path: the trace to create. Until it is complete it has a temporary name in the same directory.
+        kernel: the kernel whose flags the text prints; None to use the release that the text names.
+        name: the name of the text, for messages.
+        overwrite: replace an existing file.
 
     Raises:
         KalloctraceError: there is no event, no kernel is named, a name is none of that kernel's flags, or the file
@@ -133,7 +133,7 @@ def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snaps
 
 
 def _rows(events: list[Event], mask: Callable[[str], int]) -> pa.RecordBatch:
-    """Return events as rows, which are null in every other column."""
+    """Return events as rows; all other columns are null."""
     known: dict[str, list[Any]] = {
         "entry": [TRACEPOINT] * len(events),
         **{name: [getattr(event, name) for event in events] for name in _SHOWN},
@@ -150,9 +150,9 @@ def _rows(events: list[Event], mask: Callable[[str], int]) -> pa.RecordBatch:
 def _named(text: EventText, name: str) -> Snapshot:
     if text.release is None:
         raise KalloctraceError(
-            f"which kernel is {name} of?",
-            "it names no release above its first event, and flags differ from kernel to kernel",
-            "add --kernel 6.1; or have perf script name it with --header",
+            f"the kernel of {name} is not known",
+            "the text names no release before its first event, and flags differ between kernels",
+            "name it with --kernel, such as --kernel 6.1; or run perf script with --header",
             Exit.USAGE,
         )
     return builtin_snapshot(text.release.release, version=text.release.version)

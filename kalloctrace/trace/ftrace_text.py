@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Events of kmem:mm_page_alloc as text: from `perf script`, from `trace-cmd report`, from a tracefs `trace` file.
+"""Reads events of kmem:mm_page_alloc from the text of `perf script`, `trace-cmd report` or a tracefs `trace` file.
 
-The event is include/trace/events/kmem.h, mm_page_alloc: `page= pfn= order= migratetype= gfp_flags=`. Up to 5.10 a page
-frame is decimal (linux-source-5.10 5.10.262-1), later hexadecimal; flags are names, or a number where the tool could
-not read the kernel's list; in a raw report (`-R`) all are numbers, in another order. trace-cmd puts the name of an
-instance before what its buffer held.
+The event is mm_page_alloc of include/trace/events/kmem.h: `page= pfn= order= migratetype= gfp_flags=`. Up to 5.10 the
+page frame number is decimal (linux-source-5.10 5.10.262-1), later hexadecimal. Flags are names, or a number if the tool
+could not read the kernel's list. In a raw report (`-R`) all values are numbers, in another order. trace-cmd prefixes
+events of an instance with its name.
 """
 
 import re
@@ -33,7 +33,7 @@ _FIELD = re.compile(r"(\w+)=(\S+)")
 _FRAME = re.compile(r"\s+(?P<address>[0-9a-f]{8,16}) (?P<name>.+) \(.*\)$")
 _OFFSET = re.compile(r"\+0x[0-9a-f]+$")
 _KERNEL_HALF = 1 << 63
-"""Where the kernel's addresses begin on x86_64; perf's call chains hold the user's frames as well."""
+"""The lowest kernel address on x86_64; call chains of perf have user frames as well."""
 
 _LOST = (
     re.compile(r"CPU:\d+ \[LOST (\d+) EVENTS\]"),
@@ -42,7 +42,7 @@ _LOST = (
 )
 _OVERWRITTEN = re.compile(r"# entries-in-buffer/entries-written: (\d+)/(\d+)")
 _NO_PFN = (1 << 64) - 1
-"""-1UL: the event's page frame where the allocation failed, which all but a raw report show as 0."""
+"""-1UL: the page frame number of a failed allocation, which all but a raw report print as 0."""
 
 _NANOSECONDS = 9
 
@@ -53,14 +53,14 @@ class Event(NamedTuple):
     Attributes:
         time: ns, by the clock of the tool.
         cpu: as that of the event.
-        pid: thread group's id; the thread's own where the text does not tell it.
+        pid: process id (tgid); the thread's id if the text does not have it.
         tid: thread id.
-        comm: the task's name as the text has it: ftrace prints <...> for one that it has forgotten.
-        stack: kernel stack, outermost;…;innermost; None where there is none.
+        comm: the task's name as printed; ftrace prints <...> for a name that it no longer has.
+        stack: kernel stack, outermost;…;innermost; None if there is none.
         order: argument of the allocation.
         migratetype: as that of the event, a number.
-        gfp_flags: as printed: names, or a number.
-        failed: there was no page.
+        gfp_flags: as printed, names or a number.
+        failed: the allocation returned no page.
     """
 
     time: int
@@ -77,15 +77,15 @@ class Event(NamedTuple):
 
 @dataclass
 class EventText:
-    """A text, and what was learnt of it; all of it is known once `events` has ended.
+    """A text, and facts about it, which are complete once `events` has ended.
 
     Attributes:
         lines: the text, with or without line ends.
         form: which tool wrote it; None before the first event.
-        release: the kernel that the text names before its first event, if it does.
-        lost: events that the text says are missing, of any kind.
-        unreadable: lines with this event that could not be read, such as one cut in the middle.
-        first_unreadable: number of the first of them, 1-based; 0 where there is none.
+        release: the kernel that the text names before its first event; None if it names none.
+        lost: events of any kind that the text reports as missing.
+        unreadable: lines with this event that could not be read, such as a truncated line.
+        first_unreadable: number of the first unreadable line, from 1; 0 if there is none.
     """
 
     lines: Iterable[str]
@@ -118,7 +118,7 @@ class EventText:
             yield _with_stack(waiting, frames)
 
     def _note(self, line: str) -> None:
-        """Look for what a line that is no event tells of the whole."""
+        """Look for the release and for lost events in a line that is not an event."""
         if self.release is None and self.form is None:
             uname = _UNAME.fullmatch(line)
             self.release = release_in(line) if uname is None else ReleaseText(uname["release"], "", None)
@@ -142,7 +142,7 @@ class EventText:
 
 
 def _event_of(match: re.Match[str]) -> Event | None:
-    """Return an event, None where a field is missing or is no number."""
+    """Return an event; None if a field is missing or is not a number."""
     fields = dict(_FIELD.findall(match["fields"]))
     try:
         tid = int(match["tid"])
@@ -163,7 +163,7 @@ def _event_of(match: re.Match[str]) -> Event | None:
 
 
 def _ns(text: str) -> int:
-    """Return a time in ns: seconds with a fraction, or, of a clock that counts, the number itself."""
+    """Return a time in ns; a number without a fraction is from a counting clock, and returned as it is."""
     seconds, point, fraction = text.partition(".")
     if not point:
         return int(seconds)

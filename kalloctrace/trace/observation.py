@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A recording as it stands at one moment, whether it goes on or is played back."""
+"""The state of a recording at one moment, whether it is running or replayed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,14 +19,14 @@ from kalloctrace.trace.writer import TraceWriter
 
 @dataclass(frozen=True)
 class Observation:
-    """What was counted since the beginning.
+    """The counts since the beginning.
 
     Attributes:
         seconds: since the beginning.
-        rows: a row for each allocation, in a stream for each with its task and stack, and its count.
-        totals: what is missing, and what is still running.
-        generation: where two moments have the same, rows have the same places in both.
-        moves: where each place of an earlier generation went in the next; the oldest ones are forgotten.
+        rows: a row with its count for each allocation; in a stream, for each allocation with its task and stack.
+        totals: the totals so far.
+        generation: row positions are stable within a generation.
+        moves: for recent generations, the position of each of their rows in the next generation.
     """
 
     seconds: float
@@ -37,16 +37,16 @@ class Observation:
 
     @property
     def counts(self) -> npt.NDArray[np.uint64]:
-        """Return the calls of each row."""
+        """Return the number of calls of each row."""
         counts = self.rows.counts
         return np.ones(len(self.rows.indices), np.uint64) if counts is None else counts
 
     def follows(self, earlier: "Observation") -> bool:
-        """Tell whether it is known where the rows of an earlier moment are now."""
+        """Return whether the current positions of an earlier observation's rows are known."""
         return all(generation in self.moves for generation in range(earlier.generation, self.generation))
 
     def counts_at(self, earlier: "Observation") -> npt.NDArray[np.uint64]:
-        """Return the calls that each row had at an earlier moment, which this one follows."""
+        """Return the number of calls that each row had in an earlier observation, which this one follows."""
         counts = earlier.counts
         for generation in range(earlier.generation, self.generation):
             move = self.moves[generation]
@@ -57,12 +57,12 @@ class Observation:
 
 
 class Source(Protocol):
-    """A recording under way.
+    """A running recording.
 
     Attributes:
         snapshot: the kernel and machine.
-        recording: how it is made, as a trace has it.
-        ended: why nothing more will come; empty while it goes on.
+        recording: how it is made, as in a trace's metadata.
+        ended: why it ended; empty while it runs.
     """
 
     snapshot: Snapshot
@@ -70,16 +70,16 @@ class Source(Protocol):
     ended: str
 
     def drain(self) -> None:
-        """Take over what there is; wanted some times a second."""
+        """Consume the pending events; called several times a second."""
 
     def observe(self) -> Observation:
-        """Return what was counted so far. It takes nothing away from what is counted."""
+        """Return the counts so far; does not reset them."""
 
     def finish(self, reason: str) -> Observation:
-        """End the recording, and return what was counted to the last call; also when it has ended already."""
+        """End the recording if it runs, and return the final counts."""
 
     def write(self, path: Path) -> None:
-        """Write what was counted so far as a trace of its own, an aggregate.
+        """Write the counts so far as a trace, an aggregate.
 
         Raises:
             KalloctraceError: the file exists, or cannot be made.
@@ -87,21 +87,21 @@ class Source(Protocol):
 
 
 def observation(seconds: float, tally: RunningTally, totals: Totals) -> Observation:
-    """Return what a tally has counted by now."""
+    """Return the current counts of a tally."""
     return Observation(seconds, tally.rows(), totals, tally.generation, dict(tally.moves))
 
 
 def write_observation(
     path: Path, snapshot: Snapshot, recording: Mapping[str, Any], seen: Observation, *, whole: bool = True
 ) -> None:
-    """Write what was counted as an aggregate.
+    """Write an observation as an aggregate trace.
 
     Args:
         path: the file to make.
         snapshot: the kernel and machine.
         recording: how the recording was made.
-        seen: what was counted.
-        whole: what is missing is known; else the trace is truncated, as the one that it comes from.
+        seen: the observation.
+        whole: the losses are known; otherwise the trace is truncated, like the trace that it comes from.
 
     Raises:
         KalloctraceError: the file exists, or cannot be made.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reads a trace batch by batch, and says when it is no trace, too new, or cut off."""
+"""Reads a trace batch by batch; reports files that are not a trace, too new, or truncated."""
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -34,12 +34,12 @@ from kalloctrace.trace.totals import Totals
 
 _T = TypeVar("_T")
 
-_MEND_FOREIGN = "name a file that `kalloctrace record` wrote"
+_FIX_FOREIGN = "name a file that `kalloctrace record` wrote"
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a recording ends, as far as a file or a capture shows it.
+    """How a recording ends, as far as its file or the running capture shows.
 
     Attributes:
         totals: what the recording counted; None where the end of the trace is missing.
@@ -116,17 +116,17 @@ class TraceReader:
         try:
             self._size = path.stat().st_size
             if self._size == 0:
-                raise KalloctraceError(f"cannot read {path}", "it is empty", _MEND_FOREIGN)
-            # Not mapped: what is mapped counts as resident memory, and a trace may be larger than that.
+                raise KalloctraceError(f"cannot read {path}", "it is empty", _FIX_FOREIGN)
+            # Not mapped: a mapped file counts as resident memory, and a trace may be larger than memory.
             self._file = pa.OSFile(str(path))
         except (OSError, pa.ArrowInvalid) as error:
             why = getattr(error, "strerror", None) or _first_line(error)
-            raise KalloctraceError(f"cannot read {path}", why, _MEND_FOREIGN) from error
+            raise KalloctraceError(f"cannot read {path}", why, _FIX_FOREIGN) from error
         try:
             self._schema = pa.ipc.open_stream(self._cursor()).schema
         except (OSError, pa.ArrowException) as error:
             self._file.close()
-            raise KalloctraceError(f"cannot read {path}", "it is no trace", _MEND_FOREIGN) from error
+            raise KalloctraceError(f"cannot read {path}", "it is no trace", _FIX_FOREIGN) from error
         try:
             self._format = self._read_format()
             self.snapshot, self.recording = self._read_metadata()
@@ -145,7 +145,7 @@ class TraceReader:
             raise KalloctraceError(
                 f"cannot read {self.path}",
                 "it is an Arrow stream, but no trace of kalloctrace",
-                _MEND_FOREIGN,
+                _FIX_FOREIGN,
             )
         number = metadata[FORMAT_KEY].decode(errors="replace")
         if number not in map(str, READABLE):
@@ -195,21 +195,21 @@ class TraceReader:
         self._file.close()
 
     def batches(self) -> Pass[pa.RecordBatch]:
-        """Return the rows with the columns of ROWS, up to the end or to where the file was cut off."""
+        """Return a pass over the rows with the columns of ROWS, up to the end or to where the file was cut off."""
         return Pass(self._flat())
 
     def row_batches(self, *task_columns: str) -> Pass[RowBatch]:
-        """Return the rows as they are stored, likewise.
+        """Return a pass over the rows as dictionary-encoded batches.
 
         Args:
-            task_columns: the columns of TASK_COLUMNS to read; an aggregate has none.
+            task_columns: names of those TASK_COLUMNS to read; an aggregate has none.
         """
         return Pass(self._row_batches(task_columns))
 
     def counted(self) -> Pass[tuple[dict[str, Any], int]]:
-        """Return each distinct allocation of the trace, and how many calls it stands for.
+        """Return a pass over the distinct allocations of the trace and their numbers of calls.
 
-        Memory grows with the distinct ones, not with the calls.
+        Memory grows with the distinct allocations, not with the calls.
 
         Returns:
             Mappings from column (of REQUEST, CONTEXT, OBSERVED, BULK) to Python value, and counts of at least 1.
@@ -217,7 +217,7 @@ class TraceReader:
         return Pass(self._counted())
 
     def slow_calls(self) -> Pass[dict[str, Any]]:
-        """Return the calls of the slow path, with the columns of SLOW."""
+        """Return a pass over the calls of the slow path, with the columns of SLOW."""
         return Pass(self._slow_calls())
 
     def ending(self) -> Ending:
@@ -233,7 +233,7 @@ class TraceReader:
         """Read rows and calls of the slow path in one pass, in the order in which they were written.
 
         Args:
-            task_columns: the columns of TASK_COLUMNS to read; an aggregate has none.
+            task_columns: names of those TASK_COLUMNS to read; an aggregate has none.
             rows: is called with each batch of rows.
             slow_call: is called with each call of the slow path, up to one that is damaged; without it these are not
                 decoded.
@@ -292,7 +292,7 @@ class TraceReader:
     def _decoded(
         self, task_columns: Sequence[str], *, slow: bool
     ) -> Generator[tuple[RowBatch | None, Sequence[dict[str, Any]]], None, Ending]:
-        """Yield what each message of a file of format 2 holds: rows, calls of the slow path, or nothing."""
+        """Yield the contents of each message of a file of format 2: rows, calls of the slow path, or nothing."""
         selected = {*task_columns, COUNT.name, "allocation"}
         decoder = Decoder()
         messages = self._messages([i for i, name in enumerate(self._schema.names) if name in selected])
@@ -358,7 +358,7 @@ class TraceReader:
 
     @property
     def sample(self) -> int:
-        """Return of how many calls one was recorded; 1 where all were."""
+        """Return N where 1 call in N was recorded; 1 where all were."""
         filters = self.recording.get("filters")
         sample = filters.get("sample") if isinstance(filters, dict) else None
         return sample if isinstance(sample, int) and sample > 1 else 1
@@ -395,7 +395,7 @@ def _slow_damage(error: ValueError) -> str:
 
 
 def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return the columns of today: in their order, with those that came later."""
+    """Return a batch with today's columns, in today's order; missing columns have their default."""
     later = {COUNT.name: 1, **LATER}
     columns = [
         batch.column(field.name)
@@ -407,10 +407,10 @@ def _complete(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 def read_snapshot(path: Path) -> Snapshot:
-    """Return the kernel and machine that a trace was recorded on.
+    """Return the kernel and machine on which a trace was recorded.
 
     Raises:
-        KalloctraceError: the file is no trace, or is of a newer format.
+        KalloctraceError: the file is not a trace, or has a newer format.
     """
     with TraceReader(path) as trace:
         return trace.snapshot

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Small batches made larger: a quiet recording has thousands of some rows each."""
+"""Joins small batches: a quiet recording has thousands of batches with a few rows each."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,10 +9,10 @@ _ROWS = 1 << 16
 
 
 def rebatched(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yield the rows of batches as tables of a size that is quick to group, in order.
+    """Yield the rows of batches, in order, as tables large enough to be grouped quickly.
 
     Args:
-        batches: a trace's rows; each batch has dictionaries of its own.
+        batches: rows of a trace; each batch has its own dictionaries.
 
     Returns:
         Tables in which a dictionary column has one dictionary.

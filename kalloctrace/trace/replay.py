@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Plays a recorded stream back in its own time."""
+"""Replays a recorded stream in its own time."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -25,21 +25,21 @@ _NEVER = (1 << 64) - 1
 
 
 class Replay:
-    """A trace as if it were recorded now. Lost and missed are those of the whole trace from the start.
+    """A trace as a running recording. Lost and missed counts are those of the whole trace from the start.
 
     Attributes:
         snapshot: the kernel and machine that were recorded.
         recording: how the trace was made.
-        ended: why nothing more will come; empty while it goes on.
-        cut_off: the same where the end of the trace is missing, from the start; else empty.
+        ended: why the replay ended; empty while it runs.
+        cut_off: the text for `ended` if the end of the trace is missing, from the start; otherwise empty.
 
     Args:
         path: a stream.
-        clock: returns seconds, from any moment on.
-        most: how many tasks and stacks are told apart; see `RunningTally`.
+        clock: returns seconds since any fixed moment.
+        most: how many combinations of tasks and stacks are kept apart; see `RunningTally`.
 
     Raises:
-        KalloctraceError: the file cannot be read, or tells no times.
+        KalloctraceError: the file cannot be read, or has no times.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, *, most: int = MOST_KEYS) -> None:
@@ -66,7 +66,7 @@ class Replay:
         self._looked_at = clock()
 
     def __enter__(self) -> Self:
-        """Return the object itself, with its clock at the trace's first call."""
+        """Start the clock at the trace's first call."""
         self._looked_at = self._clock()
         return self
 
@@ -75,37 +75,37 @@ class Replay:
         self._reader.__exit__()
 
     def drain(self) -> None:
-        """Play what the time since the last look holds."""
+        """Replay the time since the previous call of this method."""
         now = self._clock()
         self.advance(now - self._looked_at)
         self._looked_at = now
 
     def advance(self, seconds: float) -> None:
-        """Play so much of the trace's time."""
+        """Replay so many seconds of the trace."""
         self._seconds = min(self._seconds + seconds, self._length)
         over = self._seconds >= self._length
-        # Whatever a damaged file says of times, at the end all is played.
+        # At the end all calls are replayed, whatever times a damaged file has.
         self._play(_NEVER if over else self._begin + int(self._seconds * 1e9))
         if over:
             self.ended = self.cut_off or _OVER
 
     def observe(self) -> Observation:
-        """Return what was counted so far."""
+        """Return the counts so far."""
         totals = replace(self._totals, submitted=self._submitted, seconds=round(self._seconds, 6))
         return observation(self._seconds, self._tally, totals)
 
     def finish(self, reason: str) -> Observation:
-        """Stop here."""
+        """Stop the replay."""
         self.ended = self.ended or reason
         return self.observe()
 
     def write(self, path: Path) -> None:
-        """Write what was played so far as a trace of its own, an aggregate."""
+        """Write the counts so far as a trace, an aggregate."""
         write_observation(path, self.snapshot, self.recording, self.observe(), whole=not self.cut_off)
 
     @property
     def _length(self) -> float:
-        """Return how long the trace is: as long as its recording lasted, or to its last call where that is missing."""
+        """Return the length of the trace in seconds: of its recording, or up to its last call if that is not known."""
         return self._totals.seconds or (self._last - self._begin) / 1e9
 
     def _survey(self) -> tuple[int, int, Totals, str]:
@@ -124,9 +124,9 @@ class Replay:
         return first or 0, last, totals, ""
 
     def _play(self, until: int) -> None:
-        """Count the calls up to a time."""
-        # What one CPU wrote is in order, what several wrote is not: a batch may hold a later call than the next one's
-        # first, but it is written within a second.
+        """Count the calls up to a time, in ns."""
+        # Calls of one CPU are in order, calls of several are not. A batch may have a later call than the first of the
+        # next batch, but is written within a second.
         while not self._pending or self._pending[-1].first <= until + _SLACK:
             batch = next(self._batches, None)
             if batch is None:
@@ -157,11 +157,11 @@ class Replay:
 
 
 _SLACK = 2_000_000_000
-"""Nanoseconds by which a batch may come before calls that were earlier: the recorder writes twice a second."""
+"""How many ns a batch may be ahead of earlier calls: the recorder writes twice a second."""
 
 
 class _PendingBatch:
-    """A batch whose calls are not all due."""
+    """A batch with calls that are not due yet."""
 
     def __init__(self, batch: RowBatch, indices: npt.NDArray[np.int32]) -> None:
         self.task_columns = {name: batch.task_columns[name] for name in ("comm", "pid", "stack")}
@@ -177,7 +177,7 @@ class _PendingBatch:
         return self._done < len(self._times)
 
     def rows(self, until: int) -> npt.NDArray[np.intp]:
-        """Return the rows that are due now and were not before."""
+        """Return the rows that became due since the previous call of this method."""
         end = int(np.searchsorted(self._times, until, side="right"))
         due = self._order[self._done : max(end, self._done)]
         self._done = max(end, self._done)

@@ -1,36 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""What a trace holds: its columns, its layout in the file, and its metadata.
+"""The format of a trace: its columns, its layouts in the file, and its metadata.
 
-A trace is an Arrow IPC stream (.arrows). The schema's metadata carries the format's number, the kernel's snapshot and
-how the recording was made, as JSON; a last batch without rows carries the totals as its own metadata. Without that
-batch the recording was cut off, and holds what came before.
+A trace is an Arrow IPC stream (.arrows). The schema's metadata has the format's number, and as JSON the kernel's
+snapshot and how the recording was made. The last batch has no rows and has the totals in its own metadata. A trace
+without this batch is truncated.
 
 Format 2 stores each combination of request, context and observation, an ALLOCATION, once: as an entry of the
-dictionary that the column `allocation` refers to. The dictionary grows during a recording, by dictionary deltas, so
-that an index means the same from its first batch to the last; a reader must not rely on that, as a stream may also
-replace a dictionary. There are two layouts:
+dictionary of the column `allocation`. The dictionary grows during a recording by dictionary deltas, so an index means
+the same in all batches. A reader must not rely on it, because a stream may also replace a dictionary. There are two
+layouts:
 
-- STREAM, where `recording["mode"]` is "stream": a row is a call, with its time and task. Its batches are not
-  compressed: lz4 would cost more instructions an event than all the rest of the writing.
-- AGGREGATE, where it is "aggregate": a row says how many calls an allocation stands for, since the row before that is
-  about it. Nothing is known of the time and task of a call.
+- STREAM, if `recording["mode"]` is "stream": a row is a call, with its time and task. Batches are not compressed,
+  because lz4 would take more instructions for an event than all other parts of writing.
+- AGGREGATE, if it is "aggregate": a row is the number of calls of an allocation since the previous row of the same
+  allocation. It does not have the time and task of a call.
 
-Format 1, of which the fixtures are, has a row a call too, but each with all COLUMNS. Reader and `export` give both as
+In format 1, which many fixtures have, a row is a call with all COLUMNS. The reader and `export` return both formats as
 ROWS.
 
-Of other programs pyarrow reads format 2 as it is, and polars what pyarrow has read; polars alone refuses dictionary
-deltas, and pandas and DuckDB fail at dictionaries of structures (polars 2.1.0, pandas 3.1.1, DuckDB 2.0.1). For these
-there is `export`.
+pyarrow reads format 2 directly, and polars takes what pyarrow has read. polars itself refuses dictionary deltas;
+pandas and DuckDB fail on dictionaries of structures (polars 2.1.0, pandas 3.1.1, DuckDB 2.0.1). Use `export` for them.
 
-Of a call of the bulk allocator the prepared context cannot be seen, as it never calls get_page_from_freelist(): every
-column that this call fills is null there, and freelist_calls is 0 though nothing was rejected. What shows instead are
-the nodes and zones of the pages that it took itself (not those that were in the array before, not those on a list),
-and the mask with which it calls the normal entry where it leaves a page to that; this call is a row of its own.
+The bulk allocator never calls get_page_from_freelist(), so its prepared context cannot be captured: the columns of
+that call are null, and freelist_calls is 0 although nothing was rejected. Captured instead are the nodes and zones of
+the pages that it took (not those in the array before the call, and not those on a list), and the mask with which it
+calls the normal entry for a single page. That call is a row of its own.
 
-A row whose entry is TRACEPOINT is an event of kmem:mm_page_alloc that another tool recorded. It has order, migratetype,
-and whether there was a page; its gfp_mask is the event's, which is the mask as the kernel had changed it, not as it was
-asked for; its time is the event's, by that tool's clock; its pid is the thread's where the tool does not tell the
-process's. Everything else is null: not known.
+A row with the entry TRACEPOINT is an event of kmem:mm_page_alloc that another tool recorded. It has the order, the
+migratetype, and whether there was a page. Its gfp_mask is the event's: the mask after the kernel changed it, not the
+requested one. Its time is by that tool's clock. Its pid is the thread's id if the tool does not print the process's.
+All other columns are null.
 """
 
 from types import MappingProxyType
@@ -38,7 +37,7 @@ from types import MappingProxyType
 import pyarrow as pa
 
 FORMAT = 2
-"""Raised when a reader of today could misread a trace of tomorrow; a new column alone does not."""
+"""Incremented when an older reader would misread a newer trace; a new column does not require it."""
 READABLE = (1, FORMAT)
 
 FORMAT_KEY = b"kalloctrace.format"
@@ -61,33 +60,31 @@ TASK_COLUMNS = (
     _column("pid", pa.int32(), "process id (tgid) of the current task, also in interrupts"),
     _column("tid", pa.int32(), "thread id of the current task"),
     _column("comm", _NAMES, "name of the current task"),
-    _column("stack", _NAMES, "kernel stack, outermost;…;innermost, where asked for", nullable=True),
+    _column("stack", _NAMES, "kernel stack, outermost;…;innermost, if requested", nullable=True),
 )
 
 REQUEST = (
     _column(
         "entry",
         _NAMES,
-        "normal; nolock: an entry without locks with a stage of its own; bulk: the bulk allocator; bulk_single: the "
-        "normal one, called by the bulk allocator; tracepoint: another tool's event, see above",
+        "normal; nolock: the entry without locks, with its own preparation; bulk: the bulk allocator; bulk_single: the "
+        "normal entry, called by the bulk allocator; tracepoint: an event of another tool, see above",
     ),
-    _column("gfp_mask", pa.uint32(), "the entry's gfp argument; 0 where it has none; an event's mask"),
-    _column("order", pa.uint32(), "the entry's order argument; 0 where it has none"),
+    _column("gfp_mask", pa.uint32(), "the entry's gfp argument; 0 if it has none; the mask of an event"),
+    _column("order", pa.uint32(), "the entry's order argument; 0 if it has none"),
     _column("preferred_nid", pa.int32(), "the entry's node argument", nullable=True),
     _column(
         "nodemask",
         _NAMES,
-        "nodes in the entry's nodemask argument, as a list; null where it is NULL",
+        "nodes in the entry's nodemask argument, as a list; null if it is NULL",
         nullable=True,
     ),
-    _column(
-        "entry_alloc_flags", pa.uint32(), "the entry's alloc_flags argument; null where it has none", nullable=True
-    ),
-    _column("nr_pages", pa.int32(), "the bulk allocator's argument: pages that shall be there", nullable=True),
+    _column("entry_alloc_flags", pa.uint32(), "the entry's alloc_flags argument; null if it has none", nullable=True),
+    _column("nr_pages", pa.int32(), "the bulk allocator's nr_pages argument", nullable=True),
     _column(
         "nr_populated",
         pa.uint32(),
-        "leading elements of its array that held a page already; null also where they are too many to be counted",
+        "leading elements of its array that already held a page; null also if they are too many to count",
         nullable=True,
     ),
 )
@@ -97,22 +94,22 @@ CONTEXT = (
     _column(
         "preempt_count",
         pa.uint32(),
-        "the CPU's preempt_count, raw; null where it was not captured as nothing depended on it",
+        "the CPU's preempt_count, raw; null if not captured because nothing depended on it",
         nullable=True,
     ),
     _column(
         "mems_allowed",
         _NAMES,
-        "current->mems_allowed, as a list; null where it was not captured as nothing depended on it: cpusets were off",
+        "current->mems_allowed, as a list; null if not captured because cpusets were off",
         nullable=True,
     ),
     _column("cpusets_enabled", pa.int32(), "the counter of cpusets_enabled_key", nullable=True),
     _column("gfp_allowed_mask", pa.uint32(), "gfp_allowed_mask", nullable=True),
     _column("defrag_mode", pa.bool_(), "vm.defrag_mode is on", nullable=True),
-    _column("softirq_disable_cnt", pa.uint32(), "current->softirq_disable_cnt, where the kernel has it", nullable=True),
-    _column("numa_node_id", pa.int32(), "the CPU's node, where the entry is nolock", nullable=True),
-    _column("memcg_kmem_online", pa.bool_(), "memcg_kmem_online(), where the entry is bulk", nullable=True),
-    _column("page_owner_inited", pa.bool_(), "the key of that name, where the entry is bulk", nullable=True),
+    _column("softirq_disable_cnt", pa.uint32(), "current->softirq_disable_cnt, if the kernel has it", nullable=True),
+    _column("numa_node_id", pa.int32(), "the CPU's node, if the entry is nolock", nullable=True),
+    _column("memcg_kmem_online", pa.bool_(), "memcg_kmem_online(), if the entry is bulk", nullable=True),
+    _column("page_owner_inited", pa.bool_(), "the key page_owner_inited, if the entry is bulk", nullable=True),
 )
 
 OBSERVED = (
@@ -128,7 +125,7 @@ OBSERVED = (
     _column(
         "zonelist_kind",
         _NAMES,
-        "FALLBACK or NOFALLBACK; null where ac->zonelist is no known list",
+        "FALLBACK or NOFALLBACK; null if ac->zonelist is not in the snapshot",
         nullable=True,
     ),
     _column("zonelist_nid", pa.int32(), "the node that owns ac->zonelist", nullable=True),
@@ -137,24 +134,24 @@ OBSERVED = (
     _column(
         "preferred_node",
         pa.int32(),
-        "node of ac->preferred_zoneref; null where its zone is NULL",
+        "node of ac->preferred_zoneref; null if its zone is NULL",
         nullable=True,
     ),
-    _column("preferred_zone", pa.int32(), "its zone's index; -1 where the zone is not known", nullable=True),
+    _column("preferred_zone", pa.int32(), "its zone's index; -1 if the zone is not in the snapshot", nullable=True),
     _column("migratetype", pa.int32(), "ac->migratetype", nullable=True),
     _column("highest_zoneidx", pa.int32(), "ac->highest_zoneidx", nullable=True),
     _column("spread_dirty_pages", pa.bool_(), "ac->spread_dirty_pages", nullable=True),
     _column(
         "prepare_returned",
         pa.bool_(),
-        "what prepare_alloc_pages() returned, where it is traced",
+        "the return value of prepare_alloc_pages(), if traced",
         nullable=True,
     ),
     _column("prepare_alloc_mask", pa.uint32(), "*alloc_mask at its return", nullable=True),
     _column("prepare_alloc_flags", pa.uint32(), "*alloc_flags at its return", nullable=True),
-    _column("prepare_same_context", pa.bool_(), "*ac was the same then as at get_page_from_freelist()", nullable=True),
+    _column("prepare_same_context", pa.bool_(), "*ac was then the same as at get_page_from_freelist()", nullable=True),
     _column(
-        "page", pa.bool_(), "the entry returned a page, not NULL; null where its return was not traced", nullable=True
+        "page", pa.bool_(), "the entry returned a page, not NULL; null if its return was not traced", nullable=True
     ),
 )
 
@@ -168,27 +165,27 @@ BULK = (
     _column(
         "bulk_seen",
         pa.uint32(),
-        "how many of those that it took itself were looked at: of the first 128 elements, none on a list",
+        "how many of the pages that it took were examined: of the first 128 elements, none on a list",
         nullable=True,
     ),
-    _column("bulk_nodes", _NAMES, "nodes of the pages that were looked at, as a list", nullable=True),
+    _column("bulk_nodes", _NAMES, "nodes of the examined pages, as a list", nullable=True),
     _column("bulk_zones", _NAMES, "indexes of their zones, as a list", nullable=True),
-    _column("bulk_list", pa.bool_(), "its pages go on a list, not into an array", nullable=True),
+    _column("bulk_list", pa.bool_(), "its pages are put on a list, not into an array", nullable=True),
     _column(
         "bulk_single_gfp_mask",
         pa.uint32(),
-        "gfp argument of its call of the normal entry for a single page; null where it made none",
+        "gfp argument of its call of the normal entry for a single page; null without such a call",
         nullable=True,
     ),
 )
 
 COLUMNS = pa.schema([*TASK_COLUMNS, *REQUEST, *CONTEXT, *OBSERVED, *BULK])
-"""A call as the recorder gives it to the writer."""
+"""A call as the recorder passes it to the writer."""
 
-COUNT = _column("count", pa.uint64(), "calls that the row stands for")
+COUNT = _column("count", pa.uint64(), "calls that the row represents")
 
 ROWS = pa.schema([*(field.with_nullable(True) for field in TASK_COLUMNS), *REQUEST, *CONTEXT, *OBSERVED, *BULK, COUNT])
-"""A row as the reader gives it, of any format; who called is null in an aggregate."""
+"""A row as the reader returns it, of any format; the task columns are null in an aggregate."""
 
 ALLOCATION = pa.struct(
     [
@@ -196,9 +193,9 @@ ALLOCATION = pa.struct(
         for field in (*REQUEST, *CONTEXT, *OBSERVED, *BULK)
     ]
 )
-"""All of a call that decides or shows its preparation."""
+"""All columns of a call that determine or show its preparation."""
 
-_ALLOCATIONS = _column("allocation", pa.dictionary(pa.int32(), ALLOCATION), "request, context and what was observed")
+_ALLOCATIONS = _column("allocation", pa.dictionary(pa.int32(), ALLOCATION), "request, context and observation")
 
 STREAM = pa.schema([*TASK_COLUMNS, _ALLOCATIONS])
 AGGREGATE = pa.schema([COUNT, _ALLOCATIONS])
@@ -211,7 +208,7 @@ LATER = MappingProxyType(
         **dict.fromkeys(("bulk_zones", "bulk_list", "bulk_single_gfp_mask")),
     }
 )
-"""Columns that came after the first traces, and what their absence means."""
+"""Columns that were added after the first traces, and the values that they have where they are missing."""
 
 
 def frames_of(stack: str) -> list[str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Calls of the slow path as a trace holds them: with every attempt, and the zones as they were.
+"""Calls of the slow path as a trace stores them, with each attempt and the state of the zones.
 
-Rows of a trace are all of one shape, so these come beside: as metadata of batches without rows, in Arrow's own form.
-Whoever does not know them reads past them.
+All rows of a trace have the same columns, so these calls are stored elsewhere: as an Arrow stream in the metadata of
+batches without rows. Readers that do not know this metadata skip it.
 """
 
 import base64
@@ -18,18 +18,18 @@ _Column = tuple[str, pa.DataType, str]
 _CONTEXT: Sequence[_Column] = (
     ("gfp_mask", pa.uint32(), "the gfp argument"),
     ("order", pa.uint32(), "the order argument"),
-    ("zonelist_kind", pa.utf8(), "FALLBACK or NOFALLBACK; null where ac->zonelist is no known list"),
+    ("zonelist_kind", pa.utf8(), "FALLBACK or NOFALLBACK; null if ac->zonelist is not in the snapshot"),
     ("zonelist_nid", pa.int32(), "the node that owns ac->zonelist"),
     ("ac_nodemask", pa.utf8(), "what ac->nodemask points to: null, caller, mems_allowed, other"),
     ("ac_nodemask_nodes", pa.utf8(), "nodes in *ac->nodemask, as a list"),
-    ("preferred_node", pa.int32(), "node of ac->preferred_zoneref; null where its zone is NULL"),
-    ("preferred_zone", pa.int32(), "its zone's index; -1 where the zone is not known"),
+    ("preferred_node", pa.int32(), "node of ac->preferred_zoneref; null if its zone is NULL"),
+    ("preferred_zone", pa.int32(), "its zone's index; -1 if the zone is not in the snapshot"),
     ("migratetype", pa.int32(), "ac->migratetype"),
     ("highest_zoneidx", pa.int32(), "ac->highest_zoneidx"),
     ("spread_dirty_pages", pa.bool_(), "ac->spread_dirty_pages"),
     ("ac_alloc_flags", pa.uint32(), "ac->alloc_flags, where the kernel has it"),
     ("task_flags", pa.uint32(), "current->flags"),
-    ("preempt_count", pa.uint32(), "the CPU's preempt_count, raw; of `given` that of the first attempt"),
+    ("preempt_count", pa.uint32(), "the CPU's preempt_count, raw; in `given`, the first attempt's"),
     ("softirq_disable_cnt", pa.uint32(), "current->softirq_disable_cnt, where the kernel has it"),
     ("mems_allowed", pa.utf8(), "current->mems_allowed, as a list"),
     ("cpusets_enabled", pa.int32(), "the counter of cpusets_enabled_key"),
@@ -45,16 +45,16 @@ _ATTEMPT: Sequence[_Column] = (
     (
         "between",
         pa.list_(pa.utf8()),
-        "what the kernel did since the attempt before: direct_reclaim, compaction, oom; as far as it has tracepoints",
+        "events since the previous attempt: direct_reclaim, compaction, oom, where the kernel has their tracepoints",
     ),
     *_CONTEXT,
 )
 
 _ZONE: Sequence[_Column] = (
-    ("at", pa.utf8(), "begins or returns: when it was looked at"),
+    ("at", pa.utf8(), "begins or returns: when it was captured"),
     ("node", pa.int32(), "its node"),
     ("zone", pa.int32(), "its index"),
-    ("free", pa.int64(), "vm_stat[NR_FREE_PAGES], pages; what CPUs have not added yet is not in it"),
+    ("free", pa.int64(), "vm_stat[NR_FREE_PAGES], pages; without the per-CPU differences"),
     ("free_cma", pa.int64(), "vm_stat[NR_FREE_CMA_PAGES]; 0 without CMA"),
     ("min", pa.uint64(), "_watermark[WMARK_MIN], pages"),
     ("low", pa.uint64(), "_watermark[WMARK_LOW]"),
@@ -83,21 +83,21 @@ SLOW = pa.schema(
             ("tid", pa.int32(), "thread id of the current task"),
             ("comm", pa.utf8(), "name of the current task"),
             ("stack", pa.utf8(), "kernel stack, outermost;…;innermost"),
-            ("given", _struct(_CONTEXT), "what it was given, and what else it reads"),
+            ("given", _struct(_CONTEXT), "its arguments, and the other values that it reads"),
             ("attempts", pa.list_(_struct(_ATTEMPT)), "its calls of get_page_from_freelist(), in order"),
-            ("after_last", pa.list_(pa.utf8()), "what the kernel did after the last of them, as `between`"),
-            ("page", pa.bool_(), "it returned a page, not NULL; null where its return was not seen"),
-            ("duration", pa.uint64(), "ns until it returned; null likewise"),
+            ("after_last", pa.list_(pa.utf8()), "events after the last attempt, as in `between`"),
+            ("page", pa.bool_(), "it returned a page, not NULL; null if its return was not captured"),
+            ("duration", pa.uint64(), "ns until it returned; null if its return was not captured"),
             ("complete", pa.bool_(), "no event was lost while it ran"),
-            ("zones", pa.list_(_struct(_ZONE)), "the zones of its list; none where there was no room for them"),
+            ("zones", pa.list_(_struct(_ZONE)), "the zones of its zonelist; empty if the buffer for them was full"),
         )
     ]
 )
-"""A row a call of the slow path."""
+"""A row is a call of the slow path."""
 
 
 def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Return calls, each with all columns of SLOW, as text: metadata must be such."""
+    """Return calls, each with all columns of SLOW, as text, because metadata must be text."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SLOW, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(pa.Table.from_pylist(list(calls), SLOW))
@@ -105,7 +105,7 @@ def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> str:
 
 
 def decode_slow_calls(text: bytes) -> list[dict[str, Any]]:
-    """Return the calls of such a text; what came to SLOW later is None.
+    """Return the calls of such a text; columns that were added to SLOW later are None.
 
     Raises:
         ValueError: it is damaged.

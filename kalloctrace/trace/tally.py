@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Counts rows while they are captured or played back: by allocation, and in a stream by who asked too."""
+"""Counts rows while they are captured or replayed: by allocation, and in a stream also by task and stack."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,9 +14,9 @@ from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.writer import Column, StreamColumns
 
 MOST_KEYS = 20_000
-"""How many combinations of allocation, task and stack are told apart: beyond it the quietest are taken together."""
+"""How many combinations of allocation, task and stack are counted separately; beyond it, the idle ones are merged."""
 OTHERS = "(others)"
-"""The name of tasks where even their names are too many."""
+"""Stands for all tasks if even their names are too many."""
 
 _KEPT_MOVES = 64
 _NO_PID, _NO_STACK = -1, -1
@@ -26,16 +26,16 @@ _Key = tuple[int, int, int, int]
 
 
 class RunningTally:
-    """How often each allocation was made so far. What was met once keeps its place in `rows`, in one generation.
+    """How often each allocation was made so far. Row positions are stable within a generation.
 
     Attributes:
-        generation: grows when combinations were taken together, so that places are others.
-        moves: of the last generations, where each place of one went in the next.
+        generation: incremented when combinations are merged, which changes row positions.
+        moves: for recent generations, the position of each of their rows in the next generation.
 
     Args:
-        tasks: tell tasks and stacks apart too; only rows of a stream know them.
-        most: about so many combinations with tasks and stacks at most, which bounds the memory. Of tasks that have been
-            quiet for the longest time the name alone is kept then.
+        tasks: count tasks and stacks separately too; only rows of a stream have them.
+        most: about how many combinations with tasks and stacks to keep, which limits the memory. Beyond it, only the
+            names of the tasks that were idle longest are kept.
     """
 
     def __init__(self, *, tasks: bool, most: int = MOST_KEYS) -> None:
@@ -55,7 +55,7 @@ class RunningTally:
         self._now = 0
 
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
-        """Make allocations known, distinct and not added before; return the index of the first."""
+        """Add distinct allocations that were not added before; return the index of the first."""
         if not isinstance(allocations, pa.StructArray):
             allocations = allocations_of(allocations)
         first = self._size
@@ -64,7 +64,7 @@ class RunningTally:
         return first
 
     def intern(self, allocations: pa.StructArray) -> Indices:
-        """Return the indices of allocations, of which those are added that were not interned before."""
+        """Return the indices of allocations; adds those that were not interned before."""
         rows = [tuple(row.values()) for row in allocations.to_pylist()]
         new = [i for i, row in enumerate(rows) if row not in self._known]
         first = self.add(allocations.take(pa.array(new, pa.int64())))
@@ -72,7 +72,7 @@ class RunningTally:
         return np.array([self._known[row] for row in rows], np.int32)
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Count calls that are not grouped yet: a row a call, with all COLUMNS."""
+        """Count calls that are not grouped yet: a row is a call, with all COLUMNS."""
         if not batch.num_rows:
             return
         table = pa.Table.from_batches([batch])
@@ -82,7 +82,7 @@ class RunningTally:
         self.count(indices, comm=comm, pid=table["pid"].combine_chunks(), stack=stack)
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
-        """Leave calls of the slow path alone: each is counted by its first attempt."""
+        """Ignore calls of the slow path: each is counted by its first attempt."""
 
     def write_stream(self, calls: StreamColumns) -> None:
         """Count calls of added allocations."""
@@ -96,13 +96,13 @@ class RunningTally:
     def count(
         self, indices: Indices, *, comm: pa.DictionaryArray, pid: pa.Array, stack: pa.DictionaryArray | None
     ) -> None:
-        """Count a call a row.
+        """Count one call for each row.
 
         Args:
-            indices: which of the added allocations each is.
+            indices: for each row, the index of its allocation.
             comm: names of tasks.
             pid: process ids, int32.
-            stack: kernel stacks; None where none are recorded.
+            stack: kernel stacks; None if they are not recorded.
         """
         if not self._tasks:
             for index, count in enumerate(np.bincount(indices, minlength=0).tolist()):
@@ -153,7 +153,7 @@ class RunningTally:
         self._limit = max(self._most, 2 * len(self._places))
 
     def rows(self) -> RowBatch:
-        """Return a row for each combination that was met, in the order of their first meeting."""
+        """Return a row for each combination that occurred, in the order of first occurrence."""
         if self._added:
             self._allocations = pa.concat_arrays([self._allocations, *self._added])
             self._added.clear()
@@ -169,7 +169,7 @@ class RunningTally:
 
 
 def counts_of(rows: RowBatch) -> npt.NDArray[np.uint64]:
-    """Return how many calls each allocation of a tally stands for, whoever asked."""
+    """Return how many calls each allocation of a tally has, over all tasks."""
     sums = np.zeros(len(rows.allocations), np.uint64)
     if rows.counts is not None:
         np.add.at(sums, rows.indices, rows.counts)
@@ -177,7 +177,7 @@ def counts_of(rows: RowBatch) -> npt.NDArray[np.uint64]:
 
 
 def _codes(column: pa.DictionaryArray, texts: dict[str, int]) -> npt.NDArray[np.int32]:
-    """Return the number of each text, after new ones were given one; -1 where there is none."""
+    """Return the number of each text, numbering new ones; -1 for null."""
     indices = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     used = np.unique(indices)
     numbers = np.full(len(column.dictionary) + 1, -1, np.int32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a recording counted, and how it ended."""
+"""The totals of a recording, and why it ended."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -10,31 +10,31 @@ from typing import Any, Self
 class Totals:
     """The closing record of a trace.
 
-    opened = submitted + lost + replaced + running holds for each recording.
+    For each recording, opened = submitted + lost + replaced + running.
 
     Attributes:
-        opened: calls of the entry that the program saw.
-        submitted: those that are rows of the trace.
-        dropped: those that found the ring buffer full.
-        no_room: those that found the table of running calls full.
-        replaced: those whose return was never seen.
-        running: those that had not returned when the recording ended.
-        freelist_alone: calls of get_page_from_freelist() whose entry was not seen, as those under way at the start.
-        return_alone: returns whose entry was not seen, likewise.
-        missed: hits that the kernel skipped as the program was already running on that CPU.
-        missed_freelist: those of get_page_from_freelist() among them: only these can make a call look rejected. None
-            where they were not counted apart.
-        slow: calls of the slow path that are in the trace; None where it was not traced.
-        slow_failed: those among them that returned no page; None where it was not counted.
-        slow_running: those among them that had not returned when the recording ended.
-        slow_alone: attempts and returns of calls whose begin was not seen, as those under way at the start.
-        slow_lost: events of such calls that found the ring buffer full.
-        slow_missed: hits of the slow path that the kernel skipped, or calls beyond those that it can follow at once.
-        zones_dropped: how often there was no room for the zones of such a call.
-        names_dropped: new names of tasks that were lost, so that rows may have an older one.
-        machine_changed: names of the machine's facts that were not the same at the end as at the start.
-        reason: what ended the recording.
-        seconds: how long it lasted.
+        opened: calls of the entry that the BPF program saw.
+        submitted: calls that became rows of the trace.
+        dropped: calls that were lost because the ring buffer was full.
+        no_room: calls that were lost because the table of pending calls was full.
+        replaced: calls whose return was never seen.
+        running: calls that had not returned when the recording ended.
+        freelist_alone: calls of get_page_from_freelist() without a captured entry, such as those running at the start.
+        return_alone: returns without a captured entry, such as those of calls running at the start.
+        missed: hits that the kernel skipped because the BPF program was already running on that CPU.
+        missed_freelist: the part of `missed` at get_page_from_freelist(); only these hits can make a call look
+            rejected. None if they were not counted separately.
+        slow: calls of the slow path in the trace; None if the slow path was not traced.
+        slow_failed: the part of `slow` that returned no page; None if it was not counted.
+        slow_running: the part of `slow` that had not returned when the recording ended.
+        slow_alone: attempts and returns without a captured begin, such as those of calls running at the start.
+        slow_lost: events of the slow path that were lost because the ring buffer was full.
+        slow_missed: hits of the slow path that the kernel skipped, or calls beyond the number that it can follow.
+        zones_dropped: how often there was no room for the zones of a call of the slow path.
+        names_dropped: changes of task names that were lost, so rows may have an older name.
+        machine_changed: names of facts about the machine that changed during the recording.
+        reason: why the recording ended.
+        seconds: its length.
     """
 
     opened: int
@@ -61,7 +61,7 @@ class Totals:
 
     @property
     def lost(self) -> int:
-        """Return how many captured calls did not become rows for want of room."""
+        """Return how many captured calls did not become rows because a buffer was full."""
         return self.dropped + self.no_room
 
     def to_json(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Totals:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Build the totals from what `to_json` returned.
 
-        Unknown keys of a newer writer are ignored; an older one wrote none that has a default.
+        Unknown keys, from a newer writer, are ignored. Keys with a default may be missing, from an older one.
         """
         values = {
             field.name: data[field.name] for field in fields(cls) if field.name in data or field.default is MISSING

@@ -33,16 +33,16 @@ Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
 
 
 class StreamColumns(NamedTuple):
-    """Calls, a row each.
+    """Calls as columns, a row for each call.
 
     Attributes:
-        time: as all that follow, the column of that name in STREAM.
-        cpu: likewise.
-        pid: likewise.
-        tid: likewise.
-        comm: likewise; cheapest where each dictionary is the one before, or starts with it.
-        stack: likewise; None where stacks are not recorded.
-        indices: which of the added allocations each row is, int32.
+        time: the column of this name in STREAM, like the following ones.
+        cpu: see STREAM.
+        pid: see STREAM.
+        tid: see STREAM.
+        comm: see STREAM; cheapest if each dictionary is the previous one, or starts with it.
+        stack: see STREAM; None if stacks are not recorded.
+        indices: for each row, the index of its allocation, int32.
     """
 
     time: Column
@@ -55,16 +55,16 @@ class StreamColumns(NamedTuple):
 
 
 class RowWriter(Protocol):
-    """What takes rows as they are captured; `TraceWriter` says what each argument is."""
+    """Takes rows as they are captured; see `TraceWriter` for the arguments."""
 
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
-        """Make allocations known that rows will refer to; return the index of the first."""
+        """Add allocations that rows will refer to; return the index of the first."""
 
     def write_stream(self, calls: StreamColumns) -> None:
-        """Take calls, a row each."""
+        """Take calls, a row for each."""
 
     def write_aggregate(self, counts: Column, indices: Column) -> None:
-        """Take how many calls allocations stand for."""
+        """Take counts of calls by allocation."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take calls that are not grouped yet."""
@@ -74,20 +74,20 @@ class RowWriter(Protocol):
 
 
 class TraceWriter:
-    """A trace under way.
+    """A trace that is being written.
 
-    A recorder adds each allocation that it meets for the first time, and then refers to it by its index. That is quick
-    if batches are large: each that comes with new allocations costs time for all that are known, some 0.3 ms for 3,000.
+    A recorder adds each new allocation once, and then refers to it by its index. Batches should be large: each batch
+    with new allocations takes time for all allocations so far, about 0.3 ms for 3,000.
 
     Args:
-        path: the file to make.
+        path: the file to create.
         snapshot: the kernel and machine that are recorded.
-        recording: how the recording is made: command, filters, wall-clock time; for people. Its "mode" decides on the
-            layout: an aggregate or a stream, which is the default.
-        overwrite: replace a file of this name instead of refusing.
+        recording: how the recording is made, for people: command, filters, wall-clock time. Its "mode" selects the
+            layout, "aggregate" or "stream" (the default).
+        overwrite: replace an existing file.
 
     Raises:
-        KalloctraceError: the file exists, or cannot be made.
+        KalloctraceError: the file exists, or cannot be created.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class TraceWriter:
         self._file.close()
 
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
-        """Make allocations known that rows will refer to.
+        """Add allocations that rows will refer to.
 
         Args:
             allocations: each with all fields of ALLOCATION, distinct and not added before.
@@ -147,18 +147,18 @@ class TraceWriter:
         return first
 
     def write_stream(self, calls: StreamColumns) -> None:
-        """Write calls, a row each; they are in the file when this returns."""
+        """Write calls, a row for each; they are in the file when this returns."""
         stack = calls.stack
         if stack is None:
             stack = pa.nulls(len(calls.indices), STREAM.field("stack").type)
         self._write([calls.time, calls.cpu, calls.pid, calls.tid, calls.comm, stack], calls.indices)
 
     def write_aggregate(self, counts: Column, indices: Column) -> None:
-        """Write how many calls allocations stand for; the rows are in the file when this returns.
+        """Write counts of calls by allocation; the rows are in the file when this returns.
 
         Args:
-            counts: calls since the row before that has the same index, uint64.
-            indices: which of the added allocations each row is, int32.
+            counts: calls since the previous row with the same index, uint64.
+            indices: for each row, the index of its allocation, int32.
         """
         self._write([counts], indices)
 
@@ -166,7 +166,7 @@ class TraceWriter:
         """Write calls that are not grouped yet; they are in the file when this returns.
 
         Args:
-            batch: a row a call, with all COLUMNS.
+            batch: a row for each call, with all COLUMNS.
         """
         if not batch.num_rows:
             return
@@ -187,7 +187,7 @@ class TraceWriter:
         self._writer.write_batch(self._last, custom_metadata={TOTALS_KEY: json.dumps(totals.to_json())})
 
     def _indices(self, allocations: pa.StructArray) -> npt.NDArray[np.int32]:
-        """Return the indices of allocations, of which those are added that were not met before."""
+        """Return the indices of allocations; adds those that are new."""
         rows = [tuple(row.values()) for row in allocations.to_pylist()]
         new = [i for i, row in enumerate(rows) if row not in self._known]
         first = self.add(allocations.take(pa.array(new, pa.int64())))
@@ -200,7 +200,7 @@ class TraceWriter:
             self._added.clear()
         batch = self._batch(columns, indices)
         self._writer.write_batch(batch)
-        # Rows of none, but the dictionaries: the totals must not replace these.
+        # An empty batch that keeps the current dictionaries: the totals must not replace them.
         self._last = batch.slice(0, 0)
 
     def _batch(self, columns: list[Column], indices: Column) -> pa.RecordBatch:
@@ -210,7 +210,7 @@ class TraceWriter:
 
 
 def default_name(release: str) -> Path:
-    """Return a name in the current folder that no other process gives at this time.
+    """Return the default name of a new trace, in the current directory; no other process makes the same name.
 
     Args:
         release: of the recorded kernel.
@@ -219,14 +219,14 @@ def default_name(release: str) -> Path:
 
 
 def refuse_itself(output: Path, source: Path) -> None:
-    """Refuse to write over the file that is read, by whatever name.
+    """Refuse to overwrite the file that is read, under any name.
 
     Raises:
-        KalloctraceError: they are one file (exit code 2).
+        KalloctraceError: both are the same file (exit code 2).
     """
     if output.exists() and source.exists() and output.samefile(source):
         raise KalloctraceError(
-            f"will not overwrite {output}", "it is the file to read", "choose another with -o", Exit.USAGE
+            f"will not overwrite {output}", "it is the file to read", "choose another file with -o", Exit.USAGE
         )
 
 
@@ -235,5 +235,5 @@ def exists_already(path: Path) -> KalloctraceError:
     return KalloctraceError(
         f"will not overwrite {path}",
         "a file of this name exists",
-        "choose another with -o, or add -f to replace it",
+        "choose another file with -o, or add -f to replace it",
     )
