@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Finding the distribution's bcc, and telling it from the unrelated package of the same name."""
+"""Finds the distribution's bcc, and distinguishes it from the unrelated package of the same name."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ def empty_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("empty_path")
 def test_distributions_package_is_found_outside_pythons_path(tmp_path: Path) -> None:
-    """A virtual environment does not see dist-packages; the loader looks there itself."""
+    """A virtual environment does not include dist-packages; the loader searches it itself."""
     folder = package(tmp_path / "dist-packages", compiler=True)
     assert find_bcc((str(folder),)).origin == str(folder / "bcc" / "__init__.py")
 

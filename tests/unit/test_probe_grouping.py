@@ -16,7 +16,7 @@ def records(*pairs: tuple[int, int]) -> Words:
 
 
 def test_numbers_follow_the_first_meeting() -> None:
-    """And new ones are handed out once."""
+    """Each new record is returned once."""
     grouper = Grouper(PAIR)
     numbers, new = grouper.numbers(records((7, 7), (1, 2), (7, 7)))
     assert numbers.tolist() == [0, 1, 0]
@@ -50,7 +50,7 @@ def test_many_records_are_told_apart() -> None:
 
 
 def test_records_of_the_same_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hash is no proof."""
+    """Equal hashes do not prove equal records."""
     monkeypatch.setattr(Grouper, "_hash", lambda _, words: np.zeros(len(words), np.uint64))
     grouper = Grouper(PAIR)
     for _ in range(2):
@@ -59,7 +59,7 @@ def test_records_of_the_same_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_runs_end_where_they_end() -> None:
-    """Also in long spans, which are looked at piece by piece."""
+    """Also in long spans."""
     lengths = np.random.default_rng(2).integers(1, 700, 30)
     rows = np.repeat(np.arange(30, dtype=np.uint64) % 7, lengths)
     numbers, _ = Grouper(PAIR).numbers(np.stack([rows, rows], axis=1))
@@ -68,7 +68,7 @@ def test_runs_end_where_they_end() -> None:
 
 @pytest.mark.parametrize("columns", [2, 3, 8, 19, 24])
 def test_what_is_beside_a_record_plays_no_part(columns: int) -> None:
-    """Whatever the width of a row, and wherever in it the record lies."""
+    """For any width of a row and any position of the record in it."""
     chance = np.random.default_rng(3)
     for first in range(columns - 1):
         rows = chance.integers(0, 2, (300, columns)).astype(np.uint64)

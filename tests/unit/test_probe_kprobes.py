@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kprobes of tracefs: what is written to define them, and what is read of them."""
+"""Kprobes of tracefs: their definitions, and what is read from them."""
 
 from collections import Counter
 
@@ -15,13 +15,13 @@ NMI_AND_HARDIRQ = 0x00110000
 
 
 def test_definitions() -> None:
-    """A return has room for as many calls as the kernel allows; the process is in the name."""
+    """A return has the largest maxactive that the kernel allows; the process id is in the name."""
     assert Hook("f", "on_f").definition(12) == "p:kalloctrace/on_f_12 f\n"
     assert Hook("f", "on_f_return", at_return=True).definition(12) == "r4096:kalloctrace/on_f_return_12 f\n"
 
 
 def test_only_definitions_of_dead_recordings_are_left_behind() -> None:
-    """Those of others, and of recordings that run, stay."""
+    """Definitions of other tools, and of running recordings, stay."""
     definitions = (
         "p:kalloctrace/on_entry_12 __alloc_pages\n"
         "r4096:kalloctrace/on_entry_return_12 __alloc_pages\n"
@@ -43,7 +43,7 @@ def test_misses_are_the_last_column() -> None:
 
 
 def test_breakpoints_are_refused() -> None:
-    """They show NMI and hardirq counts in every call, interrupts in a few."""
+    """Breakpoints raise the NMI count in every call; interrupts do so in a few."""
     check_task_context(Counter({0: 95, 1: 400, 0x80000001: 10, 0x10001: 5}), IN_TASK_6_1)
     with pytest.raises(KalloctraceError) as caught:
         check_task_context(Counter({NMI_AND_HARDIRQ: 300, NMI_AND_HARDIRQ + 1: 200}), IN_TASK_6_1)
@@ -51,7 +51,7 @@ def test_breakpoints_are_refused() -> None:
 
 
 def test_distance_needs_agreement() -> None:
-    """A few measurements may be an interrupt's; none, or many that differ, measure nothing."""
+    """A few measurements may be an interrupt's. No measurement, or many different ones, give no distance."""
     assert agreed_distance(Counter({0x58: 500, 0x1000: 3})) == 0x58
     for seen in (Counter[int](), Counter({0x58: 300, 0x60: 200}), Counter({-8: 500}), Counter({4096: 500})):
         with pytest.raises(KalloctraceError):
@@ -78,11 +78,11 @@ def test_definition_behind_the_function_start() -> None:
     ],
 )
 def test_place_behind_what_ftrace_uses(code: str, offset: int) -> None:
-    """With and without endbr64; where neither is there, nothing is guessed."""
+    """With and without endbr64; other code has no such offset."""
     assert past_ftrace(bytes.fromhex(code)) == offset
 
 
 def test_jump_is_no_breakpoint() -> None:
-    """Which is what a kprobe is before it becomes one."""
+    """A kprobe is a breakpoint before it becomes a jump."""
     assert is_jump(b"\xe9")
     assert not is_jump(b"\xcc")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The consumer of the buffer, on a file of the same layout."""
+"""The consumer of the per-CPU buffers, on a file of the same layout."""
 
 import mmap
 import tempfile
@@ -22,7 +22,7 @@ SLOT = struct_dtype("slot", LENGTHS)
 
 
 class Program:
-    """What the BPF program does: each CPU writes into its lane and counts."""
+    """The BPF program: each CPU writes into its buffer and moves its position."""
 
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the program
@@ -34,10 +34,10 @@ class Program:
 
     def send(self, cpu: int, time: int) -> bool:
         """Write one event; return whether there was room."""
-        sent = int(self.slots["producer_pos"][cpu])
-        if sent - int(self.slots["consumer_pos"][cpu]) >= SIZE:
+        position = int(self.slots["producer_pos"][cpu])
+        if position - int(self.slots["consumer_pos"][cpu]) >= SIZE:
             return False
-        self.events["time"][(cpu << BITS) + sent % SIZE] = time
+        self.events["time"][(cpu << BITS) + position % SIZE] = time
         self.slots["producer_pos"][cpu] += 1
         return True
 
@@ -69,8 +69,8 @@ def test_events_come_cpu_by_cpu_and_once(program: Program) -> None:
         assert drained(buffer) == []
 
 
-def test_lane_is_used_again_and_again(program: Program) -> None:
-    """Also where events lie across its end."""
+def test_buffer_wraps_around(program: Program) -> None:
+    """Also if events lie across its end."""
     with closing(program.buffer()) as buffer:
         seen = []
         for start in range(0, 30, 3):
@@ -80,8 +80,8 @@ def test_lane_is_used_again_and_again(program: Program) -> None:
         assert seen == list(range(30))
 
 
-def test_full_lane_is_read_whole_and_has_room_again(program: Program) -> None:
-    """Wherever it begins."""
+def test_full_buffer_is_read_completely_and_has_room_again(program: Program) -> None:
+    """At any position."""
     with closing(program.buffer()) as buffer:
         for first in range(1, 2 * SIZE):
             times = list(range(first, first + SIZE))
@@ -94,8 +94,8 @@ def test_full_lane_is_read_whole_and_has_room_again(program: Program) -> None:
             assert drained(buffer) == [0]
 
 
-def test_room_is_given_back_when_the_events_were_used(program: Program) -> None:
-    """Until then nothing is written over them."""
+def test_space_is_freed_after_the_events_were_used(program: Program) -> None:
+    """Until then they are not overwritten."""
     with closing(program.buffer()) as buffer:
         for time in range(SIZE):
             program.send(0, time)
@@ -107,6 +107,6 @@ def test_room_is_given_back_when_the_events_were_used(program: Program) -> None:
 
 
 @pytest.mark.parametrize(("cpus", "bits"), [(1, 17), (2, 16), (3, 16), (512, 10)])
-def test_lanes_share_what_there_is(cpus: int, bits: int) -> None:
-    """But none is too small to be of use."""
+def test_buffers_share_the_memory(cpus: int, bits: int) -> None:
+    """But no buffer is too small."""
     assert buffer_bits(32 << 20, cpus, 160) == bits

@@ -28,7 +28,7 @@ FREELIST = ("gfp_t", "unsigned int", "int", "const struct alloc_context *")
 
 
 class FakeBtf:
-    """The prototypes of a kernel that is not there.
+    """The prototypes of a fake kernel.
 
     Args:
         functions: parameter types by name.
@@ -83,7 +83,7 @@ def test_fifth_argument_is_expected_of_7_3_only() -> None:
     ],
 )
 def test_other_prototype_is_refused_by_name(function: str, parameters: tuple[str, ...]) -> None:
-    """What is found and what was expected are both in the message."""
+    """The message has both the prototype found and the one expected."""
     functions = {"__alloc_pages_nodemask": ENTRY_5_10, "get_page_from_freelist": FREELIST, function: parameters}
     with pytest.raises(KalloctraceError) as caught:
         check(functions)
@@ -93,7 +93,7 @@ def test_other_prototype_is_refused_by_name(function: str, parameters: tuple[str
 
 
 def test_other_return_type_is_refused() -> None:
-    """A function that returns a folio is not the one that is modelled."""
+    """A function that returns a folio is not the modelled one."""
     with pytest.raises(KalloctraceError, match="will not attach"):
         check({"__alloc_pages_nodemask": ENTRY_5_10, "get_page_from_freelist": FREELIST}, returned="struct folio *")
 
@@ -131,7 +131,7 @@ BULK_6 = (*BULK_5[:4], "struct list_head *", BULK_5[4])
     ],
 )
 def test_entry_without_locks(kernel: str, functions: dict[str, tuple[str, ...]], expected: str | None) -> None:
-    """The function that carries the stage, never the wrapper around it."""
+    """The function that contains the stage, never the wrapper around it."""
     assert find_nolock(FakeBtf(functions), builtin_features(kernel)) == expected  # type: ignore[arg-type] # the methods it calls
 
 
@@ -151,7 +151,7 @@ def test_bulk_allocator(functions: dict[str, tuple[str, ...]], expected: str | N
 
 @pytest.mark.parametrize("parameters", [BULK_5[:4], (*BULK_5[:3], "long", BULK_5[4]), (*BULK_6, "int")])
 def test_unknown_bulk_allocator_is_left_out(parameters: tuple[str, ...]) -> None:
-    """Its prototype is kept, for people."""
+    """The error has its prototype, for people."""
     with pytest.raises(UnknownPrototypeError, match="alloc_pages_bulk_noprof"):
         find_bulk(FakeBtf({"alloc_pages_bulk_noprof": parameters}, "long unsigned int"))  # type: ignore[arg-type] # likewise
 
@@ -202,7 +202,7 @@ def test_slow_path_is_followed_where_the_entry_calls_it(attachment: Attachment) 
 
 
 def test_calls_are_found_by_their_target() -> None:
-    """Before and behind the function, and no other function's."""
+    """Before and after the function, and only of that function."""
     code = bytes.fromhex("90 e8 fa0f0000 e8 f5efffff 90 e8 00000000")
     assert call_sites(code, 0x1000, 0x2000) == [1]
     assert call_sites(code, 0x1000, 0x0) == [6]

@@ -21,7 +21,7 @@ BUSY, DISCARDED = 1 << 31, 1 << 30
 
 
 class Producer:
-    """What the kernel does: it writes records and moves its position; the data is mapped twice in a row."""
+    """The kernel's side: it writes records and moves its position; the data is mapped twice in a row."""
 
     def __init__(self) -> None:
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 it lives as long as the producer
@@ -89,7 +89,7 @@ def test_unfinished_record_holds_back_those_behind_it(producer: Producer) -> Non
 
 
 def test_discarded_record_is_skipped(producer: Producer) -> None:
-    """It takes room, and is no record."""
+    """It takes space, but is no record."""
     with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         producer.put(1)
         producer.put(2, DISCARDED)
@@ -98,7 +98,7 @@ def test_discarded_record_is_skipped(producer: Producer) -> None:
 
 
 def test_records_that_wrap_are_whole(producer: Producer) -> None:
-    """4,096 is no multiple of a slot's size: records cross the end of the data again and again."""
+    """4,096 is not a multiple of a record's size, so records cross the end of the data repeatedly."""
     seen = []
     with closing(Ring(producer.fd, SIZE, DTYPE)) as ring:
         for value in range(1000):
@@ -122,7 +122,7 @@ LENGTHS = {"NODEMASK_WORDS": 2, "ALLOC_CONTEXT_WORDS": 6}
 
 @pytest.mark.parametrize("struct", ["record", "bulk_record"])
 def test_record_has_no_holes_but_at_its_end(struct: str) -> None:
-    """Fields lie for numpy where the compiler puts them: each at a multiple of its size, the widest first."""
+    """Each offset is a multiple of the size, as the compiler has it, with the widest fields first."""
     dtype = struct_dtype(struct, LENGTHS)
     base = struct_dtype("record", LENGTHS)
     end = 0
@@ -137,7 +137,7 @@ def test_record_has_no_holes_but_at_its_end(struct: str) -> None:
 
 
 def test_bulk_record_begins_with_a_record() -> None:
-    """Both kinds share their first members, so that one function makes rows of them."""
+    """Both kinds share their first members, so that one function makes rows from both."""
     base, bulk = (struct_dtype(struct, LENGTHS) for struct in ("record", "bulk_record"))
     assert bulk.names is not None
     assert base.names is not None
