@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A failure that a log shows, judged zone by zone; what the log does not tell stays unknown."""
+"""A logged failure, judged zone by zone; what the log does not show stays unknown."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -27,10 +27,10 @@ from kalloctrace.model.slowpath.types import SlowKernel
 from kalloctrace.model.watermark import FreeBlocks, Watermarks, ZoneState
 
 PAGE_KB = 4
-"""The page size of x86_64 in kB, where no list of free blocks shows it."""
+"""The page size of x86_64 in kB, if no list of free blocks shows it."""
 
 NULL = "(null)"
-"""How a log prints a nodemask that the request has not."""
+"""How a log prints the nodemask of a request without one."""
 
 _RECLAIMS = frozenset(
     (
@@ -46,14 +46,14 @@ _OLD_TABLES = builtin_tables(OLD_STAND_IN)
 
 @dataclass(frozen=True, slots=True)
 class _Mask:
-    """The gfp mask as far as it can be read.
+    """The gfp mask, as far as it can be read.
 
     Attributes:
-        tables: the kernel's flags; None where they are not known.
-        value: `gfp_t`; None where it is not known.
-        names: the names in it; None where they are not known.
-        modifiers: its zone modifiers; None where they are not known.
-        waits: __GFP_WAIT of old kernels is set; None where that is not known.
+        tables: the kernel's flags; None if unknown.
+        value: `gfp_t`; None if unknown.
+        names: the names in it; None if unknown.
+        modifiers: its zone modifiers; None if unknown.
+        waits: __GFP_WAIT of old kernels is set; None if unknown.
     """
 
     tables: FlagTables | None
@@ -64,17 +64,17 @@ class _Mask:
 
     @property
     def bits(self) -> tuple[FlagTables, int] | None:
-        """The tables and the value, when both are known."""
+        """The tables and the value, if both are known."""
         return (self.tables, self.value) if self.tables is not None and self.value is not None else None
 
 
 class NamedKernel(NamedTuple):
-    """A kernel to judge by, in place of the one that the log names.
+    """A kernel to judge by, instead of the one that the log names.
 
     Attributes:
         release: `uname -r`, or a release such as "5.10".
-        version: `uname -v`, "" when it is not known.
-        tables: its flags; None where they are not known, as of old releases.
+        version: `uname -v`; "" if unknown.
+        tables: its flags; None if unknown, as for old releases.
     """
 
     release: str
@@ -84,20 +84,20 @@ class NamedKernel(NamedTuple):
 
 @dataclass(frozen=True)
 class Failure:
-    """A report of a log, or a call of a trace, with its answer.
+    """A failure in a log, or a call of a trace, with its diagnosis.
 
     Attributes:
-        logged: what the log says, or would say of the call.
-        kernel: the release that it was judged by; "" when none is known.
-        tables: that kernel's flags; None where they are not known.
-        rules: its watermark check.
-        gfp_text: the mask in words, as far as they are known.
-        highest_zone: the highest zone that may serve the mask; None where that is not known.
-        attempt: what the decisive attempts asked for.
-        why: the answer; None where the zones had no say in it.
-        missing: what the log lacks, that the answer would need.
+        logged: the report in the log; for a trace, what a log would say about the call.
+        kernel: the release that it was judged by; "" if unknown.
+        tables: that kernel's flags; None if unknown.
+        rules: that kernel's watermark check.
+        gfp_text: the names in the mask, as far as they are known.
+        highest_zone: the highest zone that may serve the mask; None if unknown.
+        attempt: the request of the decisive attempts.
+        why: the diagnosis; None if the zones did not decide, or are unknown.
+        missing: what the log lacks for a certain diagnosis.
         page_kb: the page size in kB.
-        source: what tells of it.
+        source: where the failure was recorded.
     """
 
     logged: LoggedFailure
@@ -114,22 +114,22 @@ class Failure:
 
     @property
     def certain(self) -> bool:
-        """Whether the answer is sure; not where lines may be another report's, that was printed at the same time."""
+        """Whether the diagnosis is certain; lines that contradict each other may belong to two reports."""
         answered = self.why is not None and self.why.certain and not self.logged.contradictions
         return self.logged.memcg or answered
 
     @property
     def ignores_watermarks(self) -> bool:
-        """Whether the decisive attempts asked for blocks alone."""
+        """Whether the decisive attempts checked no watermark."""
         return bool(self.attempt.alloc_flags & (self.tables or _OLD_TABLES).bits.alloc_no_watermarks)
 
 
 def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) -> Failure:
-    """Answer why a logged request failed.
+    """Diagnose why a logged request failed.
 
     Args:
         logged: the report.
-        kernel: the kernel to judge by; None for the one in the log.
+        kernel: the kernel to judge by; None for the one that the log names.
     """
     if kernel is not None:
         name, version, tables = kernel
@@ -200,12 +200,12 @@ def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | N
 
 
 def _as_named(value: int, printed: tuple[str, ...], tables: FlagTables) -> int:
-    """Return the mask in the tables' own bits: a kernel that is configured otherwise has others under these names."""
+    """Return the mask in the bits of the tables: another configuration may have other bits under these names."""
     try:
         named = parse_flags("|".join(printed), tables) if printed else value
     except KalloctraceError:
         return value
-    # A line that is cut off has some of the names.
+    # A truncated line has only some of the names.
     return named if named & ~value else value
 
 
@@ -218,7 +218,7 @@ def _gfp_text(logged: LoggedFailure, mask: _Mask) -> str:
 
 
 def _layout(zones: list[LoggedZone]) -> tuple[str, ...] | None:
-    """Return the kernel's zones when the log leaves one possibility."""
+    """Return the kernel's zones if the log leaves one possibility."""
     layouts = list(zone_layouts(zones))
     return layouts[0] if len(layouts) == 1 else None
 
@@ -275,7 +275,7 @@ def _conditions_without_names(slow: SlowKernel, order: int, mask: _Mask) -> tupl
 
 
 def _nodes(text: str | None) -> int | None:
-    """Read a nodemask as printed; one that cannot be read is not known."""
+    """Read a nodemask as printed; None if it is NULL or cannot be read."""
     if text is None or text == NULL:
         return None
     try:
@@ -289,7 +289,7 @@ def _is_shown(zone: LoggedZone) -> bool:
 
 
 def _populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
-    """Leave out zones without pages, which are on no zonelist; old kernels show them."""
+    """Drop zones without pages: they are on no zonelist, but old kernels print them."""
     return [zone for zone in zones if zone.kilobytes.get("present") != 0]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Why a call of the slow path found no page, or none at once: judged as a failure that a log shows is."""
+"""Why a recorded call of the slow path failed or was slow, judged like a failure in a log."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,9 +28,9 @@ Row = Mapping[str, Any]
 
 
 def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
-    """Answer why a call found no page, by its zones as they were when it returned.
+    """Diagnose why a call found no page, by the state of its zones when it returned.
 
-    The decisive attempt is the last one at the min watermark, whose flags are known; a call without any was let into no
+    The decisive attempt is the last one at the min watermark, whose flags are known. A call without any could use no
     zone at all.
 
     Args:
@@ -46,7 +46,7 @@ def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
 
 
 def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
-    """Answer why the fast path of a call found no page, so that it took the slow one, by its zones at that time.
+    """Diagnose why the fast path of a call found no page, by the state of its zones when the slow path began.
 
     Args:
         snapshot: the kernel and machine that were recorded.
@@ -77,12 +77,12 @@ def _first_flags(snapshot: Snapshot, call: Row) -> int:
 
 
 class _Look(NamedTuple):
-    """One look through the zonelist of a call.
+    """One search of a call's zonelist.
 
     Attributes:
         event: what it led to.
-        at: when the zones were copied that it found.
-        asked: what it asked for.
+        at: when the state of its zones was copied.
+        asked: its arguments.
     """
 
     event: Event

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Page allocation failures, stalls and OOM kills in a kernel log: what the text says, and nothing it does not.
+"""Reads page allocation failures, stalls and OOM kills from a kernel log; it adds nothing to what the log says.
 
 The lines are those of `warn_alloc`, `dump_header` and `show_free_areas` in mm/page_alloc.c, mm/oom_kill.c and
 mm/show_mem.c of linux-source-5.10 5.10.262-1 to 7.3.4-1~bpo13+1, and those of logs of 2.6 to 5.7.
@@ -18,7 +18,7 @@ from kalloctrace.text import printable
 Event = Literal["failure", "stall", "oom"]
 
 ZONE_NAMES = ("DMA", "DMA32", "Normal", "HighMem", "Movable", "Device")
-"""In the order of `enum zone_type`; each but Normal and Movable depends on the kernel's configuration."""
+"""In the order of `enum zone_type`; all except Normal and Movable depend on the kernel's configuration."""
 
 _MIGRATETYPES = {
     "U": "MIGRATE_UNMOVABLE",
@@ -30,7 +30,7 @@ _MIGRATETYPES = {
     "I": "MIGRATE_ISOLATE",
 }
 
-# Bounded, so that no number is too long to read.
+# Bounded, so that no number is too long to convert.
 _NUMBER, _NODE = r"\d{1,15}", r"\d{1,5}"
 _ZONE = "|".join(ZONE_NAMES)
 _NODES = r"\(null\)|[\d,-]*\d"
@@ -40,8 +40,7 @@ _STAMP = (
     rf"|(?:\w{{3}} )?\w{{3}}\s?\s?\d{{1,2}} {_TIME}(?: \d{{4}})?"
     rf"|{_TIME}"
 )
-# Of dmesg with each of its options, journalctl with each of its --output=short-*, syslog daemons, and mail. Whatever
-# comes before them may be indented.
+# Prefixes of dmesg, journalctl --output=short-*, syslog daemons, and quoted mail, all of which may be indented.
 _PREFIX = re.compile(
     r"\s*(?:(?P<quote>[>|])\s?"
     r"|<\d{1,3}>(?:1 )?"
@@ -81,9 +80,9 @@ class Blocks(NamedTuple):
     """The free blocks of one order, as printed.
 
     Attributes:
-        number: how many.
-        size: of one, in kB.
-        types: MIGRATE_* names; None where the kernel prints none.
+        number: the count of blocks.
+        size: the size of one, in kB.
+        types: MIGRATE_* names; None if the kernel prints none.
     """
 
     number: int
@@ -93,14 +92,14 @@ class Blocks(NamedTuple):
 
 @dataclass
 class LoggedZone:
-    """One zone as a log shows it.
+    """One zone in a log.
 
     Attributes:
-        node: 0 where the kernel prints no node (built without CONFIG_NUMA).
+        node: 0 if the kernel prints no node (built without CONFIG_NUMA).
         zone: its name.
-        kilobytes: the fields of its line, "free", "min", in kB; empty when only its blocks are shown.
-        lowmem_reserve: pages, by `enum zone_type`; None when the line is missing.
-        blocks: by order; None when the line is missing or does not add up.
+        kilobytes: the fields of its line ("free", "min") in kB; empty if the log has only its blocks.
+        lowmem_reserve: pages, by `enum zone_type`; None if the line is missing.
+        blocks: by order; None if the line is missing or does not add up.
     """
 
     node: int
@@ -112,23 +111,23 @@ class LoggedZone:
 
 @dataclass
 class LoggedFailure:
-    """One report of a log.
+    """One report in a log.
 
     Attributes:
         event: what happened.
-        line: 1-based number of the line that begins it.
-        comm: the task.
-        order: of the request; negative for the OOM killer that a person invoked.
-        mask: its gfp mask; None when the line has none that can be read.
-        nodemask: as printed, "(null)" or a list; None when it is not printed.
-        cpuset: the task's cpuset; None when it is not printed.
-        mems_allowed: its nodes, as printed; None when they are not printed.
-        release: the kernel that the report names, else one named before; None when none is.
+        line: the number of its first line, from 1.
+        comm: the task's name.
+        order: of the request; negative if a person invoked the OOM killer.
+        mask: its gfp mask; None if the line has no readable one.
+        nodemask: as printed, "(null)" or a list; None if not printed.
+        cpuset: the task's cpuset; None if not printed.
+        mems_allowed: its nodes, as printed; None if not printed.
+        release: the kernel that the report names, else the last one named before; None if there is none.
         zones: in the order printed.
-        waited: how long, for a stall, as printed.
+        waited: the duration of a stall, as printed.
         memcg: the limit of a memory cgroup caused it.
-        memcg_limit: usage and limit in kB, when they are printed.
-        contradictions: what in the report does not fit together.
+        memcg_limit: usage and limit in kB, if printed.
+        contradictions: contradictions within the report.
         latest: the zone whose line was read last.
     """
 
@@ -149,7 +148,7 @@ class LoggedFailure:
     latest: LoggedZone | None = None
 
     def zone(self, node: int, name: str) -> LoggedZone:
-        """Return the zone of that name, a new one when the report has not shown it yet."""
+        """Return the zone of that name; create it if the report does not have it yet."""
         for zone in self.zones:
             if (zone.node, zone.zone) == (node, name):
                 return zone
@@ -168,8 +167,8 @@ def find_failures(lines: Iterable[str], tables: FlagTables | None = None) -> lis
     """Find every failure, stall and OOM kill in a text.
 
     Args:
-        lines: the text, with or without line ends; prefixes of dmesg, journals and mail are taken off.
-        tables: what to decode masks with where the text names no kernel release; None for none.
+        lines: the text, with or without line ends; prefixes of dmesg, journals and mail are removed.
+        tables: the flags to decode masks with if the text names no kernel release; None for none.
 
     Returns:
         The reports, in the order of their first lines.
@@ -199,7 +198,7 @@ def find_failures(lines: Iterable[str], tables: FlagTables | None = None) -> lis
 
 
 def _unwrapped(lines: Iterable[str]) -> list[_Message]:
-    """Take the prefixes off, and put lines together that a mail or terminal has wrapped."""
+    """Remove the prefixes, and join lines that a mail or terminal wrapped."""
     messages: list[_Message] = []
     prefixed = False
     for number, raw in enumerate(lines, 1):
@@ -222,8 +221,8 @@ def _without_prefix(line: str) -> tuple[str, str, bool]:
     return line[at:], caller, stamped
 
 
-# Lines that are longer than a mail's, and how the next piece of them begins; "active_anon:" and the like follow
-# Mem-Info on lines of their own, without a prefix.
+# Lines that a mail wraps, and lines that do not continue one: "active_anon:" and others follow Mem-Info on their own
+# lines, without a prefix.
 _LONG_LINE = re.compile(rf"page allocation|invoked oom-killer|(?:Node \d+ )?(?:{_ZONE})(?: free:|: )|CPU: ")
 _NEW_LINE = re.compile(rf"(?:active|unevictable|slab_|mapped|free:|Node \d|(?:{_ZONE})[: ]|lowmem_reserve|\d+ pages)")
 
@@ -249,7 +248,7 @@ def _header(message: _Message, mask: Found | None) -> LoggedFailure | None:
 
 
 def _read(report: LoggedFailure, text: str) -> None:
-    """Take from one line what it says about the report's zones and limits."""
+    """Read one line's zone or limits into the report."""
     zone_line = _ZONE_LINE.match(text)
     if zone_line is not None:
         _read_zone(report, zone_line)
@@ -277,7 +276,7 @@ def _read_zone(report: LoggedFailure, match: re.Match[str]) -> None:
 
 
 def _read_reserve(report: LoggedFailure, pages: tuple[int, ...]) -> None:
-    """Give the pages to the zone whose line came before."""
+    """Set lowmem_reserve of the zone whose line was read last."""
     if report.latest is not None and report.latest.lowmem_reserve is None:
         report.latest.lowmem_reserve = pages
 
@@ -325,9 +324,9 @@ def _name(zone: LoggedZone) -> str:
 
 
 def zone_layouts(zones: Iterable[LoggedZone]) -> Iterator[tuple[str, ...]]:
-    """Yield each set of zones that the kernel may have been built with, in the order of `enum zone_type`.
+    """Yield each possible set of zones of the kernel, in the order of `enum zone_type`.
 
-    The length of lowmem_reserve is the number of zones, and those that are printed are among them. No kernel has
+    The length of lowmem_reserve is the number of zones, and the printed ones are among them. No kernel has
     HighMem (32 bits) together with DMA32 or Device (64 bits).
     """
     shown = list(zones)

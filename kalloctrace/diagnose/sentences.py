@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A judged failure in sentences."""
+"""The sentences about a diagnosed failure."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,13 +11,13 @@ from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 _EVENTS = {"failure": "failed", "stall": "stalled", "oom": "led to the OOM killer"}
 
 VERDICTS: dict[Kind, str] = {
-    "excluded": "closed",
+    "excluded": "not allowed",
     "watermark": "too few pages",
     "block": "no block",
     "passes": "would pass",
     "unknown": "unknown",
 }
-"""What is said of a zone."""
+"""The verdict on a zone, for people."""
 
 _LETTERS = {
     "MIGRATE_UNMOVABLE": "unmovable",
@@ -31,7 +31,7 @@ _LETTERS = {
 
 
 def request_sentence(failure: Failure) -> str:
-    """Return what was asked for and by whom."""
+    """Return the request, its task and what happened."""
     logged = failure.logged
     size = f" ({kilobytes(failure, 1 << logged.order)})" if logged.order >= 0 else ""
     mask = f" with {failure.gfp_text}" if failure.gfp_text else ""
@@ -40,12 +40,12 @@ def request_sentence(failure: Failure) -> str:
 
 
 def headline(failure: Failure) -> str:
-    """Return the one sentence that answers why."""
+    """Return the request and the cause, in one sentence."""
     return f"{request_sentence(failure)}: {_reason(failure)}"
 
 
 def headline_alike(failure: Failure) -> str:
-    """Return the same of all failures that differ in nothing but numbers."""
+    """Return the headline without the numbers that differ between failures with the same cause."""
     return headline(replace(failure, logged=replace(failure.logged, waited=None)))
 
 
@@ -58,10 +58,10 @@ def _reason(failure: Failure) -> str:
         if logged.memcg_limit is not None:
             usage, at_most = logged.memcg_limit
             limit = f" ({usage:,} kB of {at_most:,} kB used)"
-        return f"the limit of its memory cgroup was reached{limit}; the zones had no part in it"
+        return f"the limit of its memory cgroup was reached{limit}; the zones were not the cause"
     if failure.why is None:
         if failure.source == "trace":
-            return f"unknown, the trace does not have {failure.missing[0]}"
+            return f"unknown, the trace lacks {failure.missing[0]}"
         return "unknown, the log does not show the zones"
     return _by_zones(failure, failure.why)
 
@@ -69,14 +69,14 @@ def _reason(failure: Failure) -> str:
 def _by_zones(failure: Failure, answer: Why) -> str:
     asked = [verdict for verdict in answer.zones if verdict.kind != "excluded"]
     if answer.conclusion == "no_zone":
-        return "every zone that is shown is closed to it"
+        return "it may use none of the zones that are shown"
     if answer.conclusion == "passes":
         passed = _zone_list([verdict.state for verdict in asked if verdict.kind == "passes"])
-        return f"{passed} would have served by the state that is shown, which was read after the failure"
+        return f"{passed} could serve it in the state that is shown, which is later than the failure"
     blocks = f"no free block of {kilobytes(failure, 1 << failure.attempt.order)} or more of a type that it may take"
     refused = _mixed([verdict for verdict in asked if verdict.kind in ("watermark", "block")], blocks)
     doubtful = [verdict.state for verdict in asked if verdict.kind in ("unknown", "passes")]
-    open_still = f"what the {failure.source} tells of {_zone_list(doubtful)} leaves it open" if doubtful else ""
+    open_still = f"the {failure.source} does not decide it for {_zone_list(doubtful)}" if doubtful else ""
     return "; ".join(filter(None, (refused, open_still)))
 
 
@@ -85,7 +85,7 @@ def _mixed(asked: list[ZoneVerdict], blocks: str) -> str:
     broken = [verdict.state for verdict in asked if verdict.kind == "block"]
     parts = []
     if low:
-        parts.append(f"{_zone_list(low)} had too few free pages above what is kept back")
+        parts.append(f"{_zone_list(low)} had too few free pages above the reserves")
     if broken:
         parts.append(f"{_zone_list(broken)} had {blocks}")
     return "; ".join(parts)
@@ -97,7 +97,7 @@ def _zone_list(states: list[ZoneState]) -> str:
 
 
 def zone_name(state: ZoneState) -> str:
-    """Return a zone as people call it."""
+    """Return the name of a zone and its node."""
     return f"node {state.node} {state.zone}"
 
 
@@ -118,26 +118,26 @@ def certainty(failure: Failure) -> str:
         return "certain"
     if failure.why is None:
         return "unknown"
-    return "certain, by the state that is shown" if failure.certain else "not certain"
+    return "certain, for the state that is shown" if failure.certain else "not certain"
 
 
 def conditions(why: Why) -> Iterator[str]:
-    """Yield what the verdicts hang on, each condition once."""
+    """Yield the conditions that would change a verdict, each once."""
     unless: dict[str, list[str]] = {}
     for verdict in why.zones:
         for condition in verdict.unless:
             unless.setdefault(condition, []).append(zone_name(verdict.state))
     for condition, zones in unless.items():
-        yield f"if {condition}, another answer would hold for {', '.join(zones)}"
+        yield f"if {condition}, the verdict would differ for {', '.join(zones)}"
 
 
 def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
-    """Return why one zone did not serve, with the numbers."""
+    """Return why one zone did not serve the request, with the numbers."""
     check = verdict.check
     if verdict.kind == "excluded" or check is None:
         return _excluded(failure, verdict)
     if failure.ignores_watermarks:
-        free = f"{kilobytes(failure, verdict.state.free)} free, no watermark asked for (ALLOC_NO_WATERMARKS)"
+        free = f"{kilobytes(failure, verdict.state.free)} free, no watermark applies (ALLOC_NO_WATERMARKS)"
         return f"{free}; {_blocks(failure, verdict.kind, check, above=True)}"
     usable, needed = _usable(failure, verdict.state, check), _needed(failure, verdict.state, check)
     if verdict.kind == "watermark":
@@ -149,25 +149,25 @@ def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
 
 def _blocks(failure: Failure, kind: Kind, check: WatermarkCheck, *, above: bool) -> str:
     if kind == "passes":
-        return "a free block will do"
+        return "a free block fits"
     if kind == "block":
         return _no_block(failure, check)
     if not above:
-        return "which of the two is more is not told"
+        return "the data does not show which is larger"
     if not failure.rules.block_of_any_type and failure.attempt.order > 0:
-        return "kernels before 4.4 compare the pages of each order besides, which is not done here"
-    return "whether a free block will do is not told"
+        return "kernels before 4.4 also compare the pages of each order, which is not modelled here"
+    return "the data does not show whether a free block fits"
 
 
 def _excluded(failure: Failure, verdict: ZoneVerdict) -> str:
     logged = failure.logged
     name = "" if logged.cpuset is None else f" {logged.cpuset}"
     return {
-        "highest_zoneidx": f"the mask goes up to {failure.highest_zone} (highest_zoneidx)",
+        "highest_zoneidx": f"the mask allows zones up to {failure.highest_zone} (highest_zoneidx)",
         "nodemask": f"the request's nodemask is {logged.nodemask}",
         "cpuset": f"the cpuset{name} has nodes {logged.mems_allowed}, and __GFP_HARDWALL is set",
-        "THISNODE": "__GFP_THISNODE asks for another node",
-        None: "not asked",
+        "THISNODE": "__GFP_THISNODE requires another node",
+        None: "not tried",
     }[verdict.excluded_by]
 
 
@@ -212,9 +212,9 @@ def _no_block(failure: Failure, check: WatermarkCheck) -> str:
 
 _SERVED = ": {where} would have served"
 _REMEDIES: dict[Change, str] = {
-    "smaller_order": "order {value} ({size}) in place of {order}: {where} had that",
+    "smaller_order": "order {value} ({size}) instead of {order}: {where} had such a block",
     "gfp_high": "__GFP_HIGH, which opens half of the min watermark" + _SERVED,
-    "gfp_atomic": "the rights of GFP_ATOMIC to the reserves{instead}" + _SERVED,
+    "gfp_atomic": "the access of GFP_ATOMIC to the reserves{instead}" + _SERVED,
     "gfp_memalloc": "__GFP_MEMALLOC{instead}, which ignores watermarks and is for freeing memory only" + _SERVED,
     "gfp_movable": "a movable request (__GFP_MOVABLE), which may use CMA areas" + _SERVED,
     "watermark_boost": "no watermark boost (vm.watermark_boost_factor=0)" + _SERVED,
@@ -227,7 +227,7 @@ _REMEDIES: dict[Change, str] = {
 
 
 def remedy_sentence(failure: Failure, remedy: Remedy) -> str:
-    """Return what would have let the request pass, and where."""
+    """Return a change that would have let the request succeed, and in which zone."""
     where = f"node {remedy.node} {remedy.zone}"
     if remedy.change == "direct_reclaim":
         return _reclaim(failure, remedy, where)
@@ -240,7 +240,7 @@ def remedy_sentence(failure: Failure, remedy: Remedy) -> str:
         size=kilobytes(failure, 1 << (remedy.value or 0)),
         order=failure.attempt.order,
         highest=failure.highest_zone,
-        instead=" in place of __GFP_NOMEMALLOC" if failure.attempt.nomemalloc else "",
+        instead=" instead of __GFP_NOMEMALLOC" if failure.attempt.nomemalloc else "",
     )
 
 
@@ -251,8 +251,8 @@ def _reclaim(failure: Failure, remedy: Remedy, where: str) -> str:
     parts = []
     if pages:
         cache = _reclaimable(failure, remedy)
-        has = f", which has {kilobytes(failure, cache)} of file pages" if cache is not None else ""
-        parts.append(f"{kilobytes(failure, pages)} freed in {where}{has}, would do")
+        has = f" (which has {kilobytes(failure, cache)} of file pages)" if cache is not None else ""
+        parts.append(f"{kilobytes(failure, pages)} freed in {where}{has} would be enough")
     if remedy.needs_block:
         block = kilobytes(failure, 1 << failure.attempt.order)
         parts.append(f"compaction would have to make a block of {block} in {where}")
@@ -268,10 +268,10 @@ def _reclaimable(failure: Failure, remedy: Remedy) -> int | None:
 
 
 def _min_free(failure: Failure, remedy: Remedy, where: str) -> str:
-    """Return the min watermark that would have done, and what share of vm.min_free_kbytes that is.
+    """Return the min watermark that would have been low enough, as a share of vm.min_free_kbytes.
 
-    The kernel shares vm.min_free_kbytes among the zones of all nodes (`__setup_per_zone_wmarks`), of which those of the
-    request may be a part; HighMem and Movable, whose watermarks do not count, have their own share.
+    The kernel divides vm.min_free_kbytes among the zones of all nodes (`__setup_per_zone_wmarks`); the request may use
+    only some of them. HighMem and Movable do not take part.
     """
     zones = failure.why.zones if failure.why is not None else ()
     state = next(each.state for each in zones if (each.state.node, each.state.zone) == (remedy.node, remedy.zone))
@@ -282,4 +282,4 @@ def _min_free(failure: Failure, remedy: Remedy, where: str) -> str:
     if own > 0 and state.zone not in ("HighMem", "Movable"):
         share = 100 * value // own
         text += f" (vm.min_free_kbytes at {f'about {share} %' if share else 'less than 1 %'} of its value)"
-    return f"{text}; less would be left for requests that cannot wait"
+    return f"{text}; this leaves less for requests that cannot wait"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A call of the slow path as it is told: who asked, why it failed or was slow, and each attempt with its verdict."""
+"""Reports of slow-path calls: the task, why the call failed or was slow, and each attempt with its verdict."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class AttemptReport:
 
     Attributes:
         row: as it was recorded.
-        gfp: its mask in words.
-        alloc_flags: its flags in words.
+        gfp: the names in its mask.
+        alloc_flags: the names in its flags.
         judged: the model's verdict.
     """
 
@@ -37,7 +37,7 @@ class AttemptReport:
 
     @property
     def kind(self) -> str:
-        """Why it was made; several kinds where the trace does not tell which."""
+        """Why the kernel made it; several kinds if the trace does not show which."""
         return " or ".join(self.judged.kinds) or "not classified"
 
 
@@ -47,8 +47,8 @@ class SlowCallReport:
 
     Attributes:
         call: as it was recorded.
-        why: why it found no page, or where it found one, why the fast path did not.
-        attempts: in their order.
+        why: why it found no page; if it found one, why the fast path did not.
+        attempts: in order.
     """
 
     call: Row
@@ -57,14 +57,14 @@ class SlowCallReport:
 
     @property
     def ended(self) -> str:
-        """Say what became of it."""
-        page = {True: "a page", False: "NULL", None: "not yet, or its return was not seen"}[self.call["page"]]
-        lost = "" if self.call["complete"] else "; events were lost meanwhile"
+        """What it returned."""
+        page = {True: "a page", False: "NULL", None: "nothing yet, or its return was not seen"}[self.call["page"]]
+        lost = "" if self.call["complete"] else "; events were lost"
         return page + lost
 
 
 class SlowCallDescriber:
-    """Tells calls of one recording.
+    """Describes calls of one recording.
 
     Args:
         snapshot: the kernel and machine that were recorded.
@@ -98,7 +98,7 @@ class SlowCallDescriber:
 
 
 def grouped(told: Iterable[SlowCallReport]) -> list[list[SlowCallReport]]:
-    """Return calls of which the same is to be said together: most calls first, in each what took longest first."""
+    """Return the calls grouped by cause: the largest group first, in each group the slowest call first."""
     groups: dict[str, list[SlowCallReport]] = {}
     for one in told:
         groups.setdefault(headline_alike(one.why), []).append(one)
@@ -108,7 +108,7 @@ def grouped(told: Iterable[SlowCallReport]) -> list[list[SlowCallReport]]:
 
 
 def slow_call_json(told: SlowCallReport) -> dict[str, Any]:
-    """Return what `report --failures --json` prints of a call: the answer, who asked, and the attempts."""
+    """Return what `report --failures --json` prints for a call: the diagnosis, the task, and the attempts."""
     call = told.call
     return {
         **failure_json(told.why),

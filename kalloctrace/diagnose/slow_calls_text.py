@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Calls of the slow path, for people: who asked, why it failed or was slow, and what each attempt was."""
+"""Reports of slow-path calls as text."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,7 +17,7 @@ _MODEL = {"matched": "green", "mismatched": "red", "unknown": "magenta"}
 
 
 def write_slow_calls(groups: Sequence[Sequence[SlowCallReport]], stream: TextIO) -> None:
-    """Write of each group its first call, and how many there are."""
+    """Write the first call of each group, and the size of the group."""
     console = console_of(stream)
     with console.capture() as captured:
         for number, group in enumerate(groups):
@@ -34,7 +34,7 @@ def _write(group: Sequence[SlowCallReport], console: Console) -> None:
     if len(group) > 1:
         times = [one.call["time"] for one in group]
         span = f"from {seconds(min(times))} to {seconds(max(times))}"
-        where = f"the slowest of {len(group):,} like it, {span} (--json has each)\n{where}"
+        where = f"the slowest of {len(group):,} such calls, {span} (--json has each)\n{where}"
     print_failure(told.why, console, where=where, more=partial(_attempts, told, console))
 
 
@@ -65,10 +65,10 @@ def _attempts(told: SlowCallReport, console: Console) -> None:
 
 
 def seconds(time: int) -> str:
-    """Return a time of CLOCK_MONOTONIC, ns, about as the kernel's log has it."""
+    """Return a time (CLOCK_MONOTONIC, ns) in about the form of the kernel's log."""
     return f"{time / 1e9:.6f} s"
 
 
 def milliseconds(time: int) -> str:
-    """Return a span of time, ns."""
+    """Return a duration (ns) as text."""
     return f"{time / 1e6:,.3f} ms"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Judged failures, for people."""
+"""Diagnosed failures as text."""
 
 import textwrap
 from collections.abc import Callable, Iterable
@@ -23,13 +23,13 @@ from kalloctrace.diagnose.sentences import (
 from kalloctrace.diagnose.zones import ZoneVerdict
 
 WIDTH = 100
-"""Of the text where no terminal says how wide it is."""
+"""Columns of the text, if the output is not a terminal."""
 
 _STYLES = {"excluded": "dim", "watermark": "red", "block": "yellow", "passes": "green", "unknown": "magenta"}
 
 
 def write_failures(failures: Iterable[Failure], stream: TextIO) -> None:
-    """Write each failure: why, each zone, what would have let it pass, what is not known."""
+    """Write each failure: its cause, each zone, what would have prevented it, and what is unknown."""
     console = console_of(stream)
     with console.capture() as captured:
         for number, failure in enumerate(failures):
@@ -41,12 +41,12 @@ def write_failures(failures: Iterable[Failure], stream: TextIO) -> None:
 
 
 def console_of(stream: TextIO) -> Console:
-    """Return a console that writes to a stream, in colour on a terminal only."""
+    """Return a console that writes to a stream, with colour only on a terminal."""
     return Console(file=stream, highlight=False, width=None if stream.isatty() else WIDTH)
 
 
 def write_captured(captured: Capture, stream: TextIO) -> None:
-    """Write what a console captured; tables fill their last column with spaces."""
+    """Write what a console captured, without the spaces that tables leave at line ends."""
     stream.writelines(f"{line.rstrip()}\n" for line in captured.get().rstrip("\n").split("\n"))
 
 
@@ -60,10 +60,10 @@ def print_failure(
     """Print one failure.
 
     Args:
-        failure: what failed.
-        console: where to.
-        where: what is known of when and where it did, with what sets it apart from what follows.
-        more: prints what is known besides.
+        failure: the failure.
+        console: where to print.
+        where: when and where it happened, with the separator before the next words.
+        more: prints further facts.
     """
     console.print(Text(headline(failure), "bold"))
     kernel = failure.kernel or "unknown kernel"
@@ -76,8 +76,8 @@ def print_failure(
     if failure.why is not None:
         remedies = [remedy_sentence(failure, remedy) for remedy in failure.why.remedies]
         _list(console, "any one of these would have let it pass", remedies)
-        _list(console, f"what the {failure.source} does not tell", list(conditions(failure.why)))
-    _list(console, f"the {failure.source} does not have", list(failure.missing))
+        _list(console, f"what the {failure.source} does not show", list(conditions(failure.why)))
+    _list(console, f"what the {failure.source} lacks", list(failure.missing))
     _list(console, f"the {failure.source} contradicts itself", failure.logged.contradictions)
 
 

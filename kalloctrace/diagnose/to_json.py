@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A judged failure as one JSON object, for scripts."""
+"""A diagnosed failure as one JSON object, for scripts."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from kalloctrace.model.watermark import ZoneState
 
 
 def failure_json(failure: Failure) -> dict[str, Any]:
-    """Return the answer as the object that `explain --json` prints; numbers of memory are kB."""
+    """Return the object that `explain --json` prints for a failure; amounts of memory are kB."""
     logged, answer = failure.logged, failure.why
     mask = logged.mask
     return {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Why no zone served a request, and what would have let one: each zone on its list is judged by the kernel's own check.
+"""Why no zone served a request, and what would have: the kernel's own check judges each zone of the zonelist.
 
-What would have helped is never guessed: the same functions judge the same zones again, with that one thing changed.
+Remedies are not guessed: the same functions judge the same zones again with one thing changed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +20,12 @@ from kalloctrace.model.watermark import (
 )
 
 Kind = Literal["excluded", "watermark", "block", "passes", "unknown"]
-"""The zone was not asked; it had too few pages; enough pages but no block; its state would do; not enough is known."""
+"""The zone was not tried; too few pages; enough pages but no block; it could serve the request; not decided."""
 
 ExcludedBy = Literal["highest_zoneidx", "nodemask", "cpuset", "THISNODE"]
 
 Conclusion = Literal["no_zone", "watermark", "block", "mixed", "passes", "unknown"]
-"""What holds for all zones that were asked; `mixed` is watermark in some and block in others."""
+"""What is true of all zones that were tried; `mixed` is watermark in some and block in others."""
 
 Change = Literal[
     "smaller_order",
@@ -46,21 +46,21 @@ Change = Literal[
 
 @dataclass(frozen=True, slots=True)
 class AllocationAttempt:
-    """What one look through the zonelist asks for.
+    """One call of `get_page_from_freelist`: what it requests.
 
     Attributes:
         order: 2**order pages.
         alloc_flags: ALLOC_* bits, the watermark in the two low ones.
-        highest_zoneidx: `enum zone_type`; None where it is not known.
-        gfp_mask: `gfp_t`; 0 where its bits are not known.
-        direct_reclaim: it may reclaim by itself; None where that is not known.
-        nodemask: the one in force, bit n is node n; None for NULL.
-        mems_allowed: nodes of the task's cpuset; None where they are not known or cpusets are off.
-        hardwall: __GFP_HARDWALL is set: the cpuset's own nodes and no others.
+        highest_zoneidx: `enum zone_type`; None if unknown.
+        gfp_mask: `gfp_t`; 0 if its bits are unknown.
+        direct_reclaim: the request may reclaim; None if unknown.
+        nodemask: bit n is node n; None for NULL.
+        mems_allowed: nodes of the task's cpuset; None if they are unknown or cpusets are off.
+        hardwall: __GFP_HARDWALL is set, so that the cpuset's ancestors do not count.
         thisnode: __GFP_THISNODE is set.
         nomemalloc: __GFP_NOMEMALLOC is set, so that __GFP_MEMALLOC does nothing and GFP_ATOMIC opens less.
-        preferred_nid: the node asked for; None where it is not known.
-        conditions: what is not known of the task or the kernel and would change the flags.
+        preferred_nid: the preferred node; None if unknown.
+        conditions: unknown facts of the task or the kernel that would change the flags.
     """
 
     order: int
@@ -79,16 +79,16 @@ class AllocationAttempt:
 
 @dataclass(frozen=True, slots=True)
 class ZoneVerdict:
-    """What the request found in one zone.
+    """The verdict on one zone.
 
     Attributes:
         state: the zone.
-        kind: what came of it.
-        excluded_by: why it was not asked.
-        check: the numbers; None when it was not asked.
-        certain: whether it was refused or not does not hang on a condition that is not known.
-        unless: the conditions on which it hangs.
-        passes_if: the conditions that would have let it pass; that it did not speaks against them.
+        kind: the verdict.
+        excluded_by: why the zone was not tried.
+        check: the numbers; None if the zone was not tried.
+        certain: no unknown condition would change the verdict.
+        unless: the conditions that would change it.
+        passes_if: the conditions under which the zone would have served; as it did not, they are unlikely.
     """
 
     state: ZoneState
@@ -102,14 +102,14 @@ class ZoneVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """One change that would have let the request pass, found by judging again.
+    """One change that would have let the request succeed, found by judging again.
 
     Attributes:
-        change: what is changed.
-        node: of the zone that would have served.
-        zone: its name.
+        change: the kind of change.
+        node: the node of the zone that would have served.
+        zone: the name of that zone.
         value: the order for `smaller_order`, pages to free for `direct_reclaim`, the highest min watermark in pages
-            that would do for `min_free_kbytes`; None for changes without a number.
+            that would be low enough for `min_free_kbytes`; None for changes without a number.
         needs_block: reclaim would have to make a block of the order as well, by compaction.
     """
 
@@ -122,13 +122,13 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """The answer.
+    """The diagnosis of one failed request.
 
     Attributes:
-        conclusion: what holds for the zones that were asked.
-        certain: every zone refused it, and for certain.
-        zones: a verdict for each, in the order given.
-        remedies: what would have let it pass.
+        conclusion: what is true of the zones that were tried.
+        certain: every zone refused the request, and no unknown condition would change that.
+        zones: the verdicts, in the order given.
+        remedies: changes that would have let the request succeed.
     """
 
     conclusion: Conclusion
@@ -138,25 +138,25 @@ class Why:
 
 
 def why(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Why:
-    """Judge each zone, and find what would have let the request pass.
+    """Judge each zone, and find what would have let the request succeed.
 
     Args:
         kernel: the kernel's watermark check.
-        attempt: what was asked for.
-        zones: their states at that moment, in the order of the zonelist where that is known.
+        attempt: the request.
+        zones: their states at that moment, in the order of the zonelist if that is known.
 
     Returns:
         The verdicts in the same order, and the remedies.
     """
     verdicts = tuple(judge(kernel, attempt, state) for state in zones)
-    # A zone that would serve if it may be asked at all is as good as not known.
+    # A zone that could serve, but perhaps may not be used, decides nothing.
     asked: list[Kind] = [
         "unknown" if verdict.kind == "passes" and not verdict.certain else verdict.kind
         for verdict in verdicts
         if verdict.kind != "excluded"
     ]
     conclusion = _conclusion(asked)
-    # That the printed state would do does not say why the state before it did not.
+    # The logged state is later than the failure, so a pass now explains nothing.
     refused = conclusion not in ("passes", "unknown")
     certain = refused and all(verdict.certain for verdict in verdicts)
     remedies = () if conclusion == "passes" else tuple(_remedies(kernel, attempt, zones, verdicts))
@@ -175,7 +175,7 @@ def _conclusion(asked: Sequence[Kind]) -> Conclusion:
 
 
 def judge(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> ZoneVerdict:
-    """Say what the request found in one zone."""
+    """Return the verdict on one zone."""
     excluded = excluded_by(kernel, attempt, state)
     if excluded is not None:
         return ZoneVerdict(state, "excluded", excluded)
@@ -186,7 +186,7 @@ def judge(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> Z
     passes_if = tuple(when for when, other in others if other == "passes" != kind)
     unless = [when for when, other in others if other == "unknown" != kind or (other != kind and not refused)]
     unless = [when for when in unless if when not in passes_if]
-    # A zone that refused is one more that did not serve, whether it was asked or not.
+    # A zone that refused did not serve, whether it was tried or not.
     if not refused and _doubtful_node(kernel, attempt, state):
         unless.append("the cpuset's ancestors did not allow this node either")
     if not refused and attempt.thisnode and attempt.preferred_nid is None:
@@ -197,7 +197,7 @@ def judge(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> Z
 
 
 def excluded_by(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> ExcludedBy | None:
-    """Return what keeps the request from asking a zone, None when it asks.
+    """Return why the request does not try a zone; None if it tries it.
 
     Source: `for_next_zone_zonelist_nodemask` and `__cpuset_zone_allowed` in `get_page_from_freelist`, mm/page_alloc.c
     of linux-source-5.10 5.10.262-1:3797 to 7.3.4-1~bpo13+1:3810; a node outside the cpuset may still be one of an
@@ -269,7 +269,7 @@ def _smaller_order(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequen
 
 
 def _direct_reclaim(kernel: Watermarks, attempt: AllocationAttempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
-    """Say how much reclaim would have to free, in the zone where that is least."""
+    """Yield how much reclaim would have to free, in the zone that needs least."""
     waiting = _waiting(kernel, attempt)
     found, broken = [], []
     for state in (verdict.state for verdict in asked):
@@ -291,9 +291,9 @@ def _direct_reclaim(kernel: Watermarks, attempt: AllocationAttempt, asked: Seque
 def _waiting(kernel: Watermarks, attempt: AllocationAttempt) -> AllocationAttempt:
     """Return the attempt of the same request with __GFP_DIRECT_RECLAIM.
 
-    It has less of the reserves then. Until 6.2 `gfp_to_alloc_flags` gives ALLOC_HARDER to __GFP_ATOMIC, which the slow
-    path takes from those that can wait; since 6.3 ALLOC_NON_BLOCK and ALLOC_HIGHATOMIC go to those alone that cannot. A
-    real-time task keeps ALLOC_HARDER until 6.2, so that less would do for it.
+    It may then use less of the reserves. Until 6.2 `gfp_to_alloc_flags` gives ALLOC_HARDER to __GFP_ATOMIC, which the
+    slow path clears for requests that can wait. Since 6.3 only requests that cannot wait get ALLOC_NON_BLOCK and
+    ALLOC_HIGHATOMIC. A real-time task keeps ALLOC_HARDER until 6.2, so it needs less than this says.
     """
     bits = kernel.bits
     lost = bits.alloc_harder | bits.alloc_non_block | bits.alloc_highatomic
@@ -311,8 +311,8 @@ def _other_flags(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence
         ("gfp_memalloc", flags | bits.alloc_no_watermarks),
     )
     if flags & bits.alloc_no_watermarks or flags & WMARK_MASK != WMARK_MIN:
-        # ALLOC_NO_WATERMARKS stands in place of what the mask gives: `__alloc_pages_slowpath` takes one or the other.
-        # And the fast path, which asks for the low watermark, opens none of the reserves.
+        # ALLOC_NO_WATERMARKS replaces the flags of the mask in `__alloc_pages_slowpath`, and the fast path, which
+        # checks the low watermark, opens no reserves.
         changes = changes[:1]
     tried = {flags}
     for change, changed in changes:
@@ -323,7 +323,7 @@ def _other_flags(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence
 
 
 def _lower_min(kernel: Watermarks, attempt: AllocationAttempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
-    """Find the highest min watermark, without its boost, that would do: in the zone where least has to change."""
+    """Yield the highest min watermark, without its boost, that is low enough, for the zone nearest to it."""
     found: list[tuple[float, Remedy]] = []
     for verdict in asked:
         state = verdict.state
@@ -340,7 +340,7 @@ def _lower_min(kernel: Watermarks, attempt: AllocationAttempt, asked: Sequence[Z
 
 
 def _with_min(state: ZoneState, pages: int) -> ZoneState:
-    """Return the zone with another min watermark below its boost; low and high keep their distance from it."""
+    """Return the zone with another min watermark, without its boost; low and high keep their distance from it."""
     change = pages + (state.boost or 0) - state.watermarks[0]
     low, middle, high = state.watermarks
     return replace(state, watermarks=(low + change, middle + change, high + change))
@@ -362,7 +362,7 @@ def _without_lowmem_reserve(state: ZoneState) -> ZoneState:
 
 
 def _fewer_limits(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
-    """Lift one limit at a time, and ask the zones that it kept out."""
+    """Lift one limit at a time, and try the zones that it excluded."""
     highest = max((state.index for state in zones if state.index is not None), default=None)
     limits: tuple[tuple[Change, AllocationAttempt], ...] = (
         ("zone_modifier", replace(attempt, highest_zoneidx=highest)),
@@ -370,7 +370,7 @@ def _fewer_limits(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequenc
         ("cpuset", replace(attempt, mems_allowed=None)),
         ("THISNODE", replace(attempt, thisnode=False)),
     )
-    # Another node may not be on the list of __GFP_THISNODE at all.
+    # The zonelist of __GFP_THISNODE may lack the other node.
     unsure = {"nodemask", "cpuset"} if attempt.thisnode and attempt.preferred_nid is None else set[str]()
     for change, lifted in limits:
         if change in unsure:

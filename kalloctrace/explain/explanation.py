@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `kalloctrace explain` says about one request: the answer, the walkthrough, and what settings make of it."""
+"""What `kalloctrace explain` shows for one request: the answer, the walkthrough, and the effect of settings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,10 +17,10 @@ class Explanation:
     """One request, explained.
 
     Attributes:
-        name: what the request called its kernel.
-        answer: the request as it was asked.
+        name: the kernel's name in the request.
+        answer: the original request and its preparation.
         settings: the inputs to change, in order.
-        after: the request with them; the answer itself where there are none.
+        after: the request with these settings; equal to the answer if there are none.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Explanation:
 
         Args:
             stream: where to write.
-            brief: without the walkthrough.
+            brief: leave out the walkthrough.
         """
         if self.settings:
             comparison = compared(self.answer, self.after, self.settings)
@@ -58,7 +58,7 @@ class Explanation:
             write_alternatives(walkthrough, stream)
 
     def to_json(self, *, brief: bool) -> dict[str, Any]:
-        """Return the preparation of the request as it was asked, with "lesson" (not when brief) and "set" (if any)."""
+        """Return the preparation as JSON values, with "lesson" (unless brief) and "set" (if there are settings)."""
         data = answer_json(self.name, self.answer)
         if not brief:
             data["lesson"] = walkthrough_of(self.answer).to_json()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The pages about the words that `explain` uses: docs/LANGUAGE/terms/NAME.md, which the wheel carries too."""
+"""The pages about the terms that `explain` uses: docs/LANGUAGE/terms/NAME.md, also in the wheel."""
 
 import difflib
 import re
@@ -21,7 +21,7 @@ class Term:
     """One page.
 
     Attributes:
-        name: the term, as the kernel writes it where it is a name of the kernel's.
+        name: the term; kernel identifiers are spelled as in the kernel.
         language: one of LANGUAGES.
         text: the page, Markdown.
     """
@@ -36,11 +36,11 @@ class Term:
         return {"type": "term", "name": self.name, "language": self.language, "path": path, "text": self.text}
 
     def write(self, stream: TextIO) -> None:
-        """Write the page: as it is, and on a terminal as it is meant to look."""
+        """Write the page: as Markdown, rendered if the stream is a terminal."""
         if not stream.isatty():
             stream.write(self.text)
             return
-        from rich.console import Console  # noqa: PLC0415 - only here, and it takes its time
+        from rich.console import Console  # noqa: PLC0415 - only here, and slow to import
         from rich.markdown import Markdown  # noqa: PLC0415
 
         Console(file=stream).print(Markdown(self.text, hyperlinks=False))
@@ -48,45 +48,45 @@ class Term:
 
 @cache
 def docs_folder() -> Path:
-    """Return the folder with the pages of all languages: inside the installed package, or beside it in a checkout."""
+    """Return the folder with the pages of all languages: inside the installed package, or next to it in a checkout."""
     installed = _SOURCES / "_docs"
     return installed if installed.is_dir() else _SOURCES.parent / "docs"
 
 
 def term_names(language: str = "en") -> tuple[str, ...]:
-    """Return the terms that have a page, sorted; "index" is the order to learn them in."""
+    """Return the terms that have a page, sorted; "index" lists them in reading order."""
     return tuple(sorted(path.stem for path in (docs_folder() / language / "terms").glob("*.md")))
 
 
-def read_term(wanted: str, language: str) -> Term:
+def read_term(name: str, language: str) -> Term:
     """Return the page about a term.
 
     Args:
-        wanted: its name, or the beginning of it; case, spaces, - and _ do not matter.
+        name: its name, or the beginning of it; case, spaces, - and _ do not matter.
         language: one of LANGUAGES.
 
     Raises:
         KalloctraceError: there is no such page (exit code 2).
     """
     names = {_plain(name): name for name in term_names(language)}
-    plain = _plain(wanted)
+    plain = _plain(name)
     matching = [plain] if plain in names else [name for name in names if plain and name.startswith(plain)]
     if len(matching) != 1:
         near = matching or difflib.get_close_matches(plain, names, n=3)
         listed = ", ".join(names[name] for name in near)
         raise KalloctraceError(
-            f"no page about {wanted!r}",
-            f"there are pages about {listed}" if listed else "no term is called so",
-            "name one of these" if listed else "all of them: kalloctrace explain --term index",
+            f"no page about {name!r}",
+            f"there are pages about {listed}" if listed else "no term has this name",
+            "use one of these" if listed else "list all terms: kalloctrace explain --term index",
             Exit.USAGE,
         )
-    name = names[matching[0]]
-    path = docs_folder() / language / "terms" / f"{name}.md"
-    return Term(name, language, path.read_text(encoding="utf-8"))
+    term = names[matching[0]]
+    path = docs_folder() / language / "terms" / f"{term}.md"
+    return Term(term, language, path.read_text(encoding="utf-8"))
 
 
 def language_of(environment: Mapping[str, str]) -> str:
-    """Return the language that the locale's variables ask for, of those that there are."""
+    """Return the language of LANGUAGES that the locale's variables select."""
     locale = next((value for name in ("LC_ALL", "LC_MESSAGES", "LANG") if (value := environment.get(name))), "")
     return "zh-cn" if locale.lower().startswith("zh") else "en"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What goes into each rule of one request, and what the rule alone contributes."""
+"""The inputs of each rule of one request, and the result of the rule alone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from kalloctrace.model.sched_mm import current_gfp_context
 
 @dataclass(frozen=True, slots=True)
 class _Masks:
-    """The gfp mask on its way (`gfp_t`).
+    """The gfp mask at two points of the stage (`gfp_t`).
 
     Attributes:
-        allowed: behind the rule gfp_allowed_mask; where the entry has no such rule, the mask that it works with.
-        working: what prepare_alloc_pages works with: filtered, before the cpuset's __GFP_HARDWALL.
+        allowed: after the rule gfp_allowed_mask; if the entry has no such rule, the mask that it uses.
+        working: the argument of prepare_alloc_pages, before the cpuset adds __GFP_HARDWALL.
     """
 
     allowed: int
@@ -26,15 +26,15 @@ class _Masks:
 
 
 def values(answer: Answer, rule: str) -> dict[str, str]:
-    """Return what goes into a rule: names as the kernel has them, and values as text."""
+    """Return the inputs of a rule: the kernel's names, and the values as text."""
     return _VALUES[rule](answer, _masks(answer))
 
 
 def result(answer: Answer, rule: str) -> object:
-    """Return what a rule alone contributes, to compare; its sentence would also tell what earlier rules handed on.
+    """Return the result of a rule alone, to compare; its sentence also contains results of earlier rules.
 
     Returns:
-        None where the rule was not reached.
+        None if the rule was not reached.
     """
     done = answer.preparation
     taken = next((step for step in done.steps if step.rule == rule), None)
@@ -60,7 +60,7 @@ def _masks(answer: Answer) -> _Masks:
 
 
 def _argument(answer: Answer) -> int:
-    """Return alloc_flags as the entry receives them: the function without locks passes its own flag."""
+    """Return alloc_flags as the entry receives them: the nolock function adds its own flag."""
     nolock = answer.request.entry == "nolock" and answer.kernel.features.nolock == "alloc_flags"
     return answer.request.alloc_flags | (answer.kernel.bits.alloc_nolock if nolock else 0)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What-if requests as JSON objects: read strictly, and answered with the preparation.
 
-An object names a kernel, a gfp mask and an order. Everything else has the kernel's usual value when left out:
-task context without scope flags, cpusets off, all nodes allowed, the gfp_allowed_mask of a booted kernel, and one
-node with memory in DMA, DMA32 and Normal.
+An object names a kernel, an order and, unless the entry takes none, a gfp mask. What else it leaves out has the
+kernel's usual value: task context without scope flags, cpusets off, all nodes allowed, the gfp_allowed_mask of a booted
+kernel, and one node with memory in DMA, DMA32 and Normal.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,7 +33,7 @@ from kalloctrace.model.types import (
 _CACHED = 4096
 
 CONTEXT_KEYS = frozenset({"task_flags", "preempt_count", "context", "numa_node_id", "machine"})
-"""Members of a request that say where it is made."""
+"""Members of a request that describe its context and machine."""
 
 REQUEST_KEYS = CONTEXT_KEYS | {"kernel", "entry", "gfp", "order", "preferred_nid", "nodemask", "alloc_flags"}
 
@@ -46,12 +46,12 @@ MACHINE_KEYS = frozenset(
 
 
 class BadRequestError(ValueError):
-    """The object is not a request that can be answered; the text says why, on one line."""
+    """The object is not a valid request, or has no answer; the text says why, on one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request that was understood, and what the kernel makes of it."""
+    """A valid request, and how the kernel prepares it."""
 
     kernel: Kernel
     request: Request
@@ -60,14 +60,14 @@ class Answer:
 
 
 class WhatIf:
-    """Answers what-if requests, and keeps the kernels and machines that it has seen.
+    """Answers what-if requests; caches kernels and machines.
 
     Args:
-        snapshot_of: where a kernel's name leads; the built-in kernels unless told otherwise.
+        snapshot_of: resolves a kernel's name; by default to the built-in kernels.
     """
 
     def __init__(self, snapshot_of: Callable[[str], Snapshot] = builtin_snapshot) -> None:
-        """Start with no kernel seen."""
+        """Start with an empty cache."""
         self._snapshot_of = snapshot_of
         self._kernels: dict[str, Kernel] = {}
         self._machines: dict[tuple[str, str, str, bool], Kernel] = {}
@@ -79,7 +79,7 @@ class WhatIf:
             data: the request, as `json` reads it.
 
         Raises:
-            BadRequestError: it is not valid, or this kernel and machine leave it without an answer.
+            BadRequestError: the request is not valid, or this kernel and machine cannot answer it.
         """
         fields = _mapping(data, "the request")
         _check_keys(fields, REQUEST_KEYS, "")
@@ -120,10 +120,10 @@ def takes_gfp(features: Features, entry: str) -> bool:
 
 
 def answer_json(name: str, answer: Answer) -> dict[str, Any]:
-    """Return an answer as the JSON object that scripts rely on.
+    """Return an answer as the JSON object of the contract.
 
     Args:
-        name: what the request called its kernel.
+        name: the kernel's name in the request.
         answer: the answer.
     """
     done, tables = answer.preparation, answer.kernel.tables
@@ -158,7 +158,7 @@ def _request(fields: Mapping[str, Any], kernel: Kernel) -> Request:
     entry: Entry = _choice(fields, "entry", get_args(Entry), "normal")
     nodes = kernel.machine.fallback
     if not nodes:
-        raise BadRequestError("nothing is known of the nodes of this machine: an import from another tool has none")
+        raise BadRequestError("the nodes of this machine are unknown: a trace imported from another tool has none")
     nid = _integer(fields, "preferred_nid", NUMA_NO_NODE, MAX_NUMNODES - 1, default=min(nodes))
     if nid not in nodes and not (entry == "nolock" and nid == NUMA_NO_NODE):
         raise BadRequestError(f"preferred_nid {nid} is not a node of the machine, which has {sorted(nodes)}")
@@ -238,14 +238,14 @@ def _zones(names: object, kernel: Kernel) -> list[int]:
     for name in names:
         index = kernel.tables.zone_index(name) if isinstance(name, str) else None
         if index is None:
-            raise BadRequestError(f"{name!r} is no zone of this kernel")
+            raise BadRequestError(f"{name!r} is not a zone of this kernel")
         zones.add(index)
     return sorted(zones)
 
 
 def _nid_key(text: str, where: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= 4 and int(text) < MAX_NUMNODES):
-        raise BadRequestError(f"machine.{where} has the key {text!r}, which is no node id")
+        raise BadRequestError(f"machine.{where} has the key {text!r}, which is not a node id")
     return int(text)
 
 
@@ -254,7 +254,7 @@ def _nids(value: object, name: str) -> list[int]:
         raise BadRequestError(f"{name} is not a list of node ids")
     for nid in value:
         if type(nid) is not int or not 0 <= nid < MAX_NUMNODES:
-            raise BadRequestError(f"{name} holds {nid!r}, which is no node id from 0 to {MAX_NUMNODES - 1}")
+            raise BadRequestError(f"{name} holds {nid!r}, which is not a node id from 0 to {MAX_NUMNODES - 1}")
     return value
 
 
@@ -309,7 +309,7 @@ def _boolean(data: Mapping[str, Any], key: str, *, default: bool) -> bool:
 
 
 def _keep(cache: dict[Any, Kernel], key: object, kernel: Kernel) -> None:
-    # Input without end must not fill the memory; what is dropped is built again when it comes back.
+    # Endless input must not fill the memory; dropped entries are rebuilt when needed.
     if len(cache) >= _CACHED:
         cache.clear()
     cache[key] = kernel

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a teacher says about each rule of the model: its condition, its history, the terms it is about.
+"""What a walkthrough adds to each rule of the model: its condition, its history, and its terms.
 
 The differences between kernels come from `kalloctrace.kernel.history`, which cites the sources.
 """
@@ -14,12 +14,12 @@ from kalloctrace.model.types import Step
 
 
 class Rule(NamedTuple):
-    """What is walkthrough about one rule, beside what the model says.
+    """What a walkthrough adds to one rule of the model.
 
     Attributes:
         condition: the expression that the kernel evaluates.
-        features: the attributes of `Features` that select how the rule goes.
-        terms: the pages of docs/ that it is about.
+        features: the attributes of `Features` that decide what the rule does.
+        terms: the documentation pages about it.
         rewrites: changes of its source that leave the result as it was.
     """
 
@@ -139,52 +139,50 @@ _NOLOCK_ORDER = Rule(_always("pcp_allowed_order(order)"), ("nolock_orders",), ("
 
 
 def rule_of(step: Step) -> Rule:
-    """Return what is walkthrough about a step; without locks the order is checked by another function."""
+    """Return the rule of a step; the nolock entry checks the order in another function."""
     return _NOLOCK_ORDER if step.function == "pcp_allowed_order" else RULES[step.rule]
 
 
 _WORDS: Mapping[tuple[str, object], str] = {
     ("entry_alloc_flags", False): "the entry has no argument alloc_flags",
     ("entry_alloc_flags", True): "the entry has a fifth argument, alloc_flags",
-    ("nolock", "none"): "no entry without locks",
-    ("nolock", "fixed"): "an entry without locks, of (nid, order), with a mask of its own",
-    ("nolock", "gfp_flags"): "the entry without locks takes gfp_flags",
-    ("nolock", "alloc_flags"): "the entry without locks is the normal one with a flag",
+    ("nolock", "none"): "no nolock entry",
+    ("nolock", "fixed"): "a nolock entry with (nid, order) and a fixed mask",
+    ("nolock", "gfp_flags"): "the nolock entry takes gfp_flags",
+    ("nolock", "alloc_flags"): "the nolock entry is the normal one with a flag",
     ("gfp_context_on_fast_path", False): "the task's scopes are applied after the first attempt has failed",
     ("gfp_context_on_fast_path", True): "the task's scopes are applied before prepare_alloc_pages",
-    ("pf_memalloc_pin", False): "PF_MEMALLOC_PIN is not known",
-    ("pf_memalloc_pin", True): "PF_MEMALLOC_PIN takes __GFP_MOVABLE out",
+    ("pf_memalloc_pin", False): "no PF_MEMALLOC_PIN",
+    ("pf_memalloc_pin", True): "PF_MEMALLOC_PIN clears __GFP_MOVABLE",
     ("pf_memalloc_noreclaim", False): "neither PF_MEMALLOC_NORECLAIM nor PF_MEMALLOC_NOWARN",
     ("pf_memalloc_noreclaim", True): "PF_MEMALLOC_NORECLAIM and PF_MEMALLOC_NOWARN",
     ("pf_memalloc_nocma", False): "no task flag withholds ALLOC_CMA",
     ("pf_memalloc_nocma", True): "PF_MEMALLOC_NOCMA withholds ALLOC_CMA",
-    ("context_test", "none"): "the running context is not asked, the nodemask alone decides",
+    ("context_test", "none"): "the context is not checked; the nodemask alone decides",
     ("context_test", "in_interrupt"): "in_interrupt(): disabled bottom halves count as interrupt",
     ("context_test", "in_task"): "in_task(): disabled bottom halves are still a task's",
     ("config_cma", False): "built without CONFIG_CMA (Debian)",
     ("config_cma", True): "built with CONFIG_CMA (Debian)",
     ("defrag_mode", False): "no sysctl vm.defrag_mode",
-    ("defrag_mode", True): "vm.defrag_mode sets ALLOC_NOFRAGMENT before any zone is asked",
+    ("defrag_mode", True): "vm.defrag_mode sets ALLOC_NOFRAGMENT before any zone is checked",
     ("highatomic_on_fast_path", False): "only the slow path sets ALLOC_HIGHATOMIC",
     ("highatomic_on_fast_path", True): "the first attempt may have ALLOC_HIGHATOMIC",
 }
 
 
 def words(feature: str, value: object) -> str:
-    """Return what a feature's value means, in words."""
+    """Return the meaning of a feature's value."""
     if feature == "entry":
         return f"the stage is in {value}"
     if feature == "nolock_orders":
-        return (
-            f"orders {', '.join(map(str, value))}" if isinstance(value, tuple) and value else "no entry without locks"
-        )
+        return f"orders {', '.join(map(str, value))}" if isinstance(value, tuple) and value else "no nolock entry"
     if feature == "interrupt_mask":
-        return f"preempt_count & {value:#010x} says that it is no task's" if value else "preempt_count is not looked at"
+        return f"preempt_count & {value:#010x} is not 0 outside task context" if value else "preempt_count is not read"
     return _WORDS[feature, value]
 
 
 def absent(features: Features) -> tuple[tuple[str, str], ...]:
-    """Return the rules that this kernel's stage lacks and others have: the rule, and the feature that says so."""
+    """Return the rules of other kernels that this one lacks, each with the feature that shows it."""
     return tuple(
         (rule, feature)
         for rule, feature, is_there in (

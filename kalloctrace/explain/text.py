@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One explained request, for people."""
+"""One explained request as text."""
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,9 +24,9 @@ def write_explanation(name: str, answer: Answer, stream: TextIO, steps: Iterable
     """Write the request, the steps in their order, and what `get_page_from_freelist` receives.
 
     Args:
-        name: what the request called its kernel.
+        name: the kernel's name in the request.
         answer: the request and its preparation.
-        stream: where to write; headings are bold when it is a terminal.
+        stream: where to write; headings are bold on a terminal.
         steps: lines about the steps; by default the function and the effect of each.
     """
     for heading, lines in explanation(name, answer, steps):
@@ -38,7 +38,7 @@ def explanation(name: str, answer: Answer, steps: Iterable[str] | None = None) -
     """Yield the headings and their lines, of at most WIDTH characters.
 
     Args:
-        name: what the request called its kernel.
+        name: the kernel's name in the request.
         answer: the request and its preparation.
         steps: as for `write_explanation`.
     """
@@ -51,14 +51,14 @@ def explanation(name: str, answer: Answer, steps: Iterable[str] | None = None) -
 
 
 def entry_name(answer: Answer) -> str:
-    """Return the name of the kernel's function that was called."""
+    """Return the name of the kernel function that was called."""
     if answer.request.entry == "nolock":
         return nolock_function(answer.kernel)
     return answer.kernel.features.entry
 
 
 def request_fields(answer: Answer) -> Iterator[Field]:
-    """Yield what the caller passed, and what the stage reads besides."""
+    """Yield what the caller passed, and what else the stage reads."""
     request, context, tables = answer.request, answer.context, answer.kernel.tables
     yield "gfp", f"{request.gfp_mask:#x} {decode_gfp(request.gfp_mask, tables).text}"
     yield "order", str(request.order)
@@ -68,14 +68,14 @@ def request_fields(answer: Answer) -> Iterator[Field]:
         yield "alloc_flags argument", _alloc_argument(request, tables)
     yield "current->flags", f"{context.task_flags:#x} {_pf_names(context.task_flags, tables)}"
     count = context.preempt_count
-    yield "preempt_count", "not captured: nothing depends on it" if count is None else f"{count:#x}"
+    yield "preempt_count", "not captured: the result does not depend on it" if count is None else f"{count:#x}"
     yield "cpusets", _cpusets(context)
 
 
 def _alloc_argument(request: Request, tables: FlagTables) -> str:
     # The argument has no watermark yet, so its two low bits name none.
     names = [name for name, value in tables.alloc if value > WMARK_MASK and request.alloc_flags & value]
-    without_locks = ", and ALLOC_NOLOCK by the entry without locks" if request.entry == "nolock" else ""
+    without_locks = ", and ALLOC_NOLOCK added by the nolock entry" if request.entry == "nolock" else ""
     return f"{request.alloc_flags:#x} {'|'.join(names)}".rstrip() + without_locks
 
 
@@ -88,12 +88,12 @@ def _cpusets(context: Context) -> str:
         return "off"
     allowed = context.mems_allowed
     if allowed is None:
-        return "on, mems_allowed not known"
+        return "on, mems_allowed unknown"
     return f"on, mems_allowed {nodes_text(allowed)}"
 
 
 def step_lines(steps: Sequence[Step]) -> Iterator[str]:
-    """Yield the lines of steps, in their order."""
+    """Yield the lines of the steps, in order."""
     for number, step in enumerate(steps, 1):
         yield f"  {number:2} {step.function}"
         yield from textwrap.wrap(step.effect, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""One request as a walkthrough: the path through the kernel's functions, as plain data for text, JSON and HTML.
+"""One request as a walkthrough of the kernel's functions: plain data for text, JSON and HTML.
 
-What would change the answer is found by asking the model again with one input changed, never written by hand.
+What would change the answer comes from running the model again with one input changed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,20 +20,20 @@ from kalloctrace.kernel.history import feature_rows, row_in_force
 from kalloctrace.model.types import Step
 
 SAME_EVERYWHERE = f"the same from {KNOWN_RELEASES}"
-"""What there is to say of a step without differences."""
+"""The history of a step that no kernel does differently."""
 
 _FORMER = {"ALLOC_NOLOCK": "ALLOC_TRYLOCK"}
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How a rule goes on the releases from one on.
+    """What a rule does from one release on.
 
     Attributes:
         since: "5.13".
         what: what it does there.
         source: the kernel commit, or the source package and line.
-        here: it is how the kernel at hand does it.
+        here: the explained kernel does it this way.
     """
 
     since: str
@@ -44,12 +44,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """One input changed, and what comes out otherwise.
+    """One changed input, and its effect.
 
     Attributes:
         setting: as `explain --set` takes it.
-        changes: what `get_page_from_freelist` receives otherwise.
-        rules: the rules whose own result is another.
+        changes: what `get_page_from_freelist` receives differently.
+        rules: the rules whose own result changes.
     """
 
     setting: str
@@ -66,11 +66,11 @@ class WalkthroughStep:
         rule: stable identifier.
         function: the kernel's function.
         condition: the expression that the kernel evaluates there.
-        values: what goes into it: names and values.
-        effect: what came of it, a sentence.
-        differs: how the rule goes on other kernels, oldest first; empty where it is the same from 5.8 to 7.3.
+        values: its inputs: names and values.
+        effect: its result, a sentence.
+        differs: what the rule does on other kernels, oldest first; empty where it is the same from 5.8 to 7.3.
         would_change: the settings that give this step another result.
-        terms: the pages of the documentation that it is about.
+        terms: the documentation pages about it.
     """
 
     number: int
@@ -90,11 +90,11 @@ class Walkthrough:
 
     Attributes:
         steps: the path.
-        not_here: what other kernels do and this one does not, each with its history.
-        alternatives: every single change of an input that changes the outcome.
-        passed_through: settings of gfp bits that reach `get_page_from_freelist` as they are, and do nothing before.
-        kernels: other kernels that answer this request otherwise.
-        terms: the pages of the documentation about all that was said.
+        not_here: rules of other kernels that this one lacks, each with its history.
+        alternatives: every single changed input that changes the outcome.
+        passed_through: settings of gfp bits that reach `get_page_from_freelist` and have no other effect.
+        kernels: other kernels with a different answer.
+        terms: the documentation pages about all of it.
     """
 
     steps: tuple[WalkthroughStep, ...]
@@ -113,12 +113,12 @@ class Walkthrough:
 
 
 def walkthrough_of(answer: Answer) -> Walkthrough:
-    """Return the walkthrough about a request.
+    """Return the walkthrough of a request.
 
-    A call of the bulk allocator has none: it is no request that `explain` can ask.
+    Calls of the bulk allocator have none: `explain` has no such request.
 
     Args:
-        answer: the request, its kernel and context, and what the model made of them.
+        answer: the request, its kernel and context, and their preparation.
     """
     tried = tuple(_tried(answer, what_if.candidates(answer)))
     passed = tuple(one.setting for one, after in tried if what_if.only_passes_through(answer, after))
@@ -140,7 +140,7 @@ def walkthrough_sections(walkthrough: Walkthrough) -> list[tuple[str, list[tuple
         *((f"step {step.number}: {step.function}", list(_step_fields(step))) for step in walkthrough.steps),
         ("not on this kernel", [(one.since, f"{one.what} [{one.source}]") for one in walkthrough.not_here]),
         ("what would change the answer", [_alternative_field(one) for one in walkthrough.alternatives]),
-        ("other kernels, asked the same", [_alternative_field(one) for one in walkthrough.kernels]),
+        ("other kernels, same request", [_alternative_field(one) for one in walkthrough.kernels]),
     ]
     return [(heading, fields) for heading, fields in sections if fields]
 
@@ -163,12 +163,12 @@ def _alternative_field(alternative: Alternative) -> tuple[str, str]:
 
 
 def compared(before: Answer, after: Answer, settings: tuple[str, ...]) -> Alternative:
-    """Return what a changed request gets otherwise.
+    """Return the effect of settings.
 
     Args:
-        before: the request as it was.
-        after: the request as it is with the settings.
-        settings: what was changed.
+        before: the original request.
+        after: the request with the settings.
+        settings: the changed inputs, as text.
     """
     changes = what_if.changes(before, after)
     return Alternative(", ".join(settings), changes, _other_rules(before, after) if changes else ())
@@ -179,7 +179,7 @@ def _tried(answer: Answer, settings: Iterator[Setting]) -> Iterator[tuple[Altern
         try:
             after = with_setting(answer, setting)
         except BadRequestError:
-            # This machine or kernel has no such thing: nothing to learn from.
+            # This machine or kernel does not have it.
             continue
         yield compared(answer, after, (setting.text,)), after
 

@@ -15,7 +15,7 @@ _HERE = " (here)"
 
 
 def walkthrough_lines(walkthrough: Walkthrough) -> Iterator[str]:
-    """Yield the path, step by step, and what this kernel leaves out."""
+    """Yield the lines of the steps, and of the rules that this kernel lacks."""
     for step in walkthrough.steps:
         yield from _step(step)
     if walkthrough.not_here:
@@ -29,11 +29,11 @@ def write_alternatives(walkthrough: Walkthrough, stream: TextIO) -> None:
 
     Args:
         walkthrough: the walkthrough.
-        stream: where to write; headings are bold when it is a terminal.
+        stream: where to write; headings are bold on a terminal.
     """
     _write(stream, "what would change the answer", _what_would_change(walkthrough))
     if walkthrough.kernels:
-        _write(stream, "other kernels, asked the same", _alternatives(walkthrough.kernels))
+        _write(stream, "other kernels, same request", _alternatives(walkthrough.kernels))
     _write(stream, "read more", _read_more(walkthrough))
 
 
@@ -46,21 +46,21 @@ def _what_would_change(walkthrough: Walkthrough) -> Iterator[str]:
 
 def _read_more(walkthrough: Walkthrough) -> Iterator[str]:
     yield from _wrapped("", ", ".join(walkthrough.terms))
-    yield f"  one of them: kalloctrace explain --term {walkthrough.terms[0]}"
+    yield f"  for example: kalloctrace explain --term {walkthrough.terms[0]}"
 
 
 def write_comparison(alternative: Alternative, before: Walkthrough, after: Walkthrough, stream: TextIO) -> None:
-    """Write what settings change: what is handed on, before and after, and the steps that go another way.
+    """Write the effect of settings: the arguments before and after, and the steps whose result changes.
 
     Args:
         alternative: the comparison.
-        before: of the request as it was.
-        after: of the request with the settings.
-        stream: where to write; headings are bold when it is a terminal.
+        before: the walkthrough of the original request.
+        after: the walkthrough with the settings.
+        stream: where to write; headings are bold on a terminal.
     """
     _write(stream, f"with --set {alternative.setting}", _before_and_after(alternative))
     if alternative.rules:
-        _write(stream, "steps that go another way", _other_steps(alternative.rules, before, after))
+        _write(stream, "steps that change", _other_steps(alternative.rules, before, after))
 
 
 def _before_and_after(alternative: Alternative) -> Iterator[str]:

@@ -170,7 +170,7 @@ def test_what_the_fast_path_asked_for_may_not_be_known() -> None:
     assert failure.why is None
     (missing,) = failure.missing
     assert missing.startswith("what the fast path asked for (not known: ")
-    assert headline(failure).endswith(f": unknown, the trace does not have {missing}")
+    assert headline(failure).endswith(f": unknown, the trace lacks {missing}")
 
 
 def test_report_says_why(tmp_path: Path) -> None:

@@ -119,7 +119,9 @@ def test_highatomic_reserve() -> None:
     [without] = judged("6.12-highatomic-oom-cut.log")
     assert verdicts(without)[0][1] == "unknown"
     assert "release" in without["missing"][0]
-    assert without["zones"][0]["why"].endswith("lowmem_reserve 0 to 1,482,936 kB; which of the two is more is not told")
+    assert without["zones"][0]["why"].endswith(
+        "lowmem_reserve 0 to 1,482,936 kB; the data does not show which is larger"
+    )
 
 
 def test_boost() -> None:
@@ -135,8 +137,8 @@ def test_boost() -> None:
     texts = {remedy["change"]: remedy["text"] for remedy in answer["remedies"]}
     assert "which now has 15,860 kB (vm.min_free_kbytes at about 98 % of its value)" in texts["min_free_kbytes"]
     # With __GFP_NOMEMALLOC neither would have opened what it opens.
-    assert texts["gfp_memalloc"].startswith("__GFP_MEMALLOC in place of __GFP_NOMEMALLOC, which")
-    assert texts["gfp_atomic"].startswith("the rights of GFP_ATOMIC to the reserves in place of __GFP_NOMEMALLOC:")
+    assert texts["gfp_memalloc"].startswith("__GFP_MEMALLOC instead of __GFP_NOMEMALLOC, which")
+    assert texts["gfp_atomic"].startswith("the access of GFP_ATOMIC to the reserves instead of __GFP_NOMEMALLOC:")
 
 
 def test_lowmem_reserve() -> None:
@@ -307,5 +309,5 @@ def test_no_watermarks_are_compared() -> None:
     [failure] = _failures("\n".join(lines))
     [only] = failure_json(failure)["zones"]
     assert only["why"] == (
-        "1,600 kB free, no watermark asked for (ALLOC_NO_WATERMARKS); the largest free block has 8 kB (order 1)"
+        "1,600 kB free, no watermark applies (ALLOC_NO_WATERMARKS); the largest free block has 8 kB (order 1)"
     )

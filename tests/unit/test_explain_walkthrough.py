@@ -122,7 +122,7 @@ def test_a_setting_belongs_to_the_rule_that_it_changes() -> None:
 def test_the_history_marks_this_kernel() -> None:
     """Exactly one line of a rule's history is this kernel's way, and each cites where it was read."""
     step = next(step for step in walkthrough_of(ask("6.1", 0xCC0)).steps if step.rule == "cpuset")
-    tests = [one for one in step.differs if "in_" in one.what or "not asked" in one.what]
+    tests = [one for one in step.differs if "in_" in one.what or "not checked" in one.what]
     assert [one.since for one in tests if one.here] == ["5.15"]
     assert all(one.source for one in step.differs)
 
