@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from kalloctrace.diagnose.log_parser import LoggedFailure, LoggedZone, zone_layouts
-from kalloctrace.diagnose.zones import AllocationAttempt, Why, why
+from kalloctrace.diagnose.zones import AllocationAttempt, Diagnosis, judge_zones
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, has_low_zone_modifiers, known_release, tables_of
 from kalloctrace.flags.decode import decode_gfp, parse_flags
@@ -107,7 +107,7 @@ class Failure:
     gfp_text: str
     highest_zone: str | None
     attempt: AllocationAttempt
-    why: Why | None
+    why: Diagnosis | None
     missing: tuple[str, ...]
     page_kb: int
     source: Literal["log", "trace"] = "log"
@@ -152,7 +152,7 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
     zones = _populated(logged.zones)
     absent = absent_counters(release)
     states = [_state(zone, layout, page_kb, absent) for zone in zones if _is_shown(zone)]
-    answer = None if logged.memcg or not states else why(check, attempt, states)
+    answer = None if logged.memcg or not states else judge_zones(check, attempt, states)
     return Failure(
         logged=logged,
         kernel=name,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from kalloctrace.diagnose.from_log import NULL, PAGE_KB, Failure
 from kalloctrace.diagnose.log_parser import Event, LoggedFailure
-from kalloctrace.diagnose.zones import AllocationAttempt, why
+from kalloctrace.diagnose.zones import AllocationAttempt, judge_zones
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.releases import upstream_release
 from kalloctrace.flags.tables import FlagTables
@@ -39,10 +39,10 @@ def slow_failure(snapshot: Snapshot, call: Row) -> Failure:
     """
     check = _check(snapshot, call)
     at_min = [each for each in call["attempts"] if each["alloc_flags"] & WMARK_MASK == WMARK_MIN]
-    asked = at_min[-1] if at_min else call["given"]
+    arguments = at_min[-1] if at_min else call["given"]
     if not at_min:
-        asked = {**asked, "alloc_flags": _first_flags(snapshot, call)}
-    return _judged(snapshot, call, check, _Look("failure", "returns", asked))
+        arguments = {**arguments, "alloc_flags": _first_flags(snapshot, call)}
+    return _judged(snapshot, call, check, _Search("failure", "returns", arguments))
 
 
 def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
@@ -59,10 +59,10 @@ def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
     try:
         prepared = alloc_pages(kernel, request_of_call(call), context_of_call(kernel, call))
     except (UnknownFact, ImpossibleRequestError) as error:
-        asked = _judged(snapshot, call, check, _Look("stall", "begins", {**given, "alloc_flags": 0}), waited)
-        return replace(asked, why=None, missing=(f"what the fast path asked for ({error})",))
+        failure = _judged(snapshot, call, check, _Search("stall", "begins", {**given, "alloc_flags": 0}), waited)
+        return replace(failure, why=None, missing=(f"what the fast path asked for ({error})",))
     first = {**given, "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
-    return _judged(snapshot, call, check, _Look("stall", "begins", first), waited)
+    return _judged(snapshot, call, check, _Search("stall", "begins", first), waited)
 
 
 def _first_flags(snapshot: Snapshot, call: Row) -> int:
@@ -76,18 +76,18 @@ def _first_flags(snapshot: Snapshot, call: Row) -> int:
         return mask_alloc_flags(kernel, slow.gfp_mask, slow.order)[0]
 
 
-class _Look(NamedTuple):
+class _Search(NamedTuple):
     """One search of a call's zonelist.
 
     Attributes:
         event: what it led to.
         at: when the state of its zones was copied.
-        asked: its arguments.
+        arguments: its arguments.
     """
 
     event: Event
     at: str
-    asked: Row
+    arguments: Row
 
 
 def _check(snapshot: Snapshot, call: Row) -> Watermarks:
@@ -97,18 +97,18 @@ def _check(snapshot: Snapshot, call: Row) -> Watermarks:
     return Watermarks(rules, snapshot.tables.bits)
 
 
-def _judged(snapshot: Snapshot, call: Row, check: Watermarks, look: _Look, waited: str | None = None) -> Failure:
-    tables, given, asked = snapshot.tables, call["given"], look.asked
-    states = [_state(tables, zone) for zone in call["zones"] if zone["at"] == look.at]
-    attempt = _asking(tables, asked, given["order"])
+def _judged(snapshot: Snapshot, call: Row, check: Watermarks, search: _Search, waited: str | None = None) -> Failure:
+    tables, given, arguments = snapshot.tables, call["given"], search.arguments
+    states = [_state(tables, zone) for zone in call["zones"] if zone["at"] == search.at]
+    attempt = _attempt(tables, arguments, given["order"])
     return Failure(
         logged=LoggedFailure(
-            look.event,
+            search.event,
             0,
             call["comm"],
             given["order"],
-            nodemask=asked["ac_nodemask_nodes"] or NULL,
-            mems_allowed=asked["mems_allowed"],
+            nodemask=arguments["ac_nodemask_nodes"] or NULL,
+            mems_allowed=arguments["mems_allowed"],
             waited=waited,
         ),
         kernel=snapshot.release,
@@ -117,14 +117,14 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, look: _Look, waite
         gfp_text=decode_gfp(given["gfp_mask"], tables).text or "no flags",
         highest_zone=tables.zone_name(given["highest_zoneidx"]),
         attempt=attempt,
-        why=why(check, attempt, states) if states else None,
+        why=judge_zones(check, attempt, states) if states else None,
         missing=() if states else ("the zones: there was no room for them",),
         page_kb=PAGE_KB,
         source="trace",
     )
 
 
-def _asking(tables: FlagTables, last: Row, order: int) -> AllocationAttempt:
+def _attempt(tables: FlagTables, last: Row, order: int) -> AllocationAttempt:
     gfp = last["gfp_mask"]
     return AllocationAttempt(
         order=order,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.zones import Change, Kind, Remedy, Why, ZoneVerdict
+from kalloctrace.diagnose.zones import Change, Diagnosis, Kind, Remedy, ZoneVerdict
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 
 _EVENTS = {"failure": "failed", "stall": "stalled", "oom": "led to the OOM killer"}
@@ -66,23 +66,23 @@ def _reason(failure: Failure) -> str:
     return _by_zones(failure, failure.why)
 
 
-def _by_zones(failure: Failure, answer: Why) -> str:
-    asked = [verdict for verdict in answer.zones if verdict.kind != "excluded"]
+def _by_zones(failure: Failure, answer: Diagnosis) -> str:
+    tried = [verdict for verdict in answer.zones if verdict.kind != "excluded"]
     if answer.conclusion == "no_zone":
         return "it may use none of the zones that are shown"
     if answer.conclusion == "passes":
-        passed = _zone_list([verdict.state for verdict in asked if verdict.kind == "passes"])
+        passed = _zone_list([verdict.state for verdict in tried if verdict.kind == "passes"])
         return f"{passed} could serve it in the state that is shown, which is later than the failure"
     blocks = f"no free block of {kilobytes(failure, 1 << failure.attempt.order)} or more of a type that it may take"
-    refused = _mixed([verdict for verdict in asked if verdict.kind in ("watermark", "block")], blocks)
-    doubtful = [verdict.state for verdict in asked if verdict.kind in ("unknown", "passes")]
+    refused = _mixed([verdict for verdict in tried if verdict.kind in ("watermark", "block")], blocks)
+    doubtful = [verdict.state for verdict in tried if verdict.kind in ("unknown", "passes")]
     open_still = f"the {failure.source} does not decide it for {_zone_list(doubtful)}" if doubtful else ""
     return "; ".join(filter(None, (refused, open_still)))
 
 
-def _mixed(asked: list[ZoneVerdict], blocks: str) -> str:
-    low = [verdict.state for verdict in asked if verdict.kind == "watermark"]
-    broken = [verdict.state for verdict in asked if verdict.kind == "block"]
+def _mixed(tried: list[ZoneVerdict], blocks: str) -> str:
+    low = [verdict.state for verdict in tried if verdict.kind == "watermark"]
+    broken = [verdict.state for verdict in tried if verdict.kind == "block"]
     parts = []
     if low:
         parts.append(f"{_zone_list(low)} had too few free pages above the reserves")
@@ -121,10 +121,10 @@ def certainty(failure: Failure) -> str:
     return "certain, for the state that is shown" if failure.certain else "not certain"
 
 
-def conditions(why: Why) -> Iterator[str]:
+def conditions(diagnosis: Diagnosis) -> Iterator[str]:
     """Yield the conditions that would change a verdict, each once."""
     unless: dict[str, list[str]] = {}
-    for verdict in why.zones:
+    for verdict in diagnosis.zones:
         for condition in verdict.unless:
             unless.setdefault(condition, []).append(zone_name(verdict.state))
     for condition, zones in unless.items():

@@ -97,39 +97,39 @@ class SlowCallDescriber:
         )
 
 
-def grouped(told: Iterable[SlowCallReport]) -> list[list[SlowCallReport]]:
+def grouped(reports: Iterable[SlowCallReport]) -> list[list[SlowCallReport]]:
     """Return the calls grouped by cause: the largest group first, in each group the slowest call first."""
     groups: dict[str, list[SlowCallReport]] = {}
-    for one in told:
+    for one in reports:
         groups.setdefault(headline_alike(one.why), []).append(one)
     for group in groups.values():
         group.sort(key=lambda one: -(one.call["duration"] or 0))
     return sorted(groups.values(), key=lambda group: -len(group))
 
 
-def slow_call_json(told: SlowCallReport) -> dict[str, Any]:
+def slow_call_json(report: SlowCallReport) -> dict[str, Any]:
     """Return what `report --failures --json` prints for a call: the diagnosis, the task, and the attempts."""
-    call = told.call
+    call = report.call
     return {
-        **failure_json(told.why),
+        **failure_json(report.why),
         "gfp": call["given"]["gfp_mask"],
         **{name: call[name] for name in ("time", "cpu", "pid", "tid", "stack", "page", "duration", "complete")},
-        "attempts": [_attempt_json(number, one) for number, one in enumerate(told.attempts, 1)],
+        "attempts": [_attempt_json(number, one) for number, one in enumerate(report.attempts, 1)],
     }
 
 
-def _attempt_json(number: int, told: AttemptReport) -> dict[str, Any]:
-    row = told.row
+def _attempt_json(number: int, attempt: AttemptReport) -> dict[str, Any]:
+    row = attempt.row
     return {
         "number": number,
-        "kinds": list(told.judged.kinds),
+        "kinds": list(attempt.judged.kinds),
         "after": row["after"],
         "between": row["between"],
         "gfp": row["gfp_mask"],
-        "gfp_text": told.gfp,
+        "gfp_text": attempt.gfp,
         "alloc_flags": row["alloc_flags"],
-        "alloc_flags_text": told.alloc_flags,
-        "verdict": told.judged.verdict,
-        "unknown": told.judged.unknown or None,
-        "differences": [difference.to_json() for difference in told.judged.differences],
+        "alloc_flags_text": attempt.alloc_flags,
+        "verdict": attempt.judged.verdict,
+        "unknown": attempt.judged.unknown or None,
+        "differences": [difference.to_json() for difference in attempt.judged.differences],
     }

@@ -28,29 +28,29 @@ def write_slow_calls(groups: Sequence[Sequence[SlowCallReport]], stream: TextIO)
 
 
 def _write(group: Sequence[SlowCallReport], console: Console) -> None:
-    told = group[0]
-    call = told.call
+    report = group[0]
+    call = report.call
     where = f"{seconds(call['time'])}, pid {call['pid']}, cpu {call['cpu']}; "
     if len(group) > 1:
         times = [one.call["time"] for one in group]
         span = f"from {seconds(min(times))} to {seconds(max(times))}"
         where = f"the slowest of {len(group):,} such calls, {span} (--json has each)\n{where}"
-    print_failure(told.why, console, where=where, more=partial(_attempts, told, console))
+    print_failure(report.why, console, where=where, more=partial(_attempts, report, console))
 
 
-def _attempts(told: SlowCallReport, console: Console) -> None:
+def _attempts(report: SlowCallReport, console: Console) -> None:
     console.print()
-    if told.call["stack"]:
-        console.print(Text(f"called by {' ← '.join(frames_of(told.call['stack']))}"))
+    if report.call["stack"]:
+        console.print(Text(f"called by {' ← '.join(frames_of(report.call['stack']))}"))
         console.print()
-    if told.attempts:
+    if report.attempts:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("", "attempt"):
             table.add_column(name, no_wrap=True)
         table.add_column("after", justify="right", no_wrap=True)
         for name in ("before it", "alloc_flags", "model"):
             table.add_column(name)
-        for number, one in enumerate(told.attempts, 1):
+        for number, one in enumerate(report.attempts, 1):
             table.add_row(
                 str(number),
                 one.kind,
@@ -60,8 +60,8 @@ def _attempts(told: SlowCallReport, console: Console) -> None:
                 Text(one.judged.verdict, _MODEL[one.judged.verdict]),
             )
         console.print(table)
-    lasted = "" if told.call["duration"] is None else f", after {milliseconds(told.call['duration'])}"
-    console.print(Text(f"__alloc_pages_slowpath returned {told.ended}{lasted}"))
+    lasted = "" if report.call["duration"] is None else f", after {milliseconds(report.call['duration'])}"
+    console.print(Text(f"__alloc_pages_slowpath returned {report.ended}{lasted}"))
 
 
 def seconds(time: int) -> str:

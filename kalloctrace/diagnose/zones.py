@@ -121,7 +121,7 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
+class Diagnosis:
     """The diagnosis of one failed request.
 
     Attributes:
@@ -137,7 +137,7 @@ class Why:
     remedies: tuple[Remedy, ...]
 
 
-def why(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Why:
+def judge_zones(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Diagnosis:
     """Judge each zone, and find what would have let the request succeed.
 
     Args:
@@ -148,23 +148,23 @@ def why(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneStat
     Returns:
         The verdicts in the same order, and the remedies.
     """
-    verdicts = tuple(judge(kernel, attempt, state) for state in zones)
+    verdicts = tuple(judge_zone(kernel, attempt, state) for state in zones)
     # A zone that could serve, but perhaps may not be used, decides nothing.
-    asked: list[Kind] = [
+    tried: list[Kind] = [
         "unknown" if verdict.kind == "passes" and not verdict.certain else verdict.kind
         for verdict in verdicts
         if verdict.kind != "excluded"
     ]
-    conclusion = _conclusion(asked)
+    conclusion = _conclusion(tried)
     # The logged state is later than the failure, so a pass now explains nothing.
     refused = conclusion not in ("passes", "unknown")
     certain = refused and all(verdict.certain for verdict in verdicts)
     remedies = () if conclusion == "passes" else tuple(_remedies(kernel, attempt, zones, verdicts))
-    return Why(conclusion, certain, verdicts, remedies)
+    return Diagnosis(conclusion, certain, verdicts, remedies)
 
 
-def _conclusion(asked: Sequence[Kind]) -> Conclusion:
-    kinds = set(asked)
+def _conclusion(tried: Sequence[Kind]) -> Conclusion:
+    kinds = set(tried)
     if not kinds:
         return "no_zone"
     if "passes" in kinds:
@@ -174,7 +174,7 @@ def _conclusion(asked: Sequence[Kind]) -> Conclusion:
     return "mixed" if len(kinds) > 1 else "watermark" if "watermark" in kinds else "block"
 
 
-def judge(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> ZoneVerdict:
+def judge_zone(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> ZoneVerdict:
     """Return the verdict on one zone."""
     excluded = excluded_by(kernel, attempt, state)
     if excluded is not None:
@@ -235,20 +235,20 @@ def _kind(check: WatermarkCheck) -> Kind:
 
 
 def _passes(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> bool:
-    return judge(kernel, attempt, state).kind == "passes"
+    return judge_zone(kernel, attempt, state).kind == "passes"
 
 
 def _remedies(
     kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState], verdicts: Sequence[ZoneVerdict]
 ) -> Iterator[Remedy]:
-    asked = [verdict for verdict in verdicts if verdict.kind != "excluded"]
+    tried = [verdict for verdict in verdicts if verdict.kind != "excluded"]
     yield from _smaller_order(kernel, attempt, zones)
     if attempt.direct_reclaim is False:
-        yield from _direct_reclaim(kernel, attempt, asked)
+        yield from _direct_reclaim(kernel, attempt, tried)
     yield from _other_flags(kernel, attempt, zones)
-    yield from _lower_min(kernel, attempt, asked)
-    yield from _changed_state(kernel, attempt, asked, "watermark_boost", without_boost)
-    yield from _changed_state(kernel, attempt, asked, "lowmem_reserve", _without_lowmem_reserve)
+    yield from _lower_min(kernel, attempt, tried)
+    yield from _changed_state(kernel, attempt, tried, "watermark_boost", without_boost)
+    yield from _changed_state(kernel, attempt, tried, "lowmem_reserve", _without_lowmem_reserve)
     yield from _fewer_limits(kernel, attempt, zones)
 
 
@@ -268,18 +268,18 @@ def _smaller_order(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequen
             return
 
 
-def _direct_reclaim(kernel: Watermarks, attempt: AllocationAttempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
+def _direct_reclaim(kernel: Watermarks, attempt: AllocationAttempt, tried: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
     """Yield how much reclaim would have to free, in the zone that needs least."""
-    waiting = _waiting(kernel, attempt)
+    with_reclaim = _with_direct_reclaim(kernel, attempt)
     found, broken = [], []
-    for state in (verdict.state for verdict in asked):
-        refused = judge(kernel, waiting, state)
+    for state in (verdict.state for verdict in tried):
+        refused = judge_zone(kernel, with_reclaim, state)
         if refused.kind == "block":
             broken.append(Remedy("direct_reclaim", state.node, state.zone, 0, needs_block=True))
         if refused.kind != "watermark" or refused.check is None:
             continue
         pages = refused.check.needed.high - refused.check.usable.low + 1
-        freed = judge(kernel, waiting, replace(state, free=state.free + pages)).kind
+        freed = judge_zone(kernel, with_reclaim, replace(state, free=state.free + pages)).kind
         if freed in ("passes", "block"):
             found.append(Remedy("direct_reclaim", state.node, state.zone, pages, needs_block=freed == "block"))
     if found:
@@ -288,7 +288,7 @@ def _direct_reclaim(kernel: Watermarks, attempt: AllocationAttempt, asked: Seque
         yield from broken[:1]
 
 
-def _waiting(kernel: Watermarks, attempt: AllocationAttempt) -> AllocationAttempt:
+def _with_direct_reclaim(kernel: Watermarks, attempt: AllocationAttempt) -> AllocationAttempt:
     """Return the attempt of the same request with __GFP_DIRECT_RECLAIM.
 
     It may then use less of the reserves. Until 6.2 `gfp_to_alloc_flags` gives ALLOC_HARDER to __GFP_ATOMIC, which the
@@ -322,10 +322,10 @@ def _other_flags(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence
         yield from _first(kernel, replace(attempt, alloc_flags=changed), zones, change)
 
 
-def _lower_min(kernel: Watermarks, attempt: AllocationAttempt, asked: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
+def _lower_min(kernel: Watermarks, attempt: AllocationAttempt, tried: Sequence[ZoneVerdict]) -> Iterator[Remedy]:
     """Yield the highest min watermark, without its boost, that is low enough, for the zone nearest to it."""
     found: list[tuple[float, Remedy]] = []
-    for verdict in asked:
+    for verdict in tried:
         state = verdict.state
         plain = state.watermarks[0] - (state.boost or 0)
         if verdict.kind != "watermark" or not _passes(kernel, attempt, _with_min(state, 0)):
@@ -349,11 +349,11 @@ def _with_min(state: ZoneState, pages: int) -> ZoneState:
 def _changed_state(
     kernel: Watermarks,
     attempt: AllocationAttempt,
-    asked: Sequence[ZoneVerdict],
+    tried: Sequence[ZoneVerdict],
     change: Change,
     changed: Callable[[ZoneState], ZoneState],
 ) -> Iterator[Remedy]:
-    states = [changed(verdict.state) for verdict in asked if verdict.kind == "watermark"]
+    states = [changed(verdict.state) for verdict in tried if verdict.kind == "watermark"]
     yield from _first(kernel, attempt, states, change)
 
 

@@ -52,8 +52,8 @@ def _masks(answer: Answer) -> _Masks:
         gfp, _ = gfp_nolock(answer.kernel, request.gfp_mask)
         return _Masks(gfp, gfp)
     nolock = request.entry == "nolock" or request.alloc_flags & bits.alloc_nolock
-    asked = gfp_nolock(answer.kernel, request.gfp_mask)[0] if nolock else request.gfp_mask
-    allowed = asked & answer.context.gfp_allowed_mask
+    requested = gfp_nolock(answer.kernel, request.gfp_mask)[0] if nolock else request.gfp_mask
+    allowed = requested & answer.context.gfp_allowed_mask
     if not features.gfp_context_on_fast_path:
         return _Masks(allowed, allowed)
     return _Masks(allowed, current_gfp_context(answer.kernel, allowed, answer.context)[0])

@@ -102,6 +102,6 @@ def only_passes_through(before: Answer, after: Answer) -> bool:
     one, other = before.preparation, after.preparation
     if one.gfp is None or other.gfp is None:
         return False
-    asked = before.request.gfp_mask ^ after.request.gfp_mask
+    flipped = before.request.gfp_mask ^ after.request.gfp_mask
     found = changes(before, after)
-    return bool(asked) and [change.field for change in found] == ["gfp_mask"] and one.gfp ^ other.gfp == asked
+    return bool(flipped) and [change.field for change in found] == ["gfp_mask"] and one.gfp ^ other.gfp == flipped

@@ -119,7 +119,7 @@ def test_bytes_of_any_encoding_are_read() -> None:
 
 @pytest.mark.parametrize("stdin", [b"", b"nothing of interest\n"])
 def test_a_text_without_masks_fails(stdin: bytes) -> None:
-    """Nothing found is a failure that says what was looked for."""
+    """A text without masks is a failure that names the expected fields."""
     _assert_three_lines(_decode("-", stdin=stdin), 1)
 
 
@@ -140,7 +140,7 @@ def test_a_text_without_masks_fails(stdin: bytes) -> None:
     ],
 )
 def test_wrong_values_are_refused_in_three_lines(args: tuple[str, ...]) -> None:
-    """What, why and how to mend it, and exit code 2."""
+    """What, why and the fix, and exit code 2."""
     _assert_three_lines(_decode(*args, stdin=_FAILURE), 2)
 
 

@@ -138,7 +138,7 @@ def test_slow_path_does_not_differ_from_itself(trace: Path) -> None:
 
 
 def test_text_of_the_slow_path() -> None:
-    """It fits, and says the same as the JSON object."""
+    """The text fits the width, and agrees with the JSON object."""
     found = difference(SLOW, SLOW_STREAM)
     done = run("--top", "100", SLOW, SLOW_STREAM)
     lines = done.stdout.splitlines()

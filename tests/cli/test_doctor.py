@@ -26,7 +26,7 @@ def readable() -> None:
 
 
 def test_doctor_prints_the_promised_object(tmp_path: Path) -> None:
-    """Type, verdict and checks with status, detail and mend; the exit code says the same as the verdict."""
+    """Type, verdict and checks with status, detail and fix; the exit code agrees with the verdict."""
     done = subprocess.run(
         [sys.executable, "-m", "kalloctrace", "doctor", "--json"],
         capture_output=True,
@@ -45,7 +45,7 @@ def test_doctor_prints_the_promised_object(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("readable")
 def test_doctor_tells_who_is_not_root(tmp_path: Path) -> None:
-    """The mend is to become root."""
+    """The fix is to become root."""
     tmp_path.chmod(0o755)
     done = kalloctrace("doctor", "--json", cwd=tmp_path)
     assert done.returncode == 1, done.stderr

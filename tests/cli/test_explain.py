@@ -89,7 +89,7 @@ def test_brief_json_is_the_batch_form() -> None:
     ],
 )
 def test_options(options: list[str], expected: dict[str, Any]) -> None:
-    """Each option says what its name promises (7.3)."""
+    """Each option sets what it is named after (7.3)."""
     order = [] if "--order" in options else ["--order", "0"]
     got = answer("--kernel", "7.3", *options, *order)
     if "steps" in expected:
@@ -136,7 +136,7 @@ def test_the_text_teaches_each_step() -> None:
 
 
 def test_set_shows_before_and_after() -> None:
-    """--set asks again with one input changed, and tells the values and the steps that differ."""
+    """--set changes one input, and shows the values and the steps that differ."""
     request = ("--kernel", "6.12", "--gfp", "GFP_KERNEL", "--order", "0")
     text = " ".join(run(*request, "--set", "PF_MEMALLOC_NOFS", "--set", "cpusets").stdout.decode().split())
     assert "gfp_mask before 0xcc0 GFP_KERNEL after 0x100c40 GFP_NOFS|__GFP_HARDWALL" in text
@@ -163,14 +163,14 @@ def test_set_shows_before_and_after() -> None:
     ],
 )
 def test_wrong_setting(setting: str, why: str) -> None:
-    """A setting that cannot be is wrong usage, and says why."""
+    """An impossible setting is wrong usage, with its reason."""
     done = run("--kernel", "6.12", "--gfp", "GFP_KERNEL", "--order", "0", "--set", setting)
     assert (done.returncode, done.stdout) == (2, b"")
     assert why in done.stderr.decode()
 
 
 def test_text_of_a_rejection() -> None:
-    """A rejected request says why, and that the page allocator is never asked."""
+    """A rejected request shows the reason, and no arguments of get_page_from_freelist."""
     text = run("--kernel", "6.12", "--gfp", "0xcc0", "--order", "11").stdout.decode()
     assert "order 11 exceeds the largest, 10" in text
     assert "the kernel prints a warning" in text
@@ -198,7 +198,7 @@ def test_text_of_a_rejection() -> None:
     ],
 )
 def test_wrong_usage(arguments: list[str], parts: list[str]) -> None:
-    """Wrong usage is told in three lines and exit code 2, with nothing on standard output."""
+    """Wrong usage is an error of three lines and exit code 2, with nothing on standard output."""
     done = run(*arguments)
     lines = done.stderr.decode().splitlines()
     assert (done.returncode, done.stdout) == (2, b"")
@@ -207,7 +207,7 @@ def test_wrong_usage(arguments: list[str], parts: list[str]) -> None:
 
 
 def test_alloc_context_file(tmp_path: Path) -> None:
-    """A file says where the request is made, with the machine's members inside "machine" or beside it."""
+    """A file has the context of the request, with the machine's members inside "machine" or at the top level."""
     (tmp_path / "context.json").write_text(
         json.dumps({"context": "hardirq", "cpusets_enabled": True, "machine": {"nodes": {"0": ["DMA32"]}}})
     )
@@ -388,7 +388,7 @@ def test_term_prints_its_page_in_the_language_asked_for(monkeypatch: pytest.Monk
     [(["--term", "ALLOC_X"], "no page about"), (["--term", "order", "--gfp", "0"], "--gfp does not go with --term")],
 )
 def test_wrong_term(arguments: list[str], part: str) -> None:
-    """A word without a page, and a request beside it, are wrong usage."""
+    """A term without a page, and --term with a request, are wrong usage."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert part in done.stderr.decode()

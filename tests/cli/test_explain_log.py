@@ -84,7 +84,7 @@ def test_bytes_of_any_encoding() -> None:
 
 
 def test_pasted_into_a_terminal() -> None:
-    """Who pastes is told how to end it."""
+    """On a terminal the program prints how to end the pasted text."""
     ours, theirs = pty.openpty()
     program = [sys.executable, "-m", "kalloctrace", "explain", "-"]
     with subprocess.Popen(program, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
@@ -128,7 +128,7 @@ def test_kernel_that_is_not_known() -> None:
 
 
 def test_old_kernel() -> None:
-    """An old release may be named where the log does not tell it: its zones are known, its flags are not."""
+    """--kernel takes an old release if the log names none: its zones are known, its flags are not."""
     text = (
         b"swapper: page allocation failure. order:0, mode:0x20\n"
         b"Node 0 DMA free:8000kB min:40kB low:50kB high:60kB present:16384kB\n"
@@ -149,5 +149,5 @@ def test_documented_answer() -> None:
 
 
 def test_help_names_the_log() -> None:
-    """The help says that a log is taken."""
+    """The help has an example with a log."""
     assert b"dmesg | kalloctrace explain -" in run("--help").stdout

@@ -80,7 +80,7 @@ def test_parquet_is_the_rows(tmp_path: Path, path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_names_come_through(tmp_path: Path, form: str) -> None:
-    """Whatever a process calls itself, its name is one value, and a stack or its absence is told apart from it."""
+    """Whatever the name of a task, it is one value, and never mistaken for a stack."""
     path = stream(tmp_path / "t.arrows", *({"comm": name, "stack": "a;b"} for name in NAMES), {"stack": None})
     printed = exported(path, form)
     if form == "jsonl":
@@ -134,7 +134,7 @@ def test_wrong_usage(words: list[str]) -> None:
 
 
 def test_truncation_is_said(tmp_path: Path) -> None:
-    """Of a trace that was cut off, the rows that are there are written, and that it was is said."""
+    """The rows of a truncated trace are written, and a message names the truncation."""
     whole = stream(tmp_path / "t.arrows", {}, {})
     batches = pa.ipc.open_stream(whole.read_bytes()).read_all()
     cut = tmp_path / "cut.arrows"
@@ -146,13 +146,13 @@ def test_truncation_is_said(tmp_path: Path) -> None:
 
 
 def test_sample_is_said(tmp_path: Path) -> None:
-    """Of a sample it is said that it is one."""
+    """A message shows that the trace is a sample."""
     path = stream(tmp_path / "t.arrows", {}, recording={"filters": {"sample": 100}})
     assert "1 call in 100" in run("--format", "csv", path).stderr
 
 
 def test_trace_is_never_overwritten(tmp_path: Path) -> None:
-    """Not even with -f, nor by another name of it."""
+    """An export never overwrites its trace, even with -f or by another name."""
     trace = stream(tmp_path / "t.arrows", {})
     before = trace.read_bytes()
     (tmp_path / "link.csv").symlink_to(trace)

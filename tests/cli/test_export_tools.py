@@ -29,7 +29,7 @@ CLEARED, NEEDED = 1, 2
 
 
 def export(tmp_path: Path, form: str, trace: Path) -> tuple[Path, str]:
-    """Run the real program; return the file that it wrote, and what it said."""
+    """Run the real program; return the file that it wrote, and its messages."""
     output = tmp_path / f"out.{form}"
     done = subprocess.run(
         [sys.executable, "-m", "kalloctrace", "export", "--format", form, "-o", str(output), str(trace)],
@@ -139,7 +139,7 @@ class Timeline:
 
 @pytest.mark.parametrize("path", [RECORDED, SLOW], ids=["5.10", "6.1"])
 def test_timeline_has_each_call_on_its_cpu_and_its_task(tmp_path: Path, path: Path) -> None:
-    """Each call is at its time on the track of its CPU and on that of its task, and says what it asked for."""
+    """Each call is at its time on the tracks of its CPU and its task, and has its request."""
     snapshot, rows = read(path)
     timeline = Timeline(export(tmp_path, "perfetto", path)[0].read_bytes())
     kinds = perfetto.TrackEvent
@@ -210,7 +210,7 @@ def test_timeline_has_slow_paths_with_their_length(tmp_path: Path) -> None:
 
 
 def test_timeline_of_an_aggregate_is_refused(tmp_path: Path) -> None:
-    """Nobody knows when its calls were made; it says what to do instead, and makes no file."""
+    """An aggregate has no times: the error has the fix, and no file is written."""
     path, output = aggregate(tmp_path / "t.arrows", ({}, 3)), tmp_path / "out"
     words = ["export", "--format", "perfetto", "-o", str(output), str(path)]
     done = subprocess.run(
@@ -252,7 +252,7 @@ def speedscope(text: str) -> list[dict[tuple[str, ...], int]]:
 
 
 def test_stacks(tmp_path: Path) -> None:
-    """Calls of the same task and stack are one stack, outermost first; those without one are told apart."""
+    """Calls of the same task and stack are one stack, outermost first; those without one are separate."""
     calls: list[dict[str, Any]] = [
         {"comm": "cat", "stack": "entry;alloc", "order": 0},
         {"comm": "cat", "stack": "entry;alloc", "order": 3},
@@ -277,7 +277,7 @@ def test_stacks(tmp_path: Path) -> None:
 
 
 def test_without_stacks_the_request_stands_there(tmp_path: Path) -> None:
-    """Where none was recorded, frames are the task, the mask and the order, and it is said."""
+    """Without recorded stacks, frames are the task, the mask and the order, and a message says so."""
     snapshot, rows = read(SLOW)
     output, said = export(tmp_path, "folded", SLOW)
     assert said.startswith("no stacks were recorded")

@@ -98,7 +98,7 @@ def test_each_trace_is_a_test_and_each_field_a_subtest() -> None:
 
 
 def test_mismatch_fails_its_field_alone(tmp_path: Path) -> None:
-    """The field that differs is not ok, and says how; the others of the same allocations are."""
+    """The field that differs is not ok, with its values; the other fields of these allocations are ok."""
     path = stream(tmp_path / "t.arrows", {}, {"migratetype": 99}, {"migratetype": 99})
     (case,) = ktap(path, code=3).values()
     failed = {name for name, subtest in case.subtests.items() if not subtest.ok}
@@ -143,7 +143,7 @@ def test_slow_path_is_a_subtest(tmp_path: Path) -> None:
 
 
 def test_cut_off_trace_is_not_complete(tmp_path: Path) -> None:
-    """Its subtest says so."""
+    """A subtest reports it."""
     path = stream(tmp_path / "t.arrows", {}, {})
     path.write_bytes(path.read_bytes()[:-400])
     (case,) = ktap(path, code=0).values()
@@ -159,7 +159,7 @@ def test_unreadable_trace_is_an_error(traces: list[str | Path]) -> None:
 
 
 def test_any_name_is_a_description(tmp_path: Path) -> None:
-    """A name with a hash sign or a line break in it ends neither the description nor the line."""
+    """A hash sign or a line break in a name does not end the description or the line."""
     cases = ktap(stream(tmp_path / "a # SKIP\nb.arrows", {}), code=0)
     assert list(cases) == [str(tmp_path / "a _ SKIP b.arrows")]
 

@@ -227,7 +227,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
 
 
 def test_what_is_missing_is_not_refused() -> None:
-    """Of an argument that was not given it is said that the command needs it."""
+    """The error for a missing argument says that the command requires it."""
     assert "why: kalloctrace report requires it" in run("report").stderr
 
 
@@ -266,7 +266,7 @@ def test_debug_shows_the_traceback(tmp_path: Path, command: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["verify"], ["report"], ["report", "--json"], ["--help"]], ids=" ".join)
 def test_closed_pipe_is_silent(arguments: list[str]) -> None:
-    """A reader that goes away without reading is no failure, and nothing is said of it."""
+    """A closed pipe is not a failure, and prints nothing."""
     files = [] if arguments[0].startswith("-") else [TRACE]
     done = shell('"$@" | true; exit "${PIPESTATUS[0]}"', *arguments, *files)
     assert (done.returncode, done.stderr) == (0, "")
@@ -282,7 +282,7 @@ def test_first_line_is_enough(command: str) -> None:
 
 @pytest.mark.parametrize("arguments", [["verify"], ["report"], ["--help"]], ids=" ".join)
 def test_full_disk(arguments: list[str]) -> None:
-    """Output that cannot be written is a failure with its reason, and is told once."""
+    """Output that cannot be written is a failure with its reason, reported once."""
     files = [] if arguments[0].startswith("-") else [TRACE]
     done = shell('"$@" >/dev/full', *arguments, *files)
     assert done.returncode == 1

@@ -100,7 +100,7 @@ def test_pages_are_written_and_not_overwritten(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["nothing"], ["-o", "folder", "verify"]])
 def test_wrong_page(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command that there is not is wrong usage, and so is one beside -o; nothing is written."""
+    """An unknown command is wrong usage, and so is a command with -o; nothing is written."""
     monkeypatch.chdir(tmp_path)
     done = run("man", *words)
     assert (done.returncode, done.stdout) == (2, "")
@@ -109,7 +109,7 @@ def test_wrong_page(words: list[str], tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_script(shell: str) -> None:
-    """Each shell gets a script that asks the program itself."""
+    """Each shell gets a script that calls the program."""
     done = run("completion", shell)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"_KALLOCTRACE_COMPLETE={shell}_complete" in done.stdout

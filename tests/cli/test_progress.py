@@ -55,7 +55,7 @@ def test_long_work_is_shown_on_a_terminal() -> None:
 
 
 def test_short_work_is_not() -> None:
-    """Work that ends within a second says nothing."""
+    """Work that ends within a second shows no bar."""
     assert stderr_of(0.1, terminal=True) == ("done\n", "")
 
 

@@ -130,7 +130,7 @@ def test_text_has_the_totals(text: str, data: dict[str, Any], key: str) -> None:
 
 
 def test_text_has_the_verdict(text: str, data: dict[str, Any]) -> None:
-    """The model's verdict is there, with the command that tells more."""
+    """The model's verdict is shown, with the command for details."""
     assert f"matched {data['verification']['matched']:,}  mismatched 0  unknown 0" in text
     assert f"more: kalloctrace verify {TRACE}" in text
 
@@ -187,7 +187,7 @@ def test_no_color_is_respected() -> None:
 
 
 def test_truncated_trace(tmp_path: Path) -> None:
-    """A recording that was cut off is summarised, and it is said in words what is not known."""
+    """A truncated recording is summarised, and the text names what is unknown."""
     path = write(tmp_path / "t.arrows", {}, {}, closed=False)
     done = run(path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -197,7 +197,7 @@ def test_truncated_trace(tmp_path: Path) -> None:
 
 
 def test_truncated_aggregate(tmp_path: Path) -> None:
-    """Neither its rows nor its missing end tell how long it lasted."""
+    """Its duration is unknown without its end."""
     path = traces.aggregate(tmp_path / "t.arrows", ({}, 3))
     path.write_bytes(path.read_bytes()[:-400])
     assert re.search(r"^lasted +not known$", run(path).stdout, re.MULTILINE)
@@ -254,7 +254,7 @@ def test_aggregate_says_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_returns_that_were_not_traced(tmp_path: Path) -> None:
-    """What only a return can tell is not known without it, and no number is made up."""
+    """What only returns show is unknown without them, and no number is invented."""
     path = traces.aggregate(tmp_path / "t.arrows", ({"page": None}, 6), ({"page": None, "order": 2}, 4))
     data = report(path)
     assert (data["not_followed"], data["failed"], data["slow_path"], data["pages"]) == (10, 0, 0, 22)
@@ -278,7 +278,7 @@ def test_slow_path_tells_what_returns_do_not() -> None:
 
 
 def test_first_failures(tmp_path: Path) -> None:
-    """--top takes the first kinds of failures, and says how many there are more."""
+    """--top shows the first groups of failures, and the number of the others."""
     failed = [call for call in traces.slow_calls() if call["page"] is False]
     kinds = {call["given"]["order"]: call for call in failed}
     assert len(kinds) > 2

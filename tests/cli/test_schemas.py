@@ -146,7 +146,7 @@ def test_export(traces: list[Path]) -> None:
 
 
 def test_import(tmp_path: Path) -> None:
-    """What the trace has, beside the file itself; `record` writes the same in a guest (tests/live/in_guest)."""
+    """The counts of the trace, and its file; `record` writes the same in a guest (tests/live/in_guest)."""
     words = ("import", "--json", "--kernel", "6.1", "-o", tmp_path / "t.arrows", "-")
     (found,) = objects(*words, stdin=EVENT)
     hold("recording", found)
@@ -180,7 +180,7 @@ def test_each_command_with_json_has_a_schema() -> None:
 
 
 def test_schema_of_a_line_names_each_column() -> None:
-    """It has the columns of a row, in their order, with what is said about them where they are defined."""
+    """It has the columns of a row, in their order, with the descriptions of their definitions."""
     schema = json.loads((FOLDER / "allocation.schema.json").read_text(encoding="utf-8"))
     properties = schema["properties"]
     assert properties.pop("type") == {"const": "allocation"}
@@ -197,7 +197,7 @@ def test_doctor() -> None:
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.json")), ids=lambda path: path.name)
 def test_schemas_are_schemas(path: Path) -> None:
-    """Each says which version it is of, what prints it, and by which type its objects are told."""
+    """Each has its version, the command that prints it, and the type of its objects."""
     schema = json.loads(path.read_text(encoding="utf-8"))
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["title"].startswith("kalloctrace ")

@@ -34,7 +34,7 @@ def loaded(script: str) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("words", [["0xcc0"], ["--kernel", "6.12", "GFP_KERNEL"], ["--kind", "alloc", "0x901"]])
 def test_decoding_a_number_loads_little_beyond_click(words: list[str]) -> None:
-    """No other installed package, neither numpy, pyarrow, rich nor bcc; and of this one the flags alone."""
+    """It loads no other installed package (numpy, pyarrow, rich, bcc), and of this one only the flags."""
     base, modules = loaded(_CLICK), loaded(_decode(words))
     added = modules.keys() - base.keys()
     own = {name for name in added if name.startswith("kalloctrace.")}

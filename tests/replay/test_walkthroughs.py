@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What real kernels were asked, as walkthroughs: no recorded request is beyond the teacher."""
+"""The walkthroughs of recorded requests: every one has one."""
 
 from pathlib import Path
 

@@ -46,7 +46,7 @@ def test_2_6_31() -> None:
 
 
 def test_2_6_32() -> None:
-    """A zone below its watermark refused a request without reserves; whether it had any is not told."""
+    """A zone below its watermark refuses a request without reserves; the log does not show whether the task had any."""
     [answer] = judged("2.6.32-el6-oom.log")
     assert verdicts(answer)[2] == ("Normal", "watermark", "unknown")
     assert "the task were real-time" in answer["zones"][2]["unless"]
@@ -55,7 +55,7 @@ def test_2_6_32() -> None:
 
 
 def test_3_13() -> None:
-    """Before 4.4 a block of the order is not enough, so with one nothing is said."""
+    """Before 4.4 a block of the order is not enough, so one block decides nothing."""
     [answer] = judged("3.13-order4.log")
     assert [verdict for _, verdict, _ in verdicts(answer)] == ["watermark", "unknown", "unknown"]
     assert "kernels before 4.4" in answer["zones"][2]["why"]
@@ -64,7 +64,7 @@ def test_3_13() -> None:
 
 
 def test_4_14() -> None:
-    """The names tell the zones: 3712 of 71 + 3645 pages, 13251 of 12402 + 958, 4285 of 4421."""
+    """The names determine the zones: 3712 of 71 + 3645 pages, 13251 of 12402 + 958, 4285 of 4421."""
     [answer] = judged("4.14-oom.log")
     assert verdicts(answer) == [(zone, "watermark", "certain") for zone in ("DMA", "DMA32", "Normal")]
     assert (answer["conclusion"], answer["certainty"], answer["highest_zone"]) == ("watermark", "certain", "Movable")
@@ -158,7 +158,7 @@ def test_nodes() -> None:
     assert [zone["excluded_by"] for zone in web["zones"]] == ["nodemask", None, None]
     assert [verdict for _, verdict, _ in verdicts(web)] == ["excluded", "watermark", "block"]
     assert (web["conclusion"], web["certainty"]) == ("mixed", "certain")
-    # Not a nodemask with node 0: __GFP_THISNODE may ask for node 1.
+    # No nodemask with node 0 is proposed: __GFP_THISNODE may require node 1.
     assert changes(web) == {
         "smaller_order": ("Normal", 1),
         "gfp_movable": ("Normal", None),
@@ -170,18 +170,18 @@ def test_nodes() -> None:
 
 
 def test_this_node_is_not_told() -> None:
-    """Of a request for one node among several the log does not tell which."""
+    """The log does not show which of several nodes __GFP_THISNODE requires."""
     text = (DATA / "made-two-nodes.log").read_text().replace("nodemask=1,", "nodemask=(null),")
     web = failure_json(_failures(text)[0])
     assert web["missing"] == ["which node __GFP_THISNODE asked for"]
-    # Node 0 has blocks of 32 kB, so whether it was asked decides.
+    # Node 0 has blocks of 32 kB, so it matters whether it was tried.
     assert verdicts(web)[0] == ("Normal", "passes", "unknown")
     assert web["zones"][0]["unless"] == ["__GFP_THISNODE asked for another node"]
     assert (web["conclusion"], web["certainty"]) == ("unknown", "unknown")
 
 
 def test_memory_cgroup() -> None:
-    """The limit of a cgroup is named in place of zones."""
+    """The limit of a cgroup is named instead of zones."""
     [answer] = judged("memcg-oom.log")
     assert (answer["conclusion"], answer["certainty"], answer["zones"], answer["missing"]) == (
         "memcg",
@@ -206,7 +206,7 @@ def test_sysrq() -> None:
 
 
 def test_contradiction_is_told() -> None:
-    """Blocks that do not add up are not used, and the answer says so."""
+    """Blocks that do not add up are ignored, and listed as a contradiction."""
     text = (DATA / "5.10-oom.log").read_text().replace("= 92388kB", "= 92400kB")
     [answer] = [failure_json(failure) for failure in _failures(text)]
     assert answer["contradictions"] == [
@@ -229,7 +229,7 @@ def test_reports_that_run_into_each_other() -> None:
 
 
 def test_page_size() -> None:
-    """The smallest block tells the page size; a kernel with 16 KiB pages counts a quarter of the pages."""
+    """The smallest block shows the page size; a kernel with 16 KiB pages counts a quarter of the pages."""
     lines = (
         "x: page allocation failure: order:1, mode:0x40cc0(GFP_KERNEL|__GFP_COMP), nodemask=(null)",
         "CPU: 0 PID: 1 Comm: x Not tainted 6.8.10 #1",
@@ -262,7 +262,7 @@ def test_zones_without_pages() -> None:
 
 
 def test_names_go_before_numbers() -> None:
-    """A kernel that is configured otherwise has other numbers: what it prints in words holds, and it is said."""
+    """A different configuration has other numbers: the printed names count, and the difference is reported."""
     lines = (
         "x: page allocation failure: order:2, mode:0x80cc0(GFP_KERNEL|__GFP_COMP), nodemask=(null)",
         "CPU: 0 PID: 1 Comm: x Not tainted 6.12.9 #1",
@@ -298,7 +298,7 @@ def test_every_log_can_be_written() -> None:
 
 
 def test_no_watermarks_are_compared() -> None:
-    """Of a request that ignores watermarks the blocks are told alone, not pages that it may use or needs."""
+    """For a request that ignores watermarks only the blocks are shown, not usable or needed pages."""
     lines = (
         "x: page allocation failure: order:2, mode:0x22a20(GFP_ATOMIC|__GFP_MEMALLOC), nodemask=(null)",
         "CPU: 0 PID: 1 Comm: x Not tainted 5.10.0-46-amd64 #1 Debian 5.10.262-1",

@@ -162,7 +162,7 @@ def test_several_reports() -> None:
 
 
 def test_memory_cgroup() -> None:
-    """An OOM kill by the limit of a cgroup is told from one by the zones."""
+    """An OOM kill by the limit of a cgroup is distinguished from one by the zones."""
     [report] = read("memcg-oom.log")
     assert report.memcg
     limited = only(
@@ -173,7 +173,7 @@ def test_memory_cgroup() -> None:
 
 
 def test_oom_summary() -> None:
-    """The OOM killer's last line tells the nodemask and the cpuset."""
+    """The OOM killer's last line contains the nodemask and the cpuset."""
     report = only(
         "a.out invoked oom-killer: gfp_mask=0x100cca(GFP_HIGHUSER_MOVABLE), order=0, oom_score_adj=0",
         "oom-kill:constraint=CONSTRAINT_MEMORY_POLICY,nodemask=1,cpuset=/,mems_allowed=0-2,global_oom,task=a.out",

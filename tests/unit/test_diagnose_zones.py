@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from kalloctrace.diagnose.zones import AllocationAttempt, Remedy, Why, why
+from kalloctrace.diagnose.zones import AllocationAttempt, Diagnosis, Remedy, judge_zones
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import parse_release
 from kalloctrace.kernel.watermark_rules import watermark_rules
@@ -43,14 +43,14 @@ def zone(node: int, index: int, free: int, *, largest: int = 10, **more: object)
 KERNEL = AllocationAttempt(order=0, alloc_flags=CPUSET, highest_zoneidx=NORMAL, direct_reclaim=True)
 
 
-def changes(answer: Why) -> dict[str, Remedy]:
+def changes(answer: Diagnosis) -> dict[str, Remedy]:
     """Return the remedies by what they change."""
     return {remedy.change: remedy for remedy in answer.remedies}
 
 
 def test_too_few_pages() -> None:
     """A zone at its watermark refuses; the answer names the least change that would have done."""
-    answer = why(kernel("5.10"), KERNEL, [zone(0, NORMAL, 900)])
+    answer = judge_zones(kernel("5.10"), KERNEL, [zone(0, NORMAL, 900)])
     assert (answer.conclusion, answer.certain) == ("watermark", True)
     found = changes(answer)
     # More than 899 is left with a watermark of 899.
@@ -61,8 +61,8 @@ def test_too_few_pages() -> None:
 
 
 def test_no_block() -> None:
-    """A zone with pages enough and no block says which order there was."""
-    answer = why(kernel("6.12"), replace(KERNEL, order=4), [zone(0, NORMAL, 5000, largest=2)])
+    """A zone with enough pages and no block shows its largest order."""
+    answer = judge_zones(kernel("6.12"), replace(KERNEL, order=4), [zone(0, NORMAL, 5000, largest=2)])
     assert (answer.conclusion, answer.certain) == ("block", True)
     assert changes(answer)["smaller_order"] == Remedy("smaller_order", 0, "Normal", 2)
     # Reserves and watermarks are of no help then.
@@ -71,27 +71,29 @@ def test_no_block() -> None:
 
 def test_a_smaller_order_must_pass_the_watermark_too() -> None:
     """Where the pages do not suffice for any order, none is offered."""
-    answer = why(kernel("6.12"), replace(KERNEL, order=4), [zone(0, NORMAL, 900, largest=2)])
+    answer = judge_zones(kernel("6.12"), replace(KERNEL, order=4), [zone(0, NORMAL, 900, largest=2)])
     assert "smaller_order" not in changes(answer)
 
 
 def test_both_reasons() -> None:
-    """Zones that refuse for different reasons are told apart."""
-    answer = why(kernel("6.12"), replace(KERNEL, order=4), [zone(0, DMA32, 1100), zone(0, NORMAL, 5000, largest=2)])
+    """Zones that refuse for different reasons make a mixed conclusion."""
+    answer = judge_zones(
+        kernel("6.12"), replace(KERNEL, order=4), [zone(0, DMA32, 1100), zone(0, NORMAL, 5000, largest=2)]
+    )
     assert answer.conclusion == "mixed"
     assert [verdict.kind for verdict in answer.zones] == ["watermark", "block"]
 
 
 def test_lowmem_reserve_alone() -> None:
     """A lower zone that would serve its own requests is named as such."""
-    answer = why(kernel("6.12"), KERNEL, [zone(0, DMA32, 1200)])
+    answer = judge_zones(kernel("6.12"), KERNEL, [zone(0, DMA32, 1200)])
     assert answer.conclusion == "watermark"
     assert changes(answer)["lowmem_reserve"] == Remedy("lowmem_reserve", 0, "DMA32")
 
 
 def test_boost_alone() -> None:
     """A watermark that is too high by its boost only is named as such."""
-    answer = why(kernel("6.12"), KERNEL, [zone(0, NORMAL, 900, boost=300)])
+    answer = judge_zones(kernel("6.12"), KERNEL, [zone(0, NORMAL, 900, boost=300)])
     assert changes(answer)["watermark_boost"] == Remedy("watermark_boost", 0, "Normal")
     # 900 > 300 + 599.
     assert changes(answer)["min_free_kbytes"].value == 599
@@ -99,7 +101,7 @@ def test_boost_alone() -> None:
 
 def test_cma_pages_alone() -> None:
     """Pages that only movable requests may use are named as such."""
-    answer = why(kernel("6.12"), KERNEL, [zone(0, NORMAL, 1500, free_cma=600)])
+    answer = judge_zones(kernel("6.12"), KERNEL, [zone(0, NORMAL, 1500, free_cma=600)])
     assert changes(answer)["gfp_movable"] == Remedy("gfp_movable", 0, "Normal")
 
 
@@ -108,16 +110,16 @@ def test_direct_reclaim() -> None:
     atomic = replace(KERNEL, alloc_flags=HIGH | HARDER, direct_reclaim=False)
     zones = [zone(0, DMA32, 300), zone(0, NORMAL, 370)]
     # 500 of 1000 pages, for who waits has no ALLOC_NON_BLOCK, and 400 more in DMA32.
-    answer = why(kernel("6.12"), atomic, zones)
+    answer = judge_zones(kernel("6.12"), atomic, zones)
     assert changes(answer)["direct_reclaim"] == Remedy("direct_reclaim", 0, "Normal", 131)
     order = replace(atomic, order=4)
-    assert changes(why(kernel("6.12"), order, [zone(0, NORMAL, 370, largest=2)]))["direct_reclaim"].needs_block
+    assert changes(judge_zones(kernel("6.12"), order, [zone(0, NORMAL, 370, largest=2)]))["direct_reclaim"].needs_block
 
 
 def test_zone_limit() -> None:
-    """Zones above the mask's are closed, and would have served."""
+    """Zones above the mask's are excluded, and would have served."""
     limited = replace(KERNEL, highest_zoneidx=DMA32)
-    answer = why(kernel("6.12"), limited, [zone(0, DMA32, 100), zone(0, NORMAL, 5000)])
+    answer = judge_zones(kernel("6.12"), limited, [zone(0, DMA32, 100), zone(0, NORMAL, 5000)])
     assert [verdict.excluded_by for verdict in answer.zones] == [None, "highest_zoneidx"]
     assert changes(answer)["zone_modifier"] == Remedy("zone_modifier", 0, "Normal")
 
@@ -132,7 +134,7 @@ def test_zone_limit() -> None:
 )
 def test_node_limit(limit: str, attempt: AllocationAttempt) -> None:
     """A node that a limit closes is named with it, and would have served."""
-    answer = why(kernel("6.12"), attempt, [zone(0, NORMAL, 100), zone(1, NORMAL, 5000)])
+    answer = judge_zones(kernel("6.12"), attempt, [zone(0, NORMAL, 100), zone(1, NORMAL, 5000)])
     assert [verdict.excluded_by for verdict in answer.zones] == [None, limit]
     assert changes(answer)[limit] == Remedy(limit, 1, "Normal")  # type: ignore[arg-type]
 
@@ -140,53 +142,55 @@ def test_node_limit(limit: str, attempt: AllocationAttempt) -> None:
 def test_atomic_requests_leave_the_cpuset() -> None:
     """Without ALLOC_CPUSET the cpuset closes nothing."""
     attempt = replace(KERNEL, alloc_flags=HIGH | HARDER, mems_allowed=0b01, hardwall=True)
-    assert why(kernel("6.12"), attempt, [zone(1, NORMAL, 5000)]).conclusion == "passes"
+    assert judge_zones(kernel("6.12"), attempt, [zone(1, NORMAL, 5000)]).conclusion == "passes"
 
 
 def test_without_hardwall_an_ancestor_may_allow_the_node() -> None:
-    """A node outside the cpuset is not closed for certain unless __GFP_HARDWALL is set."""
-    verdict = why(kernel("6.12"), replace(KERNEL, mems_allowed=0b01), [zone(1, NORMAL, 5000)]).zones[0]
+    """A node outside the cpuset is certainly excluded only if __GFP_HARDWALL is set."""
+    verdict = judge_zones(kernel("6.12"), replace(KERNEL, mems_allowed=0b01), [zone(1, NORMAL, 5000)]).zones[0]
     assert (verdict.kind, verdict.certain) == ("passes", False)
 
 
-def test_every_zone_closed() -> None:
-    """A request that may ask no zone at all says so."""
-    answer = why(kernel("6.12"), replace(KERNEL, nodemask=0b10), [zone(0, NORMAL, 5000)])
+def test_every_zone_excluded() -> None:
+    """A request that may use no zone has the conclusion no_zone."""
+    answer = judge_zones(kernel("6.12"), replace(KERNEL, nodemask=0b10), [zone(0, NORMAL, 5000)])
     assert (answer.conclusion, answer.certain) == ("no_zone", True)
 
 
 def test_a_state_that_would_do_explains_nothing() -> None:
     """Where the state would have let it pass, the failure is not explained for certain."""
-    answer = why(kernel("6.12"), KERNEL, [zone(0, NORMAL, 5000)])
+    answer = judge_zones(kernel("6.12"), KERNEL, [zone(0, NORMAL, 5000)])
     assert (answer.conclusion, answer.certain, answer.remedies) == ("passes", False, ())
 
 
 def test_conditions() -> None:
     """A condition under which it would have passed is refuted by the failure; one that leaves doubt is not."""
     rich = Condition("rich", NO_WATERMARKS)
-    verdict = why(kernel("5.10"), replace(KERNEL, conditions=(rich,)), [zone(0, NORMAL, 900)]).zones[0]
+    verdict = judge_zones(kernel("5.10"), replace(KERNEL, conditions=(rich,)), [zone(0, NORMAL, 900)]).zones[0]
     assert (verdict.passes_if, verdict.unless, verdict.certain) == (("rich",), (), True)
     doubtful = zone(0, NORMAL, 900, reserved_highatomic=None)
     high = Condition("high", CPUSET | HIGH)
-    verdict = why(kernel("5.10"), replace(KERNEL, conditions=(high,)), [doubtful]).zones[0]
+    verdict = judge_zones(kernel("5.10"), replace(KERNEL, conditions=(high,)), [doubtful]).zones[0]
     assert (verdict.kind, verdict.unless, verdict.certain) == ("watermark", ("high",), False)
 
 
 def test_no_watermarks() -> None:
-    """Who ignores watermarks has these flags in place of those of its mask, so none of them could be added."""
+    """A request that ignores watermarks has no other flags of its mask, so none could be added."""
     blocks = tuple(FreeBlocks(1, frozenset({"MIGRATE_HIGHATOMIC"})) for _ in range(11))
     state = zone(0, NORMAL, 900, blocks=blocks)
-    answer = why(kernel("6.1"), AllocationAttempt(order=2, alloc_flags=NO_WATERMARKS, highest_zoneidx=NORMAL), (state,))
+    answer = judge_zones(
+        kernel("6.1"), AllocationAttempt(order=2, alloc_flags=NO_WATERMARKS, highest_zoneidx=NORMAL), (state,)
+    )
     assert answer.conclusion == "block"
     assert not {"gfp_high", "gfp_atomic"} & set(changes(answer))
 
 
 def test_fast_path() -> None:
     """At the low watermark no flag of the mask opens the reserves, so none is named."""
-    answer = why(kernel("7.3"), replace(KERNEL, alloc_flags=1), (zone(0, NORMAL, 700),))
+    answer = judge_zones(kernel("7.3"), replace(KERNEL, alloc_flags=1), (zone(0, NORMAL, 700),))
     assert answer.conclusion == "watermark"
     assert set(changes(answer)) == {"min_free_kbytes"}
-    slow = why(kernel("7.3"), KERNEL, (zone(0, NORMAL, 700),))
+    slow = judge_zones(kernel("7.3"), KERNEL, (zone(0, NORMAL, 700),))
     assert {"gfp_high", "gfp_atomic", "gfp_memalloc"} <= set(changes(slow))
 
 
@@ -195,4 +199,4 @@ def test_who_waits_has_less_of_the_reserves() -> None:
     state = zone(0, NORMAL, 300)
     for release in ("5.10", "7.3"):
         atomic = replace(KERNEL, alloc_flags=HIGH | HARDER, direct_reclaim=False)
-        assert changes(why(kernel(release), atomic, (state,)))["direct_reclaim"].value == 201
+        assert changes(judge_zones(kernel(release), atomic, (state,)))["direct_reclaim"].value == 201

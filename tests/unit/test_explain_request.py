@@ -207,7 +207,7 @@ def test_answer_json() -> None:
 
 
 def test_rejected_answer_json() -> None:
-    """A rejected request says why, and has null for what was never made."""
+    """A rejected request has a reason, and null for everything that was not computed."""
     answer = answer_json("7.2", WhatIf().answer({**PLAIN, "kernel": "7.2", "order": 11}))
     assert answer["reason"] == "order 11 exceeds the largest, 10"
     made = {"type", "kernel", "outcome", "reason", "warns", "steps"}

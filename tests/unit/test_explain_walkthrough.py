@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The walkthrough about a request: what it says is the model's own answer, asked again."""
+"""The walkthrough of a request: everything in it is the model's own answer."""
 
 import re
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_every_alternative_is_what_the_model_answers(kernel: str, gfp: int) -> N
 @pytest.mark.parametrize("kernel", builtin_kernels())
 @pytest.mark.parametrize("entry", ["normal", "nolock"])
 def test_every_step_has_a_walkthrough(kernel: str, entry: str) -> None:
-    """Each step of the model has its condition, values and terms; what it says came of it is the model's sentence."""
+    """Each step of the model has its condition, values and terms; its effect is the model's sentence."""
     try:
         answer = ask(kernel, 0x100CCA, entry=entry, nodemask=[0])
     except BadRequestError:
@@ -93,7 +93,7 @@ def test_every_rule_of_the_model_has_a_walkthrough() -> None:
 
 
 def test_a_scope_changes_what_it_should() -> None:
-    """PF_MEMALLOC_NOFS takes __GFP_FS out on 6.12, and does nothing on 5.10, whose fast path does not ask."""
+    """PF_MEMALLOC_NOFS clears __GFP_FS on 6.12, and does nothing on 5.10, whose fast path does not read it."""
     assert setting_of(walkthrough_of(ask("6.12", 0xCC0)), "PF_MEMALLOC_NOFS") == {
         "gfp_mask": ("0xcc0 GFP_KERNEL", "0xc40 GFP_NOFS")
     }
@@ -101,7 +101,7 @@ def test_a_scope_changes_what_it_should() -> None:
 
 
 def test_bottom_halves_matter_on_5_10_alone() -> None:
-    """With cpusets on, disabled bottom halves change the answer where in_interrupt() is asked."""
+    """With cpusets on, disabled bottom halves change the answer where the kernel calls in_interrupt()."""
     on = {"machine": {**TWO_NODES, "cpusets_enabled": True}}
     old = {one.setting for one in walkthrough_of(ask("5.10", 0xCC0, **on)).alternatives}
     new = {one.setting for one in walkthrough_of(ask("6.12", 0xCC0, **on)).alternatives}
@@ -110,7 +110,7 @@ def test_bottom_halves_matter_on_5_10_alone() -> None:
 
 
 def test_a_setting_belongs_to_the_rule_that_it_changes() -> None:
-    """What the text says to try at a step changes that step's own result."""
+    """The settings proposed at a step change that step's own result."""
     steps = {step.rule: set(step.would_change) for step in walkthrough_of(ask("7.3", 0x820)).steps}
     assert {"order=1", "order=3"} <= steps["highatomic"]
     assert steps["zonelist"] == {"nid=1", "__GFP_THISNODE"}
@@ -143,14 +143,14 @@ def test_other_kernels_are_those_that_differ() -> None:
 
 
 def test_a_rejection_is_explained() -> None:
-    """A rejected request says which order would do, and blames the step that rejects."""
+    """A rejected request shows a smaller order that passes, at the step that rejects."""
     walkthrough = walkthrough_of(ask("6.12", 0xCC0, order=11))
     assert walkthrough.steps[-1].rule == "order"
     assert "order=0" in walkthrough.steps[-1].would_change
     assert setting_of(walkthrough, "order=0")["outcome"][1] == "prepared"
 
 
-def test_sections_say_all_that_the_lesson_has() -> None:
+def test_sections_contain_the_whole_walkthrough() -> None:
     """A page gets each step, and every alternative with both values; no heading is without fields."""
     walkthrough = walkthrough_of(ask("6.1", 0xCC0))
     sections = dict(walkthrough_sections(walkthrough))
@@ -167,7 +167,7 @@ def test_sections_say_all_that_the_lesson_has() -> None:
 
 
 def test_without_locks_the_order_has_a_rule_of_its_own() -> None:
-    """The entry without locks asks pcp_allowed_order(), and a rejection stays one whatever the number."""
+    """The nolock entry calls pcp_allowed_order(); a rejection by another order is no change."""
     walkthrough = walkthrough_of(ask("7.3", 0, entry="nolock", order=4))
     assert walkthrough.steps[0].values == (("alloc_flags", "0x400"),)
     step = walkthrough.steps[-1]
@@ -179,7 +179,7 @@ def test_without_locks_the_order_has_a_rule_of_its_own() -> None:
 
 
 def test_the_argument_alloc_flags_is_tried_where_there_is_one() -> None:
-    """A request that is rejected for its flags is told the one that would pass; before 7.3 there is no argument."""
+    """A request that is rejected for its flags gets those that pass; before 7.3 there is no such argument."""
     step = walkthrough_of(ask("7.3", 0xCC0, alloc_flags=0x40)).steps[-1]
     assert (step.rule, step.would_change) == (
         "alloc_flags_check",
@@ -189,7 +189,7 @@ def test_the_argument_alloc_flags_is_tried_where_there_is_one() -> None:
 
 
 def test_nowarn_takes_the_warning_from_a_rejection() -> None:
-    """A rejection with a warning and one without are told apart, and __GFP_NOWARN makes the difference."""
+    """A rejection with a warning differs from one without, and __GFP_NOWARN makes the difference."""
     walkthrough = walkthrough_of(ask("6.12", 0xCC0, order=11))
     assert setting_of(walkthrough, "__GFP_NOWARN")["outcome"] == (
         "rejected, with a warning: order 11 exceeds the largest, 10",
@@ -200,7 +200,7 @@ def test_nowarn_takes_the_warning_from_a_rejection() -> None:
 
 
 def test_the_masks_after_boot_are_the_built_in_ones() -> None:
-    """What the history of gfp_allowed_mask says is what the built-in kernels have, from each release to the next."""
+    """The history of gfp_allowed_mask agrees with the built-in kernels, from each release to the next."""
     told = {rewrite.since: int(rewrite.what.split()[-1], 16) for rewrite in REWRITES["gfp_allowed_mask"]}
     releases = (
         [(5, minor) for minor in range(8, 20)]
