@@ -154,3 +154,65 @@ def test_no_enums_change_nothing() -> None:
     """A kernel without BTF keeps its tables and their source."""
     base = builtin_tables("5.10")
     assert from_btf_enums(base, {}) is base
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("(u32)5", 5),
+        ("(__u32)5", 5),
+        ("(unsigned int)A_B", 2),
+        ("(u32)_A", 4),
+        ("(u32)~0x1", 0xFFFFFFFFFFFFFFFE),
+        ("(u32)(A_B)", 2),
+        ("(A_B | 1)", 3),
+        ("(A_B) + 1", 3),
+        ("0XCC", 0xCC),
+        ("1UL >> 64", 0),
+    ],
+)
+def test_casts_are_recognised_by_what_follows(expression: str, value: int) -> None:
+    """A parenthesised name is a cast only before an operand."""
+    assert evaluate(expression, {"A_B": 2, "_A": 4}) == value
+
+
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        ("MISSING", "the value of MISSING is unknown"),
+        ("1 |", "the expression is incomplete"),
+        ("(1", "a closing parenthesis is missing"),
+        ("1 2", "'2' is unexpected"),
+        ("1 ? 2", "'?' is not part of a constant"),
+        ("1" * 101, f"{'1' * 100}... is too long"),
+        ("() 1", "the value of ) is unknown"),
+        ("(" * 64 + "1" + ")" * 64, "it is nested too deeply"),
+    ],
+)
+def test_the_error_says_why_an_expression_has_no_value(expression: str, why: str) -> None:
+    """Each cause has its own sentence; the fix is to use built-in tables."""
+    with pytest.raises(KalloctraceError, match="cannot evaluate") as caught:
+        evaluate(expression)
+    assert caught.value.why == why
+    assert "--kernel" in caught.value.fix
+
+
+def test_the_limits_are_inclusive() -> None:
+    """63 parentheses around a number, and a number of 100 digits, are accepted."""
+    assert evaluate("(" * 63 + "1" + ")" * 63) == 1
+    assert evaluate("0" * 99 + "7") == 7
+
+
+@pytest.mark.parametrize(
+    "expression", ["(" * 40 + "1 + " + "(" * 40 + "1" + ")" * 80, "1 + " * 100 + "(" * 64 + "1" + ")" * 64]
+)
+def test_operands_do_not_raise_the_limit_of_nesting(expression: str) -> None:
+    """The depth counts the open levels, whatever was closed before."""
+    with pytest.raises(KalloctraceError) as caught:
+        evaluate(expression)
+    assert caught.value.why == "it is nested too deeply"
+
+
+def test_operands_do_not_use_up_the_limit_of_nesting() -> None:
+    """Many levels one after the other are accepted."""
+    assert evaluate(" + ".join(["((1))"] * 100)) == 100
