@@ -270,7 +270,7 @@ def _conditions_without_names(slow: SlowKernel, order: int, mask: _Mask) -> tupl
     tables = slow.kernel.tables
     _, (realtime, *others) = mask_alloc_flags(slow, tables.gfp("__GFP_HIGH"), order)
     atomic, _ = mask_alloc_flags(slow, tables.gfp("GFP_ATOMIC"), order)
-    first = realtime if mask.waits else Condition("the request were atomic (GFP_ATOMIC)", atomic)
+    first = realtime if mask.waits else Condition("atomic_mask", atomic)
     return (first, *others)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.zones import Change, Diagnosis, Kind, Remedy, ZoneVerdict
+from kalloctrace.diagnose.zones import Change, Diagnosis, Doubt, Kind, Remedy, ZoneVerdict
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 
 _EVENTS = {"failure": "failed", "stall": "stalled", "oom": "led to the OOM killer"}
@@ -18,6 +18,19 @@ VERDICTS: dict[Kind, str] = {
     "unknown": "unknown",
 }
 """The verdict on a zone, for people."""
+
+CLAUSES: dict[Doubt, str] = {
+    "real_time": "the task were real-time",
+    "oom_victim": "the task were being killed by the OOM killer",
+    "pf_memalloc": "the task were reclaiming memory itself (PF_MEMALLOC)",
+    "highatomic_for_all": "the kernel gave ALLOC_HIGHATOMIC to all that cannot block, as some releases did",
+    "highatomic_for_high": "the kernel gave ALLOC_HIGHATOMIC to __GFP_HIGH requests alone, as later releases do",
+    "atomic_mask": "the request were atomic (GFP_ATOMIC)",
+    "cpuset_ancestors": "the cpuset's ancestors did not allow this node either",
+    "other_node": "__GFP_THISNODE asked for another node",
+    "zone_not_allowed": "the request could not use this zone at all",
+}
+"""A doubt as a clause after "if", also in the JSON object."""
 
 _LETTERS = {
     "MIGRATE_UNMOVABLE": "unmovable",
@@ -123,12 +136,12 @@ def certainty(failure: Failure) -> str:
 
 def conditions(diagnosis: Diagnosis) -> Iterator[str]:
     """Yield the conditions that would change a verdict, each once."""
-    unless: dict[str, list[str]] = {}
+    unless: dict[Doubt, list[str]] = {}
     for verdict in diagnosis.zones:
-        for condition in verdict.unless:
-            unless.setdefault(condition, []).append(zone_name(verdict.state))
-    for condition, zones in unless.items():
-        yield f"if {condition}, the verdict would differ for {', '.join(zones)}"
+        for doubt in verdict.unless:
+            unless.setdefault(doubt, []).append(zone_name(verdict.state))
+    for doubt, zones in unless.items():
+        yield f"if {CLAUSES[doubt]}, the verdict would differ for {', '.join(zones)}"
 
 
 def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:

@@ -4,7 +4,7 @@
 from typing import Any
 
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.sentences import headline, remedy_sentence, zone_sentence
+from kalloctrace.diagnose.sentences import CLAUSES, headline, remedy_sentence, zone_sentence
 from kalloctrace.model.watermark import ZoneState
 
 
@@ -36,8 +36,8 @@ def failure_json(failure: Failure) -> dict[str, Any]:
                 "verdict": verdict.kind,
                 "excluded_by": verdict.excluded_by,
                 "certainty": "certain" if verdict.certain else "unknown",
-                "unless": list(verdict.unless),
-                "passes_if": list(verdict.passes_if),
+                "unless": [CLAUSES[doubt] for doubt in verdict.unless],
+                "passes_if": [CLAUSES[doubt] for doubt in verdict.passes_if],
                 "why": zone_sentence(failure, verdict),
                 **_numbers(failure, verdict.state),
             }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kalloctrace.model.slowpath.flags import Condition
+from kalloctrace.model.slowpath.flags import Condition, ConditionFact
 from kalloctrace.model.watermark import (
     WMARK_MASK,
     WMARK_MIN,
@@ -23,6 +23,10 @@ Kind = Literal["excluded", "watermark", "block", "passes", "unknown"]
 """The zone was not tried; too few pages; enough pages but no block; it could serve the request; not decided."""
 
 ExcludedBy = Literal["highest_zoneidx", "nodemask", "cpuset", "THISNODE"]
+
+Doubt = ConditionFact | Literal["cpuset_ancestors", "other_node", "zone_not_allowed"]
+"""What is unknown and would change a verdict; also: the cpuset's ancestors exclude the node, __GFP_THISNODE requires
+another node, or the mask excludes the zone."""
 
 Conclusion = Literal["no_zone", "watermark", "block", "mixed", "passes", "unknown"]
 """What is true of all zones that were tried; `mixed` is watermark in some and block in others."""
@@ -96,8 +100,8 @@ class ZoneVerdict:
     excluded_by: ExcludedBy | None = None
     check: WatermarkCheck | None = None
     certain: bool = True
-    unless: tuple[str, ...] = ()
-    passes_if: tuple[str, ...] = ()
+    unless: tuple[Doubt, ...] = ()
+    passes_if: tuple[Doubt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,18 +185,20 @@ def judge_zone(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState)
         return ZoneVerdict(state, "excluded", excluded)
     check = _check(kernel, attempt, state, attempt.alloc_flags)
     kind = _kind(check)
-    others = [(other.when, _kind(_check(kernel, attempt, state, other.alloc_flags))) for other in attempt.conditions]
+    others = [(other.fact, _kind(_check(kernel, attempt, state, other.alloc_flags))) for other in attempt.conditions]
     refused = kind in ("watermark", "block")
-    passes_if = tuple(when for when, other in others if other == "passes" != kind)
-    unless = [when for when, other in others if other == "unknown" != kind or (other != kind and not refused)]
-    unless = [when for when in unless if when not in passes_if]
+    passes_if = tuple(fact for fact, other in others if other == "passes" != kind)
+    unless: list[Doubt] = [
+        fact for fact, other in others if other == "unknown" != kind or (other != kind and not refused)
+    ]
+    unless = [doubt for doubt in unless if doubt not in passes_if]
     # A zone that refused did not serve, whether it was tried or not.
     if not refused and _doubtful_node(kernel, attempt, state):
-        unless.append("the cpuset's ancestors did not allow this node either")
+        unless.append("cpuset_ancestors")
     if not refused and attempt.thisnode and attempt.preferred_nid is None:
-        unless.append("__GFP_THISNODE asked for another node")
+        unless.append("other_node")
     if not refused and (attempt.highest_zoneidx is None or state.index is None):
-        unless.append("the request could not use this zone at all")
+        unless.append("zone_not_allowed")
     return ZoneVerdict(state, kind, None, check, kind != "unknown" and not unless, tuple(unless), passes_if)
 
 

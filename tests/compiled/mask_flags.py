@@ -11,9 +11,9 @@ from kalloctrace.verify.slowpath.judge import CallVerdict
 from tests.compiled.rows import Called
 
 _STATES = {
-    "the task were real-time": replace(Facts(), prio=0),
-    "the task were being killed by the OOM killer": replace(Facts(), oom_victim=True),
-    "the task were reclaiming memory itself (PF_MEMALLOC)": replace(Facts(), task_flags=0x800),
+    "real_time": replace(Facts(), prio=0),
+    "oom_victim": replace(Facts(), oom_victim=True),
+    "pf_memalloc": replace(Facts(), task_flags=0x800),
 }
 """The conditions of `mask_alloc_flags`; PF_MEMALLOC is 0x800 in every kernel."""
 
@@ -46,7 +46,7 @@ def mask_flags(kernel: SlowKernel, called: Called, verdict: CallVerdict) -> Iter
     """
     call = called.call
     flags, conditions = mask_alloc_flags(kernel, call.gfp_mask, call.order)
-    by_condition = {condition.when: condition.alloc_flags for condition in conditions}
+    by_condition: dict[str, int] = {condition.fact: condition.alloc_flags for condition in conditions}
     for attempt, judged in zip(call.attempts, verdict.attempts, strict=True):
         state = _state(kernel, attempt.facts)
         if state is None or not judged.kinds:

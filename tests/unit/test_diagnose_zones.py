@@ -165,13 +165,13 @@ def test_a_state_that_would_do_explains_nothing() -> None:
 
 def test_conditions() -> None:
     """A condition under which it would have passed is refuted by the failure; one that leaves doubt is not."""
-    rich = Condition("rich", NO_WATERMARKS)
+    rich = Condition("oom_victim", NO_WATERMARKS)
     verdict = judge_zones(kernel("5.10"), replace(KERNEL, conditions=(rich,)), [zone(0, NORMAL, 900)]).zones[0]
-    assert (verdict.passes_if, verdict.unless, verdict.certain) == (("rich",), (), True)
+    assert (verdict.passes_if, verdict.unless, verdict.certain) == (("oom_victim",), (), True)
     doubtful = zone(0, NORMAL, 900, reserved_highatomic=None)
-    high = Condition("high", CPUSET | HIGH)
+    high = Condition("real_time", CPUSET | HIGH)
     verdict = judge_zones(kernel("5.10"), replace(KERNEL, conditions=(high,)), [doubtful]).zones[0]
-    assert (verdict.kind, verdict.unless, verdict.certain) == ("watermark", ("high",), False)
+    assert (verdict.kind, verdict.unless, verdict.certain) == ("watermark", ("real_time",), False)
 
 
 def test_no_watermarks() -> None:

@@ -11,13 +11,13 @@ from kalloctrace.model.slowpath.types import Facts
 from tests.slow_scenarios import slow_kernel
 
 RT, VICTIM, MEMALLOC = (
-    "the task were real-time",
-    "the task were being killed by the OOM killer",
-    "the task were reclaiming memory itself (PF_MEMALLOC)",
+    "real_time",
+    "oom_victim",
+    "pf_memalloc",
 )
 HIGHATOMIC = {
-    False: "the kernel gave ALLOC_HIGHATOMIC to all that cannot block, as some releases did",
-    True: "the kernel gave ALLOC_HIGHATOMIC to __GFP_HIGH requests alone, as later releases do",
+    False: "highatomic_for_all",
+    True: "highatomic_for_high",
 }
 
 
@@ -70,7 +70,7 @@ def test_flags_of_a_mask(release: str, gfp: int, order: int, flags: int) -> None
 def conditions(release: str, gfp: int, order: int) -> dict[str, int]:
     """Return the flags under each condition, for a kernel whose patch level is not known."""
     _, found = mask_alloc_flags(slow_kernel(release), gfp, order, unsure=unsure_rules(release))
-    return {condition.when: condition.alloc_flags for condition in found}
+    return {condition.fact: condition.alloc_flags for condition in found}
 
 
 def test_conditions_are_what_the_task_would_change() -> None:

@@ -7,6 +7,7 @@ Sources: linux-source-5.10 5.10.262-1, 6.1 6.1.192-2, 6.12 6.12.118-1, 7.2 7.2.1
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from kalloctrace.model import gfp, preempt
 from kalloctrace.model.page_alloc import alloc_flags_cma
@@ -24,16 +25,23 @@ ORDINARY_TASK = Facts()
 """A task in task context: not real-time, no PF_* flag, no OOM victim; cpusets and vm.defrag_mode are off."""
 
 
+ConditionFact = Literal[
+    "real_time", "oom_victim", "pf_memalloc", "highatomic_for_all", "highatomic_for_high", "atomic_mask"
+]
+"""The task is real-time, an OOM victim, or has PF_MEMALLOC; the kernel gives ALLOC_HIGHATOMIC to all requests that
+cannot block, or only to __GFP_HIGH ones; the mask has the bits of GFP_ATOMIC."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """A fact that nobody captured and that would change the flags.
 
     Attributes:
-        when: the condition as a clause, such as "the task were real-time".
+        fact: what would have to be true.
         alloc_flags: ALLOC_* bits in that case.
     """
 
-    when: str
+    fact: ConditionFact
     alloc_flags: int
 
 
@@ -55,26 +63,27 @@ def mask_alloc_flags(
         The ALLOC_* bits of an ordinary task, and the conditions under which they would differ.
     """
     flags = attempt_alloc_flags(kernel, gfp_mask, order, ORDINARY_TASK)
-    others: list[tuple[str, int]] = []
+    others: list[tuple[ConditionFact, int]] = []
     if "highatomic_for_high" in unsure:
         other_rule = not kernel.rules.highatomic_for_high
         other = replace(kernel, rules=replace(kernel.rules, highatomic_for_high=other_rule))
         others.append((_HIGHATOMIC[other_rule], attempt_alloc_flags(other, gfp_mask, order, ORDINARY_TASK)))
-    for when, facts in (
-        ("the task were real-time", replace(ORDINARY_TASK, prio=0)),
-        ("the task were being killed by the OOM killer", replace(ORDINARY_TASK, oom_victim=True)),
+    states: tuple[tuple[ConditionFact, Facts], ...] = (
+        ("real_time", replace(ORDINARY_TASK, prio=0)),
+        ("oom_victim", replace(ORDINARY_TASK, oom_victim=True)),
         (
-            "the task were reclaiming memory itself (PF_MEMALLOC)",
+            "pf_memalloc",
             replace(ORDINARY_TASK, task_flags=kernel.bits.pf_memalloc),
         ),
-    ):
-        others.append((when, attempt_alloc_flags(kernel, gfp_mask, order, facts)))
-    return flags, tuple(Condition(when, other) for when, other in others if other != flags)
+    )
+    for fact, facts in states:
+        others.append((fact, attempt_alloc_flags(kernel, gfp_mask, order, facts)))
+    return flags, tuple(Condition(fact, other) for fact, other in others if other != flags)
 
 
-_HIGHATOMIC = {
-    False: "the kernel gave ALLOC_HIGHATOMIC to all that cannot block, as some releases did",
-    True: "the kernel gave ALLOC_HIGHATOMIC to __GFP_HIGH requests alone, as later releases do",
+_HIGHATOMIC: dict[bool, ConditionFact] = {
+    False: "highatomic_for_all",
+    True: "highatomic_for_high",
 }
 
 
