@@ -433,6 +433,9 @@ SCENARIOS = (
             ("PF_DUMPCORE", 0xCC0, Facts(DUMPCORE), NORMAL),
             ("low memory", 0xCC4, Facts(), DMA32),
             ("suspending", 0xCC0, Facts(gfp_allowed_mask=0xFFFF3F), NORMAL),
+            # pm_suspended_storage() is true unless both __GFP_IO and __GFP_FS are allowed.
+            ("suspending, no __GFP_FS", 0xCC0, Facts(gfp_allowed_mask=0xFFFF7F), NORMAL),
+            ("suspending, no __GFP_IO", 0xCC0, Facts(gfp_allowed_mask=0xFFFFBF), NORMAL),
         )
     ),
     Scenario(
@@ -759,6 +762,9 @@ WRONG = (
             ("PF_DUMPCORE", 0xCC0, Facts(DUMPCORE), NORMAL),
             ("low memory", 0xCC4, USUAL, DMA32),
             ("suspending", 0xCC0, Facts(gfp_allowed_mask=0xFFFF3F), NORMAL),
+            # pm_suspended_storage() is true unless both __GFP_IO and __GFP_FS are allowed.
+            ("suspending, no __GFP_FS", 0xCC0, Facts(gfp_allowed_mask=0xFFFF7F), NORMAL),
+            ("suspending, no __GFP_IO", 0xCC0, Facts(gfp_allowed_mask=0xFFFFBF), NORMAL),
         )
     ),
     Scenario(

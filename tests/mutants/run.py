@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tests.mutants.forks import Call, in_forks
-from tests.mutants.mutations import Mutation, mutations
+from tests.mutants.mutations import Mutation, changed_code, mutations
 from tests.mutants.session import Work, profile, run_anew, run_in_forks
 
 ROOT = Path(__file__).parents[2]
@@ -217,19 +217,22 @@ class Module:
         if self._file.is_file():
             kept = json.loads(self._file.read_text(encoding="utf-8"))
         if kept.get("module") != _hash(self.source + machinery):
-            kept = {"module": _hash(self.source + machinery), "results": {}}
+            kept = {"module": _hash(self.source + machinery), "results": {}, "survived_forks": {}}
         self._kept = kept
+        # What an interrupted run has judged holds for this module and these tests.
+        self._journal = KEPT / f"{self.name}.{_hash(kept['module'] + self._all_tests())}.journal"
         self._tests: dict[str, tuple[float, frozenset[int]]] = {}
+        self._shared: dict[str, frozenset[int]] = {}
 
     def judge(self, equivalent: set[str]) -> Score:
         """Judge the mutants of which nothing is known, and return the score."""
+        self._read_journal()
         pending = [key for key in self.named if not self._is_known(key)]
         if pending:
             self._say(f"{len(pending)} of {len(self.named)} mutants to judge")
             self._profile()
             self._judge_in_forks([key for key in pending if key not in equivalent])
             self._judge_in_forks([key for key in pending if key in equivalent])
-            # What survived is judged once more with all imported anew; an equivalent one is believed.
             self._judge_anew([key for key in pending if key not in equivalent and not self._killer(key)])
         score = Score(self.module, len(self.named), len(equivalent))
         for key, mutation in self.named.items():
@@ -281,11 +284,15 @@ class Module:
                 self._say(f"{name} is left out: {tests}")
             found = {} if isinstance(tests, str) else tests
             kept[name] = {"hash": self._files[name], "modules": hashes, "tests": found}
-        _save(file, kept)
+            _save(file, kept)
         self._tests = {
             test: (seconds, frozenset(lines.get(str(self.path), ())))
             for name in self._files
             for test, (seconds, lines) in sorted(kept[name]["tests"].items(), key=lambda item: item[1][0])
+            if test
+        }
+        self._shared = {
+            name: frozenset(kept[name]["tests"].get("", (0.0, {}))[1].get(str(self.path), ())) for name in self._files
         }
         self._say(f"{sum(bool(lines) for _, lines in self._tests.values())} tests run it")
 
@@ -294,29 +301,36 @@ class Module:
         found = {test: known for test, known in self._tests.items() if known[1] and known[0] < QUICK}
         return dict(sorted(found.items(), key=lambda item: item[1][0]))
 
+    def _read_journal(self) -> None:
+        """Note the results of forks, those of an interrupted run as well."""
+        if self._journal.is_file():
+            for line in self._journal.read_text(encoding="utf-8").splitlines():
+                key, _, killer = line.partition("\t")
+                self._kept["survived_forks"][key] = "" if killer else self._all_tests()
+                if killer:
+                    self._note(key, killer)
+            _save(self._file, self._kept)
+            self._journal.unlink()
+
     def _judge_in_forks(self, pending: Sequence[str]) -> None:
         tests = self._quick()
         mutants = {}
         for key in pending:
             mutation = self.named[key]
             covering = [test for test, (_, lines) in tests.items() if lines & set(mutation.lines)]
-            if covering and mutation.function:
+            if covering and self._kept["survived_forks"].get(key) != self._all_tests():
                 mutants[key] = (mutation, covering)
         if not mutants:
             return
         seconds = {test: time for test, (time, _) in tests.items()}
-        work = Work(self.path, self.source, mutants, seconds, self._jobs)
-        for _, results in in_forks([Call("", functools.partial(run_in_forks, work), 3600)], 1):
-            if isinstance(results, str):
-                raise UsageError(f"the tests could not be run: {results}")
-            for key, killer in results.items():
-                self._note(key, killer)
-        _save(self._file, self._kept)
+        work = Work(self.path, self.source, mutants, seconds, self._jobs, self._journal)
+        for _ in in_forks([Call("", functools.partial(run_in_forks, work), 3600)], 1):
+            self._read_journal()
         killed = sum(bool(self._killer(key)) for key in mutants)
         self._say(f"{killed} of {len(mutants)} killed in forks")
 
     def _judge_anew(self, pending: Sequence[str]) -> None:
-        """Judge mutants of what runs at import, of what no test runs in itself, and those that survived so far."""
+        """Judge the survivors among mutants of what runs at import, or for several tests, with all imported anew."""
         tests = self._quick()
         slow = frozenset(test for test, (seconds, _) in self._tests.items() if seconds >= QUICK)
         costs: dict[str, float] = {}
@@ -325,10 +339,17 @@ class Module:
             costs[name] = costs.get(name, 0.0) + seconds
         files = sorted(costs, key=lambda name: costs[name])
         limit = 60 + 6 * sum(costs.values())
-        calls = [
-            Call(key, functools.partial(run_anew, self.name, self.path, self.named[key].source, files, slow), limit)
-            for key in pending
-        ]
+        calls = []
+        for key in pending:
+            mutation = self.named[key]
+            imported = changed_code(self.source, mutation.source, str(self.path)) is None
+            chosen = [name for name in files if imported or self._shared[name] & set(mutation.lines)]
+            if chosen:
+                work = functools.partial(run_anew, self.name, self.path, mutation.source, chosen, slow)
+                calls.append(Call(key, work, limit))
+            else:
+                self._note(key, "")
+        _save(self._file, self._kept)
         for done, (key, killer) in enumerate(in_forks(calls, self._jobs), 1):
             self._note(key, killer)
             _save(self._file, self._kept)

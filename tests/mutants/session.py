@@ -9,7 +9,7 @@ import functools
 import gc
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -40,6 +40,7 @@ class _Recorder:
         self.seconds: dict[str, float] = {}
         self._skipped = skipped
         self._measured = measured
+        self._running = ""
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Leave out the tests that are too slow."""
@@ -47,8 +48,20 @@ class _Recorder:
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         """Attribute the lines that run from here on."""
+        self._running = nodeid
         if self._measured is not None:
             self._measured.switch_context(nodeid)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
+        """Attribute to no test what a fixture does for several."""
+        if self._measured is not None and fixturedef.scope != "function":
+            self._measured.switch_context("")
+        try:
+            return (yield)
+        finally:
+            if self._measured is not None and fixturedef.scope != "function":
+                self._measured.switch_context(self._running)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a failure and the time."""
@@ -92,7 +105,10 @@ class _Finder:
 
 
 def profile(modules: Sequence[Path], file: str) -> dict[str, Any]:
-    """Run a file of tests once; return for each test its seconds and the lines that it runs, by module."""
+    """Run a file of tests once; return for each test its seconds and the lines that it runs, by module.
+
+    The test called "" has the lines that run while the tests are imported, and in fixtures that several tests share.
+    """
     measured = coverage.Coverage(data_file=None, include=list(map(str, modules)), config_file=False)
     recorder = _Recorder(measured=measured)
     measured.start()
@@ -101,6 +117,7 @@ def profile(modules: Sequence[Path], file: str) -> dict[str, Any]:
     found: dict[str, tuple[float, dict[str, list[int]]]] = {
         name: (round(seconds, 3), {}) for name, seconds in recorder.seconds.items() if name not in recorder.failed
     }
+    found[""] = (0.0, {})
     for module in modules:
         for line, names in measured.get_data().contexts_by_lineno(str(module)).items():
             for name in names:
@@ -129,6 +146,7 @@ class Work:
         mutants: each with its key, and the tests that run its lines, quickest first.
         seconds: how long each test takes.
         jobs: how many mutants are judged at a time.
+        journal: where each result is appended at once, so that an interrupted run loses none.
     """
 
     path: Path
@@ -136,13 +154,13 @@ class Work:
     mutants: Mapping[str, tuple[Mutation, Sequence[str]]]
     seconds: Mapping[str, float]
     jobs: int
+    journal: Path
 
 
 class _Server:
     """A pytest plugin that runs no tests itself: each mutant's are run in a fork of the collected session."""
 
     def __init__(self, work: Work) -> None:
-        self.results: dict[str, str] = {}
         self._work = work
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -156,7 +174,9 @@ class _Server:
         ]
         caches = [value for value in gc.get_objects() if isinstance(value, _CACHED)]
         gc.freeze()
-        self.results |= in_forks(self._calls(items, functions, caches), work.jobs)
+        with work.journal.open("a", encoding="utf-8") as journal:
+            for key, result in in_forks(self._calls(items, functions, caches), work.jobs):
+                print(key, result, sep="\t", file=journal, flush=True)
         return True
 
     def _calls(
@@ -199,9 +219,7 @@ def _judge(
     return ""
 
 
-def run_in_forks(work: Work) -> dict[str, str]:
-    """Judge mutants of functions, and return for each the first test that fails, or ""."""
-    server = _Server(work)
+def run_in_forks(work: Work) -> None:
+    """Judge mutants of functions; the journal has for each the first test that fails, or nothing."""
     files = sorted({test.partition("::")[0] for _, tests in work.mutants.values() for test in tests})
-    pytest.main([*_JUDGING, *files], plugins=[server])
-    return server.results
+    pytest.main([*_JUDGING, *files], plugins=[_Server(work)])

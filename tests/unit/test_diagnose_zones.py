@@ -116,6 +116,14 @@ def test_direct_reclaim() -> None:
     assert changes(judge_zones(kernel("6.12"), order, [zone(0, NORMAL, 370, largest=2)]))["direct_reclaim"].needs_block
 
 
+def test_reclaim_frees_pages_only_where_the_cpuset_allows() -> None:
+    """A request that can wait stays in its cpuset: gfp_to_alloc_flags clears ALLOC_CPUSET for an atomic one alone."""
+    atomic = replace(KERNEL, alloc_flags=HIGH | HARDER, direct_reclaim=False, mems_allowed=0b01, hardwall=True)
+    # More than 500 pages are needed. Node 1 lacks fewer of them, but it is outside the cpuset.
+    answer = judge_zones(kernel("6.12"), atomic, [zone(0, NORMAL, 370), zone(1, NORMAL, 374)])
+    assert changes(answer)["direct_reclaim"] == Remedy("direct_reclaim", 0, "Normal", 131)
+
+
 def test_zone_limit() -> None:
     """Zones above the mask's are excluded, and would have served."""
     limited = replace(KERNEL, highest_zoneidx=DMA32)

@@ -96,6 +96,11 @@ EXPECTATIONS = (
     # 500 - 125 = 375.
     Expectation("atomic", ALL, zone(475), HIGH | HARDER, "watermark"),
     Expectation("atomic, above", ALL, zone(476), HIGH | HARDER, "ok"),
+    # A quarter, rounded down, is subtracted: 1003 - 250 = 753, not 752; 1003 - 501 - 125 = 377, not 376.
+    Expectation("a quarter of 1003", OLD, zone(853, watermarks=(1003, 1253, 1503)), HARDER, "watermark"),
+    Expectation("a quarter of 1003, above", OLD, zone(854, watermarks=(1003, 1253, 1503)), HARDER, "ok"),
+    Expectation("atomic, of 1003", ALL, zone(477, watermarks=(1003, 1253, 1503)), HIGH | HARDER, "watermark"),
+    Expectation("atomic, of 1003, above", ALL, zone(478, watermarks=(1003, 1253, 1503)), HIGH | HARDER, "ok"),
     # OOM alone halves; with HIGH it is 250; 5.10 leaves the quarter out, since 6.3 it is 375 - 187 = 188.
     Expectation("ALLOC_OOM", ALL, zone(600), OOM, "watermark"),
     Expectation("ALLOC_OOM, above", ALL, zone(601), OOM, "ok"),
