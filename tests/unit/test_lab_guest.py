@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import boot as ways
-from kalloctrace.lab import run
+from kalloctrace.lab import boot, run
 from kalloctrace.lab.guest import (
     Machine,
     command_script,
@@ -130,7 +129,7 @@ def test_kvm_replaces_emulation(tmp_path: Path) -> None:
 
 
 def test_instruction_clock_is_the_emulator_s(tmp_path: Path) -> None:
-    """It requires one processor, emulated by one thread, in both ways of booting."""
+    """It requires one processor, emulated by one thread, in both boot of booting."""
     machine = Machine(icount=True)
     virtme = virtme_command(tmp_path / "image", tmp_path, [], machine)
     memory = initramfs_command(tmp_path / "image", tmp_path / "archive", tmp_path, 4096, machine)
@@ -185,7 +184,7 @@ def fake_virtme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fake.touch(mode=0o755)
     monkeypatch.setattr(run, "search_path", lambda: f"{programs}:{os.environ['PATH']}")
     monkeypatch.setattr(run, "require_lab", lambda: None)
-    monkeypatch.setattr(ways, "has_9p", lambda _: True)
+    monkeypatch.setattr(boot, "has_9p", lambda _: True)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.chdir(work)
     return fake
@@ -305,15 +304,32 @@ def test_termination_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
     assert ends(pid)
 
 
+def test_time_limit_of_a_test_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
+    """At a test's time limit pytest-timeout raises in the main thread, from SIGALRM."""
+    pid = tmp_path / "pid"
+
+    def expire(number: int, frame: object) -> NoReturn:
+        raise TimeoutError(number, frame)
+
+    write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; kill -ALRM {os.getpid()}; wait")
+    before = signal.signal(signal.SIGALRM, expire)
+    try:
+        with pytest.raises(TimeoutError):
+            run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), timeout=30)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert ends(pid)
+
+
 def test_guest_does_not_outlive_its_owner(fake_virtme: Path, tmp_path: Path) -> None:
     """A guest started by a thread ends too when the process is killed."""
     pid = tmp_path / "pid"
     write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; wait")
     owner = os.fork()
     if not owner:
-        boot = threading.Thread(target=run.run_in_guest, args=(["x"],), kwargs={"kernel": Kernel("x", Path("/image"))})
-        boot.start()
-        boot.join()
+        owned = threading.Thread(target=run.run_in_guest, args=(["x"],), kwargs={"kernel": Kernel("x", Path("/image"))})
+        owned.start()
+        owned.join()
         os._exit(1)
     deadline = time.monotonic() + 20
     while not pid.exists() and time.monotonic() < deadline:
