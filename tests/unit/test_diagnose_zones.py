@@ -208,3 +208,14 @@ def test_who_waits_has_less_of_the_reserves() -> None:
     for release in ("5.10", "7.3"):
         atomic = replace(KERNEL, alloc_flags=HIGH | HARDER, direct_reclaim=False)
         assert changes(judge_zones(kernel(release), atomic, (state,)))["direct_reclaim"].value == 201
+
+
+def test_a_request_that_waits_stays_in_its_cpuset() -> None:
+    """With __GFP_DIRECT_RECLAIM an atomic request has ALLOC_CPUSET, so reclaim in another node would not help it."""
+    for release in ("5.10", "7.3"):
+        atomic = replace(KERNEL, alloc_flags=HIGH | HARDER, direct_reclaim=False, mems_allowed=0b01, hardwall=True)
+        inside = judge_zones(kernel(release), atomic, (zone(0, NORMAL, 300),))
+        outside = judge_zones(kernel(release), atomic, (zone(1, NORMAL, 300),))
+        assert (inside.conclusion, outside.conclusion) == ("watermark", "watermark")
+        assert "direct_reclaim" in changes(inside)
+        assert "direct_reclaim" not in changes(outside)

@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from kalloctrace.kernel.slowpath_rules import unsure_rules
+from kalloctrace.model.slowpath.attempts import oom_cannot_help
 from kalloctrace.model.slowpath.flags import attempt_alloc_flags, mask_alloc_flags
-from kalloctrace.model.slowpath.types import Facts
+from kalloctrace.model.slowpath.state_machine import enter
+from kalloctrace.model.slowpath.types import Facts, Path, SlowCall, SlowContext
 from tests.slow_scenarios import slow_kernel
 
 RT, VICTIM, MEMALLOC = (
@@ -114,3 +116,16 @@ def test_captured_facts_decide() -> None:
     assert attempt_alloc_flags(slow, 0xCC0, 0, Facts(oom_victim=True)) == conditions("6.12", 0xCC0, 0)[VICTIM]
     assert attempt_alloc_flags(slow, 0xCC0, 0, replace(Facts(), defrag_mode=True)) == 0x840
     assert attempt_alloc_flags(slow_kernel("6.16"), 0xCC0, 0, Facts(defrag_mode=True)) == 0x940
+
+
+@pytest.mark.parametrize(
+    ("allowed", "suspended"), [(0xFFFFFF, False), (0xFFFF3F, True), (0xFFFFBF, True), (0xFFFF7F, True)]
+)
+@pytest.mark.parametrize("release", ["5.10", "6.12", "7.3"])
+def test_suspend_keeps_the_oom_killer_away(release: str, allowed: int, suspended: bool) -> None:
+    """`pm_suspended_storage` is true as soon as gfp_allowed_mask lacks __GFP_IO or __GFP_FS, or both."""
+    slow = slow_kernel(release)
+    context = SlowContext("FALLBACK", 0, None, None, 2, 0)
+    call = SlowCall(0xCC0, 0, context)
+    path = Path(slow, call, Facts(gfp_allowed_mask=allowed), enter(slow, call))
+    assert bool(oom_cannot_help(path)) == suspended

@@ -14,7 +14,7 @@ from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.kernel.watermark_rules import OLDEST_RULES, SHARED_RULES, watermark_rules
 from kalloctrace.model import watermark
-from kalloctrace.model.watermark import FreeBlocks, Range, Watermarks, ZoneState, zone_watermark_fast
+from kalloctrace.model.watermark import FreeBlocks, Range, Watermarks, ZoneState, lowered_mark, zone_watermark_fast
 from tests.broken_watermark import MUTATIONS
 from tests.compiled.watermark_rows import agrees, blocks_of, kernel_of
 
@@ -301,3 +301,20 @@ def test_executed_code_notices_a_broken_rule(mutation: str, monkeypatch: pytest.
     name, broken = MUTATIONS[mutation]
     monkeypatch.setattr(watermark, name, broken)
     assert next(executed_differently(), None) is not None
+
+
+@pytest.mark.parametrize(
+    ("release", "alloc_flags", "lowered"),
+    [
+        # 1003 - 1003 // 4; a product of 3 / 4 would be 752.
+        ("5.10", HARDER, 753),
+        # 1003 - 501, then 502 - 125; a product would be 376.
+        ("5.10", HIGH | HARDER, 377),
+        ("6.12", HIGH | HARDER, 377),
+        # The quarter of ALLOC_NON_BLOCK needs ALLOC_MIN_RESERVE.
+        ("6.12", HARDER, 1003),
+    ],
+)
+def test_a_quarter_is_rounded_down(release: str, alloc_flags: int, lowered: int) -> None:
+    """The kernel subtracts `min / 4`, an integer division."""
+    assert lowered_mark(kernel(release), 1003, alloc_flags) == lowered
