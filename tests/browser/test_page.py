@@ -99,7 +99,7 @@ def test_odd_traces(opener: Opener, tmp_path: Path, make: Callable[[Path], Path]
     if make is aggregate:
         assert "without times" in page.locator("#time").inner_text()
         assert "without tasks" in page.locator("#tasks").inner_text()
-        assert "was not traced" in page.locator("#failures").inner_text()
+        assert "were not traced" in page.locator("#failures").inner_text()
         assert page.locator("#filter-comm").count() == 0
     if make is truncated_sample:
         assert "end of the recording is missing" in page.locator("#notices").inner_text()
