@@ -19,7 +19,7 @@ from tests.compiled.structs import NODEMASK, Structs
 from tests.slow_scenarios import slow_kernel
 
 _EXECUTED = ("__next_zones_zonelist", "alloc_flags_nofragment", "current_gfp_context", "prepare_alloc_pages")
-"""What the entry is made of; in most images the compiler has put all but the first into it."""
+"""The functions that the entry calls; in most images all but the first are inlined."""
 
 
 class EntryFunction:
@@ -28,7 +28,7 @@ class EntryFunction:
     Args:
         image: the image.
         snapshot: the kernel, for the entry's name and the values of flags.
-        rnd: makes the choices.
+        rnd: source of the random choices.
     """
 
     _entry: Entry
@@ -46,7 +46,7 @@ class EntryFunction:
         }
 
     def handed_on(self, number: int) -> Iterator[tuple[Entry, SlowCall | None]]:
-        """Make random requests, and yield what each hands on to the slow path, if it comes there."""
+        """Make random requests, and yield the arguments of the slow path, or None if it is not called."""
         for _ in range(number):
             entry = random_entry(self._random, self._snapshot)
             machine, call = self._machines[entry.cpusets], entry.call
@@ -71,7 +71,7 @@ class EntryFunction:
 
 
 def expected(release: str, entry: Entry) -> SlowCall:
-    """Return what the model says that a request hands on."""
+    """Return the arguments of the slow path that the model predicts."""
     facts, call = entry.facts, entry.call
     request = Request(
         call.gfp_mask,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Executes the functions of one kernel's image and has the model judge them."""
+"""Executes the functions of one kernel's image and compares the model with them."""
 
 import json
 import random
@@ -33,13 +33,13 @@ RECORDED_CALLS, RECORDED_CHECKS, NOTICING = 100, 40, 2
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done with each kernel.
+    """What to do with each kernel.
 
     Attributes:
-        calls: of the slow path.
-        checks: of a watermark, and requests to the entry function.
-        seed: of what is random.
-        record: the folder whose `slowpath/KERNEL.json` and `watermark/KERNEL.json` are written, None for none.
+        calls: calls of the slow path.
+        checks: watermark checks, and requests to the entry function.
+        seed: of the random choices.
+        record: the folder to write `slowpath/KERNEL.json` and `watermark/KERNEL.json` in; None to write nothing.
     """
 
     calls: int
@@ -49,7 +49,7 @@ class Plan:
 
 
 def measure(name: str, plan: Plan) -> Tally:
-    """Execute the functions of a kernel, named as `kalloctrace.lab.kernels.obtain` knows it."""
+    """Execute the functions of a kernel, with a name that `kalloctrace.lab.kernels.obtain` accepts."""
     tally = Tally(name)
     try:
         image = load(obtain(name))
@@ -95,7 +95,7 @@ def _watermarks(image: Image, plan: Plan, tally: Tally) -> None:
 
 
 def _telling(kernel: Watermarks, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first runs, and of those that notice each broken rule the first few."""
+    """Return the first runs, and for each broken rule the first few that notice it."""
     chosen = runs[:RECORDED_CHECKS]
     for name, broken in MUTATIONS.values():
         with patch.object(watermark, name, broken):

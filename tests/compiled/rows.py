@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Executed calls of the slow path as JSON: what `run.py --record` writes, and the suite judges again."""
+"""Executed calls of the slow path as JSON: `run.py --record` writes them, and the unit tests judge them again."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
@@ -13,12 +13,12 @@ from tests.slow_scenarios import slow_kernel
 
 
 class Called(NamedTuple):
-    """What an image did.
+    """One executed call.
 
     Attributes:
         nodes: the machine.
         call: the call and its attempts.
-        unseen: the cpuset was set anew to the same nodes, which no trace shows.
+        unseen: the cpuset was set again to the same nodes, which no trace shows.
     """
 
     nodes: Nodes
@@ -26,12 +26,12 @@ class Called(NamedTuple):
     unseen: bool
 
     def on(self, release: str) -> SlowKernel:
-        """Return what the model takes the machine's kernel for, by its release alone."""
+        """Return the model's kernel for a release, on this machine."""
         return slow_kernel(release, _machine(self.nodes))
 
 
 def to_row(called: Called) -> dict[str, Any]:
-    """Return a call as JSON values; what no attempt changes is there once."""
+    """Return a call as JSON values; values that no attempt changes occur once."""
     call, context = called.call, called.call.context
     return {
         "nodes": {str(nid): zones for nid, zones in called.nodes.items()},
@@ -65,7 +65,7 @@ def to_row(called: Called) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any]) -> Called:
-    """Return the call that a row was made of."""
+    """Return the call of a row."""
     nodes = {int(nid): zones for nid, zones in row["nodes"].items()}
     zonelist = _machine(nodes).fallback[row["nid"]]
     context = SlowContext(
@@ -100,7 +100,7 @@ def from_row(row: dict[str, Any]) -> Called:
 
 
 def worth_recording(judged: Iterable[tuple[Called, CallVerdict]]) -> Iterator[Called]:
-    """Yield the first of those calls that went through the same kinds of attempts and came to the same end."""
+    """Yield the first call with each combination of attempt kinds and result."""
     seen = set()
     for called, verdict in judged:
         kinds = frozenset(kind for attempt in verdict.attempts for kind in attempt.kinds)

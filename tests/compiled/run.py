@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Holds the model against compiled kernels: functions of Debian's images, executed in an emulator of the processor.
+"""Compares the model with compiled kernels: functions of Debian's images, executed in an emulator of the processor.
 
-`make compiled` runs it. The slow path is called with random requests, tasks, cpusets and zones, and every attempt that
-it makes is judged; the entry function is called likewise, for what it hands on to the slow path; the watermark check is
-called on random zones, for its answer.
+`make compiled` runs it. It calls the slow path with random requests, tasks, cpusets and zones, and judges every
+attempt. It calls the entry function in the same way and compares the arguments of the slow path. It calls the watermark
+check on random zones and compares the result.
 """
 
 import os
@@ -32,23 +32,23 @@ END = "<!-- end of what compiled kernels do -->"
 @click.argument("kernels", metavar="[KERNEL]...", nargs=-1)
 @click.option("--calls", default=10_000, show_default=True, help="Calls of the slow path, a kernel.")
 @click.option("--checks", default=10_000, show_default=True, help="Requests, and checks of a watermark, a kernel.")
-@click.option("--seed", default=1, show_default=True, help="Of what is random: the same one gives the same figures.")
-@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Kernels at once.")
+@click.option("--seed", default=1, show_default=True, help="Seed of the random choices; it fixes the figures.")
+@click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="How many kernels to run in parallel.")
 @click.option(
-    "--docs", is_flag=True, help="Write the tables into docs/slow-path.md as well, where every kernel could be had."
+    "--docs", is_flag=True, help="Write the tables into docs/slow-path.md as well, if every kernel is available."
 )
 @click.option(
     "--record",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write some of the calls and checks into slowpath/ and watermark/ there, in place of what those kernels had.",
+    help="Write some of the calls and checks into slowpath/ and watermark/ there, replacing older ones.",
 )
 def main(  # noqa: PLR0917  (click passes one argument an option)
     kernels: tuple[str, ...], calls: int, checks: int, seed: int, jobs: int, docs: bool, record: Path | None
 ) -> None:
-    """Hold the model against the compiled functions of each KERNEL, and print what came of it.
+    """Compare the model with the compiled functions of each KERNEL, and print the result.
 
-    The exit code is 3 where the model and a kernel differ, 1 where a kernel could not be had or executed, and 4 where
-    a kind of attempt was never met.
+    The exit code is 3 if the model and a kernel differ, 1 if a kernel is not available or cannot be executed, and 4 if
+    a kind of attempt never occurred.
     """
     plan = Plan(calls, checks, seed, record)
     with ProcessPoolExecutor(jobs) as pool:
@@ -61,7 +61,7 @@ def main(  # noqa: PLR0917  (click passes one argument an option)
             if text:
                 click.echo(f"{tally.name}: {text}", err=True)
         if not tally.failure and tally.unmet():
-            click.echo(f"{tally.name}: no attempt was for certain {' or '.join(tally.unmet())}", err=True)
+            click.echo(f"{tally.name}: no attempt was certainly {' or '.join(tally.unmet())}", err=True)
     if any(tally.differs for tally in tallies):
         sys.exit(Exit.MISMATCH)
     if any(tally.failure for tally in tallies):

@@ -36,16 +36,16 @@ EXECUTED = (
     "should_reclaim_retry",
     "wake_all_kswapds",
 )
-"""The slow path and what it is made of; releases and compilers differ in which of them are functions of their own."""
+"""The slow path and the functions it calls; which of them are inlined differs between releases and compilers."""
 
 ATTEMPTS = 14
-"""A call that goes on after so many is left."""
+"""A call is aborted after so many attempts."""
 
 _SEQUENCE_STEP = 2
 """`write_seqcount_begin` and `write_seqcount_end` add one each."""
 
 _NO_CPU = 100_000
-"""What a search for a CPU finds where there is none: any number that is no CPU's."""
+"""The result of a search for a CPU that finds none: any number that is no CPU's."""
 
 _RECLAIMED = (0, 0, 7)
 _COMPACT_RESULTS = (1, 2, 4, 5, 7, 8)
@@ -87,7 +87,7 @@ class SlowPath:
     Args:
         image: the image.
         snapshot: the kernel, for the values of its flags.
-        rnd: makes the choices.
+        rnd: source of the random choices.
     """
 
     _running: _Running
@@ -125,7 +125,7 @@ class SlowPath:
         return Called(entry.nodes, call, running.unseen)
 
     def _answers(self) -> dict[str, Answer]:
-        """Return what answers for each function that is not executed."""
+        """Return the stand-in of each function that is not executed."""
         named: dict[Answer, tuple[str, ...]] = {
             self._attempt: ("get_page_from_freelist",),
             self._reclaim: ("try_to_free_pages",),
@@ -137,7 +137,7 @@ class SlowPath:
                 "_cond_resched",
                 "schedule_timeout_uninterruptible",
             ),
-            # Whether a lock was free, or memory is enough, decides between ways that are all predicted.
+            # Whether a lock is free, or memory is enough, decides between paths that are all predicted.
             self._either: (
                 "__cpuset_node_allowed",
                 "__zone_watermark_ok",
@@ -162,7 +162,7 @@ class SlowPath:
         return {name: answer for answer, names in named.items() for name in names}
 
     def _attempt(self, machine: Machine) -> int:
-        """Note an attempt, and let it fail."""
+        """Record an attempt, and let it fail."""
         running = self._running
         if machine.argument(3) != CONTEXT:
             raise KalloctraceError("cannot follow an attempt", "it was given another context", "report it")
@@ -185,7 +185,7 @@ class SlowPath:
         running.reclaimed = None
         running.cpuset_set = False
         if self._random.random() < _BECOMES_VICTIM:
-            # Never the other way round: oom_mm stays until the task is gone.
+            # Never the other way round: oom_mm stays until the task exits.
             running.facts = replace(running.facts, oom_victim=True)
         self._wait(machine)
         return 0
@@ -211,7 +211,7 @@ class SlowPath:
         return self._random.randrange(2)
 
     def _wait(self, machine: Machine) -> None:
-        """Let the cpuset change now and then, where there are any; once between two attempts, as a trace can show."""
+        """Change the cpuset now and then, if cpusets are on; at most once between two attempts, as a trace can show."""
         running = self._running
         if running.facts.cpusets_enabled and not running.cpuset_set and self._random.random() < _CPUSET_CHANGES:
             mems = some_nodes(self._random, list(running.entry.nodes))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What came of executing kernels, counted, and as tables."""
+"""The results of executed kernels, counted and as tables."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,26 +16,26 @@ SHOWN = 3
 
 @dataclass
 class Tally:
-    """What came of one kernel.
+    """The results of one kernel.
 
     Attributes:
-        name: of the kernel, as it was asked for.
+        name: of the kernel, as given on the command line.
         version: of its package.
-        failure: why it could not be executed; empty where it was.
-        has_defrag_mode: the kernel has that sysctl, and with it a kind of attempts.
+        failure: why it could not be executed; empty if it was.
+        has_defrag_mode: the kernel has that sysctl, and with it one more kind of attempt.
         calls: of the slow path.
-        attempts: that they made.
+        attempts: attempts of these calls.
         mismatched: calls with an attempt or an end that the model excludes.
-        unknown: calls with an attempt or an end that it cannot judge; calls that were left have no end.
-        unseen: those of them in which the cpuset was set anew to the same nodes.
+        unknown: calls with an attempt or an end that it cannot judge; aborted calls have no end.
+        unseen: unknown calls in which the cpuset was set again to the same nodes.
         kinds: attempts of each kind, as `AttemptVerdict.kind` has it.
         masks: attempts whose flags a mask shows without any facts, `tests.compiled.mask_flags`.
         masks_mismatched: those with other flags.
-        requests: made of the entry function.
-        requests_mismatched: those that hand something else on to the slow path than the model says.
-        checks: of a watermark.
-        checks_mismatched: those that the model decides otherwise.
-        shown: some of what is mismatched, to be read.
+        requests: calls of the entry function.
+        requests_mismatched: those that call the slow path with other arguments than the model predicts.
+        checks: watermark checks.
+        checks_mismatched: those with another result than the model's.
+        shown: a few of the mismatches.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Tally:
     shown: list[str] = field(default_factory=list)
 
     def count(self, called: Called, verdict: CallVerdict) -> None:
-        """Count a call and what the model says of it."""
+        """Count a call and the model's verdict."""
         left = called.call.page is None
         judged = verdict.attempts if left else (*verdict.attempts, verdict.end)
         self.calls += 1
@@ -98,7 +98,7 @@ class Tally:
         return bool(self.mismatched or self.masks_mismatched or self.requests_mismatched or self.checks_mismatched)
 
     def unmet(self) -> list[Kind]:
-        """Return the kinds of attempts that were not met for certain."""
+        """Return the kinds of attempts that never certainly occurred."""
         kinds: tuple[Kind, ...] = get_args(Kind)
         return [kind for kind in kinds if not self.kinds[kind] and (self.has_defrag_mode or "nofragment" not in kind)]
 
@@ -108,7 +108,7 @@ class Tally:
 
 
 def tables(tallies: Sequence[Tally]) -> str:
-    """Return two tables in Markdown: what was judged, and the kinds of attempts."""
+    """Return two tables in Markdown: the results, and the kinds of attempts."""
     done = [each for each in tallies if not each.failure]
     results: list[tuple[str | int, ...]] = [
         (

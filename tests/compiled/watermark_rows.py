@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Executed watermark checks as JSON, and whether the model decides them alike."""
+"""Executed watermark checks as JSON, and whether the model gives the same answer."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ TYPES = {"U": "UNMOVABLE", "M": "MOVABLE", "E": "RECLAIMABLE", "H": "HIGHATOMIC"
 
 
 def kernel_of(release: str) -> Watermarks:
-    """Return what the model takes a kernel's check for, by its release alone."""
+    """Return the model's watermark check of a release."""
     return Watermarks(watermark_rules(parse_release(release)), builtin_tables(release).bits)
 
 
 def blocks_of(words: str) -> tuple[FreeBlocks, ...]:
-    """Return the free blocks, by order, that a line of words says."""
+    """Return the free blocks, by order, of a line of words."""
     return tuple(
         FreeBlocks(0 if word == "-" else 1, frozenset(f"MIGRATE_{TYPES[letter]}" for letter in word.replace("-", "")))
         for word in words.split()
@@ -27,11 +27,11 @@ def blocks_of(words: str) -> tuple[FreeBlocks, ...]:
 
 
 def agrees(kernel: Watermarks, run: dict[str, Any]) -> bool:
-    """Return whether the model passes or refuses a request as the image did.
+    """Return whether the model passes or refuses a request as the image does.
 
     Args:
         kernel: its check.
-        run: a row: what `__zone_watermark_ok` was given, and under `passes` what it returned.
+        run: a row: the arguments of `__zone_watermark_ok`, and its result under `passes`.
     """
     state = ZoneState(
         node=0,
@@ -47,6 +47,6 @@ def agrees(kernel: Watermarks, run: dict[str, Any]) -> bool:
         blocks=blocks_of(run["blocks"]),
     )
     check = watermark.zone_watermark_ok(kernel, state, run["order"], run["highest_zoneidx"], run["alloc_flags"])
-    # The kernel's function looks at blocks for higher orders only; the model asks for a page's type as well.
+    # The kernel's function checks blocks for higher orders only; the model also checks the type of a single page.
     passes = check.outcome == "ok" or (run["order"] == 0 and check.outcome == "block")
     return passes is run["passes"]
