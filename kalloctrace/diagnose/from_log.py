@@ -119,6 +119,21 @@ class Failure:
         return self.logged.memcg or answered
 
     @property
+    def cause(self) -> tuple[object, ...]:
+        """What failures with the same cause have in common: the request, its task, and the zones that refused it."""
+        logged, diagnosis = self.logged, self.why
+        request = (logged.event, logged.comm, logged.order, self.gfp_text, logged.memcg)
+        if diagnosis is None:
+            return (*request, self.missing[:1])
+        passes = diagnosis.conclusion == "passes"
+        zones = (
+            (verdict.state.node, verdict.state.zone, "open" if verdict.kind in ("passes", "unknown") else verdict.kind)
+            for verdict in diagnosis.zones
+            if verdict.kind == "passes" or (verdict.kind != "excluded" and not passes)
+        )
+        return (*request, passes, *zones)
+
+    @property
     def ignores_watermarks(self) -> bool:
         """Whether the decisive attempts checked no watermark."""
         return bool(self.attempt.alloc_flags & (self.tables or _OLD_TABLES).bits.alloc_no_watermarks)

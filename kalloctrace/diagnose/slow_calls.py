@@ -7,7 +7,6 @@ from typing import Any
 
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.from_trace import slow_failure, slow_start
-from kalloctrace.diagnose.sentences import headline_alike
 from kalloctrace.diagnose.to_json import failure_json
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
@@ -99,9 +98,9 @@ class SlowCallDescriber:
 
 def grouped(reports: Iterable[SlowCallReport]) -> list[list[SlowCallReport]]:
     """Return the calls grouped by cause: the largest group first, in each group the slowest call first."""
-    groups: dict[str, list[SlowCallReport]] = {}
+    groups: dict[tuple[object, ...], list[SlowCallReport]] = {}
     for one in reports:
-        groups.setdefault(headline_alike(one.why), []).append(one)
+        groups.setdefault(one.why.cause, []).append(one)
     for group in groups.values():
         group.sort(key=lambda one: -(one.call["duration"] or 0))
     return sorted(groups.values(), key=lambda group: -len(group))

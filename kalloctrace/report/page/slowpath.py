@@ -112,7 +112,7 @@ class SlowChoice:
         given, time = call["given"], call["time"]
         key: Hashable = (given["gfp_mask"], given["order"], call["comm"])
         if judged:
-            key = headline_alike(slow_failure(self._snapshot, call))
+            key = slow_failure(self._snapshot, call).cause
         group = self._groups.setdefault(key, _Group(judged, time, time))
         group.calls += 1
         group.first, group.last = min(group.first, time), max(group.last, time)
