@@ -198,7 +198,7 @@ def test_loss_is_counted(tmp_path: Path) -> None:
     [
         ("nothing\n", [], 1, "nothing to import"),
         ("", [], 1, "nothing to import"),
-        (LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL"), [], 2, "which kernel"),
+        (LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL"), [], 2, "the kernel of"),
         (HEAD + LINE.format(order=0, migratetype=0, gfp="GFP_NONESUCH"), [], 1, "GFP_NONESUCH"),
         (HEAD + LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL"), ["--kernel", "2.6"], 2, "2.6"),
         ("# os release : 4.18.0-1.el8.x86_64\n" + LINE.format(order=0, migratetype=0, gfp="0"), [], 2, "4.18.0"),
