@@ -257,7 +257,7 @@ _REAL_ELIGIBLE = judge_bulk.eligible
 
 
 def _single(**changes: object) -> Callable[[Kernel, BulkRequest, Context], str]:
-    """Break the rule by changing what it is told of the context."""
+    """Break the rule by changing its context."""
 
     def broken(kernel: Kernel, request: BulkRequest, context: Context) -> str:
         told: dict[str, Any] = changes

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Each rule of the slow path broken on purpose, as tests/broken_rules.py does with the preparation stage.
 
-Every one must make a scenario of tests/slow_scenarios.py come out otherwise.
+A scenario of tests/slow_scenarios.py must notice each one.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ HARDER, MIN_RESERVE = 0x10, 0x20
 
 
 def _start(change: Callable[[int, int], int]) -> Callable[..., tuple[int, tuple[Step, ...]]]:
-    """Break the flags that the slow path starts with, given those and the mask."""
+    """Change the flags that the slow path starts with, from the right flags and the mask."""
     real = slowflags.gfp_to_alloc_flags
 
     def broken(kernel: SlowKernel, gfp_mask: int, order: int, facts: Facts) -> tuple[int, tuple[Step, ...]]:
@@ -39,7 +39,7 @@ def _reserves(change: Callable[[int, int, Facts], int]) -> Callable[..., tuple[i
 
 
 def _blind(**told: object) -> Callable[..., tuple[int, Step]]:
-    """Ask for the reserves of a task in another state."""
+    """Compute the reserves of a task in another state."""
     real = slowflags.gfp_pfmemalloc_flags
 
     def broken(kernel: SlowKernel, gfp_mask: int, facts: Facts) -> tuple[int, Step]:
@@ -215,12 +215,12 @@ SLOW_MUTATIONS: dict[str, tuple[object, str, object]] = {
     "the policy is kept": (attempts, "apply_reserves", _adjust_keeps_the_policy),
     "the preferred zone is kept": (attempts, "apply_reserves", _adjust_keeps_the_preferred_zone),
     "the policy is dropped with the reserves alone": (attempts, "apply_reserves", _adjust_for_reserves_alone),
-    "the preferred zone is not computed anew": (
+    "the preferred zone is not computed again": (
         attempts,
         "first_zone",
         lambda path, _nodemask: (path.call.context.preferred_zone, STEP),
     ),
-    "__GFP_ATOMIC stays beside reclaim": (state_machine, "enter", _enter_keeps_atomic),
+    "__GFP_ATOMIC stays with __GFP_DIRECT_RECLAIM": (state_machine, "enter", _enter_keeps_atomic),
     "before OOM without HARDWALL": (
         state_machine,
         "may_oom",

@@ -324,7 +324,7 @@ SCENARIOS = (
         facts=Facts(MEMALLOC, oom_victim=True),
     ),
     Scenario(
-        "nor is there a second try from 7.0 on",
+        "no second try since 7.0 either",
         NEW,
         0x80CC0,
         (at("after_waking_kswapd", 0x840),),
@@ -561,7 +561,7 @@ SCENARIOS = (
     ),
     *(
         Scenario(
-            f"vm.defrag_mode on {releases[0]}: given up before the OOM killer is asked",
+            f"vm.defrag_mode on {releases[0]}: given up before the OOM killer",
             releases,
             0xCC0,
             (
@@ -659,7 +659,7 @@ SCENARIOS = (
         machine=TWO_NODES,
     ),
     Scenario(
-        "a nodemask outside the cpuset is dropped, and the slow path starts anew",
+        "a nodemask outside the cpuset is dropped, and the slow path restarts",
         ("5.10", "6.12"),
         0xCC0,
         (
@@ -672,7 +672,7 @@ SCENARIOS = (
         machine=TWO_NODES,
     ),
     Scenario(
-        "the preferred zone is computed anew at the start",
+        "the preferred zone is computed again at the start",
         ("5.10", "6.12", "7.3"),
         0xCC0,
         (at("after_waking_kswapd", 0x840, nodemask=0b10, preferred_zone=ZoneRef(1, NORMAL)),),
@@ -783,7 +783,7 @@ WRONG = (
         wrong="alloc_flags",
     ),
     Scenario(
-        "NULL though the OOM killer was not asked",
+        "NULL without a call of the OOM killer",
         ("7.0", "7.3"),
         0xCC0,
         (at("after_waking_kswapd", 0x840), at("after_direct_reclaim", 0x840), at("after_draining", 0x840)),

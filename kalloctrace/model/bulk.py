@@ -54,7 +54,7 @@ def alloc_pages_bulk(kernel: Kernel, request: BulkRequest, context: Context) -> 
     """
     missing = request.nr_pages - request.nr_populated
     if request.nr_pages <= 0 or missing <= 0:
-        reason = f"{request.nr_pages} pages are asked for and {request.nr_populated} are there"
+        reason = f"{request.nr_pages} pages are requested and {request.nr_populated} are there"
         return _not_prepared("nothing", reason)
     alone = single_page(kernel, request, context)
     if alone:

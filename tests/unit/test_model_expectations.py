@@ -178,7 +178,7 @@ def test_alloc_flags_nofragment(
 
 
 def test_nofragment_without_zone_dma32() -> None:
-    """Without CONFIG_ZONE_DMA32 nothing is ever asked to avoid fragmentation."""
+    """Without CONFIG_ZONE_DMA32 ALLOC_NOFRAGMENT is never set."""
     kernel = replace(_kernel("6.12"), zone_dma32=None)
     assert page_alloc.alloc_flags_nofragment(kernel, ZoneRef(0, NORMAL), 0, kernel.context())[0] == 0
 
@@ -216,7 +216,7 @@ def _random_preparations(release: str, *, nolock: bool) -> Iterator[Preparation]
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_possible_alloc_flags(release: str) -> None:
-    """Whatever is asked, the fast path gets no other flags than the compiled kernels were seen to pass."""
+    """For every request the fast path gets only flags that compiled kernels pass."""
     possible = {0x1, 0x41, 0x101, 0x141, 0x801, 0x841, 0x901, 0x941}
     if release in ("7.2", "7.3"):
         possible |= {flags | 0x80 for flags in possible}
@@ -238,7 +238,7 @@ def test_possible_alloc_flags_without_locks(release: str, possible: set[int]) ->
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_what_never_happens(release: str) -> None:
-    """The preferred zone is within bounds and nodemask, and steps are told, whatever is asked."""
+    """For every request the preferred zone is within bounds and nodemask, and there are steps."""
     for done in _random_preparations(release, nolock=False):
         assert done.outcome == "prepared"
         assert done.steps
@@ -293,7 +293,7 @@ def test_unknown_node_of_the_cpu() -> None:
     ],
 )
 def test_impossible_request(release: str, request_: Request) -> None:
-    """An argument or an entry that the kernel lacks cannot be asked about."""
+    """A request with an argument or entry that the kernel lacks is an error."""
     kernel = _kernel(release)
     with pytest.raises(ImpossibleRequestError):
         alloc_pages(kernel, request_, kernel.context())

@@ -154,7 +154,7 @@ def _line(pick: random.Random, release: str, age: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_both_models_agree(release: str) -> None:
-    """Random requests on random machines are prepared alike by the model and by the oracle."""
+    """The model and the oracle prepare random requests on random machines in the same way."""
     pick = random.Random(release)  # noqa: S311  (the same cases on every run)
     major, minor = release.split(".")
     age = int(major) * 100 + int(minor)

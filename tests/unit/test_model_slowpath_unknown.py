@@ -153,7 +153,7 @@ def test_later_attempts_tell_what_an_earlier_one_was() -> None:
     assert verdicts[3].kinds == ("before_oom",)
 
 
-def test_a_cpuset_that_changed_may_start_the_slow_path_anew() -> None:
+def test_a_cpuset_that_changed_may_restart_the_slow_path() -> None:
     """The reserves are closed again; where mems_allowed did not change that is unknown, where it did it is a match."""
     atomic = Facts(cpusets_enabled=True, task_flags=0x800)
     call = _call(0x840, 0x804, 0x840, facts=atomic)
@@ -180,7 +180,7 @@ def _round(*facts: Facts) -> SlowCall:
 
 
 def test_a_new_start_that_only_later_attempts_show_is_no_mismatch() -> None:
-    """What looked like a retry was none: the attempt that says so is unknown, and the earlier one is named anew."""
+    """If a later attempt shows that a retry was none, that attempt is unknown and the earlier one gets another kind."""
     *_, third, fourth = _verdicts(_round(ANEW, ANEW, ANEW, ANEW))
     assert third == AttemptVerdict(("restart", "retry"))
     assert not fourth.differences
@@ -242,7 +242,7 @@ def test_a_mismatch_names_its_rule() -> None:
 
 
 def test_a_judge_judges_each_distinct_call_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls that are alike share one verdict."""
+    """Equal calls share one verdict."""
     entered = []
     real = state_machine.enter
 
@@ -258,7 +258,7 @@ def test_a_judge_judges_each_distinct_call_once(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_long_call_is_judged_in_time_that_grows_with_its_length() -> None:
-    """A thousand attempts that all look alike do not multiply the ways that explain them."""
+    """A thousand equal attempts do not multiply the paths that explain them."""
     verdicts = _verdicts(_call(*[0x840] * 1000))
     assert not any(each.differences or each.unknown for each in verdicts)
 

@@ -362,11 +362,11 @@ def check_retry_cpuset(path: Path) -> tuple[Path | None, tuple[Outcome, ...]]:
     nodemask = path.state.nodemask
     if nodemask is not None and not nodemask & require(path.facts.mems_allowed, "mems_allowed"):
         effect = "the cpuset has no node of the nodemask: it is dropped, and the slow path restarts"
-        anew = replace(path, restarted="forced").with_state(nodemask=None)
-        return None, tuple(restart(anew.with_step("slow_cpuset", "check_retry_cpuset", effect)))
+        restarted = replace(path, restarted="forced").with_state(nodemask=None)
+        return None, tuple(restart(restarted.with_step("slow_cpuset", "check_retry_cpuset", effect)))
     effect = "the cpuset may have changed: the slow path restarts"
-    anew = replace(path, restarted="possible").with_step("slow_cpuset", "check_retry_cpuset", effect)
-    return path, tuple(restart(anew))
+    restarted = replace(path, restarted="possible").with_step("slow_cpuset", "check_retry_cpuset", effect)
+    return path, tuple(restart(restarted))
 
 
 def _once_more(site: Site) -> Callable[[Path], Outcomes]:
