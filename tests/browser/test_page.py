@@ -269,7 +269,7 @@ def test_mismatches_of_the_slow_path_come_first(opener: Opener, pressed: Path) -
     assert slow is not None
     numbers = page.locator("#slowpath .fields").first.inner_text()
     assert f"{slow.failed} failed; return not traced for 0" in numbers
-    assert f"The slow path failed {slow.failed} times" in page.locator("#failures").inner_text()
+    assert f"{slow.failed} calls of the slow path failed" in page.locator("#failures").inner_text()
     assert f"{slow.matched} matched, 1 mismatched, 0 unknown" in numbers
     assert re.search(r"lost events\s+2\b", numbers)
     kinds = {kind: number for kind, (number,) in table(page, "Attempts, by kind").items()}
@@ -355,7 +355,7 @@ def test_slow_path_that_is_not_there(opener: Opener, demo: Path, tmp_path: Path)
     """One line says whether it was not recorded or not taken."""
     assert "was not recorded" in opener.open(demo).locator("#slowpath .list").inner_text()
     none = opener.open(write_page(traces.slow(tmp_path / "t.arrows")))
-    assert none.locator("#slowpath .list").inner_text() == "No call of it was recorded. Lost events: 0."
+    assert none.locator("#slowpath .list").inner_text() == "No slow-path calls were recorded. Lost events: 0."
 
 
 def test_failures_are_listed(opener: Opener, demo: Path) -> None:
