@@ -2,8 +2,8 @@
 """What `--kernel` names: a release, this machine's kernel ("live"), or the kernel of a trace.
 
 A trace is recognised by its content. A name that ends in ".arrows" always means a file; any other name that is a
-release means the release, unless a trace has that name. Imports stand in the functions: decoding a number needs the
-flags alone.
+release means the release, unless a trace has that name. The functions import what they need, because decoding a number
+needs the flags alone.
 """
 
 import os

@@ -135,7 +135,7 @@ def walkthrough_of(answer: Answer) -> Walkthrough:
 
 
 def walkthrough_sections(walkthrough: Walkthrough) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return a walkthrough as headings with labels and texts, for a page that shows such; no heading stands alone."""
+    """Return a walkthrough as headings with labels and texts; every heading has some."""
     sections = [
         *((f"step {step.number}: {step.function}", list(_step_fields(step))) for step in walkthrough.steps),
         ("not on this kernel", [(one.since, f"{one.what} [{one.source}]") for one in walkthrough.not_here]),
