@@ -272,7 +272,7 @@ def test_mismatches_of_the_slow_path_come_first(opener: Opener, pressed: Path) -
     assert f"{slow.failed} calls of the slow path failed" in page.locator("#failures").inner_text()
     assert f"{slow.matched} matched, 1 mismatched, 0 unknown" in numbers
     assert re.search(r"lost events\s+2\b", numbers)
-    kinds = {kind: number for kind, (number,) in table(page, "Attempts, by kind").items()}
+    kinds = {kind: number for kind, (number,) in table(page, "Attempts by kind").items()}
     assert {name: str(slow.kinds[name]) for name in ("retry", "after_waking_kswapd")}.items() <= kinds.items()
     page.locator("#slow a").click()
     assert page.locator("#slowpath").is_visible()
