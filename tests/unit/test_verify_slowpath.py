@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The verdict on calls of the slow path: what is judged once, and what becomes of calls that are altered."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -53,3 +54,70 @@ def test_each_distinct_call_is_judged_once_while_there_is_room(
     judge_call(third)
     assert [judge_call(first), judge_call(third)] == [verdicts[0], real(kernel, third)]
     assert judged == [first, second, third, first]
+
+
+def matching_call(kernel: SlowKernel) -> SlowCall:
+    """Return a call of several attempts that got a page, and that the judge explains completely."""
+    return next(
+        call
+        for call in distinct_calls(2_000)
+        if len(call.attempts) > 1 and call.page and call.complete and complete_match(judge.judge_slowpath(kernel, call))
+    )
+
+
+def complete_match(verdict: CallVerdict) -> bool:
+    """Return whether all attempts and the end match."""
+    return {step.verdict for step in (*verdict.attempts, verdict.end)} == {"matched"}
+
+
+def test_unknown_arguments_make_all_unknown(kernel: SlowKernel) -> None:
+    """Without the arguments of a call nothing of it can be judged."""
+    call = matching_call(kernel)
+    altered = replace(call, context=replace(call.context, unknown=frozenset({"zonelist_nid"})))
+    verdict = judge.judge_slowpath(kernel, altered)
+    assert {step.unknown for step in (*verdict.attempts, verdict.end)} == {"not captured at the entry: zonelist_nid"}
+    assert len(verdict.attempts) == len(call.attempts)
+
+
+def test_attempts_after_a_gap_are_unknown(kernel: SlowKernel) -> None:
+    """The attempts before a missing one are judged, those after it are not."""
+    call = matching_call(kernel)
+    last = len(call.attempts)
+    altered = replace(call, attempts=(*call.attempts[:-1], replace(call.attempts[-1], number=last + 1)))
+    verdict = judge.judge_slowpath(kernel, altered)
+    assert {step.verdict for step in verdict.attempts[:-1]} == {"matched"}
+    assert verdict.attempts[-1].unknown == verdict.end.unknown == "an attempt before it was not captured"
+
+
+@pytest.mark.parametrize("change", [{"page": None}, {"complete": False}], ids=str)
+def test_end_that_was_not_captured_is_unknown(kernel: SlowKernel, change: dict[str, Any]) -> None:
+    """The attempts are judged all the same."""
+    verdict = judge.judge_slowpath(kernel, replace(matching_call(kernel), **change))
+    assert {step.verdict for step in verdict.attempts} == {"matched"}
+    assert verdict.end.unknown == "what the call returned, or its last attempts, was not captured"
+
+
+def test_page_without_an_attempt_is_a_mismatch(kernel: SlowKernel) -> None:
+    """Only an attempt can return a page."""
+    verdict = judge.judge_slowpath(kernel, replace(matching_call(kernel), attempts=()))
+    (difference,) = verdict.end.differences
+    assert (difference.field, difference.expected, difference.observed) == (
+        "sequence",
+        "an attempt",
+        "a page without one",
+    )
+
+
+def test_wrong_flags_of_an_attempt_are_a_mismatch(kernel: SlowKernel) -> None:
+    """The most similar prediction names the field and both values; later attempts are still judged."""
+    call = matching_call(kernel)
+    first = call.attempts[0]
+    wrong = replace(first, alloc_flags=first.alloc_flags ^ 1 << 20)
+    verdict = judge.judge_slowpath(kernel, replace(call, attempts=(wrong, *call.attempts[1:])))
+    (difference,) = verdict.attempts[0].differences
+    assert (difference.field, difference.expected, difference.observed) == (
+        "alloc_flags",
+        first.alloc_flags,
+        wrong.alloc_flags,
+    )
+    assert {step.verdict for step in verdict.attempts[1:]} == {"matched"}
