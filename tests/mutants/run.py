@@ -151,11 +151,11 @@ def room_of(module: str) -> str:
     return ".".join(parts[:2] if len(parts) > 2 else parts)
 
 
-def test_files(module: str) -> dict[str, str]:
+def test_files(module: str, pattern: str) -> dict[str, str]:
     """Return the fast tests' files that import a module's room, each with a hash of it and its helpers."""
     room = room_of(module)
     found = {}
-    for path in sorted([*(ROOT / "tests/unit").glob("test_*.py"), *(ROOT / "tests/replay").glob("test_*.py")]):
+    for path in sorted([*(ROOT / "tests/unit").glob(pattern), *(ROOT / "tests/replay").glob(pattern)]):
         names, hashed = _imports(path)
         if str(path.relative_to(ROOT)) not in SLOW and any(
             name == room or name.startswith(f"{room}.") for name in names
@@ -378,6 +378,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="files or folders; by default all that must have a score")
     parser.add_argument("--jobs", type=int, default=2, help="how many mutants are judged at a time")
+    parser.add_argument("--tests", default="test_*.py", help="which files of tests take part, as test_model_*.py")
     options = parser.parse_args(words)
 
     def stop(*_: object) -> NoReturn:
@@ -390,7 +391,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         entries = listed()
         for module in chosen_modules(options.modules):
-            judged = Module(module, test_files(module), options.jobs)
+            judged = Module(module, test_files(module, options.tests), options.jobs)
             score = judged.judge(equivalents(module, judged.named, entries))
             show(score)
             scores.append(score)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""The steps of a preparation name the kernel's functions, in the order in which the kernel's source calls them."""
+
+from dataclasses import replace
+
+import pytest
+
+from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.types import NUMA_NO_NODE, Context, Request, Step
+
+# mm/page_alloc.c, `prepare_alloc_pages`, of linux-source-5.10 5.10.262-1:4950, 6.1.192-2:5406 and 7.3.4-1~bpo13+1:5114.
+PREPARE = [
+    ("gfp_zone", "gfp_zone"),
+    ("zonelist", "node_zonelist"),
+    ("gfp_migratetype", "gfp_migratetype"),
+    ("cpuset", "prepare_alloc_pages"),
+    ("spread_dirty_pages", "prepare_alloc_pages"),
+    ("preferred_zone", "first_zones_zonelist"),
+]
+NOFRAGMENT = ("nofragment", "alloc_flags_nofragment")
+CONTEXT = ("gfp_context", "current_gfp_context")
+# mm/page_alloc.c of 7.3.4-1~bpo13+1:5406, and include/linux/gfp.h names the functions of the entries without locks.
+ENTRY_7_3 = "__alloc_frozen_pages_noprof"
+
+
+def with_cma(function: str) -> list[tuple[str, str]]:
+    """Return the steps of `prepare_alloc_pages` on a kernel with CONFIG_CMA."""
+    return [*PREPARE[:4], ("cma", function), *PREPARE[4:]]
+
+
+def steps_of(release: str, request: Request, *, cma: bool = False) -> list[tuple[str, str]]:
+    """Return the rule and the kernel function of each step."""
+    kernel = Kernel.of(builtin_snapshot(release))
+    kernel = replace(kernel, features=replace(kernel.features, config_cma=cma))
+    return [(step.rule, step.function) for step in alloc_pages(kernel, request, kernel.context()).steps]
+
+
+@pytest.mark.parametrize(
+    ("release", "cma", "expected"),
+    [
+        # The scopes of current_gfp_context apply in the slow path only, until 5.12.
+        (
+            "5.10",
+            False,
+            [("order", "__alloc_pages_nodemask"), ("gfp_allowed_mask", "__alloc_pages_nodemask"), *PREPARE],
+        ),
+        ("6.1", False, [("order", "__alloc_pages"), ("gfp_allowed_mask", "__alloc_pages"), CONTEXT, *PREPARE]),
+        (
+            "6.12",
+            False,
+            [("order", "__alloc_pages_noprof"), ("gfp_allowed_mask", "__alloc_pages_noprof"), CONTEXT, *PREPARE],
+        ),
+        (
+            "7.2",
+            True,
+            [("order", ENTRY_7_3), ("gfp_allowed_mask", ENTRY_7_3), CONTEXT, *with_cma("gfp_to_alloc_flags_cma")],
+        ),
+    ],
+)
+def test_steps_of_the_normal_entry(release: str, cma: bool, expected: list[tuple[str, str]]) -> None:
+    """The entry's own rules, then prepare_alloc_pages, then alloc_flags_nofragment."""
+    assert steps_of(release, Request(0xCC0, 0, 0), cma=cma) == [*expected, NOFRAGMENT]
+
+
+def test_steps_of_7_3() -> None:
+    """It tests the caller's alloc_flags first, and opens the highatomic reserve last."""
+    first = [("alloc_flags_check", ENTRY_7_3), ("order", ENTRY_7_3), ("gfp_allowed_mask", ENTRY_7_3), CONTEXT]
+    last = [NOFRAGMENT, ("highatomic", ENTRY_7_3)]
+    assert steps_of("7.3", Request(0xCC0, 0, 0)) == [*first, *PREPARE, *last]
+
+
+@pytest.mark.parametrize(
+    ("release", "function"), [("6.17", "alloc_pages_nolock_noprof"), ("7.2", "alloc_frozen_pages_nolock_noprof")]
+)
+def test_steps_of_an_entry_without_locks(release: str, function: str) -> None:
+    """Its own function tests the context, the order and the mask, takes no nodemask, and calls prepare_alloc_pages."""
+    own = [("trylock", function), ("order", "pcp_allowed_order"), ("nolock_gfp", function)]
+    request = Request(0, 0, NUMA_NO_NODE, nodemask=1, entry="nolock")
+    assert steps_of(release, request) == [*own, ("nolock_nodemask", function), *PREPARE]
+
+
+@pytest.mark.parametrize(("release", "function"), [("5.10", "current_alloc_flags"), ("5.13", "gfp_to_alloc_flags_cma")])
+def test_function_that_allows_cma(release: str, function: str) -> None:
+    """current_alloc_flags of 5.10.262-1:3778 tests PF_MEMALLOC_NOCMA too; gfp_to_alloc_flags_cma came with 5.13."""
+    for gfp in (0xCC0, 0xCC8):
+        assert ("cma", function) in steps_of(release, Request(gfp, 0, 0), cma=True)
+
+
+@pytest.mark.parametrize(
+    ("release", "request_", "rule", "function"),
+    [
+        ("5.10", Request(0xCC0, 11, 0), "order", "__alloc_pages_nodemask"),
+        ("6.17", Request(0, 4, 0, entry="nolock"), "order", "pcp_allowed_order"),
+        ("7.3", Request(0xCC0, 0, 0, alloc_flags=0x4), "alloc_flags_check", ENTRY_7_3),
+    ],
+)
+def test_step_that_rejects(release: str, request_: Request, rule: str, function: str) -> None:
+    """The last step names the function that returns NULL, and the reason is a sentence of it."""
+    kernel = Kernel.of(builtin_snapshot(release))
+    answer = alloc_pages(kernel, request_, kernel.context())
+    assert answer.outcome == "rejected"
+    last = answer.steps[-1]
+    assert (last.rule, last.function) == (rule, function)
+    assert answer.reason is not None
+    assert last.effect.startswith(f"{answer.reason}: NULL is returned")
+
+
+def test_a_large_order_warns_unless_nowarn() -> None:
+    """WARN_ON_ONCE_GFP(order > MAX_PAGE_ORDER, gfp) of 6.1.192-2:5634; __GFP_NOWARN is 0x2000 there."""
+    kernel = Kernel.of(builtin_snapshot("6.1"))
+    answers = {gfp: alloc_pages(kernel, Request(gfp, 11, 0), kernel.context()) for gfp in (0xCC0, 0x2CC0)}
+    assert {gfp: answer.warns for gfp, answer in answers.items()} == {0xCC0: True, 0x2CC0: False}
+    assert answers[0xCC0].steps[-1].effect.endswith("with a warning")
+    assert not answers[0x2CC0].steps[-1].effect.endswith("with a warning")
+
+
+def test_cpuset_step_is_named_whether_cpusets_are_on() -> None:
+    """Both branches are prepare_alloc_pages' own."""
+    kernel = Kernel.of(builtin_snapshot("6.12"))
+    for enabled in (False, True):
+        context = Context(cpusets_enabled=enabled, gfp_allowed_mask=0x3FFFFFF)
+        steps: list[Step] = [*alloc_pages(kernel, Request(0xCC0, 0, 0), context).steps]
+        assert [step.function for step in steps if step.rule == "cpuset"] == ["prepare_alloc_pages"]
+
+
+def test_preferred_zone_is_a_step_where_no_zone_is_eligible() -> None:
+    """`first_zones_zonelist` returns the terminating entry: a nodemask without the machine's only node."""
+    kernel = Kernel.of(builtin_snapshot("6.12"))
+    answers = [alloc_pages(kernel, Request(0xCC0, 0, 0, nodemask=mask), kernel.context()) for mask in (0b1, 0b10)]
+    assert [answer.preferred_zone for answer in answers] == [ZoneRef(0, 2), None]
+    assert all(("preferred_zone", "first_zones_zonelist") in [(s.rule, s.function) for s in a.steps] for a in answers)
