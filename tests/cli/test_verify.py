@@ -183,7 +183,7 @@ def test_cut_trace(whole: Path, at: Cut) -> None:
 
 
 @pytest.mark.parametrize("at", ["in a batch's body", "before the closing record"])
-def test_cut_trace_is_told_and_no_failure(whole: Path, at: str) -> None:
+def test_cut_trace_is_reported_and_no_failure(whole: Path, at: str) -> None:
     """People read that the end is missing; without --strict that is no failure."""
     done = run(cut(whole, CUTS[at]))
     assert (done.returncode, done.stderr) == (0, "")
@@ -304,14 +304,14 @@ def test_damaged_distances_are_three_lines(tmp_path: Path) -> None:
     assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "why", "fix"]
 
 
-def test_trace_without_distances_is_told(whole: Path) -> None:
+def test_trace_without_distances_is_reported(whole: Path) -> None:
     """A trace of before has no distances: that is said, and is no failure."""
     done = run("--strict", whole)
     assert done.returncode == 0
     assert "zonelists: not predicted, the trace has no distances" in done.stdout
 
 
-def test_proven_kernel_is_told(whole: Path) -> None:
+def test_proven_kernel_is_printed(whole: Path) -> None:
     """The verdict says how far the rules for the trace's kernel are proven."""
     (verdict,) = verdicts(run("--json", whole))
     assert set(verdict["proven"]) == {"kernel", "release", "same", "differing", "measured", "refuted"}

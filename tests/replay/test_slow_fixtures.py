@@ -161,7 +161,7 @@ def test_flags_of_a_mask_alone_are_the_kernel_s(path: Path) -> None:
         assert mask_alloc_flags(kernel, gfp, order)[0] == flags, (hex(gfp), order)
 
 
-def test_what_the_fast_path_asked_for_may_not_be_known() -> None:
+def test_request_of_the_fast_path_may_be_unknown() -> None:
     """Where a fact that it depends on was not captured, that is the answer."""
     with TraceReader(FIXTURES / "7.3" / "slow.arrows") as trace:
         call = next(call for call in trace.slow_calls() if call["page"] and call["zones"])

@@ -266,7 +266,7 @@ def test_writer_refuses_to_overwrite(tmp_path: Path) -> None:
     assert path.read_bytes() == b"precious"
 
 
-def test_writer_overwrites_when_told(tmp_path: Path) -> None:
+def test_writer_overwrites_when_requested(tmp_path: Path) -> None:
     """With overwrite=True nothing of the old file is left."""
     path = write(tmp_path / "t.arrows", rows(*[{}] * 500))
     with TraceWriter(path, SNAPSHOT, RECORDING, overwrite=True) as writer:

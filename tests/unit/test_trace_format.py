@@ -264,7 +264,7 @@ def test_tally_stays_small_when_dictionaries_change(monkeypatch: pytest.MonkeyPa
     assert sorted((row["order"], count) for row, count in tally.rows()) == [(0, 14), (1, 13), (2, 13), (9, 80)]
 
 
-def test_unknown_is_told_from_nothing(tmp_path: Path) -> None:
+def test_unknown_and_nothing_differ(tmp_path: Path) -> None:
     """What was not captured is null, and stays null."""
     row = {**ROW, "mems_allowed": None, "preempt_count": None, "page": None}
     path = stream(tmp_path / "t.arrows", calls(pa.array([row], ALLOCATION), 0))

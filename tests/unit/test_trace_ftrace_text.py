@@ -163,7 +163,7 @@ def test_release_that_the_text_names(header: str, release: str) -> None:
     assert read(LINE, header)[1].release is None
 
 
-def test_tracefs_is_told_by_its_head() -> None:
+def test_tracefs_is_recognised_by_its_header() -> None:
     """Its lines are those of trace-cmd, but it says which tracer it was."""
     assert read("# tracer: nop", "#", LINE)[1].form == "tracefs trace"
 

@@ -28,7 +28,7 @@ def recorded(trace: str) -> tuple[Kernel, list[Row]]:
 
 
 def needs_mems_allowed(row: Row) -> bool:
-    """Tell whether the kernel itself showed that it used current->mems_allowed."""
+    """Return whether the kernel itself showed that it used current->mems_allowed."""
     return bool(row["ac_nodemask"] == "mems_allowed")
 
 

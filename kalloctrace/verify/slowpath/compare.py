@@ -117,10 +117,10 @@ def entry_differences(expected: SlowCall, call: SlowCall) -> Iterator[Difference
     for name in ("preferred_zone", "highest_zoneidx", "migratetype", "spread_dirty_pages", "alloc_flags"):
         field = "ac_alloc_flags" if name == "alloc_flags" else name
         fields.append((field, getattr(want, name), getattr(seen, name), frozenset({name})))
-    for field, wanted, got, members in fields:
-        if wanted != got and not members & seen.unknown:
+    for field, expected_value, got, members in fields:
+        if expected_value != got and not members & seen.unknown:
             effect = "as the fast path leaves it, with the caller's nodemask and the task's scopes"
-            yield Difference(field, wanted, got, "slow_entry", effect)
+            yield Difference(field, expected_value, got, "slow_entry", effect)
 
 
 def _nodes(mask: int | None) -> str | None:
