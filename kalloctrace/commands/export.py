@@ -101,6 +101,6 @@ def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> "Ending":
                 write_speedscope(stacks, trace.path.name, stream)
             return stacks.ending
         case _:
-            from kalloctrace.report.export.rows import export
+            from kalloctrace.report.export.rows import write_rows
 
-            return export(trace, form, stream)
+            return write_rows(trace, form, stream)

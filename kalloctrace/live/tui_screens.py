@@ -127,24 +127,31 @@ class Help(Page):
         """Show the text."""
         self.show(
             [
-                *(Line(line, "heading" if line and not line.startswith(" ") else "plain") for line in _TEXT),
-                Line(""),
+                *(line for heading, text in _SECTIONS for line in _section(heading, text)),
                 Line("short names on the screen now", "heading"),
                 *(Line(f"  {text:<6} {name}") for text, name in self._legend),
             ]
         )
 
 
-_TEXT = f"""\
-keys
+def _section(heading: str, text: str) -> list[Line]:
+    return [Line(heading, "heading"), *map(Line, text.splitlines()), Line("")]
+
+
+_SECTIONS = (
+    (
+        "keys",
+        """\
   up down  choose a row                  space  freeze the screen; recording
   enter    explain it, step by step             continues
   < >      sort by another column        /      filter the rows; Esc shows all
   r        reverse the order             b      by request, task, stack
   w        write a trace of the          l      hide or show the legend
-           session so far                q      quit
-
-numbers
+           session so far                q      quit""",
+    ),
+    (
+        "numbers",
+        """\
   calls       allocations since the start; calls/s in the last interval
   distinct    distinct allocations, including fields that no column shows
   lost        calls that were captured but not counted: a buffer was full
@@ -154,14 +161,17 @@ numbers
   failed      slow-path calls that returned no page
   matched     calls that the kernel prepared as the model predicts
   mismatched  calls that it prepared differently: their rows say MISMATCH
-  unknown     calls that cannot be judged: a fact was not captured
-
-columns
+  unknown     calls that cannot be judged: a fact was not captured""",
+    ),
+    (
+        "columns",
+        """\
   pid         -: tasks of this name that were idle for long, merged
   order       a request is for 2^order pages
   node, zone  the preferred zone, where the allocator looks first
   alloc_flags of the first attempt; (bulk): not visible to the probe;
-              rejected: no attempt was made
-
-filter
-{indent(HELP, "  ")}""".splitlines()
+              rejected: no attempt was made""",
+    ),
+    ("filter", indent(HELP, "  ")),
+)
+"""Headings and the text below each."""

@@ -163,7 +163,7 @@ class _Page:
         self._heading("stacks, innermost function first")
         for part in breakdown.parts[:shown]:
             self._amount_line(part.amount)
-            for frame in part.label.split("\n"):
+            for frame in part.key["frames"] or (part.label,):
                 self._console.print(Text(f"    {printable(frame)}"), overflow="fold")
         hidden = len(breakdown.parts) - shown
         if hidden > 0:

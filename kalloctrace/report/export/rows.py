@@ -22,7 +22,7 @@ _LINES = 1 << 14
 """Lines of text to build at once; kernel stacks may be long, and an array of texts holds 2 GiB."""
 
 
-def export(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
+def write_rows(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
     """Write all rows of a trace, up to its end or to where it is truncated; memory does not grow with the rows.
 
     Args:
