@@ -9,7 +9,7 @@ from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
-from kalloctrace.model.types import NUMA_NO_NODE, Context, Request, Step
+from kalloctrace.model.types import NUMA_NO_NODE, Context, Request, Step, UnknownFact
 
 # mm/page_alloc.c, `prepare_alloc_pages`, of linux-source-5.10 5.10.262-1:4950, 6.1.192-2:5406 and 7.3.4-1~bpo13+1:5114.
 PREPARE = [
@@ -132,3 +132,31 @@ def test_preferred_zone_is_a_step_where_no_zone_is_eligible() -> None:
     answers = [alloc_pages(kernel, Request(0xCC0, 0, 0, nodemask=mask), kernel.context()) for mask in (0b1, 0b10)]
     assert [answer.preferred_zone for answer in answers] == [ZoneRef(0, 2), None]
     assert all(("preferred_zone", "first_zones_zonelist") in [(s.rule, s.function) for s in a.steps] for a in answers)
+
+
+@pytest.mark.parametrize(
+    ("gfp", "rule", "name"),
+    [
+        # include/linux/mmzone.h: enum migratetype begins UNMOVABLE, MOVABLE, RECLAIMABLE; enum zone_type DMA, DMA32.
+        (0xCC0, "gfp_migratetype", "MIGRATE_UNMOVABLE"),
+        (0xCC8, "gfp_migratetype", "MIGRATE_MOVABLE"),
+        (0xCD0, "gfp_migratetype", "MIGRATE_RECLAIMABLE"),
+        (0xCC1, "gfp_zone", "(DMA)"),
+        (0xCC4, "gfp_zone", "(DMA32)"),
+    ],
+)
+def test_a_step_names_the_member_of_the_enum(gfp: int, rule: str, name: str) -> None:
+    """A number alone does not show a reader which type or zone it is."""
+    kernel = Kernel.of(builtin_snapshot("6.12"))
+    (effect,) = (s.effect for s in alloc_pages(kernel, Request(gfp, 0, 0), kernel.context()).steps if s.rule == rule)
+    assert name in effect
+
+
+def test_a_fact_that_was_not_captured_is_named() -> None:
+    """With cpusets on, prepare_alloc_pages reads current->mems_allowed of a task without a nodemask of its own."""
+    kernel = Kernel.of(builtin_snapshot("6.12"))
+    context = Context(cpusets_enabled=True, gfp_allowed_mask=0x3FFFFFF, mems_allowed=None)
+    with pytest.raises(UnknownFact, match=r"not known: mems_allowed$"):
+        alloc_pages(kernel, Request(0xCC0, 0, 0), context)
+    # With a nodemask it does not read it.
+    assert alloc_pages(kernel, Request(0xCC0, 0, 0, nodemask=1), context).outcome == "prepared"
