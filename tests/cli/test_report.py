@@ -285,9 +285,9 @@ def test_first_failures(tmp_path: Path) -> None:
     path = traces.slow(tmp_path / "t.arrows", *kinds.values())
     shown = run("--failures", "--top", "2", path).stdout
     assert len(re.findall(r"^order \d+ ", shown, re.MULTILINE)) == 2
-    assert f"… and {len(kinds) - 2} more kinds" in shown
+    assert f"… and {len(kinds) - 2} more groups" in shown
     assert len(run("--failures", "--top", "2", "--json", path).stdout.splitlines()) == 2
-    assert "more kinds" not in run("--failures", path).stdout
+    assert "more groups" not in run("--failures", path).stdout
 
 
 def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
