@@ -202,3 +202,38 @@ def test_bits_that_suspend_clears_are_named() -> None:
     (effect,) = (step.effect for step in answer.steps if step.rule == "gfp_allowed_mask")
     assert answer.gfp == 0xC00
     assert "0xc0" in effect.replace(",", " ").split()
+
+
+@pytest.mark.parametrize(("task_flags", "cma"), [(0, 0x80), (0x800, 0x80), (0x10000000, 0), (0x10000800, 0)])
+def test_a_task_may_refuse_cma_areas(task_flags: int, cma: int) -> None:
+    """current_alloc_flags of 5.10.262-1:3778 tests PF_MEMALLOC_NOCMA, 0x10000000, and no other flag of the task."""
+    kernel = Kernel.of(builtin_snapshot("5.10"))
+    kernel = replace(kernel, features=replace(kernel.features, config_cma=True))
+    answer = alloc_pages(kernel, Request(0xCC8, 0, 0), replace(kernel.context(), task_flags=task_flags))
+    assert answer.alloc_flags is not None
+    # ALLOC_WMARK_LOW, ALLOC_KSWAPD and ALLOC_NOFRAGMENT are the others.
+    assert answer.alloc_flags == 0x901 | cma
+    assert ("cma", "current_alloc_flags") in [(step.rule, step.function) for step in answer.steps]
+
+
+def test_sentences_name_the_node_and_the_bit_of_kswapd() -> None:
+    """The zonelist is the preferred node's; ALLOC_KSWAPD is __GFP_KSWAPD_RECLAIM, 0x800 of GFP_KERNEL."""
+    machine = machine_of({0: (0, 1, 2), 1: (2,)}, gfp_allowed_mask=0x3FFFFFF)
+    kernel = Kernel.of(builtin_snapshot("6.12", machine))
+    with_bit, without = (
+        {step.rule: step.effect for step in alloc_pages(kernel, Request(gfp, 0, 1), kernel.context()).steps}
+        for gfp in (0xCC0, 0x4C0)
+    )
+    assert with_bit["zonelist"].endswith("of node 1")
+    assert with_bit["nofragment"].startswith("ALLOC_KSWAPD;")
+    assert without["nofragment"].startswith("no __GFP_KSWAPD_RECLAIM;")
+
+
+@pytest.mark.parametrize(("gfp", "order", "flags"), [(0x820, 1, 0x200), (0x820, 0, 0), (0xC20, 1, 0), (0x800, 1, 0)])
+def test_highatomic_on_the_fast_path_of_7_3(gfp: int, order: int, flags: int) -> None:
+    """ALLOC_HIGHATOMIC, 0x200, for __GFP_HIGH of a higher order that may not reclaim: 7.3.4-1~bpo13+1:4526."""
+    kernel = Kernel.of(builtin_snapshot("7.3"))
+    answer = alloc_pages(kernel, Request(gfp, order, 0), kernel.context())
+    assert answer.alloc_flags is not None
+    assert answer.alloc_flags & 0x200 == flags
+    assert (answer.steps[-1].rule, answer.steps[-1].function) == ("highatomic", ENTRY_7_3)
