@@ -114,7 +114,7 @@ def has_low_zone_modifiers(release: Release | None) -> bool:
 def gfp_wait_bit(release: Release | None) -> int | None:
     """Return __GFP_WAIT (`gfp_t`), None on a release without it or with an unknown place for it."""
     wait = rows.GFP_WAIT
-    return wait.value if release is not None and wait.since <= release < wait.until else None
+    return wait.value if release is not None and wait.is_in(release) else None
 
 
 def releases_with(name: str) -> tuple[str, ...]:
@@ -122,14 +122,12 @@ def releases_with(name: str) -> tuple[str, ...]:
     named = [row for row in rows.GFP_BITS + rows.GFP_COMPOUNDS + rows.ALLOC if row.name == name]
     releases = [(kernel, parse_release(kernel)) for kernel in _PROVEN]
     return tuple(
-        kernel
-        for kernel, release in releases
-        if release is not None and any(row.since <= release < row.until for row in named)
+        kernel for kernel, release in releases if release is not None and any(row.is_in(release) for row in named)
     )
 
 
 def _in_force(table: tuple[Row, ...], release: Release) -> Named:
-    return tuple((row.name, row.value) for row in table if row.since <= release < row.until)
+    return tuple((row.name, row.value) for row in table if row.is_in(release))
 
 
 def _gfp_print(release: Release) -> Named:

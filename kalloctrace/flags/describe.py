@@ -80,7 +80,7 @@ def block(decoded: Decoded, tables: FlagTables) -> str:
     width = max((len(name) for _, name, _ in bits), default=0)
     digits = max((len(f"{value:#x}") for value, _, _ in bits), default=0)
     for value, name, sentence in bits:
-        lines += _wrapped(f"  {value:#{digits}x}  {name:<{width}}  ".replace("0x ", "0x"), sentence)
+        lines += _wrapped(f"  {value:#{digits}x}  {name:<{width}}  ", sentence)
     lines += _compounds(decoded)
     return "\n".join(lines)
 

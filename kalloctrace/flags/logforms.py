@@ -13,7 +13,8 @@ _NAME = r"_{0,3}GFP_\w+"
 _MASK = re.compile(
     r"(?<![\w.])(?P<key>gfp_flags|gfp_mask|gfp|mode|mask)"
     r"(?:[=:]\s?|\s)"
-    rf"(?P<mask>0x[0-9a-fA-F]+(?![\w|])|none\b|(?:{_NAME}|0x[0-9a-fA-F]+)(?:\|(?:{_NAME}|0x[0-9a-fA-F]+))*)"
+    rf"(?P<mask>0x[0-9a-fA-F]+(?![\w|])|none\b|"
+    rf"(?>(?:{_NAME}|0x[0-9a-fA-F]+)(?:\|(?:{_NAME}|0x[0-9a-fA-F]+))*)(?!\w))"
     r"(?:\s?(?P<open>\()(?P<names>[\w|]*)(?P<close>\))?)?"
 )
 # The number of characters before a mask that are searched for its context.

@@ -97,7 +97,7 @@ def _gfp_bits(members: Sequence[tuple[str, int]]) -> Named:
 
 
 def _renumbered_print(base: FlagTables, gfp_bits: Named) -> Named:
-    old, new = dict(base.gfp_bits), dict(gfp_bits)
+    new = dict(gfp_bits)
     compounds = []
     for name, mask in base.gfp_print:
         if name in new:
@@ -105,7 +105,7 @@ def _renumbered_print(base: FlagTables, gfp_bits: Named) -> Named:
         mask_now = sum(new.get(bit, 0) for bit, value in base.gfp_bits if mask & value)
         if name in _WITH_SKIP_KASAN:
             mask_now |= new.get(_SKIP_KASAN, 0)
-        if name not in old and mask_now:
+        if mask_now:
             compounds.append((name, mask_now))
     if "__GFP_DMA" in dict(base.gfp_print):
         # Since 6.15 the list ends with all single bits in ascending order.

@@ -41,6 +41,10 @@ class Row(NamedTuple):
     until: Release = _NEVER
     source: str = ""
 
+    def is_in(self, release: Release) -> bool:
+        """Return whether a release has this name with this value."""
+        return self.since <= release < self.until
+
 
 _ZEROTAGS = '013bb59dbb7c ("arm64: mte: handle tags zeroing at page allocation time") (in v5.14)'
 _SKIP_POISON = 'c275c5c6d50a ("kasan: disable freed user page poisoning with HW tags") (in v5.14)'

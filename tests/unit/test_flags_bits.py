@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags.bits import PF_DUMPCORE
 from kalloctrace.flags.builtin import builtin_tables
 
 
@@ -41,3 +42,8 @@ def test_a_flag_that_every_kernel_has_must_be_there(flag: str) -> None:
     )
     with pytest.raises(KalloctraceError, match=f"lack {flag}"):
         _ = lacking.bits
+
+
+def test_the_flag_of_dumped_tasks() -> None:
+    """include/linux/sched.h:1544 of 5.10.262-1: #define PF_DUMPCORE 0x00000200."""
+    assert PF_DUMPCORE == 0x00000200

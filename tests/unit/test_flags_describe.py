@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What `decode` prints: JSON objects, a line for each mask in a text, and a block for each value."""
 
+from dataclasses import replace
+
 import pytest
 
 from kalloctrace.flags.builtin import builtin_tables
@@ -51,6 +53,21 @@ def test_a_mask_in_a_text_as_json() -> None:
     }
 
 
+def test_the_kernels_own_names_come_before_printed_ones() -> None:
+    """A printed name that contradicts the value is kept as `printed` only."""
+    found = _find(_REPORT.format("0xcc0(GFP_ATOMIC)"), "6.12")
+    data = found_json(found)
+    assert (data["names"], data["text"], data["printed"]) == (["GFP_KERNEL"], "GFP_KERNEL", ["GFP_ATOMIC"])
+    assert "mode 0xcc0 = GFP_KERNEL (6.12)  [" in found_line(found)
+
+
+def test_numbers_without_tables_have_no_unknown_bits_as_json() -> None:
+    """Without a value there is no remainder: `unknown` stays a number."""
+    (found,) = find_masks(["# os release : 5.4.58", "x: mm_page_alloc: gfp_flags=0x10|0x20"], None)
+    data = found_json(found)
+    assert (data["value"], data["unknown"]) == (None, 0)
+
+
 def test_names_without_a_value_as_json() -> None:
     """Value, hex and kernel are null; the printed names stand for the decoded ones."""
     data = found_json(_find("x: mm_page_alloc: gfp_flags=GFP_ATOMIC|__GFP_ZERO"))
@@ -88,10 +105,10 @@ def test_unknown_bits_of_a_decoded_mask_as_json() -> None:
             ),
         ),
         (
-            "x: mm_page_alloc: gfp_flags=GFP_ATOMIC",
+            "x: mm_page_alloc: gfp_flags=GFP_ATOMIC|__GFP_ZERO",
             None,
             (
-                "line 1: mm_page_alloc mode 0x? = GFP_ATOMIC  "
+                "line 1: mm_page_alloc mode 0x? = GFP_ATOMIC|__GFP_ZERO  "
                 "[names as printed; their value differs between kernels from 5.8 to 7.3]"
             ),
         ),
@@ -158,6 +175,17 @@ def test_lines_of_a_block_fit_a_terminal() -> None:
         for value in (0xFFFFFFFF, 0x1C24CA, 0x100CCA)
     ]
     assert max(widths) == 80
+
+
+def test_a_flag_without_a_meaning_is_listed_in_a_block() -> None:
+    """A kernel's BTF may publish a flag that is unknown here. A long name breaks no words of other meanings."""
+    name = "__GFP_" + "MOON" * 18
+    base = builtin_tables("6.12")
+    tables = replace(base, gfp_bits=(*base.gfp_bits, (name, 0x2000000)))
+    lines = block(decode_gfp(0x2000040, tables), tables).splitlines()
+    assert lines[-1] == f"  0x2000000  {name}"
+    words = [word for line in lines[2:-1] for word in line.split()]
+    assert words == ["0x40", "__GFP_IO", "reclaim", "may", "start", "disk", "I/O"]
 
 
 def test_an_unknown_name_has_no_meaning() -> None:

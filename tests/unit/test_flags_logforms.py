@@ -110,7 +110,19 @@ def test_keys_of_a_mask(key: str) -> None:
     assert _mask(f"{key}0x10").column == len(key) + 1
 
 
-@pytest.mark.parametrize("line", ["gfp_flags=nonesuch", "xgfp=0x1", "a.gfp=0x1", "gfp_flags 10", "gfp_flags=  0x1"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "gfp_flags=nonesuch",
+        "gfp_flags=0x1G",
+        "gfp_flags=0x1_",
+        "gfp_flags=GFP_KERNEL|0x1G",
+        "xgfp=0x1",
+        "a.gfp=0x1",
+        "gfp_flags 10",
+        "gfp_flags=  0x1",
+    ],
+)
 def test_similar_text_is_not_a_mask(line: str) -> None:
     """Words, numbers and keys must be whole."""
     assert list(masks_in(line)) == []

@@ -2,6 +2,7 @@
 """What kernels publish: expressions of C, tracefs format files of booted kernels, and enums of BTF."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.cexpr import evaluate
 from kalloctrace.flags.published import from_btf_enums, from_tracefs_format
+from kalloctrace.flags.tables import FlagTables
 
 _DATA = Path(__file__).parent / "data/flags"
 _FACTS: dict[str, Any] = json.loads((_DATA / "kernel-tables.json").read_text("utf-8"))
@@ -131,6 +133,11 @@ def test_tags_in_hardware_make_user_pages_skip_kasan() -> None:
     tables = from_btf_enums(builtin_tables("7.3"), {"gfp": _with_bits("SKIP_ZERO", "SKIP_KASAN")})
     assert tables.gfp("GFP_HIGHUSER_MOVABLE") == 0x2100CCA
     assert tables.gfp("GFP_HIGHUSER") == 0x100CC2
+    # include/linux/gfp_types.h: GFP_HIGHUSER_MOVABLE with three more bits, without reclaim; then with direct reclaim.
+    added = sum(map(tables.gfp, ("__GFP_COMP", "__GFP_NOMEMALLOC", "__GFP_NOWARN")))
+    light = (tables.gfp("GFP_HIGHUSER_MOVABLE") | added) & ~tables.gfp("__GFP_RECLAIM")
+    assert tables.gfp("GFP_TRANSHUGE_LIGHT") == light
+    assert tables.gfp("GFP_TRANSHUGE") == light | tables.gfp("__GFP_DIRECT_RECLAIM")
 
 
 def test_before_6_15_tags_in_hardware_add_their_names_at_the_end() -> None:
@@ -139,15 +146,43 @@ def test_before_6_15_tags_in_hardware_add_their_names_at_the_end() -> None:
     assert [name for name, _ in tables.gfp_print[-3:]] == ["__GFP_ZEROTAGS", "__GFP_SKIP_ZERO", "__GFP_SKIP_KASAN"]
 
 
-def test_a_table_from_tracefs_is_not_overridden() -> None:
-    """The kernel's own print table needs no reconstruction."""
+def test_a_flag_that_the_configuration_removes_is_not_printed() -> None:
+    """Without SLAB_OBJ_EXT the enum has no __GFP_NO_OBJ_EXT, so no table of that kernel has it."""
     base = builtin_tables("7.2")
-    own = from_btf_enums(
-        type(base).from_json({**base.to_json(), "source": "tracefs", "gfp_print": [["GFP_X", 1]]}),
-        {"gfp": _with_bits("NOLOCKDEP")},
-    )
-    assert own.gfp_print == (("GFP_X", 1),)
+    tables = from_btf_enums(base, {"gfp": _with_bits()})
+    assert not tables.has_gfp("__GFP_NO_OBJ_EXT")
+    assert tables.gfp_print == tuple(entry for entry in base.gfp_print if entry[0] != "__GFP_NO_OBJ_EXT")
+
+
+def test_only_enumerators_of_bits_are_flags() -> None:
+    """A flag's enumerator is called ___GFP_*_BIT; any other name is skipped."""
+    base = builtin_tables("7.2")
+    assert from_btf_enums(base, {"gfp": [*_ENUM_7_2, ("GFP_OTHER", 30)]}).gfp_bits == base.gfp_bits
+
+
+@pytest.mark.parametrize("kind", ["migratetype", "zone_type", "zone_watermarks"])
+def test_each_enum_of_btf_replaces_its_own_table(kind: str) -> None:
+    """A kernel may publish any one of them; the other tables stay as they are."""
+    base = builtin_tables("6.12")
+    corrected = from_btf_enums(base, {kind: [("FIRST", 0), ("SECOND", 1)]})
+    changed = {**base.to_json(), "source": "builtin+btf", kind: [["FIRST", 0], ["SECOND", 1]]}
+    assert corrected == FlagTables.from_json(changed)
+
+
+@pytest.mark.parametrize("source", ["tracefs", "tracefs+btf"])
+def test_a_table_from_tracefs_is_not_overridden(source: str) -> None:
+    """The kernel's own print table needs no reconstruction; the single bits are corrected."""
+    base = replace(builtin_tables("7.2"), source=source)
+    own = from_btf_enums(base, {"gfp": _with_bits("NOLOCKDEP")})
+    assert own.gfp_print == base.gfp_print
+    assert dict(own.gfp_bits)["__GFP_NOLOCKDEP"] == 0x1000000
     assert own.source == "tracefs+btf"
+
+
+def test_masks_of_the_format_have_the_32_bits_of_gfp_t() -> None:
+    """gfp_t is an unsigned int (include/linux/types.h), so an inverted mask has no bits above 31."""
+    text = '__print_flags(REC->gfp_flags, "|", {( unsigned long)(~(( gfp_t)0x1u)), "ALL"}) : "none"'
+    assert from_tracefs_format(text) == (("ALL", 0xFFFFFFFE),)
 
 
 def test_no_enums_change_nothing() -> None:
