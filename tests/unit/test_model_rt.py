@@ -80,6 +80,26 @@ def test_broken_rule_is_noticed(mutation: str, monkeypatch: pytest.MonkeyPatch) 
     assert wrong()
 
 
+@pytest.mark.parametrize(
+    ("release", "function", "hardirq"),
+    [
+        ("6.17", "alloc_pages_nolock_noprof", HARDIRQ),
+        ("7.2", "alloc_frozen_pages_nolock_noprof", HARDIRQ),
+        ("7.3", "__alloc_frozen_pages_noprof", 0x01000000),
+    ],
+)
+def test_the_rejecting_step_names_the_function_that_tests_the_context(
+    release: str, function: str, hardirq: int
+) -> None:
+    """The function without locks returns NULL itself: 6.17:7496, 7.2.13-1:7922; in 7.3 it is the normal entry."""
+    answer = alloc_pages(rt(release), Request(0, 0, 0, entry="nolock"), context(hardirq, 0))
+    last = answer.steps[-1]
+    assert (answer.outcome, answer.warns) == ("rejected", False)
+    assert (last.rule, last.function) == ("trylock", function)
+    assert f"{hardirq:#x}" in last.effect
+    assert last.effect == f"{answer.reason}: NULL is returned"
+
+
 def test_other_flavours_may_try_locks_anywhere() -> None:
     """The refusal is the rt flavours' alone."""
     kernel = Kernel.of(builtin_snapshot("6.18"))

@@ -8,7 +8,7 @@ import pytest
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import ZoneRef, machine_of
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.page_alloc import alloc_flags_cma, alloc_pages
 from kalloctrace.model.types import NUMA_NO_NODE, Context, Request, Step, UnknownFact
 
 # mm/page_alloc.c, `prepare_alloc_pages`, of linux-source-5.10 5.10.262-1:4950, 6.1.192-2:5406 and 7.3.4-1~bpo13+1:5114.
@@ -214,6 +214,25 @@ def test_a_task_may_refuse_cma_areas(task_flags: int, cma: int) -> None:
     # ALLOC_WMARK_LOW, ALLOC_KSWAPD and ALLOC_NOFRAGMENT are the others.
     assert answer.alloc_flags == 0x901 | cma
     assert ("cma", "current_alloc_flags") in [(step.rule, step.function) for step in answer.steps]
+
+
+@pytest.mark.parametrize("migratetype", [0, 1, 2])
+def test_a_task_that_refuses_cma_areas_adds_no_flag(migratetype: int) -> None:
+    """current_alloc_flags of 5.10.262-1:3778 starts with 0 and adds ALLOC_CMA only without PF_MEMALLOC_NOCMA."""
+    kernel = Kernel.of(builtin_snapshot("5.10"))
+    context = replace(kernel.context(), task_flags=0x10000000)
+    assert alloc_flags_cma(kernel, migratetype, context)[0] == 0
+
+
+def test_the_argument_alloc_flags_has_32_bits() -> None:
+    """`unsigned int alloc_flags`, 7.3.4-1~bpo13+1:5406: the upper half of the register means nothing."""
+    kernel = Kernel.of(builtin_snapshot("7.3"))
+    plain, filled = (
+        alloc_pages(kernel, Request(0xCC0, 0, 0, alloc_flags=flags), kernel.context())
+        for flags in (0x1000, 0xABCD_EF01_0000_1000)
+    )
+    assert plain.outcome == "prepared"
+    assert filled == plain
 
 
 def test_sentences_name_the_node_and_the_bit_of_kswapd() -> None:
