@@ -142,7 +142,7 @@ def _unknown_word(word: str, text: str, tables: FlagTables, kind: str) -> Kalloc
         )
     known = [name for name, _ in (tables.alloc if kind != "gfp" else tables.gfp_print + tables.gfp_bits)]
     elsewhere = releases_with(word)
-    close = list(dict.fromkeys(get_close_matches(word.upper(), known, n=3, cutoff=0.6)))
+    close = list(dict.fromkeys(get_close_matches(word.upper(), known)))
     why = f"kernel {tables.kernel} has no {'gfp flag' if kind == 'gfp' else 'alloc flag'} of that name"
     if elsewhere:
         why += f"; these have it: {', '.join(elsewhere)}"

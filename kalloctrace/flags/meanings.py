@@ -151,8 +151,9 @@ SHORT_GFP: Mapping[str, str] = MappingProxyType(
         "__GFP_NO_OBJ_EXT": "NOE",
     }
 )
-"""The names of `perf kmem` (tools/perf/builtin-kmem.c, gfp_compact_table), except where it gives two flags one name: NF
-for GFP_NOFS and __GFP_NOFAIL, NW for GFP_NOWAIT and __GFP_NOWARN, R for __GFP_RECLAIM and __GFP_RETRY_MAYFAIL."""
+"""The names of `perf kmem` (tools/perf/builtin-kmem.c, gfp_compact_table) with five exceptions. It gives NF to GFP_NOFS
+and __GFP_NOFAIL, and R to __GFP_RETRY_MAYFAIL and __GFP_RECLAIM: the first of each pair has a name of its own here. Its
+NI, NW and _A are NOIO, NOW and AT. The last two flags, __GFP_DMA and __GFP_DMA32 are not in its table."""
 
 SHORT_ALLOC: Mapping[str, str] = MappingProxyType(
     {

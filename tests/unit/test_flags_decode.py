@@ -155,3 +155,31 @@ def test_alloc_names_are_not_gfp_names() -> None:
         parse_flags("ALLOC_CMA", builtin_tables("6.12"))
     with pytest.raises(KalloctraceError):
         parse_flags("GFP_KERNEL", builtin_tables("6.12"), "alloc_flags")
+
+
+@pytest.mark.parametrize("value", [-1, 1 << 32])
+def test_the_error_names_the_number_that_is_out_of_range(value: int) -> None:
+    """As it was given: a number by itself, or a word of a text."""
+    tables = builtin_tables("5.10")
+    for decode in (decode_gfp, decode_alloc):
+        with pytest.raises(KalloctraceError, match=f"error: {value} is out of range"):
+            decode(value, tables)
+    with pytest.raises(KalloctraceError, match="error: 0x1ffffffff is out of range"):
+        parse_flags("GFP_KERNEL|0x1ffffffff", tables)
+
+
+@pytest.mark.parametrize("value", [0x1, 0x3])
+def test_the_kind_of_a_decoded_mask(value: int) -> None:
+    """With and without a name for the watermark."""
+    tables = builtin_tables("5.10")
+    assert decode_gfp(value, tables).kind == "gfp"
+    assert decode_alloc(value, tables).kind == "alloc_flags"
+
+
+@pytest.mark.parametrize(("kind", "hint"), [("alloc_flags", "ALLOC_CPUSET"), ("gfp", "GFP_")])
+def test_a_hint_is_a_name_of_the_same_kind(kind: str, hint: str) -> None:
+    """A user who mistypes an ALLOC_* flag is not shown gfp flags."""
+    with pytest.raises(KalloctraceError) as error:
+        parse_flags("ALLOC_CPUSETS", builtin_tables("5.10"), kind)
+    assert hint in error.value.fix
+    assert ("ALLOC_" in error.value.fix) == (kind == "alloc_flags")

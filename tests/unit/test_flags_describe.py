@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from kalloctrace.flags import rows
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.describe import block, decoded_json, found_json, found_line
@@ -216,3 +217,52 @@ def test_short_names(name: str, names: dict[str, str], short: str) -> None:
 def test_short_names_are_distinct(names: dict[str, str]) -> None:
     """Two flags of one table never look alike."""
     assert len(set(names.values())) == len(names)
+
+
+_PERF = """
+    GFP_TRANSHUGE THP, GFP_TRANSHUGE_LIGHT THL, GFP_HIGHUSER_MOVABLE HUM, GFP_HIGHUSER HU, GFP_USER U,
+    GFP_KERNEL_ACCOUNT KAC, GFP_KERNEL K, GFP_NOFS NF, GFP_ATOMIC A, GFP_NOIO NI, GFP_NOWAIT NW, GFP_DMA D,
+    __GFP_HIGHMEM HM, GFP_DMA32 D32, __GFP_HIGH H, __GFP_ATOMIC _A, __GFP_IO I, __GFP_FS F, __GFP_NOWARN NWR,
+    __GFP_RETRY_MAYFAIL R, __GFP_NOFAIL NF, __GFP_NORETRY NR, __GFP_COMP C, __GFP_ZERO Z, __GFP_NOMEMALLOC NMA,
+    __GFP_MEMALLOC MA, __GFP_HARDWALL HW, __GFP_THISNODE TN, __GFP_RECLAIMABLE RC, __GFP_MOVABLE M,
+    __GFP_ACCOUNT AC, __GFP_WRITE WR, __GFP_RECLAIM R, __GFP_DIRECT_RECLAIM DR, __GFP_KSWAPD_RECLAIM KR
+"""
+
+
+def test_short_names_of_gfp_flags_are_those_of_perf_kmem() -> None:
+    """tools/perf/builtin-kmem.c, gfp_compact_table, without its two names that stand for two flags each."""
+    perf = dict(entry.split() for entry in _PERF.split(","))
+    ours = {"GFP_NOFS": "NOFS", "__GFP_RETRY_MAYFAIL": "RM", "GFP_NOIO": "NOIO", "GFP_NOWAIT": "NOW"}
+    ours["__GFP_ATOMIC"] = "AT"
+    assert {name: SHORT_GFP[name] for name in perf} == {**perf, **ours}
+
+
+def test_short_names_of_migratetypes_are_those_of_the_kernels_reports() -> None:
+    """mm/show_mem.c, show_migration_types()."""
+    assert SHORT_MIGRATETYPE == {
+        "MIGRATE_UNMOVABLE": "U",
+        "MIGRATE_MOVABLE": "M",
+        "MIGRATE_RECLAIMABLE": "E",
+        "MIGRATE_HIGHATOMIC": "H",
+        "MIGRATE_CMA": "C",
+        "MIGRATE_ISOLATE": "I",
+    }
+
+
+@pytest.mark.parametrize("names", [SHORT_GFP, SHORT_ALLOC, SHORT_MIGRATETYPE], ids=["gfp", "alloc", "migratetype"])
+def test_a_short_name_abbreviates_a_known_flag(names: dict[str, str]) -> None:
+    """Its characters occur in the flag's name in the same order; THP is the usual word for a transparent huge page."""
+    for name, short in names.items():
+        rest = iter(name.removeprefix("__"))
+        assert short == "THP" or all(letter in rest for letter in short), name
+        assert meaning(name) != ""
+
+
+def test_every_enumerator_that_is_a_value_is_explained() -> None:
+    """All but the marks of an enum's end or of a range, and the flags that only other configurations have."""
+    marks = ("MIGRATE_PCPTYPES", "__MIGRATE_TYPE_END", "MIGRATE_TYPES", "__MAX_NR_ZONES", "NR_WMARK")
+    named = [row.name for row in rows.MIGRATETYPE + rows.ZONE_TYPE + rows.ZONE_WATERMARKS if row.name not in marks]
+    # include/linux/mmzone.h, include/linux/gfp_types.h: with HIGHMEM, with LOCKDEP, with KASAN_HW_TAGS.
+    named += ["ZONE_HIGHMEM", "__GFP_NOLOCKDEP", "__GFP_SKIP_ZERO", "__GFP_SKIP_KASAN_UNPOISON", "__GFP_SKIP_KASAN"]
+    assert [name for name in named if meaning(name) == ""] == []
+    assert [meaning(mark) for mark in marks] == [""] * len(marks)
