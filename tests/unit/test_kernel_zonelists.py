@@ -230,11 +230,15 @@ def empty_list(machine: Machine) -> Machine:
 def test_list_that_differs_is_a_mismatch(alter: Callable[[Machine], Machine], kind: str, nid: int) -> None:
     """The list, its owner, both values and the rule are reported, and the exit code is that of a mismatch."""
     snapshot = recorded("6.1-equal")
+    built = (snapshot.machine.fallback if kind == "FALLBACK" else snapshot.machine.nofallback)[nid]
+    altered: dict[Callable[[Machine], Machine], object]
+    altered = {reversed_list: [list(ref) for ref in built[::-1]], missing_list: None, empty_list: []}
     snapshot = replace(snapshot, machine=alter(snapshot.machine))
     verdict = Verification("t", snapshot.release, zonelists=verify_zonelists(snapshot))
     (mismatch,) = verdict.to_json()["zonelists"]["mismatches"]
     assert (mismatch["field"], mismatch["kind"], mismatch["nid"]) == ("zonelist", kind, nid)
-    assert mismatch["expected"] != mismatch["observed"]
+    assert mismatch["expected"] == [list(ref) for ref in built]
+    assert mismatch["observed"] == altered[alter]
     assert "node_load += 1" in mismatch["rule"]
     assert verdict.to_json()["zonelists"]["mismatched"] == 1
     assert verdict.exit_code(strict=False) == Exit.MISMATCH

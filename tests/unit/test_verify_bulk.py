@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.kernel.machine import Machine, machine_of
+from kalloctrace.kernel.machine import Machine, ZoneRef, machine_of
 from kalloctrace.model.kernel import Kernel
+from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.types import Context, Request
 from kalloctrace.trace.schema import COLUMNS
+from kalloctrace.verify.bulk import eligible
 from kalloctrace.verify.compare import RowVerdict, Switches, judge
 from kalloctrace.verify.verification import Judge
 from tests import traces
@@ -150,6 +153,8 @@ def test_differs(what: str) -> None:
     ("changes", "why"),
     [
         ({"nr_populated": None}, "before was not captured"),
+        ({"nr_pages": None}, "before was not captured"),
+        ({"bulk_seen": None}, "before was not captured"),
         ({**NONE_SEEN, "bulk_list": True}, "on a list are not looked at"),
         ({**NONE_SEEN}, "no page was read"),
         ({"cpusets_enabled": -1}, "cpusets were being switched on"),
@@ -158,6 +163,43 @@ def test_differs(what: str) -> None:
 def test_what_was_not_seen_is_unknown(changes: Row, why: str) -> None:
     """It is no pass."""
     assert why in judged(**changes).unknown
+
+
+@pytest.mark.parametrize(
+    ("what", "expected", "observed", "rule"),
+    [
+        ("nothing taken at all", True, False, "bulk"),
+        ("the caller's mask after preparing", KERNEL_MASK | HARDWALL, KERNEL_MASK, "cpuset"),
+        (
+            "another node",
+            [ZoneRef(0, NORMAL), ZoneRef(0, DMA32), ZoneRef(0, DMA)],
+            [ZoneRef(1, NORMAL)],
+            "preferred_zone",
+        ),
+        ("a zone above the highest", [ZoneRef(0, DMA32), ZoneRef(0, DMA)], [ZoneRef(0, NORMAL)], "preferred_zone"),
+        ("pages where none was missing", [], [ZoneRef(0, NORMAL)], "bulk"),
+        ("a page for the normal entry where none was missing", None, KERNEL_MASK, "bulk"),
+    ],
+)
+def test_difference_has_both_values_and_the_rule(what: str, expected: object, observed: object, rule: str) -> None:
+    """Allowed are the zones of the preferred zone's node up to the highest one, the highest first."""
+    machine, changes, field = DIFFERING[what]
+    (difference,) = judged(machine, **changes).differences
+    assert (difference.field, difference.expected, difference.observed) == (field, expected, observed)
+    assert difference.rule == rule
+
+
+def test_zones_of_a_preparation() -> None:
+    """Without a preferred zone, a highest zone or a zonelist there is no zone to take pages from."""
+    kernel = Kernel.of(builtin_snapshot("6.12", TWO))
+    expected = alloc_pages(
+        kernel, Request(MOVABLE_MASK, 0, 1), Context(cpusets_enabled=False, gfp_allowed_mask=0xFFFFFF)
+    )
+    assert eligible(kernel, expected) == [ZoneRef(1, MOVABLE), ZoneRef(1, NORMAL)]
+    for member in ("preferred_zone", "highest_zoneidx", "zonelist_kind", "zonelist_nid"):
+        missing: Row = {member: None}
+        assert eligible(kernel, replace(expected, **missing)) == []
+    assert eligible(kernel, replace(expected, zonelist_nid=7)) == []
 
 
 def test_missed_hits_leave_nothing_to_judge() -> None:

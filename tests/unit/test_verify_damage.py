@@ -70,7 +70,13 @@ def test_damaged_row_is_unknown(change: Mapping[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"bulk_nodes": "?"}, {"bulk_zones": None}, {"nodemask": "-1"}, {"bulk_seen": 0, "bulk_returned": None}],
+    [
+        {"bulk_nodes": "?"},
+        {"bulk_nodes": None},
+        {"bulk_zones": None},
+        {"nodemask": "-1"},
+        {"bulk_seen": 0, "bulk_returned": None},
+    ],
     ids=str,
 )
 def test_damaged_bulk_call_is_unknown(change: Mapping[str, Any]) -> None:
