@@ -64,7 +64,7 @@ def cli(debug: bool) -> None:
     Start here:
       kalloctrace doctor                          can this machine be traced?
       sudo kalloctrace record -o my.arrows -- ls  capture what a command allocates
-      kalloctrace verify my.arrows                does the kernel do what the model says?
+      kalloctrace verify my.arrows                does the kernel match the model?
       kalloctrace decode 0xcc0                    what does this mask mean?
     """
     del debug

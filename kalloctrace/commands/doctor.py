@@ -15,7 +15,7 @@ _COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
 def command(as_json: bool) -> int:
     """Check whether this machine can be traced, and how to fix it.
 
-    Exit code 1 means that live tracing is impossible here. Reading traces needs none of these checks to pass.
+    Exit code 1 means that live tracing is impossible here. Reading traces works all the same.
 
     \b
     Examples:

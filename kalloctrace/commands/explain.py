@@ -101,7 +101,8 @@ def command(
 
     A batch has one JSON object a line and gets one answer a line, in the same order. A line that is not valid (also an
     empty one) gets an error object, and the exit code is 1. A line needs order, kernel unless --kernel names it, and
-    gfp unless the entry takes none (nolock before 6.18). What else it leaves out has the kernel's usual value:
+    gfp unless the entry takes none (nolock before 6.18). Every other key is optional and defaults to the kernel's usual
+    value:
 
     \b
     {"kernel": "7.3", "entry": "normal"|"nolock", "gfp": N, "order": N,

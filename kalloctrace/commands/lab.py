@@ -54,7 +54,14 @@ def command() -> None:
 @click.option("--icount", is_flag=True, help="The guest's clock counts instructions: 1 ns each, on one processor.")
 @click.option("--out", multiple=True, metavar="DIR", help="Share DIR read-write, like the current directory.")
 @click.option("--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable, or pass on the value here.")
-@click.option("--timeout", type=click.FloatRange(min=1), default=600, show_default=True, metavar="S")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600,
+    show_default=True,
+    metavar="S",
+    help="End the guest after S seconds.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the command that boots the guest, and do not run it.")
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND…")
 def run_command(
@@ -75,7 +82,7 @@ def run_command(
     dry_run: bool,
     argv: tuple[str, ...],
 ) -> int:
-    """Runs COMMAND on a kernel, with its output and exit code.
+    """Run COMMAND on a kernel, with its output and exit code.
 
     COMMAND runs as root. It sees this machine's files read-only, and the current directory and those given with
     --out read-write.
@@ -123,7 +130,7 @@ def run_command(
 @_KERNEL
 @_REFRESH
 def fetch(*, kernel: str, refresh: bool) -> None:
-    """Downloads and unpacks a kernel, and prints the path of its image.
+    """Download and unpack a kernel, and print the path of its image.
 
     \b
     Examples:
@@ -136,7 +143,7 @@ def fetch(*, kernel: str, refresh: bool) -> None:
 @_REFRESH
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def list_kernels(*, refresh: bool, as_json: bool) -> None:
-    """Lists the available kernels: the release of each name, and whether the cache holds it.
+    """List the available kernels: the release of each name, and whether the cache holds it.
 
     \b
     Examples:

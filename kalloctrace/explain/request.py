@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What-if requests as JSON objects: read strictly, and answered with the preparation.
 
-An object names a kernel, an order and, unless the entry takes none, a gfp mask. What else it leaves out has the
+An object names a kernel, an order and, unless the entry takes none, a gfp mask. Any other key that is missing has the
 kernel's usual value: task context without scope flags, cpusets off, all nodes allowed, the gfp_allowed_mask of a booted
 kernel, and one node with memory in DMA, DMA32 and Normal.
 """

@@ -164,7 +164,7 @@ def _unpacked(name: KernelName, packages: KernelPackages) -> Kernel:
 
 
 def find_image(tree: Path, release: str) -> Path:
-    """Return the kernel image in an unpacked package: in `boot/`, or since 6.19 beside its modules."""
+    """Return the kernel image in an unpacked package: in `boot/`, or since 6.19 next to its modules."""
     for path in (tree / f"boot/vmlinuz-{release}", tree / f"usr/lib/modules/{release}/vmlinuz"):
         if path.is_file():
             return path

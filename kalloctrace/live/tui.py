@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The live screen: a table that updates, with the losses always in sight."""
+"""The live screen: a table that updates, and always shows what was lost."""
 
 import asyncio
 import signal

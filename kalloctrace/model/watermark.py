@@ -112,7 +112,7 @@ class WatermarkCheck:
         usable: free pages minus these three; unknown numbers count as 0 to all of the free pages.
         largest: the largest order of a free block whose type the request may take or that is not known; None when
             there is none.
-        types_there: types of free blocks of the order or larger, none of which the request may take.
+        types_there: types of free blocks of the order or larger, if the request may take none of these types.
     """
 
     outcome: Outcome
@@ -236,9 +236,9 @@ def zone_watermark_ok(
         return replace(check, outcome="watermark")
     found = suitable_block(kernel, state, order, alloc_flags)
     check = replace(check, largest=found.largest, types_there=found.types_there)
-    # Without a block it is refused whatever the watermark says.
-    told = found.outcome == "block" or check.usable.low > check.needed.high
-    return replace(check, outcome=found.outcome if told else "unknown")
+    # Without a free block the request is refused, whatever the watermark.
+    decided = found.outcome == "block" or check.usable.low > check.needed.high
+    return replace(check, outcome=found.outcome if decided else "unknown")
 
 
 def zone_watermark_fast(

@@ -132,10 +132,10 @@ class Header:
 
 
 def read_header(text: str) -> Header:
-    """Read a header that holds `#define`, `enum` and `struct` declarations, and nothing else.
+    """Read a header that contains only `#define`, `enum` and `struct` declarations.
 
     Raises:
-        HeaderError: a line or a member is none of these. The message names it.
+        HeaderError: a line or a member is anything else. The message names it.
     """
     header = Header()
     # Comments become spaces and newlines, so that line numbers stay.

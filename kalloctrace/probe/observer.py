@@ -19,7 +19,7 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import Column, RowWriter, StreamColumns, TraceWriter
 
 _MACHINE_SECONDS = 10.0
-"""How often to check whether the machine is still that of the snapshot."""
+"""How often to check whether the machine still matches the snapshot."""
 
 
 class Observer:

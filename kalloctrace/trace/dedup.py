@@ -62,9 +62,9 @@ class Tally:
         self._dictionary = dictionary
 
     def _current(self) -> pa.Table:
-        met = np.flatnonzero(self._counts)
-        table = pa.Table.from_arrays(self._dictionary.take(met).flatten(), names=KEYS)
-        return table.append_column(COUNT.name, pa.array(self._counts[met]))
+        present = np.flatnonzero(self._counts)
+        table = pa.Table.from_arrays(self._dictionary.take(present).flatten(), names=KEYS)
+        return table.append_column(COUNT.name, pa.array(self._counts[present]))
 
 
 def dictionary_encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:

@@ -66,7 +66,7 @@ def import_text(text: EventText, path: Path, kernel: Snapshot | None, *, name: s
         overwrite: replace an existing file.
 
     Raises:
-        KalloctraceError: there is no event, no kernel is named, a name is none of that kernel's flags, or the file
+        KalloctraceError: there is no event, no kernel is named, the kernel lacks a printed flag, or the file
             exists.
     """
     if path.exists() and not overwrite:

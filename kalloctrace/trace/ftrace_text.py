@@ -52,13 +52,13 @@ class Event(NamedTuple):
 
     Attributes:
         time: ns, by the clock of the tool.
-        cpu: as that of the event.
+        cpu: the CPU that the event names.
         pid: process id (tgid); the thread's id if the text does not have it.
         tid: thread id.
         comm: the task's name as printed; ftrace prints <...> for a name that it no longer has.
         stack: kernel stack, outermost;…;innermost; None if there is none.
         order: argument of the allocation.
-        migratetype: as that of the event, a number.
+        migratetype: the event's migratetype, a number.
         gfp_flags: as printed, names or a number.
         failed: the allocation returned no page.
     """

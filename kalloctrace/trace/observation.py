@@ -107,9 +107,9 @@ def write_observation(
         KalloctraceError: the file exists, or cannot be made.
     """
     counts = counts_of(seen.rows)
-    met = np.flatnonzero(counts).astype(np.int32)
+    present = np.flatnonzero(counts).astype(np.int32)
     with TraceWriter(path, snapshot, {**recording, "mode": "aggregate", "stacks": False}) as writer:
         writer.add(seen.rows.allocations)
-        writer.write_aggregate(counts[met], met)
+        writer.write_aggregate(counts[present], present)
         if whole:
             writer.close(replace(seen.totals, submitted=int(counts.sum())))

@@ -50,7 +50,7 @@ class Replay:
             self._reader.__exit__()
             raise KalloctraceError(
                 f"cannot play {path} back",
-                "it is an aggregate, which tells no times",
+                "it is an aggregate, which has no times",
                 "play one back that was recorded with --mode stream; see this one with: kalloctrace report",
             )
         self.snapshot = self._reader.snapshot

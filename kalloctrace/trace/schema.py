@@ -68,7 +68,7 @@ REQUEST = (
         "entry",
         _NAMES,
         "normal; nolock: the entry without locks, with its own preparation; bulk: the bulk allocator; bulk_single: the "
-        "normal entry, called by the bulk allocator; tracepoint: an event of another tool, see above",
+        "normal entry, called by the bulk allocator; tracepoint: kmem:mm_page_alloc, recorded by another tool",
     ),
     _column("gfp_mask", pa.uint32(), "the entry's gfp argument; 0 if it has none; the mask of an event"),
     _column("order", pa.uint32(), "the entry's order argument; 0 if it has none"),
@@ -84,7 +84,7 @@ REQUEST = (
     _column(
         "nr_populated",
         pa.uint32(),
-        "leading elements of its array that already held a page; null also if they are too many to count",
+        "elements at the start of its array that already held a page; null also if there are too many to count",
         nullable=True,
     ),
 )
@@ -149,7 +149,9 @@ OBSERVED = (
     ),
     _column("prepare_alloc_mask", pa.uint32(), "*alloc_mask at its return", nullable=True),
     _column("prepare_alloc_flags", pa.uint32(), "*alloc_flags at its return", nullable=True),
-    _column("prepare_same_context", pa.bool_(), "*ac was then the same as at get_page_from_freelist()", nullable=True),
+    _column(
+        "prepare_same_context", pa.bool_(), "*ac at its return equals *ac at get_page_from_freelist()", nullable=True
+    ),
     _column(
         "page", pa.bool_(), "the entry returned a page, not NULL; null if its return was not traced", nullable=True
     ),
@@ -165,7 +167,7 @@ BULK = (
     _column(
         "bulk_seen",
         pa.uint32(),
-        "how many of the pages that it took were examined: of the first 128 elements, none on a list",
+        "number of examined pages among those that it took: at most the first 128 of an array, none of a list",
         nullable=True,
     ),
     _column("bulk_nodes", _NAMES, "nodes of the examined pages, as a list", nullable=True),

@@ -173,8 +173,8 @@ class TraceWriter:
         allocations, local = dictionary_encode(pa.Table.from_batches([batch]))
         indices = self._indices(allocations)[local]
         if self._aggregate:
-            met, counts = np.unique(indices, return_counts=True)
-            self.write_aggregate(counts.astype(np.uint64), met)
+            present, counts = np.unique(indices, return_counts=True)
+            self.write_aggregate(counts.astype(np.uint64), present)
         else:
             self._write([batch.column(field.name) for field in TASK_COLUMNS], indices)
 

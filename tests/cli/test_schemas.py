@@ -180,14 +180,16 @@ def test_each_command_with_json_has_a_schema() -> None:
 
 
 def test_schema_of_a_line_names_each_column() -> None:
-    """It has the columns of a row, in their order, with the descriptions of their definitions."""
+    """It has the columns of a row, in their order, with the descriptions of their definitions; so has a mismatch."""
+    about = {field.name: field.metadata[b"about"].decode() for field in ROWS}
     schema = json.loads((FOLDER / "allocation.schema.json").read_text(encoding="utf-8"))
     properties = schema["properties"]
     assert properties.pop("type") == {"const": "allocation"}
-    assert {name: rules["description"] for name, rules in properties.items()} == {
-        field.name: field.metadata[b"about"].decode() for field in ROWS
-    }
+    assert {name: rules["description"] for name, rules in properties.items()} == about
     assert list(properties) == ROWS.names
+    schema = json.loads((FOLDER / "verification.schema.json").read_text(encoding="utf-8"))
+    request = schema["properties"]["mismatches"]["items"]["properties"]["request"]["properties"]
+    assert {name: rules["description"] for name, rules in request.items()}.items() <= about.items()
 
 
 def test_doctor() -> None:

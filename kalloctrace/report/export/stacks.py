@@ -161,11 +161,11 @@ def _add(stacks: Stacks, rows: RowBatch, parts: tuple[_Coded | None, _Coded], pa
     if outer is not None:
         codes += outer.codes.astype(np.int64) * len(inner.frames)
     counts = np.ones(len(codes), np.uint64) if rows.counts is None else rows.counts
-    met, which = np.unique(codes, return_inverse=True)
-    calls, taken = np.zeros(len(met), np.uint64), np.zeros(len(met), np.uint64)
+    distinct, which = np.unique(codes, return_inverse=True)
+    calls, taken = np.zeros(len(distinct), np.uint64), np.zeros(len(distinct), np.uint64)
     np.add.at(calls, which, counts)
     np.add.at(taken, which, counts * pages[rows.indices].astype(np.uint64))
-    for code, count, amount in zip(met.tolist(), calls.tolist(), taken.tolist(), strict=True):
+    for code, count, amount in zip(distinct.tolist(), calls.tolist(), taken.tolist(), strict=True):
         first, second = divmod(code, len(inner.frames))
         frames = ((*outer.frames[first],) if outer is not None else ()) + inner.frames[second]
         stacks.amounts.setdefault(frames, Amount()).add(Amount(count, amount))

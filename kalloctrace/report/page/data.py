@@ -203,8 +203,8 @@ class _Page:
         """Return an index for each row and column, and the values by index."""
         rows, values = {}, {}
         for name, column in _COLUMNS.items():
-            numbers, met = _numbered([column.key(row) for row in self._rows])
-            described = [_with_missing(column.describe(self._snapshot, key), self.missing) for key in met]
+            numbers, distinct = _numbered([column.key(row) for row in self._rows])
+            described = [_with_missing(column.describe(self._snapshot, key), self.missing) for key in distinct]
             # Several keys may have the same meaning.
             places, labels = _numbered([repr(one) for one in described])
             rows[name] = [places[number] for number in numbers]
@@ -305,10 +305,10 @@ class _Page:
             ]
             for stack in self._counted.stacks
         ]
-        met = set(callers.x.tolist())
-        if len(stacks) in met:
+        referenced = set(callers.x.tolist())
+        if len(stacks) in referenced:
             stacks.append([functions.setdefault(OTHER_STACKS, len(functions))])
-        return [stack if number in met else [] for number, stack in enumerate(stacks)], list(functions)
+        return [stack if number in referenced else [] for number, stack in enumerate(stacks)], list(functions)
 
 
 def _columns_of(cells: Cells) -> dict[str, list[int]]:

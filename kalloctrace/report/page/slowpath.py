@@ -205,9 +205,9 @@ def _line(why: Failure, *, judged: bool) -> str:
     return headline_alike(why) if judged else f"{request_sentence(why)}: not diagnosed, beyond this page's limit"
 
 
-def _call_data(told: SlowCallReport, snapshot: Snapshot, text: Texts) -> dict[str, Any]:
+def _call_data(report: SlowCallReport, snapshot: Snapshot, text: Texts) -> dict[str, Any]:
     """Return a call: the task, the diagnosis, and each attempt; memory is in kB, times are in ns."""
-    call, why, tables = told.call, told.why, snapshot.tables
+    call, why, tables = report.call, report.why, snapshot.tables
     answer = why.why
     return {
         **{name: call[name] for name in ("time", "duration", "cpu", "pid", "tid")},
@@ -231,21 +231,21 @@ def _call_data(told: SlowCallReport, snapshot: Snapshot, text: Texts) -> dict[st
         "remedies": [text(remedy_sentence(why, one)) for one in (answer.remedies if answer is not None else ())],
         "unless": [text(condition) for condition in (conditions(answer) if answer is not None else ())],
         "missing": [text(missing) for missing in why.missing],
-        "attempts": [_attempt_data(attempt, tables, text) for attempt in told.attempts],
-        "ended": text(told.ended),
+        "attempts": [_attempt_data(attempt, tables, text) for attempt in report.attempts],
+        "ended": text(report.ended),
     }
 
 
-def _attempt_data(told: AttemptReport, tables: FlagTables, text: Texts) -> dict[str, Any]:
-    row = told.row
+def _attempt_data(report: AttemptReport, tables: FlagTables, text: Texts) -> dict[str, Any]:
+    row = report.row
     return {
-        "kind": text(told.kind),
+        "kind": text(report.kind),
         "after": row["after"],
         "between": [text(event) for event in row["between"]],
         "gfp": text(_mask_text(row["gfp_mask"], tables)),
-        "alloc_flags": text(f"{row['alloc_flags']:#x} {told.alloc_flags}"),
-        "verdict": told.judged.verdict,
-        "unknown": text(told.judged.unknown) if told.judged.unknown else None,
+        "alloc_flags": text(f"{row['alloc_flags']:#x} {report.alloc_flags}"),
+        "verdict": report.judged.verdict,
+        "unknown": text(report.judged.unknown) if report.judged.unknown else None,
         "differences": [
             [
                 text(difference.field),
@@ -254,7 +254,7 @@ def _attempt_data(told: AttemptReport, tables: FlagTables, text: Texts) -> dict[
                 text(difference.rule),
                 text(difference.effect),
             ]
-            for difference in told.judged.differences
+            for difference in report.judged.differences
         ],
     }
 
