@@ -53,7 +53,8 @@ def alloc_pages_bulk(kernel: Kernel, request: BulkRequest, context: Context) -> 
         UnknownFact: the machine's description lacks a fact that the answer depends on.
     """
     missing = request.nr_pages - request.nr_populated
-    if request.nr_pages <= 0 or missing <= 0:
+    # No element of an array without elements holds a page, so this includes nr_pages <= 0.
+    if missing <= 0:
         reason = f"{request.nr_pages} pages are requested and {request.nr_populated} are there"
         return _not_prepared("nothing", reason)
     alone = single_page(kernel, request, context)
