@@ -172,7 +172,7 @@ def _read(number: int | None, names: str | None, cut: bool, kernel: _Kernel) -> 
         return _Reading(number, None, "wider than a gfp mask, which has 32 bits", kernel.name, "text")
     if number == 0 or (number is None and not names):
         # Zero means no flags on every kernel.
-        return _zero(names or "", kernel)
+        return _zero(names, kernel)
     if cut:
         reading = _read(number, None, False, kernel)
         return replace(reading, note="; ".join(filter(None, (_CUT, reading.note))))
@@ -183,7 +183,7 @@ def _read(number: int | None, names: str | None, cut: bool, kernel: _Kernel) -> 
     return _from_names(names or "", kernel, kernel.tables)
 
 
-def _zero(names: str, kernel: _Kernel) -> _Reading:
+def _zero(names: str | None, kernel: _Kernel) -> _Reading:
     note = f"the text prints {names} for no bits" if names else ""
     name, source = (kernel.name, "text") if kernel.tables is None else (kernel.tables.kernel, kernel.tables.source)
     return _Reading(0, Decoded("gfp", 0, (), 0, ""), note, name, source)

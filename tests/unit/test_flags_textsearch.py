@@ -3,10 +3,12 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from kalloctrace.flags.builtin import builtin_tables
+from kalloctrace.flags.decode import Decoded, decode_gfp
 from kalloctrace.flags.textsearch import Found, find_masks
 
 _BOOT = "[    0.000000] Linux version {} (build@host) (gcc 12.2.0, GNU ld 2.40) #1 SMP PREEMPT_DYNAMIC Debian {} (2026)"
@@ -431,3 +433,163 @@ def test_unknown_release_is_named_with_its_cause() -> None:
     assert old.note == (
         "unknown: the bits of 5.8 to 7.3 are known here, those of 5.4.58 are not, and no names are printed in full"
     )
+
+
+def test_a_mask_without_a_task_above_a_report_may_end_another_log() -> None:
+    """Slab messages above a report keep their own kernel, also when another task's report stands in between."""
+    slab = "SLUB: Unable to allocate memory on node -1 (gfp=0x820)"
+    report = (_FAILURE.format("b", "0x820(GFP_ATOMIC)"), _TASK.format("b", "6.12.9"))
+    assert [one.kernel for one in _find(slab, *report)] == ["", "6.12"]
+    assert [one.kernel for one in _find(slab, report[0], _FAILURE.format("x", "0x20"), report[1])] == ["", "6.12", ""]
+    assert [one.kernel for one in _find(slab, _FAILURE.format("x", "0x20"), *report)] == ["", "", "6.12"]
+
+
+def test_a_task_keeps_the_kernel_of_its_first_log() -> None:
+    """Two machines may run a task of the same name."""
+    found = _find(
+        *(_FAILURE.format("a", "0x20"), _TASK.format("a", "5.10.0-46-amd64")),
+        *(_FAILURE.format("a", "0x20"), _TASK.format("a", "6.12.9")),
+    )
+    assert [one.kernel for one in found] == ["5.10", "6.12"]
+
+
+def test_a_task_may_be_named_like_the_beginning_of_its_line() -> None:
+    """A task chooses its name: prctl(2), PR_SET_NAME."""
+    for line in ("CPU: 1 PID: 7 Comm: CPU: 0 Not tainted 6.12.9 #1", "Pid: 7, comm: Pid: 0 Not tainted 6.12.9 #1"):
+        name = line.partition("omm: ")[2][:6]
+        (found,) = _find(_FAILURE.format(name, "0x820"), line)
+        assert (found.kernel, _text(found)) == ("6.12", "GFP_ATOMIC")
+
+
+def test_a_trace_line_is_yielded_at_once() -> None:
+    """No release follows it, so nothing is waited for."""
+    lines = iter(["x: mm_page_alloc: gfp_flags=GFP_KERNEL", "noise"])
+    next(find_masks(lines, None))
+    assert list(lines) == ["noise"]
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_line_is_cut_off_before_its_end_mark(end: str) -> None:
+    """All complete names are listed, whatever ends the line."""
+    (found,) = _find(
+        "a: page allocation failure: order:0, mode:0x40dc0(GFP_KERNEL|__GFP_COMP|__GFP_ZE" + end, kernel="6.12"
+    )
+    assert found.printed == ("GFP_KERNEL", "__GFP_COMP")
+    assert found.note == "the line is cut off within the names"
+
+
+def test_a_cut_line_without_a_kernel_has_both_notes() -> None:
+    """What is missing, and why the value alone does not help."""
+    (found,) = _find("a: page allocation failure: order:0, mode:0x40dc0(GFP_KERNEL|__GFP_ZE")
+    assert found.note == (
+        "the line is cut off within the names; "
+        "unknown: the text names no kernel release, and no names are printed in full"
+    )
+    assert found.source == "text"
+
+
+def test_a_name_may_be_missing_after_the_last_sign() -> None:
+    """There is no empty name."""
+    (found,) = _find(_FAILURE.format("a", "0xcc0(GFP_KERNEL|)"), kernel="6.12")
+    assert (found.printed, found.note) == (("GFP_KERNEL",), "")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_number_wider_than_a_mask_keeps_its_kernel(*, own: bool) -> None:
+    """gfp_t has 32 bits (include/linux/types.h): 0xffffffff is the widest mask."""
+    base = builtin_tables("6.12")
+    release = "6.12.117+deb13-amd64"
+    tables = replace(base, kernel=release, source="tracefs") if own else None
+    wide, widest = find_masks(
+        [f"# os release : {release}", _FAILURE.format("a", "0x123456789"), _FAILURE.format("a", "0xffffffff")], tables
+    )
+    assert (wide.value, wide.decoded, wide.kernel, wide.source) == (0x123456789, None, release, "text")
+    assert widest.decoded == decode_gfp(0xFFFFFFFF, base)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "name", "source"), [(None, "", "text"), ("5.10", "5.10", "builtin")], ids=["no kernel", "5.10"]
+)
+def test_zero_is_no_flags_on_every_kernel(kernel: str | None, name: str, source: str) -> None:
+    """With names it contradicts itself, which is noted."""
+    bare, empty, named = _find(
+        *(_FAILURE.format("a", text) for text in ("0x0", "0x0()", "0x0(GFP_KERNEL)")), kernel=kernel
+    )
+    for found in (bare, empty, named):
+        assert (found.value, found.decoded) == (0, Decoded("gfp", 0, (), 0, ""))
+        assert (found.kernel, found.source) == (name, source)
+    assert (bare.note, empty.note, named.note) == ("", "", "the text prints GFP_KERNEL for no bits")
+
+
+def test_the_lowest_bit_is_a_flag() -> None:
+    """___GFP_DMA is 0x01u (include/linux/gfp.h:19 of 5.10)."""
+    (found,) = _find(_FAILURE.format("a", "0x1"), kernel="5.10")
+    assert (found.value, _text(found)) == (1, "GFP_DMA")
+
+
+def test_names_of_a_build_option_keep_value_and_kernel() -> None:
+    """Only the names are those of the text."""
+    (found,) = _find(_FAILURE.format("a", "0x1000cc0(GFP_KERNEL|__GFP_NOLOCKDEP)"), kernel="7.1")
+    names = ("GFP_KERNEL", "__GFP_NOLOCKDEP")
+    assert (found.value, found.kernel) == (0x1000CC0, "7.1")
+    assert found.decoded == Decoded("gfp", 0x1000CC0, names, 0, "GFP_KERNEL|__GFP_NOLOCKDEP")
+
+
+def test_a_contradiction_in_a_certain_bit_is_not_put_down_to_the_configuration() -> None:
+    """__GFP_ZERO is 0x100 in every configuration, so the value is right and the names are wrong."""
+    (found,) = _find(_FAILURE.format("a", "0x1000cc0(GFP_KERNEL|__GFP_ZERO|__GFP_NOLOCKDEP)"), kernel="7.1")
+    assert _text(found) == "GFP_KERNEL|__GFP_NO_OBJ_EXT"
+    assert found.note == ("the text prints GFP_KERNEL|__GFP_ZERO|__GFP_NOLOCKDEP, which is not 0x1000cc0 on 7.1")
+
+
+def test_empty_parentheses_contradict_a_mask() -> None:
+    """The kernel prints the names of all bits."""
+    (found,) = _find(_FAILURE.format("a", "0xcc0()"), kernel="6.12")
+    assert found.note == "the text prints no names, which is not 0xcc0 on 6.12"
+
+
+def test_names_of_a_trace_are_decoded_with_the_kernels_tables() -> None:
+    """In its own order, from its own tables."""
+    (found,) = _find("x: mm_page_alloc: gfp_flags=__GFP_ZERO|GFP_KERNEL", kernel="6.12")
+    assert (found.value, _text(found), found.source, found.note) == (0xDC0, "GFP_KERNEL|__GFP_ZERO", "builtin", "")
+    assert found.printed == ("__GFP_ZERO", "GFP_KERNEL")
+
+
+def test_names_on_a_kernel_without_tables() -> None:
+    """Their decoded form is the text; without a number there is no value."""
+    named, names_only, bare = _find(
+        "# os release : 5.4.58",
+        _FAILURE.format("a", "0x1000cc0(GFP_KERNEL|0x1000000)"),
+        "x: mm_page_alloc: gfp_flags=GFP_KERNEL",
+        _FAILURE.format("a", "0x20"),
+    )
+    why = "the bits of 5.8 to 7.3 are known here, those of 5.4.58 are not"
+    assert named.decoded == Decoded("gfp", 0x1000CC0, ("GFP_KERNEL",), 0x1000000, "GFP_KERNEL|0x1000000")
+    assert named.note == f"names as printed; value not checked bit by bit: {why}"
+    assert names_only.note == f"names as printed; value not known: {why}"
+    assert [one.kernel for one in (named, names_only, bare)] == ["5.4.58"] * 3
+    assert [one.source for one in (named, names_only, bare)] == ["text"] * 3
+
+
+def test_names_without_any_kernel() -> None:
+    """They have a value only if every known kernel has them, with one value."""
+    kernel, atomic, moon, wide = _find(
+        *(f"x: mm_page_alloc: gfp_flags={names}" for names in ("GFP_KERNEL|0x80000000", "GFP_ATOMIC", "GFP_MOON")),
+        "x: mm_page_alloc: gfp_flags=0x1ffffffff|GFP_KERNEL",
+    )
+    assert kernel.decoded == Decoded("gfp", 0x80000CC0, ("GFP_KERNEL",), 0x80000000, "GFP_KERNEL|0x80000000")
+    assert kernel.note == "the value holds for kernels from 5.8 to 7.3"
+    assert atomic.note == "names as printed; their value differs between kernels from 5.8 to 7.3"
+    assert moon.note == "names as printed; their value is not known on kernels from 5.8 to 7.3"
+    assert [(one.value, one.decoded) for one in (atomic, moon, wide)] == [(None, None)] * 3
+    assert [(one.kernel, one.source) for one in (kernel, atomic, moon, wide)] == [("", "text")] * 4
+
+
+def test_a_number_with_names_without_any_kernel() -> None:
+    """The names are as printed, and the value is the printed one."""
+    fits, other = _find(_FAILURE.format("a", "0x820(GFP_ATOMIC)"), _FAILURE.format("a", "0x24000c0(GFP_KERNEL)"))
+    assert fits.decoded == Decoded("gfp", 0x820, ("GFP_ATOMIC",), 0, "GFP_ATOMIC")
+    assert (fits.value, fits.note) == (0x820, "")
+    assert other.decoded == Decoded("gfp", 0x24000C0, ("GFP_KERNEL",), 0, "GFP_KERNEL")
+    assert (other.value, other.kernel, other.source) == (0x24000C0, "", "text")
+    assert other.note == ("names as printed; value not checked bit by bit: no kernel from 5.8 to 7.3 prints it so")
