@@ -269,11 +269,11 @@ def zone_watermark_fast(
     """
     watermark = alloc_flags & WMARK_MASK
     check = zone_watermark_ok(kernel, state, order, highest_zoneidx, alloc_flags, watermark=watermark)
-    if alloc_flags & kernel.bits.alloc_no_watermarks and check.outcome in ("watermark", "unknown"):
+    if alloc_flags & kernel.bits.alloc_no_watermarks:
         return replace(check, **suitable_block(kernel, state, order, alloc_flags)._asdict())
     bits = kernel.bits
     skips = bool(gfp_mask & bits.gfp_atomic if bits.gfp_atomic else alloc_flags & bits.alloc_min_reserve)
-    if check.outcome == "ok" or order > 0 or watermark != WMARK_MIN or not skips or not state.boost:
+    if check.outcome == "ok" or order > 0 or watermark != WMARK_MIN or not skips:
         return check
     return zone_watermark_ok(kernel, without_boost(state), order, highest_zoneidx, alloc_flags)
 
@@ -346,7 +346,7 @@ def types_for(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozens
         sure.add(HIGHATOMIC)
     if not kernel.rules.known:
         # 4.4 removed MIGRATE_RESERVE. Who takes from it, or from MIGRATE_HIGHATOMIC, is not modelled before 5.9.
-        perhaps |= {"MIGRATE_RESERVE", HIGHATOMIC}
+        perhaps = {"MIGRATE_RESERVE", HIGHATOMIC}
     return frozenset(sure), frozenset(perhaps - sure)
 
 

@@ -14,7 +14,19 @@ from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.kernel.watermark_rules import OLDEST_RULES, SHARED_RULES, watermark_rules
 from kalloctrace.model import watermark
-from kalloctrace.model.watermark import FreeBlocks, Range, Watermarks, ZoneState, lowered_mark, zone_watermark_fast
+from kalloctrace.model.watermark import (
+    NONE,
+    FreeBlocks,
+    Range,
+    Watermarks,
+    ZoneState,
+    highatomic_pages,
+    lowered_mark,
+    lowmem_reserve_pages,
+    suitable_block,
+    without_boost,
+    zone_watermark_fast,
+)
 from tests.broken_watermark import MUTATIONS
 from tests.compiled.watermark_rows import agrees, blocks_of, kernel_of
 
@@ -173,12 +185,32 @@ EXPECTATIONS = (
     Expectation("boosted, HIGH alone", "6.12 7.2 7.3", zone(401, boost=400), HIGH, "ok", gfp=0x820),
     Expectation("boosted, order 1", "6.12", zone(402, boost=400), HIGH, "watermark", order=1, gfp=0x820),
     Expectation("boosted, at the low watermark", "6.12", zone(401, boost=400), HIGH | LOW, "watermark", gfp=0x820),
+    # 600 + 100 would be enough without the boost, which only requests that may use the reserves are spared.
+    Expectation("boosted, no reserves", ALL, zone(701, boost=400), CPUSET, "watermark"),
+    Expectation("boosted, ALLOC_NON_BLOCK alone", NEW, zone(701, boost=400), HARDER, "watermark"),
+    Expectation("the boost is not known", ALL, zone(600, boost=None), HIGH, "watermark", gfp=GFP_ATOMIC_5_10),
+    Expectation(
+        "a highatomic block of order 1, HARDER", OLD, zone(5000, "U H - - - - - - - - -"), HARDER, "ok", order=1
+    ),
+    Expectation("movable pages only", ALL, zone(5000, "M - - - - - - - - - -"), CPUSET, "ok"),
+    Expectation("reclaimable pages only", ALL, zone(5000, "E - - - - - - - - - -"), CPUSET, "ok"),
+    Expectation("unmovable pages only", ALL, zone(5000, "U - - - - - - - - - -"), CPUSET, "ok"),
+    Expectation("order 0, isolated pages only, NON_BLOCK", "6.6", zone(5000, "I - - - - - - - - - -"), HARDER, "block"),
     Expectation("no watermarks", ALL, zone(1), NO_WATERMARKS, "ok"),
     Expectation("no watermarks, no block", ALL, zone(5000, NO_HIGH_ORDER), NO_WATERMARKS, "block", order=2),
     # What is not known.
     Expectation("lowmem_reserve not known, high", ALL, zone(1301, lowmem_reserve=None, managed=300), 0, "ok"),
     Expectation("lowmem_reserve not known, low", ALL, zone(1000, lowmem_reserve=None, managed=300), 0, "watermark"),
     Expectation("lowmem_reserve not known", ALL, zone(1101, lowmem_reserve=None, managed=300), 0, "unknown"),
+    Expectation("the highest lowmem_reserve, equal", ALL, zone(1300, lowmem_reserve=None, managed=300), 0, "unknown"),
+    Expectation(
+        "lowmem_reserve not known, no block",
+        ALL,
+        zone(1200, NO_HIGH_ORDER, lowmem_reserve=None, managed=300),
+        CPUSET,
+        "block",
+        order=2,
+    ),
     Expectation("blocks not known", ALL, zone(5000, blocks=None), 0, "unknown", order=1),
     Expectation("blocks not known, too low", ALL, zone(50, blocks=None), 0, "watermark", order=1),
     Expectation("the only block is of types not known", ALL, zone(5000, blocks=(FreeBlocks(9),)), 0, "unknown"),
@@ -318,3 +350,128 @@ def test_executed_code_notices_a_broken_rule(mutation: str, monkeypatch: pytest.
 def test_a_quarter_is_rounded_down(release: str, alloc_flags: int, lowered: int) -> None:
     """The kernel subtracts `min / 4`, an integer division."""
     assert lowered_mark(kernel(release), 1003, alloc_flags) == lowered
+
+
+@pytest.mark.parametrize(("flags", "name", "mark"), [(0, "min", 1000), (1, "low", 1250), (2, "high", 1500)])
+def test_the_two_lowest_bits_select_the_watermark(flags: int, name: str, mark: int) -> None:
+    """`wmark_pages(zone, alloc_flags & ALLOC_WMARK_MASK)`: enum zone_watermarks is MIN, LOW, HIGH."""
+    check = zone_watermark_fast(kernel("6.12"), zone(2000), 0, NORMAL, flags | CPUSET)
+    assert (check.watermark, check.mark) == (name, mark)
+
+
+def test_a_check_that_fails_looks_for_no_block() -> None:
+    """`__zone_watermark_ok` returns false before it looks at free_area."""
+    check = zone_watermark_fast(kernel("6.12"), zone(10), 0, NORMAL, CPUSET)
+    assert (check.outcome, check.largest, check.types_there) == ("watermark", None, frozenset())
+
+
+def test_a_check_that_passes_shows_the_largest_block() -> None:
+    """Of the types that the request may take: order 8 is isolated."""
+    check = zone_watermark_fast(kernel("6.12"), zone(5000, "U - - - M - - - I - -"), 2, NORMAL, CPUSET)
+    assert (check.outcome, check.largest, check.types_there) == ("ok", 4, frozenset())
+
+
+def test_usable_pages_may_be_negative() -> None:
+    """`free_pages -= __zone_watermark_unusable_free()` of a `long`: 10 - 40 reserved - 5 in CMA areas."""
+    check = zone_watermark_fast(kernel("5.10"), zone(10, reserved_highatomic=40, free_cma=5), 0, NORMAL, CPUSET)
+    assert check.usable == Range(-35, -35)
+
+
+BLOCKS = (FreeBlocks(0), FreeBlocks(3, frozenset({"MIGRATE_UNMOVABLE"})))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "pages"),
+    [
+        (None, Range(0, 40)),
+        (BLOCKS, NONE),
+        ((*BLOCKS, FreeBlocks(1, frozenset({"MIGRATE_HIGHATOMIC"}))), Range(0, 40)),
+        ((*BLOCKS, FreeBlocks(1)), Range(0, 40)),
+    ],
+)
+def test_free_highatomic_pages_that_are_not_counted(blocks: tuple[FreeBlocks, ...] | None, pages: Range) -> None:
+    """At most what is reserved; none if each free block is of another type."""
+    state = zone(5000, reserved_highatomic=40, free_highatomic=None, blocks=blocks)
+    assert highatomic_pages(kernel("6.12"), state, CPUSET) == pages
+    assert highatomic_pages(kernel("6.12"), state, HIGH) == Range(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "pages"),
+    [
+        (None, Range(0, 5000)),
+        (BLOCKS, Range(0, 0)),
+        ((*BLOCKS, FreeBlocks(1, frozenset({"MIGRATE_CMA"}))), Range(0, 5000)),
+        ((*BLOCKS, FreeBlocks(1)), Range(0, 5000)),
+    ],
+)
+def test_free_cma_pages_that_are_not_counted(blocks: tuple[FreeBlocks, ...] | None, pages: Range) -> None:
+    """At most what is free; none if each free block is of another type."""
+    state = zone(5000, free_cma=None, blocks=blocks)
+    assert watermark.free_cma_pages(state) == pages
+    assert watermark.free_cma_pages(replace(state, free_cma=7)) == Range(7, 7)
+
+
+@pytest.mark.parametrize(
+    ("reserve", "managed", "highest", "pages"),
+    [
+        # setup_per_zone_lowmem_reserve(): at most the managed pages; else at most what is free.
+        (None, 300, NORMAL, Range(0, 300)),
+        (None, 0, NORMAL, Range(0, 0)),
+        (None, None, NORMAL, Range(0, 5000)),
+        ((0, 10, 20), 300, 0, Range(0, 0)),
+        ((5, 10, 20), 300, 2, Range(20, 20)),
+        # A zone that the array does not have, or that is not known.
+        ((5, 10, 20), 300, 3, Range(5, 20)),
+        ((5, 10, 20), 300, -1, Range(5, 20)),
+        ((5, 10, 20), 300, None, Range(5, 20)),
+        ((), 300, None, Range(0, 0)),
+    ],
+)
+def test_lowmem_reserve(
+    reserve: tuple[int, ...] | None, managed: int | None, highest: int | None, pages: Range
+) -> None:
+    """`z->lowmem_reserve[highest_zoneidx]`; a range if that is not known."""
+    assert lowmem_reserve_pages(zone(5000, lowmem_reserve=reserve, managed=managed), highest) == pages
+
+
+def test_a_zone_without_its_boost() -> None:
+    """`wmark_pages()` is `_watermark[i] + watermark_boost` for each of the three: include/linux/mmzone.h."""
+    plain = without_boost(zone(5000, boost=400))
+    assert (plain.watermarks, plain.boost) == ((600, 850, 1100), 0)
+    for boost in (0, None):
+        assert without_boost(zone(5000, boost=boost)).watermarks == (1000, 1250, 1500)
+
+
+def test_the_boost_counts_if_the_zone_passes_with_it() -> None:
+    """zone_watermark_fast returns true before it looks at the boost, so that the numbers are the boosted ones."""
+    check = zone_watermark_fast(kernel("6.12"), zone(5000, boost=400), 0, NORMAL, HIGH)
+    assert (check.outcome, check.mark, check.lowered) == ("ok", 1000, 500)
+
+
+def test_blocks_that_are_not_known() -> None:
+    """Nothing is said of them."""
+    found = suitable_block(kernel("6.12"), zone(5000, blocks=None), 1, CPUSET)
+    assert found == ("unknown", None, frozenset())
+
+
+@pytest.mark.parametrize("migratetype", ["MIGRATE_RESERVE", "MIGRATE_HIGHATOMIC"])
+def test_before_5_9_who_takes_from_a_reserve_is_not_known(migratetype: str) -> None:
+    """4.4 replaced MIGRATE_RESERVE by MIGRATE_HIGHATOMIC; an isolated block serves nobody in either."""
+    for rules in (OLDEST_RULES, SHARED_RULES):
+        old = Watermarks(rules, kernel("5.10").bits)
+        blocks = (FreeBlocks(0, frozenset()), FreeBlocks(1, frozenset({migratetype})))
+        assert suitable_block(old, zone(5000, blocks=blocks), 1, CPUSET).outcome == "unknown"
+        isolated = (*blocks[:1], FreeBlocks(1, frozenset({"MIGRATE_ISOLATE"})))
+        assert suitable_block(old, zone(5000, blocks=isolated), 1, CPUSET).outcome == "block"
+
+
+def test_what_is_not_given_is_not_known() -> None:
+    """A zone of which only its free pages and watermarks are known."""
+    bare = ZoneState(0, "Normal", 2, 1200, (1000, 1250, 1500))
+    assert (bare.boost, bare.reserved_highatomic, bare.free_highatomic, bare.free_cma) == (None,) * 4
+    assert (bare.lowmem_reserve, bare.managed, bare.blocks, bare.reclaimable) == (None,) * 4
+    check = zone_watermark_fast(kernel("6.12"), bare, 0, NORMAL, CPUSET)
+    assert (check.outcome, check.largest, check.types_there) == ("unknown", None, frozenset())
+    assert check.usable == Range(0, 1200)
+    assert check.needed == Range(1000, 2200)

@@ -20,6 +20,9 @@ MAX_RT_PRIO = 100
 HARDIRQ_AND_NMI = 0x00FF_0000
 """The hardirq and NMI counts, on kernels whose preparation stage does not test them."""
 
+SOFTIRQ_MASK = 0xFF00
+"""The softirq count."""
+
 
 ORDINARY_TASK = Facts()
 """A task in task context: not real-time, no PF_* flag, no OOM victim; cpusets and vm.defrag_mode are off."""
@@ -115,10 +118,8 @@ def slowpath_gfp_mask(kernel: SlowKernel, gfp_mask: int) -> int:
         kernel: the kernel.
         gfp_mask: `gfp_t`, the argument of `__alloc_pages_slowpath`.
     """
-    both = kernel.bits.gfp_atomic | kernel.bits.gfp_direct_reclaim
-    if kernel.bits.gfp_atomic and gfp_mask & both == both:
-        return gfp_mask & ~kernel.bits.gfp_atomic
-    return gfp_mask
+    bits = kernel.bits
+    return gfp_mask & ~bits.gfp_atomic if gfp_mask & bits.gfp_direct_reclaim else gfp_mask
 
 
 def gfp_to_alloc_flags(kernel: SlowKernel, gfp_mask: int, order: int, facts: Facts) -> tuple[int, tuple[Step, ...]]:
@@ -250,8 +251,8 @@ def in_interrupt(kernel: SlowKernel, facts: Facts) -> bool:
     Raises:
         UnknownFact: preempt_count was not captured.
     """
-    upper = kernel.kernel.features.interrupt_mask & ~0xFFFF or HARDIRQ_AND_NMI
-    return bool(preempt.context_count(kernel.kernel, preempt_context(kernel, facts)) & (upper | 0xFF00))
+    counts = (kernel.kernel.features.interrupt_mask or HARDIRQ_AND_NMI) | SOFTIRQ_MASK
+    return bool(preempt.context_count(kernel.kernel, preempt_context(kernel, facts)) & counts)
 
 
 def in_serving_softirq(kernel: SlowKernel, facts: Facts) -> bool:
