@@ -129,3 +129,27 @@ def test_suspend_keeps_the_oom_killer_away(release: str, allowed: int, suspended
     call = SlowCall(0xCC0, 0, context)
     path = Path(slow, call, Facts(gfp_allowed_mask=allowed), enter(slow, call))
     assert bool(oom_cannot_help(path)) == suspended
+
+
+@pytest.mark.parametrize(
+    ("gfp", "order", "zone", "task_flags", "reason"),
+    [
+        (0xCC0, 0, 2, 0, ""),
+        (0xCC0, 3, 3, 0, ""),
+        # PF_MEMALLOC is no PF_DUMPCORE (0x200).
+        (0xCC0, 0, 2, 0x800, ""),
+        (0xCC0, 0, 2, 0x200, "PF_DUMPCORE"),
+        (0xCC0, 4, 2, 0, "order 4 is costly"),
+        (0x4CC0, 0, 2, 0, "__GFP_RETRY_MAYFAIL or __GFP_THISNODE"),
+        (0x200CC0, 0, 2, 0, "__GFP_RETRY_MAYFAIL or __GFP_THISNODE"),
+        (0xCC4, 0, 1, 0, "the request is for low memory"),
+    ],
+)
+@pytest.mark.parametrize("release", ["5.10", "7.3"])
+def test_why_the_oom_killer_is_not_called(  # noqa: PLR0917  (the facts that decide)
+    release: str, gfp: int, order: int, zone: int, task_flags: int, reason: str
+) -> None:
+    """`__alloc_pages_may_oom` of 5.10.262-1:4048; highest_zoneidx below ZONE_NORMAL is low memory."""
+    slow = slow_kernel(release)
+    call = SlowCall(gfp, order, SlowContext("FALLBACK", 0, None, None, zone, 0))
+    assert oom_cannot_help(Path(slow, call, Facts(task_flags=task_flags), enter(slow, call))) == reason
