@@ -6,6 +6,7 @@ import os
 import pytest
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags import rows
 from kalloctrace.flags.builtin import (
     all_releases,
     builtin_tables,
@@ -216,3 +217,33 @@ def test_default_tables(release: str, version: str, kernel: str, bit: str, monke
     tables = default_tables()
     assert tables.kernel == kernel
     assert dict(tables.alloc)[bit] == 0x10
+
+
+_TABLES = (
+    "GFP_CERTAIN_MASK",
+    "GFP_BITS",
+    "GFP_COMPOUNDS",
+    "ALLOC",
+    "MIGRATETYPE",
+    "ZONE_TYPE",
+    "ZONE_WATERMARKS",
+    "PF",
+)
+
+
+def test_a_name_has_one_value_in_a_release() -> None:
+    """Rows of one name follow each other: a C compiler rejects a second value of an enumerator or macro."""
+    every = all_releases()
+    releases = [*every, *(Release(one.major, one.minor, 0) for one in every), Release(6, 1, 115), Release(6, 1, 116)]
+    for table in (getattr(rows, name) for name in _TABLES):
+        for release in releases:
+            names = [row.name for row in table if row.is_in(release)]
+            assert sorted(names) == sorted(set(names)), release
+
+
+def test_each_compound_is_in_every_release() -> None:
+    """include/linux/gfp.h of 5.8 defines them all, and so does gfp_types.h of 7.3.4: only their values changed."""
+    every = all_releases()
+    names = {row.name for row in rows.GFP_COMPOUNDS}
+    for release in [*every, *(Release(one.major, one.minor, 0) for one in every)]:
+        assert {row.name for row in rows.GFP_COMPOUNDS if row.is_in(release)} == names, release
