@@ -18,7 +18,7 @@ HOSTILE = "</script><script>window.broken = 1</script><img src=x onerror='window
 # No longer than its tests: the event loop that it keeps would be in the way of others.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start Chromium once; where there is none the tests are skipped, or fail where they are required."""
+    """Start Chromium once; without it the tests are skipped, or fail if they are required."""
     chromium = shutil.which("chromium")
     if chromium is None and os.environ.get("KALLOCTRACE_REQUIRE_LIVE") == "1":
         pytest.fail("no page can be opened: chromium is not installed (apt install chromium)")
@@ -34,17 +34,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def opener(browser: Browser) -> Iterator[Opener]:
-    """Return what opens pages, and hold afterwards that none said anything on its console or asked for anything."""
+    """Return an opener of pages; afterwards, check that no page wrote to its console or requested anything."""
     opener = Opener(browser)
     yield opener
     opener.close()
-    assert opener.said == []
-    assert opener.asked <= opener.files
+    assert opener.console == []
+    assert opener.requested <= opener.files
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the page of a trace that has some of everything: mismatches, failures, stacks, tasks, a hostile name."""
+    """Return the page of a trace with mismatches, failures, stacks, tasks and a hostile task name."""
     folder = tmp_path_factory.mktemp("demo")
     snapshot, _, row = traces.source()
     entry, start = snapshot.features.entry, row["time"]

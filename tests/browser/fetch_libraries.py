@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Fetches the libraries of the report's page again: exactly those of libraries.json, from npm.
+"""Fetches the libraries of the report's page from npm again: exactly those in libraries.json.
 
-For a newer version: write it there, run this, look at what it says of the hashes, and write these there too.
+For a newer version, enter it there, run this, and copy the hashes that it prints.
 """
 
 import hashlib
@@ -17,13 +17,13 @@ VENDOR = Path(__file__).parents[2] / "kalloctrace/report/page/vendor"
 
 
 def main() -> int:
-    """Replace the files, and return 1 where one has another hash than the list says."""
+    """Replace the files, and return 1 if the hash of one differs from the list."""
     wrong = 0
     for library in json.loads((VENDOR / "libraries.json").read_text()):
         with tempfile.TemporaryDirectory() as folder:
-            wanted = f"{library['package']}@{library['version']}"
+            package = f"{library['package']}@{library['version']}"
             packed = subprocess.run(
-                ["npm", "pack", "--silent", wanted], cwd=folder, check=True, capture_output=True, text=True
+                ["npm", "pack", "--silent", package], cwd=folder, check=True, capture_output=True, text=True
             )
             with tarfile.open(Path(folder, packed.stdout.split()[-1])) as archive:
                 archive.extractall(folder, filter="data")
@@ -34,7 +34,7 @@ def main() -> int:
                     shutil.copyfile(path, VENDOR / name)
                 else:
                     wrong += 1
-                    sys.stderr.write(f"{name} of {wanted} has the hash {digest}\n")
+                    sys.stderr.write(f"{name} of {package} has the hash {digest}\n")
     return min(wrong, 1)
 
 

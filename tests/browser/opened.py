@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Opens pages in a browser, and keeps what they say and ask for."""
+"""Opens pages in a browser, and records their console output and requests."""
 
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ Scheme = Literal["light", "dark"]
 
 
 def write_page(trace: Path, page: Path | None = None) -> Path:
-    """Write the page of a trace, beside it by default, and return its path."""
+    """Write the page of a trace, next to it by default, and return its path."""
     page = page or trace.with_suffix(".html")
     with TraceReader(trace) as reader:
         page.write_text(page_html(page_data(reader, Limits())), "utf-8")
@@ -25,16 +25,16 @@ class Opener:
     """Opens pages.
 
     Attributes:
-        said: what pages wrote on their consoles, and errors of their scripts.
-        asked: addresses that they asked for.
+        console: what pages wrote on their consoles, and errors of their scripts.
+        requested: addresses that they requested.
         files: addresses of the pages themselves.
     """
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
         self._contexts: list[BrowserContext] = []
-        self.said: list[str] = []
-        self.asked: set[str] = set()
+        self.console: list[str] = []
+        self.requested: set[str] = set()
         self.files: set[str] = set()
 
     def open(self, path: Path, fragment: str = "", *, width: int = 1600, scheme: Scheme = "light") -> Page:
@@ -42,9 +42,9 @@ class Opener:
         context = self._browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self._contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        page.on("request", lambda request: self.asked.add(request.url.partition("#")[0]))
+        page.on("console", lambda message: self.console.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.console.append(f"error: {error}"))
+        page.on("request", lambda request: self.requested.add(request.url.partition("#")[0]))
         address = path.as_uri()
         self.files.add(address)
         page.goto(address + fragment)

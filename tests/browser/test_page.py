@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The page of `report --html` as people use it: each test also holds that its console stays empty.
+"""The page of `report --html` as people use it. Each test also checks that the console stays empty.
 
-The fixture `opener` sees to that, and that nothing but the file itself is asked for.
+The fixture `opener` checks it, and that the page requests nothing except its own file.
 """
 
 import json
@@ -56,15 +56,15 @@ def everything(page: Page) -> list[str]:
 
 
 def open_all(page: Page) -> None:
-    """Open what can be opened."""
+    """Expand every element that can be expanded."""
     page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
-    # What opens tells so in an event of its own, a moment later.
+    # Elements fire their `toggle` event later, in a task of their own.
     count = "document.querySelectorAll('.request details{}').length"
     page.wait_for_function(f"{count.format('')} <= {count.format(' h3')}")
 
 
 def empty(path: Path) -> Path:
-    """Write a trace of nothing."""
+    """Write an empty trace."""
     return traces.aggregate(path)
 
 
@@ -74,20 +74,20 @@ def aggregate(path: Path) -> Path:
 
 
 def truncated_sample(path: Path) -> Path:
-    """Write a sample whose end is missing."""
+    """Write a truncated sample."""
     whole = traces.stream(path, {}, {"order": 1}, recording={"filters": {"sample": 10}})
     path.write_bytes(whole.read_bytes()[:-200])
     return path
 
 
 def one_call(path: Path) -> Path:
-    """Write a trace of a single call, which lasts no time."""
+    """Write a trace of a single call, whose duration is 0."""
     return traces.stream(path, {"stack": "a;b"})
 
 
 @pytest.mark.parametrize("make", [empty, aggregate, truncated_sample, one_call])
 def test_odd_traces(opener: Opener, tmp_path: Path, make: Callable[[Path], Path]) -> None:
-    """What a trace lacks is said, and every filter still works."""
+    """The page names what a trace lacks, and every filter still works."""
     page = opener.open(write_page(make(tmp_path / "t.arrows")))
     expect(page.locator("#filters select").first).to_be_visible()
     for select in page.locator("#filters select").all():
@@ -126,7 +126,7 @@ def test_everything_is_counted(opener: Opener, demo: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted", "calls"),
+    ("name", "choice", "calls"),
     [
         ("comm", "cc1", 120),
         ("gfp", "__GFP_HIGHMEM", ALL),
@@ -139,11 +139,11 @@ def test_everything_is_counted(opener: Opener, demo: Path) -> None:
         ("verdict", "mismatched", 1),
     ],
 )
-def test_filters_change_what_is_shown(opener: Opener, demo: Path, name: str, wanted: str, calls: int) -> None:
-    """Each filter leaves what it says, in every section, and a reset brings all back."""
+def test_filters_change_what_is_shown(opener: Opener, demo: Path, name: str, choice: str, calls: int) -> None:
+    """Each filter leaves the matching calls, in every section, and a reset shows all again."""
     page = opener.open(demo)
     before = everything(page)
-    page.locator(f"#filter-{name}").select_option(wanted)
+    page.locator(f"#filter-{name}").select_option(choice)
     shown = page.locator("#selected").inner_text()
     assert shown.startswith(f"{calls} of {ALL} allocations" if calls < ALL else f"All {ALL} allocations")
     counted = [int(cells[0]) for cells in table(page, "Tasks").values()]
@@ -151,14 +151,14 @@ def test_filters_change_what_is_shown(opener: Opener, demo: Path, name: str, wan
     if calls < ALL:
         changed = [old != new for old, new in zip(before, everything(page), strict=True)]
         assert sum(changed) >= 6
-    assert f"{name}={wanted}" in page.url
+    assert f"{name}={choice}" in page.url
     page.locator("#reset").click()
     assert everything(page) == before
     assert "=" not in page.url
 
 
 def test_filters_go_together(opener: Opener, demo: Path) -> None:
-    """Two filters leave what passes both, and where nothing does, it is said."""
+    """Two filters leave the calls that pass both; if none does, the page says so."""
     page = opener.open(demo)
     page.locator("#filter-comm").select_option("cc1")
     page.locator("#filter-order").select_option("3")
@@ -169,7 +169,7 @@ def test_filters_go_together(opener: Opener, demo: Path) -> None:
 
 
 def test_rows_of_tables_are_filters(opener: Opener, demo: Path) -> None:
-    """A click on a row's name filters by it, a second one takes that back; the focus stays."""
+    """A click on a row's name filters by it, a second one removes the filter; the focus stays."""
     page = opener.open(demo)
     page.locator("#tasks button", has_text="cc1").click()
     assert page.locator("#filter-comm").input_value() == "cc1"
@@ -193,7 +193,7 @@ def test_state_is_in_the_address(opener: Opener, demo: Path) -> None:
 
 
 def test_unknown_state_is_harmless(opener: Opener, demo: Path) -> None:
-    """A value that the trace has not leaves nothing, and can be taken back; an unknown choice is the usual one."""
+    """A value that the trace lacks matches nothing and can be reset; an unknown choice is the default one."""
     page = opener.open(demo, "#order=99&weight=<b>&theme=blue&nonsense=1")
     assert page.locator("#selected").inner_text().startswith(f"0 of {ALL}")
     assert page.locator("#choice-weight").input_value() == "pages"
@@ -202,7 +202,7 @@ def test_unknown_state_is_harmless(opener: Opener, demo: Path) -> None:
 
 
 def test_hostile_name_is_text(opener: Opener, demo: Path) -> None:
-    """A task that calls itself by markup is shown so, in tables and filters, and nothing of it runs."""
+    """A task name that is markup is shown as text, in tables and filters, and no script in it runs."""
     page = opener.open(demo)
     name = next(name for name in table(page, "Tasks") if name.startswith("</script>"))
     assert r"\u2028" in name
@@ -213,7 +213,7 @@ def test_hostile_name_is_text(opener: Opener, demo: Path) -> None:
 
 
 def test_policy_stops_what_is_not_the_page(demo: Path, opener: Opener) -> None:
-    """A script that came in all the same does not run, and no request leaves the page."""
+    """An injected script does not run, and the page sends no request."""
     page = opener.open(demo)
     attempt = """async (address) => {
         const blocked = [];
@@ -233,10 +233,10 @@ def test_policy_stops_what_is_not_the_page(demo: Path, opener: Opener) -> None:
             server.accept()
     assert page.evaluate("window.broken") is None
     assert sorted(blocked) == ["connect-src", "img-src", "script-src-elem"]
-    # The browser tells of each, which is what is meant here.
-    assert all("Content Security Policy" in line for line in opener.said)
-    opener.said.clear()
-    opener.asked.clear()
+    # The browser reports each blocked request.
+    assert all("Content Security Policy" in line for line in opener.console)
+    opener.console.clear()
+    opener.requested.clear()
 
 
 def test_mismatches_come_first_with_their_explanation(opener: Opener, demo: Path) -> None:
@@ -258,7 +258,7 @@ def test_mismatches_come_first_with_their_explanation(opener: Opener, demo: Path
 
 
 def test_mismatches_of_the_slow_path_come_first(opener: Opener, pressed: Path) -> None:
-    """They stand among the others and colour the verdict, though the preparation matched; the numbers are below."""
+    """They are listed with the others and colour the verdict, although the preparation matched; numbers are below."""
     page = opener.open(pressed)
     reported = page.locator("#slow").inner_text()
     assert "slow path, attempt 1: alloc_flags differs" in reported
@@ -279,7 +279,7 @@ def test_mismatches_of_the_slow_path_come_first(opener: Opener, pressed: Path) -
 
 
 def failures_of(trace: Path) -> dict[tuple[int, int], dict[str, Any]]:
-    """Return what `report --failures --json` says of each call, by its time and thread."""
+    """Return the object that `report --failures --json` prints for each call, by its time and thread."""
     program = [sys.executable, "-m", "kalloctrace", "report", "--failures", "--slower-than", "0", "--json", str(trace)]
     lines = subprocess.run(program, check=True, capture_output=True, text=True).stdout.splitlines()
     return {(call["time"], call["tid"]): call for call in map(json.loads, lines)}
@@ -326,7 +326,7 @@ def test_calls_of_the_slow_path_open(opener: Opener, pressed: Path, kind: str) -
 
 
 def test_mismatched_attempt_is_shown_in_its_call(opener: Opener, pressed: Path) -> None:
-    """With both values; and a task that calls itself by markup is shown so, nothing of it runs."""
+    """It is shown with both values; a task name that is markup is shown as text, and no script in it runs."""
     page = opener.open(pressed)
     while (more := page.locator("#slowpath button", has_text="Show more groups")).is_visible():
         more.click()
@@ -340,7 +340,7 @@ def test_mismatched_attempt_is_shown_in_its_call(opener: Opener, pressed: Path) 
 
 
 def test_slow_path_does_not_follow_the_filters(opener: Opener, pressed: Path) -> None:
-    """And it says so."""
+    """And the page says so."""
     page = opener.open(pressed)
     before = page.locator("#slowpath").inner_text()
     assert "Filters do not apply to this section" in before
@@ -369,7 +369,7 @@ def test_failures_are_listed(opener: Opener, demo: Path) -> None:
 
 
 def test_icicle_zooms_by_keyboard_and_pointer(opener: Opener, demo: Path) -> None:
-    """A frame fills the width when it is chosen, and a crumb leads back."""
+    """A selected frame fills the width, and a breadcrumb leads back."""
     page = opener.open(demo)
     frames = page.locator(".icicle g")
     before = frames.count()
@@ -406,7 +406,7 @@ def test_icicle_is_weighed_by_what_is_chosen(opener: Opener, demo: Path) -> None
 
 
 def test_time_has_bars_and_words(opener: Opener, demo: Path) -> None:
-    """The chart has a bar for each part of the time that has calls, and says which has most."""
+    """The chart has a bar for each interval with calls, and a text names the one with most."""
     page = opener.open(demo)
     assert page.locator("#time svg rect").count() > 100
     assert "Each bar is 1.246 milliseconds" in page.locator("#time figcaption").inner_text()
@@ -453,7 +453,7 @@ def test_text_is_readable(opener: Opener, request: pytest.FixtureRequest, of: st
 
 
 def test_long_names_do_not_widen_the_page(opener: Opener, tmp_path: Path) -> None:
-    """All of a kernel's masks, and a name without a place to break, still fit a telephone."""
+    """All masks of a kernel, and a name without a line break opportunity, fit a phone's width."""
     rows = [{"gfp_mask": 0x7FFFFF, "comm": "x" * 200, "stack": "f" * 300}]
     page = opener.open(write_page(traces.stream(tmp_path / "t.arrows", *rows)), width=360)
     open_all(page)
@@ -462,7 +462,7 @@ def test_long_names_do_not_widen_the_page(opener: Opener, tmp_path: Path) -> Non
 
 
 def test_page_follows_its_width(opener: Opener, demo: Path) -> None:
-    """Charts are drawn anew when the window changes."""
+    """Charts are redrawn when the window changes."""
     page = opener.open(demo)
     page.set_viewport_size({"width": 400, "height": 800})
     for chart in ("#time svg", ".icicle"):
@@ -472,7 +472,7 @@ def test_page_follows_its_width(opener: Opener, demo: Path) -> None:
 
 
 def test_printed_page_has_no_controls(opener: Opener, demo: Path) -> None:
-    """Paper gets the numbers, not the buttons, and is light whatever the screen is."""
+    """Paper gets the numbers, not the buttons, and is always light."""
     page = opener.open(demo, "#theme=dark")
     color = "getComputedStyle(document.body).color"
     dark = page.evaluate(color)
@@ -485,7 +485,7 @@ def test_printed_page_has_no_controls(opener: Opener, demo: Path) -> None:
 
 
 def test_hundred_thousand_rows(opener: Opener, tmp_path: Path) -> None:
-    """A page of as many distinct allocations as it may hold opens and filters in a time that people wait for."""
+    """A page with the maximum of distinct allocations opens and filters in acceptable time."""
     path = write_page(traces.varied(tmp_path / "t.arrows", 100_000))
     began = time.monotonic()
     page = opener.open(path)

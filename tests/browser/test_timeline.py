@@ -42,22 +42,22 @@ def load(processor: TraceProcessor, trace: Path, output: Path) -> None:
     assert processor.rows("select name, value from stats where severity != 'info' and value != 0") == []
 
 
-def asked(request: dict[str, Any], tables: FlagTables) -> str:
+def request_name(request: dict[str, Any], tables: FlagTables) -> str:
     """Return the name of a request."""
     return f"{decode_gfp(request['gfp_mask'], tables).text or '0x0'} order {request['order']}"
 
 
 def read(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the rows of a trace, and what each is called on a timeline."""
+    """Return the rows of a trace, and the name of each on a timeline."""
     with TraceReader(path) as trace:
         rows = [row for batch in trace.batches() for row in batch.to_pylist()]
         tables = trace.snapshot.tables
-    return rows, ["slow path: " * (row["freelist_calls"] > 1) + asked(row, tables) for row in rows]
+    return rows, ["slow path: " * (row["freelist_calls"] > 1) + request_name(row, tables) for row in rows]
 
 
 @STREAMS
 def test_calls_are_on_their_cpus(tmp_path: Path, processor: TraceProcessor, trace: Path) -> None:
-    """SQL finds each call on its CPU's track, at its time, with its task, what it asked for, and what it got."""
+    """SQL finds each call on its CPU's track, at its time, with its task, request and result."""
     load(processor, trace, tmp_path / "t.pftrace")
     found = processor.rows("""
         select
@@ -77,7 +77,7 @@ def test_calls_are_on_their_cpus(tmp_path: Path, processor: TraceProcessor, trac
 
 @STREAMS
 def test_calls_are_on_their_tasks(tmp_path: Path, processor: TraceProcessor, trace: Path) -> None:
-    """SQL finds each call on its thread's track, with its process; both have the name that they had last."""
+    """SQL finds each call on its thread's track, with its process; both have their last name."""
     load(processor, trace, tmp_path / "t.pftrace")
     found = processor.rows("""
         select pid, tid, ts, dur, slice.name from slice
@@ -96,7 +96,7 @@ def test_calls_are_on_their_tasks(tmp_path: Path, processor: TraceProcessor, tra
 
 @STREAMS
 def test_counters_add_up(tmp_path: Path, processor: TraceProcessor, trace: Path) -> None:
-    """SQL finds counters of each CPU that never fall, and end at what its calls add up to."""
+    """SQL finds counters of each CPU that never decrease, and end at the sum over its calls."""
     load(processor, trace, tmp_path / "t.pftrace")
     found = defaultdict(list)
     for name, value in processor.rows(
@@ -118,7 +118,7 @@ def test_counters_add_up(tmp_path: Path, processor: TraceProcessor, trace: Path)
 def test_slow_paths_last_as_long_as_they_did(tmp_path: Path, processor: TraceProcessor) -> None:
     """SQL finds each call of the slow path on its thread's track with its duration, and its attempts inside it.
 
-    That is besides its row, which is an instant there as any other.
+    Its row is also there, as an instant like any other.
     """
     with TraceReader(UNDER_PRESSURE) as trace:
         calls, tables = list(trace.slow_calls()), trace.snapshot.tables
@@ -130,7 +130,8 @@ def test_slow_paths_last_as_long_as_they_did(tmp_path: Path, processor: TracePro
     """
     slow = processor.rows(on_threads.format("extract_arg(arg_set_id, 'debug.attempts') is not null"))
     assert Counter(slow) == Counter(
-        (call["tid"], call["time"], call["duration"], f"slow path: {asked(call['given'], tables)}") for call in calls
+        (call["tid"], call["time"], call["duration"], f"slow path: {request_name(call['given'], tables)}")
+        for call in calls
     )
     found = processor.rows(on_threads.format("extract_arg(arg_set_id, 'debug.freelist_calls') is not null"))
     rows, names = read(UNDER_PRESSURE)
@@ -155,7 +156,7 @@ def test_slow_paths_last_as_long_as_they_did(tmp_path: Path, processor: TracePro
 
 
 def test_renamed_task_has_one_name(tmp_path: Path, processor: TraceProcessor) -> None:
-    """A task that calls itself something else, as a shell does that becomes a program, has its last name everywhere."""
+    """A task that changes its name, as a shell that execs a program, has its last name everywhere."""
     path = stream(tmp_path / "t.arrows", *({"pid": 7, "tid": 7, "comm": comm} for comm in ("sh", "make")))
     load(processor, path, tmp_path / "t.pftrace")
     sql = "select thread.name, process.name from thread join process using (upid) where tid = 7"

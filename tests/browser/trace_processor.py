@@ -67,7 +67,7 @@ class TraceProcessor:
             else:
                 route.fulfill(body="<!doctype html>", content_type="text/html")
 
-        # Nothing is asked of any network: each address is answered here.
+        # No network requests are made: each address is answered here.
         self._context.route("**/*", serve)
         self._page = self._context.new_page()
         self._page.goto(_ORIGIN)

@@ -51,7 +51,7 @@ def test_trace_does_not_differ_from_itself() -> None:
 
 
 def test_each_kind_of_change(tmp_path: Path) -> None:
-    """A kind that one trace lacks has appeared or vanished; one in another share has changed, if by enough."""
+    """A kind that one trace lacks has appeared or vanished; one whose share differs enough has changed."""
     before = stream(tmp_path / "a.arrows", *[{"order": 0}] * 6, *[{"order": 1}] * 3, {"order": 2})
     after = stream(tmp_path / "b.arrows", *[{"order": 0}] * 6, {"order": 1}, *[{"order": 3}] * 3)
     rows = difference(before, after)["by"]["request"]["rows"]
@@ -101,7 +101,7 @@ def test_flags_are_compared_by_name() -> None:
 
 
 def test_text_fits_and_says_the_same() -> None:
-    """No line is too wide, each part has its number of differences, and --top limits what is shown."""
+    """No line is too wide, each part has its number of differences, and --top limits the rows."""
     found = difference(RECORDED, NEWER)
     done = run("--top", "2", RECORDED, NEWER)
     assert (done.returncode, done.stderr) == (0, "")
@@ -113,7 +113,7 @@ def test_text_fits_and_says_the_same() -> None:
 
 
 def test_slow_path_is_compared() -> None:
-    """Attempts are named by each kernel's own tables: an upgrade renames and adds flags, and drops a kind."""
+    """Attempts have the names of each kernel's own tables: an upgrade renames and adds flags, and removes a kind."""
     found = difference(OLD_SLOW, SLOW)
     assert [found[side]["slow"]["calls"] for side in ("before", "after")] == [13825, 12913]
     assert [found[side]["slow"]["lost"] for side in ("before", "after")] == [2, 43]
@@ -151,7 +151,7 @@ def test_text_of_the_slow_path() -> None:
 
 
 def test_slow_path_of_one_trace_alone() -> None:
-    """Its lack is said in one line, and is never 0; without it in both traces nothing is said."""
+    """One line says that a trace lacks it, and the number is never 0; if both lack it, nothing is printed."""
     found = difference(SLOW, NEWER)
     assert found["before"]["slow"]["calls"]
     assert found["after"]["slow"] is None

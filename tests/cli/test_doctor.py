@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`doctor`, and `record` where nothing can be traced, on whatever machine the tests run."""
+"""`doctor`, and `record` on a machine that cannot be traced; both run on any machine."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 
 def kalloctrace(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the program as nobody special, in a folder."""
+    """Run the program as an unprivileged user, in a folder."""
     unprivileged = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     command = [*unprivileged, sys.executable, "-m", "kalloctrace", *words]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
@@ -44,7 +44,7 @@ def test_doctor_prints_the_promised_object(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("readable")
-def test_doctor_tells_who_is_not_root(tmp_path: Path) -> None:
+def test_doctor_reports_missing_root(tmp_path: Path) -> None:
     """The fix is to become root."""
     tmp_path.chmod(0o755)
     done = kalloctrace("doctor", "--json", cwd=tmp_path)
@@ -56,7 +56,7 @@ def test_doctor_tells_who_is_not_root(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("readable")
 def test_record_without_root_is_three_lines_and_no_file(tmp_path: Path) -> None:
-    """Nothing is begun that cannot be done."""
+    """It fails before it starts anything."""
     tmp_path.chmod(0o777)
     done = kalloctrace("record", "-o", "new.arrows", "--", "true", cwd=tmp_path)
     assert done.returncode == 1
@@ -80,7 +80,7 @@ def test_record_without_root_is_three_lines_and_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_usage_of_record_exits_with_2(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Before anything else is looked at."""
+    """It is reported before any other check."""
     done = subprocess.run(
         [sys.executable, "-m", "kalloctrace", "record", *words],
         capture_output=True,
@@ -94,7 +94,7 @@ def test_wrong_usage_of_record_exits_with_2(tmp_path: Path, words: tuple[str, ..
 
 
 def test_record_does_not_overwrite(tmp_path: Path) -> None:
-    """An existing file is refused before the machine is looked at."""
+    """An existing file is refused before the machine is checked."""
     file = tmp_path / "mine.arrows"
     file.write_text("mine")
     done = subprocess.run(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace export` as people and scripts run it: each form holds what the trace holds."""
+"""`kalloctrace export` as people and scripts run it: each format has the contents of the trace."""
 
 import csv
 import io
@@ -40,12 +40,12 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def text(value: object) -> str:
-    """Return a value as CSV has it."""
+    """Return a value as CSV text."""
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def exported(path: Path, form: str) -> str:
-    """Run the program without a file and return what it printed."""
+    """Run the program without a file and return its standard output."""
     done = run("--format", form, path)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -69,7 +69,7 @@ def test_csv_is_the_rows(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [RECORDED, BULK], ids=["5.10", "7.3"])
 def test_parquet_is_the_rows(tmp_path: Path, path: Path) -> None:
-    """Each row is one of the table, with the same columns and types."""
+    """The table has each row, with the same columns and types."""
     output = tmp_path / "t.parquet"
     done = run("--format", "parquet", "-o", output, path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -80,7 +80,7 @@ def test_parquet_is_the_rows(tmp_path: Path, path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "jsonl"])
 def test_names_come_through(tmp_path: Path, form: str) -> None:
-    """Whatever the name of a task, it is one value, and never mistaken for a stack."""
+    """Any task name is one value, and never mistaken for a stack."""
     path = stream(tmp_path / "t.arrows", *({"comm": name, "stack": "a;b"} for name in NAMES), {"stack": None})
     printed = exported(path, form)
     if form == "jsonl":
@@ -94,7 +94,7 @@ def test_names_come_through(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_aggregate(tmp_path: Path, form: str) -> None:
-    """A row of an aggregate has its count, and nothing where the caller would stand."""
+    """A row of an aggregate has its count, and null in the caller's columns."""
     path = aggregate(tmp_path / "t.arrows", ({"order": 1}, 5), ({"order": 2}, 1 << 60))
     output = tmp_path / "out"
     assert run("--format", form, "-o", output, path).returncode == 0
@@ -121,7 +121,7 @@ def test_file_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_refused_trace_leaves_no_file(tmp_path: Path) -> None:
-    """Where there is nothing to export, nothing is made."""
+    """If there is nothing to export, no file is written."""
     output = tmp_path / "t.csv"
     assert run("--format", "csv", "-o", output, tmp_path / "missing.arrows").returncode == 1
     assert not output.exists()
@@ -129,11 +129,11 @@ def test_refused_trace_leaves_no_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [["--format", "parquet"], ["--format", "xml"], []])
 def test_wrong_usage(words: list[str]) -> None:
-    """Parquet needs a file, and the form must be one that there is."""
+    """Parquet needs a file, and the format must exist."""
     assert run(*words, RECORDED).returncode == 2
 
 
-def test_truncation_is_said(tmp_path: Path) -> None:
+def test_truncation_is_reported(tmp_path: Path) -> None:
     """The rows of a truncated trace are written, and a message names the truncation."""
     whole = stream(tmp_path / "t.arrows", {}, {})
     batches = pa.ipc.open_stream(whole.read_bytes()).read_all()
@@ -145,7 +145,7 @@ def test_truncation_is_said(tmp_path: Path) -> None:
     assert done.stderr.startswith("truncated: ")
 
 
-def test_sample_is_said(tmp_path: Path) -> None:
+def test_sample_is_reported(tmp_path: Path) -> None:
     """A message shows that the trace is a sample."""
     path = stream(tmp_path / "t.arrows", {}, recording={"filters": {"sample": 100}})
     assert "1 call in 100" in run("--format", "csv", path).stderr
@@ -162,11 +162,11 @@ def test_trace_is_never_overwritten(tmp_path: Path) -> None:
     assert trace.read_bytes() == before
 
 
-def test_slow_path_is_not_left_out_in_silence(tmp_path: Path) -> None:
-    """A table has no place for attempts: what writes them is named, and does."""
+def test_omitted_slow_path_is_reported(tmp_path: Path) -> None:
+    """A table cannot hold attempts: a message names the format that can, and that format has them."""
     trace = slow(tmp_path / "t.arrows", *slow_calls()[:3])
     done = run("--format", "csv", "-o", tmp_path / "t.csv", trace)
     assert "without the attempts of 3 calls of the slow path" in done.stderr
     words = done.stderr.split("which kalloctrace ")[1].split(" writes")[0].split()
-    told = subprocess.run([sys.executable, "-m", "kalloctrace", *words], capture_output=True, check=True, timeout=60)
-    assert len(told.stdout.splitlines()) == 3
+    rerun = subprocess.run([sys.executable, "-m", "kalloctrace", *words], capture_output=True, check=True, timeout=60)
+    assert len(rerun.stdout.splitlines()) == 3

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `kalloctrace export` writes, read by the tools that it is for, or by their own definitions of the format."""
+"""The output of `kalloctrace export`, read by the intended tools or by their own definitions of the format."""
 
 import json
 import subprocess
@@ -81,7 +81,7 @@ def test_polars_reads_tables(tmp_path: Path) -> None:
 
 
 class Timeline:
-    """A trace of Perfetto, understood by Perfetto's own definitions and the rules of its track events.
+    """A Perfetto trace, decoded by Perfetto's own definitions and the rules of its track events.
 
     Attributes:
         tracks: by uuid.
@@ -164,7 +164,7 @@ def test_timeline_has_each_call_on_its_cpu_and_its_task(tmp_path: Path, path: Pa
 
 
 def test_timeline_counts(tmp_path: Path) -> None:
-    """The counters of each CPU never fall, and end at what its calls add up to."""
+    """The counters of each CPU never decrease, and end at the sum over its calls."""
     _, rows = read(SLOW)
     timeline = Timeline(export(tmp_path, "perfetto", SLOW)[0].read_bytes())
     for cpu in {row["cpu"] for row in rows}:
@@ -182,7 +182,7 @@ def test_timeline_counts(tmp_path: Path) -> None:
 
 
 def test_timeline_has_slow_paths_with_their_length(tmp_path: Path) -> None:
-    """A slice on the task's track, with its attempts inside; an instant where its return was not seen."""
+    """A slice on the task's track, with its attempts inside; an instant if its return was not seen."""
     with TraceReader(UNDER_PRESSURE) as trace:
         calls = list(trace.slow_calls())
     call = {**next(call for call in calls if call["duration"] and len(call["attempts"]) > 1), "tid": 7}
@@ -222,7 +222,7 @@ def test_timeline_of_an_aggregate_is_refused(tmp_path: Path) -> None:
 
 
 def test_renamed_task_keeps_its_track(tmp_path: Path) -> None:
-    """A task that calls itself something else stays on its track, under its last name."""
+    """A task that changes its name stays on its track, under its last name."""
     path = stream(tmp_path / "t.arrows", {"tid": 7, "comm": "old"}, {"tid": 7, "comm": "new"})
     timeline = Timeline(export(tmp_path, "perfetto", path)[0].read_bytes())
     track = timeline.track(tid=7)
@@ -230,7 +230,7 @@ def test_renamed_task_keeps_its_track(tmp_path: Path) -> None:
 
 
 def folded(text: str) -> dict[tuple[str, ...], int]:
-    """Return stacks and counts as flamegraph.pl reads them: the number behind the last space."""
+    """Return stacks and counts as flamegraph.pl reads them: the count follows the last space."""
     lines = [line.rpartition(" ") for line in text.splitlines()]
     stacks = {tuple(words.split(";")): int(count) for words, _, count in lines}
     assert len(stacks) == len(lines)
@@ -261,14 +261,14 @@ def test_stacks(tmp_path: Path) -> None:
         {"comm": "dog", "stack": "entry", "order": 2, "page": False},
     ]
     path = stream(tmp_path / "t.arrows", *calls)
-    output, said = export(tmp_path, "folded", path)
+    output, messages = export(tmp_path, "folded", path)
     expected = {
         ("cat", "entry", "alloc"): 2,
         ("dog", "entry", "alloc"): 1,
         ("dog", "[no stack recorded]"): 1,
         ("dog", "entry"): 1,
     }
-    assert said == ""
+    assert messages == ""
     assert folded(output.read_text()) == expected
     counts, memory = speedscope(export(tmp_path, "speedscope", path)[0].read_text())
     assert counts == expected
@@ -279,8 +279,8 @@ def test_stacks(tmp_path: Path) -> None:
 def test_without_stacks_the_request_stands_there(tmp_path: Path) -> None:
     """Without recorded stacks, frames are the task, the mask and the order, and a message says so."""
     snapshot, rows = read(SLOW)
-    output, said = export(tmp_path, "folded", SLOW)
-    assert said.startswith("no stacks were recorded")
+    output, messages = export(tmp_path, "folded", SLOW)
+    assert messages.startswith("no stacks were recorded")
     frames = [
         (row["comm"], decode_gfp(row["gfp_mask"], snapshot.tables).text or "0x0", f"order {row['order']}")
         for row in rows
@@ -292,7 +292,7 @@ def test_without_stacks_the_request_stands_there(tmp_path: Path) -> None:
 
 
 def test_stacks_of_an_aggregate(tmp_path: Path) -> None:
-    """It knows no task; counts are the calls', not the rows'."""
+    """It has no tasks; counts are calls, not rows."""
     path = aggregate(tmp_path / "t.arrows", ({"order": 0}, 5), ({"order": 0, "migratetype": 0}, 2), ({"order": 2}, 1))
     found = folded(export(tmp_path, "folded", path)[0].read_text())
     assert {stack[-1]: count for stack, count in found.items()} == {"order 0": 7, "order 2": 1}
@@ -301,7 +301,7 @@ def test_stacks_of_an_aggregate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a;b", "a b 7", "new\nline", "", "näme"])
 def test_any_name_is_one_frame(tmp_path: Path, name: str) -> None:
-    """Whatever a task calls itself, its line has its frames and its count."""
+    """Whatever the task's name, its line has its frames and its count."""
     path = stream(tmp_path / "t.arrows", {"comm": name, "stack": "entry"})
     (stack,) = folded(export(tmp_path, "folded", path)[0].read_text())
     assert (len(stack), stack[1]) == (2, "entry")

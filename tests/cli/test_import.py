@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace import` as people run it: another tool's recording becomes a trace, and `verify` judges what it can."""
+"""`kalloctrace import` as people run it: another tool's recording becomes a trace that `verify` can judge in part."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ def run(*arguments: str | Path, code: int = 0, stdin: str | None = None) -> subp
 
 
 def recorded(path: Path) -> tuple[Snapshot, list[Row]]:
-    """Return a kernel, and its calls that passed the tracepoint at the first attempt: there the masks are the same."""
+    """Return a kernel, and its calls that succeeded at the first attempt: their tracepoint has the same mask."""
     with TraceReader(path) as trace:
         rows = [row for batch in trace.batches() for row in batch.to_pylist()]
         return trace.snapshot, [row for row in rows if row["freelist_calls"] == 1 and row["page"]]
@@ -96,14 +96,14 @@ def tracefs(snapshot: Snapshot, rows: list[Row]) -> str:
 @pytest.mark.parametrize("path", STIMULI, ids=[path.parent.name for path in STIMULI])
 @pytest.mark.parametrize("form", [perf, trace_cmd, tracefs])
 def test_what_a_kernel_did_is_judged(tmp_path: Path, form: Callable[[Snapshot, list[Row]], str], path: Path) -> None:
-    """What real kernels made of many masks is equal in all that shows, and unknown all the same."""
+    """Masks from real kernels are equal in every visible field, and still unknown as a whole."""
     snapshot, rows = recorded(path)
     text, trace = tmp_path / "text", tmp_path / "t.arrows"
     text.write_text(form(snapshot, rows))
     kernel: list[str | Path] = ["--kernel", path] if form is tracefs else []
-    said = run("import", *kernel, "-o", trace, text).stderr
-    assert said.splitlines()[0].startswith(f"{len(rows):,} events of ")
-    assert said.splitlines()[0].endswith("lost 0")
+    messages = run("import", *kernel, "-o", trace, text).stderr
+    assert messages.splitlines()[0].startswith(f"{len(rows):,} events of ")
+    assert messages.splitlines()[0].endswith("lost 0")
     verdict = json.loads(run("verify", "--json", trace).stdout)
     assert (verdict["allocations"], verdict["unknown"], verdict["lost"]) == (len(rows), len(rows), 0)
     assert (verdict["kernel"], verdict["events"]) == (snapshot.release, len(rows))
@@ -120,7 +120,7 @@ def test_what_a_kernel_did_is_judged(tmp_path: Path, form: Callable[[Snapshot, l
 
 @pytest.mark.parametrize("text", sorted(DATA.glob("*.txt")), ids=lambda text: text.stem)
 def test_what_tools_really_printed_is_judged(tmp_path: Path, text: Path) -> None:
-    """A live kernel's events, as each tool printed them, are equal in all that shows."""
+    """A live kernel's events, as each tool printed them, are equal in every visible field."""
     named = text.stem in {"perf", "trace-cmd-instance"}
     run("import", *([] if named else ["--kernel", "6.18"]), "-o", tmp_path / "t.arrows", text)
     verdict = json.loads(run("verify", "--json", tmp_path / "t.arrows").stdout)
@@ -157,7 +157,7 @@ def judged(tmp_path: Path, *calls: tuple[int, int, str], code: int) -> dict[str,
 def test_what_the_kernel_cannot_have_done_is_a_mismatch(
     tmp_path: Path, call: tuple[int, int, str], field: str, expected: int, observed: int
 ) -> None:
-    """A wrong migratetype, an order that is rejected, or a bit that no mask may have: exit code 3."""
+    """A wrong migratetype, a rejected order, or a bit that no mask may have gives exit code 3."""
     verdict = judged(tmp_path, (0, 1, "GFP_HIGHUSER_MOVABLE"), call, code=3)
     (mismatch,) = verdict["mismatches"]
     assert (mismatch["field"], mismatch["expected"], mismatch["observed"]) == (field, expected, observed)
@@ -167,14 +167,14 @@ def test_what_the_kernel_cannot_have_done_is_a_mismatch(
 
 
 def test_machine_without_mobility_is_not_excluded(tmp_path: Path) -> None:
-    """Where every migratetype is 0 the machine may be too small for mobility: what that explains is unknown."""
+    """If every migratetype is 0 the machine may not group pages by mobility, which leaves such values unknown."""
     verdict = judged(tmp_path, (0, 0, "GFP_HIGHUSER_MOVABLE"), (0, 0, "GFP_KERNEL"), code=0)
     assert verdict["fields"]["migratetype"] == {"equal": 1, "different": 0, "unknown": 1}
     assert (verdict["mismatched"], verdict["unknown"]) == (0, 2)
 
 
 def test_failed_allocation(tmp_path: Path) -> None:
-    """An event without a page is an allocation that failed; how it came to that is not known."""
+    """An event without a page is a failed allocation; the cause is unknown."""
     line = LINE.format(order=0, migratetype=0, gfp="GFP_NOWAIT").replace("pfn=0x1", "pfn=0x0")
     run("import", "-o", tmp_path / "t.arrows", "-", stdin=HEAD + line)
     report = json.loads(run("report", "--json", tmp_path / "t.arrows").stdout)
@@ -184,17 +184,17 @@ def test_failed_allocation(tmp_path: Path) -> None:
 
 
 def test_loss_is_counted(tmp_path: Path) -> None:
-    """Events that the text says are missing, and lines that cannot be read, are lost; --strict does not pass that."""
+    """Events that the text reports as missing, and unreadable lines, count as lost; --strict fails."""
     line = LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL")
-    said = run(
+    messages = run(
         "import", "-o", tmp_path / "t.arrows", "-", stdin=f"{HEAD}CPU:1 [LOST 5 EVENTS]\n{line}{line[:60]}\n"
     ).stderr
-    assert said.startswith("1 lines with this event could not be read, the first is line 4")
+    assert messages.startswith("1 lines with this event could not be read, the first is line 4")
     assert json.loads(run("verify", "--json", tmp_path / "t.arrows").stdout)["lost"] == 6
 
 
 @pytest.mark.parametrize(
-    ("text", "words", "code", "said"),
+    ("text", "words", "code", "messages"),
     [
         ("nothing\n", [], 1, "nothing to import"),
         ("", [], 1, "nothing to import"),
@@ -204,16 +204,16 @@ def test_loss_is_counted(tmp_path: Path) -> None:
         ("# os release : 4.18.0-1.el8.x86_64\n" + LINE.format(order=0, migratetype=0, gfp="0"), [], 2, "4.18.0"),
     ],
 )
-def test_refusals_leave_no_file(tmp_path: Path, text: str, words: list[str], code: int, said: str) -> None:
-    """Where there is nothing to import, or it cannot be told what it means, it says so and makes nothing."""
+def test_refusals_leave_no_file(tmp_path: Path, text: str, words: list[str], code: int, messages: str) -> None:
+    """If there is nothing to import, or its meaning is unknown, the error says so and no file is written."""
     done = run("import", *words, "-o", tmp_path / "t.arrows", "-", stdin=text, code=code)
-    assert said in done.stderr
+    assert messages in done.stderr
     assert len(done.stderr.splitlines()) == 3
     assert list(tmp_path.iterdir()) == []
 
 
 def test_file_is_not_overwritten(tmp_path: Path) -> None:
-    """An existing trace stays, unless -f is given, and also then if there is nothing to put in its place."""
+    """An existing trace is replaced only with -f, and only if there are events."""
     trace, text = tmp_path / "t.arrows", tmp_path / "text"
     trace.write_text("precious")
     text.write_text(HEAD + LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL"))
@@ -225,7 +225,7 @@ def test_file_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_everything_reads_an_import(tmp_path: Path) -> None:
-    """Reports, differences, exports take it; a request cannot be explained on a machine of which nothing is known."""
+    """`report`, `diff` and `export` accept it; a request cannot be explained on an unknown machine."""
     trace = tmp_path / "t.arrows"
     run("import", "-o", trace, "-", stdin=HEAD + LINE.format(order=0, migratetype=0, gfp="GFP_KERNEL"))
     shown = run("report", trace).stdout

@@ -24,8 +24,8 @@ class Case:
     Attributes:
         ok: its result.
         name: its description.
-        directive: SKIP and the like; empty where there is none.
-        data: what follows that.
+        directive: SKIP and the like; empty if there is none.
+        data: the text after the directive.
         diagnostics: the lines directly before its result.
         subtests: by name.
     """
@@ -66,7 +66,7 @@ def parse(lines: list[str], indent: str = "") -> dict[str, Case]:
 
 
 def ktap(*words: str | Path, code: int) -> dict[str, Case]:
-    """Run the real program and return the tests that it names."""
+    """Run the real program and return its tests by name."""
     done = subprocess.run(
         [sys.executable, "-m", "kalloctrace", "verify", "--ktap", *map(str, words)],
         capture_output=True,
@@ -83,7 +83,7 @@ def ktap(*words: str | Path, code: int) -> dict[str, Case]:
 
 
 def test_each_trace_is_a_test_and_each_field_a_subtest() -> None:
-    """What real kernels did passes, field by field, with the number of allocations that were judged by each."""
+    """Recordings of real kernels pass, field by field, with the number of judged allocations."""
     cases = ktap("--strict", NEWEST, RECORDED, code=0)
     assert list(cases) == [str(NEWEST), str(RECORDED)]
     for case in cases.values():
@@ -98,18 +98,18 @@ def test_each_trace_is_a_test_and_each_field_a_subtest() -> None:
 
 
 def test_mismatch_fails_its_field_alone(tmp_path: Path) -> None:
-    """The field that differs is not ok, with its values; the other fields of these allocations are ok."""
+    """The differing field is `not ok`, with its values; the other fields are `ok`."""
     path = stream(tmp_path / "t.arrows", {}, {"migratetype": 99}, {"migratetype": 99})
     (case,) = ktap(path, code=3).values()
     failed = {name for name, subtest in case.subtests.items() if not subtest.ok}
     assert (case.ok, failed) == (False, {"migratetype"})
-    said = case.subtests["migratetype"].diagnostics
-    assert said[0] == "equal 1, different 2, unknown 0"
-    assert {"mismatch: 2 × migratetype", "observed 99"} <= set(said)
+    diagnostics = case.subtests["migratetype"].diagnostics
+    assert diagnostics[0] == "equal 1, different 2, unknown 0"
+    assert {"mismatch: 2 × migratetype", "observed 99"} <= set(diagnostics)
 
 
 def test_unknown_is_skipped_or_fails(tmp_path: Path) -> None:
-    """What could not be judged is never a pass: it is skipped, with the reason, and with --strict it fails."""
+    """An unjudged field never passes: it is skipped with the reason, and fails with --strict."""
     path = stream(tmp_path / "t.arrows", {}, {"cpusets_enabled": -1})
     (case,) = ktap(path, code=0).values()
     judged = case.subtests["judged"]
@@ -121,14 +121,14 @@ def test_unknown_is_skipped_or_fails(tmp_path: Path) -> None:
 
 
 def test_nothing_judged_is_no_pass(tmp_path: Path) -> None:
-    """A trace of which no allocation could be judged is skipped."""
+    """A trace in which no allocation could be judged is skipped."""
     (case,) = ktap(stream(tmp_path / "t.arrows", {"cpusets_enabled": -1}), code=0).values()
     assert (case.ok, case.directive) == (True, "SKIP")
     assert all(subtest.directive == "SKIP" for name, subtest in case.subtests.items() if name == "judged")
 
 
 def test_slow_path_is_a_subtest(tmp_path: Path) -> None:
-    """An attempt that differs fails it, and lost events make the trace incomplete, as for --strict."""
+    """A differing attempt fails it, and lost events make the trace incomplete, as for --strict."""
     good = next(call for call in slow_calls() if len(call["attempts"]) > 1)
     (case,) = ktap("--strict", slow(tmp_path / "good.arrows", good), code=0).values()
     assert (case.subtests["slow_path"].ok, case.subtests["slow_path"].directive) == (True, "")
@@ -152,7 +152,7 @@ def test_cut_off_trace_is_not_complete(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("traces", [["missing.arrows"], ["missing.arrows", RECORDED]])
 def test_unreadable_trace_is_an_error(traces: list[str | Path]) -> None:
-    """It is a test that could not be run; the others are."""
+    """It is a failed test; the other traces are still judged."""
     cases = list(ktap(*traces, code=1).values())
     assert [(case.ok, case.directive) for case in cases] == [(False, "ERROR"), (True, "")][: len(traces)]
     assert cases[0].data == "No such file or directory"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is made from the command line's own parser: --help, manual pages, the shells' completion."""
+"""Output generated from the command-line parser: --help, manual pages, shell completion."""
 
 import contextlib
 import os
@@ -60,7 +60,7 @@ def test_help_has_examples(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_page_tells_each_option(name: str) -> None:
+def test_page_lists_each_option(name: str) -> None:
     """A manual page has its parts, and every option that the parser takes."""
     plain = manual_page(name, PAGES[name], "1.0").replace("\\-", "-")
     for part in (".SH NAME", ".SH SYNOPSIS", ".SH DESCRIPTION", ".SH OPTIONS", ".SH EXIT STATUS", ".SH SEE ALSO"):
@@ -71,7 +71,7 @@ def test_page_tells_each_option(name: str) -> None:
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_roff_without_a_warning(name: str) -> None:
-    """Groff formats each page, and has nothing to say about it but that a line is too long for its column."""
+    """Groff formats each page, and warns only about lines that are too long for their column."""
     page = manual_page(name, PAGES[name], "1.0")
     done = subprocess.run(
         ["groff", "-Kutf8", "-man", "-Tutf8", "-ww", "-z"], input=page, capture_output=True, text=True, check=True
@@ -80,7 +80,7 @@ def test_page_is_roff_without_a_warning(name: str) -> None:
 
 
 def test_the_program_prints_a_page() -> None:
-    """`man` prints the page of the command that is named, and without one its own."""
+    """`man` prints the page of the named command, or its own."""
     for words, title in ((["lab", "run"], "KALLOCTRACE\\-LAB\\-RUN"), ([], "KALLOCTRACE")):
         done = run("man", *words)
         assert (done.returncode, done.stderr) == (0, "")
@@ -88,7 +88,7 @@ def test_the_program_prints_a_page() -> None:
 
 
 def test_pages_are_written_and_not_overwritten(tmp_path: Path) -> None:
-    """-o writes all pages into a folder that it makes, and replaces none without -f."""
+    """-o writes all pages into a new folder, and replaces none without -f."""
     folder = tmp_path / "man" / "man1"
     assert run("man", "-o", str(folder)).returncode == 0
     assert {path.stem for path in folder.iterdir()} == set(PAGES)
@@ -143,7 +143,7 @@ def test_bash_takes_the_script(tmp_path: Path) -> None:
 
 WITHOUT_JSON = {
     "completion": "its result is a script",
-    "export": "its result is a file of the format asked for",
+    "export": "its result is a file of the requested format",
     "lab-fetch": "it prints a path",
     "lab-run": "its output is the command's own",
     "man": "its result is a page",
@@ -152,8 +152,8 @@ WITHOUT_JSON = {
 
 
 @pytest.mark.parametrize("name", LEAVES)
-def test_results_can_be_had_as_json(name: str) -> None:
-    """Every command whose result is for people also gives it as JSON; what has none is listed with its reason."""
+def test_results_are_available_as_json(name: str) -> None:
+    """Every command with text output also prints JSON; the exceptions are listed with their reasons."""
     has = "--json" in options(PAGES[name])
     assert has == (name.removeprefix("kalloctrace-") not in WITHOUT_JSON)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is shown while work takes long, and that it is shown to nobody but a person."""
+"""The progress of long work, shown on terminals only."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ print("done")
 
 
 def stderr_of(seconds: float, *, terminal: bool, **environment: str) -> tuple[str, str]:
-    """Run a piece of work, and return its standard output and what a terminal or a pipe got of standard error."""
+    """Run a task, and return its standard output, and its standard error from a terminal or a pipe."""
     main, other = pty.openpty() if terminal else os.pipe()
     with subprocess.Popen(
         [sys.executable, "-c", _SLOW, str(seconds)],
@@ -47,7 +47,7 @@ def stderr_of(seconds: float, *, terminal: bool, **environment: str) -> tuple[st
 
 
 def test_long_work_is_shown_on_a_terminal() -> None:
-    """After a second a terminal shows what is done and how far it is; standard output has the result alone."""
+    """After a second a terminal shows the task and its progress; standard output has only the result."""
     out, err = stderr_of(2.5, terminal=True)
     assert out == "done\n"
     assert "a piece of work" in err
@@ -60,7 +60,7 @@ def test_short_work_is_not() -> None:
 
 
 def test_a_pipe_gets_nothing() -> None:
-    """However long it takes, a pipe or a file gets none of it."""
+    """A pipe or a file never gets a progress bar."""
     assert stderr_of(1.6, terminal=False) == ("done\n", "")
 
 
@@ -71,8 +71,8 @@ def test_no_color_holds_here_too() -> None:
     assert "\x1b[3" not in err.replace("\x1b[3A", "")
 
 
-def test_a_reader_tells_how_far_it_is() -> None:
-    """The fraction grows from nothing to all of the file."""
+def test_a_reader_reports_its_progress() -> None:
+    """The fraction grows from 0 to 1."""
     seen: list[float] = []
     with TraceReader(TRACE, seen.append) as reader:
         batches = len(list(reader.batches()))

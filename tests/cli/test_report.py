@@ -93,7 +93,7 @@ def plain(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """The report of a recorded trace, as it goes into a pipe."""
+    """The report of a recorded trace, as printed into a pipe."""
     done = run(TRACE)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -101,19 +101,19 @@ def text() -> str:
 
 @pytest.fixture(scope="module")
 def data() -> dict[str, Any]:
-    """The same for scripts."""
+    """The same as JSON."""
     return report("--top", "1000", TRACE)
 
 
 def test_lines_fit(text: str) -> None:
-    """No line is wider than 80 columns, or ends in blanks; the command to copy is one line whatever its length."""
+    """No line is wider than 80 columns or ends in blanks; the command to copy is one line of any length."""
     for line in text.splitlines():
         assert len(line) <= WIDTH or line.startswith("  more: ")
         assert line == line.rstrip()
 
 
 def test_pipe_gets_no_colour(text: str) -> None:
-    """What goes into a pipe has no codes of a terminal."""
+    """A pipe gets no terminal codes."""
     assert ESCAPE not in text
 
 
@@ -136,7 +136,7 @@ def test_text_has_the_verdict(text: str, data: dict[str, Any]) -> None:
 
 
 def test_numbers_are_whole(text: str, data: dict[str, Any]) -> None:
-    """The first row of each table stands there with all its digits."""
+    """The first row of each table is printed with all its digits."""
     for name in TABLES[:-1]:
         row = data["by"][name]["rows"][0]
         assert re.search(rf" {row['count']:,} +{row['share']:.1%} +{row['pages']:,}$", text, re.MULTILINE)
@@ -174,7 +174,7 @@ def test_top_is_a_positive_number(top: str) -> None:
 
 
 def test_terminal_gets_colour_and_its_width() -> None:
-    """On a terminal headings stand out, and no line is wider than it, nor any number cut."""
+    """On a terminal headings are bold, no line is too wide, and no number is cut."""
     written = on_a_terminal(60)
     assert ESCAPE in written
     assert max(len(line) for line in plain(written).splitlines() if "more: " not in line) <= 60
@@ -187,7 +187,7 @@ def test_no_color_is_respected() -> None:
 
 
 def test_truncated_trace(tmp_path: Path) -> None:
-    """A truncated recording is summarised, and the text names what is unknown."""
+    """A truncated recording is summarised, and the text lists what is unknown."""
     path = write(tmp_path / "t.arrows", {}, {}, closed=False)
     done = run(path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -204,20 +204,20 @@ def test_truncated_aggregate(tmp_path: Path) -> None:
 
 
 def test_truncated_trace_in_json(tmp_path: Path) -> None:
-    """For scripts, what is not known is null."""
+    """Unknown values are null."""
     data = report(write(tmp_path / "t.arrows", {}, closed=False))
     assert (data["truncated"], data["lost"], data["missed"], data["running"]) == (True, None, None, None)
 
 
 def test_empty_trace(tmp_path: Path) -> None:
-    """A recording in which nothing happened has a report too."""
+    """An empty recording also has a report."""
     done = run(write(tmp_path / "t.arrows"))
     assert (done.returncode, done.stderr) == (0, "")
     assert re.search(r"^  allocations +0\b", done.stdout, re.MULTILINE)
 
 
 def test_name_of_a_process_is_no_markup(tmp_path: Path) -> None:
-    """Whatever a process calls itself is printed as it is, except for a terminal's codes."""
+    """Any process name is printed as it is, except for terminal codes."""
     path = write(tmp_path / "t.arrows", {"comm": "[red]x[/red]"}, {"comm": f"{ESCAPE}[2Jx"}, {"comm": ":smile:"})
     shown = run(path).stdout
     assert "[red]x[/red] (pid" in shown
@@ -234,14 +234,14 @@ def test_largest_numbers_fit(tmp_path: Path) -> None:
 
 
 def test_locale_without_the_character(tmp_path: Path) -> None:
-    """A name that the locale cannot write is shown by its code, and does not end the report."""
+    """A character that the locale cannot encode is escaped, and does not end the report."""
     done = run(write(tmp_path / "t.arrows", {"comm": "日本"}), PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert r"\u65e5\u672c (pid" in done.stdout
 
 
 def test_aggregate_says_what_it_does_not_know(tmp_path: Path) -> None:
-    """An aggregate has counts, and in place of processes and stacks the word that it has none."""
+    """An aggregate has counts; processes and stacks are reported as not recorded."""
     path = traces.aggregate(tmp_path / "t.arrows", ({"order": 0}, 30), ({"order": 2, "page": False}, 10))
     data = report(path)
     assert (data["allocations"], data["pages"], data["failed"]) == (40, 30, 10)
@@ -254,7 +254,7 @@ def test_aggregate_says_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_returns_that_were_not_traced(tmp_path: Path) -> None:
-    """What only returns show is unknown without them, and no number is invented."""
+    """Without returns, the numbers that need them are unknown."""
     path = traces.aggregate(tmp_path / "t.arrows", ({"page": None}, 6), ({"page": None, "order": 2}, 4))
     data = report(path)
     assert (data["not_followed"], data["failed"], data["slow_path"], data["pages"]) == (10, 0, 0, 22)
@@ -265,8 +265,8 @@ def test_returns_that_were_not_traced(tmp_path: Path) -> None:
     assert re.search(r"^  failed +1  .*returns not traced: 1", mixed, re.MULTILINE)
 
 
-def test_slow_path_tells_what_returns_do_not() -> None:
-    """Where returns were not traced, failed and slow calls are those that the slow path's own recording has."""
+def test_slow_path_replaces_missing_returns() -> None:
+    """If returns were not traced, failed and slow calls are counted from the slow path's events."""
     calls = traces.slow_calls()
     failed = sum(call["page"] is False for call in calls)
     data = report(traces.UNDER_PRESSURE)
@@ -291,7 +291,7 @@ def test_first_failures(tmp_path: Path) -> None:
 
 
 def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
-    """Of a sample all totals are multiplied and called estimates; shares and the verdict stay those of the rows."""
+    """Totals of a sample are scaled up and marked as estimates; shares and the verdict are those of the rows."""
     rows = [{"order": 1}, {"order": 1}, {"order": 0, "page": False}, {"order": 1}]
     plain_data = report(traces.stream(tmp_path / "plain.arrows", *rows))
     path = traces.stream(tmp_path / "t.arrows", *rows, recording={"filters": {"sample": 100}})
@@ -313,7 +313,7 @@ def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
 
 
 def test_filters_are_shown(tmp_path: Path) -> None:
-    """What was left out stands in the head, by the recorded kernel's names; what was not set is not mentioned."""
+    """The header lists each filter, with the recorded kernel's names; unset filters are not mentioned."""
     filters = {
         **dict.fromkeys(("pid", "order", "gfp_none", "zone", "sample", "max_rate")),
         "comm": "make",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace report --html` as people run it: what is written, and what is refused."""
+"""`kalloctrace report --html` as people run it: what it writes, and what it refuses."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def embedded(page: Path) -> dict[str, Any]:
 
 
 def test_page_is_written(tmp_path: Path) -> None:
-    """One file with the trace's data; standard output stays empty, and it is said what to do next."""
+    """One file has the trace's data; standard output stays empty, and a message says what to do next."""
     page = tmp_path / "t.html"
     done = run("--html", page, traces.RECORDED)
     assert (done.returncode, done.stdout) == (0, "")
@@ -61,7 +61,7 @@ def test_mismatch_is_no_failure_of_the_report(tmp_path: Path) -> None:
 
 
 def test_existing_file_stays(tmp_path: Path) -> None:
-    """It is refused, with the mend, and replaced only with -f."""
+    """It is refused, with the fix, and replaced only with -f."""
     page = tmp_path / "t.html"
     page.write_text(KEPT)
     done = run("--html", page, traces.RECORDED)
@@ -73,7 +73,7 @@ def test_existing_file_stays(tmp_path: Path) -> None:
 
 
 def test_trace_is_never_overwritten(tmp_path: Path) -> None:
-    """Not even with -f, nor by another name of it."""
+    """Not even with -f or by another name of it."""
     trace = traces.stream(tmp_path / "t.arrows", {})
     before = trace.read_bytes()
     (tmp_path / "link.html").symlink_to(trace)
@@ -84,7 +84,7 @@ def test_trace_is_never_overwritten(tmp_path: Path) -> None:
 
 
 def test_bad_trace_leaves_no_page(tmp_path: Path) -> None:
-    """What cannot be read has no page, and a page that was there stays."""
+    """An unreadable trace gets no page, and an existing page stays."""
     page, bad = tmp_path / "t.html", tmp_path / "bad.arrows"
     bad.write_text("no trace")
     assert run("--html", page, bad).returncode == 1
@@ -105,14 +105,14 @@ def test_place_that_cannot_be_written(tmp_path: Path, target: str) -> None:
 
 
 def test_page_and_json_do_not_go_together(tmp_path: Path) -> None:
-    """Asking for both is wrong usage, and nothing is written."""
+    """Both together are wrong usage, and nothing is written."""
     page = tmp_path / "t.html"
     assert run("--json", "--html", page, traces.RECORDED).returncode == 2
     assert not page.exists()
 
 
 def test_truncated_trace_has_a_page(tmp_path: Path) -> None:
-    """Up to its last whole batch."""
+    """The page covers it up to its last complete batch."""
     whole = traces.stream(tmp_path / "t.arrows", {}, {})
     cut = tmp_path / "cut.arrows"
     cut.write_bytes(whole.read_bytes()[:-200])

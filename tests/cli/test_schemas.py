@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the real program prints as JSON is what the schemas in kalloctrace/schemas say, to the last member."""
+"""The JSON that the real program prints matches the schemas in kalloctrace/schemas exactly."""
 
 import itertools
 import json
@@ -79,7 +79,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_decode() -> None:
-    """Values, and masks in a text: known, unknown, of no kernel."""
+    """Values, and masks in a text: known, unknown, without a kernel."""
     hold("mask", *objects("decode", "--json", "--kernel", "7.3", "0xcc0", "0", "0xffffffff", "GFP_ATOMIC"))
     hold("mask", *objects("decode", "--json", "--kind", "alloc", "0x901", "3"))
     text = "x: mm_page_alloc: gfp_flags=GFP_NONESUCH\nx: mm_page_alloc: gfp_flags=0xcc0\nx: y: gfp_flags=0x123456789\n"
@@ -126,7 +126,7 @@ def test_failures_of_a_trace(kernel: str) -> None:
 
 @pytest.mark.parametrize("log", sorted(LOGS.glob("*.log")), ids=lambda path: path.name)
 def test_failures_of_a_log(log: Path) -> None:
-    """Of each kernel from 2.6 on; with none of what a log does not have."""
+    """They come from kernels from 2.6 on, without the keys that only a trace has."""
     found = objects("explain", "--json", log)
     hold("failure", *found)
     assert not any("attempts" in one for one in found)
@@ -193,7 +193,7 @@ def test_schema_of_a_line_names_each_column() -> None:
 
 
 def test_doctor() -> None:
-    """What this machine can do, whatever that is."""
+    """The result of this machine, whatever it is."""
     hold("doctor", *objects("doctor", "--json"))
 
 
@@ -207,7 +207,7 @@ def test_schemas_are_schemas(path: Path) -> None:
 
 
 def test_what_a_schema_does_not_say_is_refused() -> None:
-    """The tests here would notice a member too many, one too few, and one of another type."""
+    """The tests here notice an extra key, a missing one, and one of another type."""
     (good,) = objects("decode", "--json", "--kernel", "6.1", "0xcc0")
     wrong = [{**good, "new": 1}, {key: good[key] for key in good if key != "hex"}, {**good, "value": "0xcc0"}]
     for bad in wrong:

@@ -38,7 +38,7 @@ def started(*words: str | Path) -> subprocess.Popen[str]:
 
 @contextmanager
 def serving(trace: Path) -> Iterator[str]:
-    """Yield the address at which a trace's metrics are served; the program must end well when it is asked to."""
+    """Yield the address at which a trace's metrics are served; the program must exit with 0 on SIGINT."""
     with started(trace) as program:
         assert program.stderr is not None
         try:
@@ -53,7 +53,7 @@ def serving(trace: Path) -> Iterator[str]:
 
 
 def text_of(url: str) -> str:
-    """Return what is served."""
+    """Return the served text."""
     with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - the address is that of the program above
         text: str = answer.read().decode()
     return text
@@ -80,7 +80,7 @@ def by(values: Values, name: str, label: str) -> dict[str, float]:
 
 
 def test_numbers_are_the_recording() -> None:
-    """Each number is that of the trace, counted here by other means."""
+    """Each number is that of the trace, counted independently here."""
     with TraceReader(NEWEST) as trace:
         rows: list[dict[str, Any]] = [row for batch in trace.batches() for row in batch.to_pylist()]
         tables, release = trace.snapshot.tables, trace.snapshot.release
@@ -96,11 +96,11 @@ def test_numbers_are_the_recording() -> None:
     assert by(values, "kalloctrace_rejected_total", "order") == rejected
     assert sum(failed.values()) * sum(slow.values()) * sum(rejected.values())
     masks = by(values, "kalloctrace_requests_total", "gfp")
-    told = Counter(decode_gfp(row["gfp_mask"], tables).text or "none" for row in rows)
+    expected = Counter(decode_gfp(row["gfp_mask"], tables).text or "none" for row in rows)
     assert sum(masks.values()) == len(rows)
     assert masks.pop("other") > 0
     assert len(masks) == 200
-    assert masks.items() <= told.items()
+    assert masks.items() <= expected.items()
     assert by(values, "kalloctrace_verdict_allocations", "verdict") == {"matched": len(rows)}
     ((labels, _),) = values["kalloctrace_info"].items()
     assert dict(labels)["kernel"] == release
@@ -109,7 +109,7 @@ def test_numbers_are_the_recording() -> None:
 
 
 def test_slow_path_of_an_aggregate() -> None:
-    """Where no return was traced, the slow path's own recording still tells how many took it and how many failed."""
+    """If no return was traced, the slow path's events still show how many calls took it and how many failed."""
     calls = slow_calls()
     with serving(UNDER_PRESSURE) as url:
         values = scraped(url)
@@ -119,7 +119,7 @@ def test_slow_path_of_an_aggregate() -> None:
 
 
 def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
-    """Of an aggregate that did not follow returns there are no failures, and no losses before its end."""
+    """An aggregate without returns has no failures, and before its end no losses."""
     wrong = {"order": 1, "freelist_order": 1, "migratetype": 99}
     path = aggregate(tmp_path / "t.arrows", ({"page": None}, 3), ({"page": None, **wrong}, 2))
     path.write_bytes(path.read_bytes()[:-400])
@@ -134,7 +134,7 @@ def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
 
 
 def test_trace_that_grows_is_followed(tmp_path: Path) -> None:
-    """What is written while it is served counts the next time; what cannot be read is said, and mends itself."""
+    """The next scrape counts appended rows; an unreadable file is reported until it can be read again."""
     path, whole = tmp_path / "t.arrows", stream(tmp_path / "whole.arrows", *[{}] * 5)
     stream(path, {}, {})
     with serving(path) as url:
@@ -157,7 +157,7 @@ def test_promtool_has_no_objection() -> None:
 
 
 def test_kinds_keep_their_label() -> None:
-    """A mask that had a time series once has it for good, however many others come."""
+    """A mask that once had a time series keeps it, however many others appear."""
     kinds = prometheus._Labels()  # noqa: SLF001 - the smallest place where it shows
     first = [kinds.label(f"mask {number}") for number in range(250)]
     assert first[:200] == [f"mask {number}" for number in range(200)]
@@ -171,7 +171,7 @@ def test_kinds_keep_their_label() -> None:
     ids=["port", "missing"],
 )
 def test_refusals(words: list[str | Path], code: int) -> None:
-    """A trace that is named must be there, and a port be one."""
+    """The named trace must exist, and the port must be valid."""
     done = subprocess.run(
         [sys.executable, "-m", "kalloctrace", "serve-metrics", *map(str, words)],
         capture_output=True,
@@ -183,18 +183,18 @@ def test_refusals(words: list[str | Path], code: int) -> None:
 
 
 def test_address_that_is_taken_is_named(tmp_path: Path) -> None:
-    """A second one on the same port says so."""
+    """A second program on the same port reports the port."""
     path = stream(tmp_path / "t.arrows", {})
     with serving(path) as url:
         port = url.split(":")[2].partition("/")[0]
         with started("--port", port, path) as second:
-            _, said = second.communicate(timeout=60)
+            _, messages = second.communicate(timeout=60)
         assert second.returncode == 1
-        assert f"port {port}" in said
+        assert f"port {port}" in messages
 
 
 def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:
-    """Each query asks for metrics and labels that are there, of the data source and the machines that were chosen."""
+    """Each query uses existing metrics and labels, and the selected data source and machines."""
     ended = stream(tmp_path / "t.arrows", {}, {"migratetype": 99}, {"cpusets_enabled": -1})
     with serving(ended) as url:
         values = scraped(url)
@@ -204,7 +204,7 @@ def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:
     assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
     ids = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(ids)) == len(ids)
-    asked = set()
+    queried = set()
     for panel in dashboard["panels"]:
         assert panel["datasource"]["uid"] == "${datasource}"
         for target in panel["targets"]:
@@ -212,14 +212,14 @@ def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:
             names = re.findall(r"kalloctrace_\w+", query)
             assert len(names) == 1
             assert values[names[0]], query
-            asked |= set(names)
+            queried |= set(names)
             labels = {label for key in values[names[0]] for label, _ in key}
             assert set(re.findall(r"by \((\w+)\)", query)) <= labels
             assert set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) <= labels
             assert 'job=~"$job"' in query
             assert ("rate(" in query) == (names[0].endswith("_total") and panel["type"] == "timeseries")
     silent = {"info", "recording_complete", "recording_sample", "recording_seconds", "followed_total"}
-    assert {name for name in values if values[name]} - asked <= {
+    assert {name for name in values if values[name]} - queried <= {
         *(f"kalloctrace_{name}" for name in silent),
         "kalloctrace_mismatched_zonelists",
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`kalloctrace verify` as people and scripts run it: on whole traces, on cut ones, on altered ones."""
+"""`kalloctrace verify` as people and scripts run it: on complete, truncated and altered traces."""
 
 import json
 import subprocess
@@ -128,7 +128,7 @@ def whole(tmp_path: Path) -> Path:
 
 
 def test_whole_trace(whole: Path) -> None:
-    """A recording of a real kernel matches, with --strict too, and the numbers are told."""
+    """A recording of a real kernel matches, also with --strict, and the numbers are printed."""
     done = run("--strict", whole)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"matched {BATCHES * ROWS}  mismatched 0  unknown 0  lost 0  missed 0" in done.stdout
@@ -142,7 +142,7 @@ def test_json_has_the_documented_keys(whole: Path) -> None:
 
 
 class Cut(NamedTuple):
-    """Where a file ends: in which message of its kind, in which part of it, and how much of that part is left."""
+    """Where a file is cut: the message of its kind, the part of the message, and how much of the part is left."""
 
     kind: str
     number: int
@@ -165,7 +165,7 @@ CUTS = {
 
 
 def cut(path: Path, at: Cut) -> Path:
-    """Write what is left of a trace that was cut."""
+    """Write the rest of a trace that was cut."""
     message = [message for message in messages(path) if message.kind == at.kind][at.number]
     begin, end = (message.metadata, message.body) if at.part == "metadata" else (message.body, message.end)
     left = path.with_name("cut.arrows")
@@ -175,7 +175,7 @@ def cut(path: Path, at: Cut) -> Path:
 
 @pytest.mark.parametrize("at", CUTS.values(), ids=CUTS)
 def test_cut_trace(whole: Path, at: Cut) -> None:
-    """A trace that was cut off is judged up to its last whole batch, and is incomplete."""
+    """A truncated trace is judged up to its last complete batch, and is incomplete."""
     done = run("--json", "--strict", cut(whole, at))
     (verdict,) = verdicts(done)
     assert (done.returncode, done.stderr) == (4, "")
@@ -184,7 +184,7 @@ def test_cut_trace(whole: Path, at: Cut) -> None:
 
 @pytest.mark.parametrize("at", ["in a batch's body", "before the closing record"])
 def test_cut_trace_is_reported_and_no_failure(whole: Path, at: str) -> None:
-    """People read that the end is missing; without --strict that is no failure."""
+    """The text says that the end is missing; without --strict that is not a failure."""
     done = run(cut(whole, CUTS[at]))
     assert (done.returncode, done.stderr) == (0, "")
     assert "truncated: the end of the recording is missing" in done.stdout
@@ -192,7 +192,7 @@ def test_cut_trace_is_reported_and_no_failure(whole: Path, at: str) -> None:
 
 
 def test_missing_end_mark_is_no_truncation(whole: Path) -> None:
-    """All is known once the closing record is read: what Arrow writes after it is of no importance."""
+    """The closing record completes a trace: Arrow's end mark after it is not needed."""
     assert run("--strict", cut(whole, Cut("record batch", 3, "body", 1.0, 3))).returncode == 0
 
 
@@ -205,7 +205,7 @@ def test_rubbish_after_the_end_is_ignored(whole: Path) -> None:
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.99])
 def test_trace_without_its_schema_cannot_be_read(whole: Path, share: float) -> None:
-    """Cut within the schema, a file is no trace any more."""
+    """A file that is cut within the schema is not a trace."""
     path = cut(whole, Cut("schema", 0, "metadata", share, 0))
     done = run(path)
     assert (done.returncode, done.stdout) == (1, "")
@@ -213,7 +213,7 @@ def test_trace_without_its_schema_cannot_be_read(whole: Path, share: float) -> N
 
 
 def test_mismatch(tmp_path: Path) -> None:
-    """A kernel that did something else is exit code 3; the field, both values, the request and the rule are told."""
+    """If the kernel differs the exit code is 3; the field, both values, the request and the rule are printed."""
     path = write(tmp_path / "t.arrows", lambda row: {**row, "migratetype": row["migratetype"] + 5})
     done = run("--json", path)
     (verdict,) = verdicts(done)
@@ -264,7 +264,7 @@ def test_changed_machine(tmp_path: Path) -> None:
     ],
 )
 def test_worst_exit_code_wins(tmp_path: Path, files: list[str], code: int) -> None:
-    """Of several traces each is judged, and the worst decides the exit code."""
+    """Each of several traces is judged, and the worst result decides the exit code."""
     write(tmp_path / "whole")
     write(tmp_path / "lossy", missed=1)
     write(tmp_path / "wrong", lambda row: {**row, "migratetype": 99})
@@ -276,7 +276,7 @@ def test_worst_exit_code_wins(tmp_path: Path, files: list[str], code: int) -> No
 
 @pytest.mark.parametrize(("swapped", "code"), [(False, 0), (True, 3)])
 def test_zonelists_are_judged_where_the_trace_has_distances(tmp_path: Path, swapped: bool, code: int) -> None:
-    """Lists as the distances make them are no mismatch; any other is one, though every allocation matches."""
+    """Zonelists that follow from the distances match; any other is a mismatch, even if every allocation matches."""
     snapshot = recorded().snapshot
     fallback = dict(snapshot.machine.fallback)
     if swapped:
@@ -292,7 +292,7 @@ def test_zonelists_are_judged_where_the_trace_has_distances(tmp_path: Path, swap
 
 
 def test_damaged_distances_are_three_lines(tmp_path: Path) -> None:
-    """Distances that are no numbers are a damaged trace, and no traceback."""
+    """Distances that are not numbers are a damaged trace: an error without traceback."""
     snapshot = recorded().snapshot
     broken: Any = ((10, "x"), ("x", 10))
     topology = Topology((0, 1), broken, (), 1024, 1)
@@ -305,21 +305,21 @@ def test_damaged_distances_are_three_lines(tmp_path: Path) -> None:
 
 
 def test_trace_without_distances_is_reported(whole: Path) -> None:
-    """A trace of before has no distances: that is said, and is no failure."""
+    """An older trace has no distances: the output says so, and it is not a failure."""
     done = run("--strict", whole)
     assert done.returncode == 0
     assert "zonelists: not predicted, the trace has no distances" in done.stdout
 
 
 def test_proven_kernel_is_printed(whole: Path) -> None:
-    """The verdict says how far the rules for the trace's kernel are proven."""
+    """The output says how far the rules for the trace's kernel are validated."""
     (verdict,) = verdicts(run("--json", whole))
     assert set(verdict["proven"]) == {"kernel", "release", "same", "differing", "measured", "refuted"}
     assert verdict["proven"]["same"] == (verdict["proven"]["kernel"] is not None and not verdict["proven"]["differing"])
 
 
 def test_aggregate_counts_calls(tmp_path: Path) -> None:
-    """Of an aggregate the calls are counted, not the rows; each mismatch has as many as it concerns."""
+    """For an aggregate, calls are counted, not rows; each mismatch has the number of its calls."""
     path = traces.aggregate(tmp_path / "t.arrows", ({}, 1_000_000), ({"migratetype": 99}, 70), ({"page": None}, 5))
     (verdict,) = verdicts(run("--json", path))
     assert (verdict["allocations"], verdict["distinct"]) == (1_000_075, 3)
@@ -328,7 +328,7 @@ def test_aggregate_counts_calls(tmp_path: Path) -> None:
 
 
 def test_sample_is_named_and_not_scaled(tmp_path: Path) -> None:
-    """The verdict is on the calls that are there, and it is said that they are a sample."""
+    """The verdict covers the recorded calls, and the output says that they are a sample."""
     path = traces.stream(tmp_path / "t.arrows", {}, {}, {}, recording={"filters": {"sample": 50}})
     (verdict,) = verdicts(run("--json", path))
     assert (verdict["allocations"], verdict["matched"], verdict["sample"]) == (3, 3, 50)
@@ -336,7 +336,7 @@ def test_sample_is_named_and_not_scaled(tmp_path: Path) -> None:
 
 
 def test_mismatch_without_the_facts_is_shown(tmp_path: Path) -> None:
-    """A mismatch of a call of which not all was captured is told in words, without the numbers that there are not."""
+    """A mismatch of a partially captured call is printed, without the missing numbers."""
     change = {"migratetype": 99, "mems_allowed": None, "preempt_count": None, "page": None}
     shown = run(traces.stream(tmp_path / "t.arrows", change))
     assert (shown.returncode, shown.stderr) == (3, "")

@@ -33,7 +33,7 @@ def load(kernel: Kernel) -> Image:
 
 
 def _named(table: bytes, names: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the names and addresses of a symbol table: `Elf64_Sym`, of which there are some 200,000."""
+    """Yield the names and addresses of a symbol table: `Elf64_Sym`, some 200,000."""
     for name, _info, _other, _section, value, _size in iter_unpack("<IBBHQQ", table):
         if name:
             yield names[name : names.index(b"\0", name)].decode(), value

@@ -72,7 +72,7 @@ class Image:
     """A kernel image.
 
     Attributes:
-        name: of the kernel, as it was asked for: `6.12`.
+        name: the requested name of the kernel: `6.12`.
         version: of its package: `6.12.118-1`.
         segments: its bytes.
         symbols: its symbols.

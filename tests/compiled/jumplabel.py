@@ -33,22 +33,22 @@ def switched(image: Image, keys_on: Collection[str], keys_off: Collection[str]) 
     Raises:
         KalloctraceError: a key has no site, or a site no code of a kind that is known.
     """
-    wanted = {image.symbols.addresses[key]: key in keys_on for key in (*keys_on, *keys_off)}
+    enabled = {image.symbols.addresses[key]: key in keys_on for key in (*keys_on, *keys_off)}
     seen = set()
     base = image.symbols.addresses["__start___jump_table"]
     table = image.between("__start___jump_table", "__stop___jump_table")
     for index, (code, target, key) in enumerate(iter_unpack(_ENTRY, table)):
         entry = base + index * _SIZE
         address = entry + _KEY + (key & ~_FLAGS)
-        if address not in wanted:
+        if address not in enabled:
             continue
         seen.add(address)
-        jumps = wanted[address] != bool(key & _BRANCH)
+        jumps = enabled[address] != bool(key & _BRANCH)
         yield _site(image, entry + _CODE + code, entry + _TARGET + target, jumps=jumps)
-    if len(seen) < len(wanted):
+    if len(seen) < len(enabled):
         raise KalloctraceError(
             f"cannot switch the static keys of {image.name}",
-            f"the jump table has {len(seen)} of the {len(wanted)} keys",
+            f"the jump table has {len(seen)} of the {len(enabled)} keys",
             "report the version of its package",
         )
 

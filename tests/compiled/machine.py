@@ -48,7 +48,7 @@ Answer = Callable[["Machine"], int | None]
 
 
 class LeaveError(Exception):
-    """Raised by an answer: the execution shall end here."""
+    """Raised by an answer to end the execution."""
 
 
 class Machine:

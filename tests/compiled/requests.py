@@ -44,7 +44,7 @@ _BITS = (
     "__GFP_HARDWALL",
     "__GFP_THISNODE",
 )
-"""Bits of which each is now and then the other way round than its mask has it."""
+"""Bits that are sometimes inverted in a mask."""
 
 _PF_DUMPCORE = 0x200
 _CONTEXT_COUNTS = 0xFFFF

@@ -24,7 +24,7 @@ ALL_MUTATIONS = {**MUTATIONS, **BULK_MUTATIONS, **RT_MUTATIONS}
 NOWHERE = {
     "gfp_migratetype ignores the switch": "page_group_by_mobility_disabled is set on machines of some MiB only",
     "order's warning after masking": "the warning goes to the kernel's log, not into a trace",
-    "no NORECLAIM": "the task's flags PF_MEMALLOC_NORECLAIM and _NOWARN were looked at from 6.9 to 6.11 only",
+    "no NORECLAIM": "the task's flags PF_MEMALLOC_NORECLAIM and _NOWARN were read from 6.9 to 6.11 only",
     "NORECLAIM everywhere": "likewise",
     "no NOWARN": "likewise",
     "PREEMPT_RT: softirq part of preempt_count": "none of these is an rt flavour",

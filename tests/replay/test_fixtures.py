@@ -57,7 +57,7 @@ def test_recording_accounts_for_every_call(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_each_fixture_has_its_note(path: Path) -> None:
-    """Kernel, machine, workload and counts stand beside the trace."""
+    """A note next to the trace has kernel, machine, workload and counts."""
     note = path.with_suffix(".md").read_text()
     for word in ("kernel:", "machine:", "workload:", "allocations:", "verdict:"):
         assert f"- {word}" in note

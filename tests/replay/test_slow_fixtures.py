@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The slow path of real kernels under pressure, replayed: what tests/pressure/test_slowpath.py asks of a guest."""
+"""The slow path of real kernels under pressure, replayed: the assertions of tests/pressure/test_slowpath.py."""
 
 import json
 import subprocess
@@ -76,7 +76,7 @@ def test_damaged_calls_make_a_trace_incomplete(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_slow_calls_are_those_of_the_rows() -> None:
-    """Rows and attempts of a stream are captured apart, and tell of the same calls: by whom, what, and how it ended."""
+    """Rows and attempts of a stream are captured separately, and agree on each call's task, request and result."""
     with TraceReader(STREAM) as trace:
         rows = [row for batch in trace.batches() for row in batch.to_pylist() if row["freelist_calls"] > 1]
         calls, totals = list(trace.slow_calls()), trace.ending().totals
@@ -99,7 +99,7 @@ def test_slow_calls_are_those_of_the_rows() -> None:
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
 def test_changed_flags_are_noticed(path: Path) -> None:
-    """Each attempt with one bit more or less is a mismatch, or comes as another attempt that is told apart."""
+    """Each attempt with one bit more or less is a mismatch, or is recognised as an attempt of another kind."""
     with TraceReader(path) as trace:
         calls = [call for call in trace.slow_calls() if call["complete"] and len(call["attempts"]) == 1][:200]
         snapshot = trace.snapshot
@@ -144,7 +144,7 @@ def test_every_slow_start_has_its_reason(path: Path) -> None:
 
 @pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
 def test_flags_of_a_mask_alone_are_the_kernel_s(path: Path) -> None:
-    """What a log is judged by is what real kernels began with, for tasks of which nothing else would count."""
+    """The flags that a log's mask gives are those of real kernels' first attempts, for ordinary tasks."""
     with TraceReader(path) as trace:
         calls, snapshot = list(trace.slow_calls()), trace.snapshot
     rules = slowpath_rules(snapshot.release, snapshot.version)

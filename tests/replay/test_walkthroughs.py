@@ -21,7 +21,7 @@ REQUESTS = 20
 @pytest.mark.parametrize(
     "path", sorted(FIXTURES.glob("*/*.arrows")), ids=lambda path: f"{path.parent.name}-{path.stem}"
 )
-def test_recorded_requests_have_a_lesson(path: Path) -> None:
+def test_recorded_requests_have_a_walkthrough(path: Path) -> None:
     """Requests from all over a trace are explained with the trace's own tables, in terms that have a page."""
     with TraceReader(path) as trace:
         kernel = Kernel.of(trace.snapshot)

@@ -169,7 +169,7 @@ def test_nodes() -> None:
     assert (db["event"], verdicts(db)[1][1]) == ("stall", "watermark")
 
 
-def test_this_node_is_not_told() -> None:
+def test_this_node_is_not_shown() -> None:
     """The log does not show which of several nodes __GFP_THISNODE requires."""
     text = (DATA / "made-two-nodes.log").read_text().replace("nodemask=1,", "nodemask=(null),")
     web = failure_json(_failures(text)[0])
@@ -205,7 +205,7 @@ def test_sysrq() -> None:
     assert "a person invoked the OOM killer" in failure_json(failure)["summary"]
 
 
-def test_contradiction_is_told() -> None:
+def test_contradiction_is_reported() -> None:
     """Blocks that do not add up are ignored, and listed as a contradiction."""
     text = (DATA / "5.10-oom.log").read_text().replace("= 92388kB", "= 92400kB")
     [answer] = [failure_json(failure) for failure in _failures(text)]

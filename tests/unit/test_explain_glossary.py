@@ -49,10 +49,10 @@ def since(text: str) -> Release:
 def test_each_flag_has_its_page_with_its_values(name: str, language: str) -> None:
     """Every ALLOC_* name of the tables has a page, whose releases and values are those of the tables."""
     cells = table(page(name, language))
-    told = [(since(first), since(last) if last else None, int(value, 16)) for first, last, value, _ in cells]
+    listed = [(since(first), since(last) if last else None, int(value, 16)) for first, last, value, _ in cells]
     known = [row for row in rows.ALLOC if row.name == name]
     last_release = max(row.until for row in rows.ALLOC)
-    assert told == [(row.since, None if row.until == last_release else row.until, row.value) for row in known]
+    assert listed == [(row.since, None if row.until == last_release else row.until, row.value) for row in known]
     assert [source for *_, source in cells if source] == [
         row.source or "mm/internal.h, mm/page_alloc.h" for row in known
     ]
@@ -100,7 +100,7 @@ def test_a_page_is_whole(name: str, language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_index_leads_to_every_page(language: str) -> None:
-    """The order to learn the terms in names each of them once."""
+    """The reading order lists each term once."""
     links = [Path(link).stem for link in _LINK.findall(page("index", language))]
     assert sorted(links) == sorted(set(term_names(language)) - {"index"})
 
@@ -119,7 +119,7 @@ def test_what_explain_says_has_a_page(kernel: str, entry: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "name"),
+    ("word", "name"),
     [
         ("alloc_cpuset", "ALLOC_CPUSET"),
         ("preferred zone", "preferred_zoneref"),
@@ -127,18 +127,16 @@ def test_what_explain_says_has_a_page(kernel: str, entry: str) -> None:
         ("GFP zone modifiers", "gfp-zone-modifiers"),
     ],
 )
-def test_terms_are_found_as_people_write_them(wanted: str, name: str) -> None:
+def test_terms_are_found_as_people_write_them(word: str, name: str) -> None:
     """Case and fillers do not matter, and the beginning of a name will do."""
-    assert read_term(wanted, "en").name == name
+    assert read_term(word, "en").name == name
 
 
-@pytest.mark.parametrize(
-    ("wanted", "part"), [("ALLOC_CPUSETS", "ALLOC_CPUSET"), ("xyz", "--term index"), ("", "index")]
-)
-def test_unknown_term(wanted: str, part: str) -> None:
+@pytest.mark.parametrize(("word", "part"), [("ALLOC_CPUSETS", "ALLOC_CPUSET"), ("xyz", "--term index"), ("", "index")])
+def test_unknown_term(word: str, part: str) -> None:
     """A term without a page is refused, with what is near."""
     with pytest.raises(KalloctraceError) as caught:
-        read_term(wanted, "en")
+        read_term(word, "en")
     assert part in str(caught.value)
 
 

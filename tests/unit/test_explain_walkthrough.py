@@ -201,13 +201,13 @@ def test_nowarn_takes_the_warning_from_a_rejection() -> None:
 
 def test_the_masks_after_boot_are_the_built_in_ones() -> None:
     """The history of gfp_allowed_mask agrees with the built-in kernels, from each release to the next."""
-    told = {rewrite.since: int(rewrite.what.split()[-1], 16) for rewrite in REWRITES["gfp_allowed_mask"]}
+    masks = {rewrite.since: int(rewrite.what.split()[-1], 16) for rewrite in REWRITES["gfp_allowed_mask"]}
     releases = (
         [(5, minor) for minor in range(8, 20)]
         + [(6, minor) for minor in range(20)]
         + [(7, minor) for minor in range(4)]
     )
     for release in releases:
-        since = max(first for first in told if first <= release)
+        since = max(first for first in masks if first <= release)
         tables = builtin_tables(f"{release[0]}.{release[1]}")
-        assert (release, default_allowed_mask(tables)) == (release, told[since])
+        assert (release, default_allowed_mask(tables)) == (release, masks[since])

@@ -126,7 +126,7 @@ def test_members_are_found_by_name(btf: Btf) -> None:
     [("folio", "flags", "no struct folio"), ("page", "lru", "struct page has no member lru")],
 )
 def test_missing_type_is_an_error(btf: Btf, struct_name: str, member: str, why: str) -> None:
-    """Neither an offset nor a size is guessed."""
+    """Offsets and sizes are not guessed."""
     with pytest.raises(KalloctraceError) as offset:
         btf.offset(struct_name, member)
     with pytest.raises(KalloctraceError) as size:

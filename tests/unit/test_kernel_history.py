@@ -53,7 +53,7 @@ def test_row_in_force_is_the_last_one_reached(kernel: str, since: tuple[int, int
 
 
 def test_no_row_is_in_force_before_the_first_release() -> None:
-    """Nor for a feature without rows."""
+    """The same holds for a feature without rows."""
     assert row_in_force("entry", replace(builtin_tables("5.10"), kernel="5.7")) is None
     assert row_in_force("moon", builtin_tables("5.10")) is None
 

@@ -64,7 +64,7 @@ def test_nothing_new_is_no_rate(wrong: Replay) -> None:
 
 
 @pytest.mark.parametrize(("by", "rows"), [("request", 2), ("task", 3), ("stack", 3)])
-def test_rows_are_what_was_asked_for(wrong: Replay, by: By, rows: int) -> None:
+def test_rows_are_the_requested_ones(wrong: Replay, by: By, rows: int) -> None:
     """There is one for each request, for each request and task, and for each request, task and stack."""
     view = view_of(wrong, by, 3.0)
     assert len(view.rows()) == rows
@@ -221,8 +221,8 @@ def test_filter_words(real: View) -> None:
         "kalloctrace": lambda row: "kalloctrace" in row.task.comm,
         "pid~14": lambda row: "14" in str(row.task.pid),
     }
-    for words, wanted in expected.items():
-        left = sum(1 for row in rows if wanted(row))
+    for words, matches in expected.items():
+        left = sum(1 for row in rows if matches(row))
         assert left > 0, words
         assert matching(real, words) == left, words
 

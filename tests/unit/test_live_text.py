@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The head of a live table, which is always in sight."""
+"""The head of a live table, which is always visible."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ def table(**totals: Any) -> LiveTable:  # noqa: ANN401  (members of the totals)
     return cast("LiveTable", shown)
 
 
-def test_slow_path_and_failures_are_in_sight() -> None:
+def test_slow_path_and_failures_are_visible() -> None:
     """Failures turn red once a call got no page."""
     parts = dict(slow_parts(table(slow=1234, slow_failed=5).totals))
     assert (parts["slow 1,234"], parts["failed 5"]) == ("doubt", "bad")

@@ -127,7 +127,7 @@ def test_mismatch_loss_and_stacks_on_the_screen(wrong: Stepped, size: tuple[int,
     run(wrong, look, size=size, by="stack")
 
 
-def test_slow_path_and_failures_are_in_sight(wrong: Stepped) -> None:
+def test_slow_path_and_failures_are_visible(wrong: Stepped) -> None:
     """The numbers are complete, also at 80 columns."""
     wrong.slow, wrong.failed = 123_456, 7_890
 
@@ -139,7 +139,7 @@ def test_slow_path_and_failures_are_in_sight(wrong: Stepped) -> None:
 
 
 def test_row_is_explained(wrong: Stepped) -> None:
-    """Enter shows the steps and the field that differs, Escape goes back, and the loss stays in sight."""
+    """Enter shows the steps and the field that differs, Escape goes back, and the loss stays visible."""
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
         wrong.lost = 7
@@ -291,7 +291,9 @@ def test_session_is_written(wrong: Stepped, tmp_path: Path, monkeypatch: pytest.
     assert (verdict.allocations, verdict.mismatched) == (36, 1)
 
 
-def test_folder_that_cannot_be_written_is_told(wrong: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_cannot_be_written_is_reported(
+    wrong: Stepped, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error is shown, and the screen keeps running."""
     folder = tmp_path / "gone"
     folder.mkdir()

@@ -27,7 +27,7 @@ class CaptureCounts:
 
 
 class Capture:
-    """Counts one more call each time that it is asked, and requires that it is asked alone."""
+    """Counts one more call at each observation, and requires that observations do not overlap."""
 
     def __init__(self, lock: Lock) -> None:
         self.snapshot: Snapshot = source()[0]

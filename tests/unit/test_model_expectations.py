@@ -323,7 +323,7 @@ def test_without_config_cpusets_nothing_is_confined() -> None:
 
 
 def test_steps_follow_the_kernel_s_order() -> None:
-    """Explaining tells the rules in the order in which 7.3 applies them."""
+    """The steps list the rules in the order in which 7.3 applies them."""
     kernel = _kernel("7.3")
     done = alloc_pages(kernel, Request(0xCC0, 0, 0), kernel.context())
     assert [step.rule for step in done.steps] == [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What of the slow path cannot be judged, and how its attempts are told apart."""
+"""Attempts of the slow path that cannot be judged, and how attempts are distinguished."""
 
 from dataclasses import replace
 from typing import Any
@@ -60,7 +60,7 @@ def test_a_fact_that_was_not_captured_leaves_it_unknown(fact: str, gfp: int, rel
     ],
 )
 def test_a_fact_that_does_not_decide_is_not_needed(facts: Facts, gfp: int, flags: int) -> None:
-    """What no rule asks for need not be known."""
+    """A fact that no rule reads may be missing."""
     assert _verdicts(_call(flags, gfp=gfp, facts=facts))[0] == AttemptVerdict(("after_waking_kswapd",))
 
 
@@ -102,7 +102,7 @@ def test_an_attempt_that_is_missing_ends_the_judgement() -> None:
 
 @pytest.mark.parametrize("member", ["nodemask", "zonelist_kind", "preferred_zone"])
 def test_an_entry_that_was_not_captured_leaves_all_unknown(member: str) -> None:
-    """Without the arguments of the call nothing can be said."""
+    """Without the arguments of the call nothing is judged."""
     call = replace(_call(0x840), context=replace(PLAIN, unknown=frozenset({member})))
     verdict = judge_slowpath(slow_kernel("6.12"), call)
     assert verdict.attempts[0].unknown == f"not captured at the entry: {member}"
@@ -138,7 +138,7 @@ def test_a_fact_that_changes_between_two_attempts(before: bool, after: bool, fla
 
 
 def test_without_evidence_an_attempt_is_of_several_kinds() -> None:
-    """Flags alone do not tell a retry from the attempt after direct reclaim, and neither is guessed."""
+    """Flags alone do not distinguish a retry from the attempt after direct reclaim, so both kinds are listed."""
     verdicts = _verdicts(_call(0x840, 0x840, 0x840))
     assert verdicts[1].kinds == ("retry",)
     assert set(verdicts[2].kinds) == {"after_direct_reclaim", "retry"}
@@ -204,7 +204,7 @@ def test_a_change_of_the_cpuset_explains_one_new_start() -> None:
 
 
 def test_null_after_a_change_of_the_cpuset_may_be_right() -> None:
-    """A cpuset that changed after the last attempt may have left a strict request no zone: nothing tells."""
+    """A cpuset that changed after the last attempt may have left a strict request no zone; no event shows it."""
     call = _call(0x840, 0x840, gfp=0x100CC0, page=False)
     hardwall = replace(call, facts=ANEW, attempts=tuple(replace(each, facts=ANEW) for each in call.attempts))
     assert judge_slowpath(slow_kernel("6.12"), hardwall).end.unknown == (
@@ -316,6 +316,6 @@ def test_rules_of_a_release(kernel: str, version: str, rules: SlowpathRules) -> 
 
 
 @pytest.mark.parametrize("kernel", ["5.7", "7.4", "5.14.0-570.el9.x86_64", "nothing"])
-def test_a_release_that_tells_nothing_has_no_rules(kernel: str) -> None:
+def test_a_release_of_unknown_code_has_no_rules(kernel: str) -> None:
     """A vendor that moves code between releases leaves no rule to go by."""
     assert slowpath_rules(kernel) is None

@@ -240,7 +240,7 @@ def test_broken_rule_is_caught(mutation: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_numbers_of_a_check() -> None:
-    """A check tells each number that it compared."""
+    """A check returns each number that it compared."""
     state = zone(2000, "U - - H - - - - - - -", reserved_highatomic=40, free_cma=200)
     check = zone_watermark_fast(kernel("5.10"), state, 2, NORMAL, HIGH)
     assert (check.outcome, check.watermark, check.mark, check.lowered) == ("block", "min", 1000, 500)
@@ -272,7 +272,7 @@ def test_kernels_whose_check_is_not_known(release: Release | None, expected: obj
 
 
 def test_patched_kernels_promise_no_rule() -> None:
-    """A vendor that moves code between releases is taken at no number."""
+    """A vendor that backports code gets no rule from its release number."""
     assert watermark_rules(upstream_release("5.14.0-427.el9.x86_64")) == OLDEST_RULES
 
 
@@ -300,7 +300,7 @@ def test_rules_by_release(release: str, reserves: str, highatomic: str) -> None:
 
 
 def test_before_4_4_a_block_is_not_enough() -> None:
-    """Without the check that compares each order nothing is said to pass."""
+    """Without the check that compares each order no request certainly passes."""
     old = Watermarks(OLDEST_RULES, kernel("5.10").bits)
     assert zone_watermark_fast(old, zone(5000), 3, NORMAL, 0).outcome == "unknown"
     assert zone_watermark_fast(old, zone(5000, NO_HIGH_ORDER), 3, NORMAL, 0).outcome == "block"
@@ -329,7 +329,7 @@ def test_executed_code() -> None:
 
 @pytest.mark.parametrize("mutation", [name for name in MUTATIONS if name not in NOT_EXECUTED])
 def test_executed_code_notices_a_broken_rule(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernels did tells every broken rule, but for those that this function does not hold."""
+    """The executed checks detect every broken rule that this function contains."""
     name, broken = MUTATIONS[mutation]
     monkeypatch.setattr(watermark, name, broken)
     assert next(executed_differently(), None) is not None

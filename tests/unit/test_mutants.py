@@ -57,7 +57,7 @@ def write_tests(checkout: Path, large: int) -> None:
 
 
 def test_texts_are_left_alone() -> None:
-    """Neither docstrings, nor sentences with what they interpolate, nor what a text's name is given."""
+    """Docstrings, sentences with their interpolations, and values of text names are not mutated."""
     changed = {mutation.was for mutation in mutations(SOURCE)}
     assert changed == {"LIMIT = 3", "return value < LIMIT"}
 

@@ -11,7 +11,7 @@ from kalloctrace.probe.child import Child
 
 
 def test_command_waits_for_the_word(tmp_path: Path) -> None:
-    """Nothing of it happens before capture has begun."""
+    """The command does nothing before capture has begun."""
     made = tmp_path / "made"
     child = Child(["touch", str(made)])
     assert not select.select([child.pidfd], [], [], 0.2)[0]
@@ -23,7 +23,7 @@ def test_command_waits_for_the_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137)])
-def test_exit_status_is_told_as_a_shell_does(script: str, status: int) -> None:
+def test_exit_status_is_that_of_a_shell(script: str, status: int) -> None:
     """128 and the signal's number where a signal ended it."""
     child = Child(["sh", "-c", script])
     child.resume()
@@ -38,7 +38,7 @@ def test_running_command_is_ended() -> None:
     assert child.end() == 128 + 15
 
 
-def test_command_that_was_never_let_go_is_ended() -> None:
+def test_command_that_was_never_resumed_is_ended() -> None:
     """As when the recording fails before it begins."""
     assert Child(["sleep", "60"]).end() == 128 + 15
 

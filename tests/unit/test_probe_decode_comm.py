@@ -75,7 +75,7 @@ def test_name_that_changes_inside_the_batch_is_found_for_each_call(tasks: TaskCo
 
 
 def test_change_after_the_last_call_is_not_used(tasks: TaskComms) -> None:
-    """Nor is a change before the first call forgotten."""
+    """A change before the first call is kept."""
     tasks.update(np.concatenate([change(10, 7, b"make"), change(40, 7, b"late")]))
     assert named(tasks, (7, 0, 11), (7, 0, 39)) == ["make", "make"]
 

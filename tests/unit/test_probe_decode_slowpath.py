@@ -84,7 +84,7 @@ def test_attempt_belongs_to_the_call_of_its_ac() -> None:
 
 
 def test_event_of_another_task_belongs_to_no_call() -> None:
-    """Neither a step nor an attempt, even with the same ac."""
+    """Its steps and attempts are separate, even with the same ac."""
     assembler = CallAssembler()
     begins, returns = call(1, 0x100)
     (only,) = take(assembler, [begins, event(RECLAIM, 2), event(ATTEMPT, 2, ac=0x108), returns])
@@ -403,7 +403,7 @@ def test_clocks_of_two_cpus_give_no_negative_time() -> None:
 
 
 def test_filtered_calls_are_not_written() -> None:
-    """Nor counted."""
+    """They are not counted either."""
     recording = Recording(Filters(order=1))
     recording.events.records = [captured(BEGINS, 1), captured(RETURNS, 2, page=0)]
     recording.events.records += [captured(BEGINS, 3, freelist_order=1), captured(RETURNS, 4, page=0)]

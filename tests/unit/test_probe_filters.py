@@ -6,7 +6,7 @@ import pytest
 from kalloctrace.probe.attach.filters import Filters
 
 
-def test_nothing_asked_for_is_nothing_compiled() -> None:
+def test_without_filters_nothing_is_compiled() -> None:
     """So that it costs nothing."""
     assert Filters().constants() == {}
     assert not any(Filters().to_json().values())

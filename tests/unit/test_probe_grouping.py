@@ -35,18 +35,18 @@ def test_no_records_are_no_groups() -> None:
         grouper.numbers(records((1, 2)))
 
 
-def test_many_records_are_told_apart() -> None:
+def test_many_records_are_distinguished() -> None:
     """As a dictionary would."""
     chance = np.random.default_rng(1)
     some = chance.integers(0, 40, (5000, 2)).astype(np.uint64)
     grouper = Grouper(PAIR)
-    met: dict[object, int] = {}
+    seen: dict[object, int] = {}
     for start in range(0, len(some), 500):
         part = some[start : start + 500]
         numbers, _ = grouper.numbers(part)
         for pair, number in zip(map(tuple, part.tolist()), numbers.tolist(), strict=True):
-            assert met.setdefault(pair, number) == number
-    assert sorted(met.values()) == list(range(len(met)))
+            assert seen.setdefault(pair, number) == number
+    assert sorted(seen.values()) == list(range(len(seen)))
 
 
 def test_records_of_the_same_hash_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_runs_end_where_they_end() -> None:
 
 
 @pytest.mark.parametrize("columns", [2, 3, 8, 19, 24])
-def test_what_is_beside_a_record_plays_no_part(columns: int) -> None:
+def test_bytes_around_a_record_are_ignored(columns: int) -> None:
     """For any width of a row and any position of the record in it."""
     chance = np.random.default_rng(3)
     for first in range(columns - 1):

@@ -52,9 +52,9 @@ class FakeSession:
     def write(self) -> None:
         """Write what is more than before."""
         more = [now - before for now, before in zip(self.calls, self._written, strict=True)]
-        met = [i for i, count in enumerate(more) if count]
-        counts = np.array([more[i] for i in met], np.uint64)
-        self._writer.write_aggregate(counts, np.array(met, np.int32))
+        present = [i for i, count in enumerate(more) if count]
+        counts = np.array([more[i] for i in present], np.uint64)
+        self._writer.write_aggregate(counts, np.array(present, np.int32))
         self._written = list(self.calls)
 
     def stop(self) -> None:
@@ -164,7 +164,7 @@ def test_session_is_written_as_it_goes_on(machine: Machine, tmp_path: Path) -> N
             assert verify_trace(reader).allocations == allocations
 
 
-def test_machine_that_changed_is_told(machine: Machine) -> None:
+def test_machine_that_changed_is_reported(machine: Machine) -> None:
     """At the end in any case."""
     machine.changed = ("nodes",)
     with observing() as watched:

@@ -87,7 +87,7 @@ def test_sample_is_scaled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (slow.allocations, slow.share, slow.estimated) == (8, 0.125, True)
 
 
-def test_losses_are_said(tmp_path: Path) -> None:
+def test_losses_are_reported(tmp_path: Path) -> None:
     """Lost events make estimates; without the trace's end their number is not known."""
     path = traces.slow(tmp_path / "a.arrows", with_attempts(1), lost=7)
     text = "\n".join(diff_lines(diff(path, path), 10))
@@ -117,7 +117,7 @@ def test_nothing_lost_is_no_estimate(tmp_path: Path) -> None:
 
 
 def test_damaged_calls_are_not_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came before the damage is counted, and the trace is told to be cut off."""
+    """Calls before the damage are counted, and the trace is reported as truncated."""
     path = traces.slow(tmp_path / "a.arrows", *traces.slow_calls()[:9])
 
     def read(text: bytes) -> Iterator[Row]:

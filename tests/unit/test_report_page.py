@@ -97,7 +97,7 @@ def test_page_holds_the_data_whatever_the_names(tmp_path: Path) -> None:
 
 
 def test_policy_names_each_script_and_nothing_else() -> None:
-    """What may run is known by its hash; nothing may be asked of any network."""
+    """Scripts that may run are listed by hash; network requests are forbidden."""
     page = page_html(data_of(traces.RECORDED))
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     assert page.count("<script>") == policy.count("&#x27;sha256-") == 3
@@ -258,7 +258,7 @@ def test_slowest_calls_are_shown(tmp_path: Path) -> None:
 
 
 def test_what_is_beyond_the_limits_of_the_slow_path_is_counted(tmp_path: Path) -> None:
-    """Groups that the page does not hold, and calls of which it was not found out why they failed."""
+    """Groups beyond the page's limit, and failed calls that were not diagnosed."""
     failed = [call for call in traces.slow_calls() if call["page"] is False][:100]
     path = traces.slow(tmp_path / "t.arrows", *failed)
     slow = data_of(path, slow=SlowLimits(groups=5, judged=40))["slow"]
@@ -267,8 +267,8 @@ def test_what_is_beyond_the_limits_of_the_slow_path_is_counted(tmp_path: Path) -
     assert slow["not_judged"] == 60
     all_of_them = data_of(path, slow=SlowLimits(judged=40))
     not_judged = [group for group in all_of_them["slow"]["failed"] if not group["judged"]]
-    asked = Counter((call["given"]["gfp_mask"], call["given"]["order"], call["comm"]) for call in failed[40:])
-    assert sorted(group["calls"] for group in not_judged) == sorted(asked.values())
+    requests = Counter((call["given"]["gfp_mask"], call["given"]["order"], call["comm"]) for call in failed[40:])
+    assert sorted(group["calls"] for group in not_judged) == sorted(requests.values())
     assert all(all_of_them["texts"][group["line"]].endswith("beyond this page's limit") for group in not_judged)
 
 
@@ -281,7 +281,7 @@ def test_trace_without_slow_path_has_none(tmp_path: Path) -> None:
 
 
 def test_damaged_calls_of_the_slow_path_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page tells what came before them, and that it is not all."""
+    """The page shows the calls before the damage, and says that others are missing."""
     path = traces.slow(tmp_path / "t.arrows", *traces.slow_calls()[:9])
     allocations = data_of(path)["verification"]["allocations"]
 
@@ -314,14 +314,14 @@ def test_a_trace_is_read_once_or_twice(consume: Callable[[TraceReader], object],
 
 
 def describer(path: Path) -> SlowCallDescriber:
-    """Return what tells calls of a trace."""
+    """Return the describer of a trace's calls."""
     with TraceReader(path) as trace:
         kernel = Kernel.of(trace.snapshot)
         return SlowCallDescriber(trace.snapshot, kernel, SlowJudge.of(trace.snapshot, kernel, trace.ending().totals))
 
 
 def assert_described(data: dict[str, Any], found: dict[str, Any], reported: dict[str, Any]) -> None:
-    """Hold what the page says of a call against what `report --failures --json` prints of it."""
+    """Compare the page's description of a call with the object of `report --failures --json`."""
     words = data["texts"]
     assert {name: found[name] for name in ("time", "duration", "cpu", "pid", "tid", "order")} == {
         name: reported[name] for name in ("time", "duration", "cpu", "pid", "tid", "order")
@@ -389,7 +389,7 @@ def test_stacks_start_at_the_entry(tmp_path: Path) -> None:
 
 
 def test_trace_without_stacks_has_no_callers() -> None:
-    """Nothing is made up."""
+    """No caller is invented."""
     assert data_of(traces.RECORDED)["callers"] is None
 
 

@@ -191,7 +191,7 @@ def test_lost_has_rows_that_are_not_there(summary_of: Summarise) -> None:
 
 
 def test_truncated_trace_has_no_numbers_of_the_recorder(summary_of: Summarise) -> None:
-    """Without the closing record nothing is known of losses, and the rows tell how long it lasted at least."""
+    """Without the closing record losses are unknown, and the rows give a lower bound of the duration."""
     rows = [{**PREPARED, "time": time} for time in (4_000_000_000, 1_000_000_000, 2_500_000_000)]
     summary = summary_of(rows, closed=False)
     assert (summary.totals, summary.lost, summary.seconds) == (None, None, 3.0)

@@ -129,9 +129,9 @@ def test_random_part_covers_zones_and_mobilities_in_each_context(swept: list[Req
 
 def test_random_part_covers_all_32_bits(swept: list[Request]) -> None:
     """Unknown bits occur too, set and clear, in each context that allows them."""
-    met = {(bit, request.gfp >> bit & 1, request.context) for request in swept for bit in range(32)}
+    found = {(bit, request.gfp >> bit & 1, request.context) for request in swept for bit in range(32)}
     direct = {(10, 1, context) for context in Context if context is not Context.TASK}
-    assert met == {(bit, value, context) for bit in range(32) for value in (0, 1) for context in Context} - direct
+    assert found == {(bit, value, context) for bit in range(32) for value in (0, 1) for context in Context} - direct
 
 
 def test_random_part_covers_orders_nodes_nodemasks_and_scopes(swept: list[Request]) -> None:
@@ -147,8 +147,8 @@ def test_random_part_covers_orders_nodes_nodemasks_and_scopes(swept: list[Reques
 
 def test_random_part_covers_pairs_of_nodes() -> None:
     """They occur as nodemasks on four nodes."""
-    met = {request.nodemask for request in sweep(FOUR, 20000)}
-    assert met >= {1 << one | 1 << other for one, other in combinations(range(4), 2)}
+    found = {request.nodemask for request in sweep(FOUR, 20000)}
+    assert found >= {1 << one | 1 << other for one, other in combinations(range(4), 2)}
 
 
 def test_each_entry_is_called_in_each_context(swept: list[Request]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The trace file: what is written comes back, and nothing is lost without being told."""
+"""The trace file: what is written can be read back, and every loss is reported."""
 
 import json
 import os
@@ -239,7 +239,7 @@ def test_trace_without_totals_is_truncated(tmp_path: Path) -> None:
 
 
 def test_empty_recording_is_whole(tmp_path: Path) -> None:
-    """A recording in which nothing happened is no truncated one."""
+    """An empty recording is complete."""
     got, ending = read(write(tmp_path / "t.arrows"))
     assert (got, ending.truncated) == ([], False)
 
@@ -282,8 +282,8 @@ def test_writer_names_what_it_cannot_write(tmp_path: Path) -> None:
     assert caught.value.why == os.strerror(2)
 
 
-def test_newer_format_is_named_with_its_mend(tmp_path: Path) -> None:
-    """A trace of tomorrow is refused with both numbers and what to do."""
+def test_newer_format_is_named_with_its_fix(tmp_path: Path) -> None:
+    """A newer format is refused with both numbers and the fix."""
     path = write(tmp_path / "t.arrows")
     rewrite(path, {FORMAT_KEY: b"3"})
     error = refusal(path)
@@ -308,7 +308,7 @@ def test_newer_format_is_named_with_its_mend(tmp_path: Path) -> None:
     ids=lambda value: repr(value[:16]),
 )
 def test_damaged_metadata_is_refused(tmp_path: Path, key: bytes, value: bytes) -> None:
-    """Metadata that is not what it should be is called damaged, whatever is wrong with it."""
+    """Any invalid metadata is reported as damaged."""
     path = write(tmp_path / "t.arrows")
     rewrite(path, {key: value})
     assert "damaged" in refusal(path).why
@@ -397,7 +397,7 @@ def test_column_of_another_type_is_named(tmp_path: Path, name: str, layout: str)
 
 
 def test_missing_allocations_are_named(tmp_path: Path) -> None:
-    """A trace without its allocations, or with others than they should be, is refused."""
+    """A trace without its allocations, or with invalid ones, is refused."""
     whole = stored(tmp_path / "whole.arrows", "today's", rows({}))
     for table in (whole.drop_columns(["allocation"]), whole.set_column(6, "allocation", pa.array([1]))):
         assert " allocation " in refusal(store(tmp_path / "t.arrows", table)).why

@@ -229,7 +229,7 @@ def test_format_1_becomes_format_2(tmp_path: Path, trace: str) -> None:
 
 @pytest.mark.parametrize("index", [-1, 2, 1 << 30])
 def test_index_of_nothing_is_damage(tmp_path: Path, index: int) -> None:
-    """An index that is none of the dictionary's ends the reading there, and is named; nothing is read out of bounds."""
+    """An index outside the dictionary ends the reading and is named; nothing is read out of bounds."""
     path = stream(tmp_path / "t.arrows", calls(allocations(1, 2), 0, 1))
     batch = only_batch(path)
     with pa.ipc.new_stream(str(path), batch.schema) as writer:

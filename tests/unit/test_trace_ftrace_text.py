@@ -12,7 +12,7 @@ EVENT = Event(22498450000, 0, 6429, 6429, "perf", None, 0, 0, "GFP_KERNEL", fail
 
 
 def read(*lines: str) -> tuple[list[Event], EventText]:
-    """Return the events of a text, and what was learnt of it."""
+    """Return the events of a text, and its header's facts."""
     text = EventText(lines)
     return list(text.events()), text
 
@@ -184,7 +184,7 @@ def test_loss_that_the_text_admits(line: str, lost: int) -> None:
 
 
 def test_lines_that_cannot_be_read_are_counted() -> None:
-    """A line cut in the middle, and one of the function graph, which names no task; others are not looked at."""
+    """A line cut in the middle, and one of the function graph, which names no task; other lines are skipped."""
     graph = " 24)   |  /* mm_page_alloc: page=0000000082b1fe73 pfn=17 order=0 migratetype=1 gfp_flags=GFP_KERNEL */"
     events, text = read(
         "noise", LINE, LINE[:-30], graph, LINE.replace("order=0", "order=x"), "kmem:mm_page_alloc stats"

@@ -62,7 +62,7 @@ def test_real_trace_is_played_to_the_last_call() -> None:
 
 
 def test_trace_without_its_end(tmp_path: Path) -> None:
-    """Of a trace that was cut off it is said that what was lost is not known, and so of one written from it."""
+    """The losses of a truncated trace are unknown, and so are those of a trace written from it."""
     path, session = played.trace(tmp_path / "t.arrows"), tmp_path / "session.arrows"
     path.write_bytes(path.read_bytes()[:-200])
     with Replay(path) as replay:
@@ -76,7 +76,7 @@ def test_trace_without_its_end(tmp_path: Path) -> None:
 
 
 def test_aggregate_cannot_be_played_back(tmp_path: Path) -> None:
-    """It tells no times."""
+    """It has no times."""
     with pytest.raises(KalloctraceError, match="cannot play"):
         Replay(aggregate(tmp_path / "t.arrows", ({}, 3)))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A trace carries calls of the slow path beside its rows."""
+"""A trace contains calls of the slow path next to its rows."""
 
 from pathlib import Path
 

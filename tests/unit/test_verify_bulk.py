@@ -77,7 +77,7 @@ def fields(verdict: RowVerdict) -> list[str]:
 MATCHING: dict[str, tuple[Machine, Row]] = {
     "pages of the highest zone": (ONE, {}),
     "pages of a lower one": (ONE, {"bulk_zones": "1"}),
-    "DMA32 asked for": (ONE, {"gfp_mask": 0xCC4, "bulk_zones": "1"}),
+    "DMA32 requested": (ONE, {"gfp_mask": 0xCC4, "bulk_zones": "1"}),
     "movable": (TWO, {"gfp_mask": MOVABLE_MASK, "preferred_nid": 1, "bulk_nodes": "1", "bulk_zones": "3"}),
     "the caller's nodemask": (TWO, {"nodemask": "1", "bulk_nodes": "1"}),
     "the task's cpuset": (TWO, {"cpusets_enabled": 1, "mems_allowed": "1", "bulk_nodes": "1"}),
@@ -103,11 +103,11 @@ MATCHING: dict[str, tuple[Machine, Row]] = {
             "bulk_single_gfp_mask": KERNEL_MASK | ACCOUNT,
         },
     ),
-    "accounting on, but not asked for": (ONE, {"memcg_kmem_online": True}),
-    "asked for, but accounting off": (ONE, {"gfp_mask": KERNEL_MASK | ACCOUNT}),
+    "accounting on, but not requested": (ONE, {"memcg_kmem_online": True}),
+    "requested, but accounting off": (ONE, {"gfp_mask": KERNEL_MASK | ACCOUNT}),
     "page_owner": (ONE, {**SINGLE, "page_owner_inited": True, "cpusets_enabled": 1}),
     "nothing missing": (ONE, {**NONE_SEEN, "nr_populated": 100}),
-    "nothing asked for": (ONE, {**NONE_SEEN, "nr_pages": 0, "bulk_returned": 0, "page": False}),
+    "nothing requested": (ONE, {**NONE_SEEN, "nr_pages": 0, "bulk_returned": 0, "page": False}),
     "some pages, then one by the normal entry": (ONE, {"bulk_single_gfp_mask": KERNEL_MASK}),
 }
 

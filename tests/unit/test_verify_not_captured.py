@@ -52,7 +52,7 @@ def test_cpusets_make_the_facts_needed(trace: str) -> None:
 
 @pytest.mark.parametrize("trace", TRACES)
 def test_preempt_count_is_missed_only_under_cpusets(trace: str) -> None:
-    """Only the cpuset branch asks for the context, and only where the caller gave no nodemask."""
+    """Only the cpuset branch reads the context, and only if the caller gave no nodemask."""
     kernel, rows = recorded(trace)
     for row in rows:
         needed = row["cpusets_enabled"] and row["nodemask"] is None and row["freelist_calls"] > 0
