@@ -116,7 +116,7 @@ def test_text() -> None:
         assert part in text
 
 
-def test_the_text_teaches_each_step() -> None:
+def test_the_text_explains_each_step() -> None:
     """People get each step's condition, what went in, where kernels differ with the commit, and what changes it."""
     done = run("--kernel", "5.10", "--gfp", "GFP_HIGHUSER_MOVABLE", "--order", "0")
     text = " ".join(done.stdout.decode().split())
@@ -216,7 +216,7 @@ def test_alloc_context_file(tmp_path: Path) -> None:
 
 
 def test_options_win_over_the_file(tmp_path: Path) -> None:
-    """An option replaces the file's member of that meaning."""
+    """An option replaces the corresponding member of the file."""
     (tmp_path / "context.json").write_text(json.dumps({"cpusets_enabled": True}))
     got = answer(
         *("--kernel", "6.12", "--gfp", "0xcc0", "--order", "0", "--alloc-context", "context.json", "--no-cpusets")
@@ -235,7 +235,7 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_bad_alloc_context_file(tmp_path: Path, content: str, why: str) -> None:
-    """A file that is not such a description is refused."""
+    """A file with any other content is refused."""
     (tmp_path / "context.json").write_text(content)
     done = run("--kernel", "6.12", "--gfp", "0", "--order", "0", "--alloc-context", "context.json")
     assert done.returncode == 2
@@ -318,7 +318,7 @@ def test_batch_of_bytes_that_are_no_text() -> None:
 
 
 def test_batch_with_a_kernel_for_all() -> None:
-    """--kernel is for the lines that name none."""
+    """--kernel applies to the lines that name no kernel."""
     done = run("--batch", "-", "--kernel", "6.12", stdin='{"gfp":0,"order":0}\n{"kernel":"6.1","gfp":0,"order":0}\n')
     assert [json.loads(line)["kernel"] for line in done.stdout.splitlines()] == ["6.12", "6.1"]
 
@@ -353,7 +353,7 @@ def test_empty_batch() -> None:
 
 
 def test_batch_into_a_closed_pipe() -> None:
-    """A reader that goes away early is not complained about."""
+    """A reader that closes the pipe early causes no error message."""
     line = b'{"kernel":"6.1","gfp":3264,"order":0}\n'
     with subprocess.Popen(
         [sys.executable, "-m", "kalloctrace", "explain", "--batch", "-"],
@@ -370,7 +370,7 @@ def test_batch_into_a_closed_pipe() -> None:
         assert process.stderr.read() == b""
 
 
-def test_term_prints_its_page_in_the_language_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_term_prints_its_page_in_the_requested_language(monkeypatch: pytest.MonkeyPatch) -> None:
     """--term prints a page, in English, in the locale's language, or in the one that is named."""
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     english = run("--term", "alloc_cpuset")
