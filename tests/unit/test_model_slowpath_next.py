@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What may follow each attempt of the slow path, and the rules that lead there, one transition at a time."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from kalloctrace.kernel.machine import Machine, ZoneRef
 from kalloctrace.model.slowpath.state_machine import enter, next_attempts, slowpath_call
-from kalloctrace.model.slowpath.types import Facts, Failure, Outcome, Prediction, SlowCall, SlowContext
+from kalloctrace.model.slowpath.types import Facts, Failure, Outcome, Prediction, SlowCall, SlowContext, State
 from kalloctrace.model.types import Request, UnknownFact
 from tests.slow_scenarios import DUMPCORE, MEMALLOC, NORMAL, ONE_NODE, PLAIN, TWO_NODES, USUAL, slow_kernel
 
@@ -70,16 +71,20 @@ def written(outcome: Outcome) -> tuple[str, list[str]]:
     return " ".join([outcome.kind, "at", outcome.state.site, *sorted(outcome.events)]), rules
 
 
-OOM_LOCK, LAST_TRY = "slow_oom", "slow_before_oom"
-ROUND = [
-    ("retry at retry", ["slow_retry", "slow_reserves"]),
-    ("retry at retry", [OOM_LOCK, "slow_reserves"]),
-    ("before_oom at oom", [LAST_TRY]),
-]
+def _round(reserves: list[str]) -> list[tuple[str, list[str]]]:
+    return [
+        ("retry at retry", ["slow_retry", *reserves]),
+        ("retry at retry", ["slow_oom", *reserves]),
+        ("before_oom at oom", ["slow_before_oom"]),
+    ]
 
 
-def _after(events: str, rules: list[str]) -> list[tuple[str, list[str]]]:
-    return [(f"{kind} {events}".rstrip(), [*rules, *own]) for kind, own in ROUND]
+ROUND = _round(["slow_reserves"])
+"""Another round, at once or after another task's OOM kill; or the OOM killer. 7.0 opens the reserves elsewhere."""
+
+
+def _after(events: str, rules: list[str], reserves: Sequence[str] = ("slow_reserves",)) -> list[tuple[str, list[str]]]:
+    return [(f"{kind} {events}".rstrip(), [*rules, *own]) for kind, own in _round([*reserves])]
 
 
 CASES: list[tuple[str, str, dict[str, Any], list[tuple[str, list[str]]]]] = [
@@ -117,6 +122,15 @@ CASES: list[tuple[str, str, dict[str, Any], list[tuple[str, list[str]]]]] = [
         *("6.12", "initial", {"order": 1, "facts": Facts(MEMALLOC)}),
         [("with_reserves at retry", ["slow_reserves", "slow_reserves", "slow_policy", "preferred_zone"])],
     ),
+    (
+        *("6.12", "initial", {"order": 1}),
+        [
+            ("after_compaction at initial_compact compaction", ["slow_reserves"]),
+            ("retry at retry compaction", ["slow_reserves"] * 2),
+        ],
+    ),
+    ("6.12", "initial", {"order": 1, "gfp": 0x8C0}, [("retry at retry", ["slow_reserves"])]),
+    ("6.12", "initial_compact", {"order": 1, "gfp": NORETRY}, [("retry at retry", ["slow_reserves"])]),
     # The round.
     (
         *("6.12", "retry", {}),
@@ -179,6 +193,14 @@ CASES: list[tuple[str, str, dict[str, Any], list[tuple[str, list[str]]]]] = [
     ),
     (
         *("7.2", "drained", {"alloc_flags": 0x940, "facts": DEFRAG, "migratetype": 1}),
+        [
+            ("retry at retry", ["slow_compact", "slow_retry"]),
+            ("without_nofragment at retry", ["slow_compact", "slow_defrag"]),
+        ],
+    ),
+    ("7.2", "drained", {}, _after("", ["slow_compact"], [])),
+    (
+        *("7.0", "drained", {"alloc_flags": 0x940, "facts": DEFRAG}),
         [
             ("retry at retry", ["slow_compact", "slow_retry"]),
             ("without_nofragment at retry", ["slow_compact", "slow_defrag"]),
@@ -415,3 +437,16 @@ def test_a_call_without_attempts() -> None:
     call = SlowCall(0xCC0, 0, PLAIN)
     assert (call.attempts, call.page, call.complete, call.facts) == ((), None, True, None)
     assert (PLAIN.spread_dirty_pages, PLAIN.alloc_flags, PLAIN.unknown) == (False, 0, frozenset())
+
+
+def test_state_before_the_first_attempt() -> None:
+    """No flags yet; the nodemask and the preferred zone of the fast path; __GFP_ATOMIC is cleared (5.10.262-1:4664)."""
+    zone = ZoneRef(1, NORMAL)
+    call = SlowCall(0xE20, 0, replace(PLAIN, nodemask=0b10, preferred_zone=zone))
+    assert enter(slow_kernel("5.10"), call) == State("entry", 0xC20, 0, 0b10, zone, True, False)
+
+
+def test_only_pf_memalloc_keeps_a_task_from_reclaim() -> None:
+    """`if (current->flags & PF_MEMALLOC) goto nopage`, 5.10.262-1: other flags of the task do not count."""
+    kinds = [written(each)[0] for each in outcomes("6.12", "retry", facts=Facts(task_flags=0xFFFF & ~MEMALLOC))]
+    assert kinds[0] == "after_direct_reclaim at reclaim direct_reclaim"
