@@ -141,6 +141,23 @@ def test_each_field_has_its_rule(changes: Row, expected: tuple[object, ...]) -> 
     assert verdict.fields[difference.field] == "different"
 
 
+def test_a_request_may_have_no_eligible_zone() -> None:
+    """Node 1 has no ZONE_DMA: preferred_zoneref is the terminating entry, and ALLOC_NOFRAGMENT is not set."""
+    row: Row = {
+        "gfp_mask": 0xCC1,
+        "nodemask": "1",
+        "freelist_gfp_mask": 0xCC1,
+        "alloc_flags": 0x801,
+        "ac_nodemask": "caller",
+        "ac_nodemask_nodes": "1",
+        "preferred_node": None,
+        "preferred_zone": None,
+        "highest_zoneidx": DMA,
+        "page": False,
+    }
+    assert judged(machine=TWO, **row) == RowVerdict()
+
+
 def test_scopes_are_applied_later_on_5_10() -> None:
     """There current_gfp_context() is called in the slow path, so gfp_allowed_mask alone changes the mask before."""
     (difference,) = judged("5.10", freelist_gfp_mask=0xC80, alloc_flags=0x901).differences

@@ -8,10 +8,18 @@ import pytest
 
 from kalloctrace.errors import Exit
 from kalloctrace.kernel.machine import ZoneRef
-from kalloctrace.trace.reader import TraceReader
+from kalloctrace.model.kernel import Kernel
+from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.verify.compare import Difference, Switches
-from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification
-from kalloctrace.verify.verification import Mismatch, Verification, switches_of, verify_trace
+from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
+from kalloctrace.verify.verification import (
+    Mismatch,
+    SlowPathOfTrace,
+    Verification,
+    add_slow_verdict,
+    switches_of,
+    verify_trace,
+)
 from kalloctrace.verify.zonelists import ZonelistMismatch, ZonelistVerdict
 from tests import traces
 
@@ -136,6 +144,30 @@ def test_the_slow_path_is_judged_where_it_was_recorded(tmp_path: Path) -> None:
     assert verified(traces.stream(tmp_path / "t.arrows", {})).slow is None
     none = verified(traces.slow(tmp_path / "none.arrows"))
     assert none.slow == SlowVerification()
+
+
+@pytest.mark.parametrize(
+    ("rows", "calls", "expected"),
+    [
+        ((False, ""), (False, ""), (False, "")),
+        ((False, ""), (True, "bad call"), (True, "bad call")),
+        ((True, "bad row"), (False, ""), (True, "bad row")),
+        ((True, "bad row"), (True, "bad call"), (True, "bad row")),
+    ],
+)
+def test_damage_among_the_calls_counts_as_well(
+    monkeypatch: pytest.MonkeyPatch, rows: tuple[bool, str], calls: tuple[bool, str], expected: tuple[bool, str]
+) -> None:
+    """The pass over the rows does not read the calls of the slow path; the damage that comes first is named."""
+    snapshot, totals, _ = traces.source()
+    judge = SlowJudge(snapshot, Kernel.of(snapshot))
+    recorded = SlowPathOfTrace(judge, Pass.empty(Ending(totals, *calls)), 3)
+    monkeypatch.setattr("kalloctrace.verify.verification.slow_path_of", lambda *_: recorded)
+    verdict = Verification("t", "k", truncated=rows[0], damage=rows[1])
+    with TraceReader(traces.RECORDED) as trace:
+        add_slow_verdict(verdict, trace, Ending(totals, *rows))
+    assert (verdict.truncated, verdict.damage) == expected
+    assert (verdict.slow, verdict.slow_lost) == (SlowVerification(), 3)
 
 
 def test_a_truncated_trace_has_no_totals(tmp_path: Path) -> None:
