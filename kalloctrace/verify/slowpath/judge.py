@@ -166,7 +166,7 @@ def _classified(verdicts: Sequence[AttemptVerdict], layers: Sequence[_Layer]) ->
     for verdict, layer in zip(reversed(verdicts), reversed(layers), strict=False):
         nodes = _seen(layer) if alive is None else [node for index, node in enumerate(layer) if index in alive]
         kinds = tuple(dict.fromkeys(node.kind for node in nodes if node.kind is not None))
-        classified.append(replace(verdict, kinds=kinds or verdict.kinds))
+        classified.append(replace(verdict, kinds=kinds))
         alive = frozenset().union(*(node.parents for node in nodes)) if nodes else None
     return tuple(reversed(classified))
 

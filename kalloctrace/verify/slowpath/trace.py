@@ -296,14 +296,13 @@ def request_of_call(call: Row) -> Request:
 def context_of_call(kernel: Kernel, call: Row) -> Context:
     """Return the context in which a call was prepared."""
     given = call["given"]
-    facts = _facts(given)
     return Context(
-        cpusets_enabled=facts.cpusets_enabled or False,
+        cpusets_enabled=given["cpusets_enabled"] > 0,
         gfp_allowed_mask=given["gfp_allowed_mask"],
         task_flags=given["task_flags"],
-        preempt_count=facts.preempt_count,
-        softirq_disable_cnt=facts.softirq_disable_cnt or 0,
-        mems_allowed=facts.mems_allowed,
+        preempt_count=given["preempt_count"],
+        softirq_disable_cnt=given["softirq_disable_cnt"] or 0,
+        mems_allowed=node_mask(given, "mems_allowed"),
         defrag_mode=given["defrag_mode"],
         page_group_by_mobility_disabled=kernel.machine.page_group_by_mobility_disabled,
     )
