@@ -9,7 +9,8 @@ from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import machine_of
 from kalloctrace.model.gfp import gfp_zone
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.model.types import ALL_NODES, Context
+from kalloctrace.model.page_alloc import alloc_pages
+from kalloctrace.model.types import ALL_NODES, NUMA_NO_NODE, Context, Preparation, Request, UnknownFact
 
 # include/linux/mmzone.h, enum zone_type: 32-bit x86 with CONFIG_HIGHMEM; ZONE_NORMAL and ZONE_MOVABLE alone.
 HIGHMEM = (("ZONE_DMA", 0), ("ZONE_NORMAL", 1), ("ZONE_HIGHMEM", 2), ("ZONE_MOVABLE", 3))
@@ -97,3 +98,21 @@ def test_an_ordinary_context() -> None:
     assert context.numa_node_id is None
     switches = (context.defrag_mode, context.page_group_by_mobility_disabled)
     assert (*switches, context.memcg_kmem_online, context.page_owner_inited) == (False,) * 4
+
+
+def test_a_rejected_request_has_no_arguments() -> None:
+    """The entry returns NULL before prepare_alloc_pages: order 11 exceeds MAX_PAGE_ORDER, 10; __GFP_NOWARN is set."""
+    kernel = Kernel.of(builtin_snapshot("6.12"))
+    answer = alloc_pages(kernel, Request(0x2CC0, 11, 0), kernel.context())
+    assert answer == Preparation("rejected", answer.steps, answer.reason, False, *[None] * 11)
+
+
+def test_a_plain_request() -> None:
+    """The normal entry, without a nodemask and without alloc_flags; NUMA_NO_NODE is -1: include/linux/numa.h."""
+    assert Request(0xCC0, 0, 0) == Request(0xCC0, 0, 0, None, 0, "normal")
+    assert NUMA_NO_NODE == -1
+
+
+def test_a_missing_fact_keeps_its_name() -> None:
+    """Callers show the name by itself."""
+    assert UnknownFact("mems_allowed").name == "mems_allowed"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from kalloctrace.model.slowpath import flags as slowflags
-from kalloctrace.model.slowpath.types import Facts, SlowKernel
+from kalloctrace.model.slowpath.types import Facts, Path, SlowAttempt, SlowCall, SlowKernel, State
 from kalloctrace.model.types import ALL_NODES, Context, Step, UnknownFact
-from tests.slow_scenarios import slow_kernel
+from tests.slow_scenarios import PLAIN, slow_kernel
 
 OLD, NEW, NEWEST = "gfp_to_alloc_flags", "gfp_to_alloc_flags", "alloc_flags_slowpath"
 RT_TASK = Facts(prio=50)
@@ -271,3 +271,20 @@ def test_an_ordinary_task() -> None:
     assert (facts.task_flags, facts.preempt_count, facts.softirq_disable_cnt, facts.prio) == (0, 0, 0, 120)
     assert (facts.oom_victim, facts.cpusets_enabled, facts.defrag_mode) == (False,) * 3
     assert (facts.gfp_allowed_mask, facts.mems_allowed) == (0xFFFFFF, ALL_NODES)
+
+
+def test_what_was_not_captured_of_an_attempt() -> None:
+    """Its caller, what happened before it, and the pages that reclaim freed."""
+    attempt = SlowAttempt(1, 0xCC0, 0, 0x840, PLAIN, Facts())
+    assert (attempt.caller, attempt.events, attempt.reclaimed) == ("", None, None)
+
+
+def test_a_path_begins_at_an_attempt() -> None:
+    """Without steps, events or a restart; since 7.0 reserves may be tried once, and compaction is not first."""
+    state = State("entry", 0xCC0, 0, None, None)
+    assert (state.can_retry_reserves, state.compact_first) == (True, False)
+    path = Path(slow_kernel("6.12"), SlowCall(0xCC0, 0, PLAIN), Facts(), state)
+    assert (path.steps, path.events, path.restarted) == ((), frozenset(), "no")
+    both = path.with_event("direct_reclaim").with_event("compaction")
+    assert both.events == {"direct_reclaim", "compaction"}
+    assert (path.gfp(0x400), path.gfp(0x100), path.gfp(0x500)) == (True, False, True)
