@@ -256,3 +256,19 @@ def test_highatomic_on_the_fast_path_of_7_3(gfp: int, order: int, flags: int) ->
     assert answer.alloc_flags is not None
     assert answer.alloc_flags & 0x200 == flags
     assert (answer.steps[-1].rule, answer.steps[-1].function) == ("highatomic", ENTRY_7_3)
+
+
+@pytest.mark.parametrize(
+    ("task_flags", "sentence"),
+    [
+        (0, "task flags 0x0 hold no scope: gfp 0xcc0"),
+        (0x40000, "PF_MEMALLOC_NOFS clears __GFP_FS: gfp 0xc40"),
+        (0x80000, "PF_MEMALLOC_NOIO clears __GFP_IO and __GFP_FS: gfp 0xc00"),
+    ],
+)
+def test_the_scope_of_a_task_is_named(task_flags: int, sentence: str) -> None:
+    """current_gfp_context, include/linux/sched/mm.h of 6.12.117-1:250: NOIO implies NOFS."""
+    kernel = Kernel.of(builtin_snapshot("6.12"))
+    context = replace(kernel.context(), task_flags=task_flags)
+    effects = {step.rule: step.effect for step in alloc_pages(kernel, Request(0xCC0, 0, 0), context).steps}
+    assert effects["gfp_context"] == sentence
