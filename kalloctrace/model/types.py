@@ -59,7 +59,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What else the stage reads its arguments and the zonelists.
+    """The state that the stage reads in addition to its arguments and the zonelists.
 
     Attributes:
         cpusets_enabled: `cpusets_enabled()`.
