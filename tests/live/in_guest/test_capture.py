@@ -124,7 +124,8 @@ def calls(table: pa.Table) -> int:
 @pytest.mark.parametrize(("mode", "pages"), [("aggregate", 200_000), ("stream", 10_000), ("returns", 10_000)])
 def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path: Path, mode: str, pages: int) -> None:
     """No mismatch, nothing unknown, nothing lost, and perf counts the same."""
-    subprocess.run(["modprobe", "af_packet"], check=True)
+    # Kernels that have it built in have no such module.
+    subprocess.run(["modprobe", "-q", "af_packet"], check=False)
     counted = checked_against_perf(tmp_path, mode, MIXED.format(pages=pages))
     assert counted.allocations >= pages
     assert counted.rejected == 1
