@@ -9,17 +9,13 @@ from typing import Literal, NamedTuple
 from kalloctrace.diagnose.log_parser import LoggedFailure, LoggedZone, zone_layouts
 from kalloctrace.diagnose.zones import AllocationAttempt, Diagnosis, judge_zones
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, has_low_zone_modifiers, known_release, tables_of
+from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.decode import decode_gfp, parse_flags
-from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.kernel.builtin import OLD_STAND_IN, builtin_features
-from kalloctrace.kernel.machine import machine_of
+from kalloctrace.kernel.builtin import OLD_STAND_IN
+from kalloctrace.kernel.logged import LoggedKernel, logged_kernel
 from kalloctrace.kernel.nodelist import parse_nodelist
-from kalloctrace.kernel.slowpath_rules import SlowpathRules, slowpath_rules, unsure_rules
-from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.kernel.watermark_rules import KNOWN_WATERMARK_RULES, OLDEST_RULES, WatermarkRules, watermark_rules
-from kalloctrace.kernel.zone_counters import absent_counters
+from kalloctrace.kernel.watermark_rules import KNOWN_WATERMARK_RULES, OLDEST_RULES, WatermarkRules
 from kalloctrace.model.gfp import GFP_ZONEMASK
 from kalloctrace.model.kernel import GFP_ZONE_TABLE, Kernel
 from kalloctrace.model.slowpath.flags import Condition, mask_alloc_flags
@@ -52,6 +48,7 @@ class _Mask:
         tables: the kernel's flags; None if unknown.
         value: `gfp_t`; None if unknown.
         names: the names in it; None if unknown.
+        text: what is known of it, for people.
         modifiers: its zone modifiers; None if unknown.
         waits: __GFP_WAIT of old kernels is set; None if unknown.
     """
@@ -59,6 +56,7 @@ class _Mask:
     tables: FlagTables | None
     value: int | None
     names: frozenset[str] | None
+    text: str
     modifiers: int | None = None
     waits: bool | None = None
 
@@ -147,71 +145,55 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
         kernel: the kernel to judge by; None for the one that the log names.
     """
     if kernel is not None:
-        name, version, tables = kernel
+        judged = logged_kernel(*kernel)
+    elif logged.release is not None:
+        judged = logged_kernel(logged.release.release, logged.release.version)
     else:
-        name, version, tables = "", "", None
-        if logged.release is not None:
-            name, version = logged.release.release, logged.release.version
-            known = known_release(name, version)
-            tables = tables_of(known) if known is not None else None
-    release = upstream_release(name, version)
-    rules = watermark_rules(release)
-    check = _watermarks(tables, rules)
-    mask = _mask(logged, tables, parse_release(name, version))
+        judged = logged_kernel("", "")
+    mask = _mask(logged, judged)
     layout = _layout(logged.zones)
     highest_zone = _highest_zone(mask, layout)
     highest = layout.index(highest_zone) if highest_zone is not None and layout is not None else None
-    attempt = _attempt(logged, mask, _slow_kernel(name, version, tables or _OLD_TABLES), unsure_rules(name, version))
-    attempt = replace(attempt, highest_zoneidx=highest)
+    slow = _slow_kernel(judged)
+    attempt = replace(_attempt(logged, mask, slow, judged.unsure), highest_zoneidx=highest)
     page_kb = next((zone.blocks[0].size for zone in logged.zones if zone.blocks), PAGE_KB)
     zones = _populated(logged.zones)
-    absent = absent_counters(release)
-    states = [_state(zone, layout, page_kb, absent) for zone in zones if _is_shown(zone)]
-    answer = None if logged.memcg or not states else judge_zones(check, attempt, states)
+    states = [_state(zone, layout, page_kb, judged.absent_counters) for zone in zones if _is_shown(zone)]
+    check = Watermarks(judged.watermarks, judged.snapshot.tables.bits)
     return Failure(
         logged=logged,
-        kernel=name,
-        tables=tables,
-        rules=rules,
-        gfp_text=_gfp_text(logged, mask),
+        kernel=judged.release,
+        tables=judged.tables,
+        rules=judged.watermarks,
+        gfp_text=mask.text,
         highest_zone=highest_zone,
         attempt=attempt,
-        why=answer,
-        missing=tuple(_missing(logged, name, rules, mask)),
+        why=None if logged.memcg or not states else judge_zones(check, attempt, states),
+        missing=tuple(_missing(logged, judged.release, judged.watermarks, mask)),
         page_kb=page_kb,
     )
 
 
-def _watermarks(tables: FlagTables | None, rules: WatermarkRules) -> Watermarks:
-    return Watermarks(rules, (tables or _OLD_TABLES).bits)
-
-
 @lru_cache(maxsize=8)
-def _slow_kernel(name: str, version: str, tables: FlagTables) -> SlowKernel:
-    """Return a kernel as far as its log shows it.
-
-    A log does not show CONFIG_CMA. With it ALLOC_CMA opens the CMA pages that the log counts, 0 without it.
-    """
-    known = known_release(name, version) is not None
-    features = builtin_features(name, version) if known else builtin_features(OLD_STAND_IN)
-    machine = machine_of({0: ()}, gfp_allowed_mask=0)
-    snapshot = Snapshot(name, version, replace(features, config_cma=True), tables, machine)
-    return SlowKernel(Kernel.of(snapshot), slowpath_rules(name, version) or SlowpathRules())
+def _slow_kernel(kernel: LoggedKernel) -> SlowKernel:
+    return SlowKernel(Kernel.of(kernel.snapshot), kernel.slowpath)
 
 
-def _mask(logged: LoggedFailure, tables: FlagTables | None, release: Release | None) -> _Mask:
+def _mask(logged: LoggedFailure, kernel: LoggedKernel) -> _Mask:
+    tables = kernel.tables
     value = logged.mask.value if logged.mask is not None else None
     printed = logged.mask.printed if logged.mask is not None else ()
     if tables is not None and value is not None:
         value = _as_named(value, printed, tables)
-        return _Mask(tables, value, frozenset(decode_gfp(value, tables).names), value & GFP_ZONEMASK)
+        decoded = decode_gfp(value, tables)
+        return _Mask(tables, value, frozenset(decoded.names), decoded.text or "no flags", value & GFP_ZONEMASK)
+    text = "|".join(printed) or ("" if value is None else f"{value:#x}")
     if printed or value == 0:
-        return _Mask(tables, value, frozenset(printed), _value_of(printed, _OLD_TABLES) & GFP_ZONEMASK)
-    if value is None or not has_low_zone_modifiers(release):
-        return _Mask(tables, value, None)
-    wait = gfp_wait_bit(release)
-    waits = None if wait is None else bool(value & wait)
-    return _Mask(tables, value, None, value & GFP_ZONEMASK, waits)
+        return _Mask(tables, value, frozenset(printed), text, _value_of(printed, _OLD_TABLES) & GFP_ZONEMASK)
+    if value is None or not kernel.low_zone_modifiers:
+        return _Mask(tables, value, None, text)
+    waits = None if kernel.wait_bit is None else bool(value & kernel.wait_bit)
+    return _Mask(tables, value, None, text, value & GFP_ZONEMASK, waits)
 
 
 def _as_named(value: int, printed: tuple[str, ...], tables: FlagTables) -> int:
@@ -222,14 +204,6 @@ def _as_named(value: int, printed: tuple[str, ...], tables: FlagTables) -> int:
         return value
     # A truncated line has only some of the names.
     return named if named & ~value else value
-
-
-def _gfp_text(logged: LoggedFailure, mask: _Mask) -> str:
-    if mask.bits is not None:
-        tables, value = mask.bits
-        return decode_gfp(value, tables).text or "no flags"
-    printed = "|".join(logged.mask.printed) if logged.mask is not None else ""
-    return printed or (f"{mask.value:#x}" if mask.value is not None else "")
 
 
 def _layout(zones: list[LoggedZone]) -> tuple[str, ...] | None:
@@ -252,12 +226,12 @@ def _attempt(logged: LoggedFailure, mask: _Mask, slow: SlowKernel, unsure: froze
         nodemask=_nodes(logged.nodemask),
         mems_allowed=_nodes(logged.mems_allowed),
     )
-    names, tables = mask.names, slow.kernel.tables
+    names, tables, bits = mask.names, slow.kernel.tables, slow.bits
     if names is None:
         return replace(attempt, direct_reclaim=mask.waits, conditions=_conditions_without_names(slow, order, mask))
     value = _value_of(names, tables) if mask.bits is None else mask.bits[1]
     flags, conditions = mask_alloc_flags(slow, value, order, unsure=unsure)
-    reclaims: bool | None = bool(value & tables.gfp("__GFP_DIRECT_RECLAIM"))
+    reclaims: bool | None = bool(value & bits.gfp_direct_reclaim)
     if mask.bits is None:
         reclaims = True if names & _RECLAIMS else False if names & _DOES_NOT else None
     return replace(
@@ -265,9 +239,9 @@ def _attempt(logged: LoggedFailure, mask: _Mask, slow: SlowKernel, unsure: froze
         alloc_flags=flags,
         gfp_mask=value if mask.bits is not None else 0,
         direct_reclaim=reclaims,
-        hardwall=bool(value & tables.gfp("__GFP_HARDWALL")),
-        thisnode=bool(value & tables.gfp("__GFP_THISNODE")),
-        nomemalloc=bool(value & tables.gfp("__GFP_NOMEMALLOC")),
+        hardwall=bool(value & bits.gfp_hardwall),
+        thisnode=bool(value & bits.gfp_thisnode),
+        nomemalloc=bool(value & bits.gfp_nomemalloc),
         conditions=conditions,
     )
 

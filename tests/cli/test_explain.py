@@ -228,7 +228,7 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
     ("content", "why"),
     [
         ("{", "not JSON"),
-        ("[]", "no JSON object"),
+        ("[]", "not a JSON object"),
         ('{"gfp": 1}', "unknown key gfp"),
         ('{"machine": 1}', "machine is not an object"),
         ('{"machine": {"x": 1}}', "unknown key machine.x"),
