@@ -51,6 +51,7 @@ class _Mask:
         text: what is known of it, for people.
         modifiers: its zone modifiers; None if unknown.
         waits: __GFP_WAIT of old kernels is set; None if unknown.
+        as_printed: the names of the printed number, if the printed names are other bits of the tables.
     """
 
     tables: FlagTables | None
@@ -59,6 +60,7 @@ class _Mask:
     text: str
     modifiers: int | None = None
     waits: bool | None = None
+    as_printed: str | None = None
 
     @property
     def bits(self) -> tuple[FlagTables, int] | None:
@@ -184,12 +186,19 @@ def _mask(logged: LoggedFailure, kernel: LoggedKernel) -> _Mask:
     value = logged.mask.value if logged.mask is not None else None
     printed = logged.mask.printed if logged.mask is not None else ()
     if tables is not None and value is not None:
-        value = _as_named(value, printed, tables)
-        decoded = decode_gfp(value, tables)
-        return _Mask(tables, value, frozenset(decoded.names), decoded.text or "no flags", value & GFP_ZONEMASK)
+        named = _as_named(value, printed, tables)
+        decoded = decode_gfp(named, tables)
+        return _Mask(
+            tables,
+            named,
+            frozenset(decoded.names),
+            decoded.text or "no flags",
+            named & GFP_ZONEMASK,
+            as_printed=None if named == value else decode_gfp(value, tables).text,
+        )
     text = "|".join(printed) or ("" if value is None else f"{value:#x}")
     if printed or value == 0:
-        return _Mask(tables, value, frozenset(printed), text, _value_of(printed, _OLD_TABLES) & GFP_ZONEMASK)
+        return _Mask(tables, value, frozenset(printed), text, _OLD_TABLES.gfp_of(printed) & GFP_ZONEMASK)
     if value is None or not kernel.low_zone_modifiers:
         return _Mask(tables, value, None, text)
     waits = None if kernel.wait_bit is None else bool(value & kernel.wait_bit)
@@ -229,7 +238,7 @@ def _attempt(logged: LoggedFailure, mask: _Mask, slow: SlowKernel, unsure: froze
     names, tables, bits = mask.names, slow.kernel.tables, slow.bits
     if names is None:
         return replace(attempt, direct_reclaim=mask.waits, conditions=_conditions_without_names(slow, order, mask))
-    value = _value_of(names, tables) if mask.bits is None else mask.bits[1]
+    value = tables.gfp_of(names) if mask.bits is None else mask.bits[1]
     flags, conditions = mask_alloc_flags(slow, value, order, unsure=unsure)
     reclaims: bool | None = bool(value & bits.gfp_direct_reclaim)
     if mask.bits is None:
@@ -244,14 +253,6 @@ def _attempt(logged: LoggedFailure, mask: _Mask, slow: SlowKernel, unsure: froze
         nomemalloc=bool(value & bits.gfp_nomemalloc),
         conditions=conditions,
     )
-
-
-def _value_of(names: Iterable[str], tables: FlagTables) -> int:
-    """Return the mask that the names make; names that the tables lack add nothing."""
-    value = 0
-    for name in names:
-        value |= tables.gfp(name) if tables.has_gfp(name) else 0
-    return value
 
 
 def _conditions_without_names(slow: SlowKernel, order: int, mask: _Mask) -> tuple[Condition, ...]:
@@ -310,7 +311,7 @@ def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _M
     if logged.memcg:
         return []
     missing = [] if kernel else ["the kernel's release (name it with --kernel)"]
-    missing += _missing_of_mask(logged, mask)
+    missing += _missing_of_mask(mask)
     zones = _populated(logged.zones)
     shown = [zone for zone in zones if _is_shown(zone)]
     if not shown:
@@ -327,17 +328,15 @@ def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _M
     return missing
 
 
-def _missing_of_mask(logged: LoggedFailure, mask: _Mask) -> Iterator[str]:
+def _missing_of_mask(mask: _Mask) -> Iterator[str]:
     if mask.value is None and mask.names is None:
         yield "the gfp mask"
     elif mask.modifiers is None:
         yield f"what the bits of mask {mask.value:#x} mean on this kernel, so which zones it may use"
     elif mask.names is None:
         yield f"what the bits of mask {mask.value:#x} mean on this kernel, but for those of the zones"
-    if mask.bits is not None and logged.mask is not None and mask.value != logged.mask.value:
-        tables, _ = mask.bits
-        read = decode_gfp(logged.mask.value or 0, tables).text
-        yield f"the flags' numbers on this kernel, so its names hold: {tables.kernel}'s would be {read}"
+    if mask.as_printed is not None and mask.tables is not None:
+        yield f"the flags' numbers on this kernel, so its names hold: {mask.tables.kernel}'s would be {mask.as_printed}"
 
 
 def _unknown_rules(kernel: str, rules: WatermarkRules) -> str:

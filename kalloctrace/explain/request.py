@@ -30,6 +30,7 @@ from kalloctrace.model.types import (
     UnknownFact,
 )
 
+U64_MAX = (1 << 64) - 1
 _CACHED = 4096
 
 CONTEXT_KEYS = frozenset({"task_flags", "preempt_count", "context", "numa_node_id", "machine"})
@@ -175,18 +176,20 @@ def _request(fields: Mapping[str, Any], kernel: Kernel) -> Request:
 def _context(fields: Mapping[str, Any], machine: Mapping[str, Any], kernel: Kernel) -> Context:
     usual = kernel.machine
     mems_allowed = machine.get("mems_allowed")
+    name = _context_name(fields)
+    raw = _integer(fields, "preempt_count", 0, U64_MAX) if "preempt_count" in fields else None
     return Context(
         cpusets_enabled=_boolean(machine, "cpusets_enabled", default=usual.cpusets_enabled),
         gfp_allowed_mask=_integer(machine, "gfp_allowed_mask", 0, U32_MAX, default=usual.gfp_allowed_mask),
         task_flags=_integer(fields, "task_flags", 0, U32_MAX, default=0),
-        preempt_count=_preempt_count(fields, kernel),
-        softirq_disable_cnt=preempt.softirq_disable_cnt(kernel.features, _context_name(fields)),
         mems_allowed=_nodes(mems_allowed, "mems_allowed") if "mems_allowed" in machine else ALL_NODES,
         defrag_mode=_boolean(machine, "defrag_mode", default=usual.defrag_mode),
         page_group_by_mobility_disabled=_boolean(
             machine, "page_group_by_mobility_disabled", default=usual.page_group_by_mobility_disabled
         ),
         numa_node_id=_integer(fields, "numa_node_id", 0, MAX_NUMNODES - 1) if "numa_node_id" in fields else None,
+        preempt_count=_preempt_count(raw, name, kernel, given="context" in fields),
+        softirq_disable_cnt=preempt.softirq_disable_cnt(kernel.features, name),
     )
 
 
@@ -195,13 +198,15 @@ def _context_name(fields: Mapping[str, Any]) -> preempt.ContextName:
     return name
 
 
-def _preempt_count(fields: Mapping[str, Any], kernel: Kernel) -> int:
-    name = _context_name(fields)
+def _preempt_count(raw: int | None, name: preempt.ContextName, kernel: Kernel, *, given: bool) -> int:
+    """Return the raw preempt_count of a request; `given` says whether the request names its context."""
     named = preempt.preempt_count(kernel.features, name)
-    if "preempt_count" not in fields:
+    highest = (1 << preempt.preempt_count_bits(kernel.features)) - 1
+    if raw is None:
         return named
-    raw = _integer(fields, "preempt_count", 0, (1 << preempt.preempt_count_bits(kernel.features)) - 1)
-    if "context" in fields and raw != named:
+    if raw > highest:
+        raise BadRequestError(f"preempt_count is out of range: it goes from 0 to {highest:#x}")
+    if given and raw != named:
         raise BadRequestError(f"preempt_count {raw:#x} is not context {name!r} ({named:#x}): give one of them")
     return raw
 

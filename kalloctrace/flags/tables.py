@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The flag tables of one kernel."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -87,6 +87,13 @@ class FlagTables:
     def has_gfp(self, name: str) -> bool:
         """Return whether this kernel has a gfp bit or compound of this name."""
         return name in self._gfp_values
+
+    def gfp_of(self, names: Iterable[str]) -> int:
+        """Return the mask that names of bits and compounds make; names that this kernel lacks add nothing."""
+        mask = 0
+        for name in names:
+            mask |= self._gfp_values.get(name, 0)
+        return mask
 
     def migratetype_name(self, value: int) -> str:
         """Return the name of a migratetype, such as "MIGRATE_MOVABLE"; for an unknown one the number as text."""

@@ -180,6 +180,11 @@ def builtin_features(kernel: str, version: str = "") -> Features:
     return _features(_series(kernel, version))
 
 
+def features_in(release: Release) -> Features:
+    """Return the features of a release that is known."""
+    return _features((release.major, release.minor))
+
+
 def builtin_snapshot(kernel: str, machine: Machine | None = None, version: str = "") -> Snapshot:
     """Return a built-in kernel on a machine.
 

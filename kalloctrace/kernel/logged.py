@@ -5,14 +5,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, has_low_zone_modifiers, known_release, tables_of
-from kalloctrace.flags.releases import parse_release, upstream_release
+from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.kernel.builtin import OLD_STAND_IN, builtin_features
+from kalloctrace.kernel.builtin import OLD_STAND_IN, features_in
 from kalloctrace.kernel.machine import machine_of
-from kalloctrace.kernel.slowpath_rules import SlowpathRules, slowpath_rules, unsure_rules
+from kalloctrace.kernel.slowpath_rules import SlowpathRules, rules_in, unsure_rules
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.kernel.watermark_rules import WatermarkRules, watermark_rules
 from kalloctrace.kernel.zone_counters import absent_counters
+
+_OLD_RELEASE = Release(*map(int, OLD_STAND_IN.split(".")))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -60,18 +62,17 @@ def logged_kernel(release: str, version: str, tables: FlagTables | None = None) 
     )
     if tables is None and known is not None:
         tables = tables_of(known)
+    flags = tables or builtin_tables(OLD_STAND_IN)
     low_zone_modifiers, wait_bit = has_low_zone_modifiers(parsed), gfp_wait_bit(parsed)
-    features = builtin_features(OLD_STAND_IN) if known is None else builtin_features(release, version)
+    features = features_in(known or _OLD_RELEASE)
     machine = machine_of({0: ()}, gfp_allowed_mask=0)
     return LoggedKernel(
         release=release,
         tables=tables,
-        snapshot=Snapshot(
-            release, version, replace(features, config_cma=True), tables or builtin_tables(OLD_STAND_IN), machine
-        ),
+        snapshot=Snapshot(release, version, replace(features, config_cma=True), flags, machine),
         watermarks=watermark_rules(upstream),
-        slowpath=slowpath_rules(release, version) or SlowpathRules(),
-        unsure=unsure_rules(release, version),
+        slowpath=SlowpathRules() if known is None else rules_in(known),
+        unsure=unsure_rules(known),
         absent_counters=absent_counters(upstream),
         low_zone_modifiers=low_zone_modifiers,
         wait_bit=wait_bit,

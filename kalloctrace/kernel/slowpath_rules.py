@@ -102,25 +102,26 @@ def slowpath_rules(kernel: str, version: str = "") -> SlowpathRules | None:
         The rules; None if the release is unknown.
     """
     release = known_release(kernel, version)
-    if release is None:
-        return None
+    return None if release is None else rules_in(release)
+
+
+def rules_in(release: Release) -> SlowpathRules:
+    """Return the rules of a release that is known."""
     in_force = (row.rule for row in ROWS if row.since <= release and (row.until is None or release < row.until))
     return SlowpathRules(**dict.fromkeys(in_force, True))
 
 
-def unsure_rules(kernel: str, version: str = "") -> frozenset[str]:
+def unsure_rules(release: Release | None) -> frozenset[str]:
     """Return the names of the rules that a kernel may or may not have, because its patch level is not known.
 
     A fix that several stable series took may be in a distribution's kernel of any series between them.
 
     Args:
-        kernel: as of `slowpath_rules`.
-        version: likewise.
+        release: the kernel's; None if it is not known.
 
     Returns:
         Names of attributes of `SlowpathRules`; all that were fixes where the release is not known.
     """
-    release = known_release(kernel, version)
     fixes = {row.rule for row in ROWS if row.until is not None}
     if release is None:
         return frozenset(fixes)

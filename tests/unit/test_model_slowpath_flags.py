@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from kalloctrace.flags.builtin import known_release
 from kalloctrace.kernel.slowpath_rules import unsure_rules
 from kalloctrace.model.slowpath.attempts import oom_cannot_help
 from kalloctrace.model.slowpath.flags import attempt_alloc_flags, mask_alloc_flags
@@ -71,7 +72,7 @@ def test_flags_of_a_mask(release: str, gfp: int, order: int, flags: int) -> None
 
 def conditions(release: str, gfp: int, order: int) -> dict[str, int]:
     """Return the flags under each condition, for a kernel whose patch level is not known."""
-    _, found = mask_alloc_flags(slow_kernel(release), gfp, order, unsure=unsure_rules(release))
+    _, found = mask_alloc_flags(slow_kernel(release), gfp, order, unsure=unsure_rules(known_release(release)))
     return {condition.fact: condition.alloc_flags for condition in found}
 
 
@@ -100,13 +101,17 @@ def test_conditions_of_an_unknown_patch_level() -> None:
 
 def test_unsure_rules() -> None:
     """Only rules that came as fixes are unsure, and only before the release that had them from the start."""
-    assert unsure_rules("6.12.54") == frozenset()
-    assert unsure_rules("5.10") == {"thisnode_compacts_only"}
-    assert unsure_rules("6.1") == unsure_rules("6.17") == {"thisnode_compacts_only", "highatomic_for_high"}
-    assert unsure_rules("6.18") == {"thisnode_compacts_only"}
-    assert unsure_rules("7.0") == frozenset()
+    assert unsure_rules(known_release("6.12.54")) == frozenset()
+    assert unsure_rules(known_release("5.10")) == {"thisnode_compacts_only"}
+    assert (
+        unsure_rules(known_release("6.1"))
+        == unsure_rules(known_release("6.17"))
+        == {"thisnode_compacts_only", "highatomic_for_high"}
+    )
+    assert unsure_rules(known_release("6.18")) == {"thisnode_compacts_only"}
+    assert unsure_rules(known_release("7.0")) == frozenset()
     # A vendor's release shows nothing.
-    assert unsure_rules("5.14.0-570.el9.x86_64") == {"thisnode_compacts_only", "highatomic_for_high"}
+    assert unsure_rules(known_release("5.14.0-570.el9.x86_64")) == {"thisnode_compacts_only", "highatomic_for_high"}
 
 
 def test_captured_facts_decide() -> None:
