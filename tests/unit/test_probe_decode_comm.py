@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from kalloctrace.probe.decode import comm as names
@@ -103,3 +104,40 @@ def test_running_tasks_are_those_of_proc(tmp_path: Path, monkeypatch: pytest.Mon
             (folder / "comm").write_bytes(comm)
     monkeypatch.setattr(names, "_PROC", tmp_path)
     assert sorted(running_tasks()) == [(7, "sh"), (9, "a\ufffd")]
+
+
+def test_an_unknown_name_is_a_question_mark(tasks: TaskComms) -> None:
+    """The value that the trace's readers know."""
+    assert named(tasks, (8, 0, 5)) == ["?"]
+
+
+def test_columns_are_text_also_without_any_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dictionary of an empty batch has the type that the trace's schema declares."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter(()))
+    empty = np.zeros(0, np.uint32)
+    assert TaskComms().column(empty, empty, np.zeros(0, np.uint64)).type.value_type == pa.utf8()
+
+
+def test_changes_at_one_time_count_in_the_order_in_which_they_came(tasks: TaskComms) -> None:
+    """Many threads get their names in one tick of a coarse clock; the last name of one thread holds."""
+    tasks.update(np.concatenate([change(5, 7, f"n{number}".encode()) for number in range(100)]))
+    assert named(tasks, (7, 0, 6)) == ["n99"]
+
+
+def test_a_thread_that_ended_hides_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The threads after it in /proc have their names."""
+    present = tmp_path / "present"
+    present.write_bytes(b"sh\n")
+    ended = tmp_path / "7" / "ended"
+
+    class Proc:
+        """A /proc that lists a thread that has ended first."""
+
+        def glob(self, _: str) -> list[Path]:
+            directory = tmp_path / "9"
+            directory.mkdir()
+            present.rename(directory / "comm")
+            return [ended, directory / "comm"]
+
+    monkeypatch.setattr(names, "_PROC", Proc())
+    assert list(running_tasks()) == [(9, "sh")]
