@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PARALLEL := --numprocesses logical --dist loadfile
 
 .PHONY: run test coverage mutants matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
@@ -18,12 +19,14 @@ run: setup
 	$(BIN)/python -m kalloctrace.lab.demo
 
 # KALLOCTRACE_REQUIRE_LIVE=1 makes a missing guest a failure.
+# A guest and a browser need the processors for themselves; the other tests run on all, a file on one.
 test: setup check coverage
-	$(BIN)/python -m pytest --ignore tests/unit --ignore tests/replay
+	$(BIN)/python -m pytest $(PARALLEL) tests/cli
+	$(BIN)/python -m pytest tests/browser tests/live
 
 # The unit and replay tests; each of these rooms has 95 % of its branches covered by them.
 coverage: setup
-	$(BIN)/python -m pytest --cov --cov-report= tests/unit tests/replay
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= tests/unit tests/replay
 	failed=; for room in flags kernel model verify; do \
 	    $(BIN)/coverage report --include "kalloctrace/$$room/*" --fail-under 95 || failed=yes; \
 	done; test -z "$$failed"
