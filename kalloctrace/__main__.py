@@ -1,156 +1,93 @@
 # SPDX-License-Identifier: MIT
-"""The entry point: runs one sub-command and turns every error into an exit code."""
+"""The entry point: prepares the process, so that signals and closed files do no harm, and runs the command line.
 
-import importlib
+It imports little, because a signal may come at any time: until the command line is imported, it ends the program at
+once.
+"""
+
 import io
-import keyword
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import click
+from kalloctrace.signals import ENDING_SIGNALS, RECORDERS, Terminated, command_name, handle, interrupted_code
 
-from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.version import __version__
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
-COMMANDS = {
-    "completion": "print a shell completion script",
-    "decode": "explain what the bits of gfp masks and alloc_flags mean",
-    "diff": "show what differs between two traces",
-    "doctor": "check whether this machine can be traced, and how to fix it",
-    "explain": "show how one request is prepared, rule by rule",
-    "export": "write a trace for other tools",
-    "import": "make a trace from what perf or trace-cmd recorded",
-    "lab": "boot a real kernel in a virtual machine and run a command in it",
-    "live": "watch page allocations as they happen",
-    "man": "print the manual page of a command, or write all pages",
-    "record": "capture page allocations live",
-    "report": "summarise a trace",
-    "serve-metrics": "serve a recording's numbers to Prometheus",
-    "verify": "check a trace against the model",
-}
-
-
-class _LazyGroup(click.Group):
-    """Imports a sub-command's module only when that sub-command is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        del ctx
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        # A module's name has no hyphen and is not a Python keyword.
-        module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
-        command: click.Command = importlib.import_module(f"kalloctrace.commands.{module}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(COMMANDS.items()))
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="kalloctrace")
-@click.option("--debug", is_flag=True, help="Show Python's traceback when something fails.")
-def cli(debug: bool) -> None:
-    """Record how Linux prepares each page allocation, predict it, and show where the two differ.
-
-    \b
-    Start here:
-      kalloctrace doctor                          can this machine be traced?
-      sudo kalloctrace record -o my.arrows -- ls  capture what a command allocates
-      kalloctrace verify my.arrows                does the kernel match the model?
-      kalloctrace decode 0xcc0                    what does this mask mean?
-    """
-    del debug
+_STDERR = 2
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the program.
+    """Run the command line in this process; see `kalloctrace.cli.main`."""
+    from kalloctrace import cli
 
-    Args:
-        argv: the arguments after the program's name.
-
-    Returns:
-        The exit code, one of `kalloctrace.errors.Exit`.
-    """
-    debug = "--debug" in argv[: _first_command(argv)]
-    # click checks only whether the output is a terminal.
-    color = False if os.environ.get("NO_COLOR") else None
-    try:
-        # Not cli.main(), which would turn a closed pipe into exit code 1.
-        with cli.make_context("kalloctrace", list(argv), color=color) as context:
-            code = cli.invoke(context)
-        sys.stdout.flush()
-    except KalloctraceError as error:
-        if debug:
-            raise
-        click.echo(str(error), err=True)
-        return error.code
-    except click.UsageError as error:
-        return _misused(error)
-    except click.exceptions.Exit as done:
-        return done.exit_code
-    except (click.Abort, EOFError, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return Exit.FAILED
-    except OSError as error:
-        if debug and not isinstance(error, BrokenPipeError):
-            raise
-        return _system_failed(error)
-    return code if isinstance(code, int) else Exit.OK
-
-
-def _misused(error: click.UsageError) -> Exit:
-    """Print what is wrong with the command line; print the help if it is empty."""
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        error.show()
-    else:
-        command = error.ctx.command_path if error.ctx is not None else "kalloctrace"
-        # On one line: click lists the choices of a missing option on lines of their own.
-        what = " ".join(error.format_message().split()).rstrip(".")
-        missing = isinstance(error, click.MissingParameter)
-        why = f"{command} requires it" if missing else f"{command} does not accept it"
-        fix = f"see its options and arguments: {command} --help"
-        click.echo(str(KalloctraceError(what, why, fix)), err=True)
-    return Exit.USAGE
-
-
-def _system_failed(error: OSError) -> Exit:
-    """Print what the system refused; a closed pipe (`| head`) is not a failure."""
-    if not isinstance(error, BrokenPipeError):
-        what = f"cannot use {error.filename}" if error.filename is not None else "cannot read or write"
-        why = error.strerror or str(error)
-        click.echo(str(KalloctraceError(what, why, "check the path, its permissions and the free space")), err=True)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        # Python flushes again at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Exit.OK if isinstance(error, BrokenPipeError) else Exit.FAILED
-
-
-def _first_command(argv: Sequence[str]) -> int:
-    return next((i for i, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    return cli.main(argv)
 
 
 def run() -> None:
     """Run the program on the process's own arguments and exit."""
-    if sys.stdout is None:
-        # The caller closed it (`>&-`).
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open as long as the program runs
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A character that the locale lacks must not abort a report.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    argv = sys.argv[1:]
+    recorder = command_name(argv) in RECORDERS
+    # Nothing needs cleaning up yet. A recorder handles the signals itself as soon as something does.
+    code = interrupted_code(argv)
+    for number in ENDING_SIGNALS if recorder else (signal.SIGINT,):
+        handle(number, lambda *_: os._exit(code))
+    _open_standard_files()
+    from kalloctrace import cli
+
     if "_KALLOCTRACE_COMPLETE" in os.environ:
         # The shell's completion script set it: print the completions and exit.
-        cli.main(prog_name="kalloctrace")
-    sys.exit(main(sys.argv[1:]))
+        cli.cli.main(prog_name="kalloctrace")
+    if not recorder:
+        handle(signal.SIGINT, signal.default_int_handler)
+        handle(signal.SIGTERM, _terminate)
+        handle(signal.SIGHUP, _terminate)
+    try:
+        done = cli.main(argv)
+    except Terminated as error:
+        # The caller sees the signal, as without a handler.
+        signal.signal(error.number, signal.SIG_DFL)
+        signal.raise_signal(error.number)
+    if not recorder:
+        # Python would print a traceback while it exits.
+        handle(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(done)
+
+
+def _terminate(number: int, _: object) -> None:
+    raise Terminated(number)
+
+
+class _Messages(io.FileIO):
+    """Standard error. A message that cannot be written, as its terminal or reader is gone, must not end a recording."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        """Write, or drop, bytes."""
+        try:
+            return super().write(data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _open_standard_files() -> None:
+    """Open the null device in place of closed files (`<&- >&- 2>&-`): no file of ours may get their numbers."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - open as long as the program runs
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - likewise
+    # A character that the locale lacks must not abort a report.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    messages = io.BufferedWriter(_Messages(_STDERR, "w", closefd=False))
+    encoding = None if sys.stderr is None else sys.stderr.encoding
+    sys.stderr = io.TextIOWrapper(messages, encoding, "backslashreplace", line_buffering=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ class Exit(IntEnum):
     USAGE = 2
     MISMATCH = 3
     INCOMPLETE = 4
+    INTERRUPTED = 130
 
 
 class KalloctraceError(Exception):

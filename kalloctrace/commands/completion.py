@@ -20,7 +20,7 @@ def command(shell: str) -> int:
       kalloctrace completion zsh > ~/.zfunc/_kalloctrace
       kalloctrace completion fish > ~/.config/fish/completions/kalloctrace.fish
     """
-    from kalloctrace.__main__ import cli
+    from kalloctrace.cli import cli
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 click provides these three

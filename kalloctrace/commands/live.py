@@ -3,7 +3,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Unpack, cast
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kalloctrace.kernel.snapshot import Snapshot
     from kalloctrace.live.table import By, SortName
     from kalloctrace.live.view import View
+    from kalloctrace.signals import Ending
     from kalloctrace.trace.observation import Observation, Source
 
 _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone", "migratetype", "alloc_flags")
@@ -140,29 +141,25 @@ class _Show:
                 "cannot judge allocations", f"the kernel's description is damaged: {error!r}", "record it again"
             ) from error
 
-    def lines(self, moments: "Iterable[Observation]", view: "View") -> None:
-        """Print observations as text."""
-        from kalloctrace.live.plain import MAX_ROWS, TextBlocks, json_block, show
+    def block(self, view: "View") -> "Callable[[], str]":
+        """Return what makes the text of the view's last observation."""
+        from kalloctrace.live.plain import MAX_ROWS, TextBlocks, json_block
 
-        text = TextBlocks(view, self.top or MAX_ROWS)
-        show(moments, (lambda: json_block(view, self.top)) if self.as_json else text, view, click.echo)
+        return (lambda: json_block(view, self.top)) if self.as_json else TextBlocks(view, self.top or MAX_ROWS)
 
-    def screen(self, source: "Source", view: "View", replayed: str = "") -> str:
-        """Run the screen until it ends, and return why."""
-        from kalloctrace.commands.recording_summary import print_next_step
+    def screen(self, source: "Source", view: "View", ending: "Ending", replayed: str = "") -> tuple[str, list[Path]]:
+        """Run the screen until it ends; return why, and the traces that were written from it."""
         from kalloctrace.live.tui import LiveApp
 
-        app = LiveApp(source, view, interval=self.interval, count=self.count, replayed=replayed)
+        app = LiveApp(source, view, ending, interval=self.interval, count=self.count, replayed=replayed)
         app.run()
-        for path in app.written:
-            print_next_step(path)
         if app.failure is not None:
             raise app.failure
         if app.return_code:
             raise KalloctraceError(
                 "the screen failed", "its error is printed above", "use --plain, and report the error"
             )
-        return app.reason
+        return app.reason, app.written
 
 
 def _on_terminal() -> bool:
@@ -172,7 +169,9 @@ def _on_terminal() -> bool:
 
 
 def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
+    from kalloctrace.commands.recording_summary import print_next_step
     from kalloctrace.live.plain import replayed_observations
+    from kalloctrace.signals import Ending
     from kalloctrace.trace.replay import Replay
 
     refused = next((option for option, value in given.items() if value), None)
@@ -189,10 +188,20 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
             raise KalloctraceError(
                 f"cannot show the stacks of {path}", "it was recorded without --stack", "leave out --stack", Exit.USAGE
             )
+        written: list[Path] = []
         if show.plain:
-            show.lines(replayed_observations(replay, show.interval, show.count), view)
+            block = show.block(view)
+            for seen in replayed_observations(replay, show.interval, show.count):
+                view.update(seen)
+                click.echo(block())
         else:
-            show.screen(replay, view, path.name)
+            with Ending() as ending:
+                ending.running()
+                _, written = show.screen(replay, view, ending, path.name)
+                ending.noticed()
+                ending.code = _exit(view)
+    for trace in written:
+        print_next_step(trace)
     if replay.cut_off:
         click.echo(replay.cut_off, err=True)
     return _exit(view)
@@ -210,11 +219,12 @@ def _record(
 
     from kalloctrace.commands.recording_summary import print_next_step, print_totals
     from kalloctrace.kernel.live import LiveKernel
-    from kalloctrace.live.plain import recorded_observations
+    from kalloctrace.live.plain import watch
     from kalloctrace.live.text import mode_text
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
-    from kalloctrace.probe.recorder import no_such_process, signalled, signals
+    from kalloctrace.probe.recorder import no_such_process
+    from kalloctrace.signals import Ending, Interrupted
     from kalloctrace.trace.writer import exists_already
 
     if output is not None and output.exists() and not force:
@@ -226,8 +236,9 @@ def _record(
     filters = filters_of(options, kernel.tables)
     view = show.view(kernel.snapshot)
     click.echo(f"attaching to {kernel.snapshot.release}", err=True)
+    block, written = show.block(view), [] if output is None else [output]
     with (
-        signals() as wakeup,
+        Ending() as ending,
         Observer(
             kernel,
             filters,
@@ -238,21 +249,34 @@ def _record(
             overwrite=force,
         ) as observer,
     ):
+        ending.on_abort(observer.detach)
+        ending.running()
+
+        def print_block(seen: "Observation") -> None:
+            view.update(seen)
+            with ending.blocking():
+                click.echo(block())
+
         if show.plain:
             how = mode_text(kernel.snapshot, observer.recording, show.by)
-            click.echo(
-                f"watching {kernel.snapshot.release}, {how}" + ("" if show.count else "; Ctrl-C ends it"), err=True
-            )
-            show.lines(recorded_observations(observer, show.interval, show.count, wakeup), view)
-        else:
-            # If interrupted while attaching, skip the UI.
-            reason = signalled(wakeup) or show.screen(observer, view)
-            with signals():
-                view.update(observer.finish(reason))
+            end = "" if show.count else "; Ctrl-C ends it"
+            try:
+                with ending.blocking():
+                    click.echo(f"watching {kernel.snapshot.release}, {how}{end}", err=True)
+                reason = watch(observer, show.interval, show.count, ending, print_block)
+            except Interrupted:
+                reason = ending.reason
+        elif not (reason := ending.wait()):
+            reason, written[:0] = show.screen(observer, view, ending)
+        ending.noticed()
+        view.update(observer.finish(reason))
         totals = observer.observe().totals
+        ending.code = _exit(view)
+    if show.plain:
+        click.echo(block())
     print_totals(totals)
-    if output is not None:
-        print_next_step(output)
+    for trace in written:
+        print_next_step(trace)
     return _exit(view)
 
 

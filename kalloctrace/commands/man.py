@@ -22,7 +22,7 @@ def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
       kalloctrace man lab run | man -l -
       kalloctrace man -o ~/.local/share/man/man1
     """
-    from kalloctrace.__main__ import cli
+    from kalloctrace.cli import cli
     from kalloctrace.manual import manual_page, pages
 
     found = dict(pages(cli, "kalloctrace"))

@@ -3,12 +3,12 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from kalloctrace.live.text import legend_lines, row_json, table_lines, totals_json
 from kalloctrace.live.view import View
 from kalloctrace.probe.observer import Observer
-from kalloctrace.probe.recorder import signalled
+from kalloctrace.signals import Ending
 from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.replay import Replay
 
@@ -51,22 +51,6 @@ def json_block(view: View, top: int | None) -> str:
     return "\n".join(json.dumps(line) for line in (totals_json(view.table), *rows))
 
 
-def show(
-    observations: Iterable[Observation], block: Callable[[], str], view: View, write: Callable[[str], object]
-) -> None:
-    """Write a block for each observation.
-
-    Args:
-        observations: of one recording.
-        block: returns the text of the view's last observation.
-        view: of the recording.
-        write: writes a text and a newline, and flushes.
-    """
-    for seen in observations:
-        view.update(seen)
-        write(block())
-
-
 def replayed_observations(replay: Replay, interval: float, count: int | None) -> Iterator[Observation]:
     """Yield the observations of a trace, as fast as it can be read.
 
@@ -82,24 +66,28 @@ def replayed_observations(replay: Replay, interval: float, count: int | None) ->
         yield replay.observe()
 
 
-def recorded_observations(observer: Observer, interval: float, count: int | None, wakeup: int) -> Iterator[Observation]:
-    """Yield the observations of a recording until it ends, with a last one for the interval that was cut short.
+def watch(
+    observer: Observer, interval: float, count: int | None, ending: Ending, seen: Callable[[Observation], None]
+) -> str:
+    """Observe a recording; return why it shall end. The observation of the last interval is that of its `finish`.
 
     Args:
         observer: the recording.
         interval: seconds between two observations.
-        count: maximum number of observations.
-        wakeup: a pipe that becomes readable when a signal ends the recording.
+        count: number of intervals; None for no limit.
+        ending: ends it, too.
+        seen: called with the observation of each interval but the last.
     """
     number, due = 0, time.monotonic()
-    while number != count:
+    while True:
         number += 1
         # A slow reader does not shorten the next intervals.
         due = max(due, time.monotonic()) + interval
         while (left := due - time.monotonic()) > 0:
-            reason = signalled(wakeup, min(left, observer.pause))
+            reason = ending.wait(min(left, observer.pause))
             observer.drain()
             if reason:
-                yield observer.finish(reason)
-                return
-        yield observer.observe() if number != count else observer.finish("the intervals were over")
+                return reason
+        if number == count:
+            return "the intervals were over"
+        seen(observer.observe())

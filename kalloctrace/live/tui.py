@@ -2,9 +2,8 @@
 """The live screen: a table that updates, and always shows what was lost."""
 
 import asyncio
-import signal
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,6 +18,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.live.columns import GAP, Cells, PlacedColumn, place_columns
 from kalloctrace.live.detail import detail
 from kalloctrace.live.table import By, LiveRow
+from kalloctrace.live.terminal import TerminalDriver
 from kalloctrace.live.text import (
     Part,
     clock,
@@ -32,6 +32,7 @@ from kalloctrace.live.text import (
 from kalloctrace.live.tui_screens import STYLES, Detail, Head, Help
 from kalloctrace.live.view import View
 from kalloctrace.probe.recorder import DRAIN_INTERVAL
+from kalloctrace.signals import Ending
 from kalloctrace.trace.observation import Source
 from kalloctrace.trace.writer import default_name
 
@@ -40,7 +41,6 @@ _LEGEND_SHARE = 6
 """At most one line in this many is legend."""
 _VERDICT_STYLES = {"ok": "green", "unknown": "bold yellow", "MISMATCH": "bold white on red"}
 _TABLE_ACTIONS = {"pause", "filter", "sort", "reverse", "by", "write", "legend", "help", "no_filter"}
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Rows(DataTable[Text]):
@@ -54,6 +54,7 @@ class LiveApp(App[None]):
 
     Attributes:
         view: the table, filtered and sorted.
+        ending: ends the screen from outside.
         reason: why the screen ended; empty while it runs.
         failure: the exception that ended the UI.
         written: traces that were written from the screen.
@@ -61,6 +62,7 @@ class LiveApp(App[None]):
     Args:
         source: the recording.
         view: the initial view.
+        ending: ends the screen from outside.
         interval: seconds between two observations.
         count: number of intervals; None for no limit.
         replayed: name of the replayed trace; empty for a live recording.
@@ -91,10 +93,18 @@ class LiveApp(App[None]):
     ]
 
     def __init__(
-        self, source: Source, view: View, *, interval: float, count: int | None = None, replayed: str = ""
+        self,
+        source: Source,
+        view: View,
+        ending: Ending,
+        *,
+        interval: float,
+        count: int | None = None,
+        replayed: str = "",
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class=TerminalDriver)
         self.view = view
+        self.ending = ending
         self.reason = ""
         self.failure: Exception | None = None
         self.written: list[Path] = []
@@ -120,9 +130,8 @@ class LiveApp(App[None]):
 
     def on_mount(self) -> None:
         """Start observing the recording."""
-        for number in _ENDING_SIGNALS:
-            with suppress(ValueError, NotImplementedError):
-                asyncio.get_running_loop().add_signal_handler(number, self._end, f"signal {number.name}")
+        self._event_loop = asyncio.get_running_loop()
+        self._event_loop.add_reader(self.ending.fileno(), self._ended)
         self.set_interval(DRAIN_INTERVAL, self._drain)
         self.set_interval(self._interval, self._interval_over)
         self.query_one(Rows).focus()
@@ -233,6 +242,14 @@ class LiveApp(App[None]):
             self._left -= 1
             if self._left <= 0:
                 self._end("the intervals were over")
+
+    def _ended(self) -> None:
+        self._event_loop.remove_reader(self.ending.fileno())
+        self._end(self.ending.reason)
+
+    def redraw(self) -> None:
+        """Draw the whole screen again; any thread may call this."""
+        self._event_loop.call_soon_threadsafe(partial(self.refresh, layout=True))
 
     def _end(self, reason: str) -> None:
         self.reason = reason

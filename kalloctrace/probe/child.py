@@ -29,8 +29,12 @@ class Child:
             raise KalloctraceError(f"cannot run {command[0]}", "there is no such program", "check the command after --")
         # The shell stops itself before it execs the command, so that the process id is known before anything runs.
         self._process = subprocess.Popen(["sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *command])
-        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        self.pidfd = os.pidfd_open(self._process.pid)
+        try:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            self.pidfd = os.pidfd_open(self._process.pid)
+        except BaseException:
+            self.kill()
+            raise
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -43,6 +47,10 @@ class Child:
     def resume(self) -> None:
         """Let the command run."""
         self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill the command at once, stopped or not."""
+        self._process.kill()
 
     def end(self) -> int:
         """End the command if it is still running; return its exit status, or 128 + n after signal n."""

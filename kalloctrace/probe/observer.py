@@ -89,6 +89,10 @@ class Observer:
         with self._contexts:
             self.finish("recording aborted")
 
+    def detach(self) -> None:
+        """Detach without finishing; see `Probe.detach`."""
+        self._attached.probe.detach()
+
     def drain(self) -> None:
         """Read what was captured."""
         if not self.ended:

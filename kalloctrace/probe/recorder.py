@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Records until the command ends, the time limit is reached or a signal comes, and writes a complete trace."""
 
-import os
 import select
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -28,6 +26,7 @@ from kalloctrace.probe.decode.slowpath import SlowPathConsumer
 from kalloctrace.probe.decode.stacks import stack_text
 from kalloctrace.probe.decode.zones import ZoneCopies
 from kalloctrace.probe.drain import AggregateConsumer, Consumer, RecordConsumer, StreamConsumer
+from kalloctrace.signals import Ending, Interrupted
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import RowWriter, TraceWriter
 
@@ -82,10 +81,9 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     Raises:
         KalloctraceError: the machine cannot be traced, or the trace cannot be written.
     """
-    command = Child(options.command) if options.command else nullcontext()
     with (
-        signals() as wakeup,
-        command as child,
+        Ending() as ending,
+        _command(options.command, ending) as child,
         attached(
             kernel,
             options.filters,
@@ -97,11 +95,23 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
         ) as capture,
         TraceWriter(options.path, kernel.snapshot, capture.description, overwrite=options.overwrite) as writer,
     ):
+        ending.on_abort(capture.probe.detach)
         session = Session(capture, writer)
-        recorded = session.run(child, options.seconds, wakeup, started)
+        recorded = session.run(child, options.seconds, ending, started)
         totals = session.totals(capture.machine_changed(), recorded.reason, recorded.seconds)
         writer.close(totals)
     return Recorded(totals, recorded.exit_status)
+
+
+@contextmanager
+def _command(words: Sequence[str], ending: Ending) -> Iterator[Child | None]:
+    """Start the command, stopped, if there is one; it has ended when the context ends."""
+    if not words:
+        yield None
+        return
+    with Child(words) as child:
+        ending.on_abort(child.kill)
+        yield child
 
 
 @dataclass(frozen=True)
@@ -229,15 +239,17 @@ class Session:
         self._allowed_at = 0.0
         self._running: int | None = None
 
-    def run(self, child: Child | None, seconds: float | None, wakeup: int, started: Callable[[], None]) -> _Ended:
+    def run(self, child: Child | None, seconds: float | None, ending: Ending, started: Callable[[], None]) -> _Ended:
         """Capture until the command ends, the time limit is reached or a signal comes."""
+        ending.running()
         self.begin()
         begin = time.monotonic()
-        started()
+        with suppress(Interrupted), ending.blocking():
+            started()
         try:
             if child is not None:
                 child.resume()
-            reason = self._until_end(child, wakeup, None if seconds is None else begin + seconds)
+            reason = self._until_end(child, ending, None if seconds is None else begin + seconds)
             lasted = time.monotonic() - begin
         finally:
             self.stop()
@@ -321,48 +333,21 @@ class Session:
             seconds=round(seconds, 6),
         )
 
-    def _until_end(self, child: Child | None, wakeup: int, deadline: float | None) -> str:
-        watched = [wakeup] if child is None else [wakeup, child.pidfd]
+    def _until_end(self, child: Child | None, ending: Ending, deadline: float | None) -> str:
+        watched: list[Ending | int] = [ending] if child is None else [ending, child.pidfd]
         while True:
             pause = self.pause
             if deadline is not None:
                 pause = max(0.0, min(pause, deadline - time.monotonic()))
             ready, _, _ = select.select(watched, [], [], pause)
             self.drain()
-            if wakeup in ready:
-                return f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}"
+            if ending.reason:
+                ending.noticed()
+                return ending.reason
             if ready:
                 return "the command ended"
             if deadline is not None and time.monotonic() >= deadline:
                 return "the time limit was reached"
-
-
-@contextmanager
-def signals() -> Iterator[int]:
-    """Turn the signals that end a recording into bytes on a pipe; yield the pipe's read end."""
-    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
-    before_fd = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    try:
-        yield read_end
-    finally:
-        signal.set_wakeup_fd(before_fd)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(read_end)
-        os.close(write_end)
-
-
-def signalled(wakeup: int, seconds: float = 0.0) -> str:
-    """Wait for a signal that ends a recording; return its name as a reason, or an empty text if none came.
-
-    Args:
-        wakeup: the read end that `signals` yields.
-        seconds: how long to wait.
-    """
-    ready, _, _ = select.select([wakeup], [], [], seconds)
-    return f"signal {signal.Signals(os.read(wakeup, 1)[0]).name}" if ready else ""
 
 
 def _changed(before: Machine, after: Machine) -> tuple[str, ...]:

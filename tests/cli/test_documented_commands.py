@@ -18,7 +18,8 @@ from pathlib import Path
 import click
 import pytest
 
-from kalloctrace.__main__ import cli, main
+from kalloctrace.__main__ import main
+from kalloctrace.cli import cli
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from kalloctrace.__main__ import COMMANDS
+from kalloctrace.cli import COMMANDS
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, SNAPSHOT_KEY
 from kalloctrace.trace.totals import Totals

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from kalloctrace.__main__ import COMMANDS, cli
+from kalloctrace.cli import COMMANDS, cli
 from kalloctrace.manual import manual_page, pages
 
 PAGES = dict(pages(cli, "kalloctrace"))

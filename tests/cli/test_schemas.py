@@ -13,7 +13,7 @@ import click
 import jsonschema
 import pytest
 
-from kalloctrace.__main__ import cli
+from kalloctrace.cli import cli
 from kalloctrace.trace.schema import ROWS
 from tests import played
 from tests.schemas import FOLDER, hold, validator

@@ -12,7 +12,8 @@ _PRINT = "import json, sys; json.dump({n: getattr(m, '__file__', None) for n, m 
 _CLICK = f"import click\n{_PRINT}"
 # The rooms that decoding a number needs; see CONTRIBUTING.md.
 _ROOMS = (
-    "kalloctrace.__main__",
+    "kalloctrace.cli",
+    "kalloctrace.signals",
     "kalloctrace.flags",
     "kalloctrace.commands.decode",
     "kalloctrace.errors",

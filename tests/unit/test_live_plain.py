@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The loop behind the text of a live recording."""
 
-import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from kalloctrace.live.plain import recorded_observations
+from kalloctrace.live.plain import watch
+from kalloctrace.signals import Ending
 
 
 class FakeObserver:
@@ -35,42 +33,42 @@ class FakeObserver:
         return f"the end: {reason}"
 
 
-@pytest.fixture
-def wakeup() -> Iterator[tuple[int, int]]:
-    """Yield both ends of a pipe."""
-    ends = os.pipe()
-    yield ends
-    for end in ends:
-        os.close(end)
+def watched(observer: FakeObserver, interval: float, count: int | None, ending: Ending) -> tuple[list[Any], str]:
+    """Return the observations, and why they ended."""
+    seen: list[Any] = []
+    reason = watch(observer, interval, count, ending, seen.append)  # type: ignore[arg-type] # all that it calls
+    return seen, reason
 
 
-def observations(observer: FakeObserver, interval: float, count: int | None, wakeup: int) -> Iterator[Any]:
-    """Return the observations."""
-    return recorded_observations(observer, interval, count, wakeup)  # type: ignore[arg-type] # all that it calls
-
-
-def test_last_interval_ends_it(wakeup: tuple[int, int]) -> None:
-    """There is one observation per interval, the last by finish(); the buffers are drained in between."""
+def test_last_interval_ends_it() -> None:
+    """There is one observation per interval, but the last is the caller's; the buffers are drained in between."""
     observer = FakeObserver()
-    expected = ["an observation", "an observation", "the end: the intervals were over"]
-    assert list(observations(observer, 0.05, 3, wakeup[0])) == expected
+    expected = ["an observation", "an observation"], "the intervals were over"
+    assert watched(observer, 0.05, 3, Ending()) == expected
     assert observer.log.count("drain") > 6
-    assert observer.log[-1] == "finish"
+    assert observer.log[-1] == "drain"
 
 
-def test_signal_ends_it_at_once(wakeup: tuple[int, int]) -> None:
+def test_signal_ends_it_at_once() -> None:
     """A signal ends a long interval at once."""
-    os.write(wakeup[1], bytes([signal.SIGTERM]))
-    begin = time.monotonic()
-    assert list(observations(FakeObserver(), 3600.0, None, wakeup[0])) == ["the end: signal SIGTERM"]
-    assert time.monotonic() - begin < 60
+    with Ending() as ending:
+        ending.running()
+        begin = time.monotonic()
+        threading.Timer(0.1, signal.raise_signal, [signal.SIGTERM]).start()
+        assert watched(FakeObserver(), 3600.0, None, ending) == ([], "signal SIGTERM")
+        assert time.monotonic() - begin < 60
+        ending.noticed()
+        ending.reason = ""
 
 
-def test_slow_reader_does_not_shorten_the_next_interval(wakeup: tuple[int, int]) -> None:
+def test_slow_reader_does_not_shorten_the_next_interval() -> None:
     """A rate over a tiny interval would be meaningless."""
-    seen = observations(FakeObserver(), 0.1, 3, wakeup[0])
-    next(seen)
-    time.sleep(0.3)
-    begin = time.monotonic()
-    next(seen)
-    assert time.monotonic() - begin >= 0.09
+    times: list[float] = []
+
+    def slow(_: object) -> None:
+        times.append(time.monotonic())
+        if len(times) == 1:
+            time.sleep(0.3)
+
+    watch(FakeObserver(), 0.1, 3, Ending(), slow)  # type: ignore[arg-type] # all that it calls
+    assert times[1] - times[0] >= 0.39

@@ -14,6 +14,7 @@ from kalloctrace.live.table import By
 from kalloctrace.live.tui import LiveApp, Rows
 from kalloctrace.live.tui_screens import Detail, Help
 from kalloctrace.live.view import View
+from kalloctrace.signals import Ending
 from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
@@ -60,7 +61,7 @@ def real() -> Iterator[Stepped]:
 
 def run(source: Stepped, steps: Steps, *, size: tuple[int, int] = SMALL, by: By = "request") -> LiveApp:
     """Run the screen and execute steps on it."""
-    app = LiveApp(source, View(source.snapshot, by), interval=NEVER, replayed="a.arrows")
+    app = LiveApp(source, View(source.snapshot, by), Ending(), interval=NEVER, replayed="a.arrows")
 
     async def session() -> None:
         async with app.run_test(size=size, notifications=True) as pilot:

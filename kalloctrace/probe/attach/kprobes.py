@@ -122,8 +122,11 @@ class Kprobes:
                 for hook in [hook for hook in self._files if hook.to_jump]:
                     self._detach(hook)
                     self._attach(replace(hook, offset=0), programs[hook])
-        except OSError as error:
+        except BaseException as error:
+            # A signal may come here too.
             self.close()
+            if not isinstance(error, OSError):
+                raise
             raise KalloctraceError(
                 f"cannot attach a kprobe to {hook.function}",
                 error.strerror or str(error),

@@ -195,13 +195,17 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         """Detach everything."""
-        if self._kprobes is not None:
-            self._kprobes.close()
+        self.detach()
         for buffer in (*self.records, *(self.slow or ()), self.events, self.task_comms, self.counters):
             if buffer is not None:
                 buffer.close()
         self._slots.close()
         self._bpf.cleanup()
+
+    def detach(self) -> None:
+        """Remove the kprobes from tracefs; the kernel detaches all else when the process ends."""
+        if self._kprobes is not None:
+            self._kprobes.close()
 
     def _ring(self, name: str, size: int, dtype: np.dtype[np.void]) -> Ring:
         return Ring(self._bpf[name].map_fd, size, dtype)

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: MIT
+"""Signals that end the program.
+
+A recorder (`record`, `live`, `serve-metrics`) ends in order: it detaches, completes its trace and exits with 0. Python
+runs a signal's handler only in the main thread and only between two bytecodes, so a thread watches that a signal has
+an effect even if the main thread is inside a long call, such as the compiler, or a write that nobody reads.
+"""
+
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Self
+
+from kalloctrace.errors import Exit
+
+RECORDERS = frozenset({"live", "record", "serve-metrics"})
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+GRACE = 5.0
+"""Seconds in which the main thread must notice that the recording was ended, before the program is aborted."""
+LAST_WORDS = 2.0
+"""Seconds for the messages after a recording that was ended, before the program exits without them."""
+_ABORT = 2.0
+"""Seconds to detach in an abort; the kernel detaches what is left when the process exits."""
+_WAKE = 0
+"""No signal has this number."""
+
+Handler = Callable[[int, Any], object]
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP; raised in the main thread so that half-written files and children are cleaned up.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Interrupted(KeyboardInterrupt):
+    """A recording was ended before it began, or while it was writing to a reader that does not read."""
+
+
+def command_name(argv: Sequence[str]) -> str:
+    """Return the command in the program's arguments; empty without one."""
+    return next((word for word in argv if not word.startswith("-")), "")
+
+
+def interrupted_code(argv: Sequence[str]) -> int:
+    """Return the exit code of a command that was interrupted: a recording may be ended at any time."""
+    return Exit.OK if command_name(argv) in RECORDERS else Exit.INTERRUPTED
+
+
+def handle(number: signal.Signals, handler: Handler | signal.Handlers) -> None:
+    """Install a handler, unless the program was started with the signal ignored, as `nohup` does."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, handler)
+
+
+class Ending:
+    """Notices what ends a recording: a signal, or `end`.
+
+    On entry a signal raises `Interrupted` in the main thread; after `running` it only makes `fileno` readable. If the
+    main thread does not call `noticed` within `GRACE` seconds, or does not exit within `LAST_WORDS` seconds after the
+    context's end, the process exits.
+
+    Attributes:
+        reason: why the recording ended; empty while it runs.
+        code: the exit code if the process must be ended here.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.code = int(Exit.OK)
+        self._raising = True
+        self._aborts: list[Callable[[], object]] = []
+        self._noticed, self._over = threading.Event(), threading.Event()
+        self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._watched, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._watcher = threading.Thread(target=self._watch, name="signals", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Install the handlers."""
+        self._watcher.start()
+        self._fd_before = signal.set_wakeup_fd(self._signalled, warn_on_full_buffer=False)
+        # People and service managers end a recorder that a shell started with SIGINT ignored; so do perf and tcpdump.
+        numbers = [n for n in ENDING_SIGNALS if n != signal.SIGHUP or signal.getsignal(n) is not signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._handle) for number in numbers}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Restore the handlers; if the recording was ended, ignore further signals until the process exits."""
+        self._raising = False
+        signal.set_wakeup_fd(self._fd_before)
+        for number, handler in self._handlers.items():
+            signal.signal(number, signal.SIG_IGN if self.reason else handler)
+        self._noticed.set()
+        self._over.set()
+        if not self.reason:
+            self._wake()
+            self._watcher.join()
+            for fd in (self._read_end, self._write_end, self._watched, self._signalled):
+                os.close(fd)
+
+    def fileno(self) -> int:
+        """Return a file that is readable once the recording was ended."""
+        return self._read_end
+
+    def wait(self, seconds: float = 0.0) -> str:
+        """Wait for the end; return the reason, or an empty text after that time."""
+        if not self.reason:
+            select.select([self], [], [], seconds)
+        return self.reason
+
+    def running(self) -> None:
+        """From now on a signal is only noticed."""
+        self._raising = False
+
+    def noticed(self) -> None:
+        """The main thread ends the recording now, which takes as long as it takes."""
+        self._noticed.set()
+
+    def end(self, reason: str) -> None:
+        """End the recording from any thread, as a signal does."""
+        self._note(reason)
+        self._wake()
+
+    def on_abort(self, clean_up: Callable[[], object]) -> None:
+        """Call a function, in another thread, if the process must be ended here."""
+        self._aborts.append(clean_up)
+
+    @contextmanager
+    def blocking(self) -> Iterator[None]:
+        """Let a signal raise `Interrupted` in a call that may wait for ever, such as writing to a pipe."""
+        self._raising = True
+        try:
+            if self.reason and not self._noticed.is_set():
+                self.noticed()
+                raise Interrupted(self.reason)
+            yield
+        finally:
+            self._raising = False
+
+    def _handle(self, number: int, _: object) -> None:
+        first = not self.reason
+        self._note(f"signal {signal.Signals(number).name}")
+        if first and self._raising:
+            self.noticed()
+            raise Interrupted(self.reason)
+
+    def _note(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        with suppress(OSError):
+            os.write(self._write_end, b"\0")
+
+    def _wake(self) -> None:
+        with suppress(OSError):
+            os.write(self._signalled, bytes([_WAKE]))
+
+    def _watch(self) -> None:
+        """End the process if the main thread does not."""
+        wanted = {_WAKE, *ENDING_SIGNALS}
+        while not wanted & set(_read(self._watched)):
+            pass
+        if not self._noticed.wait(GRACE):
+            self._abort()
+        self._over.wait()
+        if self.reason:
+            time.sleep(LAST_WORDS)
+            os._exit(self.code)
+
+    def _abort(self) -> None:
+        def clean_up() -> None:
+            for function in reversed(self._aborts):
+                with suppress(Exception):
+                    function()
+
+        cleaning = threading.Thread(target=clean_up, daemon=True)
+        cleaning.start()
+        cleaning.join(_ABORT)
+        os._exit(self.code)
+
+
+def _read(fd: int) -> bytes:
+    select.select([fd], [], [])
+    try:
+        return os.read(fd, 1024)
+    except BlockingIOError:
+        return b""
