@@ -134,12 +134,7 @@ class _Show:
         """Return the view of a recording."""
         from kalloctrace.live.view import View
 
-        try:
-            return View(snapshot, self.by, cast("SortName", self.sort), self.words)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise KalloctraceError(
-                "cannot judge allocations", f"the kernel's description is damaged: {error!r}", "record it again"
-            ) from error
+        return View(snapshot, self.by, cast("SortName", self.sort), self.words)
 
     def block(self, view: "View") -> "Callable[[], str]":
         """Return what makes the text of the view's last observation."""

@@ -20,6 +20,9 @@ from kalloctrace.kernel.machine import Machine, Node, Topology, ZonelistKind, Zo
 PENALTY_FOR_NODE_WITH_CPUS = 1
 """include/linux/topology.h; x86 has no value of its own."""
 
+MOST_PREDICTED = 128
+"""Nodes; the time grows with the cube of their number, as in the kernel: some seconds here."""
+
 ROWS = (
     Row("load", FIRST, "assigned", "mm/page_alloc.c:5918 of 5.10.262-1"),
     Row(
@@ -98,6 +101,8 @@ def why_not_predicted(machine: Machine) -> str:
         return "the trace has no distances"
     if any(node.nid not in machine.topology.possible for node in machine.nodes):
         return "the trace has no distances of some nodes"
+    if len(machine.nodes) > MOST_PREDICTED:
+        return f"there are more than {MOST_PREDICTED} nodes, which would take minutes"
     if machine.topology.zonelist_builds < 1:
         return "the zonelists were being built"
     if machine.topology.zonelist_builds > 1 and any(not has_memory(node) for node in machine.nodes):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Reads a trace batch by batch; reports files that are not a trace, too new, or truncated."""
 
-import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.decode import Decoder, Flattener, RowBatch, from_format_1
 from kalloctrace.trace.dedup import Tally
+from kalloctrace.trace.metadata import recording_of, snapshot_of, totals_of
 from kalloctrace.trace.schema import (
     AGGREGATE,
     ALLOCATION,
@@ -158,12 +158,17 @@ class TraceReader:
 
     def _read_metadata(self) -> tuple[Snapshot, dict[str, Any]]:
         metadata = self._schema.metadata
+        for key, about in ((SNAPSHOT_KEY, "snapshot"), (RECORDING_KEY, "description of the recording")):
+            if key not in metadata:
+                raise self._damaged(f"its {about} is missing")
         try:
-            snapshot = Snapshot.from_json(json.loads(metadata[SNAPSHOT_KEY]))
-            recording: dict[str, Any] = dict(json.loads(metadata[RECORDING_KEY]))
-        except (KalloctraceError, KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
-            raise self._damaged(f"its metadata is damaged: {error!r}") from error
-        return snapshot, recording
+            snapshot = snapshot_of(metadata[SNAPSHOT_KEY])
+        except ValueError as error:
+            raise self._damaged(f"its snapshot is damaged: {_first_line(error)}") from error
+        try:
+            return snapshot, recording_of(metadata[RECORDING_KEY])
+        except ValueError as error:
+            raise self._damaged(f"its description of the recording is damaged: {_first_line(error)}") from error
 
     def _check_columns(self) -> None:
         have: dict[str, Any] = {field.name: field.type for field in self._schema}
@@ -346,9 +351,9 @@ class TraceReader:
             self._progress(min(1.0, cursor.tell() / self._size))
             if metadata is not None and TOTALS_KEY in metadata:
                 try:
-                    totals = Totals.from_json(json.loads(metadata[TOTALS_KEY]))
-                except (KeyError, ValueError, TypeError) as error:
-                    damage = f"its totals are damaged: {error!r}"
+                    totals = totals_of(metadata[TOTALS_KEY])
+                except ValueError as error:
+                    damage = f"its totals are damaged: {_first_line(error)}"
             yield batch, metadata or {}
         return Ending(totals, truncated=totals is None, damage=damage)
 

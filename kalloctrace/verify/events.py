@@ -18,7 +18,7 @@ from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Context
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.compare import Difference, FieldVerdict, RowVerdict
-from kalloctrace.verify.rows import Row
+from kalloctrace.verify.rows import ModelFailure, Row, request_text
 
 NOT_SHOWN = "an event of kmem:mm_page_alloc shows order, mask and migratetype alone"
 
@@ -42,9 +42,17 @@ class EventJudge:
         return cls(kernel, any(row["entry"] == TRACEPOINT and row["migratetype"] for row in rows))
 
     def __call__(self, row: Row) -> RowVerdict:
-        """Judge an event."""
+        """Judge an event.
+
+        Raises:
+            ModelFailure: the model failed on this event.
+        """
         differences, fields = [], {}
-        for difference, verdict in self._compare(row):
+        try:
+            compared = list(self._compare(row))
+        except Exception as error:
+            raise ModelFailure(request_text(row), error) from error
+        for difference, verdict in compared:
             fields[difference.field] = verdict
             if verdict == "different":
                 differences.append(difference)

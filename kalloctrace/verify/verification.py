@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Verifies a whole trace: the verdict on each distinct allocation, and their sums."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.errors import Exit
 from kalloctrace.kernel.proven import ProofStatus, load, proof_status
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
@@ -164,7 +163,7 @@ def verify_trace(trace: TraceReader) -> Verification:
         trace: the trace.
 
     Raises:
-        KalloctraceError: the trace's snapshot is damaged, or the model failed.
+        ModelFailure: the model failed.
     """
     counted = trace.counted()
     rows = list(counted)
@@ -213,15 +212,11 @@ def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
     Args:
         trace: the trace.
         ending: how it ends, by a pass over its rows.
-
-    Raises:
-        KalloctraceError: its snapshot is damaged.
     """
     if not trace.recording.get("slow"):
         return None
     totals = ending.totals
-    with _snapshot_of(trace):
-        judge = SlowJudge.of(trace.snapshot, Kernel.of(trace.snapshot), totals)
+    judge = SlowJudge.of(trace.snapshot, Kernel.of(trace.snapshot), totals)
     return SlowPathOfTrace(
         judge=judge,
         # Reading a long trace again takes time, so it is done only if the trace has such calls.
@@ -239,16 +234,15 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
         ending: how the recording ends, or its current state.
 
     Raises:
-        KalloctraceError: the trace's snapshot is damaged, or the model failed.
+        ModelFailure: the model failed.
     """
     snapshot = trace.snapshot
-    with _snapshot_of(trace):
-        kernel, zonelists = Kernel.of(snapshot), verify_zonelists(snapshot)
+    kernel = Kernel.of(snapshot)
     verdict = Verification(
         trace=str(trace.path),
         kernel=snapshot.release,
         sample=trace.sample,
-        zonelists=zonelists,
+        zonelists=verify_zonelists(snapshot),
         proven=proof_status(snapshot.features, snapshot.release, snapshot.version, load()),
     )
     verdict.allocations = sum(count for _, count in rows)
@@ -266,21 +260,6 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
         _enter(verdict, row, count, judged)
     verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
     return verdict
-
-
-@contextmanager
-def _snapshot_of(trace: Recorded) -> Iterator[None]:
-    """Turn errors in the snapshot's data into an error that names the trace."""
-    try:
-        yield
-    except KalloctraceError as error:
-        raise _damaged_snapshot(trace, f"{error.what}: {error.why}") from error
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise _damaged_snapshot(trace, repr(error)) from error
-
-
-def _damaged_snapshot(trace: Recorded, why: str) -> KalloctraceError:
-    return KalloctraceError(f"cannot verify {trace.path}", f"its snapshot is damaged: {why}", "record it again")
 
 
 @dataclass(frozen=True)

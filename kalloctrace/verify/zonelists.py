@@ -7,6 +7,7 @@ from typing import Any
 from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.kernel.zonelists import build_all_zonelists, why_not_predicted, zonelist_rule
+from kalloctrace.verify.rows import ModelFailure
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ def verify_zonelists(snapshot: Snapshot) -> ZonelistVerdict:
 
     Args:
         snapshot: the kernel and machine that were recorded.
+
+    Raises:
+        ModelFailure: the prediction failed.
     """
     machine, topology = snapshot.machine, snapshot.machine.topology
     reason = why_not_predicted(machine)
@@ -78,7 +82,10 @@ def verify_zonelists(snapshot: Snapshot) -> ZonelistVerdict:
     if rule is None:
         return ZonelistVerdict("the release does not tell how its kernel orders nodes")
     captured = {"FALLBACK": machine.fallback, "NOFALLBACK": machine.nofallback}
-    predicted = build_all_zonelists(machine, topology, rule)
+    try:
+        predicted = build_all_zonelists(machine, topology, rule)
+    except Exception as error:
+        raise ModelFailure(f"the zonelists of {len(machine.nodes)} nodes by the rule {rule}", error) from error
     if not snapshot.features.config_numa:
         del predicted["NOFALLBACK"]
     mismatches = tuple(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Damaged data is unknown; a failing model is a crash that names the request."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ from kalloctrace.commands.verify import WORST
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.writer import TraceWriter
 from kalloctrace.verify.compare import RowVerdict, Switches, compared, judge
+from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.rows import DamagedRowError, ModelFailure, context_of, request_of
 from kalloctrace.verify.slowpath.trace import SlowJudge
 from kalloctrace.verify.verification import switches_of, verify_trace
@@ -171,10 +174,33 @@ def test_snapshot_without_a_flag_of_the_slow_path_is_damaged(tmp_path: Path) -> 
     with TraceWriter(path, broken, {"mode": "stream", "slow": True}) as writer:
         writer.write_slow([slow_call()])
         writer.close(totals)
-    with TraceReader(path) as trace, pytest.raises(KalloctraceError, match="cannot verify") as caught:
-        verify_trace(trace)
+    with pytest.raises(KalloctraceError, match="cannot read") as caught:
+        TraceReader(path)
     assert caught.value.code == Exit.FAILED
     assert "ALLOC_OOM" in caught.value.why
+
+
+def test_failing_model_names_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An event of another tool is judged by the model as well."""
+    kernel, row = prepared()
+    monkeypatch.setattr("kalloctrace.verify.events.gfp_migratetype", fails)
+    with pytest.raises(ModelFailure, match=f"gfp_mask={row['gfp_mask']:#x} order={row['order']}"):
+        EventJudge.of(kernel, [row])({**row, "entry": TRACEPOINT})
+
+
+def test_failing_prediction_of_zonelists_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bug in the prediction of zonelists is a crash that says what was predicted, and no damaged snapshot."""
+    monkeypatch.setattr("kalloctrace.verify.zonelists.build_all_zonelists", fails)
+    with TraceReader(BULK) as trace:
+        assert trace.snapshot.machine.topology is not None
+    path = shutil.copy(BULK, tmp_path / "t.arrows")
+    assert main(["verify", str(path)]) == Exit.FAILED
+    err = capsys.readouterr().err
+    assert "the model failed on the zonelists of" in err
+    assert "ValueError: a bug of the model" in err
+    assert "damaged" not in err
 
 
 def test_every_exit_code_has_its_rank() -> None:
