@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test coverage mutants matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test coverage mutants fuzz matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +34,11 @@ coverage: setup
 # Which small changes of a module no test notices: MODULE="kalloctrace/model/gfp.py kalloctrace/verify", JOBS=1.
 mutants: setup
 	$(BIN)/python -m tests.mutants.run --jobs $(or $(JOBS),2) $(MODULE)
+
+# Attacks every reader of foreign bytes; SURFACE="log batch", SECONDS=600 for all together, or RUNS=1000000 each.
+fuzz: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
+	$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RUNS),--runs $(RUNS)) $(SURFACE)
 
 # Every kernel on every machine; it writes the table in README. KERNELS="6.17 6.12-rt" selects others.
 matrix: setup

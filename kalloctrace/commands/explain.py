@@ -208,22 +208,15 @@ def _single(
 
 
 def _batch(name: str, kernel: str | None) -> int:
-    from kalloctrace.explain.request import BadRequestError, WhatIf, answer_json
+    from kalloctrace.explain.batch import Batch
+    from kalloctrace.explain.request import WhatIf
 
-    what_if, failed, write = WhatIf(_snapshots(kernel)), False, sys.stdout.write
-    encode = json.JSONEncoder().encode
+    batch, write, encode = Batch(WhatIf(_snapshots(kernel)), kernel), sys.stdout.write, json.JSONEncoder().encode
     with _lines(name) as lines, _progress(name, lines):
         for number, text in enumerate(lines, 1):
-            try:
-                line = _json_line(text, kernel)
-                answer = what_if.answer(line)
-                reply = answer_json(line["kernel"], answer)
-            except BadRequestError as error:
-                failed = True
-                reply = {"type": "error", "line": number, "message": str(error)}
-            write(encode(reply) + "\n")
+            write(encode(batch.reply(number, text)) + "\n")
     sys.stdout.flush()
-    return Exit.FAILED if failed else Exit.OK
+    return Exit.FAILED if batch.failed else Exit.OK
 
 
 def _snapshots(kernel: str | None) -> Callable[[str], "Snapshot"]:
@@ -244,19 +237,6 @@ def _progress(name: str, lines: IO[bytes]) -> AbstractContextManager[None]:
         return nullcontext()
     size = os.fstat(lines.fileno()).st_size
     return show_progress(f"answering {name}", lambda: os.lseek(lines.fileno(), 0, os.SEEK_CUR) / size if size else 0.0)
-
-
-def _json_line(text: bytes, kernel: str | None) -> Any:  # noqa: ANN401  (whatever JSON holds)
-    from kalloctrace.explain.request import BadRequestError
-
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        why = "the line is empty" if not text.strip() else f"not JSON: {error}"
-        raise BadRequestError(why) from None
-    if kernel is not None and isinstance(line, dict):
-        line.setdefault("kernel", kernel)
-    return line
 
 
 @contextmanager

@@ -112,7 +112,10 @@ class _Parser:
         if len(word) > _LONGEST:
             raise self.error(f"{word[:_LONGEST]}... is too long")
         if word[:1].isdigit():
-            return int(word, 16 if word[1:2] in ("x", "X") else 10)
+            number = int(word, 16 if word[1:2] in ("x", "X") else 10)
+            if number > _U64_MAX:
+                raise self.error(f"{word} has more than 64 bits")
+            return number
         if word in self._names:
             return self._names[word]
         raise self.error(f"the value of {word} is unknown" if word else "the expression is incomplete")

@@ -7,11 +7,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from kalloctrace.errors import KalloctraceError
+
 KALLSYMS = Path("/proc/kallsyms")
 MODULES = Path("/proc/modules")
 
 _MAX_LENGTH = 1 << 16
 """The maximum length in bytes of a BPF program or trampoline, whose symbols have no known end."""
+
+_SYMBOL = re.compile(rb"([0-9a-f]{1,16}) \S", re.ASCII)
+_FUNCTION = re.compile(rb"^([0-9a-f]{1,16}) [tTwW] (\S{1,1024})(?:\t\[(\S{1,256})\])?$", re.ASCII | re.MULTILINE)
+"""A name has at most KSYM_NAME_LEN bytes: 128, since 6.1 512; of a module's MODULE_NAME_LEN, less than 64."""
+_MODULE = re.compile(r"(?P<name>\S+) (?P<size>\d{1,12}) \S+ \S+ \S+ 0x(?P<start>[0-9a-f]{1,16})(?: |$)", re.ASCII)
 
 
 class _Function(NamedTuple):
@@ -30,6 +37,7 @@ class Symbols:
     """
 
     def __init__(self, path: Path = KALLSYMS, modules: Path = MODULES) -> None:
+        self._path = path
         self._text = path.read_bytes()
         self._modules = modules
         self._named: dict[int, str] = {}
@@ -38,13 +46,19 @@ class Symbols:
         """Return a symbol's address; None if the kernel has no such symbol.
 
         The type letter is ignored: the same variable is D, B, T or A on different kernels.
+
+        Raises:
+            KalloctraceError: the symbol's line has another form.
         """
         # Searching plain bytes is ten times as fast as a regular expression.
         end = self._text.find(b" " + name.encode() + b"\n")
         if end < 0:
             return None
         start = self._text.rfind(b"\n", 0, end) + 1
-        return int(self._text[start:end].split()[0], 16)
+        symbol = _SYMBOL.fullmatch(self._text, start, end)
+        if symbol is None:
+            raise _damaged(self._path, f"the line of {name}")
+        return int(symbol[1], 16)
 
     def compiled_name(self, function: str) -> str | None:
         """Return the symbol of a function, which may be a specialised clone such as `f.constprop.0`; None without one.
@@ -53,7 +67,7 @@ class Symbols:
         """
         name = re.escape(function.encode())
         found = re.search(rb" ((?:" + name + rb")(?:\.(?:constprop|isra|part)\.\d+)*)\n", self._text)
-        return found[1].decode() if found else None
+        return _text(found[1]) if found else None
 
     def addresses_hidden(self) -> bool:
         """Return whether the file has zeroes instead of addresses (kptr_restrict, no CAP_SYSLOG)."""
@@ -62,8 +76,9 @@ class Symbols:
     @cached_property
     def _functions(self) -> list[_Function]:
         """All functions, including those of modules, by ascending address."""
-        found = re.findall(rb"^([0-9a-f]+) [tTwW] (\S+)(?:\t\[(\S+)\])?$", self._text, re.MULTILINE)
-        return sorted(_Function(int(start, 16), name.decode(), owner.decode()) for start, name, owner in found)
+        return sorted(
+            _Function(int(start, 16), _text(name), _text(owner)) for start, name, owner in _FUNCTION.findall(self._text)
+        )
 
     def function_at(self, address: int) -> str:
         """Return the name of the function that contains an address.
@@ -93,12 +108,19 @@ class Symbols:
         elsewhere. If the ranges of several modules contain the address, the nearest start decides.
         """
         try:
-            lines = [line.split() for line in self._modules.read_text("ascii").splitlines()]
+            lines = _text(self._modules.read_bytes()).split("\n")
         except FileNotFoundError:
             return ""
-        found = ((int(words[5], 16), int(words[1]), words[0]) for words in lines)
+        modules = [self._module(line) for line in filter(None, lines)]
+        found = ((int(module["start"], 16), int(module["size"]), module["name"]) for module in modules)
         start, size, name = max((one for one in found if one[0] <= address), default=(0, 0, ""))
         return name if address < start + size else ""
+
+    def _module(self, line: str) -> re.Match[str]:
+        module = _MODULE.match(line)
+        if module is None:
+            raise _damaged(self._modules, "a line")
+        return module
 
     @cached_property
     def _code(self) -> range:
@@ -112,3 +134,15 @@ class Symbols:
             return None
         index = bisect_right(self._functions, address, key=lambda one: one.start)
         return self._functions[index].start if index < len(self._functions) else None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("ascii", errors="backslashreplace")
+
+
+def _damaged(path: Path, what: str) -> KalloctraceError:
+    return KalloctraceError(
+        f"cannot read the kernel's symbols from {path}",
+        f"{what} has another form than the kernel's",
+        "read the running kernel's own file, or a complete copy",
+    )

@@ -107,7 +107,7 @@ def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snaps
     with TraceWriter(path, snapshot, recording, overwrite=True) as writer:
         while batch := list(islice(events, _ROWS)):
             try:
-                writer.write(_rows(batch, mask))
+                writer.write(event_rows(batch, mask))
             except KalloctraceError as error:
                 raise _foreign(error, snapshot) from error
             rows += len(batch)
@@ -132,8 +132,16 @@ def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snaps
     return totals
 
 
-def _rows(events: list[Event], mask: Callable[[str], int]) -> pa.RecordBatch:
-    """Return events as rows; all other columns are null."""
+def event_rows(events: list[Event], mask: Callable[[str], int]) -> pa.RecordBatch:
+    """Return events as rows; columns that an event does not have are null.
+
+    Args:
+        events: the events.
+        mask: parses a gfp mask as printed.
+
+    Raises:
+        KalloctraceError: the kernel lacks a printed flag.
+    """
     known: dict[str, list[Any]] = {
         "entry": [TRACEPOINT] * len(events),
         **{name: [getattr(event, name) for event in events] for name in _SHOWN},
@@ -162,7 +170,8 @@ def _no_events(name: str, text: EventText) -> KalloctraceError:
     why = "it has no line with an event mm_page_alloc and its fields"
     if text.unreadable:
         why = (
-            f"its {text.unreadable:,} lines with mm_page_alloc have another form, the first is {text.first_unreadable}"
+            f"its {text.unreadable:,} lines with mm_page_alloc have another form, or numbers that no kernel prints; "
+            f"the first is line {text.first_unreadable}"
         )
     return KalloctraceError(
         f"nothing to import from {name}",

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""`explain LOG`: a kernel log, read and diagnosed."""
+
+import io
+import json
+
+from kalloctrace.diagnose.from_log import explain_failure
+from kalloctrace.diagnose.log_parser import find_failures
+from kalloctrace.diagnose.text import write_failures
+from kalloctrace.diagnose.to_json import failure_json
+from tests.fuzz.surface import surface
+
+_WORDS = (
+    *(": page allocation failure: order:", ", mode:0x", "(GFP_KERNEL|__GFP_COMP)", ", nodemask=(null)"),
+    *(",cpuset=/,mems_allowed=0-1", ": page allocation stalls for ", "ms, order:", " invoked oom-killer: gfp_mask="),
+    *("oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0", "Memory cgroup out of memory"),
+    *("memory: usage 1kB, limit 1kB", "Node 0 Normal free:", "kB min:", "kB low:", "kB high:", "lowmem_reserve[]: 0 0"),
+    *("Node 0 DMA32: 1*4kB (U) 2*8kB (UME) = 20kB", "CPU: 1 PID: 7 Comm: x Not tainted 6.1.0-49-amd64 #1 Debian "),
+    *("<4>[    1.000000] ", "Jan  9 01:21:31 host kernel: ", "2026-04-17T19:55:54+02:00 ", "> ", "\r\n", "HighMem"),
+)
+
+
+@surface(
+    max_len=2048,
+    covers=(
+        *("diagnose/log_parser.py", "diagnose/from_log.py", "diagnose/zones.py", "diagnose/sentences.py"),
+        *("diagnose/text.py", "diagnose/to_json.py", "flags/logforms.py", "flags/textsearch.py"),
+    ),
+    words=_WORDS,
+)
+def fuzz_log(data: bytes) -> None:
+    """Every log has an answer."""
+    failures = [explain_failure(report) for report in find_failures(data.decode("utf-8", errors="replace").split("\n"))]
+    for failure in failures:
+        json.dumps(failure_json(failure))
+    if failures:
+        write_failures(failures, io.StringIO())
