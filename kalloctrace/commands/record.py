@@ -39,6 +39,7 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
 @click.option("--slow/--no-slow", default=True, show_default=True, help="Also record each attempt of the slow path.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
+@click.option("--user", metavar="NAME", help="Run COMMAND as this user, without privileges.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, after COMMAND's output.")
 @click.argument("command_line", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
 def command(
@@ -51,6 +52,7 @@ def command(
     failed: bool,
     slow: bool,
     stack: bool,
+    user: str | None,
     as_json: bool,
     command_line: tuple[str, ...],
     **options: Unpack[CaptureOptions],
@@ -59,9 +61,14 @@ def command(
 
     Records while COMMAND runs, for a time, or until Ctrl-C. All processes are recorded unless --pid names one.
 
+    COMMAND has the caller's privileges, or with --user those of that user: its groups, no capabilities, and the
+    environment of the caller with the user's HOME, SHELL, USER and LOGNAME, as su does. The recorder itself gives up
+    what it does not need once it is attached; doctor says what is left.
+
     \b
     Examples:
       kalloctrace record -- make -j8
+      kalloctrace record --user alice -- make -j8
       kalloctrace record -d 10 -o ten-seconds.arrows
       kalloctrace record --mode stream --stack --pid 1234
     """
@@ -70,18 +77,21 @@ def command(
     from kalloctrace.commands.recording_summary import print_next_step, print_recording_json, print_totals
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.checks import require_live
+    from kalloctrace.probe.child import find_user
     from kalloctrace.probe.recorder import Options, no_such_process, record
     from kalloctrace.trace.writer import default_name, exists_already
 
     require("record", "--returns", {"--failed": failed and not returns})
     streamed = {"--returns": returns, "--stack": stack, "--max-rate": options["max_rate"]}
     require("record", "--mode stream", streamed if mode != "stream" else {})
+    require("record", "a command after --", {"--user": user is not None and not command_line})
     path = output or default_name(os.uname().release)
     pid = options["pid"]
     if path.exists() and not force:
         raise exists_already(path)
     if pid is not None and not psutil.pid_exists(pid):
         raise no_such_process(pid)
+    command_user = None if user is None else find_user(user)
     kernel = LiveKernel()
     require_live(kernel)
     result = record(
@@ -96,6 +106,7 @@ def command(
             "returns" if returns else mode,
             None if attach == "auto" else attach,
             slow,
+            command_user,
         ),
         started=lambda: click.echo(
             f"recording on {kernel.snapshot.release}"

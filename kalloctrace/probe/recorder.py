@@ -4,7 +4,7 @@
 import select
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ from kalloctrace.kernel.machine import Machine
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.loader import Probe
 from kalloctrace.probe.attach.plan import Attachment, Mode, Plan, make_plan
-from kalloctrace.probe.child import Child
+from kalloctrace.probe.child import Child, User
 from kalloctrace.probe.decode.allocations import AllocationMaker
 from kalloctrace.probe.decode.rows import RowMaker
 from kalloctrace.probe.decode.slowpath import SlowPathConsumer
@@ -49,6 +49,7 @@ class Options:
         mode: what is recorded of a call.
         attachment: how to attach; None chooses.
         slow: record slow-path calls too.
+        user: who runs the command; None for the caller.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class Options:
     mode: Mode = "aggregate"
     attachment: Attachment | None = None
     slow: bool = True
+    user: User | None = None
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,10 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     Raises:
         KalloctraceError: the machine cannot be traced, or the trace cannot be written.
     """
+    # Started before there are threads, which a fork would lose, and with the caller's handling of signals.
     with (
+        Child(options.command, options.user) if options.command else nullcontext() as child,
         Ending() as ending,
-        _command(options.command, ending) as child,
         attached(
             kernel,
             options.filters,
@@ -95,23 +98,14 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
         ) as capture,
         TraceWriter(options.path, kernel.snapshot, capture.description, overwrite=options.overwrite) as writer,
     ):
+        if child is not None:
+            ending.on_abort(child.kill)
         ending.on_abort(capture.probe.detach)
         session = Session(capture, writer)
         recorded = session.run(child, options.seconds, ending, started)
         totals = session.totals(capture.machine_changed(), recorded.reason, recorded.seconds)
         writer.close(totals)
     return Recorded(totals, recorded.exit_status)
-
-
-@contextmanager
-def _command(words: Sequence[str], ending: Ending) -> Iterator[Child | None]:
-    """Start the command, stopped, if there is one; it has ended when the context ends."""
-    if not words:
-        yield None
-        return
-    with Child(words) as child:
-        ending.on_abort(child.kill)
-        yield child
 
 
 @dataclass(frozen=True)
