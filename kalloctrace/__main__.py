@@ -38,6 +38,7 @@ def run() -> None:
         handle(number, lambda *_: os._exit(code))
     _open_standard_files()
     from kalloctrace import cli
+    from kalloctrace.output import discard_unfinished
 
     if "_KALLOCTRACE_COMPLETE" in os.environ:
         # The shell's completion script set it: print the completions and exit.
@@ -49,6 +50,7 @@ def run() -> None:
     try:
         done = cli.main(argv)
     except Terminated as error:
+        discard_unfinished()
         # The caller sees the signal, as without a handler.
         signal.signal(error.number, signal.SIG_DFL)
         signal.raise_signal(error.number)

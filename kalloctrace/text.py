@@ -48,3 +48,12 @@ def heading(text: str, stream: TextIO) -> str:
     """Return a heading: bold on a terminal, unless NO_COLOR is set (https://no-color.org)."""
     bold = stream.isatty() and not os.environ.get("NO_COLOR")
     return f"{_BOLD}{text}{_RESET}" if bold else text
+
+
+def file_name(path: str | os.PathLike[str]) -> str:
+    r"""Return the name of a file as text that every encoding of Unicode can hold.
+
+    Args:
+        path: a name as the system's functions take it. Bytes that are not UTF-8 are escaped, such as \xff.
+    """
+    return os.fsencode(path).decode("utf-8", errors="backslashreplace")

@@ -49,28 +49,20 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
       kalloctrace export --format folded my.arrows | flamegraph.pl > my.svg
     """
     from kalloctrace.commands.progress import reading
-    from kalloctrace.trace.writer import exists_already, refuse_itself
+    from kalloctrace.output import complete_output, standard_output
 
     if form in _BINARY and output is None and (form == "parquet" or sys.stdout.isatty()):
         why = "Parquet cannot be streamed" if form == "parquet" else "a terminal does not show a timeline"
         raise KalloctraceError("no file to write", why, "name a file with -o", Exit.USAGE)
-    with reading(trace) as reader:
+    writing = standard_output() if output is None else complete_output(output, overwrite=force, inputs=[trace])
+    with writing as file, reading(trace) as reader:
         if form == "perfetto" and reader.aggregate:
             raise KalloctraceError(
                 f"cannot make a timeline of {trace}",
                 "it is an aggregate, which has no times and no tasks",
                 "record with --mode stream, or choose another --format",
             )
-        if output is None:
-            ending = _write(reader, form, sys.stdout.buffer)
-        else:
-            refuse_itself(output, trace)
-            try:
-                file = output.open("wb" if force else "xb")
-            except FileExistsError as error:
-                raise exists_already(output) from error
-            with file:
-                ending = _write(reader, form, file)
+        ending = _write(reader, form, file)
         if ending.truncated:
             why = f" ({ending.damage})" if ending.damage else ""
             click.echo(f"truncated: the end of {trace} is missing{why}; written up to its last whole batch", err=True)

@@ -37,20 +37,20 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
     """
     from kalloctrace.commands.kernel_source import kernel_snapshot
     from kalloctrace.commands.recording_summary import print_next_step, print_recording_json
+    from kalloctrace.output import complete_output
+    from kalloctrace.text import file_name
     from kalloctrace.trace.ftrace_import import import_text
     from kalloctrace.trace.ftrace_text import EventText
-    from kalloctrace.trace.writer import refuse_itself
 
     if file == "-" and output is None:
         raise KalloctraceError("no file to write", "standard input has no name", "name a file with -o", Exit.USAGE)
     path = output or Path(f"{Path(file).name}.arrows")
-    if file != "-":
-        refuse_itself(path, Path(file))
-    snapshot = None if kernel is None else kernel_snapshot(kernel)
-    name = "standard input" if file == "-" else file
-    with _lines(file) as lines:
-        text = EventText(lines)
-        done = import_text(text, path, snapshot, name=name, overwrite=force)
+    source, name = (Path("/dev/stdin"), "standard input") if file == "-" else (Path(file), file_name(file))
+    with complete_output(path, overwrite=force, inputs=[source], private=True) as trace:
+        snapshot = None if kernel is None else kernel_snapshot(kernel)
+        with _lines(file) as lines:
+            text = EventText(lines)
+            done = import_text(text, trace, snapshot, name=name)
     if text.unreadable:
         click.echo(
             f"{text.unreadable:,} lines with this event could not be read, the first is line {done.first_unreadable}; "

@@ -216,14 +216,14 @@ def _record(
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.live.plain import watch
     from kalloctrace.live.text import mode_text
+    from kalloctrace.output import discard_unfinished, require_output
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
     from kalloctrace.probe.recorder import no_such_process
     from kalloctrace.signals import Ending, Interrupted
-    from kalloctrace.trace.writer import exists_already
 
-    if output is not None and output.exists() and not force:
-        raise exists_already(output)
+    if output is not None:
+        require_output(output, overwrite=force)
     if options["pid"] is not None and not psutil.pid_exists(options["pid"]):
         raise no_such_process(options["pid"])
     kernel = LiveKernel()
@@ -244,6 +244,7 @@ def _record(
             overwrite=force,
         ) as observer,
     ):
+        ending.on_abort(discard_unfinished)
         ending.on_abort(observer.detach)
         ending.running()
 

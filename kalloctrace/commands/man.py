@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace man`: manual pages, generated from the command line's parser."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.output import complete_output, create_folder
+from kalloctrace.text import file_name
 from kalloctrace.version import __version__
 
 
@@ -41,12 +44,11 @@ def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
         raise KalloctraceError(
             f"{' '.join(words)} does not go with -o", "with -o all pages are written", "leave it out", Exit.USAGE
         )
-    paths = {name: output / f"{name}.1" for name in found}
-    there = [path for path in paths.values() if path.exists()]
-    if there and not force:
-        raise KalloctraceError(f"{there[0]} exists", "it would be overwritten", "add -f to replace it")
-    output.mkdir(parents=True, exist_ok=True)
-    for name, path in paths.items():
-        path.write_text(manual_page(name, found[name], __version__), encoding="utf-8")
-    click.echo(f"wrote {len(paths)} pages into {output}", err=True)
+    create_folder(output)
+    with ExitStack() as stack:
+        # All are refused, or all are written.
+        for name, page in found.items():
+            file = stack.enter_context(complete_output(output / f"{name}.1", overwrite=force))
+            file.write(manual_page(name, page, __version__).encode())
+    click.echo(f"wrote {len(found)} pages into {file_name(output)}", err=True)
     return Exit.OK

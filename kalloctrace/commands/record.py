@@ -76,10 +76,11 @@ def command(
 
     from kalloctrace.commands.recording_summary import print_next_step, print_recording_json, print_totals
     from kalloctrace.kernel.live import LiveKernel
+    from kalloctrace.output import require_output
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.child import find_user
     from kalloctrace.probe.recorder import Options, no_such_process, record
-    from kalloctrace.trace.writer import default_name, exists_already
+    from kalloctrace.trace.writer import default_name
 
     require("record", "--returns", {"--failed": failed and not returns})
     streamed = {"--returns": returns, "--stack": stack, "--max-rate": options["max_rate"]}
@@ -87,8 +88,7 @@ def command(
     require("record", "a command after --", {"--user": user is not None and not command_line})
     path = output or default_name(os.uname().release)
     pid = options["pid"]
-    if path.exists() and not force:
-        raise exists_already(path)
+    require_output(path, overwrite=force)
     if pid is not None and not psutil.pid_exists(pid):
         raise no_such_process(pid)
     command_user = None if user is None else find_user(user)

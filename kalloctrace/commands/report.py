@@ -138,37 +138,17 @@ def _print_missing(ending: "Ending") -> None:
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
+    from kalloctrace.output import complete_output
     from kalloctrace.report.page.data import Limits, page_data
     from kalloctrace.report.page.document import page_html
+    from kalloctrace.text import file_name
 
     if as_json:
         raise KalloctraceError(
             "--html does not go with --json", "one writes a page, the other prints", "use one of them", Exit.USAGE
         )
-    if html.exists():
-        _refuse(trace, html, force=force)
-    with reading(trace) as reader:
-        page = page_html(page_data(reader, Limits()))
-    try:
-        file = html.open("w" if force else "x", encoding="utf-8", newline="\n")
-    except FileExistsError as error:
-        raise _exists(html) from error
-    with file:
-        file.write(page)
-    click.echo(f"wrote {html}; open it in a browser", err=True)
-
-
-def _refuse(trace: Path, html: Path, *, force: bool) -> None:
-    """Refuse to overwrite a file, before a long trace is read."""
-    if html.samefile(trace):
-        raise KalloctraceError(
-            f"will not overwrite {trace}", "it is the trace itself", "choose another file for the page", Exit.USAGE
-        )
-    if not force:
-        raise _exists(html)
-
-
-def _exists(html: Path) -> KalloctraceError:
-    return KalloctraceError(
-        f"will not overwrite {html}", "a file of this name exists", "choose another, or add -f to replace it"
-    )
+    with complete_output(html, overwrite=force, inputs=[trace], option="--html") as file:
+        with reading(trace) as reader:
+            page = page_html(page_data(reader, Limits()))
+        file.write(page.encode())
+    click.echo(f"wrote {file_name(html)}; open it in a browser", err=True)

@@ -16,6 +16,7 @@ import psutil
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
+from kalloctrace.output import discard_unfinished
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.loader import Probe
 from kalloctrace.probe.attach.plan import Attachment, Mode, Plan, make_plan
@@ -100,6 +101,7 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     ):
         if child is not None:
             ending.on_abort(child.kill)
+        ending.on_abort(discard_unfinished)
         ending.on_abort(capture.probe.detach)
         session = Session(capture, writer)
         recorded = session.run(child, options.seconds, ending, started)

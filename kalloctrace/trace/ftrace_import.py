@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -19,7 +18,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.ftrace_text import Event, EventText
 from kalloctrace.trace.schema import COLUMNS, TRACEPOINT
 from kalloctrace.trace.totals import Totals
-from kalloctrace.trace.writer import TraceWriter, exists_already
+from kalloctrace.trace.writer import TraceWriter
 
 _ROWS = 1 << 16
 _SHOWN = ("time", "cpu", "pid", "tid", "comm", "stack", "order", "migratetype")
@@ -55,38 +54,29 @@ def without_machine(snapshot: Snapshot) -> Snapshot:
     )
 
 
-def import_text(text: EventText, path: Path, kernel: Snapshot | None, *, name: str, overwrite: bool) -> ImportResult:
+def import_text(text: EventText, file: IO[bytes], kernel: Snapshot | None, *, name: str) -> ImportResult:
     """Write the events of a text as a stream; memory does not grow with them.
 
     Args:
         text: the text, not read yet.
-        path: the trace to create. Until it is complete it has a temporary name in the same directory.
+        file: the open file to write the trace to.
         kernel: the kernel whose flags the text prints; None to use the release that the text names.
         name: the name of the text, for messages.
-        overwrite: replace an existing file.
 
     Raises:
-        KalloctraceError: there is no event, no kernel is named, the kernel lacks a printed flag, or the file
-            exists.
+        KalloctraceError: there is no event, no kernel is named, the kernel lacks a printed flag, or the file cannot be
+            written.
     """
-    if path.exists() and not overwrite:
-        raise exists_already(path)
     events = text.events()
     first = next(events, None)
     if first is None:
         raise _no_events(name, text)
     snapshot = without_machine(kernel or _named(text, name))
-    part = path.with_name(f"{path.name}.part")
-    try:
-        totals = _write(text, chain([first], events), part, snapshot, name)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    totals = _write(text, chain([first], events), file, snapshot, name)
     return ImportResult(totals, str(text.form), snapshot.release, text.first_unreadable)
 
 
-def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snapshot, name: str) -> Totals:
+def _write(text: EventText, events: Iterator[Event], file: IO[bytes], snapshot: Snapshot, name: str) -> Totals:
     recording = {
         "mode": "stream",
         "imported": {
@@ -104,7 +94,7 @@ def _write(text: EventText, events: Iterator[Event], path: Path, snapshot: Snaps
         return parse_flags(words, snapshot.tables)
 
     rows, begin, end = 0, None, 0
-    with TraceWriter(path, snapshot, recording, overwrite=True) as writer:
+    with TraceWriter(file, snapshot, recording) as writer:
         while batch := list(islice(events, _ROWS)):
             try:
                 writer.write(event_rows(batch, mask))

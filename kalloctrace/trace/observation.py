@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.output import complete_output
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Indices
 from kalloctrace.trace.tally import RunningTally, counts_of
@@ -108,7 +109,10 @@ def write_observation(
     """
     counts = counts_of(seen.rows)
     present = np.flatnonzero(counts).astype(np.int32)
-    with TraceWriter(path, snapshot, {**recording, "mode": "aggregate", "stacks": False}) as writer:
+    with (
+        complete_output(path, overwrite=False, private=True) as file,
+        TraceWriter(file, snapshot, {**recording, "mode": "aggregate", "stacks": False}) as writer,
+    ):
         writer.add(seen.rows.allocations)
         writer.write_aggregate(counts[present], present)
         if whole:

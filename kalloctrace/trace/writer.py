@@ -5,15 +5,16 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import IO, Any, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.output import GrowingOutput
 from kalloctrace.trace.dedup import allocations_of, dictionary_encode
 from kalloctrace.trace.schema import (
     AGGREGATE,
@@ -80,27 +81,20 @@ class TraceWriter:
     with new allocations takes time for all allocations so far, about 0.3 ms for 3,000.
 
     Args:
-        path: the file to create.
+        target: the file to create, which is readable while it grows, and up to its last whole batch whatever ends the
+            recording; or an open file that somebody else completes.
         snapshot: the kernel and machine that are recorded.
         recording: how the recording is made, for people: command, filters, wall-clock time. Its "mode" selects the
             layout, "aggregate" or "stream" (the default).
-        overwrite: replace an existing file.
+        overwrite: replace an existing file, when the first batch is written.
 
     Raises:
-        KalloctraceError: the file exists, or cannot be created.
+        KalloctraceError: the file exists, or cannot be written; also raised by all methods that write.
     """
 
     def __init__(
-        self, path: Path, snapshot: Snapshot, recording: Mapping[str, Any], *, overwrite: bool = False
+        self, target: Path | IO[bytes], snapshot: Snapshot, recording: Mapping[str, Any], *, overwrite: bool = False
     ) -> None:
-        try:
-            self._file = path.open("wb" if overwrite else "xb", buffering=0)
-        except FileExistsError as error:
-            raise exists_already(path) from error
-        except OSError as error:
-            raise KalloctraceError(
-                f"cannot write {path}", error.strerror or str(error), "choose another file with -o"
-            ) from error
         aggregate = recording.get("mode") == "aggregate"
         self._schema = (AGGREGATE if aggregate else STREAM).with_metadata(
             {
@@ -113,7 +107,14 @@ class TraceWriter:
         options = pa.ipc.IpcWriteOptions(
             compression="zstd" if aggregate else None, emit_dictionary_deltas=True, use_threads=False
         )
-        self._writer = pa.ipc.new_stream(self._file, self._schema, options=options)
+        self._output = GrowingOutput(target, overwrite=overwrite) if isinstance(target, Path) else None
+        file = target if self._output is None else self._output.file
+        try:
+            self._writer = pa.ipc.new_stream(file, self._schema, options=options)
+        except BaseException:
+            if self._output is not None:
+                self._output.close()
+            raise
         self._added: list[pa.StructArray] = []
         self._allocations = pa.array([], ALLOCATION)
         self._size = 0
@@ -125,10 +126,16 @@ class TraceWriter:
         """Return the object itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the stream; without `close` before, the trace counts as truncated."""
-        self._writer.close()
-        self._file.close()
+        if self._output is None:
+            self._writer.close()
+            return
+        try:
+            if kind is None or self._output.readable:
+                self._output.write_whole(self._writer.close)
+        finally:
+            self._output.close()
 
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
         """Add allocations that rows will refer to.
@@ -180,11 +187,11 @@ class TraceWriter:
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Write calls of the slow path, each with all columns of SLOW; they are in the file when this returns."""
-        self._writer.write_batch(self._last, custom_metadata={SLOW_KEY: encode_slow_calls(calls)})
+        self._write_batch(self._last, {SLOW_KEY: encode_slow_calls(calls)})
 
     def close(self, totals: Totals) -> None:
         """Write the totals, after the last rows."""
-        self._writer.write_batch(self._last, custom_metadata={TOTALS_KEY: json.dumps(totals.to_json())})
+        self._write_batch(self._last, {TOTALS_KEY: json.dumps(totals.to_json())})
 
     def _indices(self, allocations: pa.StructArray) -> npt.NDArray[np.int32]:
         """Return the indices of allocations; adds those that are new."""
@@ -199,9 +206,16 @@ class TraceWriter:
             self._allocations = pa.concat_arrays([self._allocations, *self._added])
             self._added.clear()
         batch = self._batch(columns, indices)
-        self._writer.write_batch(batch)
+        self._write_batch(batch)
         # An empty batch that keeps the current dictionaries: the totals must not replace them.
         self._last = batch.slice(0, 0)
+
+    def _write_batch(self, batch: pa.RecordBatch, metadata: Mapping[bytes, str | bytes] | None = None) -> None:
+        write = partial(self._writer.write_batch, batch, custom_metadata=metadata)
+        if self._output is None:
+            write()
+        else:
+            self._output.write_whole(write)
 
     def _batch(self, columns: list[Column], indices: Column) -> pa.RecordBatch:
         allocation = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), self._allocations)
@@ -216,24 +230,3 @@ def default_name(release: str) -> Path:
         release: of the recorded kernel.
     """
     return Path(f"kalloctrace-{release}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.arrows")
-
-
-def refuse_itself(output: Path, source: Path) -> None:
-    """Refuse to overwrite the file that is read, under any name.
-
-    Raises:
-        KalloctraceError: both are the same file (exit code 2).
-    """
-    if output.exists() and source.exists() and output.samefile(source):
-        raise KalloctraceError(
-            f"will not overwrite {output}", "it is the file to read", "choose another file with -o", Exit.USAGE
-        )
-
-
-def exists_already(path: Path) -> KalloctraceError:
-    """Return the refusal to overwrite a file."""
-    return KalloctraceError(
-        f"will not overwrite {path}",
-        "a file of this name exists",
-        "choose another file with -o, or add -f to replace it",
-    )

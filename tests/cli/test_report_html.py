@@ -79,7 +79,7 @@ def test_trace_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "link.html").symlink_to(trace)
     for page in (trace, tmp_path / "link.html"):
         done = run("-f", "--html", page, trace)
-        assert (done.returncode, "it is the trace itself" in done.stderr) == (2, True)
+        assert (done.returncode, "it is the file to read" in done.stderr) == (2, True)
     assert trace.read_bytes() == before
 
 

@@ -257,7 +257,8 @@ def events(tmp_path: Path) -> Iterator[Replay]:
         for second, order, migratetype in ((1, 0, 0), (2, 11, 0), (3, 0, 1))
     )
     path = tmp_path / "events.arrows"
-    import_text(EventText(iter(text.splitlines())), path, builtin_snapshot("6.1"), name="perf", overwrite=False)
+    with path.open("wb") as file:
+        import_text(EventText(iter(text.splitlines())), file, builtin_snapshot("6.1"), name="perf")
     with Replay(path) as replay:
         yield replay
 
