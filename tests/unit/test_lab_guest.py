@@ -142,6 +142,16 @@ def test_instruction_clock_is_the_emulator_s(tmp_path: Path) -> None:
         assert "avx=off" in words[words.index("-cpu") + 1]
 
 
+@pytest.mark.parametrize("icount", [False, True])
+def test_emulated_processor_could_exist(*, icount: bool) -> None:
+    """No feature is on without the one it builds on: with FSRM alone, memmove() never ends in kernels before 6.5."""
+    words = Machine(icount=icount).emulation()
+    off = {word.removesuffix("=off") for word in words[words.index("-cpu") + 1].split(",")}
+    for base, built_on_it in {"erms": {"fsrm"}, "avx": {"avx2", "f16c", "fma", "vaes"}}.items():
+        assert base in off
+        assert built_on_it <= off
+
+
 @pytest.mark.parametrize("other", [{"kvm": True}, {"cpus": 2}])
 def test_instruction_clock_needs_one_emulated_processor(other: dict[str, Any]) -> None:
     """KVM or several processors are wrong usage."""
