@@ -38,8 +38,10 @@ def run() -> None:
         handle(number, lambda *_: os._exit(code))
     _open_standard_files()
     from kalloctrace import cli
+    from kalloctrace.console import guard_tracebacks
     from kalloctrace.output import discard_unfinished
 
+    guard_tracebacks()
     if "_KALLOCTRACE_COMPLETE" in os.environ:
         # The shell's completion script set it: print the completions and exit.
         cli.cli.main(prog_name="kalloctrace")

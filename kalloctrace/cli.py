@@ -12,6 +12,7 @@ from itertools import takewhile
 
 import click
 
+from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.signals import interrupted_code
 from kalloctrace.version import __version__
@@ -92,14 +93,14 @@ def main(argv: Sequence[str]) -> int:
     except KalloctraceError as error:
         if debug:
             raise
-        click.echo(str(error), err=True)
+        stderr().error(error)
         return error.code
     except click.UsageError as error:
         return _misused(error)
     except click.exceptions.Exit as done:
         return done.exit_code
     except KeyboardInterrupt:
-        click.echo("interrupted", err=True)
+        stderr().line("interrupted")
         return interrupted_code(argv)
     except OSError as error:
         if debug and not isinstance(error, BrokenPipeError):
@@ -119,7 +120,7 @@ def _misused(error: click.UsageError) -> Exit:
         missing = isinstance(error, click.MissingParameter)
         why = f"{command} requires it" if missing else f"{command} does not accept it"
         fix = f"see its options and arguments: {command} --help"
-        click.echo(str(KalloctraceError(what, why, fix)), err=True)
+        stderr().error(KalloctraceError(what, why, fix))
     return Exit.USAGE
 
 
@@ -129,7 +130,7 @@ def _system_failed(error: OSError) -> Exit:
     if not gone:
         what = f"cannot use {error.filename}" if error.filename is not None else "cannot read or write"
         why = error.strerror or str(error)
-        click.echo(str(KalloctraceError(what, why, "check the path, its permissions and the free space")), err=True)
+        stderr().error(KalloctraceError(what, why, "check the path, its permissions and the free space"))
     try:
         sys.stdout.flush()
     except OSError:

@@ -3,6 +3,8 @@
 
 from enum import IntEnum
 
+from kalloctrace.text import printable
+
 
 class Exit(IntEnum):
     """Exit codes of the program; scripts rely on them."""
@@ -32,6 +34,10 @@ class KalloctraceError(Exception):
         self.fix = fix
         self.code = code
 
+    def lines(self) -> tuple[str, str, str]:
+        """Return the three lines; nothing in a file's name or a damaged trace can act on a terminal."""
+        return f"error: {printable(self.what)}", f"  why: {printable(self.why)}", f"  fix: {printable(self.fix)}"
+
     def __str__(self) -> str:
-        """Return the three lines."""
-        return f"error: {self.what}\n  why: {self.why}\n  fix: {self.fix}"
+        """Return the three lines as one text."""
+        return "\n".join(self.lines())

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Text for people: escape what a terminal would act on, wrap long masks, and style headings."""
+"""Text for people: escape what a terminal would act on, and wrap long masks."""
 
 import os
-from typing import TextIO
+import re
+import unicodedata
 
-_BOLD, _RESET = "\x1b[1m", "\x1b[0m"
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
+"""Printable to Python, but drawn as nothing: Default_Ignorable_Code_Point of Unicode 16, and the empty braille cell."""
 
 
 def printable(text: str, instead: str | None = None) -> str:
@@ -12,42 +16,66 @@ def printable(text: str, instead: str | None = None) -> str:
 
     Processes choose their own names, and logs hold anything. Characters that `str.isprintable` rejects are C0 and C1
     controls, bidirectional and other format characters, separators other than the space, surrogates, and code points
-    without a meaning.
+    without a meaning. Variation selectors and fillers are escaped too: they are invisible.
 
     Args:
         text: any text.
         instead: replaces each such character; by default it is escaped, such as \x1b or \u202e.
     """
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _escaped(c) if instead is None else instead for c in text)
+    return "".join(c if _is_visible(c) else _escaped(c) if instead is None else instead for c in text)
+
+
+def _is_visible(character: str) -> bool:
+    return character.isprintable() and _INVISIBLE.match(character) is None
 
 
 def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        # A byte of a file's name that is not UTF-8.
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
 
 
 def wrap_names(text: str, width: int) -> list[str]:
-    """Break a text into lines after a "|" or a space, so that the names of a mask stay whole.
+    """Break a text as `wrap_words` does, but also after a "|", so that the names of a mask stay whole.
 
     Args:
         text: such as "0xcc0 GFP_KERNEL|__GFP_COMP".
-        width: characters in a line; lines after the first are indented by two of them.
+        width: columns of a line.
+    """
+    return wrap_words(text, width, "|")
+
+
+def wrap_words(text: str, width: int, after: str = " ") -> list[str]:
+    """Break a text into lines between words; only words longer than a line are cut.
+
+    Args:
+        text: it may be indented.
+        width: columns of a line; lines after the first are indented by two more than the first.
+        after: a character that also ends a word.
     """
     lines: list[str] = []
-    indent = ""
-    while len(indent) + len(text) > width:
-        limit = max(1, width - len(indent))
-        cut = max(text.rfind("|", 0, limit), text.rfind(" ", 0, limit)) + 1 or limit
-        lines.append(indent + text[:cut].rstrip())
-        text, indent = text[cut:], "  "
-    return [*lines, indent + text]
+    start = len(text) - len(text.lstrip(" "))
+    indent = " " * (start + 2)
+    while (limit := max(start + 1, _fitting(text, width))) < len(text):
+        cut = max(text.rfind(" ", start + 1, limit + 1), text.rfind(after, start, limit) + 1)
+        cut = cut if cut > start else limit
+        lines.append(text[:cut].rstrip())
+        text, start = indent + text[cut:].lstrip(" "), len(indent)
+    return [*lines, text]
 
 
-def heading(text: str, stream: TextIO) -> str:
-    """Return a heading: bold on a terminal, unless NO_COLOR is set (https://no-color.org)."""
-    bold = stream.isatty() and not os.environ.get("NO_COLOR")
-    return f"{_BOLD}{text}{_RESET}" if bold else text
+def _fitting(text: str, width: int) -> int:
+    """Return how many characters at the beginning of a text fit into a number of columns."""
+    if text.isascii():
+        return min(len(text), width)
+    for at, character in enumerate(text):
+        width -= 2 if unicodedata.east_asian_width(character) in "FW" else 1
+        if width < 0:
+            return at
+    return len(text)
 
 
 def file_name(path: str | os.PathLike[str]) -> str:

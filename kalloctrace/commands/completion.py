@@ -4,6 +4,7 @@
 import click
 from click.shell_completion import get_completion_class
 
+from kalloctrace.console import stdout
 from kalloctrace.errors import Exit
 
 
@@ -24,5 +25,5 @@ def command(shell: str) -> int:
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 click provides these three
-    click.echo(kind(cli, {}, "kalloctrace", "_KALLOCTRACE_COMPLETE").source())
+    stdout().lines(kind(cli, {}, "kalloctrace", "_KALLOCTRACE_COMPLETE").source().split("\n"))
     return Exit.OK

@@ -2,10 +2,11 @@
 """`kalloctrace decode`: the names of the bits in a mask."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import click
 
+from kalloctrace.console import stdout
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags.builtin import default_tables
 from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp, parse_flags
@@ -68,9 +69,10 @@ def _print_values(decoded: list[Decoded], tables: FlagTables, as_json: bool) -> 
 
     if as_json:
         for one in decoded:
-            click.echo(_json_line(describe.decoded_json(one, tables)))
+            stdout().json(describe.decoded_json(one, tables), compact=True)
         return
-    click.echo("\n\n".join(describe.block(one, tables) for one in decoded))
+    for number, one in enumerate(decoded):
+        stdout().lines(["", *describe.block(one, tables)] if number else describe.block(one, tables))
 
 
 def _search_stdin(tables: FlagTables | None, as_json: bool) -> None:
@@ -80,19 +82,16 @@ def _search_stdin(tables: FlagTables | None, as_json: bool) -> None:
     count = 0
     for found in find_masks(_stdin_lines(), tables):
         count += 1
-        click.echo(_json_line(describe.found_json(found)) if as_json else describe.found_line(found))
+        if as_json:
+            stdout().json(describe.found_json(found), compact=True)
+        else:
+            stdout().line(describe.found_line(found))
     if count == 0:
         raise KalloctraceError(
             "no masks found",
             "the text has no line with gfp_mask=, mode:, gfp_flags= or the like",
             "use dmesg, a trace or a page_owner dump; give a single mask on the command line",
         )
-
-
-def _json_line(data: Mapping[str, object]) -> str:
-    import json
-
-    return json.dumps(data, separators=(",", ":"))
 
 
 def _stdin_lines() -> Iterator[str]:

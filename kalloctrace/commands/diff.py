@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The `diff` command."""
 
-import json
 from pathlib import Path
 
 import click
 
+from kalloctrace.console import stdout
 from kalloctrace.errors import Exit
 
 
@@ -42,9 +42,9 @@ def command(as_json: bool, top: int, threshold: float, before: Path, after: Path
     with reading(before) as first, reading(after) as second:
         diff = compare(side_of(first), side_of(second), threshold / 100)
     if as_json:
-        click.echo(json.dumps(diff.to_json()))
+        stdout().json(diff.to_json())
     else:
         from kalloctrace.report.diff_text import diff_lines
 
-        click.echo("\n".join(diff_lines(diff, top)))
+        stdout().lines(diff_lines(diff, top))
     return Exit.OK

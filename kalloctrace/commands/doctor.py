@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The `doctor` command."""
 
-import json
-
 import click
 
+from kalloctrace.console import Style, stdout
 from kalloctrace.errors import Exit
 
-_COLOURS = {"pass": "green", "warn": "yellow", "fail": "red"}
+_COLOURS: dict[str, Style] = {"pass": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command()
@@ -29,14 +28,14 @@ def command(as_json: bool) -> int:
     for check in run_checks(LiveKernel()):
         checks.append(check)
         if not as_json:
-            click.echo(f"{click.style(check.status.upper(), fg=_COLOURS[check.status])}  {check.name}: {check.detail}")
+            stdout().line((check.status.upper(), _COLOURS[check.status]), f"  {check.name}: {check.detail}")
             if check.fix:
-                click.echo(f"      fix: {check.fix}")
+                stdout().line(f"      fix: {check.fix}")
     live = all(check.status != "fail" for check in checks)
     if as_json:
-        click.echo(json.dumps({"type": "doctor", "live": live, "checks": [check.to_json() for check in checks]}))
+        stdout().json({"type": "doctor", "live": live, "checks": [check.to_json() for check in checks]})
     else:
-        click.echo(
+        stdout().line(
             "live tracing works here" if live else "live tracing is impossible here; try: kalloctrace lab run --help"
         )
     return Exit.OK if live else Exit.FAILED

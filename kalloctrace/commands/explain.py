@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from kalloctrace.console import stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
@@ -183,9 +184,9 @@ def _term(name: str, lang: str | None, *, as_json: bool) -> int:
 
     page = read_term(name, lang or language_of(os.environ))
     if as_json:
-        click.echo(json.dumps(page.to_json(), ensure_ascii=False))
+        stdout().json(page.to_json())
     else:
-        page.write(sys.stdout)
+        page.write(stdout())
     return Exit.OK
 
 
@@ -202,20 +203,18 @@ def _single(
             "cannot explain this request", str(error), "change the request; see kalloctrace explain --help"
         ) from None
     if as_json:
-        click.echo(json.dumps(explanation.to_json(brief=brief)))
+        stdout().json(explanation.to_json(brief=brief))
     else:
-        explanation.write(sys.stdout, brief=brief)
+        explanation.write(stdout(), brief=brief)
 
 
 def _batch(name: str, kernel: str | None) -> int:
     from kalloctrace.explain.batch import Batch
     from kalloctrace.explain.request import WhatIf
 
-    batch, write, encode = Batch(WhatIf(_snapshots(kernel)), kernel), sys.stdout.write, json.JSONEncoder().encode
+    batch = Batch(WhatIf(_snapshots(kernel)), kernel)
     with _lines(name) as lines, _progress(name, lines):
-        for number, text in enumerate(lines, 1):
-            write(encode(batch.reply(number, text)) + "\n")
-    sys.stdout.flush()
+        stdout().json_lines(batch.reply(number, text) for number, text in enumerate(lines, 1))
     return Exit.FAILED if batch.failed else Exit.OK
 
 

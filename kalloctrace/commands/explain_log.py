@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace explain LOG`: why page allocations in a kernel log failed."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
         raise KalloctraceError(what, "the log contains the requests", "leave it out", Exit.USAGE)
     named = named_kernel(kernel) if kernel is not None else None
     if name == "-" and sys.stdin.isatty():
-        click.echo("paste the log; Ctrl-D on a line of its own ends it", err=True)
+        stderr().line("paste the log; Ctrl-D on a line of its own ends it")
     data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
     reports = find_failures(_lines(data), named.tables if named is not None else None)
     failures: list[Failure] = []
@@ -53,12 +51,11 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
     if as_json:
         from kalloctrace.diagnose.to_json import failure_json
 
-        for failure in failures:
-            click.echo(json.dumps(failure_json(failure)))
+        stdout().json_lines(map(failure_json, failures))
     else:
         from kalloctrace.diagnose.text import write_failures
 
-        write_failures(failures, sys.stdout)
+        write_failures(failures, stdout())
     return Exit.OK
 
 

@@ -2,12 +2,12 @@
 """The `export` command."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import click
 
+from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
     from kalloctrace.commands.progress import reading
     from kalloctrace.output import complete_output, standard_output
 
-    if form in _BINARY and output is None and (form == "parquet" or sys.stdout.isatty()):
+    if form in _BINARY and output is None and (form == "parquet" or stdout().is_terminal):
         why = "Parquet cannot be streamed" if form == "parquet" else "a terminal does not show a timeline"
         raise KalloctraceError("no file to write", why, "name a file with -o", Exit.USAGE)
     writing = standard_output() if output is None else complete_output(output, overwrite=force, inputs=[trace])
@@ -65,13 +65,13 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
         ending = _write(reader, form, file)
         if ending.truncated:
             why = f" ({ending.damage})" if ending.damage else ""
-            click.echo(f"truncated: the end of {trace} is missing{why}; written up to its last whole batch", err=True)
+            stderr().line(f"truncated: the end of {trace} is missing{why}; written up to its last whole batch")
         slow = ending.totals.slow if ending.totals is not None else None
         if slow and form in {"parquet", "csv", "jsonl"}:
             words = f"kalloctrace report --failures --slower-than 0 --json {shlex.quote(str(trace))}"
-            click.echo(f"without the attempts of {slow:,} calls of the slow path, which {words} writes", err=True)
+            stderr().line(f"without the attempts of {slow:,} calls of the slow path, which {words} writes")
         if reader.sample > 1:
-            click.echo(f"a sample: 1 call in {reader.sample:,} was recorded", err=True)
+            stderr().line(f"a sample: 1 call in {reader.sample:,} was recorded")
     return Exit.OK
 
 
@@ -86,7 +86,7 @@ def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> "Ending":
 
             stacks = stacks_of(trace)
             if not stacks.recorded:
-                click.echo("no stacks were recorded: the gfp mask and the order are used instead", err=True)
+                stderr().line("no stacks were recorded: the gfp mask and the order are used instead")
             if form == "folded":
                 write_folded(stacks, stream)
             else:

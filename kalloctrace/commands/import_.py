@@ -9,6 +9,7 @@ from typing import IO
 
 import click
 
+from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
 
 
@@ -52,15 +53,13 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
             text = EventText(lines)
             done = import_text(text, trace, snapshot, name=name)
     if text.unreadable:
-        click.echo(
+        stderr().line(
             f"{text.unreadable:,} lines with this event could not be read, the first is line {done.first_unreadable}; "
             "they count as lost",
-            err=True,
         )
     totals = done.totals
-    click.echo(
+    stderr().line(
         f"{totals.submitted:,} events of {done.form} on {done.kernel} in {totals.seconds:.1f} s; lost {totals.lost:,}",
-        err=True,
     )
     print_next_step(path)
     if as_json:

@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace lab`: runs any command on a real kernel in a virtual machine."""
 
-import json
 import logging
 import os
 import shlex
-import sys
 
 import click
 
+from kalloctrace.console import stderr, stderr_bytes, stdout, stdout_bytes
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab import kernels, needs, run
 from kalloctrace.lab.guest import Machine
@@ -37,8 +36,15 @@ def command() -> None:
     """
     log = logging.getLogger("kalloctrace.lab")
     if not log.handlers:
-        log.addHandler(logging.StreamHandler())
+        log.addHandler(_OnConsole())
         log.setLevel(logging.INFO)
+
+
+class _OnConsole(logging.Handler):
+    """Prints messages, which may quote the console of a guest."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stderr().line(self.format(record))
 
 
 @command.command(name="run")
@@ -104,7 +110,7 @@ def run_command(
     bootable = _obtain(kernel, refresh=refresh)
     if dry_run:
         machine = Machine(memory, cpus, numa, numa_distance, append, qemu_opt, kvm, icount)
-        click.echo(shlex.join(run.dry_run(argv, bootable, machine, out)))
+        stdout().line(shlex.join(run.dry_run(argv, bootable, machine, out)))
         return 0
     result = run.run_in_guest(
         argv,
@@ -120,8 +126,8 @@ def run_command(
         writable=out,
         env=_variables(env),
         timeout=timeout,
-        stdout=sys.stdout.buffer,
-        stderr=sys.stderr.buffer,
+        stdout=stdout_bytes(),
+        stderr=stderr_bytes(),
     )
     return result.returncode
 
@@ -136,7 +142,7 @@ def fetch(*, kernel: str, refresh: bool) -> None:
     Examples:
       kalloctrace lab fetch --kernel 6.12
     """
-    click.echo(_obtain(kernel, refresh=refresh).image)
+    stdout().line(str(_obtain(kernel, refresh=refresh).image))
 
 
 @command.command(name="kernels")
@@ -170,14 +176,14 @@ def list_kernels(*, refresh: bool, as_json: bool) -> None:
                 "cached": cached,
                 "reason": why or None,
             }
-            click.echo(json.dumps(record))
+            stdout().json(record)
         elif found is None:
-            click.echo(f"{series:6} -  ({why})")
+            stdout().line(f"{series:6} -  ({why})")
         else:
             state = ["cached"] if cached else []
             if not found.has_modules:
                 state.append("without modules")
-            click.echo(f"{series:6} {found.release:32} {found.image.version:24} {', '.join(state)}".rstrip())
+            stdout().line(f"{series:6} {found.release:32} {found.image.version:24} {', '.join(state)}".rstrip())
 
 
 def _obtain(kernel: str, *, refresh: bool) -> kernels.Kernel:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Unpack, cast
 import click
 
 from kalloctrace.commands.capture_options import CaptureOptions, filters_of, require, with_capture_options
+from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
@@ -136,11 +137,14 @@ class _Show:
 
         return View(snapshot, self.by, cast("SortName", self.sort), self.words)
 
-    def block(self, view: "View") -> "Callable[[], str]":
-        """Return what makes the text of the view's last observation."""
+    def printer(self, view: "View") -> "Callable[[], None]":
+        """Return what prints the view's last observation."""
         from kalloctrace.live.plain import MAX_ROWS, TextBlocks, json_block
 
-        return (lambda: json_block(view, self.top)) if self.as_json else TextBlocks(view, self.top or MAX_ROWS)
+        if self.as_json:
+            return lambda: stdout().json_lines(json_block(view, self.top))
+        block = TextBlocks(view, self.top or MAX_ROWS)
+        return lambda: stdout().lines(block())
 
     def screen(self, source: "Source", view: "View", ending: "Ending", replayed: str = "") -> tuple[str, list[Path]]:
         """Run the screen until it ends; return why, and the traces that were written from it."""
@@ -159,8 +163,9 @@ class _Show:
 
 def _on_terminal() -> bool:
     # Textual reads keys from stdin and draws on stderr.
-    files = (sys.stdin, sys.stdout, sys.stderr)
-    return os.environ.get("TERM") != "dumb" and all(file is not None and file.isatty() for file in files)
+    consoles = (stdout(), stderr())
+    keys = sys.stdin is not None and sys.stdin.isatty()
+    return os.environ.get("TERM") != "dumb" and keys and all(console.is_terminal for console in consoles)
 
 
 def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
@@ -185,10 +190,10 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
             )
         written: list[Path] = []
         if show.plain:
-            block = show.block(view)
+            print_last = show.printer(view)
             for seen in replayed_observations(replay, show.interval, show.count):
                 view.update(seen)
-                click.echo(block())
+                print_last()
         else:
             with Ending() as ending:
                 ending.running()
@@ -198,7 +203,7 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
     for trace in written:
         print_next_step(trace)
     if replay.cut_off:
-        click.echo(replay.cut_off, err=True)
+        stderr().line(replay.cut_off)
     return _exit(view)
 
 
@@ -230,8 +235,8 @@ def _record(
     require_live(kernel)
     filters = filters_of(options, kernel.tables)
     view = show.view(kernel.snapshot)
-    click.echo(f"attaching to {kernel.snapshot.release}", err=True)
-    block, written = show.block(view), [] if output is None else [output]
+    stderr().line(f"attaching to {kernel.snapshot.release}")
+    print_last, written = show.printer(view), [] if output is None else [output]
     with (
         Ending() as ending,
         Observer(
@@ -251,14 +256,14 @@ def _record(
         def print_block(seen: "Observation") -> None:
             view.update(seen)
             with ending.blocking():
-                click.echo(block())
+                print_last()
 
         if show.plain:
             how = mode_text(kernel.snapshot, observer.recording, show.by)
             end = "" if show.count else "; Ctrl-C ends it"
             try:
                 with ending.blocking():
-                    click.echo(f"watching {kernel.snapshot.release}, {how}{end}", err=True)
+                    stderr().line(f"watching {kernel.snapshot.release}, {how}{end}")
                 reason = watch(observer, show.interval, show.count, ending, print_block)
             except Interrupted:
                 reason = ending.reason
@@ -269,7 +274,7 @@ def _record(
         totals = observer.observe().totals
         ending.code = _exit(view)
     if show.plain:
-        click.echo(block())
+        print_last()
     print_totals(totals)
     for trace in written:
         print_next_step(trace)

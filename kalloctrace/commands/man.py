@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.output import complete_output, create_folder
-from kalloctrace.text import file_name
 from kalloctrace.version import __version__
 
 
@@ -38,7 +38,7 @@ def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
                 "see kalloctrace --help",
                 Exit.USAGE,
             )
-        click.echo(manual_page(name, found[name], __version__), nl=False)
+        stdout().lines(manual_page(name, found[name], __version__).splitlines())
         return Exit.OK
     if words:
         raise KalloctraceError(
@@ -50,5 +50,5 @@ def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
         for name, page in found.items():
             file = stack.enter_context(complete_output(output / f"{name}.1", overwrite=force))
             file.write(manual_page(name, page, __version__).encode())
-    click.echo(f"wrote {len(found)} pages into {file_name(output)}", err=True)
+    stderr().line(f"wrote {len(found)} pages into {output}")
     return Exit.OK

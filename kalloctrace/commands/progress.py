@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
 """A progress bar for work that takes longer than a second: on standard error, and only on a terminal."""
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from kalloctrace.console import stderr
 
+if TYPE_CHECKING:
     from kalloctrace.trace.reader import TraceReader
 
 PATIENCE = 1.0
@@ -27,7 +26,7 @@ def show_progress(what: str, done: Callable[[], float]) -> Iterator[None]:
         what: the work, for people.
         done: returns the finished share, from 0 to 1; it is called from another thread.
     """
-    if not sys.stderr.isatty():
+    if not stderr().is_terminal:
         yield
         return
     ended = threading.Event()
@@ -43,18 +42,11 @@ def show_progress(what: str, done: Callable[[], float]) -> Iterator[None]:
 def _watch(what: str, done: Callable[[], float], ended: threading.Event) -> None:
     if ended.wait(PATIENCE):
         return
-    with _progress() as progress:
-        task = progress.add_task(what, total=1.0)
+    from kalloctrace.styled import progress_bar
+
+    with progress_bar(stderr(), what) as show:
         while not ended.wait(_REFRESH):
-            progress.update(task, completed=done())
-
-
-def _progress() -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+            show(done())
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Literal, Unpack
 import click
 
 from kalloctrace.commands.capture_options import CaptureOptions, filters_of, require, with_capture_options
+from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
 
 
@@ -108,11 +109,10 @@ def command(
             slow,
             command_user,
         ),
-        started=lambda: click.echo(
-            f"recording on {kernel.snapshot.release}"
-            + (f" while {shlex.join(command_line)} runs" if command_line else "")
-            + ("" if command_line or duration else "; Ctrl-C ends it"),
-            err=True,
+        started=lambda: stderr().line(
+            f"recording on {kernel.snapshot.release}",
+            f" while {shlex.join(command_line)} runs" if command_line else "",
+            "" if command_line or duration else "; Ctrl-C ends it",
         ),
     )
     print_totals(result.totals)

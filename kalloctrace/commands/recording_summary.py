@@ -1,33 +1,29 @@
 # SPDX-License-Identifier: MIT
 """The summary that a command prints after it wrote a trace."""
 
-import json
 import shlex
 from pathlib import Path
 
-import click
-
+from kalloctrace.console import stderr, stdout
 from kalloctrace.trace.totals import Totals
 
 
 def print_totals(totals: Totals) -> None:
     """Print how much was captured, and what is missing."""
-    click.echo(
+    stderr().line(
         f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
         f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
-        err=True,
     )
     if totals.slow:
-        click.echo(
+        stderr().line(
             f"slow path: {totals.slow:,} calls, failed {totals.slow_failed or 0:,}, "
             f"still running {totals.slow_running}; events lost {totals.slow_lost}, missed {totals.slow_missed}",
-            err=True,
         )
 
 
 def print_next_step(path: Path) -> None:
     """Print where the trace is, and the next command to run."""
-    click.echo(f"wrote {path}\nnext: kalloctrace verify {shlex.quote(str(path))}", err=True)
+    stderr().lines([f"wrote {path}", f"next: kalloctrace verify {shlex.quote(str(path))}"])
 
 
 def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, exit_status: int | None = None) -> None:
@@ -58,4 +54,4 @@ def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, e
         "reason": totals.reason,
         "exit_status": exit_status,
     }
-    click.echo(json.dumps(summary))
+    stdout().json(summary)

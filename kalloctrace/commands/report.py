@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The `report` command."""
 
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
@@ -80,11 +79,11 @@ def command(
     with reading(trace) as reader:
         summary, verdict = summarize(reader)
     if as_json:
-        click.echo(json.dumps(summary.to_json(verdict, top)))
+        stdout().json(summary.to_json(verdict, top))
     else:
         from kalloctrace.report.summary_text import write_summary
 
-        write_summary(summary, verdict, sys.stdout, top=top)
+        write_summary(summary, verdict, stdout(), top=top)
     return Exit.OK
 
 
@@ -106,15 +105,14 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
     kernel = Kernel.of(reader.snapshot)
     describer = SlowCallDescriber(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, ending.totals))
     if as_json:
-        for call in calls[:top]:
-            click.echo(json.dumps(slow_call_json(describer.describe(call))))
+        stdout().json_lines(slow_call_json(describer.describe(call)) for call in calls[:top])
     elif calls:
         groups = grouped(map(describer.describe, calls))
-        write_slow_calls(groups[:top], sys.stdout)
+        write_slow_calls(groups[:top], stdout())
         if len(groups) > len(groups[:top]):
-            click.echo(f"\n… and {len(groups[top:]):,} more groups; --json has each call")
+            stdout().lines(["", f"… and {len(groups[top:]):,} more groups; --json has each call"])
     else:
-        click.echo("none")
+        stdout().line("none")
     _print_missing(ending)
 
 
@@ -129,11 +127,9 @@ def _print_missing(ending: "Ending") -> None:
     """Print what the trace lacks of the slow path."""
     if ending.totals is None:
         why = f": {ending.damage}" if ending.damage else ""
-        click.echo(f"the end of the recording is missing{why}", err=True)
+        stderr().line(f"the end of the recording is missing{why}")
     elif lost := ending.totals.slow_lost + ending.totals.slow_missed:
-        click.echo(
-            f"{lost:,} events of the slow path were lost or missed: there may be more calls like these", err=True
-        )
+        stderr().line(f"{lost:,} events of the slow path were lost or missed: there may be more calls like these")
 
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
@@ -141,7 +137,6 @@ def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
     from kalloctrace.output import complete_output
     from kalloctrace.report.page.data import Limits, page_data
     from kalloctrace.report.page.document import page_html
-    from kalloctrace.text import file_name
 
     if as_json:
         raise KalloctraceError(
@@ -151,4 +146,4 @@ def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
         with reading(trace) as reader:
             page = page_html(page_data(reader, Limits()))
         file.write(page.encode())
-    click.echo(f"wrote {file_name(html)}; open it in a browser", err=True)
+    stderr().line(f"wrote {html}; open it in a browser")

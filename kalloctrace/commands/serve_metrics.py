@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _served(address: str, port: int, now: "Callable[[], RecordingState]", what: 
             error.strerror or str(error),
             "choose another --address or --port",
         ) from error
-    click.echo(f"serving http://{address}:{server.server_port}/metrics of {what}; Ctrl-C stops it", err=True)
+    stderr().line(f"serving http://{address}:{server.server_port}/metrics of {what}; Ctrl-C stops it")
     try:
         yield
     finally:

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The `verify` command."""
 
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
+from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 WORST = (Exit.OK, Exit.INCOMPLETE, Exit.USAGE, Exit.FAILED, Exit.MISMATCH)
@@ -42,7 +41,7 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
     if as_ktap:
         from kalloctrace.report.ktap import error_ktap, head
 
-        _print(head(len(traces)))
+        stdout().lines(head(len(traces)))
     worst = Exit.OK
     for number, path in enumerate(traces, 1):
         try:
@@ -53,24 +52,20 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
             if len(traces) == 1 and not as_ktap:
                 raise
             if as_ktap:
-                _print(error_ktap(number, str(path), error.why))
-            click.echo(str(error), err=True)
+                stdout().lines(error_ktap(number, str(path), error.why))
+            stderr().error(error)
             code = error.code
         else:
             if as_json:
-                click.echo(json.dumps(verdict.to_json()))
+                stdout().json(verdict.to_json())
             elif as_ktap:
                 from kalloctrace.report.ktap import verification_ktap
 
-                _print(verification_ktap(number, verdict, tables, strict=strict))
+                stdout().lines(verification_ktap(number, verdict, tables, strict=strict))
             else:
                 from kalloctrace.report.verification_text import verification_lines
 
-                _print(verification_lines(verdict, tables))
+                stdout().lines(verification_lines(verdict, tables))
             code = verdict.exit_code(strict=strict)
         worst = max(worst, code, key=WORST.index)
     return worst
-
-
-def _print(lines: Iterable[str]) -> None:
-    click.echo("\n".join(lines))

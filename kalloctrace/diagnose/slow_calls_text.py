@@ -3,65 +3,62 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from kalloctrace.console import Console
 from kalloctrace.diagnose.slow_calls import SlowCallReport
-from kalloctrace.diagnose.text import console_of, print_failure, write_captured
+from kalloctrace.diagnose.text import add_failure, sheet_of
+from kalloctrace.styled import Sheet, Table
 from kalloctrace.trace.schema import frames_of
 
 _MODEL = {"matched": "green", "mismatched": "red", "unknown": "magenta"}
 
 
-def write_slow_calls(groups: Sequence[Sequence[SlowCallReport]], stream: TextIO) -> None:
-    """Write the first call of each group, and the size of the group."""
-    console = console_of(stream)
-    with console.capture() as captured:
-        for number, group in enumerate(groups):
-            if number:
-                console.print()
-            _write(group, console)
-    write_captured(captured, stream)
+def write_slow_calls(groups: Sequence[Sequence[SlowCallReport]], console: Console) -> None:
+    """Print the first call of each group, and the size of the group."""
+    sheet = sheet_of(console)
+    for number, group in enumerate(groups):
+        if number:
+            sheet.blank()
+        _add(group, sheet)
+    sheet.show()
 
 
-def _write(group: Sequence[SlowCallReport], console: Console) -> None:
+def _add(group: Sequence[SlowCallReport], sheet: Sheet) -> None:
     report = group[0]
     call = report.call
     where = f"{seconds(call['time'])}, pid {call['pid']}, cpu {call['cpu']}; "
+    before = ""
     if len(group) > 1:
         times = [one.call["time"] for one in group]
         span = f"from {seconds(min(times))} to {seconds(max(times))}"
-        where = f"the slowest of {len(group):,} such calls, {span} (--json has each)\n{where}"
-    print_failure(report.why, console, where=where, more=partial(_attempts, report, console))
+        before = f"the slowest of {len(group):,} such calls, {span} (--json has each)"
+    add_failure(report.why, sheet, before=before, where=where, more=partial(_attempts, report, sheet))
 
 
-def _attempts(report: SlowCallReport, console: Console) -> None:
-    console.print()
+def _attempts(report: SlowCallReport, sheet: Sheet) -> None:
+    sheet.blank()
     if report.call["stack"]:
-        console.print(Text(f"called by {' ← '.join(frames_of(report.call['stack']))}"))
-        console.print()
+        sheet.line(f"called by {' ← '.join(frames_of(report.call['stack']))}")
+        sheet.blank()
     if report.attempts:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table = Table("dim")
         for name in ("", "attempt"):
-            table.add_column(name, no_wrap=True)
-        table.add_column("after", justify="right", no_wrap=True)
+            table.column(name)
+        table.column("after", right=True)
         for name in ("before it", "alloc_flags", "model"):
-            table.add_column(name)
+            table.column(name, wraps="words")
         for number, one in enumerate(report.attempts, 1):
-            table.add_row(
+            table.row(
                 str(number),
                 one.kind,
                 milliseconds(one.row["after"]),
                 " ".join(one.row["between"]),
                 f"{one.row['alloc_flags']:#x} {one.alloc_flags.replace('|', ' | ')}",
-                Text(one.judged.verdict, _MODEL[one.judged.verdict]),
+                (one.judged.verdict, _MODEL[one.judged.verdict]),
             )
-        console.print(table)
+        sheet.table(table)
     lasted = "" if report.call["duration"] is None else f", after {milliseconds(report.call['duration'])}"
-    console.print(Text(f"__alloc_pages_slowpath returned {report.ended}{lasted}"))
+    sheet.line(f"__alloc_pages_slowpath returned {report.ended}{lasted}")
 
 
 def seconds(time: int) -> str:

@@ -3,8 +3,9 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
+from kalloctrace.console import Console
 from kalloctrace.explain.request import Answer, answer_json
 from kalloctrace.explain.settings import parse_setting, with_setting
 from kalloctrace.explain.text import write_explanation
@@ -40,22 +41,22 @@ class Explanation:
             after = with_setting(after, parse_setting(after.kernel, setting))
         return cls(name, answer, tuple(settings), after)
 
-    def write(self, stream: TextIO, *, brief: bool) -> None:
-        """Write it for people.
+    def write(self, console: Console, *, brief: bool) -> None:
+        """Print it for people.
 
         Args:
-            stream: where to write.
+            console: where to print.
             brief: leave out the walkthrough.
         """
         if self.settings:
             comparison = compared(self.answer, self.after, self.settings)
-            write_comparison(comparison, walkthrough_of(self.answer), walkthrough_of(self.after), stream)
+            write_comparison(comparison, walkthrough_of(self.answer), walkthrough_of(self.after), console)
         elif brief:
-            write_explanation(self.name, self.answer, stream)
+            write_explanation(self.name, self.answer, console)
         else:
             walkthrough = walkthrough_of(self.answer)
-            write_explanation(self.name, self.answer, stream, walkthrough_lines(walkthrough))
-            write_alternatives(walkthrough, stream)
+            write_explanation(self.name, self.answer, console, walkthrough_lines(walkthrough))
+            write_alternatives(walkthrough, console)
 
     def to_json(self, *, brief: bool) -> dict[str, Any]:
         """Return the preparation as JSON values, with "lesson" (unless brief) and "set" (if there are settings)."""

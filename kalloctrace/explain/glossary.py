@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from kalloctrace.console import Console
 from kalloctrace.errors import Exit, KalloctraceError
 
 LANGUAGES = ("en", "zh-cn")
@@ -35,15 +36,16 @@ class Term:
         path = f"{self.language}/terms/{self.name}.md"
         return {"type": "term", "name": self.name, "language": self.language, "path": path, "text": self.text}
 
-    def write(self, stream: TextIO) -> None:
-        """Write the page: as Markdown, rendered if the stream is a terminal."""
-        if not stream.isatty():
-            stream.write(self.text)
+    def write(self, console: Console) -> None:
+        """Print the page: as Markdown, rendered on a terminal."""
+        if not console.is_terminal:
+            console.lines(self.text.splitlines())
             return
-        from rich.console import Console  # noqa: PLC0415 - only here, and slow to import
-        from rich.markdown import Markdown  # noqa: PLC0415
+        from kalloctrace.styled import Sheet  # noqa: PLC0415 - only here, and slow to import
 
-        Console(file=stream).print(Markdown(self.text, hyperlinks=False))
+        sheet = Sheet(console, None)
+        sheet.markdown(self.text)
+        sheet.show()
 
 
 @cache

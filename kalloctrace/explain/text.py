@@ -3,15 +3,14 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TextIO
 
+from kalloctrace.console import Console
 from kalloctrace.explain.received import nodes_text, received
 from kalloctrace.explain.request import Answer
 from kalloctrace.flags.decode import WMARK_MASK, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.model.page_alloc import nolock_function
 from kalloctrace.model.types import Context, Request, Step
-from kalloctrace.text import heading as styled
 
 Field = tuple[str, str]
 """A label and its text."""
@@ -20,18 +19,18 @@ WIDTH = 80
 _LABEL = 24
 
 
-def write_explanation(name: str, answer: Answer, stream: TextIO, steps: Iterable[str] | None = None) -> None:
-    """Write the request, the steps in their order, and what `get_page_from_freelist` receives.
+def write_explanation(name: str, answer: Answer, console: Console, steps: Iterable[str] | None = None) -> None:
+    """Print the request, the steps in their order, and what `get_page_from_freelist` receives.
 
     Args:
         name: the kernel's name in the request.
         answer: the request and its preparation.
-        stream: where to write; headings are bold on a terminal.
+        console: where to print; headings are bold on a terminal.
         steps: lines about the steps; by default the function and the effect of each.
     """
     for heading, lines in explanation(name, answer, steps):
-        stream.write(f"{styled(heading, stream)}\n")
-        stream.writelines(f"{line}\n" for line in lines)
+        console.line((heading, "bold"))
+        console.lines(lines)
 
 
 def explanation(name: str, answer: Answer, steps: Iterable[str] | None = None) -> Iterator[tuple[str, Iterable[str]]]:

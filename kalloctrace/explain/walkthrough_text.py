@@ -3,10 +3,9 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator
-from typing import TextIO
 
+from kalloctrace.console import Console
 from kalloctrace.explain.walkthrough import SAME_EVERYWHERE, Alternative, Difference, Walkthrough, WalkthroughStep
-from kalloctrace.text import heading
 
 WIDTH = 80
 _LABEL = 9
@@ -24,17 +23,17 @@ def walkthrough_lines(walkthrough: Walkthrough) -> Iterator[str]:
             yield from _wrapped("", f"{difference.since}: {difference.what} [{difference.source}]")
 
 
-def write_alternatives(walkthrough: Walkthrough, stream: TextIO) -> None:
-    """Write what would change the answer, and where to read more.
+def write_alternatives(walkthrough: Walkthrough, console: Console) -> None:
+    """Print what would change the answer, and where to read more.
 
     Args:
         walkthrough: the walkthrough.
-        stream: where to write; headings are bold on a terminal.
+        console: where to print; headings are bold on a terminal.
     """
-    _write(stream, "what would change the answer", _what_would_change(walkthrough))
+    _write(console, "what would change the answer", _what_would_change(walkthrough))
     if walkthrough.kernels:
-        _write(stream, "other kernels, same request", _alternatives(walkthrough.kernels))
-    _write(stream, "read more", _read_more(walkthrough))
+        _write(console, "other kernels, same request", _alternatives(walkthrough.kernels))
+    _write(console, "read more", _read_more(walkthrough))
 
 
 def _what_would_change(walkthrough: Walkthrough) -> Iterator[str]:
@@ -49,18 +48,18 @@ def _read_more(walkthrough: Walkthrough) -> Iterator[str]:
     yield f"  for example: kalloctrace explain --term {walkthrough.terms[0]}"
 
 
-def write_comparison(alternative: Alternative, before: Walkthrough, after: Walkthrough, stream: TextIO) -> None:
-    """Write the effect of settings: the arguments before and after, and the steps whose result changes.
+def write_comparison(alternative: Alternative, before: Walkthrough, after: Walkthrough, console: Console) -> None:
+    """Print the effect of settings: the arguments before and after, and the steps whose result changes.
 
     Args:
         alternative: the comparison.
         before: the walkthrough of the original request.
         after: the walkthrough with the settings.
-        stream: where to write; headings are bold on a terminal.
+        console: where to print; headings are bold on a terminal.
     """
-    _write(stream, f"with --set {alternative.setting}", _before_and_after(alternative))
+    _write(console, f"with --set {alternative.setting}", _before_and_after(alternative))
     if alternative.rules:
-        _write(stream, "steps that change", _other_steps(alternative.rules, before, after))
+        _write(console, "steps that change", _other_steps(alternative.rules, before, after))
 
 
 def _before_and_after(alternative: Alternative) -> Iterator[str]:
@@ -134,6 +133,6 @@ def _at_bars(line: str, indent: int) -> Iterator[str]:
     yield line
 
 
-def _write(stream: TextIO, title: str, lines: Iterable[str]) -> None:
-    stream.write(f"{heading(title, stream)}\n")
-    stream.writelines(f"{line}\n" for line in lines)
+def _write(console: Console, title: str, lines: Iterable[str]) -> None:
+    console.line((title, "bold"))
+    console.lines(lines)

@@ -71,8 +71,8 @@ def found_line(found: "Found") -> str:
     return f"line {found.line}: {found.form} mode {value} = {names}{where}{note}"
 
 
-def block(decoded: Decoded, tables: FlagTables) -> str:
-    """Return the text that `decode` prints for a value: the names, then each bit with its meaning."""
+def block(decoded: Decoded, tables: FlagTables) -> list[str]:
+    """Return the lines that `decode` prints for a value: the names, then each bit with its meaning."""
     head = f"{decoded.value:#x} = {decoded.text or 'no flags'}"
     kind = "gfp" if decoded.kind == "gfp" else "alloc_flags"
     lines = [head, f"  {kind} of kernel {tables.kernel} ({tables.source})"]
@@ -81,8 +81,7 @@ def block(decoded: Decoded, tables: FlagTables) -> str:
     digits = max((len(f"{value:#x}") for value, _, _ in bits), default=0)
     for value, name, sentence in bits:
         lines += _wrapped(f"  {value:#{digits}x}  {name:<{width}}  ", sentence)
-    lines += _compounds(decoded)
-    return "\n".join(lines)
+    return lines + _compounds(decoded)
 
 
 def _bits(decoded: Decoded, tables: FlagTables) -> list[tuple[int, str, str]]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kalloctrace.console import stderr_bytes, stdout, stdout_bytes
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.lab.kernels import obtain
@@ -54,11 +55,9 @@ def _guest() -> Path | None:
     log(f"on {kernel.release} in a guest: QEMU and the kernel are available")
     show("lab", "run", "--kernel", KERNEL, "--", "kalloctrace", *_RECORD)
     try:
-        result = run_in_guest(
-            ["kalloctrace", *_RECORD], kernel=kernel, stdout=sys.stdout.buffer, stderr=sys.stderr.buffer
-        )
+        result = run_in_guest(["kalloctrace", *_RECORD], kernel=kernel, stdout=stdout_bytes(), stderr=stderr_bytes())
     except KalloctraceError as error:
-        log(str(error))
+        log(f"{error.what}: {error.why}")
         return None
     return TRACE if result.returncode == 0 else None
 
@@ -76,14 +75,12 @@ def run(*words: str) -> int:
 
 def show(*words: str) -> None:
     """Print a kalloctrace command as a user would type it."""
-    sys.stdout.write(f"\n$ kalloctrace {shlex.join(words)}\n")
-    sys.stdout.flush()
+    stdout().lines(["", f"$ kalloctrace {shlex.join(words)}"])
 
 
 def log(text: str) -> None:
     """Print a line about the demonstration itself."""
-    sys.stdout.write(f"=> {text}\n")
-    sys.stdout.flush()
+    stdout().line(f"=> {text}")
 
 
 if __name__ == "__main__":

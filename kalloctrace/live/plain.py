@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A recording in progress as text: one block per interval."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from kalloctrace.live.text import legend_lines, row_json, table_lines, totals_json
 from kalloctrace.live.view import View
@@ -29,26 +29,26 @@ class TextBlocks:
         self._top = top
         self._explained: set[tuple[str, str]] = set()
 
-    def __call__(self) -> str:
-        """Return the block of the last observation."""
+    def __call__(self) -> list[str]:
+        """Return the lines of the last observation; an empty line ends them."""
         view = self._view
         if view.table is None:
-            return ""
+            return []
         rows = view.rows()
         lines, legend = table_lines(view.table, rows[: self._top], view.by, view.snapshot.tables, WIDTH)
         hidden = len(rows) - self._top
         more = [f"… and {hidden:,} more rows"] if hidden > 0 else []
         new = [pair for pair in legend if pair not in self._explained]
         self._explained.update(new)
-        return "".join(f"{line}\n" for line in (*lines, *more, *legend_lines(new, WIDTH)))
+        return [*lines, *more, *legend_lines(new, WIDTH), ""]
 
 
-def json_block(view: View, top: int | None) -> str:
-    """Return the last observation as one JSON object per line: the totals, then each row."""
+def json_block(view: View, top: int | None) -> list[dict[str, Any]]:
+    """Return the last observation as JSON objects: the totals, then each row."""
     if view.table is None:
-        return ""
+        return []
     rows = [row_json(view.table, row, view.snapshot.tables) for row in view.rows()[:top]]
-    return "\n".join(json.dumps(line) for line in (totals_json(view.table), *rows))
+    return [totals_json(view.table), *rows]
 
 
 def replayed_observations(replay: Replay, interval: float, count: int | None) -> Iterator[Observation]:

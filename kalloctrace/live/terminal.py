@@ -177,7 +177,7 @@ class TerminalDriver(LinuxDriver):
     @property
     def _fd(self) -> int:
         # Textual's file is standard error, which is a terminal here.
-        return sys.stderr.fileno()
+        return sys.stderr.fileno()  # noqa: TID251 - the terminal itself
 
     def _gone(self) -> None:
         self._live.ending.end(GONE)

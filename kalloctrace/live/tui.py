@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from rich.text import Text
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.css.query import NoMatches
@@ -33,6 +32,8 @@ from kalloctrace.live.tui_screens import STYLES, Detail, Head, Help
 from kalloctrace.live.view import View
 from kalloctrace.probe.recorder import DRAIN_INTERVAL
 from kalloctrace.signals import Ending
+from kalloctrace.styled import StyledText, styled, styled_lines
+from kalloctrace.text import printable
 from kalloctrace.trace.observation import Source
 from kalloctrace.trace.writer import default_name
 
@@ -43,7 +44,7 @@ _VERDICT_STYLES = {"ok": "green", "unknown": "bold yellow", "MISMATCH": "bold wh
 _TABLE_ACTIONS = {"pause", "filter", "sort", "reverse", "by", "write", "legend", "help", "no_filter"}
 
 
-class Rows(DataTable[Text]):
+class Rows(DataTable[StyledText]):
     """The table."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("enter", "select_cursor", "Explain")]
@@ -182,11 +183,11 @@ class LiveApp(App[None]):
         key = self._shown[at].key
         return next((i for i, row in enumerate(self.view.rows()[:MAX_ROWS]) if row.key == key), at)
 
-    def _heading(self, part: PlacedColumn) -> Text:
+    def _heading(self, part: PlacedColumn) -> StyledText:
         text = part.heading
         if part.column.name == self.view.sort:
             text += "▼" if self.view.descending else "▲"
-        return Text(padded(text, part), "bold")
+        return styled(padded(text, part), "bold")
 
     def _show_heads(self) -> None:
         for screen in self.screen_stack:
@@ -223,7 +224,7 @@ class LiveApp(App[None]):
             lines.insert(0, f"… and {rows - MAX_ROWS:,} more rows: press / to filter")
         legend = self.screen_stack[0].query_one("#legend", Static)
         legend.display = bool(lines)
-        legend.update(Text("\n".join(lines)))
+        legend.update(styled_lines((line, "") for line in lines))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Run work that may fail; the error is raised after the terminal is restored."""
@@ -307,7 +308,7 @@ class LiveApp(App[None]):
             self.notify(str(error), title="not written", severity="error", markup=False)
             return
         self.written.append(path)
-        self.notify(f"wrote {path}", title="Write", markup=False)
+        self.notify(printable(f"wrote {path}"), title="Write", markup=False)
 
     def action_help(self) -> None:
         """Show what the keys do."""
@@ -335,7 +336,7 @@ class LiveApp(App[None]):
         try:
             self.view.set_filter(event.value)
         except KalloctraceError as error:
-            event.input.border_title = f"{error.what}: {error.why}; {error.fix}"
+            event.input.border_title = styled(f"{error.what}: {error.why}; {error.fix}")
             return
         self._close_filter(event.input)
 
@@ -361,8 +362,8 @@ class LiveApp(App[None]):
         self.call_after_refresh(self._show_heads)
 
 
-def _cell(cells: Cells, row: LiveRow, part: PlacedColumn) -> Text:
+def _cell(cells: Cells, row: LiveRow, part: PlacedColumn) -> StyledText:
     text = padded(cells.text(row, part), part)
     if part.column.name == "verdict":
-        return Text(text, _VERDICT_STYLES[row.verdict])
-    return Text(text, STYLES["faint"] if not row.new else "")
+        return styled(text, _VERDICT_STYLES[row.verdict])
+    return styled(text, STYLES["faint"] if not row.new else "")

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import indent
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -15,6 +14,7 @@ from textual.widgets import Footer, Static
 from kalloctrace.live.detail import Line
 from kalloctrace.live.filter import HELP
 from kalloctrace.live.text import Part, flow
+from kalloctrace.styled import StyledText, joined_lines, styled_lines, styled_parts
 
 STYLES: Mapping[str, str] = {
     "plain": "",
@@ -45,14 +45,11 @@ class Head(Static):
             width: characters in a line.
         """
         lines = [line for group in words for line in flow(group, width)]
-        self.update(Text("\n").join(_line(line, width) for line in lines))
+        self.update(joined_lines(_line(line, width) for line in lines))
 
 
-def _line(parts: Sequence[Part], width: int) -> Text:
-    line = Text("  ").join(Text(text, STYLES[style]) for text, style in parts)
-    line.truncate(width, overflow="ellipsis")
-    line.no_wrap = True
-    return line
+def _line(parts: Sequence[Part], width: int) -> StyledText:
+    return styled_parts(((text, STYLES[style]) for text, style in parts), width)
 
 
 class Page(Screen[None]):
@@ -74,8 +71,7 @@ class Page(Screen[None]):
 
     def show(self, lines: Sequence[Line]) -> None:
         """Show lines."""
-        texts = [Text(line.text, STYLES[line.tone]) for line in lines]
-        self.query_one("#lines", Static).update(Text("\n").join(texts))
+        self.query_one("#lines", Static).update(styled_lines((line.text, STYLES[line.tone]) for line in lines))
 
     def action_scroll(self, lines: int) -> None:
         """Scroll the text."""

@@ -97,7 +97,7 @@ class Child:
     def __init__(self, command: Sequence[str], user: User | None = None) -> None:
         self._control, helper_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Output that is buffered must not be written by the new processes too.
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (sys.stdout, sys.stderr):  # noqa: TID251 - flushed, not written
             stream.flush()
         # The helper keeps these blocked, so a Ctrl-C on the terminal does not end it; the command gets this mask back.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)

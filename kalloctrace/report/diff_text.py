@@ -43,7 +43,7 @@ def diff_lines(diff: TraceDiff, top: int) -> Iterator[str]:
         if len(changes) > top:
             yield f"  … and {len(changes) - top:,} more; --json has all"
     yield ""
-    yield _LEGEND
+    yield from _LEGEND.splitlines()
     if all(side.slow is not None for side in sides):
         yield _SLOW_LEGEND
     if any(side.slow is not None and side.slow.estimated for side in sides):
@@ -51,7 +51,7 @@ def diff_lines(diff: TraceDiff, top: int) -> Iterator[str]:
 
 
 def _side_lines(name: str, side: Side) -> Iterator[str]:
-    yield f"{name:7} {printable(side.trace)}"
+    yield f"{name:7} {side.trace}"
     details = [f"{side.allocations:,} allocations on {side.kernel}"]
     if side.sample > 1:
         details.append(f"a sample of 1 in {side.sample:,} calls")

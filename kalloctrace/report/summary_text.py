@@ -3,14 +3,11 @@
 
 import shlex
 from collections.abc import Iterator
-from typing import TextIO
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from kalloctrace.console import Console
 from kalloctrace.report.amount import PAGE_SIZE, Amount
 from kalloctrace.report.summary import Breakdown, Part, Summary, populated_zones
+from kalloctrace.styled import Sheet, Table
 from kalloctrace.text import printable, wrap_names
 from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.totals import Totals
@@ -57,40 +54,40 @@ pages    are the requested ones where the return was not traced
 failed   counted by the slow path's own recording: report --failures says why"""
 
 
-def write_summary(summary: Summary, verdict: Verification, stream: TextIO, *, top: int) -> None:
-    """Write a summary and the verdict on the same trace.
+def write_summary(summary: Summary, verdict: Verification, console: Console, *, top: int) -> None:
+    """Print a summary and the verdict on the same trace.
 
     Args:
         summary: of the trace.
         verdict: on the trace.
-        stream: where to write: in colour and as wide as the terminal, or plain where it is not a terminal.
+        console: where to print: in colour and as wide as the terminal, or plain where it is not a terminal.
         top: number of rows in each table; half as many stacks are shown.
     """
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    console.width = min(console.width, _WIDEST) if console.is_terminal else WIDTH
-    with console.capture() as capture:
-        _Page(console, summary, top).write(verdict)
-    # Padding at the end of a line disturbs diff.
-    stream.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+    sheet = Sheet(console, WIDTH)
+    if console.is_terminal:
+        sheet = Sheet(console, min(Sheet(console, None).width, _WIDEST))
+    _Page(sheet, summary, top).add(verdict)
+    sheet.show()
 
 
 class _Page:
-    """One summary on one console."""
+    """One summary on one sheet."""
 
-    def __init__(self, console: Console, summary: Summary, top: int) -> None:
-        self._console = console
+    def __init__(self, sheet: Sheet, summary: Summary, top: int) -> None:
+        self._sheet = sheet
         self._summary = summary
         self._top = top
         self._mark = "~" if summary.sample > 1 else ""
         self._count_width = max(len(f"{self._mark}count"), len(f"{summary.all.count:,}"))
         self._pages_width = max(len(f"{self._mark}pages"), len(f"{summary.all.pages:,}"))
 
-    def write(self, verdict: Verification) -> None:
+    def add(self, verdict: Verification) -> None:
         self._pairs(header_fields(self._summary))
         self._heading("totals" if not self._mark else f"totals, estimated from 1 call in {self._summary.sample:,}")
         self._totals()
         if self._summary.aggregate:
-            self._console.print("\n  An aggregate has no times, CPUs or processes: record with --mode stream.")
+            self._sheet.blank()
+            self._sheet.line("  An aggregate has no times, CPUs or processes: record with --mode stream.")
         for breakdown in self._summary.by:
             if breakdown.name == "stack":
                 self._stacks(breakdown)
@@ -98,60 +95,57 @@ class _Page:
                 self._table(breakdown)
         self._heading("model")
         self._verdict(verdict)
-        self._console.print()
+        self._sheet.blank()
         for legend in _legends(self._summary):
-            self._console.print(Text(legend, style="dim"))
+            for line in legend.splitlines():
+                self._sheet.line(line, "dim")
 
     def _heading(self, text: str) -> None:
-        self._console.print()
-        self._console.print(Text(text, style="bold"))
+        self._sheet.blank()
+        self._sheet.line(text, "bold")
 
     def _pairs(self, pairs: Iterator[tuple[str, str]]) -> None:
-        grid = Table.grid(padding=(0, _GAP, 0, 0))
-        grid.add_column(no_wrap=True, style="bold")
-        grid.add_column(overflow="fold")
+        grid = Table()
+        grid.column(style="bold")
+        grid.column(wraps="fold")
         for name, value in pairs:
-            grid.add_row(name, Text(printable(value)))
-        self._console.print(grid)
+            grid.row(name, value)
+        self._sheet.table(grid)
 
     def _totals(self) -> None:
-        grid = Table.grid(padding=(0, _GAP, 0, 0))
-        grid.add_column(no_wrap=True)
-        grid.add_column(no_wrap=True, justify="right")
-        grid.add_column(overflow="fold")
+        grid = Table()
+        grid.column()
+        grid.column(right=True)
+        grid.column(wraps="fold")
         for name, value, about in total_fields(self._summary):
-            grid.add_row(f"  {name}", "not known" if value is None else f"{value:,}", Text(printable(about)))
-        self._console.print(grid)
+            grid.row(f"  {name}", "not known" if value is None else f"{value:,}", about)
+        self._sheet.table(grid)
         if self._summary.totals is None:
-            why = f" ({printable(self._summary.damage)})" if self._summary.damage else ""
-            self._console.print(
-                Text(
-                    f"  The end of the recording is missing{why}: the numbers below cover all complete batches.",
-                    style="yellow",
-                )
-            )
+            why = f" ({self._summary.damage})" if self._summary.damage else ""
+            text = f"  The end of the recording is missing{why}: the numbers below cover all complete batches."
+            self._sheet.line(text, "yellow")
 
     def _table(self, breakdown: Breakdown) -> None:
-        self._console.print()
-        table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), expand=True, header_style="bold")
+        self._sheet.blank()
+        table = Table("bold", expand=True)
         events = breakdown.name == "gfp" and only_events(self._summary)
-        table.add_column(_EVENT_GFP if events else _HEADINGS[breakdown.name], ratio=1, overflow="fold")
+        table.column(_EVENT_GFP if events else _HEADINGS[breakdown.name], wraps="fold", ratio=1)
         for name, width in (
             (f"{self._mark}count", self._count_width),
             ("share", _SHARE_WIDTH),
             (f"{self._mark}pages", self._pages_width),
         ):
-            table.add_column(name, justify="right", no_wrap=True, width=width)
+            table.column(name, right=True, width=width)
         numbers = self._count_width + _SHARE_WIDTH + self._pages_width
         # Three gaps are between the columns, and rich adds one after the last.
-        room = self._console.width - numbers - 4 * _GAP
+        room = self._sheet.width - numbers - 4 * _GAP
         for part in breakdown.parts[: self._top]:
-            label = _label(breakdown.name, part)
-            table.add_row(Text("\n".join(wrap_names(label, room))), *self._numbers(part.amount))
+            label = printable(_label(breakdown.name, part))
+            table.row(wrap_names(label, room), *self._numbers(part.amount))
         hidden = len(breakdown.parts) - self._top
         if hidden > 0:
-            table.add_row(f"  other ({hidden:,})", *self._numbers(breakdown.rest(self._top)))
-        self._console.print(table)
+            table.row(f"  other ({hidden:,})", *self._numbers(breakdown.rest(self._top)))
+        self._sheet.table(table)
 
     def _numbers(self, amount: Amount) -> tuple[str, str, str]:
         return f"{amount.count:,}", f"{amount.count / self._summary.all.count:.1%}", f"{amount.pages:,}"
@@ -164,7 +158,7 @@ class _Page:
         for part in breakdown.parts[:shown]:
             self._amount_line(part.amount)
             for frame in part.key["frames"] or (part.label,):
-                self._console.print(Text(f"    {printable(frame)}"), overflow="fold")
+                self._sheet.line(f"    {frame}")
         hidden = len(breakdown.parts) - shown
         if hidden > 0:
             self._amount_line(breakdown.rest(shown), f" in {hidden:,} other stacks")
@@ -172,15 +166,14 @@ class _Page:
     def _amount_line(self, amount: Amount, suffix: str = "") -> None:
         count, share, pages = self._numbers(amount)
         mark = self._mark
-        self._console.print(Text(f"  {mark}{count} allocations, {share}, {mark}{pages} pages{suffix}", style="bold"))
+        self._sheet.line(f"  {mark}{count} allocations, {share}, {mark}{pages} pages{suffix}", "bold")
 
     def _verdict(self, verdict: Verification) -> None:
         style = "red" if verdict.mismatched else "yellow" if verdict.unknown else "green"
         numbers = f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
-        self._console.print(Text(numbers, style=style))
+        self._sheet.line(numbers, style)
         # Never wrapped, so that it can be copied.
-        more = f"  more: kalloctrace verify {shlex.quote(verdict.trace)}"
-        self._console.print(Text(printable(more)), soft_wrap=True)
+        self._sheet.line(f"  more: kalloctrace verify {shlex.quote(verdict.trace)}", wrap=False)
 
 
 def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -293,5 +286,6 @@ def _label(name: str, part: Part) -> str:
     if name == "comm":
         pids = part.key["pids"]
         who = f"pid {pids[0]}" if len(pids) == 1 else f"{len(pids):,} processes"
-        return f"{printable(part.label)} ({who})"
-    return printable(part.label)
+        # No line begins with a name that a process has chosen.
+        return f"  {part.label} ({who})"
+    return part.label

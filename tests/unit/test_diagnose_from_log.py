@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import Failure, NamedKernel, explain_failure
 from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.diagnose.text import write_failures
@@ -280,7 +281,7 @@ def test_names_are_not_markup() -> None:
     """The name of a cpuset is written as it is, brackets and all."""
     text = (DATA / "made-two-nodes.log").read_text().replace("cpuset=db,", "cpuset=[red]db[/red],")
     stream = io.StringIO()
-    write_failures(_failures(text), stream)
+    write_failures(_failures(text), Console(stream))
     assert "the cpuset [red]db[/red] has nodes 1" in " ".join(stream.getvalue().split())
 
 
@@ -289,7 +290,7 @@ def test_every_log_can_be_written() -> None:
     for path in sorted(DATA.glob("*.log")):
         failures = _failures(path.read_text())
         stream = io.StringIO()
-        write_failures(failures, stream)
+        write_failures(failures, Console(stream))
         lines = stream.getvalue().split("\n")
         assert [line for line in lines if line != line.rstrip() or len(line) > 100] == []
         for failure in failures:

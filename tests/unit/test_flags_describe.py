@@ -123,7 +123,7 @@ def test_a_mask_in_a_text_as_a_line(line: str, kernel: str | None, text: str) ->
 def test_a_gfp_mask_as_a_block() -> None:
     """The names, each bit with its meaning in columns, an unknown bit, and the compounds."""
     tables = builtin_tables("6.12")
-    assert block(decode_gfp(0x80000820, tables), tables).splitlines() == [
+    assert block(decode_gfp(0x80000820, tables), tables) == [
         "0x80000820 = GFP_ATOMIC|0x80000000",
         "  gfp of kernel 6.12 (builtin)",
         "        0x20  __GFP_HIGH            high priority: may use part of the reserve",
@@ -137,7 +137,7 @@ def test_a_gfp_mask_as_a_block() -> None:
 def test_alloc_flags_as_a_block() -> None:
     """The watermark is one entry with the value of its index; there are no compounds."""
     tables = builtin_tables("5.10")
-    assert block(decode_alloc(0x41, tables), tables).splitlines() == [
+    assert block(decode_alloc(0x41, tables), tables) == [
         "0x41 = ALLOC_WMARK_LOW|ALLOC_CPUSET",
         "  alloc_flags of kernel 5.10 (builtin)",
         "   0x1  ALLOC_WMARK_LOW  compare free memory with the low watermark, as each",
@@ -149,20 +149,20 @@ def test_alloc_flags_as_a_block() -> None:
 def test_a_watermark_index_without_a_name_as_a_block() -> None:
     """Its bits are unknown, one by one."""
     tables = builtin_tables("5.10")
-    lines = block(decode_alloc(0x3, tables), tables).splitlines()
+    lines = block(decode_alloc(0x3, tables), tables)
     assert lines[2:] == ["  0x1  ?  no name on this kernel", "  0x2  ?  no name on this kernel"]
 
 
 def test_an_empty_mask_as_a_block() -> None:
     """There are no bits to list."""
     tables = builtin_tables("7.3")
-    assert block(decode_gfp(0, tables), tables) == "0x0 = no flags\n  gfp of kernel 7.3 (builtin)"
+    assert block(decode_gfp(0, tables), tables) == ["0x0 = no flags", "  gfp of kernel 7.3 (builtin)"]
 
 
 def test_compounds_are_explained_after_the_bits() -> None:
     """Single bits are not explained twice."""
     tables = builtin_tables("6.12")
-    lines = block(decode_gfp(0xC40 | 0x1100, tables), tables).splitlines()
+    lines = block(decode_gfp(0xC40 | 0x1100, tables), tables)
     assert lines[0] == "0x1d40 = GFP_NOFS|__GFP_ZERO|__GFP_WRITE"
     assert lines[-1] == "  GFP_NOFS: may sleep and do I/O, but not enter file systems"
     assert len(lines) == 2 + 6 + 1
@@ -171,10 +171,7 @@ def test_compounds_are_explained_after_the_bits() -> None:
 def test_lines_of_a_block_fit_a_terminal() -> None:
     """Except for the names in the first line, no line is longer than 80 characters, and some use all of them."""
     tables = builtin_tables("6.16")
-    widths = [
-        max(map(len, block(decode_gfp(value, tables), tables).splitlines()[1:]))
-        for value in (0xFFFFFFFF, 0x1C24CA, 0x100CCA)
-    ]
+    widths = [max(map(len, block(decode_gfp(value, tables), tables)[1:])) for value in (0xFFFFFFFF, 0x1C24CA, 0x100CCA)]
     assert max(widths) == 80
 
 
@@ -183,7 +180,7 @@ def test_a_flag_without_a_meaning_is_listed_in_a_block() -> None:
     name = "__GFP_" + "MOON" * 18
     base = builtin_tables("6.12")
     tables = replace(base, gfp_bits=(*base.gfp_bits, (name, 0x2000000)))
-    lines = block(decode_gfp(0x2000040, tables), tables).splitlines()
+    lines = block(decode_gfp(0x2000040, tables), tables)
     assert lines[-1] == f"  0x2000000  {name}"
     words = [word for line in lines[2:-1] for word in line.split()]
     assert words == ["0x40", "__GFP_IO", "reclaim", "may", "start", "disk", "I/O"]

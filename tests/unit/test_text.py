@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Text for people: lines fit, names stay whole, and nothing controls the terminal."""
 
-from io import StringIO
-
 import pytest
 
-from kalloctrace.text import heading, printable, wrap_names
+from kalloctrace.text import printable, wrap_names, wrap_words
 
 
 @pytest.mark.parametrize(
@@ -49,15 +47,31 @@ def test_control_characters_are_replaced() -> None:
     assert printable("a\x1bb\u202ec", instead=" ") == "a b c"
 
 
-class _Terminal(StringIO):
-    def isatty(self) -> bool:
-        return True
+@pytest.mark.parametrize(
+    "text",
+    ["\ufe0f", "\u3164", "\u2800", "\U000e0041", "\U000e0101", "\u115f"],
+)
+def test_invisible_characters_are_shown(text: str) -> None:
+    """Python calls some of them printable."""
+    assert printable(f"a{text}b") == "a" + text.encode("unicode_escape").decode() + "b"
 
 
-def test_headings_are_bold_on_terminals_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file gets plain text, and so does a terminal with NO_COLOR."""
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    assert heading("steps", _Terminal()) == "\x1b[1msteps\x1b[0m"
-    assert heading("steps", StringIO()) == "steps"
-    monkeypatch.setenv("NO_COLOR", "1")
-    assert heading("steps", _Terminal()) == "steps"
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", [""]),
+        ("one two", ["one two"]),
+        ("one two three", ["one two", "  three"]),
+        ("  - one two three", ["  - one", "    two", "    three"]),
+        ("    ninechars", ["    ninech", "      ars"]),
+        ("漢字漢字漢字", ["漢字漢字漢", "  字"]),
+    ],
+)
+def test_only_the_first_line_begins_at_the_margin(text: str, lines: list[str]) -> None:
+    """Words stay whole if they fit, wide characters count twice, and the other lines are indented."""
+    assert wrap_words(text, 10) == lines
+
+
+def test_wide_names_are_cut_in_time() -> None:
+    """A terminal never has to break a line of its own, which would begin at the margin."""
+    assert wrap_names("漢字漢字漢字", 10) == ["漢字漢字漢", "  字"]

@@ -18,6 +18,7 @@ import pyarrow as pa
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import pages_of
+from kalloctrace.text import printable
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION
@@ -46,10 +47,14 @@ def number(field: int, value: int) -> bytes:
     return varint(field << 3 | _VARINT) + varint(value)
 
 
-def blob(field: int, value: bytes | str) -> bytes:
-    """Return a field that holds bytes, a string or another message."""
-    data = value.encode() if isinstance(value, str) else value
-    return varint(field << 3 | _BYTES) + varint(len(data)) + data
+def blob(field: int, value: bytes) -> bytes:
+    """Return a field that holds bytes or another message."""
+    return varint(field << 3 | _BYTES) + varint(len(value)) + value
+
+
+def text_blob(field: int, text: str) -> bytes:
+    """Return a field that holds a text, escaped as for a terminal: the UI shows it to people."""
+    return blob(field, printable(text).encode())
 
 
 _SEQUENCE = number(10, 1)
@@ -161,7 +166,7 @@ class _Interned:
         if text not in self._known:
             self._known[text] = len(self._known) + 1
             # EventName, DebugAnnotationName and InternedString: iid = 1, the text = 2.
-            self._new.append(blob(self._group, number(1, self._known[text]) + blob(2, text)))
+            self._new.append(blob(self._group, number(1, self._known[text]) + text_blob(2, text)))
         return self._known[text]
 
     def take_new(self) -> bytes:
@@ -184,7 +189,7 @@ class _Writer:
 
     def start(self, title: str) -> bytes:
         """Return the first packets."""
-        return _packet(number(87, 1), _CLEARED) + _track(_CPUS, blob(2, f"CPUs ({title})"))
+        return _packet(number(87, 1), _CLEARED) + _track(_CPUS, text_blob(2, f"CPUs ({title})"))
 
     def use(self, allocations: pa.StructArray) -> None:
         """Encode the distinct allocations of the next calls."""
@@ -253,7 +258,7 @@ class _Writer:
         counters = [self._values_of(cpu, counted) for cpu, counted in self._cpus.items()]
         # ProcessDescriptor: pid = 1, process_name = 6.
         processes = [
-            _track(_FIRST_PROCESS + pid, blob(3, number(1, pid) + blob(6, task.comm)))
+            _track(_FIRST_PROCESS + pid, blob(3, number(1, pid) + text_blob(6, task.comm)))
             for (pid, tid), task in self._tasks.items()
             if pid == tid
         ]
@@ -278,12 +283,12 @@ class _Writer:
         self._cpus[cpu] = _Cpu()
         uuid = _FIRST_CPU + cpu * _OF_A_CPU
         # CounterDescriptor: unit = 3, unit_name = 6.
-        kinds = (blob(6, _UNIT_PAGES), number(3, _COUNT), number(3, _COUNT))
+        kinds = (text_blob(6, _UNIT_PAGES), number(3, _COUNT), number(3, _COUNT))
         counters = [
-            _track(uuid + 1 + i, number(5, uuid) + blob(2, f"CPU {cpu} {name}") + blob(8, kind))
+            _track(uuid + 1 + i, number(5, uuid) + text_blob(2, f"CPU {cpu} {name}") + blob(8, kind))
             for i, (name, kind) in enumerate(zip(_COUNTERS, kinds, strict=True))
         ]
-        return _track(uuid, number(5, _CPUS) + blob(2, f"CPU {cpu}")) + b"".join(counters)
+        return _track(uuid, number(5, _CPUS) + text_blob(2, f"CPU {cpu}")) + b"".join(counters)
 
     def _track_of_task(self, caller: _Caller) -> bytes:
         pid, tid, comm = caller
@@ -293,7 +298,7 @@ class _Writer:
         track = _FIRST_TASK + len(self._tasks) if known is None else known.track
         self._tasks[pid, tid] = _Task(track, comm, self._fact("task", comm))
         # ThreadDescriptor: pid = 1, tid = 2, thread_name = 5.
-        return _track(track, blob(4, number(1, pid) + number(2, tid) + blob(5, comm)))
+        return _track(track, blob(4, number(1, pid) + number(2, tid) + text_blob(5, comm)))
 
     def _count(self, time: int, cpu: int, amounts: tuple[int, int, int]) -> bytes:
         counted = self._cpus[cpu]

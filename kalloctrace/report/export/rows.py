@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from kalloctrace.text import printable
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COUNT, ROWS, TASK_COLUMNS
@@ -27,7 +28,8 @@ def write_rows(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
 
     Args:
         trace: the trace.
-        form: the format. In CSV texts are quoted and null is an empty field without quotes; each JSON object has
+        form: the format. In CSV texts are quoted, escaped as for a terminal, and begin with "'" where a spreadsheet
+            would take them for a formula; null is an empty field without quotes. Each JSON object has
             `"type": "allocation"` in addition to the columns.
         stream: where to write.
 
@@ -131,11 +133,16 @@ def _text(value: str) -> pa.Scalar:
 _FIRST = ROWS.names[0]
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
 def _csv_value(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return '"' + value.replace('"', '""') + '"'
+        # https://owasp.org/www-community/attacks/CSV_Injection; tabs and line ends are escaped anyway.
+        guard = "'" if value.lstrip(" ").startswith(_FORMULA) else ""
+        return '"' + guard + printable(value).replace('"', '""') + '"'
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -31,8 +31,8 @@ class Stacks:
     """Allocations by stack.
 
     Attributes:
-        amounts: by frames, outermost first: the task, then its kernel stack. Where no stack was recorded, the gfp mask
-            and the order replace it; an aggregate has no task either.
+        amounts: by frames, escaped as for a terminal, outermost first: the task, then its kernel stack. Where no stack
+            was recorded, the gfp mask and the order replace it; an aggregate has no task either.
         recorded: at least one call has a stack.
         ending: how the trace ends.
     """
@@ -68,7 +68,7 @@ def write_folded(stacks: Stacks, stream: IO[bytes]) -> None:
     flamegraph.pl, inferno, speedscope and others read this.
     """
     for frames, amount in _sorted(stacks):
-        words = ";".join(printable(frame).replace(";", ":") for frame in frames)
+        words = ";".join(frame.replace(";", ":") for frame in frames)
         stream.write(f"{words} {amount.count}\n".encode())
 
 
@@ -85,7 +85,7 @@ def write_speedscope(stacks: Stacks, name: str, stream: IO[bytes]) -> None:
     amounts = [amount for _, amount in _sorted(stacks)]
     document = {
         "$schema": _SCHEMA,
-        "name": name,
+        "name": printable(name),
         "exporter": f"kalloctrace {__version__}",
         "activeProfileIndex": 0,
         "shared": {"frames": [{"name": frame} for frame in frames]},
@@ -141,7 +141,7 @@ class _Masks:
         self.frames = [self._frames(gfp_mask, order) for gfp_mask, order in zip(*columns, strict=True)]
 
     def _frames(self, gfp_mask: int, order: int) -> Frames:
-        return (decode_gfp(gfp_mask, self._tables).text or "0x0", f"order {order}")
+        return (printable(decode_gfp(gfp_mask, self._tables).text) or "0x0", f"order {order}")
 
 
 def _texts(rows: RowBatch, name: str) -> _Coded | None:
@@ -151,7 +151,8 @@ def _texts(rows: RowBatch, name: str) -> _Coded | None:
         return None
     none = len(column.dictionary)
     texts = column.dictionary.to_pylist()
-    frames = [tuple(frames_of(text)[::-1]) if name == "stack" else (text,) for text in texts]
+    parts = (frames_of(text)[::-1] if name == "stack" else (text,) for text in texts)
+    frames = [tuple(map(printable, part)) for part in parts]
     return _Coded(column.indices.fill_null(none).to_numpy(), [*frames, (NO_STACK,)])
 
 

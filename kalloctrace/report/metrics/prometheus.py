@@ -16,6 +16,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.text import printable
 from kalloctrace.trace.reader import Ending
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.totals import Totals
@@ -133,7 +134,8 @@ class _Labels:
 
 
 def _about(state: RecordingState) -> Iterator[Metric]:
-    info = {"kernel": state.snapshot.release, "version": __version__, "trace": state.verdict.trace}
+    texts = {"kernel": state.snapshot.release, "version": __version__, "trace": state.verdict.trace}
+    info = {name: printable(text) for name, text in texts.items()}
     yield InfoMetricFamily("kalloctrace", "The recorded kernel, and the recorder.", info)
     yield _gauge(
         "recording_complete", "1 when the recording has ended and is complete.", int(not state.verdict.truncated)
@@ -201,17 +203,25 @@ def _missing(totals: Totals | None) -> Iterator[Metric]:
     yield _counter("slow_path_lost", "Events of the slow path that were lost or missed.", (), {(): lost})
 
 
+def _escaped(counts: Mapping[tuple[str, ...], int]) -> Counter[tuple[str, ...]]:
+    """Return counts by escaped labels; Prometheus refuses a scrape in which a series appears twice."""
+    escaped = Counter[tuple[str, ...]]()
+    for values, count in counts.items():
+        escaped[tuple(map(printable, values))] += count
+    return escaped
+
+
 def _counter(name: str, about: str, labels: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> Metric:
     family = CounterMetricFamily(f"kalloctrace_{name}", about, labels=labels)
-    for values, count in counts.items():
+    for values, count in _escaped(counts).items():
         family.add_metric(values, count)
     return family
 
 
 def _gauges(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
     family = GaugeMetricFamily(f"kalloctrace_{name}", about, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
+    for labels, value in _escaped({(key,): value for key, value in values.items()}).items():
+        family.add_metric(labels, value)
     return family
 
 

@@ -4,6 +4,7 @@
 import io
 import json
 
+from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import explain_failure
 from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.diagnose.text import write_failures
@@ -34,4 +35,4 @@ def fuzz_log(data: bytes) -> None:
     for failure in failures:
         json.dumps(failure_json(failure))
     if failures:
-        write_failures(failures, io.StringIO())
+        write_failures(failures, Console(io.StringIO()))
