@@ -8,7 +8,7 @@ import click
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
-WORST = (Exit.OK, Exit.INCOMPLETE, Exit.USAGE, Exit.FAILED, Exit.MISMATCH)
+WORST = (Exit.OK, Exit.INCOMPLETE, Exit.USAGE, Exit.FAILED, Exit.MISMATCH, Exit.INTERRUPTED)
 
 
 @click.command()

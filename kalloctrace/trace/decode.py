@@ -10,9 +10,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kalloctrace.trace.checks import MOST_CALLS, check_orders, check_values
 from kalloctrace.trace.dedup import Indices, dictionary_encode
 from kalloctrace.trace.rebatch import rebatched
-from kalloctrace.trace.schema import ALLOCATION, COUNT, LATER, ROWS, TASK_COLUMNS
+from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, LATER, ROWS, TASK_COLUMNS
+
+_TASKS = {field.name: field for field in TASK_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -31,14 +34,31 @@ class RowBatch:
     counts: npt.NDArray[np.uint64] | None
     task_columns: Mapping[str, pa.Array]
 
+    def slices(self, rows: int) -> Iterator["RowBatch"]:
+        """Yield the rows as batches of at most this many."""
+        for start in range(0, len(self.indices), rows):
+            part = slice(start, start + rows)
+            yield RowBatch(
+                self.allocations,
+                self.indices[part],
+                None if self.counts is None else self.counts[part],
+                {name: column.slice(start, rows) for name, column in self.task_columns.items()},
+            )
+
+
+MOST_ALLOCATIONS = 1 << 18
+"""Distinct allocations in one dictionary; in Python they take 2 KB each."""
+
 
 class Decoder:
     """Decodes the batches of one pass over a file of format 2.
 
-    Its results are safe to use: each dictionary is validated once, and each index is checked against its dictionary.
+    Its results are safe to use: each dictionary is validated once, each index is checked against its dictionary, and
+    all values are those that a recorder writes.
     """
 
     def __init__(self) -> None:
+        self._calls = 0
         self._checked: dict[str, tuple[tuple[int, int], pa.Array]] = {}
         self._allocations = pa.array([], ALLOCATION)
 
@@ -58,7 +78,12 @@ class Decoder:
                 self._check(name, column)
             else:
                 column.validate(full=True)
+                check_values(name, column, nullable=False)
         allocation, counts = task_columns.pop("allocation"), task_columns.pop(COUNT.name, None)
+        # Each count was checked to be small enough for this sum.
+        self._calls += batch.num_rows if counts is None else sum(counts.to_pylist())
+        if self._calls > MOST_CALLS:
+            raise pa.ArrowInvalid(f"the counts of its rows add up to more than {MOST_CALLS:,}")
         return RowBatch(
             self._allocations, _dense(allocation.indices), None if counts is None else _dense(counts), task_columns
         )
@@ -69,12 +94,56 @@ class Decoder:
         # The checked dictionary is kept alive, so its address cannot be reused.
         if name not in self._checked or self._checked[name][0] != identity:
             dictionary.validate(full=True)
-            self._checked[name] = (identity, dictionary)
             if name == "allocation":
                 self._allocations = _complete(dictionary)
+                _check_allocations(self._allocations)
+            else:
+                check_values(name, dictionary, nullable=False)
+            self._checked[name] = (identity, dictionary)
+        if column.indices.null_count and not (name in _TASKS and _TASKS[name].nullable):
+            raise pa.ArrowInvalid(f"column {name} must not have a null")
         bounds = pc.min_max(column.indices).as_py()
         if bounds["max"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(dictionary):
             raise pa.ArrowInvalid(f"column {name} has an index outside its dictionary")
+
+
+def check_calls(batch: pa.RecordBatch) -> None:
+    """Check a batch of format 1.
+
+    Args:
+        batch: calls with the columns of COLUMNS.
+
+    Raises:
+        pyarrow.ArrowInvalid: the batch is damaged.
+    """
+    batch.validate(full=True)
+    columns = {}
+    for field in COLUMNS:
+        column = batch.column(field.name)
+        if pa.types.is_dictionary(column.type):
+            check_values(field.name, column.dictionary, nullable=False)
+            if column.null_count and not field.nullable:
+                raise pa.ArrowInvalid(f"column {field.name} must not have a null")
+        else:
+            check_values(field.name, column, nullable=field.nullable)
+            columns[field.name] = column
+    _check_accepted(columns)
+
+
+def _check_allocations(allocations: pa.StructArray) -> None:
+    if len(allocations) > MOST_ALLOCATIONS:
+        raise pa.ArrowInvalid(f"it has more than {MOST_ALLOCATIONS:,} distinct allocations")
+    columns = dict(zip((field.name for field in ALLOCATION), allocations.flatten(), strict=True))
+    for field in ALLOCATION:
+        check_values(field.name, columns[field.name], nullable=field.nullable)
+    _check_accepted(columns)
+
+
+def _check_accepted(columns: Mapping[str, pa.Array]) -> None:
+    """Check the orders of the calls that were not rejected."""
+    accepted = pc.or_kleene(pc.greater(columns["freelist_calls"], 0), columns["page"])
+    check_orders(columns["order"].filter(accepted))
+    check_orders(columns["freelist_order"])
 
 
 def from_format_1(batches: Iterable[pa.RecordBatch]) -> Iterator[RowBatch]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reads a trace batch by batch; reports files that are not a trace, too new, or truncated."""
 
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +11,9 @@ import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.trace.decode import Decoder, Flattener, RowBatch, from_format_1
+from kalloctrace.trace.decode import Decoder, Flattener, RowBatch, check_calls, from_format_1
 from kalloctrace.trace.dedup import Tally
+from kalloctrace.trace.messages import open_messages
 from kalloctrace.trace.metadata import recording_of, snapshot_of, totals_of
 from kalloctrace.trace.schema import (
     AGGREGATE,
@@ -34,6 +36,8 @@ from kalloctrace.trace.totals import Totals
 
 _T = TypeVar("_T")
 
+_FLAT_ROWS = 1 << 16
+"""Rows of one flat batch: a row takes ten times the space that it has in an aggregate."""
 _FIX_FOREIGN = "name a file that `kalloctrace record` wrote"
 
 
@@ -171,6 +175,7 @@ class TraceReader:
             raise self._damaged(f"its description of the recording is damaged: {_first_line(error)}") from error
 
     def _check_columns(self) -> None:
+        _refuse_twice(self._schema.names, self._damaged)
         have: dict[str, Any] = {field.name: field.type for field in self._schema}
         layout = COLUMNS if self._format == 1 else AGGREGATE if self.aggregate else STREAM
         want = {field.name: field.type for field in layout}
@@ -178,6 +183,7 @@ class TraceReader:
             kind = have.get("allocation", pa.null())
             if not (pa.types.is_dictionary(kind) and pa.types.is_struct(kind.value_type)):
                 raise self._damaged("its column allocation is missing or of another type")
+            _refuse_twice([field.name for field in kind.value_type], self._damaged)
             have |= {field.name: field.type for field in kind.value_type}
             want |= {field.name: field.type for field in ALLOCATION}
         for name, kind in want.items():
@@ -261,16 +267,17 @@ class TraceReader:
     def _flat(self) -> Generator[pa.RecordBatch, None, Ending]:
         if self._format == 1:
             stored = self._stored()
-            yield from map(_complete, stored)
+            yield from stored
             return stored.finish()
         flattener, reading = Flattener(), self.row_batches(*(field.name for field in TASK_COLUMNS))
-        yield from map(flattener.flatten, reading)
+        for batch in reading:
+            yield from map(flattener.flatten, batch.slices(_FLAT_ROWS))
         return reading.finish()
 
     def _row_batches(self, task_columns: Sequence[str]) -> Generator[RowBatch, None, Ending]:
         if self._format == 1:
             stored = self._stored()
-            yield from from_format_1(map(_complete, stored))
+            yield from from_format_1(stored)
             return stored.finish()
         both = Pass(self._decoded(task_columns, slow=False))
         for batch, _ in both:
@@ -320,20 +327,26 @@ class TraceReader:
         """Return the batches of a file of format 1."""
 
         def stored() -> Generator[pa.RecordBatch, None, Ending]:
-            messages = self._messages()
+            messages = self._messages([i for i, name in enumerate(self._schema.names) if name in COLUMNS.names])
             for batch, _ in messages:
-                if batch.num_rows:
-                    yield batch
+                if not batch.num_rows:
+                    continue
+                try:
+                    complete = _complete(batch)
+                    check_calls(complete)
+                except pa.ArrowException as error:
+                    return Ending(None, truncated=True, damage=_first_line(error))
+                yield complete
             return messages.finish()
 
         return Pass(stored())
 
-    def _messages(self, fields: list[int] | None = None) -> Pass[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
+    def _messages(self, fields: list[int]) -> Pass[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
         """Return all batches of the file, with their own metadata."""
         return Pass(self._read_messages(fields))
 
     def _read_messages(
-        self, fields: list[int] | None
+        self, fields: list[int]
     ) -> Generator[tuple[pa.RecordBatch, Mapping[bytes, bytes]], None, Ending]:
         totals, damage = None, ""
         cursor = self._cursor()
@@ -341,8 +354,6 @@ class TraceReader:
         while True:
             try:
                 batch, metadata = reader.read_next_batch_with_custom_metadata()
-                if fields is None:
-                    batch.validate(full=True)
             except StopIteration:
                 break
             except (OSError, pa.ArrowException) as error:
@@ -359,7 +370,7 @@ class TraceReader:
 
     def _cursor(self) -> pa.NativeFile:
         """Return the file with a position of its own, at its start."""
-        return pa.PythonFile(_Cursor(self._file, self._size), mode="r")
+        return open_messages(self._file, self._size)
 
     @property
     def sample(self) -> int:
@@ -369,26 +380,10 @@ class TraceReader:
         return sample if isinstance(sample, int) and sample > 1 else 1
 
 
-class _Cursor:
-    """A position in the first bytes of a file that others read as well."""
-
-    closed = False
-
-    def __init__(self, file: pa.NativeFile, size: int) -> None:
-        self._file = file
-        self._size = size
-        self._position = 0
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._file.read_at(min(size, self._size - self._position), self._position)
-        self._position += len(data)
-        return data
-
-    def tell(self) -> int:
-        return self._position
-
-    def close(self) -> None:
-        """Leave the file open for the others."""
+def _refuse_twice(names: Sequence[str], damaged: Callable[[str], KalloctraceError]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise damaged(f"it has the column {twice[0]} twice")
 
 
 def _slow_calls_in(metadata: Mapping[bytes, bytes]) -> list[dict[str, Any]]:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from kalloctrace.trace.checks import check_orders, check_values
+from kalloctrace.trace.messages import open_messages
+
 SLOW_KEY = b"kalloctrace.slow"
 
 _Column = tuple[str, pa.DataType, str]
@@ -96,6 +99,19 @@ SLOW = pa.schema(
 """A row is a call of the slow path."""
 
 
+MOST_UNPACKED = 16 << 20
+"""Bytes of the calls in one batch of the file; as Python objects they are ten times as large."""
+
+_NULLABLE = frozenset(
+    (
+        *("stack", "zonelist_kind", "zonelist_nid", "ac_nodemask", "ac_nodemask_nodes", "preferred_node"),
+        *("preferred_zone", "spread_dirty_pages", "ac_alloc_flags", "softirq_disable_cnt", "mems_allowed"),
+        *("page", "duration", "free_highatomic"),
+    )
+)
+"""Columns that are null where the recorder did not capture them, or where the kernel does not have them."""
+
+
 def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> str:
     """Return calls, each with all columns of SLOW, as text, because metadata must be text."""
     sink = pa.BufferOutputStream()
@@ -105,14 +121,57 @@ def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> str:
 
 
 def decode_slow_calls(text: bytes) -> list[dict[str, Any]]:
-    """Return the calls of such a text; columns that were added to SLOW later are None.
+    """Return the calls of such a text, each with at least the columns of SLOW.
 
     Raises:
         ValueError: it is damaged.
     """
+    data = base64.b64decode(text, validate=True)
     try:
-        table = pa.ipc.open_stream(base64.b64decode(text, validate=True)).read_all()
-    except pa.ArrowException as error:
+        reader = pa.ipc.open_stream(open_messages(pa.BufferReader(data), len(data), MOST_UNPACKED))
+        _check_type("", pa.struct(SLOW), pa.struct(reader.schema))
+        table = reader.read_all()
+        # Before anything looks at a value: Arrow ends the program where an offset points outside its buffer.
+        table.validate(full=True)
+        for batch in table.to_batches():
+            _check_calls("", batch.to_struct_array(), pa.struct(SLOW))
+    except (OSError, pa.ArrowException) as error:
         raise ValueError(str(error)) from error
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
+
+
+def _check_type(name: str, want: pa.DataType, have: pa.DataType) -> None:
+    """Refuse a type that lacks something of SLOW. More fields, of a newer writer, are allowed if they are plain."""
+    if pa.types.is_struct(want) and pa.types.is_struct(have):
+        kinds = {field.name: field.type for field in have}
+        if len(kinds) < have.num_fields:
+            raise pa.ArrowInvalid(f"{name or 'the calls'} have a column twice")
+        for field in want:
+            if field.name not in kinds:
+                raise pa.ArrowInvalid(f"column {field.name} is missing")
+            _check_type(field.name, field.type, kinds.pop(field.name))
+        for other, kind in kinds.items():
+            _check_plain(other, kind)
+    elif pa.types.is_list(want) and pa.types.is_list(have):
+        _check_type(name, want.value_type, have.value_type)
+    elif want != have:
+        raise pa.ArrowInvalid(f"column {name} is of another type")
+
+
+def _check_plain(name: str, kind: pa.DataType) -> None:
+    if not any(check(kind) for check in (pa.types.is_integer, pa.types.is_boolean, pa.types.is_string)):
+        raise pa.ArrowInvalid(f"column {name} is of a type that no column has")
+
+
+def _check_calls(name: str, values: pa.Array, kind: pa.DataType) -> None:
+    """Check the values of a column of SLOW, and of all columns inside it."""
+    check_values(name, values, nullable=name in _NULLABLE)
+    if pa.types.is_list(kind):
+        _check_calls(name, values.flatten(), kind.value_type)
+    elif pa.types.is_struct(kind):
+        columns = dict(zip((field.name for field in values.type), values.flatten(), strict=True))
+        for field in kind:
+            _check_calls(field.name, columns[field.name], field.type)
+        if "order" in columns:
+            check_orders(columns["order"])

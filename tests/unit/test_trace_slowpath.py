@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A trace contains calls of the slow path next to its rows."""
 
+import base64
+import decimal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -12,14 +16,19 @@ from kalloctrace.trace.slowpath import SLOW, decode_slow_calls, encode_slow_call
 from kalloctrace.trace.writer import TraceWriter
 from tests.traces import source
 
-CALL = {
+Row = dict[str, Any]
+
+CALL: Row = {
     "time": 5,
     "cpu": 1,
     "pid": 7,
     "tid": 8,
     "comm": "cc1",
     "stack": "a;b",
-    "given": dict.fromkeys(column.name for column in SLOW.field("given").type),
+    "given": {
+        column.name: False if pa.types.is_boolean(column.type) else 0 if pa.types.is_integer(column.type) else None
+        for column in SLOW.field("given").type
+    },
     "attempts": [],
     "after_last": ["oom"],
     "page": None,
@@ -42,6 +51,84 @@ def test_damage_is_no_call(text: bytes) -> None:
     """Whatever is damaged is a ValueError."""
     with pytest.raises(ValueError, match=r"."):
         decode_slow_calls(text)
+
+
+def encoded(table: pa.Table) -> bytes:
+    """Return a table as a trace stores calls, compressed."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    return base64.b64encode(sink.getvalue())
+
+
+def given(**change: Any) -> Row:  # noqa: ANN401
+    """Return the call with other arguments."""
+    return {**CALL, "given": {**CALL["given"], **change}}
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (given(order=1 << 31), "an order above 30"),
+        (given(gfp_mask=None), "gfp_mask must not have a null"),
+        (given(zonelist_kind="x"), "none of FALLBACK, NOFALLBACK"),
+        (given(preferred_node=1024), "preferred_node has a value outside"),
+        (given(mems_allowed="0," * 3000), "mems_allowed has a text of 6,000 bytes"),
+        ({**CALL, "given": None}, "given must not have a null"),
+        ({**CALL, "attempts": None}, "attempts must not have a null"),
+        ({**CALL, "attempts": [None]}, "attempts must not have a null"),
+        ({**CALL, "after_last": ["oom", None]}, "after_last must not have a null"),
+        ({**CALL, "after_last": ["\x1b"]}, "after_last has a text"),
+        ({**CALL, "time": 1 << 63}, "time has a value outside"),
+        ({**CALL, "duration": (1 << 64) - 1}, "duration has a value outside"),
+    ],
+    ids=str,
+)
+def test_value_that_no_recorder_writes(call: Row, why: str) -> None:
+    """The error names the column."""
+    with pytest.raises(ValueError, match=why):
+        decode_slow_calls(encode_slow_calls([CALL, call]).encode())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda table: table.drop_columns(["given"]), "column given is missing"),
+        (lambda table: table.append_column("cpu", table["cpu"]), "a column twice"),
+        (lambda table: table.set_column(1, "cpu", table["cpu"].cast(pa.int64())), "column cpu is of another type"),
+        (lambda table: table.set_column(7, "attempts", table["given"]), "column attempts is of another type"),
+        (lambda table: table.append_column("x", pa.array([decimal.Decimal(1)])), "a type that no column has"),
+    ],
+    ids=["missing", "twice", "number", "structure", "decimal"],
+)
+def test_columns_that_no_recorder_writes(change: Callable[[pa.Table], pa.Table], why: str) -> None:
+    """Columns are checked before values."""
+    with pytest.raises(ValueError, match=why):
+        decode_slow_calls(encoded(change(pa.Table.from_pylist([CALL], SLOW))))
+
+
+def test_column_of_a_newer_recorder() -> None:
+    """It is read with the others."""
+    table = pa.Table.from_pylist([CALL], SLOW).append_column("added", pa.array([1]))
+    assert decode_slow_calls(encoded(table)) == [{**CALL, "added": 1}]
+
+
+def test_calls_that_unpack_to_too_much() -> None:
+    """The length is read before anything is unpacked."""
+    table = pa.Table.from_pylist([{**CALL, "stack": "a" * 60_000}] * 400, SLOW)
+    text = encoded(table)
+    assert len(text) < 60_000
+    with pytest.raises(ValueError, match="unpacks to"):
+        decode_slow_calls(text)
+
+
+def test_offsets_outside_their_buffer() -> None:
+    """Arrow ends the program when such a value is looked at, so all is validated first."""
+    offsets = pa.array([0, 1 << 20, 4], pa.int32())
+    column = pa.StringArray.from_buffers(2, offsets.buffers()[1], pa.py_buffer(b"make"))
+    table = pa.Table.from_pylist([CALL, CALL], SLOW).set_column(4, SLOW.field("comm"), column)
+    with pytest.raises(ValueError, match=r"[Oo]ffset"):
+        decode_slow_calls(encoded(table))
 
 
 @pytest.mark.parametrize("mode", ["stream", "aggregate"])
