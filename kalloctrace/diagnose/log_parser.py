@@ -56,10 +56,11 @@ _STALL = re.compile(
     r"(?P<comm>.*?): page allocation stalls? for (?P<time>\d+ ?m?secs?|\d+ms)[,:] order: ?(?P<order>\d{1,3}), "
     r"?mode:(?P<rest>.*)"
 )
-_OOM = re.compile(r"(?P<comm>.*?) invoked oom-killer: gfp_mask=(?P<rest>.*?\border=(?P<order>-?\d{1,3})(?:,.*)?)")
+_OOM = re.compile(r"(?P<comm>.*?) invoked oom-killer: gfp_mask=(?P<rest>.*)")
+_ORDER = re.compile(r"\border=(?P<order>-?\d{1,3})")
 _HEADERS: tuple[tuple[Event, re.Pattern[str]], ...] = (("failure", _FAILURE), ("stall", _STALL), ("oom", _OOM))
 _NODEMASK = re.compile(rf"nodemask=(?P<nodes>{_NODES})(?=,|\s|$)")
-_CPUSET = re.compile(r"cpuset=(?P<cpuset>\S*?),? ?mems_allowed=(?P<nodes>[\d,-]*\d)")
+_CPUSET = re.compile(r"cpuset=(?P<cpuset>\S{0,255}?),? ?mems_allowed=(?P<nodes>[\d,-]*\d)")
 _OOM_KILL = re.compile(
     rf"oom-kill:constraint=(?P<constraint>\w+),nodemask=(?P<nodemask>{_NODES}),cpuset=(?P<cpuset>[^,]*),"
     r"mems_allowed=(?P<mems>[\d,-]*\d)(?P<rest>.*)"
@@ -67,7 +68,7 @@ _OOM_KILL = re.compile(
 _MEMCG = re.compile(r"oom_memcg=|Memory cgroup out of memory|^memory: usage \d+kB, limit \d+kB|CONSTRAINT_MEMCG")
 _MEMCG_LIMIT = re.compile(r"memory: usage (?P<usage>\d{1,15})kB, limit (?P<limit>\d{1,15})kB")
 _ZONE_LINE = re.compile(rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}) free:(?P<free>{_NUMBER})kB(?P<rest>.*)")
-_FIELD = re.compile(r"([a-z_]+):(\d{1,15})[kK]B")
+_FIELD = re.compile(r"(?<![a-z_])([a-z_]{1,32}):(\d{1,15})[kK]B")
 _LOWMEM_RESERVE = re.compile(r"lowmem_reserve\[\]:(?P<pages>(?: \d{1,15})+)$")
 _BUDDY = re.compile(
     rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}): "
@@ -146,14 +147,14 @@ class LoggedFailure:
     memcg_limit: tuple[int, int] | None = None
     contradictions: list[str] = field(default_factory=list)
     latest: LoggedZone | None = None
+    _named: dict[tuple[int, str], LoggedZone] = field(default_factory=dict, repr=False, compare=False)
 
     def zone(self, node: int, name: str) -> LoggedZone:
         """Return the zone of that name; create it if the report does not have it yet."""
-        for zone in self.zones:
-            if (zone.node, zone.zone) == (node, name):
-                return zone
-        zone = LoggedZone(node, name)
-        self.zones.append(zone)
+        zone = self._named.get((node, name))
+        if zone is None:
+            zone = self._named[node, name] = LoggedZone(node, name)
+            self.zones.append(zone)
         return zone
 
 
@@ -203,8 +204,8 @@ def _unwrapped(lines: Iterable[str]) -> list[_Message]:
     prefixed = False
     for number, raw in enumerate(lines, 1):
         text, caller, has_prefix = _without_prefix(printable(raw.rstrip("\r\n"), instead=" "))
-        if prefixed and not has_prefix and text and messages and _cut(messages[-1].text, text):
-            last = messages[-1]
+        last = messages[-1] if messages else None
+        if prefixed and not has_prefix and text and last is not None and _cut(last.text, text):
             messages[-1] = last._replace(text=f"{last.text.rstrip()} {text.strip()}")
             continue
         prefixed = prefixed or has_prefix
@@ -227,16 +228,23 @@ _LONG_LINE = re.compile(rf"page allocation|invoked oom-killer|(?:Node \d+ )?(?:{
 _NEW_LINE = re.compile(rf"(?:active|unevictable|slab_|mapped|free:|Node \d|(?:{_ZONE})[: ]|lowmem_reserve|\d+ pages)")
 
 
+_LONGEST = 1024
+"""Characters of a kernel message: LOG_LINE_MAX and the prefix, 1 KiB together, in kernel/printk/printk.c."""
+
+
 def _cut(last: str, text: str) -> bool:
+    if len(last) + len(text) >= _LONGEST:
+        return False
     return _LONG_LINE.search(last) is not None and (" free:" in last or _NEW_LINE.match(text.strip()) is None)
 
 
 def _header(message: _Message, mask: Found | None) -> LoggedFailure | None:
     for event, pattern in _HEADERS:
         match = pattern.match(message.text)
-        if match is None:
+        order = _ORDER.search(match["rest"]) if match is not None and event == "oom" else match
+        if match is None or order is None:
             continue
-        report = LoggedFailure(event, message.line, match["comm"].strip(), int(match["order"]), mask)
+        report = LoggedFailure(event, message.line, match["comm"].strip(), int(order["order"]), mask)
         if event == "stall":
             report.waited = match["time"]
         nodemask, cpuset = _NODEMASK.search(match["rest"]), _CPUSET.search(match["rest"])

@@ -10,11 +10,13 @@ _MASK_HINTS = ("gfp", "mode:", "mask 0x")
 _RELEASE_HINTS = ("omm:", "Linux ", "os release")
 
 _NAME = r"_{0,3}GFP_\w+"
+# No kernel prints more than 64 bits, and Python does not print a number of thousands of digits.
+_HEX = r"0x[0-9a-fA-F]{1,16}"
 _MASK = re.compile(
     r"(?<![\w.])(?P<key>gfp_flags|gfp_mask|gfp|mode|mask)"
     r"(?:[=:]\s?|\s)"
-    rf"(?P<mask>0x[0-9a-fA-F]+(?![\w|])|none\b|"
-    rf"(?>(?:{_NAME}|0x[0-9a-fA-F]+)(?:\|(?:{_NAME}|0x[0-9a-fA-F]+))*)(?!\w))"
+    rf"(?P<mask>{_HEX}(?![\w|])|none\b|"
+    rf"(?>(?:{_NAME}|{_HEX})(?:\|(?:{_NAME}|{_HEX}))*)(?!\w))"
     r"(?:\s?(?P<open>\()(?P<names>[\w|]*)(?P<close>\))?)?"
 )
 # The number of characters before a mask that are searched for its context.
@@ -51,14 +53,15 @@ _RELEASE_FOLLOWS = (
 # The task's name stands directly before these words.
 _REPORT_START = re.compile(r": (?:page allocation|vmalloc)| invoked oom-killer")
 # Parentheses after a mask may hold something other than its names.
-_NAMES = re.compile(rf"(?:(?:{_NAME}|0x[0-9a-fA-F]+)(?:\||$))*\w*")
+_NAMES = re.compile(rf"(?:(?:{_NAME}|{_HEX})(?:\||$))*\w*")
 
 _VERSION_STRING = r"(?P<release>\d{1,3}\.\d{1,3}[\w.+~-]*)"
 # "CPU: 1 PID: 7 Comm: a b Tainted: G  W  6.1.0-49-amd64 #1 Debian 6.1.192-2", and before 3.9
 # "Pid: 9, comm: x Not tainted 2.6.38-8-server #42-Ubuntu".
 # The repetitions are bounded, so that no line makes the match slow.
 _TASK_LINE = re.compile(
-    r"(?:CPU|Pid): .{0,60}?\b[Cc]omm: (?P<comm>.{1,64}?) +(?:Kdump: loaded +)?(?:Not tainted|Tainted:.{0,80}?) +"
+    r"(?:CPU|Pid): .{0,60}?\b[Cc]omm: (?P<comm>.{1,64}?) {1,8}(?:Kdump: loaded {1,8})?"
+    r"(?:Not tainted|Tainted:.{0,80}?) {1,8}"
     rf"{_VERSION_STRING}(?P<version>(?: .*)?)$"
 )
 _BOOT_LINES = (

@@ -10,8 +10,9 @@ from kalloctrace.flags.cexpr import evaluate
 from kalloctrace.flags.decode import U32_MAX
 from kalloctrace.flags.tables import FlagTables, Named
 
-_PRINT_GFP = re.compile(r'__print_flags\s*\([^,{}"]*gfp_flags[^,{}"]*,\s*"\|"\s*,')
-_ENTRY = re.compile(r'\s*,?\s*\{(?P<mask>[^{}"]*),\s*"(?P<name>\w+)"\s*\}')
+# Repetitions are bounded or possessive, so that no text makes a match slow.
+_PRINT_GFP = re.compile(r'__print_flags\s{0,8}\([^,{}"]{0,64}gfp_flags[^,{}"]{0,64},\s{0,8}"\|"\s{0,8},')
+_ENTRY = re.compile(r'\s*+,?+\s*+\{(?P<mask>[^{}"]{0,4096}),\s{0,8}"(?P<name>\w{1,64})"\s{0,8}\}')
 
 _BIT_NAME = re.compile(r"_(__GFP_\w+)_BIT")
 # Enumerators that are not flags.

@@ -65,6 +65,9 @@ def libbpf() -> ctypes.CDLL:
         raise KalloctraceError(
             "cannot read the kernel's type information", f"libbpf: {error}", "install it: apt install libbpf1"
         ) from error
+    # What it would print is said by our errors.
+    lib.libbpf_set_print.argtypes, lib.libbpf_set_print.restype = [c_void_p], c_void_p
+    lib.libbpf_set_print(None)
     lib.btf__parse.argtypes, lib.btf__parse.restype = [c_char_p, c_void_p], c_void_p
     lib.btf__free.argtypes, lib.btf__free.restype = [c_void_p], None
     lib.btf__raw_data.argtypes, lib.btf__raw_data.restype = [c_void_p, c_void_p], c_void_p
