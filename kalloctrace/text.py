@@ -3,6 +3,7 @@
 
 import os
 import re
+import shlex
 import unicodedata
 
 _INVISIBLE = re.compile(
@@ -85,3 +86,12 @@ def file_name(path: str | os.PathLike[str]) -> str:
         path: a name as the system's functions take it. Bytes that are not UTF-8 are escaped, such as \xff.
     """
     return os.fsencode(path).decode("utf-8", errors="backslashreplace")
+
+
+def shell_word(path: str | os.PathLike[str]) -> str:
+    r"""Return the name of a file as a word for a shell, such as $'\xff' for bytes that a terminal would not show."""
+    name = os.fspath(path)
+    if printable(name) == name:
+        return shlex.quote(name)
+    plain = name.replace("\\", r"\\").replace("'", r"\'")
+    return "$'" + "".join(c if _is_visible(c) else "".join(f"\\x{b:02x}" for b in os.fsencode(c)) for c in plain) + "'"

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The `export` command."""
 
-import shlex
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, get_args
 
@@ -9,6 +8,7 @@ import click
 
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.text import file_name, shell_word
 
 if TYPE_CHECKING:
     from kalloctrace.trace.reader import Ending, TraceReader
@@ -68,7 +68,7 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
             stderr().line(f"truncated: the end of {trace} is missing{why}; written up to its last whole batch")
         slow = ending.totals.slow if ending.totals is not None else None
         if slow and form in {"parquet", "csv", "jsonl"}:
-            words = f"kalloctrace report --failures --slower-than 0 --json {shlex.quote(str(trace))}"
+            words = f"kalloctrace report --failures --slower-than 0 --json {shell_word(trace)}"
             stderr().line(f"without the attempts of {slow:,} calls of the slow path, which {words} writes")
         if reader.sample > 1:
             stderr().line(f"a sample: 1 call in {reader.sample:,} was recorded")
@@ -90,7 +90,7 @@ def _write(trace: "TraceReader", form: _Form, stream: IO[bytes]) -> "Ending":
             if form == "folded":
                 write_folded(stacks, stream)
             else:
-                write_speedscope(stacks, trace.path.name, stream)
+                write_speedscope(stacks, file_name(trace.path.name), stream)
             return stacks.ending
         case _:
             from kalloctrace.report.export.rows import write_rows

@@ -13,6 +13,7 @@ import click
 from kalloctrace.commands.capture_options import CaptureOptions, filters_of, require, with_capture_options
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.text import file_name
 
 if TYPE_CHECKING:
     from kalloctrace.kernel.snapshot import Snapshot
@@ -197,7 +198,7 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
         else:
             with Ending() as ending:
                 ending.running()
-                _, written = show.screen(replay, view, ending, path.name)
+                _, written = show.screen(replay, view, ending, file_name(path.name))
                 ending.noticed()
                 ending.code = _exit(view)
     for trace in written:

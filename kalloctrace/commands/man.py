@@ -50,5 +50,6 @@ def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
         for name, page in found.items():
             file = stack.enter_context(complete_output(output / f"{name}.1", overwrite=force))
             file.write(manual_page(name, page, __version__).encode())
+            file.flush()
     stderr().line(f"wrote {len(found)} pages into {output}")
     return Exit.OK

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The summary that a command prints after it wrote a trace."""
 
-import shlex
 from pathlib import Path
 
 from kalloctrace.console import stderr, stdout
+from kalloctrace.text import file_name, shell_word
 from kalloctrace.trace.totals import Totals
 
 
@@ -23,7 +23,7 @@ def print_totals(totals: Totals) -> None:
 
 def print_next_step(path: Path) -> None:
     """Print where the trace is, and the next command to run."""
-    stderr().lines([f"wrote {path}", f"next: kalloctrace verify {shlex.quote(str(path))}"])
+    stderr().lines([f"wrote {path}", f"next: kalloctrace verify {shell_word(path)}"])
 
 
 def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, exit_status: int | None = None) -> None:
@@ -38,7 +38,7 @@ def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, e
     """
     summary = {
         "type": "recording",
-        "trace": str(path),
+        "trace": file_name(path),
         "kernel": kernel,
         "source": source,
         "allocations": totals.submitted,

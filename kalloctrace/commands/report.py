@@ -145,5 +145,5 @@ def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
     with complete_output(html, overwrite=force, inputs=[trace], option="--html") as file:
         with reading(trace) as reader:
             page = page_html(page_data(reader, Limits()))
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))
     stderr().line(f"wrote {html}; open it in a browser")

@@ -11,6 +11,7 @@ import click
 
 from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.text import file_name
 
 if TYPE_CHECKING:
     from kalloctrace.report.metrics.prometheus import RecordingState
@@ -59,7 +60,7 @@ def command(address: str, port: int, trace: Path | None) -> int:
 
         followed = TraceSource(trace)
         followed.now()
-        with _served(address, port, followed.now, str(trace)):
+        with _served(address, port, followed.now, file_name(trace)):
             signal.sigwait(_SIGNALS)
     return Exit.OK
 

@@ -7,6 +7,7 @@ import click
 
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.text import file_name
 
 WORST = (Exit.OK, Exit.INCOMPLETE, Exit.USAGE, Exit.FAILED, Exit.MISMATCH, Exit.INTERRUPTED)
 
@@ -52,7 +53,7 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
             if len(traces) == 1 and not as_ktap:
                 raise
             if as_ktap:
-                stdout().lines(error_ktap(number, str(path), error.why))
+                stdout().lines(error_ktap(number, file_name(path), error.why))
             stderr().error(error)
             code = error.code
         else:

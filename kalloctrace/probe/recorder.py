@@ -28,6 +28,7 @@ from kalloctrace.probe.decode.stacks import stack_text
 from kalloctrace.probe.decode.zones import ZoneCopies
 from kalloctrace.probe.drain import AggregateConsumer, Consumer, RecordConsumer, StreamConsumer
 from kalloctrace.signals import Ending, Interrupted
+from kalloctrace.text import file_name
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import RowWriter, TraceWriter
 
@@ -169,7 +170,7 @@ def attached(
         frame_to_ac = probe.calibrate()
         description = {
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": list(command),
+            "command": [file_name(word) for word in command],
             "mode": "aggregate" if mode == "aggregate" else "stream",
             "returns": mode == "returns",
             "filters": filters.to_json(),

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.slowpath_counts import SlowCounts, count_slow
+from kalloctrace.text import file_name
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.verification import Verification, verify_counted
@@ -137,7 +138,7 @@ def side_of(trace: TraceReader) -> Side:
     verdict = verify_counted(trace, rows, ending)
     slow = count_slow(trace, ending, verdict)
     return Side(
-        trace=str(trace.path),
+        trace=file_name(trace.path),
         kernel=trace.snapshot.release,
         allocations=verdict.allocations,
         sample=trace.sample,

@@ -13,6 +13,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.preempt import context_name
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.report.callers import Callers
+from kalloctrace.text import file_name
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
@@ -200,7 +201,7 @@ class SummaryCounter:
         """
         trace, callers = self._trace, self._callers
         summary = Summary(
-            trace=str(trace.path),
+            trace=file_name(trace.path),
             snapshot=trace.snapshot,
             recording=trace.recording,
             aggregate=trace.aggregate,

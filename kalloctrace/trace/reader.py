@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reads a trace batch by batch; reports files that are not a trace, too new, or truncated."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,7 +123,7 @@ class TraceReader:
             if self._size == 0:
                 raise KalloctraceError(f"cannot read {path}", "it is empty", _FIX_FOREIGN)
             # Not mapped: a mapped file counts as resident memory, and a trace may be larger than memory.
-            self._file = pa.OSFile(str(path))
+            self._file = pa.OSFile(os.fsencode(path))
         except (OSError, pa.ArrowInvalid) as error:
             why = getattr(error, "strerror", None) or _first_line(error)
             raise KalloctraceError(f"cannot read {path}", why, _FIX_FOREIGN) from error

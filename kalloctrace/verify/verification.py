@@ -10,6 +10,7 @@ from kalloctrace.errors import Exit
 from kalloctrace.kernel.proven import ProofStatus, load, proof_status
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
+from kalloctrace.text import file_name
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
 from kalloctrace.trace.totals import Totals
@@ -239,7 +240,7 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
     snapshot = trace.snapshot
     kernel = Kernel.of(snapshot)
     verdict = Verification(
-        trace=str(trace.path),
+        trace=file_name(trace.path),
         kernel=snapshot.release,
         sample=trace.sample,
         zonelists=verify_zonelists(snapshot),

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Text for people: lines fit, names stay whole, and nothing controls the terminal."""
 
+import os
+import subprocess
+
 import pytest
 
-from kalloctrace.text import printable, wrap_names, wrap_words
+from kalloctrace.text import file_name, printable, shell_word, wrap_names, wrap_words
 
 
 @pytest.mark.parametrize(
@@ -75,3 +78,20 @@ def test_only_the_first_line_begins_at_the_margin(text: str, lines: list[str]) -
 def test_wide_names_are_cut_in_time() -> None:
     """A terminal never has to break a line of its own, which would begin at the margin."""
     assert wrap_names("漢字漢字漢字", 10) == ["漢字漢字漢", "  字"]
+
+
+@pytest.mark.parametrize(
+    "name", [b"plain.arrows", b"a b", b"it's", b"n\xff\xe9'\\", b"\xe2\x80\xae1", b"a\nb\x1b[31m", "näme".encode()]
+)
+def test_name_of_a_file(name: bytes) -> None:
+    """A name of any bytes is valid Unicode, and a shell gets it back from its word, which a terminal can show."""
+    path = os.fsdecode(name)
+    assert file_name(path).encode().decode() == name.decode(errors="backslashreplace")
+    word = shell_word(path)
+    assert word.isprintable()
+    assert subprocess.run(["bash", "-c", f"printf %s {word}"], check=True, stdout=subprocess.PIPE).stdout == name
+
+
+def test_byte_of_no_character_is_shown_as_a_byte() -> None:
+    """Python represents it by half of a surrogate pair, which no terminal shows."""
+    assert printable("a\udcffb") == r"a\xffb"
