@@ -6,7 +6,6 @@ import shutil
 import stat
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,6 +16,8 @@ from kalloctrace.lab import agent
 from kalloctrace.lab.cpio import CpioWriter, Tree
 from kalloctrace.lab.guest import command_script
 from kalloctrace.lab.host_files import is_elf, linked_libraries
+from kalloctrace.output import OutputFile, temporary_folder
+from kalloctrace.text import file_name
 
 MAX_BYTES = 256 << 20
 """The maximum size of a job's files in bytes; they are in the guest's memory."""
@@ -147,8 +148,7 @@ def _stage(
     if member.type not in _ACCEPTED:
         raise _refused(target, "it is neither a regular file nor a directory")
     if folder not in staging:
-        temporary = tempfile.TemporaryDirectory(prefix=".kalloctrace-", dir=folder)
-        staging[folder] = Path(stack.enter_context(temporary))
+        staging[folder] = stack.enter_context(temporary_folder(folder))
     path = staging[folder] / target.relative_to(folder)
     if member.isdir():
         if target.is_symlink() or (target.exists() and not target.is_dir()):
@@ -158,7 +158,7 @@ def _stage(
     path.parent.mkdir(parents=True, exist_ok=True)
     source = files.extractfile(member)
     assert source is not None  # noqa: S101 (it is a regular file)
-    with source, path.open("xb") as copy:
+    with source, OutputFile(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), file_name(target), "--out") as copy:
         shutil.copyfileobj(source, copy)
     path.chmod(member.mode & 0o755 | 0o600)
     os.utime(path, (member.mtime, member.mtime))

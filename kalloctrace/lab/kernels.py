@@ -19,6 +19,7 @@ from kalloctrace.lab.apt import Suite
 from kalloctrace.lab.local_packages import LocalPackages
 from kalloctrace.lab.needs import find_tool
 from kalloctrace.lab.series import KernelName, KernelPackages, Package, newest, why_missing
+from kalloctrace.output import complete_output
 
 _LOG = logging.getLogger(__name__)
 _DAY = 24 * 60 * 60
@@ -119,7 +120,8 @@ def _from_suites(name: KernelName, *, refresh: bool) -> Kernel:
         "modules": found.has_modules,
         "checked": int(time.time()),
     }
-    _record(name).write_text(json.dumps(record) + "\n", encoding="utf-8")
+    with complete_output(_record(name), overwrite=True) as file:
+        file.write(json.dumps(record).encode() + b"\n")
     return _unpacked(name, found)
 
 

@@ -2,6 +2,7 @@
 """Results that a guest sends back: regular files in the right directories, or nothing."""
 
 import io
+import resource
 import stat
 import tarfile
 from collections.abc import Sequence
@@ -194,3 +195,18 @@ def test_damaged_archive_is_refused(number: int, folder: Path) -> None:
     archives = damaged_archives(folder)
     assert len(archives) == 11
     refuse(folder, archives[number], "damaged")
+
+
+def test_full_disk_changes_nothing(folder: Path) -> None:
+    """The file that does not fit is named, and neither it nor one before it is taken."""
+    path = folder.parent / "files.tar"
+    path.write_bytes(packed(member(folder / "x"), content=bytes(5000)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(KalloctraceError, match=f"cannot write {folder / 'x'}") as caught:
+            unpack_results(path, [folder])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "--out" in caught.value.fix
+    assert list(folder.iterdir()) == []
