@@ -6,6 +6,7 @@ runs a signal's handler only in the main thread and only between two bytecodes, 
 an effect even if the main thread is inside a long call, such as the compiler, or a write that nobody reads.
 """
 
+import errno
 import os
 import select
 import signal
@@ -26,8 +27,8 @@ LAST_WORDS = 2.0
 """Seconds for the messages after a recording that was ended, before the program exits without them."""
 _ABORT = 2.0
 """Seconds to detach in an abort; the kernel detaches what is left when the process exits."""
-_WAKE = 0
-"""No signal has this number."""
+_WAKE, _WORK = 0, 255
+"""No signal has these numbers."""
 
 Handler = Callable[[int, Any], object]
 
@@ -81,6 +82,7 @@ class Ending:
         self.code = int(Exit.OK)
         self._raising = True
         self._aborts: list[Callable[[], object]] = []
+        self._work: Callable[[], None] = lambda: None
         self._noticed, self._over = threading.Event(), threading.Event()
         self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._watched, self._signalled = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -136,6 +138,28 @@ class Ending:
         """Call a function, in another thread, if the process must be ended here."""
         self._aborts.append(clean_up)
 
+    def in_watcher(self, what: Callable[[], None]) -> None:
+        """Run a function in the watching thread, for what the kernel does for one thread only; raise what it raises.
+
+        Raises:
+            TimeoutError: that thread is ending the process.
+        """
+        done, failures = threading.Event(), list[Exception]()
+
+        def work() -> None:
+            try:
+                what()
+            except Exception as error:  # noqa: BLE001 raised in the thread that waits
+                failures.append(error)
+            done.set()
+
+        self._work = work
+        os.write(self._signalled, bytes([_WORK]))
+        if not done.wait(GRACE):
+            raise TimeoutError(errno.ETIMEDOUT, "the program is being ended")
+        if failures:
+            raise failures[0]
+
     @contextmanager
     def blocking(self) -> Iterator[None]:
         """Let a signal raise `Interrupted` in a call that may wait for ever, such as writing to a pipe."""
@@ -167,8 +191,9 @@ class Ending:
     def _watch(self) -> None:
         """End the process if the main thread does not."""
         wanted = {_WAKE, *ENDING_SIGNALS}
-        while not wanted & set(_read(self._watched)):
-            pass
+        while not wanted & (found := set(_read(self._watched))):
+            if _WORK in found:
+                self._work()
         if not self._noticed.wait(GRACE):
             self._abort()
         self._over.wait()

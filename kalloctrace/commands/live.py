@@ -96,6 +96,9 @@ def command(
       kalloctrace live --interval 5 --count 12 -o minute.arrows | tee log
       kalloctrace live --replay fixtures/5.10/two-nodes.arrows    needs no root
     """
+    from kalloctrace.probe.privileges.threads import import_libraries_without_threads
+
+    import_libraries_without_threads()
     chosen: By = "stack" if stack else by
     show = _Show(chosen, sort, words, interval, count, top, plain or as_json or not _on_terminal(), as_json)
     show.check()
@@ -218,7 +221,7 @@ def _record(
 ) -> int:
     import psutil
 
-    from kalloctrace.commands.recording_summary import print_next_step, print_totals
+    from kalloctrace.commands.recording_summary import print_next_step, print_strangers, print_totals
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.live.plain import watch
     from kalloctrace.live.text import mode_text
@@ -252,6 +255,8 @@ def _record(
     ):
         ending.on_abort(discard_unfinished)
         ending.on_abort(observer.detach)
+        # The screen writes traces into the current folder.
+        print_strangers(observer.confine([] if show.plain else [Path.cwd()], in_other_thread=ending.in_watcher))
         ending.running()
 
         def print_block(seen: "Observation") -> None:

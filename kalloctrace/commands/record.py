@@ -73,9 +73,17 @@ def command(
       kalloctrace record -d 10 -o ten-seconds.arrows
       kalloctrace record --mode stream --stack --pid 1234
     """
+    from kalloctrace.probe.privileges.threads import import_libraries_without_threads
+
+    import_libraries_without_threads()
     import psutil
 
-    from kalloctrace.commands.recording_summary import print_next_step, print_recording_json, print_totals
+    from kalloctrace.commands.recording_summary import (
+        print_next_step,
+        print_recording_json,
+        print_strangers,
+        print_totals,
+    )
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.output import require_output
     from kalloctrace.probe.checks import require_live
@@ -115,6 +123,7 @@ def command(
             "" if command_line or duration else "; Ctrl-C ends it",
         ),
     )
+    print_strangers(result.strangers)
     print_totals(result.totals)
     print_next_step(path)
     if as_json:

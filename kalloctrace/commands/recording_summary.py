@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The summary that a command prints after it wrote a trace."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from kalloctrace.console import stderr, stdout
@@ -19,6 +20,12 @@ def print_totals(totals: Totals) -> None:
             f"slow path: {totals.slow:,} calls, failed {totals.slow_failed or 0:,}, "
             f"still running {totals.slow_running}; events lost {totals.slow_lost}, missed {totals.slow_missed}",
         )
+
+
+def print_strangers(threads: Sequence[str]) -> None:
+    """Print which threads could not be made to give up their privileges, if there are any."""
+    if threads:
+        stderr().line(f"note: threads that a library started keep their capabilities: {', '.join(threads)}")
 
 
 def print_next_step(path: Path) -> None:

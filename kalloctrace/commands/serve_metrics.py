@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kalloctrace.report.metrics.prometheus import RecordingState
 
 _PORT = 9913
+_UNPRIVILEGED = 1024
+"""The first port that needs no capability."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -66,12 +68,17 @@ def command(address: str, port: int, trace: Path | None) -> int:
 
 
 def _serve_capture(address: str, port: int) -> None:
+    from kalloctrace.probe.privileges.threads import import_libraries_without_threads
+
+    import_libraries_without_threads()
     from threading import Lock
 
+    from kalloctrace.commands.recording_summary import print_strangers
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.attach.filters import Filters
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
+    from kalloctrace.probe.privileges.capabilities import Capability
     from kalloctrace.report.metrics.source import CaptureSource
 
     kernel = LiveKernel()
@@ -81,6 +88,8 @@ def _serve_capture(address: str, port: int) -> None:
         kernel, Filters(), mode="aggregate", attachment=None, stacks=False, output=None, overwrite=False
     )
     with observer as seen:
+        # The server's threads start afterwards, without privileges but one for its port.
+        print_strangers(seen.confine(kept=[Capability.NET_BIND_SERVICE] if 0 < port < _UNPRIVILEGED else []))
         followed = CaptureSource(seen, lock, "live")
         with _served(address, port, followed.now, f"{kernel.snapshot.release}, as it runs"):
             while signal.sigtimedwait(_SIGNALS, seen.pause) is None:

@@ -3,11 +3,13 @@
 
 import re
 from bisect import bisect_right
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.held_file import HeldFile
 
 KALLSYMS = Path("/proc/kallsyms")
 MODULES = Path("/proc/modules")
@@ -40,7 +42,13 @@ class Symbols:
         self._path = path
         self._text = path.read_bytes()
         self._modules = modules
+        self._held_modules: HeldFile | None = None
         self._named: dict[int, str] = {}
+
+    def hold_modules(self) -> None:
+        """Open the file of modules now: the kernel shows addresses to whoever had the privilege then."""
+        with suppress(FileNotFoundError):
+            self._held_modules = HeldFile(self._modules)
 
     def address(self, name: str) -> int | None:
         """Return a symbol's address; None if the kernel has no such symbol.
@@ -108,9 +116,10 @@ class Symbols:
         elsewhere. If the ranges of several modules contain the address, the nearest start decides.
         """
         try:
-            lines = _text(self._modules.read_bytes()).split("\n")
+            content = self._modules.read_bytes() if self._held_modules is None else self._held_modules.read()
         except FileNotFoundError:
             return ""
+        lines = _text(content).split("\n")
         modules = [self._module(line) for line in filter(None, lines)]
         found = ((int(module["start"], 16), int(module["size"]), module["name"]) for module in modules)
         start, size, name = max((one for one in found if one[0] <= address), default=(0, 0, ""))

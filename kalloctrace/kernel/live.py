@@ -67,9 +67,16 @@ class LiveKernel:
         return Btf()
 
     @cached_property
+    def _kcore(self) -> Kcore:
+        """The kernel's memory; open to the end, as the privilege to open it may be given up before."""
+        return Kcore()
+
+    @cached_property
     def symbols(self) -> Symbols:
         """The kernel's symbols."""
-        return Symbols()
+        symbols = Symbols()
+        symbols.hold_modules()
+        return symbols
 
     @cached_property
     def observed(self) -> tuple[Features, dict[str, str]]:
@@ -110,8 +117,7 @@ class LiveKernel:
     @cached_property
     def page_flags(self) -> PageFlags | None:
         """The position of node and zone in `page->flags`; None if the check against real pages failed."""
-        with Kcore() as kcore:
-            return read_page_flags(kcore, self.btf, self.symbols, self.layout)
+        return read_page_flags(self._kcore, self.btf, self.symbols, self.layout)
 
     @cached_property
     def snapshot(self) -> Snapshot:
@@ -141,23 +147,22 @@ class LiveKernel:
         return found
 
     def _read_layout(self) -> MemoryLayout:
-        with Kcore() as kcore:
-            return read_memory_layout(kcore, self.btf, self.address("node_data"), node_ids(online_nodes()))
+        return read_memory_layout(self._kcore, self.btf, self.address("node_data"), node_ids(online_nodes()))
 
     def _machine(self, layout: MemoryLayout) -> Machine:
         features = self.features
-        with Kcore() as kcore:
-            return Machine(
-                nodes=layout.nodes,
-                fallback=layout.zonelists["FALLBACK"],
-                nofallback=layout.zonelists["NOFALLBACK"],
-                nr_online_nodes=kcore.u32(self.address("nr_online_nodes")),
-                gfp_allowed_mask=kcore.u32(self.address("gfp_allowed_mask")),
-                page_group_by_mobility_disabled=kcore.s32(self.address("page_group_by_mobility_disabled")) != 0,
-                cpusets_enabled=features.config_cpusets and kcore.s32(self.address("cpusets_enabled_key")) > 0,
-                defrag_mode=features.defrag_mode and kcore.s32(self.address("defrag_mode")) != 0,
-                topology=read_topology(kcore, self.btf, self.symbols, _nodes("possible"), _nodes("has_cpu")),
-            )
+        kcore = self._kcore
+        return Machine(
+            nodes=layout.nodes,
+            fallback=layout.zonelists["FALLBACK"],
+            nofallback=layout.zonelists["NOFALLBACK"],
+            nr_online_nodes=kcore.u32(self.address("nr_online_nodes")),
+            gfp_allowed_mask=kcore.u32(self.address("gfp_allowed_mask")),
+            page_group_by_mobility_disabled=kcore.s32(self.address("page_group_by_mobility_disabled")) != 0,
+            cpusets_enabled=features.config_cpusets and kcore.s32(self.address("cpusets_enabled_key")) > 0,
+            defrag_mode=features.defrag_mode and kcore.s32(self.address("defrag_mode")) != 0,
+            topology=read_topology(kcore, self.btf, self.symbols, _nodes("possible"), _nodes("has_cpu")),
+        )
 
 
 def live_tables() -> FlagTables:

@@ -18,11 +18,13 @@ from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
 from kalloctrace.kernel.proven import load, proof_status
 from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
 from kalloctrace.probe.attach.plan import FREELIST, PREPARE, choose_attachment, make_plan, prototype
+from kalloctrace.probe.privileges.capabilities import effective
+from kalloctrace.probe.privileges.confine import protections
+from kalloctrace.probe.privileges.needed import missing_capabilities, sufficient_capabilities
 
 Status = Literal["pass", "warn", "fail"]
 
 _LOCKDOWN = Path("/sys/kernel/security/lockdown")
-_CAP_SYS_ADMIN = 21
 
 _Found = tuple[Status, str, str]
 _Look = Callable[[LiveKernel], _Found]
@@ -58,6 +60,7 @@ def run_checks(kernel: LiveKernel) -> Iterator[Check]:
     for name, look in (
         ("kernel", _kernel),
         ("privilege", _privilege),
+        ("protections", _protections),
         ("lockdown", _lockdown),
         ("BTF", _btf),
         ("tracefs", _tracefs),
@@ -115,12 +118,24 @@ def _kernel(_: LiveKernel) -> _Found:
     return "pass", f"{uname.release} {uname.version}", ""
 
 
-def _privilege(_: LiveKernel) -> _Found:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    effective = int(next(line.split()[1] for line in lines if line.startswith("CapEff:")), 16)
-    if effective >> _CAP_SYS_ADMIN & 1:
-        return "pass", f"uid {os.geteuid()} with CAP_SYS_ADMIN", ""
-    return "fail", f"uid {os.geteuid()} without CAP_SYS_ADMIN", "run it as root: sudo kalloctrace …"
+def _privilege(kernel: LiveKernel) -> _Found:
+    needed = ", ".join(map(str, sufficient_capabilities(kernel)))
+    missing = missing_capabilities(kernel, effective())
+    who = f"uid {os.geteuid()}"
+    if not missing:
+        return "pass", f"{who}; what is needed here: {needed}", ""
+    fix = f"run it as root: sudo kalloctrace …; or with the capabilities {needed}"
+    return "fail", f"{who} without {', '.join(map(str, missing))}", fix
+
+
+def _protections(_: LiveKernel) -> _Found:
+    found = protections()
+    detail = f"after attaching: {', '.join(found)}"
+    if not any(one.startswith("Landlock") for one in found):
+        detail += "; no Landlock, so only seccomp protects files" if "seccomp" in found else "; nothing protects files"
+    if "seccomp" in found:
+        return "pass", detail, ""
+    return "warn", detail, "use a kernel with CONFIG_SECCOMP_FILTER and CONFIG_SECURITY_LANDLOCK"
 
 
 def _lockdown(_: LiveKernel) -> _Found:

@@ -18,6 +18,7 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.probe.privileges.capabilities import Capability, effective, keep_only
 from kalloctrace.probe.privileges.confine import confine
 from kalloctrace.signals import ENDING_SIGNALS
+from kalloctrace.text import file_name, printable
 
 _GRACE = 5.0
 _STDERR, _FIRST_OTHER = 2, 3
@@ -235,7 +236,8 @@ def _run(control: socket.socket, go: int, command: Sequence[str], user: User | N
     try:
         _execute(program, command, environment)
     except OSError as error:
-        os.write(_STDERR, f"kalloctrace: cannot run {command[0]}: {error.strerror}\n".encode(errors="replace"))
+        message = f"kalloctrace: cannot run {printable(file_name(command[0]))}: {error.strerror}\n"
+        os.write(_STDERR, message.encode(errors="replace"))
         os._exit(_NOT_FOUND if error.errno == errno.ENOENT else _NOT_RUNNABLE)
 
 

@@ -2,7 +2,7 @@
 """A recording of this machine that can be observed while it runs; the kernel does the same as for `record`."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -12,7 +12,8 @@ import pyarrow as pa
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.plan import Attachment, Mode
-from kalloctrace.probe.recorder import Session, attached
+from kalloctrace.probe.privileges.capabilities import Capability
+from kalloctrace.probe.recorder import Session, attached, output_folders
 from kalloctrace.trace.observation import Observation, observation, write_observation
 from kalloctrace.trace.tally import RunningTally
 from kalloctrace.trace.totals import Totals
@@ -88,6 +89,27 @@ class Observer:
         """End the recording if `finish` did not, and detach."""
         with self._contexts:
             self.finish("recording aborted")
+
+    def confine(
+        self,
+        folders: Sequence[Path] = (),
+        *,
+        kept: Iterable[Capability] = (),
+        in_other_thread: Callable[[Callable[[], None]], None] | None = None,
+    ) -> list[str]:
+        """Give up the privileges that the rest of the recording does not need; see `confine`.
+
+        Args:
+            folders: where traces will be written, besides the folder of `output`.
+            kept: capabilities that the caller needs.
+            in_other_thread: runs a function in the other thread of this process; None if there is none.
+        """
+        return self._attached.confine(
+            [*output_folders(self._output), *folders],
+            files_later=bool(folders) or self._overwrite,
+            kept=kept,
+            in_other_thread=in_other_thread,
+        )
 
     def detach(self) -> None:
         """Detach without finishing; see `Probe.detach`."""

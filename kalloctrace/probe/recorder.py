@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Records until the command ends, the time limit is reached or a signal comes, and writes a complete trace."""
 
+import os
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ from kalloctrace.probe.decode.slowpath import SlowPathConsumer
 from kalloctrace.probe.decode.stacks import stack_text
 from kalloctrace.probe.decode.zones import ZoneCopies
 from kalloctrace.probe.drain import AggregateConsumer, Consumer, RecordConsumer, StreamConsumer
+from kalloctrace.probe.privileges.capabilities import Capability
+from kalloctrace.probe.privileges.confine import confine, protections
 from kalloctrace.signals import Ending, Interrupted
 from kalloctrace.text import file_name
 from kalloctrace.trace.totals import Totals
@@ -68,10 +71,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Recorded:
-    """The result of a recording: the totals, and the exit status of the command, None without one."""
+    """The result of a recording.
+
+    Attributes:
+        totals: what was captured.
+        exit_status: of the command; None without one.
+        strangers: the names of threads that kept their capabilities; see `confine`.
+    """
 
     totals: Totals
     exit_status: int | None
+    strangers: list[str]
 
 
 def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) -> Recorded:
@@ -105,10 +115,18 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
         ending.on_abort(discard_unfinished)
         ending.on_abort(capture.probe.detach)
         session = Session(capture, writer)
+        strangers = capture.confine(
+            output_folders(options.path), files_later=options.overwrite, in_other_thread=ending.in_watcher
+        )
         recorded = session.run(child, options.seconds, ending, started)
         totals = session.totals(capture.machine_changed(), recorded.reason, recorded.seconds)
         writer.close(totals)
-    return Recorded(totals, recorded.exit_status)
+    return Recorded(totals, recorded.exit_status, strangers)
+
+
+def output_folders(path: Path | None) -> list[Path]:
+    """Return the folder of an output that exists; none if it is not a regular file, as nothing is made there."""
+    return [] if path is None or not path.is_file() else [Path(os.path.realpath(path)).parent]
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,23 @@ class Capture:
     probe: Probe
     filters: Filters
     description: dict[str, Any]
+
+    def confine(
+        self,
+        folders: Sequence[Path],
+        *,
+        files_later: bool,
+        kept: Iterable[Capability] = (),
+        in_other_thread: Callable[[Callable[[], None]], None] | None = None,
+    ) -> list[str]:
+        """Give up the privileges that the rest of the recording does not need; see `confine`."""
+        return confine(
+            folders,
+            kept=kept,
+            files_later=files_later,
+            maps_readable=self.probe.maps_readable,
+            in_other_thread=in_other_thread,
+        )
 
     def machine_changed(self) -> tuple[str, ...]:
         """Return the names of the machine's facts that have changed since the snapshot."""
@@ -180,6 +215,7 @@ def attached(
             "attachment_reason": plan.attachment_reason,
             "kprobes_as_jumps": probe.jumps,
             "slow": plan.slow is not None,
+            "protections": protections(),
             "left_out": list(plan.left_out),
             "frame_to_ac": frame_to_ac,
             "cpus": psutil.cpu_count(),

@@ -2,13 +2,17 @@
 """What a process may still do after it has given up its privileges, seen from inside a process of its own."""
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from kalloctrace.probe.privileges import landlock, seccomp
+from kalloctrace.probe.privileges import landlock, needed, seccomp
+from kalloctrace.probe.privileges.capabilities import Capability
 from kalloctrace.probe.privileges.confine import protections
 
 CODE = str(Path(__file__).parents[2])
@@ -87,10 +91,13 @@ def test_maps_are_tried_without_capabilities(tmp_path: Path) -> None:
 def test_folder_of_somebody_else_stays_writable(tmp_path: Path) -> None:
     """Of the capabilities that takes one, kept for that folder; a folder of root's takes none."""
     os.chown(tmp_path, 65534, 65534)
-    script = "confine([Path('.').resolve()]); attempt(lambda: open('new', 'x'))"
-    *_, made = inside(script, tmp_path)
-    assert made == "done"
-    assert status("confine([Path('.').resolve()])", tmp_path)["CapEff"] == 1 << 1
+    later = "confine([Path('.').resolve()], files_later=True)"
+    assert inside(f"{later}; attempt(lambda: open('new', 'x'))", tmp_path) == ["done"]
+    assert status(later, tmp_path)["CapEff"] == 1 << 1
+    assert status(f"os.environ['SUDO_UID'] = '65534'; {later}", tmp_path)["CapEff"] == 1 << 1 | 1 << 0
+    assert status("confine([Path('.').resolve()])", tmp_path)["CapEff"] == 0
+    os.chown(tmp_path, 0, 0)
+    assert status(later, tmp_path)["CapEff"] == 0
 
 
 @ROOT
@@ -206,15 +213,38 @@ def test_threads_and_event_loops_still_work(tmp_path: Path) -> None:
     assert inside(script, tmp_path) == ["1"]
 
 
-def test_other_threads_are_refused(tmp_path: Path) -> None:
-    """They would keep everything."""
+@ROOT
+def test_other_threads_are_named_or_follow(tmp_path: Path) -> None:
+    """One that can run a function gives up the same; any other is named, and has the filter at least."""
     script = (
-        "import threading\nfrom kalloctrace.errors import KalloctraceError\n"
-        "thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.start()\n"
-        "try: confine()\nexcept KalloctraceError as error: print(error.why)"
+        "import threading\nfrom kalloctrace.signals import Ending\n"
+        "with Ending() as ending:\n"
+        "    thread = threading.Thread(target=threading.Event().wait, daemon=True); thread.start()\n"
+        "    strangers = confine(in_other_thread=ending.in_watcher)\n"
+        "    print(len(strangers))\n"
+        "    for task in os.listdir('/proc/self/task'):\n"
+        "        print(','.join(line.split()[1].lstrip('0') for line in open(f'/proc/self/task/{task}/status')\n"
+        "                if line.startswith(('CapPrm', 'CapBnd', 'NoNewPrivs', 'Seccomp:'))))\n"
     )
-    (why,) = inside(script, tmp_path)
-    assert "another thread would keep them" in why
+    count, main, watcher, stranger = inside(script, tmp_path)
+    assert count == "3"
+    filtered = ",1,2" if seccomp.available() else ",1,"
+    assert main == watcher == f",{filtered}"
+    assert stranger.endswith(filtered)
+    assert stranger != main
+
+
+@ROOT
+def test_recorder_s_libraries_start_no_threads(tmp_path: Path) -> None:
+    """Importing them leaves one thread, and the environment as it was."""
+    script = (
+        "before = dict(os.environ)\n"
+        "from kalloctrace.probe.privileges.threads import import_libraries_without_threads, thread_names\n"
+        "import_libraries_without_threads()\n"
+        "import kalloctrace.probe.observer\n"
+        "print(len(thread_names()), before == dict(os.environ))"
+    )
+    assert inside(script, tmp_path) == ["1 True"]
 
 
 def test_processes_of_the_same_user_cannot_take_the_open_files(tmp_path: Path) -> None:
@@ -238,3 +268,47 @@ def test_unprivileged_caller_can_give_up_too(tmp_path: Path) -> None:
     before = ("setpriv", "--inh-caps=-all", "--bounding-set=-setpcap")
     found = status("confine()", tmp_path, *before)
     assert (found["CapEff"], found["CapPrm"], found["NoNewPrivs"]) == (0, 0, 1)
+
+
+class FakeBtf:
+    """A kernel of which only one member matters."""
+
+    def __init__(self, counts: bool) -> None:
+        self.counts = counts
+
+    def has_member(self, struct: str, member: str) -> bool:
+        """Return whether maps count as locked memory."""
+        return self.counts and (struct, member) == ("bpf_map", "memory")
+
+
+@pytest.mark.parametrize(
+    ("paranoid", "memory", "expected"),
+    [
+        ("2", (False, 1 << 20), {"cap_bpf", "cap_perfmon"}),
+        ("-1", (False, 1 << 20), {"cap_bpf", "cap_perfmon"}),
+        ("3", (False, 1 << 20), {"cap_sys_admin"}),
+        ("4", (False, 1 << 20), {"cap_sys_admin"}),
+        ("2", (True, 1 << 20), {"cap_bpf", "cap_perfmon", "cap_sys_resource"}),
+        ("2", (True, resource.RLIM_INFINITY), {"cap_bpf", "cap_perfmon"}),
+    ],
+)
+def test_sufficient_capabilities(
+    paranoid: str, memory: tuple[bool, int], expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the elimination in guests found; root needs no capability for files that belong to it."""
+    (tmp_path / "paranoid").write_text(f"{paranoid}\n")
+    monkeypatch.setattr(needed, "_PARANOID", tmp_path / "paranoid")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (memory[1], memory[1]))
+    kernel: Any = SimpleNamespace(btf=FakeBtf(memory[0]))
+    always = {"cap_dac_override", "cap_sys_rawio", "cap_syslog"}
+    sufficient = needed.sufficient_capabilities(kernel)
+    assert {str(one) for one in sufficient} == always | expected
+    assert all(sufficient.values())
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not needed.missing_capabilities(kernel, frozenset(sufficient))
+    for one in sufficient:
+        assert needed.missing_capabilities(kernel, frozenset(sufficient) - {one}) == [one]
+    with_admin = (frozenset(sufficient) - {Capability.BPF, Capability.PERFMON}) | {Capability.SYS_ADMIN}
+    assert not needed.missing_capabilities(kernel, with_admin)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert not needed.missing_capabilities(kernel, frozenset(sufficient) - {Capability.DAC_OVERRIDE})

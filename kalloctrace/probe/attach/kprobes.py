@@ -18,6 +18,7 @@ from fcntl import ioctl
 from pathlib import Path
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.kernel.live import TRACEFS
 from kalloctrace.probe.attach.optprobe import is_jump
 
@@ -112,6 +113,10 @@ class Kprobes:
     def __init__(self, programs: Mapping[Hook, int], code: Callable[[Hook], bytes]) -> None:
         self._pid = os.getpid()
         self._folder = _tracefs()
+        # Open to the end, as the privilege to open them may be given up before. Truncating would remove every
+        # definition, also those of other tools.
+        self._definitions = os.open(self._folder / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self._profile = HeldFile(self._folder / "kprobe_profile")
         self._files: dict[Hook, int] = {}
         for event in left_behind((self._folder / "kprobe_events").read_text(), _processes()):
             self._remove(event)
@@ -159,7 +164,7 @@ class Kprobes:
         For a return, calls beyond `MAXACTIVE` count as missed too, on kernels that count them:
         Linux kernel commit dfea08a2116f ("tracing/kprobes: 'nmissed' not showed correctly for kretprobe") (in v5.17).
         """
-        misses = profile_misses((self._folder / "kprobe_profile").read_text())
+        misses = profile_misses(self._profile.read().decode())
         return {hook.program: misses[hook.event(self._pid)] for hook in self._files}
 
     def _attach_where_possible(self, hook: Hook, program: int) -> None:
@@ -196,12 +201,7 @@ class Kprobes:
             self._write(f"-:{event}\n")
 
     def _write(self, line: str) -> None:
-        # Truncating would remove every definition, also those of other tools. open() would seek, which fails here.
-        file = os.open(self._folder / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-        try:
-            os.write(file, line.encode())
-        finally:
-            os.close(file)
+        os.write(self._definitions, line.encode())
 
 
 def _tracefs() -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.attach.bcc_import import import_bcc
@@ -188,6 +189,11 @@ class Probe:
             self.counters = Counters(self._bpf, self._bcc.libbcc.lib, entries, entry, spilled)
         programs = {hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}
         self._kprobes = Kprobes(programs, code) if hooks else None
+        # Open to the end: without privileges they could not be opened.
+        self._statistics = {
+            function.name.decode(): HeldFile(Path(f"/proc/self/fdinfo/{function.fd}"))
+            for function in self._bpf.funcs.values()
+        }
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -357,6 +363,14 @@ class Probe:
         """Return the addresses of a captured stack, innermost first."""
         return tuple(self._bpf["stacks"].walk(stack_id))
 
+    def maps_readable(self) -> bool:
+        """Return whether this process may read the maps, with the capabilities that are now in effect."""
+        key, leaf = ctypes.c_int(0), self._bpf["control"].Leaf()
+        return bool(
+            self._bcc.libbcc.lib.bpf_lookup_elem(self._bpf["control"].map_fd, ctypes.byref(key), ctypes.byref(leaf))
+            == 0
+        )
+
     def _switch(self, mode: int, tid: int = 0) -> None:
         table = self._bpf["control"]
         control = table.Leaf()
@@ -372,10 +386,9 @@ class Probe:
         this since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf") (in v6.7).
         """
         missed: Counter[str] = Counter()
-        for function in self._bpf.funcs.values():
-            lines = Path(f"/proc/self/fdinfo/{function.fd}").read_text().splitlines()
-            counts = (int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
-            missed[function.name.decode()] = sum(counts)
+        for name, file in self._statistics.items():
+            lines = file.read().decode().splitlines()
+            missed[name] = sum(int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
         return missed
 
     def _missed_kprobes(self) -> Counter[str]:

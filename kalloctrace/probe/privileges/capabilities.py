@@ -27,12 +27,15 @@ _VERSION_3 = 0x20080522
 class Capability(IntEnum):
     """A capability by its number in include/uapi/linux/capability.h."""
 
+    CHOWN = 0
     DAC_OVERRIDE = 1
     DAC_READ_SEARCH = 2
     KILL = 5
     SETGID = 6
     SETUID = 7
+    NET_BIND_SERVICE = 10
     SYS_RAWIO = 17
+    SYS_ADMIN = 21
     SYS_RESOURCE = 24
     SYSLOG = 34
     PERFMON = 38
@@ -45,8 +48,12 @@ class Capability(IntEnum):
 
 def effective() -> frozenset[Capability]:
     """Return which of these capabilities are in effect."""
-    mask = _sets()["CapEff"]
-    return frozenset(capability for capability in Capability if mask >> capability & 1)
+    return _capabilities("CapEff")
+
+
+def permitted() -> frozenset[Capability]:
+    """Return which of these capabilities are in effect, or can be put into effect."""
+    return _capabilities("CapPrm")
 
 
 def give_up_inherited() -> None:
@@ -77,6 +84,11 @@ def keep_only(kept: Iterable[Capability] = ()) -> None:
     mask = sum(1 << capability for capability in frozenset(kept)) & _sets()["CapPrm"]
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     _capset(effective=mask, permitted=mask)
+
+
+def _capabilities(name: str) -> frozenset[Capability]:
+    mask = _sets()[name]
+    return frozenset(capability for capability in Capability if mask >> capability & 1)
 
 
 def _sets() -> dict[str, int]:
