@@ -30,9 +30,11 @@ class Consumer(Protocol):
 
     Attributes:
         consumed: how many calls it has written so far.
+        unnamed: how many of them have no task name, because it was discarded before.
     """
 
     consumed: int
+    unnamed: int
 
     def drain(self) -> None:
         """Read what was captured; may write it."""
@@ -58,7 +60,7 @@ class RecordConsumer:
     """
 
     def __init__(self, rings: list[Ring], rows: RowMaker, writer: RowWriter) -> None:
-        self.consumed = 0
+        self.consumed = self.unnamed = 0
         self._rings = rings
         self._rows = rows
         self._writer = writer
@@ -140,7 +142,7 @@ class StreamConsumer:
     def __init__(
         self, events: PerCpuBuffer, task_comms: Ring, maker: AllocationMaker, rows: RowMaker, writer: RowWriter
     ) -> None:
-        self.consumed = 0
+        self.consumed = self.unnamed = 0
         self._events = events
         self._comm_changes = task_comms
         self._written_allocations = _WrittenAllocations(maker, writer)
@@ -179,12 +181,16 @@ class StreamConsumer:
     def write(self) -> None:
         """Write what was read."""
         self._written_at = time.monotonic()
-        if not self._waiting:
-            return
-        columns = _Columns(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
-        self._waiting.clear()
         # After the events, so that a change that is missing here is later than all of these events.
         self._comms.update(self._comm_changes.drain())
+        if self._waiting:
+            self._write_waiting()
+        self._comms.discard()
+        self.unnamed = self._comms.unknown
+
+    def _write_waiting(self) -> None:
+        columns = _Columns(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
+        self._waiting.clear()
         tids = columns.pid_tgid.astype(np.uint32)
         self._writer.write_stream(
             StreamColumns(
@@ -210,7 +216,7 @@ class AggregateConsumer:
     """
 
     def __init__(self, counters: Counters, maker: AllocationMaker, writer: RowWriter) -> None:
-        self.consumed = 0
+        self.consumed = self.unnamed = 0
         self._counters = counters
         self._written_allocations = _WrittenAllocations(maker, writer)
         self._writer = writer

@@ -353,7 +353,7 @@ class Session:
             return_alone=counts.unpaired_return,
             missed=counts.missed,
             missed_freelist=counts.missed_freelist,
-            names_dropped=counts.comms_dropped,
+            names_dropped=counts.comms_dropped + sum(consumer.unnamed for consumer in self._consumers),
             slow=None if slow is None else slow.consumed,
             slow_failed=None if slow is None else slow.failed,
             slow_running=0 if slow is None else slow.running,

@@ -248,7 +248,11 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     yield "missed", totals.missed if totals else None, "probe hits that the kernel skipped"
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
     if totals is not None and totals.names_dropped:
-        yield "names lost", totals.names_dropped, "renames of tasks: calls may be listed under the previous name"
+        yield (
+            "names lost",
+            totals.names_dropped,
+            "names of tasks: calls may be listed under the previous name, or under ?",
+        )
     if totals is not None and totals.machine_changed:
         yield "changed", len(totals.machine_changed), f"facts about the machine: {', '.join(totals.machine_changed)}"
 

@@ -31,7 +31,8 @@ class Totals:
         slow_lost: events of the slow path that were lost because the ring buffer was full.
         slow_missed: hits of the slow path that the kernel skipped, or calls beyond the number that it can follow.
         zones_dropped: how often there was no room for the zones of a call of the slow path.
-        names_dropped: changes of task names that were lost, so rows may have an older name.
+        names_dropped: changes of task names that were lost, so rows may have an older name; and calls whose task's name
+            was not kept any more, whose name is `?`.
         machine_changed: names of facts about the machine that changed during the recording.
         reason: why the recording ended.
         seconds: its length.

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The name of a thread is its name at the time of the call."""
 
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
@@ -141,3 +143,89 @@ def test_a_thread_that_ended_hides_no_other(monkeypatch: pytest.MonkeyPatch, tmp
 
     monkeypatch.setattr(names, "_PROC", Proc())
     assert list(running_tasks()) == [(9, "sh")]
+
+
+def forks(first: int, last: int, comm: bytes = b"child") -> npt.NDArray[np.void]:
+    """Return the changes of new threads with ids and times from the first to before the last."""
+    return np.array([(time, time, 0, comm) for time in range(first, last)], NAME)
+
+
+def test_threads_that_ended_are_discarded_and_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that runs keeps its name, however old; what is unknown is not guessed, but counted."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter([(7, "init"), (150, "child")]))
+    tasks = TaskComms(kept=100)
+    tasks.update(forks(100, 300))
+    assert named(tasks, (101, 0, 101), (299, 0, 299)) == ["child", "child"]
+    tasks.discard()
+    # The threads that ended before the list was made may have rows in the next batch.
+    assert named(tasks, (101, 0, 102)) == ["child"]
+    tasks.discard()
+    assert named(tasks, (7, 0, 400), (150, 0, 400), (299, 0, 400)) == ["init", "child", "child"]
+    assert tasks.unknown == 0
+    assert named(tasks, (101, 0, 103), (7, 0, 400), (101, 0, 104), (150, 0, 400)) == [UNKNOWN, "init", UNKNOWN, "child"]
+    assert tasks.unknown == 2
+
+
+def test_a_new_thread_does_not_lend_its_name_to_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An id is used again; a late call of the thread that had it has no name any more."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter(()))
+    tasks = TaskComms(kept=100)
+    tasks.update(forks(100, 300))
+    tasks.discard()
+    tasks.discard()
+    tasks.update(change(500, 101, b"second"))
+    assert named(tasks, (101, 0, 200), (101, 0, 501), (101, 0, 499)) == [UNKNOWN, "second", "second"]
+    assert tasks.unknown == 1
+
+
+def test_a_thread_that_began_after_the_list_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not in the list of running threads, but it has not ended."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter(()))
+    tasks = TaskComms(kept=10)
+    tasks.update(forks(100, 120))
+    tasks.discard()
+    tasks.update(forks(120, 160))
+    tasks.discard()
+    assert named(tasks, (119, 0, 200), (120, 0, 200)) == [UNKNOWN, "child"]
+
+
+def test_old_names_of_a_thread_are_discarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread that changes its name for ever takes no memory; the names in use keep their order."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter([(7, "n0")]))
+    tasks = TaskComms(kept=100)
+    for time in range(100, 5000, 10):
+        tasks.update(np.concatenate([change(at, 7, f"n{at}".encode()) for at in range(time, time + 10)]))
+        assert named(tasks, (7, 0, time), (7, 0, time + 3), (7, 0, time + 99)) == [
+            f"n{time}",
+            f"n{time + 3}",
+            f"n{time + 9}",
+        ]
+        tasks.discard()
+    assert tasks.unknown == 0
+    thread, cpu, at = np.array([7], np.uint32), np.array([0], np.uint32), np.array([9999], np.uint64)
+    assert len(tasks.column(thread, cpu, at).dictionary) < 250
+
+
+def test_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen thousand forks, each with a name of its own, take no more at the end than after the first thousands."""
+    monkeypatch.setattr(names, "running_tasks", lambda: iter([(1, "init")]))
+    tasks = TaskComms(kept=1000)
+    sizes = []
+    tracemalloc.start()
+    for start in range(100, 15_100, 50):
+        new = np.array([(time, time % 32768, 0, f"t{time}".encode()) for time in range(start, start + 50)], NAME)
+        tasks.update(new)
+        column = tasks.column(new["tid"], np.zeros(50, np.uint32), new["time"])
+        assert column.take([0, 49]).to_pylist() == [f"t{start}", f"t{start + 49}"]
+        tasks.discard()
+        sizes.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert max(sizes[150:]) <= 1.25 * max(sizes[30:90])
+    assert tasks.unknown == 0
+
+
+def test_changes_of_two_cpus_count_in_the_order_of_time(tasks: TaskComms) -> None:
+    """A change may be read after a later one."""
+    tasks.update(change(30, 7, b"third"))
+    tasks.update(change(20, 7, b"second"))
+    assert named(tasks, (7, 0, 10), (7, 0, 25), (7, 0, 30)) == ["sh", "second", "third"]

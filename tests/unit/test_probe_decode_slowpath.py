@@ -434,3 +434,48 @@ def test_calls_are_written_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     now[0] += 10
     recording.consumer.drain()
     assert len(recording.writer.batches) == 3
+
+
+def test_calls_whose_return_is_missed_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest counts as a call that did not return, and as incomplete; the newest stay open."""
+    monkeypatch.setattr(slowpath, "_MOST_OPEN", 3)
+    assembler = CallAssembler()
+    ended = take(assembler, [event(BEGINS, task, frame=task, ac=task + 8) for task in range(1, 8)])
+    assert [(each.task, each.complete, each.returns) for each in ended] == [(task, False, None) for task in range(1, 5)]
+    assert [each.task for each in assembler.still_open()] == [5, 6, 7]
+
+
+def test_time_of_an_event_does_not_depend_on_the_open_calls() -> None:
+    """Ten thousand tasks wait in the slow path; each event meets those of its own task only."""
+    assembler = CallAssembler()
+    many = np.zeros(10_000, EVENT)
+    many["kind"], many["frame"], many["ac"] = BEGINS, np.arange(10_000), np.arange(10_000) + 8
+    many["r"]["task"] = np.arange(10_000)
+    assembler.take(many)
+    many["kind"], many["lost"] = ATTEMPT, np.arange(10_000)
+    began = time.process_time()
+    assembler.take(many)
+    assert time.process_time() - began < 2
+    assert [len(each.attempts) for each in assembler.still_open()] == [1] * 10_000
+
+
+def test_zones_without_a_call_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their event was lost. Those of an open call are kept, however old."""
+    monkeypatch.setattr(slowpath, "_MOST_COPIED", 10)
+    recording = Recording()
+    recording.events.records = [captured(BEGINS, 50)]
+    recording.zones.records = [zone(50, 77), *(zone(time, 1) for time in range(100, 200))]
+    recording.consumer.drain()
+    recording.consumer.finish()
+    assert [[each["free"] for each in row["zones"]] for row in recording.calls] == [[77]]
+    recording = Recording()
+    recording.events.records = [captured(BEGINS, 50)]
+    recording.zones.records = [zone(50, 77), *(zone(time, 1) for time in range(100, 200))]
+    recording.consumer.drain()
+    recording.consumer._write()  # noqa: SLF001 as after a second
+    recording.zones.records = [zone(time, 1) for time in range(200, 300)]
+    recording.consumer.drain()
+    recording.consumer._write()  # noqa: SLF001
+    assert len(recording.consumer._copied) <= 6  # noqa: SLF001
+    recording.consumer.finish()
+    assert [[each["free"] for each in row["zones"]] for row in recording.calls] == [[77]]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Equal records get equal numbers, and no others do."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,31 @@ def test_bytes_around_a_record_are_ignored(columns: int) -> None:
         rows = chance.integers(0, 2, (300, columns)).astype(np.uint64)
         numbers, new = Grouper(PAIR).numbers(rows, first)
         assert [tuple(new[number]) for number in numbers] == [tuple(row) for row in rows[:, first : first + 2].tolist()]
+
+
+def test_records_of_the_same_hash_are_found_beside_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the record that has the hash is new or known."""
+    monkeypatch.setattr(Grouper, "_hash", lambda _, words: words[:, 0].copy())
+    grouper = Grouper(PAIR)
+    chance = np.random.default_rng(4)
+    some = chance.integers(0, 30, (6000, 2)).astype(np.uint64)
+    known: list[object] = []
+    for start in range(0, len(some), 200):
+        numbers, new = grouper.numbers(some[start : start + 200])
+        known += new.tolist()
+        assert [known[number] for number in numbers] == list(map(tuple, some[start : start + 200].tolist()))
+    assert len(known) == len(set(known))
+
+
+def test_time_is_linear_in_new_records() -> None:
+    """The work for 8,000 new records does not depend on how many are known."""
+    some = np.random.default_rng(5).integers(0, 1 << 60, (64_000, 2)).astype(np.uint64)
+    grouper = Grouper(PAIR)
+    times = []
+    for start in range(0, len(some), 8000):
+        began = time.process_time()
+        for at in range(start, start + 8000, 100):
+            grouper.numbers(some[at : at + 100])
+        times.append(time.process_time() - began)
+    assert sum(times[4:]) < 3 * sum(times[:4]) + 0.1
+    assert sum(times) < 2

@@ -52,7 +52,7 @@ class FakeConsumer:
     """Consumes as many calls as the test sets."""
 
     def __init__(self, log: list[str]) -> None:
-        self.consumed = 0
+        self.consumed = self.unnamed = 0
         self.waiting = 0
         self.log = log
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The names of tasks (comm) at any time of a recording: the names at its start, and each change since."""
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Iterator
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +18,44 @@ _IDLE = 0
 _NEVER = (1 << 64) - 1
 _LATER = 0
 """A placeholder for a name that is filled in later."""
+KEPT = 1 << 16
+"""How many names, and changes of names, are kept before those that no row needs any more are discarded."""
+
+_Change = tuple[int, int]
+"""The time of a change, and the position of the name since then."""
+_time_of = itemgetter(0)
+
+
+class _Running(NamedTuple):
+    """The threads that existed after the change of a certain time was read."""
+
+    newest: int
+    tids: frozenset[int]
 
 
 class TaskComms:
     """The history of the name of each thread.
 
-    A name is stored as its position in a growing list, which is the dictionary of the trace's column.
+    A name is stored as its position in a list, which is the dictionary of the trace's column. With many
+    names, a new list begins whenever names are discarded.
+
+    Attributes:
+        unknown: calls whose thread had a name that is not kept any more.
+
+    Args:
+        kept: how many changes and names to keep, apart from those of the threads that still run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = KEPT) -> None:
+        self.unknown = 0
+        self._kept = self._most = kept
         self._texts: dict[str, int] = {}
-        self._history: dict[int, list[tuple[int, int]]] = {}
+        self._dictionary = pa.array([], pa.utf8())
+        self._history: dict[int, list[_Change]] = {}
+        self._changes = 0
+        self._newest = 0
+        self._running: _Running | None = None
+        self._discarded_until = 0
         for tid, comm in running_tasks():
             self._history[tid] = [(0, self._position(comm))]
 
@@ -36,9 +65,14 @@ class TaskComms:
         Args:
             changes: `struct task_comm` of record.h, in any order.
         """
-        for change in changes[np.argsort(changes["time"], kind="stable")]:
-            comm = change["comm"].decode(errors="replace")
-            self._history.setdefault(int(change["tid"]), []).append((int(change["time"]), self._position(comm)))
+        ordered = changes[np.argsort(changes["time"], kind="stable")]
+        columns = (ordered[name].tolist() for name in ("tid", "time", "comm"))
+        for tid, time, comm in zip(*columns, strict=True):
+            history = self._history.setdefault(tid, [])
+            # Nearly always at the end: only the changes of two CPUs may arrive in another order than they were made.
+            insort(history, (time, self._position(comm.decode(errors="replace"))), key=_time_of)
+        self._changes += len(ordered)
+        self._newest = max(self._newest, int(ordered["time"].max(initial=0)))
 
     def column(
         self, tids: npt.NDArray[np.uint32], cpus: npt.NDArray[np.uint32], times: npt.NDArray[np.uint64]
@@ -55,27 +89,105 @@ class TaskComms:
         runs = pa.array(tids[starts]).dictionary_encode()
         lengths = np.diff(starts, append=len(tids))
         span = (int(times.min(initial=_NEVER)), int(times.max(initial=0)))
-        known = [self._throughout(tid, span) for tid in runs.dictionary.to_pylist()]
-        codes = runs.indices.to_numpy()
-        positions = np.repeat(np.array([_LATER if name is None else name for name in known], np.int32)[codes], lengths)
-        for code, tid in enumerate(runs.dictionary.to_pylist()):
-            if known[code] is None:
-                rows = np.flatnonzero(np.repeat(codes == code, lengths))
-                positions[rows] = self._idle(cpus[rows]) if tid == _IDLE else self._at(tid, times[rows])
-        return pa.DictionaryArray.from_arrays(pa.array(positions), pa.array(list(self._texts), pa.utf8()))
+        distinct = runs.dictionary.to_pylist()
+        known = [self._throughout(tid, span) for tid in distinct]
+        codes = np.repeat(runs.indices.to_numpy(), lengths)
+        positions = np.array([_LATER if name is None else name for name in known], np.int32)[codes]
+        changing = np.array([name is None for name in known], np.bool_)[codes]
+        idle = changing & (tids == _IDLE)
+        if idle.any():
+            positions[idle] = self._idle(cpus[idle])
+        rows = np.flatnonzero(changing & ~idle)
+        if len(rows):
+            histories = [
+                self._history.get(tid, []) if name is None and tid != _IDLE else []
+                for tid, name in zip(distinct, known, strict=True)
+            ]
+            positions[rows] = self._at(histories, codes[rows], times[rows])
+        if len(self._dictionary) < len(self._texts):
+            added = pa.array(list(islice(self._texts, len(self._dictionary), None)), pa.utf8())
+            self._dictionary = pa.concat_arrays([self._dictionary, added])
+        return pa.DictionaryArray.from_arrays(pa.array(positions), self._dictionary)
+
+    def discard(self) -> None:
+        """Discard names that no later row needs, if there are many; call this after each batch of rows.
+
+        Threads that have ended before one batch was read are discarded after it, because their last rows are in it.
+        What is discarded is older than the newest changes, half as many as are kept.
+        """
+        if self._running is not None:
+            self._discard(self._running)
+            self._running = None
+        elif self._changes > self._most:
+            self._running = _Running(self._newest, frozenset(tid for tid, _ in running_tasks()))
+
+    def _discard(self, running: _Running) -> None:
+        times = np.fromiter(map(_time_of, chain.from_iterable(self._history.values())), np.uint64)
+        recent = self._kept // 2
+        until = int(np.partition(times, -recent)[-recent]) if len(times) > recent else 0
+        until = min(until, running.newest)
+        histories = self._history
+        self._history = {}
+        for tid, history in histories.items():
+            # What holds at that time is kept, unless the thread has ended.
+            if tid in running.tids or history[-1][0] > until:
+                self._history[tid] = history[max(bisect_right(history, until, key=_time_of) - 1, 0) :]
+        self._changes = sum(map(len, self._history.values()))
+        self._most = max(self._kept, self._changes * 3 // 2)
+        self._discarded_until = until
+        if len(self._texts) > recent:
+            self._renumber()
+
+    def _renumber(self) -> None:
+        """Begin a new list with the names that are still needed."""
+        texts = list(self._texts)
+        self._texts, self._dictionary = {}, self._dictionary[:0]
+        self._history = {
+            tid: [(time, self._position(texts[position])) for time, position in history]
+            for tid, history in self._history.items()
+        }
 
     def _throughout(self, tid: int, span: tuple[int, int]) -> int | None:
-        """Return the name that a thread has during the whole span; None if it changes, or depends on the CPU."""
-        if tid == _IDLE:
+        """Return the name that a thread has during the whole span; None if it changes, or is not that simple."""
+        history = self._history.get(tid)
+        if tid == _IDLE or (self._discarded_until and (history is None or span[0] < history[0][0])):
             return None
-        history = self._history.get(tid, [(0, self._position(UNKNOWN))])
-        first, last = (max(bisect_right(history, time, key=itemgetter(0)) - 1, 0) for time in span)
+        if history is None:
+            return self._position(UNKNOWN)
+        first, last = (max(bisect_right(history, time, key=_time_of) - 1, 0) for time in span)
         return history[first][1] if first == last else None
 
-    def _at(self, tid: int, times: npt.NDArray[np.uint64]) -> npt.NDArray[np.int32]:
-        since, names = (np.array(part) for part in zip(*self._history[tid], strict=True))
-        at = np.searchsorted(since.astype(np.uint64), times, side="right")
-        chosen: npt.NDArray[np.int32] = names.astype(np.int32)[np.maximum(at - 1, 0)]
+    def _at(
+        self, histories: list[list[_Change]], codes: npt.NDArray[np.int32], times: npt.NDArray[np.uint64]
+    ) -> npt.NDArray[np.int32]:
+        """Return the name of each call; a call before the first name of its thread has that name.
+
+        Args:
+            histories: of the threads.
+            codes: for each call, the index of its thread's history.
+            times: the time of each call.
+        """
+        lengths = np.array([len(history) for history in histories])
+        changes = np.array(list(chain.from_iterable(histories)), np.uint64).reshape(-1, 2)
+        since, names = changes[:, 0], changes[:, 1].astype(np.int32)
+        # Times become ranks, so that one sorted array of numbers has the changes of all threads.
+        ranks = np.sort(since)
+        stride = len(ranks) + 1
+        owners = np.repeat(np.arange(len(histories)), lengths) * stride
+        keys = owners + np.searchsorted(ranks, since, side="right")
+        wanted = codes.astype(np.int64) * stride + np.searchsorted(ranks, times, side="right")
+        begins = np.cumsum(lengths) - lengths
+        found = np.searchsorted(keys, wanted, side="right") - 1
+        early = found < begins[codes]
+        none = lengths[codes] == 0
+        chosen = np.append(names, np.int32(self._position(UNKNOWN)))[
+            np.where(none, -1, np.maximum(found, begins[codes]))
+        ]
+        # Another thread may have had this id, and its name is discarded.
+        lost = none | (early & (times < self._discarded_until))
+        if self._discarded_until:
+            chosen[lost] = self._position(UNKNOWN)
+            self.unknown += int(lost.sum())
         return chosen
 
     def _idle(self, cpus: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:

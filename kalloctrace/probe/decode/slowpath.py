@@ -31,6 +31,8 @@ _ARGS = [column.name for column in SLOW.field("given").type]
 # Naming and writing have a high fixed cost, so calls are written in batches.
 _BATCH_CALLS = 4096
 _BATCH_SECONDS = 1.0
+_MOST_OPEN = 1 << 14
+_MOST_COPIED = 1 << 15
 
 _TASK_COLUMNS = ("time", "cpu", "pid", "tid", "comm")
 _ASIDE = ("gfp_mask", "order", "prio", "oom_victim", "ac_alloc_flags")
@@ -49,12 +51,14 @@ class SlowCall:
         attempts: the events of its attempts.
         events_before: what the kernel did before each attempt; the last list is what it did after all of them.
         returns: its last event; None while it runs, or if its return was missed.
+        lost: the number of events that were lost before it began.
         complete: no event was lost while it ran.
     """
 
     begins: Event
     task: int
     ac: int
+    lost: int = 0
     attempts: list[Event] = field(default_factory=list)
     events_before: list[list[str]] = field(default_factory=lambda: [[]])
     returns: Event | None = None
@@ -65,6 +69,9 @@ class SlowCall:
 class CallAssembler:
     """Assembles calls from events in the order of time.
 
+    A call whose return is missed stays open until another call has its frame, or until too many are open; then the
+    oldest counts as not returned.
+
     Attributes:
         unpaired: attempts and returns of calls whose begin was not seen.
         lost: events that found the ring buffer full.
@@ -73,27 +80,30 @@ class CallAssembler:
     unpaired: int = 0
     lost: int = 0
     _open: dict[int, SlowCall] = field(default_factory=dict)
+    _of_task: dict[int, dict[int, SlowCall]] = field(default_factory=dict)
 
     def take(self, events: Events) -> list[SlowCall]:
         """Add events; return the calls that have ended."""
         ended = []
-        # As lists: reading the members of each numpy record would take most of the time.
+        # As lists: reading the members of each numpy record would take most of the time. An event that is kept is
+        # copied, so that an open call does not keep all events in memory that came with its own.
         columns = (events["kind"], events["frame"], events["ac"], events["lost"], events["r"]["task"])
         for event, kind, frame, ac, lost, task in zip(events, *(column.tolist() for column in columns), strict=True):
-            if lost != self.lost:
-                self.lost = lost
-                for call in self._open.values():
-                    call.complete = False
+            self.lost = lost
             if kind == BEGINS:
                 if frame in self._open:
-                    ended.append(self._open.pop(frame))
-                self._open[frame] = SlowCall(event, task, ac)
+                    ended.append(self._close(frame))
+                self._open[frame] = self._of_task.setdefault(task, {})[frame] = SlowCall(event.copy(), task, ac, lost)
+                if len(self._open) > _MOST_OPEN:
+                    oldest = self._close(next(iter(self._open)))
+                    oldest.complete = False
+                    ended.append(oldest)
             elif kind == RETURNS:
-                call_ended = self._open.pop(frame, None)
-                if call_ended is None:
+                if frame not in self._open:
                     self.unpaired += 1
                 else:
-                    call_ended.returns = event
+                    call_ended = self._close(frame)
+                    call_ended.returns = event.copy()
                     ended.append(call_ended)
             else:
                 self._step(kind, event, task, ac)
@@ -101,14 +111,25 @@ class CallAssembler:
 
     def still_open(self) -> list[SlowCall]:
         """Return the calls whose return was not seen."""
+        for call in self._open.values():
+            call.complete = call.lost == self.lost
         return list(self._open.values())
+
+    def _close(self, frame: int) -> SlowCall:
+        call = self._open.pop(frame)
+        call.complete = call.lost == self.lost
+        of_task = self._of_task[call.task]
+        del of_task[frame]
+        if not of_task:
+            del self._of_task[call.task]
+        return call
 
     def _step(self, kind: int, event: Event, task: int, ac: int) -> None:
         """Add an event to the innermost open call of its task to which it can belong."""
-        for call in reversed(self._open.values()):
-            if call.task == task and (kind != ATTEMPT or call.ac == ac):
+        for call in reversed(self._of_task.get(task, {}).values()):
+            if kind != ATTEMPT or call.ac == ac:
                 if kind == ATTEMPT:
-                    call.attempts.append(event)
+                    call.attempts.append(event.copy())
                     call.events_before.append([])
                 else:
                     call.events_before[-1].append(_EVENT_TEXTS[kind])
@@ -181,6 +202,17 @@ class SlowPathConsumer:
             if zone is not None:
                 self._copied.setdefault(key, []).append(zone)
 
+    def _discard_copies(self) -> None:
+        """Discard the zones of calls whose event was lost, if they are many; nobody else takes them."""
+        if len(self._copied) > _MOST_COPIED:
+            recent = len(self._copied) - _MOST_COPIED // 2
+            needed = {
+                (int(call.begins["r"]["time"]), int(call.begins["frame"])) for call in self.assembler.still_open()
+            }
+            self._copied = {
+                key: zones for at, (key, zones) in enumerate(self._copied.items()) if at >= recent or key in needed
+            }
+
     def _write(self) -> None:
         calls, self._ended = self._ended, []
         self._written_at = time.monotonic()
@@ -189,6 +221,7 @@ class SlowPathConsumer:
             self._writer.write_slow(rows)
             self.consumed += len(rows)
             self.failed += sum(row["page"] is False for row in rows)
+        self._discard_copies()
 
     def _named(self, calls: list[SlowCall]) -> list[dict[str, Any]]:
         events = [event for call in calls for event in (call.begins, *call.attempts)]
