@@ -128,7 +128,10 @@ def _system_failed(error: OSError) -> Exit:
     """Print what the system refused; a closed pipe (`| head`) or terminal is not a failure."""
     gone = isinstance(error, BrokenPipeError) or _terminal_gone(error)
     if not gone:
-        what = f"cannot use {error.filename}" if error.filename is not None else "cannot read or write"
+        # Every other file is written by `kalloctrace.output`, whose errors name it.
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        unnamed = "cannot write standard output" if full else "cannot read or write"
+        what = unnamed if error.filename is None else f"cannot use {error.filename}"
         why = error.strerror or str(error)
         stderr().error(KalloctraceError(what, why, "check the path, its permissions and the free space"))
     try:

@@ -128,10 +128,19 @@ def complete_output(
 
 
 @contextmanager
-def standard_output() -> Iterator[IO[bytes]]:
-    """Yield standard output as bytes, with errors that name it."""
+def standard_output(inputs: Sequence[Path] = ()) -> Iterator[IO[bytes]]:
+    """Yield standard output as bytes, with errors that name it.
+
+    Args:
+        inputs: the files that are read.
+
+    Raises:
+        KalloctraceError: it is redirected into one of the inputs (exit code 2), or cannot be written.
+    """
     sys.stdout.flush()
-    with OutputFile(os.dup(sys.stdout.fileno()), "standard output") as raw:
+    place = _Place("standard output", Path(), None, sys.stdout.fileno(), in_place=True, overwrite=False, option="-o")
+    _refuse_inputs(place, os.fstat(sys.stdout.fileno()), inputs)
+    with place.open() as raw:
         file = io.BufferedWriter(raw)
         yield file
         file.flush()

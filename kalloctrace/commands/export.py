@@ -54,7 +54,7 @@ def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
     if form in _BINARY and output is None and (form == "parquet" or stdout().is_terminal):
         why = "Parquet cannot be streamed" if form == "parquet" else "a terminal does not show a timeline"
         raise KalloctraceError("no file to write", why, "name a file with -o", Exit.USAGE)
-    writing = standard_output() if output is None else complete_output(output, overwrite=force, inputs=[trace])
+    writing = standard_output([trace]) if output is None else complete_output(output, overwrite=force, inputs=[trace])
     with writing as file, reading(trace) as reader:
         if form == "perfetto" and reader.aggregate:
             raise KalloctraceError(

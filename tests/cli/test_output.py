@@ -381,6 +381,34 @@ def test_standard_output_by_name_is_appended_to(name: str, tmp_path: Path) -> No
     assert log.read_bytes().endswith(b"\n")
 
 
+def test_standard_output_is_not_the_input(folder: Path) -> None:
+    """`export t >> t` would feed itself."""
+    trace = folder / "t.arrows"
+    trace.write_bytes(traces.RECORDED.read_bytes())
+    words = [sys.executable, "-m", "kalloctrace", "export", "--format", "csv", str(trace)]
+    with trace.open("ab") as stream:
+        done = subprocess.run(words, stdout=stream, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, "it is the file to read" in done.stderr) == (2, True)
+    assert trace.read_bytes() == traces.RECORDED.read_bytes()
+
+
+@pytest.mark.parametrize("words", [["export", "--format", "csv"], ["verify", "--json"], ["report"]], ids=lambda w: w[0])
+def test_full_standard_output_is_named(words: list[str]) -> None:
+    """Whatever prints there."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "kalloctrace", *words, str(traces.RECORDED)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    what, why, _ = done.stderr.splitlines()
+    assert (done.returncode, why) == (1, "  why: No space left on device")
+    assert what.endswith(" standard output")
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_names_of_any_bytes(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files and folders whose names are not UTF-8 are read, written and named."""
