@@ -20,8 +20,8 @@ from kalloctrace.errors import Exit
     metavar="POINTS",
     help="Show a share that differs by at least this many percentage points.",
 )
-@click.argument("before", metavar="A", type=click.Path(path_type=Path))
-@click.argument("after", metavar="B", type=click.Path(path_type=Path))
+@click.argument("before", metavar="A", type=click.Path(path_type=Path, readable=False))
+@click.argument("after", metavar="B", type=click.Path(path_type=Path, readable=False))
 def command(as_json: bool, top: int, threshold: float, before: Path, after: Path) -> int:
     """Show what differs between two traces, such as before and after a kernel upgrade.
 

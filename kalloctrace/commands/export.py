@@ -25,9 +25,14 @@ _BINARY = ("parquet", "perfetto")
     required=True,
     help="What to write: a table with a column for each field, a timeline, or stacks for flame graphs.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: standard output]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="The file to write.  [default: standard output]",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
-@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path, readable=False))
 def command(form: _Form, output: Path | None, force: bool, trace: Path) -> int:
     """Write a trace for other programs.
 

@@ -14,7 +14,12 @@ from kalloctrace.errors import Exit, KalloctraceError
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The trace to write.  [default: FILE.arrows]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="The trace to write.  [default: FILE.arrows]",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
     "--kernel",

@@ -56,9 +56,11 @@ _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each row.")
 @click.option("--top", type=click.IntRange(min=1), help="Rows of each interval.  [default: 20 as text, all as JSON]")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Also record into this trace.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), help="Also record into this trace.")
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
-@click.option("--replay", metavar="TRACE", type=click.Path(path_type=Path), help="Replay a recorded stream.")
+@click.option(
+    "--replay", metavar="TRACE", type=click.Path(path_type=Path, readable=False), help="Replay a recorded stream."
+)
 @click.option(
     "--attach",
     type=click.Choice(["auto", "fentry", "kprobe"]),

@@ -14,7 +14,12 @@ from kalloctrace.version import __version__
 
 @click.command()
 @click.argument("words", metavar="[COMMAND...]", nargs=-1)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write all pages into this folder, as NAME.1.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="Write all pages into this folder, as NAME.1.",
+)
 @click.option("-f", "--force", is_flag=True, help="Replace existing pages.")
 def command(words: tuple[str, ...], output: Path | None, force: bool) -> int:
     """Print the manual page of a command, or write all pages.

@@ -14,7 +14,9 @@ from kalloctrace.errors import Exit, KalloctraceError
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="The trace to write.  [default: a new name]")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, readable=False), help="The trace to write.  [default: a new name]"
+)
 @click.option("-f", "--force", is_flag=True, help="Replace the file if it exists.")
 @click.option("-d", "--duration", type=click.FloatRange(min=0, min_open=True), help="Stop after this many seconds.")
 @click.option(

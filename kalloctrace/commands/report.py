@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     metavar="MS",
     help="With --failures: also explain why the fast path did not serve the calls whose slow path took longer.",
 )
-@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page that opens offline.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, readable=False), metavar="FILE", help="Write a page that opens offline."
+)
 @click.option("-f", "--force", is_flag=True, help="Replace the page if it exists.")
-@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path))
+@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path, readable=False))
 def command(
     as_json: bool,
     top: int,

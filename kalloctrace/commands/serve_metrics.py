@@ -33,7 +33,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
     show_default=True,
     help="The port to listen on; 0 takes a free one.",
 )
-@click.argument("trace", metavar="[TRACE]", required=False, type=click.Path(path_type=Path))
+@click.argument("trace", metavar="[TRACE]", required=False, type=click.Path(path_type=Path, readable=False))
 def command(address: str, port: int, trace: Path | None) -> int:
     """Serve a recording's numbers to Prometheus, also while it is recorded.
 

@@ -16,7 +16,7 @@ WORST = (Exit.OK, Exit.INCOMPLETE, Exit.USAGE, Exit.FAILED, Exit.MISMATCH, Exit.
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per trace.")
 @click.option("--strict", is_flag=True, help="Exit with 4 if anything was lost, missed, unknown or truncated.")
 @click.option("--ktap", "as_ktap", is_flag=True, help="Print KTAP, the kernel's test protocol: each trace is a test.")
-@click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path))
+@click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path, readable=False))
 def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]) -> int:
     """Predict every allocation of a trace and compare with what the kernel did.
 

@@ -2,6 +2,7 @@
 """Reads a trace batch by batch; reports files that are not a trace, too new, or truncated."""
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -124,6 +125,8 @@ class TraceReader:
                 raise KalloctraceError(f"cannot read {path}", "it is empty", _FIX_FOREIGN)
             # Not mapped: a mapped file counts as resident memory, and a trace may be larger than memory.
             self._file = pa.OSFile(os.fsencode(path))
+        except PermissionError as error:
+            raise _not_permitted(path) from error
         except (OSError, pa.ArrowInvalid) as error:
             why = getattr(error, "strerror", None) or _first_line(error)
             raise KalloctraceError(f"cannot read {path}", why, _FIX_FOREIGN) from error
@@ -415,6 +418,16 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     with TraceReader(path) as trace:
         return trace.snapshot
+
+
+def _not_permitted(path: Path) -> KalloctraceError:
+    try:
+        owner, mode = path.owner(), stat.S_IMODE(path.stat().st_mode)
+    except (OSError, KeyError):
+        return KalloctraceError(f"cannot read {path}", "permission denied", "run this as the user who recorded it")
+    why = f"permission denied: it belongs to {owner}, and its mode is {mode:04o}"
+    fix = f"run this as {owner}, or let {owner} give you a copy; traces are private, as they show what others run"
+    return KalloctraceError(f"cannot read {path}", why, fix)
 
 
 def _first_line(error: Exception) -> str:
