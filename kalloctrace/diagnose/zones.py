@@ -266,8 +266,12 @@ def _first(
         yield Remedy(change, served.node, served.zone)
 
 
+_ORDERS = 32
+"""More orders than any kernel has; a damaged log shows larger ones."""
+
+
 def _smaller_order(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[ZoneState]) -> Iterator[Remedy]:
-    for order in range(attempt.order - 1, -1, -1):
+    for order in range(min(attempt.order, _ORDERS) - 1, -1, -1):
         smaller = replace(attempt, order=order)
         for remedy in _first(kernel, smaller, zones, "smaller_order"):
             yield replace(remedy, value=order)

@@ -6,6 +6,7 @@ is a stable interface of the kernel.
 """
 
 import ctypes
+import os
 from collections.abc import Iterator
 from ctypes import c_char_p, c_int32, c_int64, c_uint32, c_void_p
 from functools import cache
@@ -19,6 +20,11 @@ VMLINUX = Path("/sys/kernel/btf/vmlinux")
 
 _VOID, _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF = range(9)
 _VOLATILE, _CONST, _RESTRICT, _FUNC, _FUNC_PROTO, _VAR = range(9, 15)
+_MAGIC = b"\x9f\xeb"
+_HEADER = 24
+"""Bytes of `struct btf_header`."""
+_DEEPEST = 32
+"""Types within types; libbpf's own limit (MAX_RESOLVE_DEPTH)."""
 _QUALIFIERS = {_VOLATILE: "volatile", _CONST: "const", _RESTRICT: "restrict"}
 
 
@@ -92,7 +98,7 @@ class Btf:
     def __init__(self, path: Path = VMLINUX) -> None:
         self._btf = None
         self._lib = libbpf()
-        self._btf = self._lib.btf__parse(str(path).encode(), None)
+        self._btf = self._lib.btf__parse(os.fsencode(path), None)
         if not self._btf:
             why = "the file has no BTF" if path.exists() else "there is no such file"
             raise KalloctraceError(
@@ -112,7 +118,7 @@ class Btf:
 
     def size(self, struct: str) -> int:
         """Return `sizeof(struct name)` in bytes."""
-        return int(self._lib.btf__resolve_size(self._btf, self._need(struct, _STRUCT)))
+        return self._size(self._need(struct, _STRUCT))
 
     def offset(self, struct: str, member: str) -> int:
         """Return `offsetof(struct name, member)` in bytes; members of anonymous members are found too."""
@@ -130,12 +136,12 @@ class Btf:
         found = self._member(self._need(struct, _STRUCT), member)
         if found is None:
             raise _missing(f"struct {struct} has no member {member}")
-        return int(self._lib.btf__resolve_size(self._btf, found[1]))
+        return self._size(found[1])
 
     def variable_size(self, name: str) -> int | None:
         """Return the size of a per-CPU variable in bytes; None if BTF does not describe it."""
         found = self._find(name, _VAR)
-        return None if found is None else int(self._lib.btf__resolve_size(self._btf, found))
+        return None if found is None else self._size(found)
 
     def enum(self, name: str) -> tuple[tuple[str, int], ...] | None:
         """Return the enumerators of `enum name` in order; None if there is no such enum."""
@@ -149,7 +155,9 @@ class Btf:
         """
         size = c_uint32()
         address = self._lib.btf__raw_data(self._btf, ctypes.byref(size))
-        raw = ctypes.string_at(address, size.value)
+        raw = ctypes.string_at(address, size.value) if address else b""
+        if not raw.startswith(_MAGIC) or len(raw) < _HEADER:
+            raise _damaged("its header is not that of a little-endian kernel")
         header, type_off, type_len, str_off, str_len = unpack_from("<IIIII", raw, 4)
         strings = raw[header + str_off : header + str_off + str_len]
         name_off = strings.find(b"\0" + enumerator.encode() + b"\0") + 1
@@ -162,8 +170,9 @@ class Btf:
             if start < 0 or start % 4:
                 continue
             kind = _Type.from_buffer_copy(types, start)
-            if kind.kind == _ENUM and kind.name_off == 0 and kind.vlen:
-                pairs = iter_unpack("<Ii", types[at : at + kind.vlen * ctypes.sizeof(_Pair)])
+            length = kind.vlen * ctypes.sizeof(_Pair)
+            if kind.kind == _ENUM and kind.name_off == 0 and 0 < length <= len(types) - at:
+                pairs = iter_unpack("<Ii", types[at : at + length])
                 return tuple((self._name(offset), value) for offset, value in pairs)
         return None
 
@@ -172,13 +181,12 @@ class Btf:
         found = self._find(function, _FUNC)
         if found is None:
             return None
-        proto = self._type(found).size_or_type
-        return tuple(self._c_type(param.value & 0xFFFFFFFF) for param in self._trailing(proto, _Pair))
+        return tuple(self._c_type(param.value & 0xFFFFFFFF) for param in self._trailing(self._proto(found), _Pair))
 
     def return_type(self, function: str) -> str | None:
         """Return the C type of a function's return value; None if BTF does not describe the function."""
         found = self._find(function, _FUNC)
-        return None if found is None else self._c_type(self._type(self._type(found).size_or_type).size_or_type)
+        return None if found is None else self._c_type(self._type(self._proto(found)).size_or_type)
 
     def _find(self, name: str, kind: int) -> int | None:
         found = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
@@ -190,44 +198,89 @@ class Btf:
             raise _missing(f"the kernel's BTF has no struct {name}")
         return found
 
+    def _size(self, type_id: int) -> int:
+        size = int(self._lib.btf__resolve_size(self._btf, type_id))
+        if size < 0:
+            raise _damaged(f"type {type_id} has no size")
+        return size
+
+    def _proto(self, function: int) -> int:
+        proto = int(self._type(function).size_or_type)
+        if self._type(proto).kind != _FUNC_PROTO:
+            raise _damaged(f"function {function} has no prototype")
+        return proto
+
+    def _address(self, type_id: int) -> int:
+        address = self._lib.btf__type_by_id(self._btf, type_id)
+        if not address:
+            raise _damaged(f"there is no type {type_id}")
+        return int(address)
+
     def _type(self, type_id: int) -> _Type:
-        return _Type.from_address(self._lib.btf__type_by_id(self._btf, type_id))
+        return _Type.from_address(self._address(type_id))
 
     def _name(self, offset: int) -> str:
-        name: bytes = self._lib.btf__name_by_offset(self._btf, offset)
-        return name.decode()
+        name: bytes | None = self._lib.btf__name_by_offset(self._btf, offset)
+        if name is None:
+            raise _damaged(f"there is no name at {offset}")
+        return name.decode("ascii", errors="backslashreplace")
 
     def _trailing(self, type_id: int, item: type[Any]) -> Iterator[Any]:
-        start = self._lib.btf__type_by_id(self._btf, type_id) + ctypes.sizeof(_Type)
+        """Yield the elements of a type whose kind has them; libbpf has checked that they are there."""
+        start = self._address(type_id) + ctypes.sizeof(_Type)
         for i in range(self._type(type_id).vlen):
             yield item.from_address(start + i * ctypes.sizeof(item))
 
     def _enumerators(self, type_id: int) -> tuple[tuple[str, int], ...]:
         return tuple((self._name(item.name_off), item.value) for item in self._trailing(type_id, _Pair))
 
-    def _member(self, type_id: int, name: str) -> tuple[int, int] | None:
-        """Return a member's offset in bits and its type id; None if there is no such member."""
+    def _member(
+        self, type_id: int, name: str, searched: set[int] | None = None, depth: int = 0
+    ) -> tuple[int, int] | None:
+        """Return a member's offset in bits and its type id; None if there is no such member.
+
+        Args:
+            type_id: a structure or union.
+            name: the member.
+            searched: the types that do not have it; a type may contain another one many times.
+            depth: how many anonymous members surround this one.
+        """
+        if depth > _DEEPEST:
+            raise _damaged(f"type {type_id} contains itself")
+        searched = {type_id} if searched is None else searched
         bitfields = self._type(type_id).kind_flag
         for member in self._trailing(type_id, _Member):
             offset = member.offset & 0xFFFFFF if bitfields else member.offset
             if self._name(member.name_off) == name:
                 return offset, member.type
-            if member.name_off == 0 and self._type(member.type).kind in (_STRUCT, _UNION):
-                inner = self._member(member.type, name)
+            anonymous = member.name_off == 0 and self._type(member.type).kind in (_STRUCT, _UNION)
+            if anonymous and member.type not in searched:
+                searched.add(member.type)
+                inner = self._member(member.type, name, searched, depth + 1)
                 if inner is not None:
                     return offset + inner[0], inner[1]
         return None
 
-    def _c_type(self, type_id: int) -> str:
+    def _c_type(self, type_id: int, depth: int = 0) -> str:
         if type_id == 0:
             return "void"
+        if depth > _DEEPEST:
+            raise _damaged(f"type {type_id} refers to itself")
         kind = self._type(type_id)
         if kind.kind == _PTR:
-            return f"{self._c_type(kind.size_or_type)} *"
+            return f"{self._c_type(kind.size_or_type, depth + 1)} *"
         if kind.kind in _QUALIFIERS:
-            return f"{_QUALIFIERS[kind.kind]} {self._c_type(kind.size_or_type)}"
+            return f"{_QUALIFIERS[kind.kind]} {self._c_type(kind.size_or_type, depth + 1)}"
         prefix = {_STRUCT: "struct ", _UNION: "union ", _ENUM: "enum "}.get(kind.kind, "")
         return f"{prefix}{self._name(kind.name_off)}"
+
+
+def _damaged(why: str) -> KalloctraceError:
+    return KalloctraceError(
+        "cannot read the kernel's type information",
+        f"its BTF is damaged: {why}",
+        "use the kernel's own file, /sys/kernel/btf/vmlinux, or its image",
+    )
 
 
 def _missing(why: str) -> KalloctraceError:
