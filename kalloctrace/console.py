@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import BinaryIO, Literal, TextIO
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.text import printable
+from kalloctrace.text import fitting, printable
 
 Style = Literal["bold", "red", "green", "yellow"]
 Part = str | tuple[str, Style]
 """A part of a line; a pair has a style, which only terminals show."""
 
+_COLUMNS = 80
 _CODES: dict[Style, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
 
@@ -49,6 +50,18 @@ class Console:
     def lines(self, texts: Iterable[str]) -> None:
         """Print lines without styles."""
         self._write(f"{printable(text)}\n" for text in texts)
+
+    def rewrite(self, text: str) -> None:
+        """Replace the line of a terminal on which the cursor stands by as much of a text as it holds.
+
+        Args:
+            text: without styles; an empty one clears the line.
+        """
+        if self.stream is not None:
+            columns = os.get_terminal_size(self.stream.fileno()).columns or _COLUMNS
+            escaped = printable(text)
+            self.stream.write(f"\r{escaped[: fitting(escaped, columns - 1)]}\x1b[K")
+            self.stream.flush()
 
     def styled_lines(self, lines: Iterable[str]) -> None:
         """Print lines that `kalloctrace.styled` has escaped and styled."""

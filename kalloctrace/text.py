@@ -60,7 +60,7 @@ def wrap_words(text: str, width: int, after: str = " ") -> list[str]:
     lines: list[str] = []
     start = len(text) - len(text.lstrip(" "))
     indent = " " * (start + 2)
-    while (limit := max(start + 1, _fitting(text, width))) < len(text):
+    while (limit := max(start + 1, fitting(text, width))) < len(text):
         cut = max(text.rfind(" ", start + 1, limit + 1), text.rfind(after, start, limit) + 1)
         cut = cut if cut > start else limit
         lines.append(text[:cut].rstrip())
@@ -68,7 +68,7 @@ def wrap_words(text: str, width: int, after: str = " ") -> list[str]:
     return [*lines, text]
 
 
-def _fitting(text: str, width: int) -> int:
+def fitting(text: str, width: int) -> int:
     """Return how many characters at the beginning of a text fit into a number of columns."""
     if text.isascii():
         return min(len(text), width)

@@ -11,6 +11,7 @@ from kalloctrace.console import stderr, stderr_bytes, stdout, stdout_bytes
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab import kernels, needs, run
 from kalloctrace.lab.guest import Machine
+from kalloctrace.lab.guest_console import LogOnConsole
 from kalloctrace.lab.series import SUITES, KernelName
 
 _KERNEL = click.option(
@@ -36,15 +37,8 @@ def command() -> None:
     """
     log = logging.getLogger("kalloctrace.lab")
     if not log.handlers:
-        log.addHandler(_OnConsole())
+        log.addHandler(LogOnConsole())
         log.setLevel(logging.INFO)
-
-
-class _OnConsole(logging.Handler):
-    """Prints messages, which may quote the console of a guest."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        stderr().line(self.format(record))
 
 
 @command.command(name="run")
@@ -128,6 +122,7 @@ def run_command(
         timeout=timeout,
         stdout=stdout_bytes(),
         stderr=stderr_bytes(),
+        progress=stderr(),
     )
     return result.returncode
 

@@ -17,4 +17,7 @@ prepare_guest() {
     mounted /dev/shm || { mkdir -p /dev/shm && mount -t tmpfs -o mode=1777 tmpfs /dev/shm; }
     ip link set lo up
     ulimit -l unlimited
+    # The boot is over. Unless --append chose another level, the console shows only warnings from now on.
+    read -r level _ </proc/sys/kernel/printk
+    [ "$level" != 7 ] || echo 5 >/proc/sys/kernel/printk
 }

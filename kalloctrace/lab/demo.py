@@ -4,14 +4,16 @@
 It records on this machine's kernel, or else on a 5.10 kernel in a guest, or else it uses a recorded trace.
 """
 
+import logging
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-from kalloctrace.console import stderr_bytes, stdout, stdout_bytes
+from kalloctrace.console import stderr, stderr_bytes, stdout, stdout_bytes
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import LiveKernel
+from kalloctrace.lab.guest_console import LogOnConsole
 from kalloctrace.lab.kernels import obtain
 from kalloctrace.lab.needs import lab_available, require_fetch
 from kalloctrace.lab.run import run_in_guest
@@ -25,6 +27,10 @@ _RECORD = ["record", "-f", "-o", str(TRACE), "--", "python", "-m", "kalloctrace.
 
 def main() -> int:
     """Run the demonstration; return the exit code of `verify`."""
+    lab = logging.getLogger("kalloctrace.lab")
+    lab.addHandler(LogOnConsole())
+    lab.setLevel(logging.INFO)
+    log("looking for a kernel to record: this machine's, or one in a guest")
     trace = _live() or _guest() or _fixture()
     run("decode", "0x100cca", "--kernel", str(trace))
     run("report", "--top", "5", str(trace))
@@ -55,11 +61,20 @@ def _guest() -> Path | None:
     log(f"on {kernel.release} in a guest: QEMU and the kernel are available")
     show("lab", "run", "--kernel", KERNEL, "--", "kalloctrace", *_RECORD)
     try:
-        result = run_in_guest(["kalloctrace", *_RECORD], kernel=kernel, stdout=stdout_bytes(), stderr=stderr_bytes())
+        result = run_in_guest(
+            ["kalloctrace", *_RECORD],
+            kernel=kernel,
+            stdout=stdout_bytes(),
+            stderr=stderr_bytes(),
+            progress=stderr(),
+        )
     except KalloctraceError as error:
-        log(f"{error.what}: {error.why}")
+        log(f"not in a guest: {error.what}: {error.why}")
         return None
-    return TRACE if result.returncode == 0 else None
+    if result.returncode != 0:
+        log(f"not in a guest: the recording ended with {result.returncode}")
+        return None
+    return TRACE
 
 
 def _fixture() -> Path:

@@ -21,15 +21,16 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # - QEMU emulates `rep stosb` bytewise, so ERMS is off, and with it FSRM, which QEMU has since 8.1: before 6.5 (commit
 #   14e4ec9c3e91) the kernel takes FSRM to imply ERMS, and with FSRM only its memmove() below 32 bytes never ends.
 _CPU = "max,avx=off,avx2=off,f16c=off,fma=off,vaes=off,erms=off,fsrm=off"
-_EMULATION = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", _CPU)
+# An old processor that every kernel knows, and the least that Arrow runs on.
+_SAFE_CPU = "Nehalem"
+_MANY_THREADS = ("-accel", "tcg,thread=multi,tb-size=512")
+_ONE_THREAD = ("-accel", "tcg,thread=single,tb-size=512")
 # One instruction takes one nanosecond of guest time, and an idle guest skips ahead.
-_INSTRUCTION_CLOCK = (
-    *("-accel", "tcg,thread=single,tb-size=512", "-icount", "shift=0,sleep=off"),
-    *("-cpu", _CPU),
-)
-# The console is slow, so it shows warnings and errors only. On a busy machine emulated interrupts are late, and without
-# no_timer_check the kernel takes its timer for broken.
-_KERNEL_ARGUMENTS = ("loglevel=5", "no_timer_check")
+_INSTRUCTION_CLOCK = ("-icount", "shift=0,sleep=off")
+# A booting kernel says what it does, so that one that hangs falls silent; common.sh limits the slow console to warnings
+# when the command starts. On a busy machine emulated interrupts are late, and without no_timer_check the kernel takes
+# its timer for broken.
+_KERNEL_ARGUMENTS = ("loglevel=7", "no_timer_check")
 _UNITS = {"": 1, "M": 1, "G": 1024}
 _NUMA = re.compile(r"(\d+)([MG]?)(?:,.*)?")
 _DISTANCE = re.compile(r"(\d+),(\d+)=(\d+)")
@@ -50,6 +51,7 @@ class Machine:
         qemu_options: further arguments for QEMU.
         kvm: use the host's KVM instead of emulation.
         icount: the guest's clock counts instructions, one per nanosecond, so that times are reproducible.
+        safe: emulate an old processor in one thread, for a kernel that does not boot otherwise.
     """
 
     memory: str | None = None
@@ -60,6 +62,7 @@ class Machine:
     qemu_options: Sequence[str] = ()
     kvm: bool = False
     icount: bool = False
+    safe: bool = False
 
     def __post_init__(self) -> None:
         """Raise a `KalloctraceError` if the options contradict each other."""
@@ -79,7 +82,9 @@ class Machine:
 
     def emulation(self) -> tuple[str, ...]:
         """Return QEMU's arguments for the emulated processors."""
-        return _INSTRUCTION_CLOCK if self.icount else _EMULATION
+        threads = _ONE_THREAD if self.icount or self.safe else _MANY_THREADS
+        clock = _INSTRUCTION_CLOCK if self.icount else ()
+        return (*threads, *clock, "-cpu", _SAFE_CPU if self.safe else _CPU)
 
     def total_memory(self) -> str:
         """Return the memory size for QEMU; the sizes of the nodes must add up to it."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Runs a command in a guest as if it ran here: forwards its output, exit code and files."""
 
+import dataclasses
 import functools
 import logging
 import os
@@ -14,20 +15,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from kalloctrace.console import Console
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.boot import BootPlan, GuestJob, boot_command, prepared
 from kalloctrace.lab.guest import Machine, environment, writable_directories
+from kalloctrace.lab.guest_console import BootProgress, GuestConsole
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
 from kalloctrace.lab.needs import require_lab, search_path
 
 _LOG = logging.getLogger(__name__)
 _POLL = 0.05
 _GRACE = 10.0
+# A booting kernel prints a line every few seconds, on a busy machine too.
+_SILENCE = 60.0
 _TAIL_LINES = 15
-_INT3 = re.compile(r"^\[ *[\d.]+\] (?:Oops: )?int3: 0000", re.MULTILINE)
+_INT3 = re.compile(r"^\[ *[\d.]+\] (?:Oops: )?int3: 0000")
 # A failed unpacking ends in a panic; the first match is the cause.
 _FATAL = re.compile("Initramfs unpacking failed|Kernel panic")
 _DAY = 24 * 60 * 60
@@ -52,6 +58,14 @@ class GuestResult:
     console: Path
     release: str
     seconds: float
+
+
+class _Ended(Enum):
+    """How the wait for a guest ended."""
+
+    BY_ITSELF = auto()
+    LATE = auto()
+    SILENT = auto()
 
 
 class _Stream:
@@ -93,8 +107,11 @@ def run_in_guest(
     timeout: float = 600,
     stdout: BinaryIO | None = None,
     stderr: BinaryIO | None = None,
+    progress: Console | None = None,
 ) -> GuestResult:
     """Boot a kernel and run a command in it.
+
+    A guest that falls silent while it boots is ended, and booted once more with `Machine.safe`.
 
     The command sees this machine's files read-only, and the current directory and `writable` read-write. A kernel
     without 9p cannot mount them: it gets copies of the files that a recording requires, and changed files of the
@@ -118,6 +135,7 @@ def run_in_guest(
         timeout: seconds after which the guest is killed.
         stdout: the stream that receives the command's standard output while it runs.
         stderr: the stream that receives its standard error.
+        progress: shows the boot to a person.
 
     Returns:
         The result of the command.
@@ -134,20 +152,30 @@ def run_in_guest(
         _boot,
         argv,
         kernel=kernel,
-        machine=machine,
         writable=writable,
         in_memory=in_memory,
         env=env or {},
         timeout=timeout,
         sinks=(stdout, stderr),
+        progress=progress,
     )
-    job_dir, ended, streams = boot()
-    if ended and _failed_in_emulation(job_dir):
+    job_dir, ended, streams = boot(machine=machine)
+    if ended is _Ended.BY_ITSELF and _failed_in_emulation(job_dir):
         _LOG.warning("warning: the emulator failed while the kernel patched its own code; booting again")
-        job_dir, ended, streams = boot()
+        job_dir, ended, streams = boot(machine=machine)
+    if ended is _Ended.SILENT:
+        machine = dataclasses.replace(machine, kvm=False, safe=True)
+        _LOG.warning(
+            "warning: %s was silent for %g s while it booted (last: %s); booting it once more, with %s",
+            _name(kernel),
+            _SILENCE,
+            GuestConsole(job_dir / "console.log").last_line(),
+            " ".join(machine.emulation()),
+        )
+        job_dir, ended, streams = boot(machine=machine)
     output, errors = (stream.copy() for stream in streams)
     if not (job_dir / "exit").exists():
-        _give_up(job_dir, None if ended else timeout)
+        _give_up(kernel, job_dir, ended, timeout)
     code = int((job_dir / "exit").read_text(encoding="ascii"))
     release = (job_dir / "release").read_text(encoding="ascii").strip()
     for leftover in ("stdout", "stderr", "command", "shares", "cached"):
@@ -165,14 +193,20 @@ def _boot(
     env: Mapping[str, str],
     timeout: float,
     sinks: tuple[BinaryIO | None, BinaryIO | None],
-) -> tuple[Path, bool, list[_Stream]]:
-    """Boot once; return the job_dir's directory, whether the guest ended in time, and its output."""
+    progress: Console | None,
+) -> tuple[Path, _Ended, list[_Stream]]:
+    """Boot once; return the job's directory, how the guest ended, and its output."""
     job_dir = _new_job_dir()
     job = GuestJob(argv, writable_directories([Path.cwd(), *writable]), environment(env), Path.cwd())
     streams = [_Stream(job_dir / "stdout", sinks[0]), _Stream(job_dir / "stderr", sinks[1])]
     with _interruptible(), prepared(kernel.image, machine, job_dir, job, in_memory=in_memory) as plan:
         with _started(plan.command, job_dir, timeout) as process:
-            ended = _follow(process, job_dir, plan, streams, time.monotonic() + timeout)
+            console = GuestConsole(job_dir / "console.log")
+            shown = BootProgress(_name(kernel), console, progress) if progress is not None else None
+            deadline = time.monotonic() + timeout
+            ended = _wait_for_boot(process, job_dir, plan, console=console, progress=shown, deadline=deadline)
+            if ended is None:
+                ended = _follow(process, job_dir, plan, streams, deadline)
         plan.poll()
     return job_dir, ended, streams
 
@@ -185,7 +219,7 @@ def _failed_in_emulation(job_dir: Path) -> bool:
     """
     if (job_dir / "release").exists():
         return False
-    return _INT3.search((job_dir / "console.log").read_text(encoding="utf-8", errors="replace")) is not None
+    return any(_INT3.match(line) for line in GuestConsole(job_dir / "console.log").lines())
 
 
 def dry_run(argv: Sequence[str], kernel: Kernel, machine: Machine, writable: Sequence[str]) -> list[str]:
@@ -227,38 +261,78 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def _name(kernel: Kernel) -> str:
+    return kernel.release or kernel.name
+
+
+def _wait_for_boot(
+    process: subprocess.Popen[bytes],
+    job_dir: Path,
+    plan: BootPlan,
+    *,
+    console: GuestConsole,
+    progress: BootProgress | None,
+    deadline: float,
+) -> _Ended | None:
+    """Wait until the guest starts the command; return how it ended if it does not."""
+    try:
+        while process.poll() is None:
+            plan.poll()
+            if (job_dir / "release").exists():
+                return None
+            if console.silence() > _SILENCE:
+                return _Ended.SILENT
+            if time.monotonic() > deadline:
+                return _Ended.LATE
+            if progress is not None:
+                progress.show()
+            time.sleep(_POLL)
+    finally:
+        if progress is not None:
+            progress.end()
+    return None
+
+
 def _follow(
     process: subprocess.Popen[bytes], job_dir: Path, plan: BootPlan, streams: Sequence[_Stream], deadline: float
-) -> bool:
-    """Forward the guest's output until it ends; return False if it is still running at the deadline."""
+) -> _Ended:
+    """Forward the guest's output until it ends or the deadline passes."""
     while process.poll() is None:
         if (job_dir / "exit").exists():
             # The command has ended; only the guest's shutdown is left.
             deadline = min(deadline, time.monotonic() + _GRACE)
         if time.monotonic() > deadline:
-            return False
+            return _Ended.LATE
         plan.poll()
         for stream in streams:
             stream.copy()
         time.sleep(_POLL)
-    return True
+    return _Ended.BY_ITSELF
 
 
-def _give_up(job_dir: Path, timeout: float | None) -> NoReturn:
+def _give_up(kernel: Kernel, job_dir: Path, ended: _Ended, timeout: float) -> NoReturn:
     """Print the end of the console and raise the error for a guest without an exit code.
 
     Args:
-        job_dir: the job_dir's directory.
-        timeout: the time limit in seconds, if the guest exceeded it.
+        kernel: what it booted.
+        job_dir: the job's directory.
+        ended: how it ended.
+        timeout: the time limit in seconds.
     """
     console = job_dir / "console.log"
-    lines = console.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = GuestConsole(console).lines()
     for line in lines[-_TAIL_LINES:]:
         _LOG.error("console: %s", line)
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "the console is empty")
+    last = lines[-1] if lines else "the console is empty"
     why = next((line for line in lines if _FATAL.search(line)), None)
-    if timeout is None:
+    if ended is _Ended.BY_ITSELF:
         raise KalloctraceError("the guest ended before the command did", why or last, f"read its console: {console}")
+    if ended is _Ended.SILENT:
+        raise KalloctraceError(
+            f"{_name(kernel)} does not boot",
+            f"its console was silent for {_SILENCE:g} s, also with safer arguments: {last}",
+            f"try another kernel, or read its console: {console}",
+        )
     if why is None:
         why = "the command was still running" if (job_dir / "release").exists() else f"it was still booting: {last}"
     raise KalloctraceError(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab import run
 from kalloctrace.lab.needs import lab_available
 from kalloctrace.lab.run import GuestResult, run_in_guest
 from kalloctrace.trace.reader import TraceReader
@@ -112,6 +113,20 @@ def test_panic_is_reported(directory: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(KalloctraceError) as caught:
         run_in_guest(["sh", "-c", "echo c >/proc/sysrq-trigger"], kernel="5.10", timeout=120)
     assert "Kernel panic" in caught.value.why
+
+
+def test_guest_that_says_nothing_is_tried_twice(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine whose processors never start is ended after the silence, twice, and the kernel is named."""
+    if lab_available():
+        pytest.skip(f"no guest can be booted: {lab_available()}")
+    monkeypatch.chdir(directory)
+    monkeypatch.setattr(run, "_SILENCE", 3.0)
+    with pytest.raises(KalloctraceError, match=r"5\.10\..* does not boot") as caught:
+        run_in_guest(["true"], kernel="5.10", qemu_options=["-S"])
+    assert "silent for 3 s" in caught.value.why
+    assert "-cpu Nehalem" in caplog.text
 
 
 def test_kernel_without_modules_records_in_memory(

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Starting a guest, and its results."""
 
+import contextlib
 import io
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Sequence
@@ -13,9 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from rich.cells import cell_len
 
+from kalloctrace.console import Console
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.lab import boot, run
+from kalloctrace.lab import boot, guest_console, run
 from kalloctrace.lab.guest import (
     Machine,
     command_script,
@@ -292,6 +297,113 @@ def test_emulation_failure_is_tried_again(fake_virtme: Path, tmp_path: Path) -> 
         "echo 1 >$job/release; echo 0 >$job/exit",
     )
     assert run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"))).returncode == 0
+
+
+def test_silent_guest_is_tried_once_more_with_safer_arguments(
+    fake_virtme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A guest whose console falls silent is ended and named; the second boot emulates an old processor."""
+    monkeypatch.setattr(run, "_SILENCE", 0.5)
+    pid = tmp_path / "pid"
+    write_fake(
+        fake_virtme,
+        'case "$*" in *Nehalem*) echo 1 >$job/release; echo 0 >$job/exit; exit;; esac\n'
+        f"printf 'last\\033[2J words' >&2; sleep 300 & echo $! >{pid}; wait",
+    )
+    start = time.monotonic()
+    assert run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"), "5.10.0-46")).returncode == 0
+    assert time.monotonic() - start < 20
+    assert ends(pid)
+    assert r"5.10.0-46 was silent for 0.5 s while it booted (last: last\x1b[2J words)" in caplog.text
+    assert "-cpu Nehalem" in caplog.text
+
+
+def test_guest_that_stays_silent_is_an_error(
+    fake_virtme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two boots, also without KVM, and then the error names the kernel and its console."""
+    monkeypatch.setattr(run, "_SILENCE", 0.3)
+    write_fake(fake_virtme, f"echo x >>{tmp_path}/boots; exec sleep 300")
+    with pytest.raises(KalloctraceError, match=r"5\.10\.0-46 does not boot") as caught:
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"), "5.10.0-46"), kvm=True)
+    assert "silent for 0.3 s" in caught.value.why
+    assert "nothing on its console yet" not in caught.value.why
+    assert (tmp_path / "boots").read_text(encoding="ascii") == "x\nx\n"
+
+
+def test_slow_guest_that_speaks_is_not_ended(fake_virtme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A boot may take many times as long as a silence; the command may then be silent."""
+    monkeypatch.setattr(run, "_SILENCE", 1.0)
+    write_fake(
+        fake_virtme,
+        "for i in 1 2 3 4 5 6 7 8; do echo line $i >&2; sleep 0.25; done\n"
+        "echo 1 >$job/release; sleep 1.5; echo 0 >$job/exit",
+    )
+    assert run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"))).returncode == 0
+
+
+def test_guest_that_crashes_at_once_is_an_error(fake_virtme: Path, tmp_path: Path) -> None:
+    """It is booted once, and the reason is QEMU's."""
+    write_fake(fake_virtme, f"echo x >>{tmp_path}/boots; echo 'qemu: no such \033[31mprocessor' >&2; exit 1")
+    with pytest.raises(KalloctraceError, match="ended before the command did") as caught:
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")))
+    assert caught.value.why == r"qemu: no such \x1b[31mprocessor"
+    assert (tmp_path / "boots").read_text(encoding="ascii") == "x\n"
+
+
+def test_console_of_garbage_is_escaped(fake_virtme: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither a long line, nor bytes that are no text, nor escape sequences reach a person as they are."""
+    write_fake(
+        fake_virtme, r"head -c 3000000 /dev/zero | tr '\0' A >&2; printf '\n\377\033[2J\342\200\256\n' >&2; exit 1"
+    )
+    progress = io.StringIO()
+    with pytest.raises(KalloctraceError) as caught:
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), progress=Console(progress))
+    for text in (str(caught.value), caplog.text, progress.getvalue()):
+        assert all(line.isprintable() for line in text.splitlines())
+        assert len(text) < 10_000
+    assert r"\x1b[2J\u202e" in caught.value.why
+
+
+def test_progress_of_a_boot_is_a_line_in_ten_seconds(fake_virtme: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a terminal the kernel, the seconds and the last line are shown at once, and then from time to time."""
+    monkeypatch.setattr(guest_console, "_EVERY", 0.3)
+    write_fake(
+        fake_virtme,
+        "for i in 1 2 3; do printf '[ 1.0] step\033[2J\r\n' >&2; sleep 0.3; done\n"
+        "echo 1 >$job/release; echo 0 >$job/exit",
+    )
+    progress = io.StringIO()
+    run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"), "5.10.0-46"), progress=Console(progress))
+    lines = progress.getvalue().splitlines()
+    assert lines[0].startswith("5.10.0-46 boots, 0 s: ")
+    assert 2 <= len(lines) <= 5
+    assert lines[-1].endswith(r" s: [ 1.0] step\x1b[2J")
+
+
+def test_progress_on_a_terminal_is_one_line(fake_virtme: Path) -> None:
+    """The line fits the terminal, is rewritten, and is gone when the command starts."""
+    main, other = pty.openpty()
+    termios.tcsetwinsize(other, (24, 60))
+    write_fake(
+        fake_virtme,
+        "printf '漢字%.0s' $(seq 200) >&2; echo >&2; sleep 1.5; echo 1 >$job/release; echo 0 >$job/exit",
+    )
+    with os.fdopen(main, "rb", buffering=0) as terminal:
+        with os.fdopen(other, "w", encoding="utf-8") as stream:
+            run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"), "5.10.0-46"), progress=Console(stream))
+        written = b""
+        # Linux ends a terminal whose other end is closed with an error.
+        with contextlib.suppress(OSError):
+            while part := terminal.read(1 << 16):
+                written += part
+    shown = written.decode()
+    first, *states, last = shown.split("\r")
+    assert (first, last) == ("", "\x1b[K")
+    assert len(states) >= 2
+    assert "\n" not in shown
+    assert {cell_len(state.removesuffix("\x1b[K")) for state in states[1:]} <= {58, 59}
+    assert "5.10.0-46 boots, 1 s: 漢字" in shown
 
 
 def test_guest_that_hangs_is_ended(fake_virtme: Path, tmp_path: Path) -> None:
