@@ -62,7 +62,7 @@ def _slow_lines(slow: SlowVerification, lost: str, tables: FlagTables) -> Iterat
         yield f"    unknown: {count:,} × {reason}"
     for mismatch in slow.mismatches[:MAX_MISMATCHES]:
         yield from slow_mismatch_lines(mismatch, tables)
-    hidden = len(slow.mismatches) - MAX_MISMATCHES
+    hidden = len(slow.mismatches) + slow.not_shown - MAX_MISMATCHES
     if hidden > 0:
         yield f"    … and {hidden:,} more mismatches; --json has all"
 

@@ -44,7 +44,7 @@ def test_each_distinct_call_is_judged_once_while_there_is_room(
         return real(kernel, call)
 
     monkeypatch.setattr(judge, "judge_slowpath", counting)
-    monkeypatch.setattr(judge, "_CACHED", 2)
+    monkeypatch.setattr(judge, "CACHED", 2)
     first, second, third = distinct_calls(3)
     judge_call = SlowpathJudge(kernel)
     verdicts = [judge_call(call) for call in (first, second, first, second)]

@@ -13,6 +13,7 @@ from kalloctrace.model.slowpath.types import Facts, SlowAttempt, SlowCall, SlowC
 from kalloctrace.model.types import Context, Request
 from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.rows import DamagedRowError
+from kalloctrace.verify.slowpath import trace
 from kalloctrace.verify.slowpath.judge import AttemptVerdict
 from kalloctrace.verify.slowpath.trace import (
     SlowJudge,
@@ -351,3 +352,34 @@ def test_a_mismatch_names_the_call() -> None:
         "time": 5,
     }
     assert SlowMismatch("given", mismatch.difference, call).number == 0
+
+
+def test_mismatches_beyond_the_examples_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory does not grow with them; the numbers stay exact, and the JSON object says how many are not in it."""
+    monkeypatch.setattr(trace, "EXAMPLES", 3)
+    wrong = recorded(attempt(0x860), page=False)  # differs in its attempt and its return value
+    verdict = verify_slow(slow_judge(), [wrong] * 5)
+    assert (verdict.calls, verdict.mismatched, verdict.calls_mismatched) == (5, 5, 5)
+    assert (len(verdict.mismatches), verdict.not_shown) == (3, 7)
+    assert verdict.to_json()["mismatches_not_shown"] == 7
+    assert "mismatches_not_shown" not in verify_slow(slow_judge(), [wrong]).to_json()
+
+
+def test_arguments_are_predicted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each distinct set of arguments; so many are remembered that memory is bounded."""
+    predicted: list[Row] = []
+    real = trace.args_verdict
+
+    def counting(kernel: Kernel, call: Row) -> AttemptVerdict:
+        predicted.append(call)
+        return real(kernel, call)
+
+    monkeypatch.setattr(trace, "args_verdict", counting)
+    monkeypatch.setattr(trace, "CACHED", 2)
+    judge = slow_judge()
+    noio = recorded(attempt(0x840), task_flags=NOIO)
+    assert [judge.args(call).verdict for call in (MATCHING, noio, MATCHING, noio)] == ["matched", "mismatched"] * 2
+    assert len(predicted) == 2
+    judge.args(recorded(attempt(0x840), preempt_count=1))
+    assert judge.args(MATCHING).verdict == "matched"
+    assert len(predicted) == 4

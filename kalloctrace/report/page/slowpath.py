@@ -268,7 +268,7 @@ def slow_verdict(slow: SlowVerification, lost: int, tables: FlagTables) -> dict[
         "kinds": [[kind, count] for kind, count in slow.kinds.most_common()],
         "reasons": [[printable(reason), count] for reason, count in slow.unknown_reasons.most_common()],
         "mismatches": [_mismatch(mismatch, tables) for mismatch in slow.mismatches[:MAX_MISMATCHES]],
-        "hidden": max(0, len(slow.mismatches) - MAX_MISMATCHES),
+        "hidden": max(0, len(slow.mismatches) + slow.not_shown - MAX_MISMATCHES),
     }
 
 

@@ -16,7 +16,8 @@ from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.slowpath.compare import distance, fits_evidence, skips_reclaim, slow_differences
 
 _VOLATILE = ("task_flags", "prio", "oom_victim", "cpusets_enabled", "gfp_allowed_mask", "defrag_mode", "mems_allowed")
-_CACHED = 1 << 16
+CACHED = 1 << 16
+"""How many verdicts on distinct calls, or on distinct arguments, are remembered at once."""
 _NEEDS_UNOBSERVED_EVENT = "only a change of the cpuset, or a kill during reclaim, that no trace shows explains it"
 _NOTHING = Step("slow_sequence", "__alloc_pages_slowpath", "")
 
@@ -116,7 +117,7 @@ class SlowpathJudge:
         verdict = self._seen.get(call)
         if verdict is None:
             verdict = judge_slowpath(self._kernel, call)
-            if len(self._seen) >= _CACHED:
+            if len(self._seen) >= CACHED:
                 self._seen.clear()
             self._seen[call] = verdict
         return verdict

@@ -17,12 +17,14 @@ from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.rows import DamagedRowError, ModelFailure, Row, node_mask, request_text
 from kalloctrace.verify.slowpath.compare import entry_differences
-from kalloctrace.verify.slowpath.judge import AttemptVerdict, CallVerdict, SlowpathJudge
+from kalloctrace.verify.slowpath.judge import CACHED, AttemptVerdict, CallVerdict, SlowpathJudge
 
 _NO_RULES = "no rules of the slow path are known of this kernel"
 _DAMAGED = AttemptVerdict(unknown="the call is damaged")
 _NEEDED = ("gfp_mask", "order", "task_flags", "cpusets_enabled")
 """Columns that are set at every step of a call."""
+EXAMPLES = 1000
+"""How many mismatches are kept, each with its call; the others are only counted."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class SlowVerification:
         calls_mismatched: calls whose arguments or return value differ from the model's.
         calls_unknown: calls whose arguments or return value could not be judged.
         kinds: how many attempts have each kind; `several` if the trace does not decide.
-        mismatches: what differs, in the order of time.
+        mismatches: what differs, in the order of time: the first ones.
+        not_shown: how many more differences there are.
         unknown_reasons: why steps could not be judged, with counts.
     """
 
@@ -82,14 +85,17 @@ class SlowVerification:
     calls_unknown: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     mismatches: list[SlowMismatch] = field(default_factory=list)
+    not_shown: int = 0
     unknown_reasons: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""
+        not_shown = {"mismatches_not_shown": self.not_shown} if self.not_shown else {}
         return {
             **{name: getattr(self, name) for name in _COUNTS},
             "kinds": dict(self.kinds.most_common()),
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
+            **not_shown,
             "unknown_reasons": dict(self.unknown_reasons.most_common()),
         }
 
@@ -113,6 +119,7 @@ class SlowJudge:
         rules = slowpath_rules(snapshot.release, snapshot.version)
         self._kernel = kernel
         self._may_miss = may_miss
+        self._args: dict[tuple[Any, ...], AttemptVerdict] = {}
         self._judge = None if rules is None or machine_changed else SlowpathJudge(SlowKernel(kernel, rules))
         changed = f"the machine changed during the recording: {', '.join(machine_changed)}"
         self._cannot = AttemptVerdict(unknown=changed if machine_changed else _NO_RULES)
@@ -125,13 +132,22 @@ class SlowJudge:
         return cls(snapshot, kernel, may_miss=totals.slow_missed > 0, machine_changed=totals.machine_changed)
 
     def args(self, call: Row) -> AttemptVerdict:
-        """Judge the arguments of a call.
+        """Judge the arguments of a call; remembers the verdicts on distinct arguments.
 
         Raises:
             ModelFailure: the model failed on this call.
         """
         if self._judge is None:
             return self._cannot
+        key = tuple(call["given"].items())
+        verdict = self._args.get(key)
+        if verdict is None:
+            if len(self._args) >= CACHED:
+                self._args.clear()
+            verdict = self._args[key] = self._judge_args(call)
+        return verdict
+
+    def _judge_args(self, call: Row) -> AttemptVerdict:
         try:
             return args_verdict(self._kernel, call)
         except DamagedRowError:
@@ -190,7 +206,9 @@ def _note(verdict: SlowVerification, step: str, judged: AttemptVerdict, call: Ro
     if judged.unknown:
         verdict.unknown_reasons[f"{step}: {judged.unknown}"] += 1
         return
-    verdict.mismatches += [SlowMismatch(step, difference, call, number) for difference in judged.differences]
+    shown = judged.differences[: EXAMPLES - len(verdict.mismatches)]
+    verdict.mismatches += [SlowMismatch(step, difference, call, number) for difference in shown]
+    verdict.not_shown += len(judged.differences) - len(shown)
 
 
 def args_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
@@ -207,7 +225,8 @@ def args_verdict(kernel: Kernel, call: Row) -> AttemptVerdict:
         return AttemptVerdict(unknown=str(error))
     except ImpossibleRequestError as error:
         return AttemptVerdict(differences=(Difference("sequence", "no slow path", "a slow path", "order", str(error)),))
-    return AttemptVerdict(differences=tuple(entry_differences(expected, slow_call_of(call))))
+    captured = SlowCall(call["given"]["gfp_mask"], call["given"]["order"], seen)
+    return AttemptVerdict(differences=tuple(entry_differences(expected, captured)))
 
 
 def slow_call_of(call: Row, *, may_miss: bool = False) -> SlowCall:
