@@ -60,7 +60,7 @@ class OutputFile(io.FileIO):
             KalloctraceError: it cannot be written.
             BrokenPipeError: it is a pipe that nobody reads any more.
         """
-        rest = memoryview(data)
+        rest = memoryview(data).cast("B")
         size = rest.nbytes
         try:
             while rest.nbytes:
