@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test coverage mutants fuzz matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test coverage mutants fuzz fresh matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,10 @@ mutants: setup
 fuzz: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group fuzz
 	$(BIN)/python -m tests.fuzz.run $(if $(SECONDS),--seconds $(SECONDS)) $(if $(RUNS),--runs $(RUNS)) $(SURFACE)
+
+# `make run` and `make test` in fresh Debian roots, as root; hours. FRESH="13", STEP=run or test, ROOTS=build/fresh.
+fresh: setup
+	$(BIN)/python -m tests.fresh.run $(if $(ROOTS),--folder $(ROOTS)) $(if $(STEP),--step $(STEP)) $(if $(FRESH),--release $(FRESH))
 
 # Every kernel on every machine; it writes the table in README. KERNELS="6.17 6.12-rt" selects others.
 matrix: setup
