@@ -20,6 +20,8 @@ _LOG = logging.getLogger(__name__)
 
 _SHARED = "shared"
 _FILES = "files.tar"
+MAX_RESULTS = 1 << 30
+"""The maximum size in bytes of the files that a guest sends back; they come from its memory."""
 
 
 @dataclass(frozen=True)
@@ -152,16 +154,22 @@ class JobTransfer:
         self._state += self._channel.state.read()
         for ring, file in self._outputs:
             file.write(ring.read())
+        if self._outputs[-1][1].tell() > MAX_RESULTS:
+            raise KalloctraceError(
+                "the guest's results are not copied",
+                f"they are more than {MAX_RESULTS >> 20:,} MiB",
+                "let the command in the guest write less, or boot a kernel that can mount this machine's files",
+            )
         *lines, self._state = self._state.split(b"\n")
         for line in lines:
             self._handle_state(*line.decode("utf-8", "replace").partition(" ")[::2])
 
     def _handle_state(self, word: str, value: str) -> None:
         if word == "release":
-            (self._job_dir / "release").write_text(value + "\n", encoding="ascii")
+            (self._job_dir / "release").write_text(value + "\n", encoding="utf-8")
         elif word == "exit":
             unpack_results(self._job_dir / _FILES, self._folders)
-            (self._job_dir / "exit").write_text(value + "\n", encoding="ascii")
+            (self._job_dir / "exit").write_text(value + "\n", encoding="utf-8")
         elif word == "left-out":
             _LOG.warning(
                 "warning: %r is not copied from the guest: it is neither a regular file nor a directory", value

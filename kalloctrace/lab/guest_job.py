@@ -25,7 +25,10 @@ MAX_BYTES = 256 << 20
 # Directories that can be recreated or that no guest requires.
 _EXCLUDED = frozenset({".git", ".hg", ".mypy_cache", ".pytest_cache", ".ruff_cache", "node_modules"})
 _ENVIRONMENT = "pyvenv.cfg"
-_ACCEPTED = (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE)
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+# Each takes some kilobytes of memory here.
+_MAX_MEMBERS = 100_000
+_MAX_NAME = 8192
 
 
 def write_job_archive(
@@ -114,10 +117,11 @@ def unpack_results(archive: Path, folders: Sequence[Path]) -> None:
         KalloctraceError: the archive is damaged, holds anything else, or would write elsewhere.
     """
     try:
+        with archive.open("rb") as file:
+            _check_headers(file)
         with ExitStack() as stack, tarfile.open(archive, "r:") as files:
             staging: dict[Path, Path] = {}
             staged = [_stage(files, member, folders, staging, stack) for member in files]
-            _require_end(files)
             for source, target in staged:
                 _move(source, target)
     except (tarfile.TarError, OSError, ValueError, OverflowError) as error:
@@ -145,8 +149,6 @@ def _stage(
         stack: removes these directories.
     """
     target, folder = _target(member.name, folders)
-    if member.type not in _ACCEPTED:
-        raise _refused(target, "it is neither a regular file nor a directory")
     if folder not in staging:
         staging[folder] = stack.enter_context(temporary_folder(folder))
     path = staging[folder] / target.relative_to(folder)
@@ -155,6 +157,8 @@ def _stage(
             raise _refused(target, "it is a directory in the guest and something else here")
         path.mkdir(parents=True, exist_ok=True)
         return path, target
+    if target.is_dir() and not target.is_symlink():
+        raise _refused(target, "it is a file in the guest and a directory here")
     path.parent.mkdir(parents=True, exist_ok=True)
     source = files.extractfile(member)
     assert source is not None  # noqa: S101 (it is a regular file)
@@ -165,16 +169,46 @@ def _stage(
     return path, target
 
 
-def _require_end(files: tarfile.TarFile) -> None:
-    """Raise a `tarfile.ReadError` unless the archive ends as tar ends them: in two blocks of zeros.
+def _check_headers(file: IO[bytes]) -> None:
+    """Check that an archive is one that `agent` writes: files, directories, long names, and an end.
 
-    `tarfile` itself takes a damaged header for the end.
+    `tarfile` reads more than that: sparse files of any size, and names and comments as long as the archive. It takes a
+    damaged header for the end.
+
+    Args:
+        file: the archive.
+
+    Raises:
+        KalloctraceError: it holds anything else, or too much.
+        tarfile.TarError: it is damaged.
     """
-    assert files.fileobj is not None  # noqa: S101 (it is open)
-    files.fileobj.seek(files.offset)
-    rest = files.fileobj.read(tarfile.RECORDSIZE)
-    if len(rest) < 2 * tarfile.BLOCKSIZE or any(rest):
-        raise tarfile.ReadError(f"no end of archive at byte {files.offset}")
+    members = 0
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    while any(block := file.read(tarfile.BLOCKSIZE)):
+        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        if header.type == tarfile.GNUTYPE_LONGNAME:
+            sound = 0 <= header.size <= _MAX_NAME
+        elif header.type in _REGULAR:
+            sound = header.size >= 0
+        elif header.type == tarfile.DIRTYPE:
+            sound = header.size == 0
+        else:
+            raise _refused(Path("/", header.name), "it is neither a regular file nor a directory")
+        end = file.tell() + -(-header.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if not sound or end > size:
+            raise tarfile.ReadError(f"{header.size} bytes of {header.name!r} at byte {file.tell()}")
+        file.seek(end)
+        members += header.type != tarfile.GNUTYPE_LONGNAME
+        if members > _MAX_MEMBERS:
+            raise KalloctraceError(
+                "the guest's results are not copied",
+                f"they are more than {_MAX_MEMBERS:,} files and directories",
+                "let the command in the guest write fewer files, or one archive of them",
+            )
+    rest = file.read(tarfile.RECORDSIZE)
+    if len(rest) < tarfile.BLOCKSIZE or any(rest):
+        raise tarfile.ReadError(f"no end of archive at byte {file.tell()}")
 
 
 def _move(source: Path, target: Path) -> None:

@@ -74,19 +74,18 @@ class _Stream:
     def __init__(self, path: Path, sink: BinaryIO | None) -> None:
         self._path = path
         self._sink = sink
-        self._read = bytearray()
+        self.read = bytearray()
         path.touch()
 
-    def copy(self) -> bytes:
-        """Copy new output, and return all output so far."""
+    def copy(self) -> None:
+        """Copy new output, and keep it in `read`."""
         with self._path.open("rb") as file:
-            file.seek(len(self._read))
+            file.seek(len(self.read))
             chunk = file.read()
-        self._read += chunk
+        self.read += chunk
         if chunk and self._sink is not None:
             self._sink.write(chunk)
             self._sink.flush()
-        return bytes(self._read)
 
 
 def run_in_guest(
@@ -173,14 +172,27 @@ def run_in_guest(
             " ".join(machine.emulation()),
         )
         job_dir, ended, streams = boot(machine=machine)
-    output, errors = (stream.copy() for stream in streams)
+    for stream in streams:
+        stream.copy()
+    output, errors = (bytes(stream.read) for stream in streams)
     if not (job_dir / "exit").exists():
         _give_up(kernel, job_dir, ended, timeout)
-    code = int((job_dir / "exit").read_text(encoding="ascii"))
-    release = (job_dir / "release").read_text(encoding="ascii").strip()
+    code = _exit_code(job_dir)
+    release = (job_dir / "release").read_text(encoding="utf-8", errors="replace").strip()
     for leftover in ("stdout", "stderr", "command", "shares", "cached"):
         (job_dir / leftover).unlink(missing_ok=True)
     return GuestResult(code, output, errors, job_dir / "console.log", release, time.monotonic() - start)
+
+
+def _exit_code(job_dir: Path) -> int:
+    text = (job_dir / "exit").read_bytes().strip()
+    if not re.fullmatch(rb"[0-9]{1,3}", text):
+        raise KalloctraceError(
+            "the guest ended without an exit code",
+            f"it wrote {text[:20]!r} instead",
+            f"read its console: {job_dir}/console.log",
+        )
+    return int(text)
 
 
 def _boot(

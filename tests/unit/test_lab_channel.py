@@ -191,6 +191,19 @@ def test_left_out_file_is_reported(channel: Channel, tmp_path: Path, caplog: pyt
     assert "not copied" in caplog.text
 
 
+def test_results_without_end_are_refused(channel: Channel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that sends files for ever does not fill the disk."""
+    monkeypatch.setattr(boot, "MAX_RESULTS", 1000)
+    with ExitStack() as stack:
+        transfer = boot.JobTransfer(tmp_path, [], b"", channel, stack)
+        channel.files.write(bytes(1000))
+        transfer.poll()
+        channel.files.write(bytes(1))
+        with pytest.raises(KalloctraceError, match="are not copied"):
+            transfer.poll()
+    assert not (tmp_path / "files.tar").exists()
+
+
 def test_failure_of_the_agent_is_an_error(channel: Channel, tmp_path: Path) -> None:
     """The error has the reason and the console's path."""
     channel.state.write(b"failed no space left\n")

@@ -288,6 +288,14 @@ def test_guest_that_dies_is_an_error(fake_virtme: Path, caplog: pytest.LogCaptur
     assert "console: bye" in caplog.text
 
 
+@pytest.mark.parametrize("text", ["", "x", "-1", "99999999999", "\\\\377"])
+def test_exit_code_of_garbage_is_an_error(fake_virtme: Path, text: str) -> None:
+    """The file comes from the guest."""
+    write_fake(fake_virtme, f"printf '\\377' >$job/release; printf '{text}' >$job/exit")
+    with pytest.raises(KalloctraceError, match="without an exit code"):
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")))
+
+
 def test_emulation_failure_is_tried_again(fake_virtme: Path, tmp_path: Path) -> None:
     """A kernel that dies of its own breakpoint before the command starts is booted again; no other is."""
     write_fake(

@@ -197,6 +197,67 @@ def test_damaged_archive_is_refused(number: int, folder: Path) -> None:
     refuse(folder, archives[number], "damaged")
 
 
+def header(name: str, kind: bytes, size: int) -> bytes:
+    """Return a header that announces a size."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_sparse_file_is_refused(folder: Path) -> None:
+    """A file of 4 EiB in a few bytes, as both of tar's forms have it, fills no disk."""
+    with io.BytesIO() as stream:
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            info = member(folder / "x")
+            info.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(1 << 62)}
+            info.size = 512
+            archive.addfile(info, io.BytesIO(b"1\n0\n1\n".ljust(512, b"\0")))
+        refuse(folder, stream.getvalue(), "neither a regular file")
+    refuse(folder, header("x", tarfile.GNUTYPE_SPARSE, 512) + bytes(1536), "neither a regular file")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (tarfile.GNUTYPE_LONGNAME, 1 << 40),
+        (tarfile.GNUTYPE_LONGNAME, 9000),
+        (tarfile.GNUTYPE_LONGNAME, -512),
+        (tarfile.REGTYPE, 1 << 62),
+        (tarfile.REGTYPE, -512),
+        (tarfile.DIRTYPE, 512),
+    ],
+)
+def test_size_that_cannot_be_is_refused(kind: bytes, size: int, folder: Path) -> None:
+    """Neither memory is taken for it, nor is a header read again."""
+    refuse(folder, header("x", kind, size) + bytes(20 * 512), "damaged")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 10_000, "x/" * 3000 + "y", "..", "", "/", "a\n\x1b[2Jb" * 40])
+def test_odd_names_are_refused_or_taken_literally(name: str, folder: Path) -> None:
+    """Names that are too long, that lead outside, or that are the directory itself."""
+    info = member(folder)
+    info.name = f"{folder}/{name}"[1:]
+    refuse(folder, packed(info), "")
+
+
+def test_absolute_name_is_one_below_the_root(folder: Path, outside: Path) -> None:
+    """It is refused outside the directories, like any other."""
+    info = member(outside)
+    info.name = str(outside)
+    refuse(folder, packed(info), "in none of the directories")
+
+
+def test_file_in_place_of_a_directory_is_refused(folder: Path) -> None:
+    """Then no file is taken, although others precede it."""
+    (folder / "z").mkdir()
+    refuse(folder, packed(member(folder / "a"), member(folder / "z")), "a directory here")
+
+
+def test_too_many_members_are_refused(folder: Path) -> None:
+    """An archive of a million would take minutes, and gigabytes of memory."""
+    refuse(folder, header(f"{folder}/x"[1:], tarfile.DIRTYPE, 0) * 100_001 + bytes(10240), "more than 100,000")
+
+
 def test_full_disk_changes_nothing(folder: Path) -> None:
     """The file that does not fit is named, and neither it nor one before it is taken."""
     path = folder.parent / "files.tar"
