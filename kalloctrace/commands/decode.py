@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace decode`: the names of the bits in a mask."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import click
 
@@ -76,25 +75,21 @@ def _print_values(decoded: list[Decoded], tables: FlagTables, as_json: bool) -> 
 
 
 def _search_stdin(tables: FlagTables | None, as_json: bool) -> None:
+    from kalloctrace.commands.input_lines import input_lines
     from kalloctrace.flags import describe
     from kalloctrace.flags.textsearch import find_masks
 
     count = 0
-    for found in find_masks(_stdin_lines(), tables):
-        count += 1
-        if as_json:
-            stdout().json(describe.found_json(found), compact=True)
-        else:
-            stdout().line(describe.found_line(found))
+    with input_lines(_STDIN) as lines:
+        for found in find_masks(lines, tables):
+            count += 1
+            if as_json:
+                stdout().json(describe.found_json(found), compact=True)
+            else:
+                stdout().line(describe.found_line(found))
     if count == 0:
         raise KalloctraceError(
             "no masks found",
             "the text has no line with gfp_mask=, mode:, gfp_flags= or the like",
             "use dmesg, a trace or a page_owner dump; give a single mask on the command line",
         )
-
-
-def _stdin_lines() -> Iterator[str]:
-    """Yield the lines of standard input; logs may contain bytes of any encoding."""
-    for line in sys.stdin.buffer:
-        yield line.decode("utf-8", errors="replace")

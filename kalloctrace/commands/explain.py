@@ -209,11 +209,13 @@ def _single(
 
 
 def _batch(name: str, kernel: str | None) -> int:
-    from kalloctrace.explain.batch import Batch
+    from kalloctrace.commands.input_lines import InputLines
+    from kalloctrace.explain.batch import LONGEST, Batch
     from kalloctrace.explain.request import WhatIf
 
     batch = Batch(WhatIf(_snapshots(kernel)), kernel)
-    with _lines(name) as lines, _progress(name, lines):
+    with _lines(name) as stream, _progress(name, stream):
+        lines = InputLines(stream, LONGEST).raw()
         stdout().json_lines(batch.reply(number, text) for number, text in enumerate(lines, 1))
     return Exit.FAILED if batch.failed else Exit.OK
 
@@ -273,10 +275,15 @@ def _alloc_context(path: str | None) -> dict[str, Any]:
     """Read the members of a batch line from a file; members of "machine" may also be at its top level."""
     if path is None:
         return {}
+    from kalloctrace.explain.batch import LONGEST
     from kalloctrace.explain.request import CONTEXT_KEYS, MACHINE_KEYS
 
+    with Path(path).open("rb") as stream:
+        text = stream.read(LONGEST + 1)
+    if len(text) > LONGEST:
+        raise _usage(f"cannot read {path}", f"it is longer than {LONGEST:,} bytes", "see the batch line's members")
     try:
-        data = json.loads(Path(path).read_bytes())
+        data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _usage(f"cannot read {path}", f"not JSON: {error}", "see the batch line's members in --help") from None
     if not isinstance(data, dict):

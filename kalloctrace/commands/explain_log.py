@@ -3,7 +3,6 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kalloctrace.console import stderr, stdout
@@ -25,6 +24,7 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
     Raises:
         KalloctraceError: the text has no failure, or an option cannot be combined with a log.
     """
+    from kalloctrace.commands.input_lines import input_lines
     from kalloctrace.commands.kernel_source import named_kernel
     from kalloctrace.commands.progress import show_progress
     from kalloctrace.diagnose.from_log import explain_failure
@@ -36,8 +36,8 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
     named = named_kernel(kernel) if kernel is not None else None
     if name == "-" and sys.stdin.isatty():
         stderr().line("paste the log; Ctrl-D on a line of its own ends it")
-    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    reports = find_failures(_lines(data), named.tables if named is not None else None)
+    with input_lines(name) as lines:
+        reports = find_failures(lines, named.tables if named is not None else None)
     failures: list[Failure] = []
     with show_progress(f"explaining {len(reports):,} failures", lambda: len(failures) / len(reports)):
         for report in reports:
@@ -57,8 +57,3 @@ def explain_log(name: str, kernel: str | None, other_options: Sequence[str], *, 
 
         write_failures(failures, stdout())
     return Exit.OK
-
-
-def _lines(data: bytes) -> list[str]:
-    """Return the lines of a log, which may contain bytes of any encoding."""
-    return data.decode("utf-8", errors="replace").split("\n")

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The `import` command."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -41,6 +37,7 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
       (trace-cmd report --uname; trace-cmd report) | kalloctrace import -o my.arrows -
       kalloctrace import --kernel 6.1 -o my.arrows /sys/kernel/tracing/trace
     """
+    from kalloctrace.commands.input_lines import input_lines
     from kalloctrace.commands.kernel_source import kernel_snapshot
     from kalloctrace.commands.recording_summary import print_next_step, print_recording_json
     from kalloctrace.output import complete_output
@@ -54,7 +51,7 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
     source, name = (Path("/dev/stdin"), "standard input") if file == "-" else (Path(file), file_name(file))
     with complete_output(path, overwrite=force, inputs=[source], private=True) as trace:
         snapshot = None if kernel is None else kernel_snapshot(kernel)
-        with _lines(file) as lines:
+        with input_lines(file) as lines:
             text = EventText(lines)
             done = import_text(text, trace, snapshot, name=name)
     if text.unreadable:
@@ -70,17 +67,3 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
     if as_json:
         print_recording_json(path, done.kernel, done.form, totals)
     return Exit.OK
-
-
-@contextmanager
-def _lines(file: str) -> Iterator[Iterator[str]]:
-    """Yield the lines of a file; a task's name may contain bytes of any encoding."""
-    if file == "-":
-        yield _decoded(sys.stdin.buffer)
-        return
-    with Path(file).open("rb") as stream:
-        yield _decoded(stream)
-
-
-def _decoded(stream: IO[bytes]) -> Iterator[str]:
-    return (line.decode("utf-8", errors="replace") for line in stream)

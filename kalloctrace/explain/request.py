@@ -32,6 +32,8 @@ from kalloctrace.model.types import (
 
 U64_MAX = (1 << 64) - 1
 _CACHED = 4096
+_CACHED_TEXT = 1024
+"""Characters of a machine's description up to which it is cached: larger machines take megabytes each."""
 
 CONTEXT_KEYS = frozenset({"task_flags", "preempt_count", "context", "numa_node_id", "machine"})
 """Members of a request that describe its context and machine."""
@@ -111,7 +113,8 @@ class WhatIf:
         kernel = self._machines.get(key)
         if kernel is None:
             kernel = base.on(_machine(machine, base), replace(base.features, config_cma=cma))
-            _keep(self._machines, key, kernel)
+            if sum(map(len, key[:3])) <= _CACHED_TEXT:
+                _keep(self._machines, key, kernel)
         return kernel
 
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Readers of foreign text take time in proportion to it: four times the text, four times the time.
+
+Each text was made to take quadratic time, by one expression or loop of a reader.
+"""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.fuzz.surface import all_surfaces
+
+SURFACES = all_surfaces()
+BYTES = 16_000
+_ENOUGH = 0.2
+"""Seconds from which on chance does not matter."""
+FAILURE = "<4>x: page allocation failure: order:1, mode:0x20\n"
+EVENT = "a-1 [000] 1.0: kmem:mm_page_alloc: "
+FIELDS = "page=0 pfn=1 order=0 migratetype=0 gfp_flags=0"
+TEXTS: dict[str, tuple[str, str, str]] = {
+    "a word that is no field of a zone": ("log", FAILURE + "<4>Node 0 DMA free:1kB ", "a"),
+    "OOM killers without an order": ("log", "", "x invoked oom-killer: gfp_mask="),
+    "cpusets without nodes": ("log", FAILURE + "<4>", "cpuset="),
+    "lines without a prefix behind a failure": ("log", FAILURE, "some other line of a log\n"),
+    "zones without end": ("log", FAILURE, "<4>Node {} DMA free:1kB min:1kB low:1kB high:1kB\n"),
+    "a word that is no field of an event": ("event_text", EVENT, "a"),
+    "brackets in a frame": ("event_text", f"{EVENT}{FIELDS}\n ffffffff81000000 f", " ("),
+    "losses that are none": ("event_text", "", "PERF_RECORD_LOST"),
+    "a release without an end": ("event_text", "Linux host 6.1", "1"),
+    "a task line without a release": ("masks", "CPU: 1 PID: 1 Comm: a Tainted:", " "),
+    "masks without an end": ("masks", "gfp_flags=GFP_KERNEL", "|GFP_KERNEL"),
+    "tables without an end": ("format", "", "__print_flags(gfp_flags"),
+    "spaces in a table": ("format", '__print_flags(gfp_flags, "|", {1, "A"}', " "),
+    "a sum": ("gfp", "1", "+1"),
+    "a word that is close to no name": ("gfp", "", "GFP_"),
+}
+
+
+def _cpu(run: Callable[[bytes], None], data: bytes) -> float:
+    """Return the least CPU time of up to three runs, in seconds."""
+    best, start = float("inf"), time.process_time()
+    for _ in range(3):
+        begin = time.process_time()
+        run(data)
+        best = min(best, time.process_time() - begin)
+        if time.process_time() - start > _ENOUGH:
+            break
+    return best
+
+
+@pytest.mark.parametrize("what", TEXTS)
+def test_time_grows_with_the_text(what: str) -> None:
+    """Four times the text takes at most eight times as long (a quadratic reader takes 16 times), or next to nothing."""
+    name, head, repeated = TEXTS[what]
+    short, long = (
+        (head + "".join(repeated.replace("{}", str(i)) for i in range(size // len(repeated)))).encode()
+        for size in (BYTES, 4 * BYTES)
+    )
+    run = SURFACES[name].run
+    assert _cpu(run, long) < max(8 * _cpu(run, short), 0.02)
