@@ -82,14 +82,26 @@ class Console:
 
     def json_lines(self, values: Iterable[object], *, compact: bool = False) -> None:
         """Print each value as one line of JSON; the arguments are those of `json`."""
-        # Escaping beyond ASCII keeps every value exact, and no terminal acts on it.
-        encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":") if compact else None).encode
-        self._write(f"{encode(value)}\n" for value in values)
+        self._write(f"{json_text(value, compact=compact)}\n" for value in values)
 
     def _write(self, lines: Iterable[str]) -> None:
         if self.stream is not None:
             self.stream.writelines(lines)
             self.stream.flush()
+
+
+_WIDE, _COMPACT = json.JSONEncoder(), json.JSONEncoder(separators=(",", ":"))
+
+
+def json_text(value: object, *, compact: bool = False) -> str:
+    """Return a value as one line of JSON on which no terminal acts: exact, in ASCII without a control character.
+
+    Args:
+        value: made of JSON's types.
+        compact: no spaces after separators.
+    """
+    # The encoder escapes all other control characters.
+    return (_COMPACT if compact else _WIDE).encode(value).replace("\x7f", "\\u007f")
 
 
 def stdout() -> Console:

@@ -11,7 +11,6 @@ from kalloctrace.live.table import JudgedAllocations, LiveRow
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
-from kalloctrace.text import printable
 from kalloctrace.trace.schema import TRACEPOINT, frames_of
 from kalloctrace.verify.compare import RowVerdict, compared, predict
 from kalloctrace.verify.field_text import value_text
@@ -61,10 +60,10 @@ def _task(row: LiveRow) -> Iterator[Line]:
         yield Line("rows are not grouped by caller", "faint")
     else:
         pid = "" if task.pid is None else f" (pid {task.pid})"
-        yield Line(f"called by {printable(task.comm or '?')}{pid}", "heading")
+        yield Line(f"called by {task.comm or '?'}{pid}", "heading")
     if task.stack is not None:
         frames = frames_of(task.stack)
-        yield from (Line(f"  {printable(frame)}") for frame in frames[:_MAX_FRAMES])
+        yield from (Line(f"  {frame}") for frame in frames[:_MAX_FRAMES])
         if len(frames) > _MAX_FRAMES:
             yield Line(f"  … and {len(frames) - _MAX_FRAMES} more functions", "faint")
     yield Line("")

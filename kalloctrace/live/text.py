@@ -8,7 +8,6 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.live.columns import GAP, Cells, PlacedColumn, place_columns, rate_text
 from kalloctrace.live.table import By, LiveRow, LiveTable, alloc_text, gfp_text, migratetype_name, zone_name
-from kalloctrace.text import printable
 from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.schema import frames_of
 from kalloctrace.trace.totals import Totals
@@ -71,7 +70,7 @@ def mode_text(snapshot: Snapshot, recording: Mapping[str, Any], by: By, *, repla
         replayed: name of the replayed trace; empty for a live recording.
     """
     if replayed:
-        how = f"replay of {printable(replayed)}; lost and missed are of the whole trace"
+        how = f"replay of {replayed}; lost and missed are of the whole trace"
     elif recording.get("mode") == "stream":
         how = "stream: every call is sent to user space; calls are lost while the buffer is full"
     else:

@@ -20,7 +20,6 @@ from kalloctrace.report.verification_text import (
     slow_mismatch_lines,
     zonelist_mismatch_lines,
 )
-from kalloctrace.text import printable
 from kalloctrace.verify.verification import Verification
 
 VERSION = "KTAP version 1"
@@ -145,7 +144,7 @@ def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
 
 
 def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
+    return " ".join(text.split())
 
 
 def _plain(text: str) -> str:

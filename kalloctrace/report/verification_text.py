@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
-from kalloctrace.text import printable
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.field_text import gfp_text, value_text
 from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification
@@ -17,10 +16,6 @@ MAX_MISMATCHES = 20
 
 def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
     """Yield the lines of a verdict: the numbers first, then each mismatch with its request."""
-    yield from map(printable, _lines(verdict, tables))
-
-
-def _lines(verdict: Verification, tables: FlagTables) -> Iterator[str]:
     yield f"{verdict.trace}: {verdict.allocations:,} allocations on {verdict.kernel}, {verdict.distinct:,} distinct"
     # The recorder's counts are at the end of the recording.
     lost, missed = ("not known",) * 2 if verdict.truncated else (f"{verdict.lost:,}", f"{verdict.missed:,}")

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The rows of a trace for other programs: Parquet, CSV and JSON lines, with the columns of ROWS."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, Any, Literal
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from kalloctrace.console import json_text
 from kalloctrace.text import printable
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import Ending, TraceReader
@@ -155,6 +155,6 @@ _CSV = _Syntax(
 _JSON = _Syntax(
     head="",
     label=lambda name: f'{{"type":"allocation","{name}":' if name == _FIRST else f',"{name}":',
-    value=json.dumps,
+    value=json_text,
     end="}\n",
 )

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A trace as weighted stacks for flame graphs: folded lines, and the speedscope format."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
@@ -10,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from kalloctrace.console import json_text
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
@@ -94,7 +94,7 @@ def write_speedscope(stacks: Stacks, name: str, stream: IO[bytes]) -> None:
             _profile("memory", "bytes", samples, [amount.pages * PAGE_SIZE for amount in amounts]),
         ],
     }
-    stream.write(json.dumps(document).encode() + b"\n")
+    stream.write(json_text(document).encode() + b"\n")
 
 
 def _profile(name: str, unit: str, samples: list[list[int]], weights: list[int]) -> dict[str, Any]:
