@@ -115,8 +115,8 @@ class Ending:
         """Return a file that is readable once the recording was ended."""
         return self._read_end
 
-    def wait(self, seconds: float = 0.0) -> str:
-        """Wait for the end; return the reason, or an empty text after that time."""
+    def wait(self, seconds: float | None = 0.0) -> str:
+        """Wait for the end; return the reason, or an empty text after that time (None: no limit)."""
         if not self.reason:
             select.select([self], [], [], seconds)
         return self.reason

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The `serve-metrics` command."""
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 _PORT = 9913
 _UNPRIVILEGED = 1024
 """The first port that needs no capability."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @click.command()
@@ -59,11 +57,14 @@ def command(address: str, port: int, trace: Path | None) -> int:
         _serve_capture(address, port)
     else:
         from kalloctrace.report.metrics.source import TraceSource
+        from kalloctrace.signals import Ending
 
         followed = TraceSource(trace)
         followed.now()
-        with _served(address, port, followed.now, file_name(trace)):
-            signal.sigwait(_SIGNALS)
+        with Ending() as ending, _served(address, port, followed.now, file_name(trace)):
+            ending.running()
+            ending.wait(None)
+            ending.noticed()
     return Exit.OK
 
 
@@ -80,6 +81,7 @@ def _serve_capture(address: str, port: int) -> None:
     from kalloctrace.probe.observer import Observer
     from kalloctrace.probe.privileges.capabilities import Capability
     from kalloctrace.report.metrics.source import CaptureSource
+    from kalloctrace.signals import Ending
 
     kernel = LiveKernel()
     require_live(kernel)
@@ -87,38 +89,37 @@ def _serve_capture(address: str, port: int) -> None:
     observer = Observer(
         kernel, Filters(), mode="aggregate", attachment=None, stacks=False, output=None, overwrite=False
     )
-    with observer as seen:
+    with Ending() as ending, observer as seen:
+        ending.on_abort(seen.detach)
+        ending.running()
         # The server's threads start afterwards, without privileges but one for its port.
         print_strangers(seen.confine(kept=[Capability.NET_BIND_SERVICE] if 0 < port < _UNPRIVILEGED else []))
         followed = CaptureSource(seen, lock, "live")
         with _served(address, port, followed.now, f"{kernel.snapshot.release}, as it runs"):
-            while signal.sigtimedwait(_SIGNALS, seen.pause) is None:
+            while not ending.wait(seen.pause):
                 with lock:
                     seen.drain()
+            ending.noticed()
 
 
 @contextmanager
 def _served(address: str, port: int, now: "Callable[[], RecordingState]", what: str) -> Iterator[None]:
-    """Serve requests in other threads; this thread receives the signals that stop the server."""
-    from prometheus_client import CollectorRegistry, start_http_server
+    """Serve requests in other threads."""
+    from prometheus_client import CollectorRegistry, make_wsgi_app
 
     from kalloctrace.report.metrics.prometheus import RecordingCollector
+    from kalloctrace.report.metrics.server import MetricsServer
 
     registry = CollectorRegistry()
     registry.register(RecordingCollector(now))
-    # Before the server's threads start: they inherit the mask.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        server, thread = start_http_server(port, address, registry)
+        server = MetricsServer(make_wsgi_app(registry), address, port)
     except OSError as error:
         raise KalloctraceError(
             f"cannot listen on {address}, port {port}",
             error.strerror or str(error),
             "choose another --address or --port",
         ) from error
-    stderr().line(f"serving http://{address}:{server.server_port}/metrics of {what}; Ctrl-C stops it")
-    try:
+    with server:
+        stderr().line(f"serving http://{address}:{server.port}/metrics of {what}; Ctrl-C stops it")
         yield
-    finally:
-        server.shutdown()
-        thread.join()

@@ -5,20 +5,24 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.report.metrics import prometheus
+from kalloctrace.report.metrics.server import MOST_CONNECTIONS
 from kalloctrace.trace.reader import TraceReader
 from tests.traces import RECORDED, UNDER_PRESSURE, aggregate, slow, slow_calls, stream
 
@@ -37,9 +41,11 @@ def started(*words: str | Path) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def serving(trace: Path) -> Iterator[str]:
+def serving(trace: Path, pid: list[int] | None = None) -> Iterator[str]:
     """Yield the address at which a trace's metrics are served; the program must exit with 0 on SIGINT."""
     with started(trace) as program:
+        if pid is not None:
+            pid.append(program.pid)
         assert program.stderr is not None
         try:
             found = re.search(r"http://127\.0\.0\.1:\d+/metrics", program.stderr.readline())
@@ -191,6 +197,87 @@ def test_address_that_is_taken_is_named(tmp_path: Path) -> None:
             _, messages = second.communicate(timeout=60)
         assert second.returncode == 1
         assert f"port {port}" in messages
+
+
+class Clients:
+    """Connections that misbehave."""
+
+    def __init__(self, url: str) -> None:
+        self._address = ("127.0.0.1", int(url.split(":")[2].partition("/")[0]))
+        self._sockets: list[socket.socket] = []
+
+    def open(self, count: int, sent: bytes) -> list[socket.socket]:
+        """Open connections that send something and read nothing."""
+        opened = [socket.create_connection(self._address, timeout=30) for _ in range(count)]
+        self._sockets += opened
+        for one in opened:
+            # The server may have ended it already.
+            with suppress(OSError):
+                one.sendall(sent)
+        return opened
+
+    def __enter__(self) -> Self:
+        """Return the object itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them."""
+        for one in self._sockets:
+            one.close()
+
+
+MISBEHAVIOUR = {
+    "idle": b"",
+    "half a request": b"GET /metrics HTTP/1.1\r\nHost: x\r\n",
+    "never reads": b"GET /metrics HTTP/1.1\r\n\r\n",
+    "huge header": b"GET /metrics HTTP/1.1\r\nX: " + bytes(1 << 16),
+    "junk": b"\x16\x03\x01\r\n\r\n\x00\xff",
+    "other queries": b"GET /metrics?name[]=kalloctrace_up HTTP/1.0\r\nAccept: \xff\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("sent", MISBEHAVIOUR.values(), ids=MISBEHAVIOUR)
+def test_bad_clients_do_not_keep_others_from_their_answer(tmp_path: Path, sent: bytes) -> None:
+    """Behind 500 of them an answer comes within a second; threads and memory are bounded, and SIGINT ends it."""
+    pid: list[int] = []
+    with ExitStack() as hanging:
+        with serving(stream(tmp_path / "t.arrows", {}), pid) as url:
+            text_of(url)
+            process = psutil.Process(pid[0])
+            before = process.memory_info().rss
+            hanging.enter_context(Clients(url)).open(500, sent)
+            # A loaded machine may be late once.
+            assert min(timed(lambda: text_of(url)) for _ in range(5)) < 1
+            assert process.num_threads() <= 8
+            assert len(process.net_connections()) <= MOST_CONNECTIONS + 1
+            assert process.memory_info().rss - before < 64 << 20
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 10
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Return how many seconds something takes."""
+    begin = time.monotonic()
+    work()
+    return time.monotonic() - begin
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /metrics\r\n\r\n", b"400"),
+        (b"\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * (1 << 15) + b"\r\n\r\n", b"431"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"405"),
+        (b"GET /favicon.ico HTTP/1.1\r\n\r\n", b"200"),
+    ],
+)
+def test_other_requests_have_their_status(tmp_path: Path, sent: bytes, status: bytes) -> None:
+    """Requests that are not for metrics are answered, and the connection ends."""
+    with serving(stream(tmp_path / "t.arrows", {})) as url, Clients(url) as clients:
+        (one,) = clients.open(1, sent)
+        answer = one.recv(1 << 16)
+        assert answer.split(b" ")[1] == status
 
 
 def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:

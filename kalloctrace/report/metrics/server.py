@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""Serves metrics by HTTP to clients that may hang, send nonsense or never read.
+
+The server that prometheus-client starts gives each connection a thread, with no limit and no timeout. Here one thread
+serves all connections and one builds the answers; a connection beyond the limit ends the one that has waited longest.
+"""
+
+import asyncio
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Self
+from wsgiref.types import WSGIApplication
+
+MOST_CONNECTIONS = 128
+_MOST_HEADER = 16 << 10
+"""Bytes of a request: the request line and the headers. No request has a body."""
+_SECONDS = 10.0
+"""For a client to send its request, and again to read the answer."""
+_BACKLOG = 1024
+
+Environ = Mapping[str, str]
+
+
+class MetricsServer:
+    """Listens in a thread of its own until the context ends.
+
+    Attributes:
+        port: the port.
+
+    Args:
+        application: answers the requests.
+        address: where to listen.
+        port: where to listen; 0 takes a free port.
+
+    Raises:
+        OSError: it cannot listen there.
+    """
+
+    def __init__(self, application: WSGIApplication, address: str, port: int) -> None:
+        family, *_, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        self._socket = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+        self.port: int = self._socket.getsockname()[1]
+        self._builder = _Builder(application)
+        self._loop = asyncio.new_event_loop()
+        # The longest-waiting connections first, those that sent their request last.
+        self._waiting: dict[asyncio.StreamWriter, None] = {}
+        self._answered: dict[asyncio.StreamWriter, None] = {}
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to serve."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop, whatever clients do."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        serving = asyncio.start_server(self._serve, sock=self._socket, limit=_MOST_HEADER)
+        self._loop.run_until_complete(serving)
+        self._loop.run_forever()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._waiting) + len(self._answered) >= MOST_CONNECTIONS:
+            longest = next(iter(self._waiting or self._answered))
+            self._forget(longest)
+            longest.transport.abort()
+        self._waiting[writer] = None
+        try:
+            with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
+                async with asyncio.timeout(_SECONDS):
+                    answer = await self._answer_of(reader)
+                if self._waiting.pop(writer, self) is self:
+                    return
+                self._answered[writer] = None
+                # drain() shall wait until everything is sent.
+                writer.transport.set_write_buffer_limits(0)
+                writer.write(answer)
+                async with asyncio.timeout(_SECONDS):
+                    await writer.drain()
+        finally:
+            self._forget(writer)
+            writer.close()
+
+    def _forget(self, writer: asyncio.StreamWriter) -> None:
+        self._waiting.pop(writer, None)
+        self._answered.pop(writer, None)
+
+    async def _answer_of(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        environ = parse_request(head)
+        if environ is None:
+            return _plain(HTTPStatus.BAD_REQUEST)
+        done: asyncio.Future[bytes] = self._loop.create_future()
+        if not self._builder.ask(environ, lambda answer: self._loop.call_soon_threadsafe(_set, done, answer)):
+            return _plain(HTTPStatus.SERVICE_UNAVAILABLE)
+        return await done
+
+
+class _Builder:
+    """Builds answers in one thread; equal requests that wait at the same time share an answer."""
+
+    def __init__(self, application: WSGIApplication) -> None:
+        self._application = application
+        self._asked = threading.Condition()
+        self._requests: dict[tuple[tuple[str, str], ...], list[Callable[[bytes], object]]] = {}
+        threading.Thread(target=self._run, name="answers", daemon=True).start()
+
+    def ask(self, environ: Environ, answered: Callable[[bytes], object]) -> bool:
+        """Call a function with the answer to a request, later and in another thread; False if too many wait."""
+        with self._asked:
+            # Those of aborted connections wait, too.
+            if sum(map(len, self._requests.values())) >= MOST_CONNECTIONS:
+                return False
+            self._requests.setdefault(tuple(environ.items()), []).append(answered)
+            self._asked.notify()
+            return True
+
+    def _run(self) -> None:
+        while True:
+            with self._asked:
+                while not self._requests:
+                    self._asked.wait()
+                request = next(iter(self._requests))
+                waiting = self._requests.pop(request)
+            answer = _answer(self._application, dict(request))
+            for answered in waiting:
+                # The server may have stopped.
+                with suppress(RuntimeError):
+                    answered(answer)
+
+
+def parse_request(head: bytes) -> dict[str, str] | None:
+    """Return the WSGI variables that matter for metrics; None if this is no HTTP request.
+
+    Args:
+        head: the request line and the headers, with the empty line.
+    """
+    first, *lines = head.decode("latin-1").split("\r\n")
+    words = first.split(" ")
+    if len(words) != len(("method", "target", "version")) or not words[2].startswith("HTTP/1."):
+        return None
+    path, _, query = words[1].partition("?")
+    environ = {"REQUEST_METHOD": words[0], "PATH_INFO": path, "QUERY_STRING": query}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name.lower() in {"accept", "accept-encoding"}:
+            environ[f"HTTP_{name.upper().replace('-', '_')}"] = value.strip()
+    return environ
+
+
+def _answer(application: WSGIApplication, environ: dict[str, str]) -> bytes:
+    begun: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def begin(status: str, headers: list[tuple[str, str]], _: object = None) -> Callable[[bytes], object]:
+        begun.append((status, headers))
+        return lambda _: None
+
+    try:
+        body = b"".join(application(environ, begin))
+    except Exception:  # noqa: BLE001 - a defect of ours shall not end the recording, and is shown
+        traceback.print_exc()
+        return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+    status, headers = begun[-1]
+    return _response(status, headers, b"" if environ["REQUEST_METHOD"] == "HEAD" else body, len(body))
+
+
+def _plain(status: HTTPStatus) -> bytes:
+    body = f"{status.value} {status.phrase}\n".encode()
+    return _response(f"{status.value} {status.phrase}", [("Content-Type", "text/plain")], body, len(body))
+
+
+def _response(status: str, headers: list[tuple[str, str]], body: bytes, length: int) -> bytes:
+    lines = [f"HTTP/1.1 {status}", *(f"{name}: {value}" for name, value in headers)]
+    lines += [f"Content-Length: {length}", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+def _set(done: "asyncio.Future[bytes]", answer: bytes) -> None:
+    if not done.done():
+        done.set_result(answer)
