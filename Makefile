@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test coverage mutants fuzz fresh matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure compiled bench compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -81,6 +81,10 @@ docs: setup
 
 man: setup
 	$(BIN)/kalloctrace man -f -o build/man
+
+# The terminal of `live` disappears in each way, TIMES times; the tests do it once.
+vanish: setup
+	$(BIN)/python -m tests.vanish.run --times $(or $(TIMES),100)
 
 # Builds a 5.10 kernel in which prepare_alloc_pages is not inlined, so that it can be probed.
 kernel-5.10-noinline: setup

@@ -9,19 +9,20 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kalloctrace.signals import ENDING_SIGNALS, RECORDERS, Terminated, command_name, handle, interrupted_code
+from kalloctrace.recorders import ENDING_SIGNALS, INTERRUPTED, RECORDERS, command_name, interrupted_code
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
     from _typeshed import ReadableBuffer
 
 _STDERR = 2
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: "Sequence[str]") -> int:
     """Run the command line in this process; see `kalloctrace.cli.main`."""
     from kalloctrace import cli
 
@@ -35,20 +36,21 @@ def run() -> None:
     # Nothing needs cleaning up yet. A recorder handles the signals itself as soon as something does.
     code = interrupted_code(argv)
     for number in ENDING_SIGNALS if recorder else (signal.SIGINT,):
-        handle(number, lambda *_: os._exit(code))
+        _handle(number, lambda *_: os._exit(code))
     _open_standard_files()
     from kalloctrace import cli
     from kalloctrace.console import guard_tracebacks
     from kalloctrace.output import discard_unfinished
+    from kalloctrace.signals import Terminated
 
     guard_tracebacks()
     if "_KALLOCTRACE_COMPLETE" in os.environ:
         # The shell's completion script set it: print the completions and exit.
         cli.cli.main(prog_name="kalloctrace")
     if not recorder:
-        handle(signal.SIGINT, signal.default_int_handler)
-        handle(signal.SIGTERM, _terminate)
-        handle(signal.SIGHUP, _terminate)
+        _handle(signal.SIGINT, signal.default_int_handler)
+        _handle(signal.SIGTERM, _terminate)
+        _handle(signal.SIGHUP, _terminate)
     try:
         done = cli.main(argv)
     except Terminated as error:
@@ -56,13 +58,28 @@ def run() -> None:
         # The caller sees the signal, as without a handler.
         signal.signal(error.number, signal.SIG_DFL)
         signal.raise_signal(error.number)
+    if done == INTERRUPTED:
+        try:  # noqa: SIM105 - contextlib is not imported yet
+            sys.stdout.flush()
+        except OSError:
+            pass
+        # sys.exit() would kill the process by SIGINT where the interrupt went through an exec(), as in a dataclass.
+        os._exit(done)
     if not recorder:
         # Python would print a traceback while it exits.
-        handle(signal.SIGINT, signal.SIG_DFL)
+        _handle(signal.SIGINT, signal.SIG_DFL)
     sys.exit(done)
 
 
+def _handle(number: signal.Signals, handler: "Callable[[int, Any], object] | signal.Handlers") -> None:
+    """Install a handler, unless the program was started with the signal ignored, as `nohup` does."""
+    if signal.getsignal(number) is not signal.SIG_IGN:
+        signal.signal(number, handler)
+
+
 def _terminate(number: int, _: object) -> None:
+    from kalloctrace.signals import Terminated
+
     raise Terminated(number)
 
 
@@ -70,11 +87,14 @@ class _Messages(io.FileIO):
     """Standard error. A message that cannot be written, as its terminal or reader is gone, must not end a recording."""
 
     def write(self, data: "ReadableBuffer", /) -> int:
-        """Write, or drop, bytes."""
+        """Write all bytes, or drop them."""
+        rest = memoryview(data).cast("B")
         try:
-            return super().write(data)
+            while rest:
+                rest = rest[super().write(rest) :]
         except OSError:
-            return memoryview(data).nbytes
+            pass
+        return memoryview(data).nbytes
 
 
 def _open_standard_files() -> None:
@@ -83,15 +103,17 @@ def _open_standard_files() -> None:
         os.set_inheritable(fd, True)
     os.close(fd)
     if sys.stdin is None:
-        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - open as long as the program runs
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115 - open as long as the program runs
     if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - likewise
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - likewise
     # A character that the locale lacks must not abort a report.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-    messages = io.BufferedWriter(_Messages(_STDERR, "w", closefd=False))
     encoding = None if sys.stderr is None else sys.stderr.encoding
-    sys.stderr = io.TextIOWrapper(messages, encoding, "backslashreplace", line_buffering=True)
+    # Without a buffer, as a signal in the middle of a write would leave it there to be written again.
+    sys.stderr = io.TextIOWrapper(
+        _Messages(_STDERR, "w", closefd=False), encoding, "backslashreplace", write_through=True
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import click
 
 from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.signals import interrupted_code
+from kalloctrace.recorders import interrupted_code
 from kalloctrace.version import __version__
 
 COMMANDS = {

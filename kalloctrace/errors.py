@@ -3,6 +3,7 @@
 
 from enum import IntEnum
 
+from kalloctrace.recorders import INTERRUPTED as _INTERRUPTED
 from kalloctrace.text import printable
 
 
@@ -14,7 +15,7 @@ class Exit(IntEnum):
     USAGE = 2
     MISMATCH = 3
     INCOMPLETE = 4
-    INTERRUPTED = 130
+    INTERRUPTED = _INTERRUPTED
 
 
 class KalloctraceError(Exception):

@@ -12,14 +12,11 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
-from kalloctrace.errors import Exit
-
-RECORDERS = frozenset({"live", "record", "serve-metrics"})
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from kalloctrace.recorders import ENDING_SIGNALS
 
 GRACE = 5.0
 """Seconds in which the main thread must notice that the recording was ended, before the program is aborted."""
@@ -49,22 +46,6 @@ class Interrupted(KeyboardInterrupt):
     """A recording was ended before it began, or while it was writing to a reader that does not read."""
 
 
-def command_name(argv: Sequence[str]) -> str:
-    """Return the command in the program's arguments; empty without one."""
-    return next((word for word in argv if not word.startswith("-")), "")
-
-
-def interrupted_code(argv: Sequence[str]) -> int:
-    """Return the exit code of a command that was interrupted: a recording may be ended at any time."""
-    return Exit.OK if command_name(argv) in RECORDERS else Exit.INTERRUPTED
-
-
-def handle(number: signal.Signals, handler: Handler | signal.Handlers) -> None:
-    """Install a handler, unless the program was started with the signal ignored, as `nohup` does."""
-    if signal.getsignal(number) is not signal.SIG_IGN:
-        signal.signal(number, handler)
-
-
 class Ending:
     """Notices what ends a recording: a signal, or `end`.
 
@@ -79,7 +60,7 @@ class Ending:
 
     def __init__(self) -> None:
         self.reason = ""
-        self.code = int(Exit.OK)
+        self.code = 0
         self._raising = True
         self._aborts: list[Callable[[], object]] = []
         self._work: Callable[[], None] = lambda: None

@@ -61,10 +61,11 @@ def command(address: str, port: int, trace: Path | None) -> int:
 
         followed = TraceSource(trace)
         followed.now()
-        with Ending() as ending, _served(address, port, followed.now, file_name(trace)):
+        with Ending() as ending:
             ending.running()
-            ending.wait(None)
-            ending.noticed()
+            with _served(address, port, followed.now, file_name(trace)):
+                ending.wait(None)
+                ending.noticed()
     return Exit.OK
 
 
@@ -93,7 +94,8 @@ def _serve_capture(address: str, port: int) -> None:
         ending.on_abort(seen.detach)
         ending.running()
         # The server's threads start afterwards, without privileges but one for its port.
-        print_strangers(seen.confine(kept=[Capability.NET_BIND_SERVICE] if 0 < port < _UNPRIVILEGED else []))
+        kept = [Capability.NET_BIND_SERVICE] if 0 < port < _UNPRIVILEGED else []
+        print_strangers(seen.confine(kept=kept, in_other_thread=ending.in_watcher))
         followed = CaptureSource(seen, lock, "live")
         with _served(address, port, followed.now, f"{kernel.snapshot.release}, as it runs"):
             while not ending.wait(seen.pause):

@@ -17,7 +17,7 @@ from typing import NoReturn, Self
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.probe.privileges.capabilities import Capability, effective, keep_only
 from kalloctrace.probe.privileges.confine import confine
-from kalloctrace.signals import ENDING_SIGNALS
+from kalloctrace.recorders import ENDING_SIGNALS
 from kalloctrace.text import file_name, printable
 
 _GRACE = 5.0

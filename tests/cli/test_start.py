@@ -13,6 +13,9 @@ _CLICK = f"import click\n{_PRINT}"
 # The rooms that decoding a number needs; see CONTRIBUTING.md.
 _ROOMS = (
     "kalloctrace.cli",
+    "kalloctrace.recorders",
+    "kalloctrace.console",
+    "kalloctrace.text",
     "kalloctrace.signals",
     "kalloctrace.flags",
     "kalloctrace.commands.decode",

@@ -74,12 +74,12 @@ class Victim:
         self.theirs = os.open(self.name, os.O_RDWR | os.O_NOCTTY)
         termios.tcflow(self.theirs, termios.TCOOFF)
 
-    def wait_until_stopped(self) -> None:
-        """Wait until the program has stopped."""
+    def wait_until_stopped(self, *, read: bool = True) -> None:
+        """Wait until the program has stopped, while its output is read."""
         deadline = time.monotonic() + 30
         while self._stat()[0] != "T":
             assert time.monotonic() < deadline, "it did not stop"
-            self.read(0.05)
+            _ = read and self.read(0.05)
 
     @property
     def ended(self) -> bool:

@@ -7,8 +7,8 @@ serves all connections and one builds the answers; a connection beyond the limit
 
 import asyncio
 import socket
+import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from http import HTTPStatus
@@ -49,11 +49,13 @@ class MetricsServer:
         # The longest-waiting connections first, those that sent their request last.
         self._waiting: dict[asyncio.StreamWriter, None] = {}
         self._answered: dict[asyncio.StreamWriter, None] = {}
+        self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to serve."""
         self._thread.start()
+        self._started.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -65,6 +67,7 @@ class MetricsServer:
     def _run(self) -> None:
         serving = asyncio.start_server(self._serve, sock=self._socket, limit=_MOST_HEADER)
         self._loop.run_until_complete(serving)
+        self._started.set()
         self._loop.run_forever()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -168,8 +171,8 @@ def _answer(application: WSGIApplication, environ: dict[str, str]) -> bytes:
 
     try:
         body = b"".join(application(environ, begin))
-    except Exception:  # noqa: BLE001 - a defect of ours shall not end the recording, and is shown
-        traceback.print_exc()
+    except Exception as error:  # noqa: BLE001 - a defect of ours shall not end the recording, and is shown
+        sys.excepthook(type(error), error, error.__traceback__)
         return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
     status, headers = begun[-1]
     return _response(status, headers, b"" if environ["REQUEST_METHOD"] == "HEAD" else body, len(body))
