@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.lab import guest_job
 from kalloctrace.lab.guest_job import unpack_results
 
 
@@ -253,9 +254,10 @@ def test_file_in_place_of_a_directory_is_refused(folder: Path) -> None:
     refuse(folder, packed(member(folder / "a"), member(folder / "z")), "a directory here")
 
 
-def test_too_many_members_are_refused(folder: Path) -> None:
+def test_too_many_members_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive of a million would take minutes, and gigabytes of memory."""
-    refuse(folder, header(f"{folder}/x"[1:], tarfile.DIRTYPE, 0) * 100_001 + bytes(10240), "more than 100,000")
+    monkeypatch.setattr(guest_job, "_MAX_MEMBERS", 1000)
+    refuse(folder, header(f"{folder}/x"[1:], tarfile.DIRTYPE, 0) * 1001 + bytes(10240), "more than 1,000")
 
 
 def test_full_disk_changes_nothing(folder: Path) -> None:
