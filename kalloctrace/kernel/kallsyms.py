@@ -77,6 +77,10 @@ class Symbols:
         found = re.search(rb" ((?:" + name + rb")(?:\.(?:constprop|isra|part)\.\d+)*)\n", self._text)
         return _text(found[1]) if found else None
 
+    def empty(self) -> bool:
+        """Return whether the file is empty, as where a container's mount hides it."""
+        return not self._text
+
     def addresses_hidden(self) -> bool:
         """Return whether the file has zeroes instead of addresses (kptr_restrict, no CAP_SYSLOG)."""
         return re.search(rb"^0*[1-9a-f][0-9a-f]* [tT] ", self._text, re.MULTILINE) is None

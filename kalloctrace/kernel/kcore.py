@@ -10,6 +10,11 @@ from kalloctrace.errors import KalloctraceError
 
 KCORE = Path("/proc/kcore")
 
+MASKED = "is empty: a container's mount hides it"
+UNMASK = (
+    "run it outside the container, or unmask it: --security-opt systempaths=unconfined (Docker) or unmask=ALL (Podman)"
+)
+
 _ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
 _PT_LOAD = 1
@@ -36,6 +41,9 @@ class Kcore:
                 error.strerror or str(error),
                 "run as root, on a kernel with CONFIG_PROC_KCORE and no lockdown=confidentiality",
             ) from error
+        if not os.pread(self._fd, 1, 0):
+            os.close(self._fd)
+            raise KalloctraceError(f"cannot read the kernel's memory through {path}", f"{path} {MASKED}", UNMASK)
         try:
             self._segments = _segments(self._fd)
         except (ValueError, struct.error) as error:

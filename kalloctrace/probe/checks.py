@@ -13,7 +13,7 @@ from kalloctrace.flags.builtin import known_release
 from kalloctrace.flags.rows import LAST
 from kalloctrace.kernel.btf import VMLINUX
 from kalloctrace.kernel.kallsyms import KALLSYMS
-from kalloctrace.kernel.kcore import Kcore
+from kalloctrace.kernel.kcore import MASKED, UNMASK, Kcore
 from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
 from kalloctrace.kernel.proven import load, proof_status
 from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
@@ -161,6 +161,8 @@ def _tracefs(_: LiveKernel) -> _Found:
 
 
 def _kallsyms(kernel: LiveKernel) -> _Found:
+    if kernel.symbols.empty():
+        return "fail", f"{KALLSYMS} {MASKED}", f"{UNMASK}; kernel.kptr_restrict must not be 2"
     if kernel.symbols.addresses_hidden():
         return "fail", f"{KALLSYMS} shows no addresses", "run as root, or: sysctl kernel.kptr_restrict=1"
     return "pass", f"{KALLSYMS} shows addresses", ""

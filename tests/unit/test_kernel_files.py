@@ -214,7 +214,7 @@ def test_truncated_segment_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "why"),
     [
-        (lambda data: data[:0], "requires a buffer of 64 bytes"),
+        (lambda data: data[:0], "is empty"),
         (lambda data: data[:63], "requires a buffer of 64 bytes"),
         (lambda data: b"\x7fELF\x01" + data[5:], "it begins with b'\\x7fELF\\x01'"),
         (lambda data: b"MZ" + data[2:], "it begins with b'MZ"),
@@ -237,3 +237,22 @@ def test_missing_core_file_is_an_error_with_a_fix(tmp_path: Path) -> None:
     with pytest.raises(KalloctraceError) as caught:
         Kcore(tmp_path / "none")
     assert "CONFIG_PROC_KCORE" in caught.value.fix
+
+
+@pytest.mark.parametrize("masked", ["/dev/null", "empty"])
+def test_masked_core_file_is_named(tmp_path: Path, masked: str) -> None:
+    """Containers mount the null device or an empty file over /proc/kcore; the error says so."""
+    (tmp_path / "empty").touch()
+    with pytest.raises(KalloctraceError) as caught:
+        Kcore(tmp_path / masked)
+    assert "container" in caught.value.why
+    assert "outside the container" in caught.value.fix
+
+
+def test_masked_symbols_are_empty(tmp_path: Path) -> None:
+    """A masked /proc/kallsyms is not one whose addresses are hidden."""
+    path = tmp_path / "kallsyms"
+    path.write_bytes(b"0000000000000000 T _text\n")
+    assert Symbols(Path("/dev/null")).empty()
+    assert not Symbols(path).empty()
+    assert Symbols(path).addresses_hidden()
