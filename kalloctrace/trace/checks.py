@@ -21,7 +21,8 @@ MOST_CALLS = U53
 _MOST_NS = 1 << 62
 """Nanoseconds: 146 years."""
 _TEXT = 256
-_STACK = 1 << 16
+_STACK = 1 << 14
+"""Bytes: 127 functions, the most that a kernel follows (PERF_MAX_STACK_DEPTH), of 128 characters each."""
 _NODELIST = 4096
 """Bytes: every second of 1,024 nodes, which is the longest list, has 2,414."""
 

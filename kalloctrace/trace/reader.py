@@ -312,12 +312,13 @@ class TraceReader:
         selected = {*task_columns, COUNT.name, "allocation"}
         decoder = Decoder()
         messages = self._messages([i for i, name in enumerate(self._schema.names) if name in selected])
-        slow_damage = ""
+        slow_damage, read = "", False
         for batch, metadata in messages:
             try:
                 rows = decoder.decode(batch) if batch.num_rows else None
             except pa.ArrowException as error:
-                return Ending(None, truncated=True, damage=_first_line(error))
+                return self._stopped(error, read=read)
+            read = read or rows is not None
             calls: list[dict[str, Any]] = []
             if slow and not slow_damage:
                 try:
@@ -332,6 +333,7 @@ class TraceReader:
 
         def stored() -> Generator[pa.RecordBatch, None, Ending]:
             messages = self._messages([i for i, name in enumerate(self._schema.names) if name in COLUMNS.names])
+            read = False
             for batch, _ in messages:
                 if not batch.num_rows:
                     continue
@@ -339,11 +341,18 @@ class TraceReader:
                     complete = _complete(batch)
                     check_calls(complete)
                 except pa.ArrowException as error:
-                    return Ending(None, truncated=True, damage=_first_line(error))
+                    return self._stopped(error, read=read)
                 yield complete
+                read = True
             return messages.finish()
 
         return Pass(stored())
+
+    def _stopped(self, error: Exception, *, read: bool) -> Ending:
+        """Return the ending of a trace whose rows are damaged from here on; refuse one of which no row was read."""
+        if not read:
+            raise self._damaged(_first_line(error)) from error
+        return Ending(None, truncated=True, damage=_first_line(error))
 
     def _messages(self, fields: list[int]) -> Pass[tuple[pa.RecordBatch, Mapping[bytes, bytes]]]:
         """Return all batches of the file, with their own metadata."""
@@ -352,7 +361,7 @@ class TraceReader:
     def _read_messages(
         self, fields: list[int]
     ) -> Generator[tuple[pa.RecordBatch, Mapping[bytes, bytes]], None, Ending]:
-        totals, damage = None, ""
+        totals, damage, read = None, "", 0
         cursor = self._cursor()
         reader = pa.ipc.open_stream(cursor, options=pa.ipc.IpcReadOptions(included_fields=fields))
         while True:
@@ -370,6 +379,10 @@ class TraceReader:
                 except ValueError as error:
                     damage = f"its totals are damaged: {_first_line(error)}"
             yield batch, metadata or {}
+            read += 1
+        if damage and not read and cursor.tell() < self._size:
+            # Nothing of it can be read, and not because the recorder was stopped before it wrote something.
+            raise self._damaged(damage)
         return Ending(totals, truncated=totals is None, damage=damage)
 
     def _cursor(self) -> pa.NativeFile:

@@ -95,18 +95,23 @@ class _Lines:
         self._labels = {field.name: _text(syntax.label(field.name)) for field in ROWS}
         self._null, self._one, self._end, self._nothing = map(_text, (syntax.value(None), "1", syntax.end, ""))
         self._allocations = pa.array([], ALLOCATION)
-        self._texts = pa.array([], pa.utf8())
+        self._texts: dict[int, str] = {}
 
     def of(self, rows: RowBatch) -> memoryview:
         """Return the lines of rows."""
         if rows.allocations is not self._allocations:
             self._allocations = rows.allocations
-            self._texts = pa.array(map(self._allocation, rows.allocations.to_pylist()), pa.utf8())
+            self._texts.clear()
+        used, indices = np.unique(rows.indices, return_inverse=True)
+        new = [index for index in used.tolist() if index not in self._texts]
+        taken = rows.allocations.take(pa.array(new, pa.int64())).to_pylist()
+        self._texts.update(zip(new, map(self._allocation, taken), strict=True))
+        texts = pa.array([self._texts[index] for index in used.tolist()], pa.utf8())
         parts: list[Any] = []
         for field in TASK_COLUMNS:
             parts += [self._labels[field.name], self._column(rows.task_columns.get(field.name))]
         counts = self._one if rows.counts is None else pa.array(rows.counts).cast(pa.utf8())
-        parts += [self._texts.take(pa.array(rows.indices)), self._labels[COUNT.name], counts, self._end]
+        parts += [texts.take(pa.array(indices)), self._labels[COUNT.name], counts, self._end]
         lines = pc.binary_join_element_wise(*parts, self._nothing)
         # The lines are adjacent in the array's memory.
         _, offsets, data = lines.buffers()
