@@ -50,7 +50,7 @@ def with_attempts(number: int) -> Row:
 def wrong() -> Row:
     """Return a call whose only attempt has a migratetype and an index of a zone that it cannot have."""
     call = copy.deepcopy(with_attempts(1))
-    call["attempts"][0].update(migratetype=99, highest_zoneidx=99)
+    call["attempts"][0].update(migratetype=99, highest_zoneidx=7)
     return call
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.trace.dedup import Tally, count_distinct
 from kalloctrace.trace.reader import TraceReader
@@ -164,14 +165,14 @@ def test_aggregate_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "t.arrows"
     with TraceWriter(path, SNAPSHOT, {"mode": "aggregate"}) as writer:
         writer.add(allocations(1, 2, 3))
-        writer.write_aggregate(np.array([5, 1 << 50], np.uint64), np.array([0, 1], np.int32))
+        writer.write_aggregate(np.array([5, 1 << 60], np.uint64), np.array([0, 1], np.int32))
         writer.write_aggregate(np.array([7], np.uint64), np.array([0], np.int32))
         writer.close(TOTALS)
-    assert counted(path) == [(1, 12), (2, 1 << 50)]
+    assert counted(path) == [(1, 12), (2, 1 << 60)]
     with TraceReader(path) as trace:
         assert trace.aggregate
         rows = [row for batch in trace.batches() for row in batch.to_pylist()]
-    assert [(row["order"], row["count"]) for row in rows] == [(1, 5), (2, 1 << 50), (1, 7)]
+    assert [(row["order"], row["count"]) for row in rows] == [(1, 5), (2, 1 << 60), (1, 7)]
     assert all(row[field.name] is None for row in rows for field in TASK_COLUMNS)
 
 
@@ -243,15 +244,14 @@ def test_index_of_nothing_is_damage(tmp_path: Path, index: int) -> None:
 
 
 def test_missing_index_is_damage(tmp_path: Path) -> None:
-    """A row without an allocation ends the reading."""
+    """A trace whose first row has no allocation is refused."""
     path = stream(tmp_path / "t.arrows", calls(allocations(1, 2), 0, 1))
     batch = only_batch(path)
     with pa.ipc.new_stream(str(path), batch.schema) as writer:
         writer.write_batch(referring(batch, [0, None], allocations(1, 2)))
-    with TraceReader(path) as trace:
-        counted = trace.counted()
-        assert list(counted) == []
-        assert counted.finish().truncated
+    with TraceReader(path) as trace, pytest.raises(KalloctraceError, match="cannot read") as caught:
+        list(trace.counted())
+    assert "allocation must not have a null" in caught.value.why
 
 
 def test_tally_stays_small_when_dictionaries_change(monkeypatch: pytest.MonkeyPatch) -> None:
