@@ -26,6 +26,8 @@ NOBODY = 65534
 _KEEP_CAPABILITIES = 8
 _AMBIENT_RAISE = 2
 _LAST = 40
+_MAPS_WITHOUT_BPF = (5, 19)
+"""Linux kernel commit c8644cd0efe7 ("bpf: refine kernel.unprivileged_bpf_disabled behaviour") (in v5.19)."""
 
 # Doctor's own check would refuse to try.
 _RECORD = """
@@ -68,6 +70,20 @@ def as_user(
             libc.prctl(PR_CAP_AMBIENT, _AMBIENT_RAISE, ctypes.c_ulong(number), 0, 0)
 
     return subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=become)
+
+
+def require_unprivileged(pid: int) -> None:
+    """Require that no thread of a recorder has a capability, but for CAP_BPF where the kernel wants it to read maps."""
+    old = tuple(map(int, os.uname().release.split(".")[:2])) < _MAPS_WITHOUT_BPF
+    allowed = {0, 1 << Capability.BPF} if old else {0}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        lines = (task / "status").read_text().splitlines()
+        pairs = (line.split(":\t") for line in lines if line.startswith(("Cap", "NoNewPrivs:", "Seccomp:")))
+        found = {name: int(value, 16) for name, value in pairs}
+        assert found["CapEff"] in allowed, found
+        assert found["CapPrm"] == found["CapEff"], found
+        assert (found["CapBnd"], found["CapInh"], found["CapAmb"]) == (0, 0, 0), found
+        assert (found["NoNewPrivs"], found["Seccomp"]) == (1, 2), found
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.capabilities import require_unprivileged
 from tests.terminal import on_terminal
 
 KALLOCTRACE = [sys.executable, "-m", "kalloctrace"]
@@ -111,6 +112,7 @@ def test_signal_ends_it_cleanly(tmp_path: Path, attached: Callable[[], list[str]
     trace = tmp_path / "ended.arrows"
     before = attached()
     with watching("--interval", "60", "-o", str(trace)) as process:
+        require_unprivileged(process.pid)
         work()
         process.send_signal(number)
         totals, _ = printed(process)

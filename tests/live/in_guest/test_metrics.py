@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.live.capabilities import require_unprivileged
+
 WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
 PAGES = 5_000
 
@@ -29,6 +31,7 @@ def test_metrics_grow_during_capture(attached: Callable[[], list[str]]) -> None:
             assert process.stderr is not None
             url = next(line.split()[1] for line in process.stderr if line.startswith("serving"))
             assert len(attached()) > len(before)
+            require_unprivileged(process.pid)
             first = scraped(url)
             subprocess.run([*WORKLOAD, "anonymous", "--pages", str(PAGES)], check=True)
             second = scraped(url)
