@@ -92,10 +92,10 @@ def _serve_capture(address: str, port: int) -> None:
     )
     with Ending() as ending, observer as seen:
         ending.on_abort(seen.detach)
-        ending.running()
         # The server's threads start afterwards, without privileges but one for its port.
         kept = [Capability.NET_BIND_SERVICE] if 0 < port < _UNPRIVILEGED else []
         print_strangers(seen.confine(kept=kept, in_other_thread=ending.in_watcher))
+        ending.running()
         followed = CaptureSource(seen, lock, "live")
         with _served(address, port, followed.now, f"{kernel.snapshot.release}, as it runs"):
             while not ending.wait(seen.pause):
