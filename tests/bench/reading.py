@@ -98,8 +98,8 @@ def make_trace(path: Path, events: int) -> None:
         writer.close(replace(totals, opened=events, submitted=events, seconds=float(now) / 1e9))
 
 
-def run(words: Sequence[str], cores: Collection[int]) -> Cost:
-    """Run the program on some cores and return its cost.
+def run(words: Sequence[str], cores: Collection[int], text: Path = Path(os.devnull)) -> Cost:
+    """Run the program on some cores, with a file as its standard input, and return its cost.
 
     Raises:
         CalledProcessError: the program fails.
@@ -107,7 +107,10 @@ def run(words: Sequence[str], cores: Collection[int]) -> Cost:
     command = [sys.executable, "-m", "kalloctrace", *words]
     begin = time.monotonic()
     launcher = [sys.executable, "-c", _LAUNCHER, *command]
-    with subprocess.Popen(launcher, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        text.open("rb") as given,
+        subprocess.Popen(launcher, stdin=given, stdout=subprocess.PIPE, text=True) as process,
+    ):
         # Set it at once, before the process has further threads.
         os.sched_setaffinity(process.pid, cores)
         output, _ = process.communicate()

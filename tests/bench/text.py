@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Measures how long reading a text takes, from 10 KB to 100 MB: `make bench-text`, with LARGEST=1000000 only to 1 MB.
+
+Each reader is the real program in a process of its own. It prints seconds of CPU time without Python's start, MB/s and
+resident memory, and as growth the exponent between this size and the one before: 1 is linear, 2 quadratic.
+"""
+
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from tests.bench.reading import ROOT, run
+
+SIZES = tuple(10**power for power in range(4, 9))
+FAILURES = ROOT / "tests" / "unit" / "data" / "failures"
+REPORT = FAILURES / "6.19-lowmem-reserve.log"
+OTHER = "[{:12.6f}] usb 1-1: new high-speed USB device number {} using xhci_hcd\n"
+EVENT = (
+    "  cc1-{} [{:03}] ..... {:.6f}: mm_page_alloc: page=00000000d2be5665 pfn=0x{:x} order=0 migratetype=1 "
+    "gfp_flags=GFP_HIGHUSER_MOVABLE|__GFP_COMP\n"
+)
+
+
+def mostly_other(size: int) -> Iterator[str]:
+    """Yield a log of other lines with one report in their midst."""
+    report, done, number = REPORT.read_text(), 0, 0
+    while done < size or number == 0:
+        line = OTHER.format(number / 1000, number % 128)
+        if done <= size // 2 < done + len(line):
+            yield report
+        yield line
+        done += len(line)
+        number += 1
+
+
+def only_reports(size: int) -> Iterator[str]:
+    """Yield a log of nothing but reports."""
+    report = REPORT.read_text()
+    for _ in range(max(size // len(report), 1)):
+        yield report
+
+
+def events(size: int) -> Iterator[str]:
+    """Yield what a tracefs file `trace` has."""
+    done, number = 0, 0
+    while done < size:
+        line = EVENT.format(1000 + number % 12, number % 8, number / 10_000, number)
+        yield line
+        done += len(line)
+        number += 1
+
+
+TEXTS = {
+    "explain, one report in a log": (mostly_other, ("explain", "--json", "TEXT")),
+    "explain, nothing but reports": (only_reports, ("explain", "--json", "TEXT")),
+    "import, events": (events, ("import", "--kernel", "6.1", "-f", "-o", "OUTPUT", "TEXT")),
+    "decode -, events": (events, ("decode", "--json", "-")),
+    "decode -, a log": (mostly_other, ("decode", "--json", "-")),
+}
+
+
+def _write(path: Path, text: Iterator[str]) -> int:
+    with path.open("w") as file:
+        file.writelines(text)
+    return path.stat().st_size
+
+
+@click.command()
+@click.option("--largest", default=SIZES[-1], show_default=True, help="Bytes of the largest text.")
+@click.option("--only", default="", help="The beginning of the names of the readers to measure.")
+def main(largest: int, only: str) -> None:
+    """Print a Markdown table."""
+    cores = os.sched_getaffinity(0)
+    click.echo("| reader | bytes | CPU s | MB/s | resident MiB | growth |")
+    click.echo("|---|---:|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        path, output = Path(folder) / "text", Path(folder) / "output"
+        for name, (text, words) in TEXTS.items():
+            if not name.startswith(only):
+                continue
+            command = [{"TEXT": str(path), "OUTPUT": str(output)}.get(word, word) for word in words]
+            _write(path, text(1))
+            start = min(run(command, cores, path).cpu for _ in range(2))
+            before: tuple[int, float] | None = None
+            for size in (size for size in SIZES if size <= largest):
+                written = _write(path, text(size))
+                cost = run(command, cores, path)
+                took = max(cost.cpu - start, 0.001)
+                growth = f"{math.log(took / before[1]) / math.log(written / before[0]):.2f}" if before else ""
+                speed = written / took / 1e6
+                click.echo(f"| {name} | {written:,} | {took:.2f} | {speed:.1f} | {cost.memory >> 20} | {growth} |")
+                before = written, took
+
+
+if __name__ == "__main__":
+    main()
