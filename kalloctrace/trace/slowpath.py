@@ -99,7 +99,7 @@ SLOW = pa.schema(
 """A row is a call of the slow path."""
 
 
-MOST_UNPACKED = 16 << 20
+MOST_UNPACKED = 32 << 20
 """Bytes of the calls in one batch of the file; as Python objects they are ten times as large."""
 
 _NULLABLE = frozenset(

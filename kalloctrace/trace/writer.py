@@ -30,6 +30,10 @@ from kalloctrace.trace.schema import (
 from kalloctrace.trace.slowpath import SLOW_KEY, encode_slow_calls
 from kalloctrace.trace.totals import Totals
 
+_MOST_ROWS = 1 << 20
+_MOST_SLOW_CALLS = 1 << 10
+"""In one batch; most have one attempt, and take 2 KB."""
+
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
 
 
@@ -187,7 +191,9 @@ class TraceWriter:
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Write calls of the slow path, each with all columns of SLOW; they are in the file when this returns."""
-        self._write_batch(self._last, {SLOW_KEY: encode_slow_calls(calls)})
+        for start in range(0, len(calls), _MOST_SLOW_CALLS):
+            part = calls[start : start + _MOST_SLOW_CALLS]
+            self._write_batch(self._last, {SLOW_KEY: encode_slow_calls(part)})
 
     def close(self, totals: Totals) -> None:
         """Write the totals, after the last rows."""
@@ -206,7 +212,9 @@ class TraceWriter:
             self._allocations = pa.concat_arrays([self._allocations, *self._added])
             self._added.clear()
         batch = self._batch(columns, indices)
-        self._write_batch(batch)
+        # The reader refuses larger ones, because they may be made to fill its memory.
+        for start in range(0, max(1, batch.num_rows), _MOST_ROWS):
+            self._write_batch(batch.slice(start, _MOST_ROWS))
         # An empty batch that keeps the current dictionaries: the totals must not replace them.
         self._last = batch.slice(0, 0)
 

@@ -243,6 +243,15 @@ def test_index_of_nothing_is_damage(tmp_path: Path, index: int) -> None:
         assert "allocation" in counted.finish().damage
 
 
+def test_large_batches_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader refuses batches above a size, so the writer makes none."""
+    monkeypatch.setattr("kalloctrace.trace.writer._MOST_ROWS", 2)
+    path = stream(tmp_path / "t.arrows", calls(allocations(1, 2, 3), 0, 1, 2, 1, 0))
+    batches = pa.ipc.open_stream(path.read_bytes()).read_all().to_batches()
+    assert [batch.num_rows for batch in batches if batch.num_rows] == [2, 2, 1]
+    assert orders(path) == [1, 2, 3, 2, 1]
+
+
 def test_missing_index_is_damage(tmp_path: Path) -> None:
     """A trace whose first row has no allocation is refused."""
     path = stream(tmp_path / "t.arrows", calls(allocations(1, 2), 0, 1))

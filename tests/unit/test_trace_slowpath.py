@@ -115,7 +115,7 @@ def test_column_of_a_newer_recorder() -> None:
 
 def test_calls_that_unpack_to_too_much() -> None:
     """The length is read before anything is unpacked."""
-    table = pa.Table.from_pylist([{**CALL, "stack": "a" * 16_000}] * 1_200, SLOW)
+    table = pa.Table.from_pylist([{**CALL, "stack": "a" * 16_000}] * 2_400, SLOW)
     text = encoded(table)
     assert len(text) < 60_000
     with pytest.raises(ValueError, match="unpacks to"):
