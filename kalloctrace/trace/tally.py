@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Counts rows while they are captured or replayed: by allocation, and in a stream also by task and stack."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,6 +147,12 @@ class RunningTally:
             self._add(named.get(key, key), counts[place])
             move[place] = self._places[named.get(key, key)]
             self._touched[move[place]] = touched[place]
+        self._comms, comms = _used(self._comms, (key[1] for key in self._places))
+        self._stacks, stacks = _used(self._stacks, (key[3] for key in self._places))
+        self._places = {
+            (allocation, comms[comm], pid, stacks[stack]): place
+            for (allocation, comm, pid, stack), place in self._places.items()
+        }
         self.moves[self.generation] = move
         self.moves.pop(self.generation - _KEPT_MOVES, None)
         self.generation += 1
@@ -174,6 +180,17 @@ def counts_of(rows: RowBatch) -> npt.NDArray[np.uint64]:
     if rows.counts is not None:
         np.add.at(sums, rows.indices, rows.counts)
     return sums
+
+
+def _used(texts: Mapping[str, int], numbers: Iterable[int]) -> tuple[dict[str, int], dict[int, int]]:
+    """Return only the texts with these numbers, numbered again, and the new number of each; a negative one stays."""
+    used = set(numbers)
+    moved = {number: number for number in used if number < 0}
+    kept: dict[str, int] = {}
+    for text, number in texts.items():
+        if number in used:
+            moved[number] = kept.setdefault(text, len(kept))
+    return kept, moved
 
 
 def _codes(column: pa.DictionaryArray, texts: dict[str, int]) -> npt.NDArray[np.int32]:

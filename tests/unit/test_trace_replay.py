@@ -4,6 +4,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -13,6 +14,7 @@ from kalloctrace.live.view import View
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
+from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.tally import OTHERS, RunningTally
 from kalloctrace.verify.verification import verify_trace
 from tests import played
@@ -144,3 +146,22 @@ def test_names_beyond_the_limit_are_taken_together_too(tmp_path: Path) -> None:
     assert sum(left.values()) == 50
     assert left[OTHERS, None, None] > 30
     assert len(left) <= 8
+
+
+def test_texts_of_merged_tasks_are_discarded() -> None:
+    """A tally of ever new names and stacks keeps the texts of its combinations only, each with its own count."""
+    tally = RunningTally(tasks=True, most=20)
+    tally.add(pa.nulls(1, ALLOCATION))
+    for start in range(0, 3000, 10):
+        texts = [f"t{number}" for number in range(start, start + 10)]
+        column = pa.array(texts).dictionary_encode()
+        stack = pa.array([f"f{text}" for text in texts]).dictionary_encode()
+        tally.count(np.zeros(10, np.int32), comm=column, pid=pa.array([1] * 10, pa.int32()), stack=stack)
+    rows = tally.rows()
+    comm, stack = rows.task_columns["comm"], rows.task_columns["stack"]
+    assert len(comm.dictionary) < 100
+    assert len(stack.dictionary) < 100
+    assert rows.counts is not None
+    assert int(rows.counts.sum()) == 3000
+    named = dict(zip(comm.to_pylist(), stack.to_pylist(), strict=True))
+    assert {f"t{number}": f"ft{number}" for number in range(2990, 3000)}.items() <= named.items()

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: MIT
+"""The replay of a long recording, which `make long` measures, in short."""
+
+import io
+
+from kalloctrace.probe.decode.comm import KEPT
+from tests.bench.long import replay
+
+
+def test_names_stay_right_when_others_are_discarded() -> None:
+    """Every call is written, with the name of its own thread, in more forks than names are kept."""
+    forks = KEPT + 14_464
+    measured = replay(forks, io.BytesIO())
+    assert (measured.rows, measured.unnamed, measured.wrong) == (2 * forks, 0, 0)
