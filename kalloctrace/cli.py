@@ -137,8 +137,8 @@ def _system_failed(error: OSError) -> Exit:
     try:
         sys.stdout.flush()
     except OSError:
-        # Python flushes again at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Python flushes again at exit, and would complain. A recorder may not open /dev/null for writing any more.
+        os.dup2(os.memfd_create("discarded"), sys.stdout.fileno())
     return Exit.OK if gone else Exit.FAILED
 
 

@@ -15,7 +15,7 @@ from kalloctrace.probe.privileges import landlock, needed, seccomp
 from kalloctrace.probe.privileges.capabilities import Capability
 from kalloctrace.probe.privileges.confine import protections
 
-CODE = str(Path(__file__).parents[2])
+PATHS = {"PYTHONPATH": str(Path(__file__).parents[2]), "PYTHONUNBUFFERED": ""}
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to give up")
 SECCOMP = pytest.mark.skipif(not seccomp.available(), reason="this kernel has no seccomp")
 LANDLOCK = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
@@ -45,7 +45,7 @@ def inside(script: str, cwd: Path, *before: str) -> list[str]:
         text=True,
         check=False,
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": CODE},
+        env=os.environ | PATHS,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -170,6 +170,22 @@ def test_without_landlock_no_existing_file_is_writable(attempt: str, result: str
     assert inside(script + "trace.write('more'); trace.close()", tmp_path) == [result]
     assert (tmp_path / "trace").read_text() == "more"
     assert [path for path in tmp_path.iterdir() if path.is_file() and path.read_text() == "keep"]
+
+
+@SECCOMP
+def test_reader_that_is_gone_is_no_failure_without_landlock(tmp_path: Path) -> None:
+    """A recorder's `| head` ends quietly although no file can be opened for writing."""
+    script = (
+        "from kalloctrace.cli import _system_failed\n"
+        "landlock.version = lambda: 0; confine(); read_end, write_end = os.pipe(); os.close(read_end)\n"
+        "os.dup2(write_end, 1)\ntry:\n    print('lost', flush=True)\n"
+        "except BrokenPipeError as error:\n    code = _system_failed(error)\n"
+        "os.write(2, b'reached'); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", TRY + script], capture_output=True, check=False, cwd=tmp_path, env=os.environ | PATHS
+    )
+    assert (done.returncode, done.stderr) == (0, b"reached")
 
 
 @SECCOMP
