@@ -250,7 +250,7 @@ def test_command_has_the_machine_s_parts(tmp_path: Path) -> None:
     assert "memory-backend-ram,id=node0,size=1G -numa node,memdev=node0,cpus=0-1 -numa node,cpus=2 -object" in text
     assert "memory-backend-ram,id=node2,size=512M -numa node,memdev=node2 -numa dist,src=0,dst=1,val=30" in text
     assert f"memory-backend-file,id=shared,share=on,size=4096,mem-path={tmp_path}/a,,b" in text
-    assert "rootfstype=ramfs loglevel=5 no_timer_check movablecore=512M" in text
+    assert "rootfstype=ramfs loglevel=7 no_timer_check movablecore=512M" in text
     assert "-accel tcg,thread=multi,tb-size=512 -cpu max,avx=off" in text
     assert command[-1] == "-s"
     kvm = initramfs_command(Path("/image"), Path("/archive"), tmp_path, 4096, Machine(kvm=True))
