@@ -328,3 +328,10 @@ def test_sufficient_capabilities(
     assert not needed.missing_capabilities(kernel, with_admin)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert not needed.missing_capabilities(kernel, frozenset(sufficient) - {Capability.DAC_OVERRIDE})
+
+
+@ROOT
+def test_wider_capability_stays_where_the_narrower_one_is_missing(tmp_path: Path) -> None:
+    """As on 5.10 with kernel.perf_event_paranoid=3, where a user records with CAP_SYS_ADMIN in place of CAP_BPF."""
+    before = ("setpriv", "--inh-caps=-all", "--bounding-set=-bpf")
+    assert status("confine(maps_readable=lambda: False)", tmp_path, *before)["CapEff"] == 1 << 21

@@ -13,6 +13,12 @@ from kalloctrace.probe.privileges.capabilities import Capability, give_up_inheri
 from kalloctrace.probe.privileges.system_calls import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, prctl
 from kalloctrace.probe.privileges.threads import thread_names
 
+_INCLUDED_IN = {
+    Capability.BPF: Capability.SYS_ADMIN,
+    Capability.DAC_READ_SEARCH: Capability.DAC_OVERRIDE,
+}
+"""Kept where the caller has not got the narrower capability."""
+
 
 def protections() -> list[str]:
     """Return what `confine` puts into force on this kernel, for people."""
@@ -63,8 +69,7 @@ def confine(
         _restrict_thread(folders if with_landlock else None)
         set_aside()
         needed = {*kept, *_needed(folders if files_later else (), maps_readable)}
-        if Capability.DAC_READ_SEARCH in needed - permitted():
-            needed.add(Capability.DAC_OVERRIDE)
+        needed |= {_INCLUDED_IN[one] for one in needed - permitted() if one in _INCLUDED_IN}
         keep_only(needed)
 
         def follow() -> None:
