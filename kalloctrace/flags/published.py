@@ -69,6 +69,9 @@ def from_btf_enums(base: FlagTables, enums: Mapping[str, Sequence[tuple[str, int
         base: the tables to correct.
         enums: enumerators in BTF's order: "gfp" (___GFP_*_BIT), "migratetype", "zone_type", "zone_watermarks".
             A missing or empty enum changes nothing.
+
+    Raises:
+        KalloctraceError: a flag has no bit in a mask.
     """
     if not any(enums.get(kind) for kind in ("gfp", "migratetype", "zone_type", "zone_watermarks")):
         return base
@@ -93,6 +96,12 @@ def _gfp_bits(members: Sequence[tuple[str, int]]) -> Named:
     for member, position in members:
         match = _BIT_NAME.fullmatch(member)
         if match is not None and match[1] not in _NO_FLAGS:
+            if not 0 <= position < U32_MAX.bit_length():
+                raise KalloctraceError(
+                    "cannot read the kernel's gfp flags",
+                    f"its BTF is damaged: {match[1]} is bit {position} of a mask that has {U32_MAX.bit_length()}",
+                    "use the kernel's own file, /sys/kernel/btf/vmlinux, or its image",
+                )
             bits.append((match[1], 1 << position))
     return tuple(sorted(bits, key=lambda bit: bit[1]))
 

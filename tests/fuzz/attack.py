@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Attacks one surface with libFuzzer, through atheris: `python -m tests.fuzz.attack NAME RUNS SECONDS`.
+"""Attacks one surface with libFuzzer, through atheris: `python -m tests.fuzz.attack MODULE NAME RUNS SECONDS`.
 
-It ends by itself after so many inputs or seconds (0 for no limit), or dies with an input that kills the process, which
-libFuzzer keeps. `tests.fuzz.run` starts it again and counts.
+It ends by itself after so many inputs or seconds (0 for no limit), or dies with an input that kills the process.
+`tests.fuzz.run` starts it again and counts. libFuzzer keeps an input that ends in a signal which it can handle; for the
+others, such as SIGKILL, the input that is being run is in the file `running`.
 """
 
 import hashlib
 import json
+import mmap
 import os
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["kalloctrace"]):
-    from tests.fuzz.surface import FOUND, Surface, all_surfaces
+    from tests.fuzz import surface
 
 _TIMEOUT = 20
 """Seconds until libFuzzer ends a process that hangs in one input."""
@@ -35,15 +38,19 @@ class Attack:
         seconds: the time to end after; 0 for no limit.
     """
 
-    def __init__(self, target: Surface, runs: int, seconds: float) -> None:
+    def __init__(self, target: surface.Surface, runs: int, seconds: float) -> None:
         self._target = target
-        self._folder = FOUND / target.name
+        self._folder = surface.FOUND / target.name
         self._runs = runs
         self._end = time.monotonic() + seconds if seconds else float("inf")
         self._done = 0
+        with (self._folder / surface.RUNNING).open("wb+") as file:
+            file.truncate(surface.LENGTH + target.max_len)
+            self._running = mmap.mmap(file.fileno(), 0)
 
     def one(self, data: bytes) -> None:
         """Run one input."""
+        self._running[: surface.LENGTH + len(data)] = len(data).to_bytes(surface.LENGTH, "little") + data
         try:
             self._target.check(data)
         except Exception as error:  # noqa: BLE001  (that is what a fuzzer looks for)
@@ -70,9 +77,11 @@ class Attack:
 
 def main() -> None:
     """Attack the surface that the command line names."""
-    name, runs, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-    target = all_surfaces()[name]
-    folder = FOUND / name
+    module, name, runs, seconds = sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])
+    with atheris.instrument_imports(include=["kalloctrace"]):
+        import_module(module)
+    target = surface.SURFACES[name]
+    folder = surface.FOUND / name
     attack = Attack(target, runs, seconds)
     atheris.Setup(
         [

@@ -39,6 +39,8 @@ _TEXTS = (
     *("7.3", "0," * 3000, "a" * 300),
 )
 
+_FLIPS = 8
+
 
 class Choices:
     """Choices by the bytes of an input, one after the other; the first of its kind once they are used up.
@@ -100,8 +102,10 @@ def change(value: Any, choices: Choices) -> Any:  # noqa: ANN401
 
 
 def flip(data: bytes, choices: Choices) -> bytes:
-    """Return data with some chosen bytes replaced."""
+    """Return data with a few chosen bytes replaced; more would only be refused sooner."""
     changed = bytearray(data)
-    while choices and changed:
+    left = _FLIPS
+    while choices and changed and left:
+        left -= 1
         changed[choices.below(len(changed))] = choices.below(256)
     return bytes(changed)

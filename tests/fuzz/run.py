@@ -3,9 +3,10 @@
 
 Each surface is attacked in a process of its own. New inputs and findings are kept in `build/fuzz/SURFACE`: `new/` holds
 inputs that reach something new, `finding-*` inputs that raised something else than the program's own error (with the
-traceback beside them), `crash-*`, `timeout-*` and `oom-*` inputs that ended the process.
+traceback beside them), `crash-*`, `timeout-*`, `oom-*` and `killed-*` inputs that ended the process.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -16,11 +17,11 @@ from typing import Any
 
 import click
 
-from tests.fuzz.surface import FOUND, ROOT, Surface, all_surfaces
+from tests.fuzz.surface import FOUND, LENGTH, ROOT, RUNNING, Surface, all_surfaces
 
 _ATTEMPTS = 20
 """How often a surface is started again after an input killed the process."""
-_ENDED = ("finding-", "crash-", "timeout-", "oom-", "slow-unit-")
+_ENDED = ("finding-", "crash-", "timeout-", "oom-", "slow-unit-", "killed-")
 
 _HEADING = (
     f"{'surface':<12} {'executions':>12} {'seconds':>8} {'per sec.':>9} {'lines':>15} {'branches':>15} {'findings':>9}"
@@ -51,24 +52,59 @@ def _quoted(word: str | bytes) -> str:
 
 def attack(target: Surface, runs: int, seconds: float) -> Result:
     """Attack one surface until so many inputs or seconds; 0 for no limit."""
+    begin = time.monotonic()
+    done = execute(target, runs, seconds)
+    return Result(done, time.monotonic() - begin, _reached(target), tuple(found(target)))
+
+
+def execute(target: Surface, runs: int, seconds: float) -> int:
+    """Run inputs of a surface, and keep those that break the contract in its folder.
+
+    Returns:
+        The number of inputs that were run; after a process was killed, without its last thousand.
+
+    Raises:
+        click.ClickException: the attack does not start.
+    """
     folder = FOUND / target.name
     (folder / "new").mkdir(parents=True, exist_ok=True)
     (folder / "words").write_text("".join(f"{_quoted(word)}\n" for word in target.words))
     done, begin = 0, time.monotonic()
-    counts = folder / "done.json"
+    counts, running = folder / "done.json", folder / RUNNING
     with (folder / "log").open("wb") as log:
         for _ in range(_ATTEMPTS):
             counts.unlink(missing_ok=True)
+            running.unlink(missing_ok=True)
             left = seconds - (time.monotonic() - begin) if seconds else 0
-            command = [sys.executable, "-m", "tests.fuzz.attack", target.name, str(max(runs - done, 0)), str(left)]
-            subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, check=False)
+            command = [sys.executable, "-m", "tests.fuzz.attack", target.run.__module__, target.name]
+            subprocess.run(
+                [*command, str(max(runs - done, 0)), str(left)], cwd=ROOT, stdout=log, stderr=log, check=False
+            )
             result = json.loads(counts.read_text()) if counts.exists() else {"executions": 0, "over": False}
             done += result["executions"]
+            if not result["over"]:
+                _keep_running(target)
             if result["over"] or (seconds and time.monotonic() - begin >= seconds) or (runs and done >= runs):
                 break
-    took = time.monotonic() - begin
-    found = sorted(file for file in folder.iterdir() if file.name.startswith(_ENDED) and file.suffix != ".txt")
-    return Result(done, took, _reached(target), tuple(found))
+    return done
+
+
+def found(target: Surface) -> list[Path]:
+    """Return the inputs of a surface that broke the contract."""
+    files = (FOUND / target.name).iterdir()
+    return sorted(file for file in files if file.name.startswith(_ENDED) and file.suffix != ".txt")
+
+
+def _keep_running(target: Surface) -> None:
+    """Keep the input that a process was running when it ended, unless libFuzzer has."""
+    running = FOUND / target.name / RUNNING
+    if not running.exists():
+        raise click.ClickException(f"the attack on {target.name} does not start: see {running.with_name('log')}")
+    content = running.read_bytes()
+    data = content[LENGTH : LENGTH + int.from_bytes(content[:LENGTH], "little")]
+    name = hashlib.sha1(data, usedforsecurity=False).hexdigest()  # as libFuzzer calls it
+    if not any(running.parent.glob(f"*-{name}")):
+        running.with_name(f"killed-{name}").write_bytes(data)
 
 
 def _reached(target: Surface) -> dict[str, Any]:
@@ -104,9 +140,7 @@ def main(names: tuple[str, ...], seconds: float, runs: int) -> None:
         raise click.UsageError(f"no surface {', '.join(sorted(unknown))}: there are {', '.join(known)}")
     chosen = [known[name] for name in names or known]
     share = (seconds or (0.0 if runs else 600.0)) / len(chosen)
-    click.echo(
-        f"{'surface':<12} {'executions':>12} {'seconds':>8} {'per sec.':>9} {'lines':>15} {'branches':>15} findings"
-    )
+    click.echo(_HEADING)
     findings: list[Path] = []
     for target in chosen:
         result = attack(target, runs, share)

@@ -23,7 +23,10 @@ FOUND = ROOT / "build" / "fuzz"
 """Where a run keeps new inputs and findings, a folder for each surface."""
 
 _LINES = 3
-_SURFACES: dict[str, "Surface"] = {}
+SURFACES: dict[str, "Surface"] = {}
+"""The surfaces of the modules that are imported, by name."""
+RUNNING, LENGTH = "running", 4
+"""The file in the folder of a surface with the input that is being run, behind its length in so many bytes."""
 
 
 class TooSlowError(Exception):
@@ -65,7 +68,7 @@ class Surface:
 
     def seeds(self) -> list[Path]:
         """Return the files of its corpus."""
-        return sorted((CORPUS / self.name).iterdir())
+        return sorted((CORPUS / self.name).glob("*"))
 
 
 def surface(
@@ -75,7 +78,7 @@ def surface(
 
     def register(function: Callable[[bytes], None]) -> Callable[[bytes], None]:
         name = function.__name__.removeprefix("fuzz_")
-        _SURFACES[name] = Surface(name, function, max_len, covers, words, seconds)
+        SURFACES[name] = Surface(name, function, max_len, covers, words, seconds)
         return function
 
     return register
@@ -85,7 +88,7 @@ def all_surfaces() -> dict[str, Surface]:
     """Return the surfaces of all modules in `targets`, by name."""
     for file in sorted((HERE / "targets").glob("[!_]*.py")):
         import_module(f"tests.fuzz.targets.{file.stem}")
-    return dict(sorted(_SURFACES.items()))
+    return dict(sorted(SURFACES.items()))
 
 
 @contextmanager

@@ -27,7 +27,15 @@ from kalloctrace.report.summary import summarize
 from kalloctrace.report.summary_text import write_summary
 from kalloctrace.trace.metadata import snapshot_of
 from kalloctrace.trace.reader import Ending, TraceReader
-from kalloctrace.trace.schema import FORMAT_KEY, RECORDING_KEY, SNAPSHOT_KEY, TOTALS_KEY
+from kalloctrace.trace.schema import (
+    COLUMNS,
+    FORMAT_KEY,
+    RECORDING_KEY,
+    SNAPSHOT_KEY,
+    STREAM,
+    TASK_COLUMNS,
+    TOTALS_KEY,
+)
 from kalloctrace.trace.slowpath import SLOW, SLOW_KEY, decode_slow_calls
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow_call
 from kalloctrace.verify.verification import Judge, verify_trace
@@ -46,6 +54,10 @@ def _console() -> Console:
     return Console(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
 
 
+def _length(call: Mapping[str, Any]) -> int:
+    return len(repr(call))
+
+
 @cache
 def _fixture() -> tuple[Snapshot, pa.RecordBatch, tuple[Row, ...], bytes]:
     """Return a snapshot, some rows of its trace, calls of the slow path, and the JSON of the totals."""
@@ -53,7 +65,7 @@ def _fixture() -> tuple[Snapshot, pa.RecordBatch, tuple[Row, ...], bytes]:
         reader = pa.ipc.open_stream(traces.UNDER_PRESSURE.read_bytes())
         batch = next(batch for batch in reader if batch.num_rows)
         totals = trace.ending().totals
-        calls = [call for call in traces.slow_calls() if len(call["attempts"]) > 1][:2]
+        calls = sorted((call for call in traces.slow_calls() if len(call["attempts"]) > 1), key=_length)[:2]
     assert totals is not None
     allocation = batch["allocation"]
     few = allocation.dictionary_decode().take(pa.array(range(_ROWS)))
@@ -92,6 +104,11 @@ def _snapshot_json() -> Row:
     return _fixture()[0].to_json()
 
 
+@cache
+def _snapshot_text() -> bytes:
+    return json.dumps(_snapshot_json()).encode()
+
+
 @surface(max_len=1 << 14, covers=("trace/slowpath.py", "trace/checks.py", "trace/messages.py"))
 def fuzz_slow(data: bytes) -> None:
     """The calls of a batch are damaged, or each can be judged and told."""
@@ -115,13 +132,19 @@ def _slow(snapshot: Snapshot, call: Mapping[str, Any]) -> None:
     json.dumps(slow_call_json(report), allow_nan=False)
 
 
+@cache
+def _slow_table() -> pa.Table:
+    return pa.Table.from_pylist(list(_fixture()[2]), SLOW)
+
+
 def _payload(choices: Choices) -> bytes | None:
     """Return calls as a stream, with other values, columns, types or bytes; None where pyarrow makes no such table."""
-    calls: Any = list(_fixture()[2])
+    real: Any = _fixture()[2]
+    calls = real
     while choices.below(3) == 1:
-        calls = change(calls, choices)
+        calls = change(list(calls) if calls is real else calls, choices)
     with contextlib.suppress(pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError):
-        table = pa.Table.from_pylist(calls, SLOW)
+        table = _slow_table() if calls is real else pa.Table.from_pylist(calls, SLOW)
         while choices.below(4) == 1:
             table = _other_columns(table, choices)
         return flip(_stream(table, choices), choices)
@@ -149,7 +172,10 @@ def _other_columns(table: pa.Table, choices: Choices) -> pa.Table:
 
 def _stream(table: pa.Table, choices: Choices, metadata: Mapping[bytes, bytes] | None = None) -> bytes:
     sink = pa.BufferOutputStream()
-    options = pa.ipc.IpcWriteOptions(compression=choices.of((None, "zstd", "lz4")), emit_dictionary_deltas=True)
+    # Compression is rare, because it takes longer than all other parts.
+    options = pa.ipc.IpcWriteOptions(
+        compression={1: "zstd", 2: "lz4"}.get(choices.below(16)), emit_dictionary_deltas=True, use_threads=False
+    )
     with pa.ipc.new_stream(sink, table.schema, options=options) as writer:
         for batch in table.to_batches():
             writer.write_batch(batch, custom_metadata=metadata)
@@ -210,11 +236,12 @@ def _same(one: Ending, other: Ending) -> None:
 
 def _trace(choices: Choices) -> bytes | None:
     """Return a trace with other rows, columns, metadata or bytes; None where pyarrow makes no such table."""
-    snapshot, rows, _, totals = _fixture()
-    recording: Any = {"mode": "aggregate", "slow": True}
+    _, rows, _, totals = _fixture()
+    layout = choices.of(("aggregate", "aggregate", "stream", "calls"))
+    recording: Any = {"mode": "aggregate" if layout == "aggregate" else "stream", "slow": True}
     parts = {
-        FORMAT_KEY: b"2",
-        SNAPSHOT_KEY: json.dumps(snapshot.to_json()).encode(),
+        FORMAT_KEY: b"1" if layout == "calls" else b"2",
+        SNAPSHOT_KEY: _snapshot_text(),
         RECORDING_KEY: json.dumps(recording).encode(),
     }
     match choices.below(8):
@@ -225,7 +252,13 @@ def _trace(choices: Choices) -> bytes | None:
         case 3:
             parts.pop(choices.of(list(parts)))
     with contextlib.suppress(pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError):
-        table = pa.Table.from_batches([_other_rows(rows, choices)])
+        if layout == "calls":
+            batches = [_other_calls(choices) for _ in range(1 + choices.below(2))]
+        else:
+            batches = _other_rows(rows, choices)
+        if layout == "stream":
+            batches = [_with_task(batch, choices) for batch in batches]
+        table = pa.Table.from_batches(batches)
         while choices.below(4) == 1:
             table = _other_columns(table, choices)
         closing = {TOTALS_KEY: _json(json.loads(totals), choices) if choices.below(4) == 1 else totals}
@@ -235,18 +268,46 @@ def _trace(choices: Choices) -> bytes | None:
     return None
 
 
-def _other_rows(rows: pa.RecordBatch, choices: Choices) -> pa.RecordBatch:
+def _other_rows(rows: pa.RecordBatch, choices: Choices) -> list[pa.RecordBatch]:
+    """Return up to three batches; the dictionary of each later one is a delta, a replacement, or the same."""
     counts, allocation = rows.columns
     dictionary = allocation.dictionary
-    indices: list[Any] = allocation.indices.to_pylist()
-    values: Any = counts.to_pylist()
+    batches = []
+    for _ in range(1 + choices.of((0, 1, 0, 2))):
+        indices: list[Any] = allocation.indices.to_pylist()
+        values: Any = counts.to_pylist()
+        while choices.below(3) == 1:
+            match choices.below(4):
+                case 0:
+                    indices[choices.below(len(indices))] = choices.of((None, -1, _ROWS, _ROWS + 1, 1 << 30))
+                case 1:
+                    values[choices.below(len(values))] = choices.value()
+                case 2:
+                    dictionary = pa.array(change(dictionary.to_pylist(), choices), dictionary.type)
+                case _:
+                    added = allocation.dictionary.slice(0, choices.below(_ROWS + 1))
+                    dictionary = pa.concat_arrays([dictionary, added])
+        encoded = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), dictionary, safe=False)
+        batches.append(pa.RecordBatch.from_arrays([pa.array(values, counts.type), encoded], names=rows.schema.names))
+    return batches
+
+
+_TASK: Row = {"time": 1, "cpu": 0, "pid": 1, "tid": 2, "comm": "a", "stack": "outermost;innermost"}
+
+
+def _other_calls(choices: Choices) -> pa.RecordBatch:
+    """Return calls with the columns of format 1."""
+    calls: Any = [{**_TASK, **row} for row in _fixture()[1]["allocation"].dictionary.to_pylist()]
     while choices.below(3) == 1:
-        match choices.below(3):
-            case 0:
-                indices[choices.below(len(indices))] = choices.of((None, -1, 3, 1 << 30))
-            case 1:
-                values[choices.below(len(values))] = choices.value()
-            case _:
-                dictionary = pa.array(change(dictionary.to_pylist(), choices), dictionary.type)
-    encoded = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), dictionary, safe=False)
-    return pa.RecordBatch.from_arrays([pa.array(values, counts.type), encoded], names=rows.schema.names)
+        calls = change(calls, choices)
+    return pa.RecordBatch.from_pylist(calls, COLUMNS)
+
+
+def _with_task(rows: pa.RecordBatch, choices: Choices) -> pa.RecordBatch:
+    """Return the rows of a stream, each with a time and a task."""
+    tasks: Any = [dict(_TASK) for _ in range(rows.num_rows)]
+    while choices.below(3) == 1:
+        tasks = change(tasks, choices)
+    return pa.RecordBatch.from_arrays(
+        [*pa.RecordBatch.from_pylist(tasks, pa.schema(TASK_COLUMNS)).columns, rows["allocation"]], schema=STREAM
+    )
