@@ -50,7 +50,7 @@ class Attack:
 
     def one(self, data: bytes) -> None:
         """Run one input."""
-        self._running[: surface.LENGTH + len(data)] = len(data).to_bytes(surface.LENGTH, "little") + data
+        self._running[: surface.LENGTH + len(data)] = (1 + len(data)).to_bytes(surface.LENGTH, "little") + data
         try:
             self._target.check(data)
         except Exception as error:  # noqa: BLE001  (that is what a fuzzer looks for)
@@ -86,7 +86,9 @@ def main() -> None:
     atheris.Setup(
         [
             *(sys.argv[0], str(folder / "new"), *({str(seed.parent) for seed in target.seeds()})),
-            *(f"-dict={folder / 'words'}", f"-artifact_prefix={folder}/", f"-max_len={target.max_len}"),
+            # libFuzzer ends at an empty dictionary.
+            *([f"-dict={folder / 'words'}"] if target.words else []),
+            *(f"-artifact_prefix={folder}/", f"-max_len={target.max_len}"),
             *(f"-timeout={_TIMEOUT}", f"-rss_limit_mb={_MEMORY}", "-detect_leaks=0", "-reload=0", "-len_control=20"),
         ],
         attack.one,

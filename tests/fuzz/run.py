@@ -98,10 +98,11 @@ def found(target: Surface) -> list[Path]:
 def _keep_running(target: Surface) -> None:
     """Keep the input that a process was running when it ended, unless libFuzzer has."""
     running = FOUND / target.name / RUNNING
-    if not running.exists():
+    content = running.read_bytes() if running.exists() else b""
+    length = int.from_bytes(content[:LENGTH], "little") - 1
+    if length < 0:
         raise click.ClickException(f"the attack on {target.name} does not start: see {running.with_name('log')}")
-    content = running.read_bytes()
-    data = content[LENGTH : LENGTH + int.from_bytes(content[:LENGTH], "little")]
+    data = content[LENGTH : LENGTH + length]
     name = hashlib.sha1(data, usedforsecurity=False).hexdigest()  # as libFuzzer calls it
     if not any(running.parent.glob(f"*-{name}")):
         running.with_name(f"killed-{name}").write_bytes(data)

@@ -26,7 +26,7 @@ _LINES = 3
 SURFACES: dict[str, "Surface"] = {}
 """The surfaces of the modules that are imported, by name."""
 RUNNING, LENGTH = "running", 4
-"""The file in the folder of a surface with the input that is being run, behind its length in so many bytes."""
+"""The file in the folder of a surface with the input that is being run, behind its length plus one in so many bytes."""
 
 
 class TooSlowError(Exception):
