@@ -121,7 +121,15 @@ def fuzz_slow(data: bytes) -> None:
     except ValueError:
         return
     for call in calls[:3]:
-        _slow(_fixture()[0], call)
+        # Most inputs leave a call as it was, and judging it takes longer than all that is before.
+        text = hash(repr(call))
+        if text not in _JUDGED:
+            _JUDGED.add(text)
+            _slow(_fixture()[0], call)
+
+
+_JUDGED: set[int] = set()
+"""The calls of the slow path that were judged, as hashes."""
 
 
 def _slow(snapshot: Snapshot, call: Mapping[str, Any]) -> None:
