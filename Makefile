@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure compiled bench bench-text long compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure compiled bench bench-text bench-memory long compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -65,6 +65,10 @@ bench: setup
 # How long reading logs and event text takes, from 10 KB to 100 MB: time grows with the size, or a reader is quadratic.
 bench-text: setup
 	$(BIN)/python -m tests.bench.text $(if $(LARGEST),--largest $(LARGEST))
+
+# Memory and time of the commands that read a trace: long, of distinct allocations, of slow calls. SHARE=0.1 is quick.
+bench-memory: setup
+	$(BIN)/python -m tests.bench.memory $(if $(SHARE),--share $(SHARE))
 
 # The forks of a long recording, replayed without a kernel: its memory must not grow. FORKS=720000 replays a tenth.
 long: setup

@@ -53,7 +53,7 @@ class Tally:
 
     def _change(self, dictionary: pa.StructArray) -> None:
         have = len(self._dictionary)
-        if not dictionary.slice(0, have).equals(self._dictionary):
+        if not begins_with(dictionary, self._dictionary):
             self._groups.append(self._current())
             if sum(group.num_rows for group in self._groups) > _MERGE_ROWS:
                 self._groups = [_group(self._groups)]
@@ -65,6 +65,12 @@ class Tally:
         present = np.flatnonzero(self._counts)
         table = pa.Table.from_arrays(self._dictionary.take(present).flatten(), names=KEYS)
         return table.append_column(COUNT.name, pa.array(self._counts[present]))
+
+
+def begins_with(dictionary: pa.StructArray, before: pa.StructArray) -> bool:
+    """Return whether a dictionary is an earlier one, perhaps with more at its end."""
+    same: bool = dictionary.slice(0, len(before)).equals(before)
+    return same
 
 
 def dictionary_encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:

@@ -6,8 +6,8 @@ snapshot and how the recording was made. The last batch has no rows and has the 
 without this batch is truncated.
 
 Format 2 stores each combination of request, context and observation, an ALLOCATION, once: as an entry of the
-dictionary of the column `allocation`. The dictionary grows during a recording by dictionary deltas, so an index means
-the same in all batches. A reader must not rely on it, because a stream may also replace a dictionary. There are two
+dictionary of the column `allocation`. The dictionary grows during a recording by dictionary deltas, so an index
+mostly means the same in the next batch. A reader must not rely on it: a full dictionary is replaced. There are two
 layouts:
 
 - STREAM, if `recording["mode"]` is "stream": a row is a call, with its time and task. Batches are not compressed,

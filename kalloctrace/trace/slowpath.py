@@ -6,7 +6,7 @@ batches without rows. Readers that do not know this metadata skip it.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -112,12 +112,22 @@ _NULLABLE = frozenset(
 """Columns that are null where the recorder did not capture them, or where the kernel does not have them."""
 
 
-def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Return calls, each with all columns of SLOW, as text, because metadata must be text."""
+def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield calls, each with all columns of SLOW, as texts, because metadata must be text; each text can be decoded."""
+    yield from _encoded(pa.Table.from_pylist(list(calls), SLOW))
+
+
+def _encoded(table: pa.Table) -> Iterator[str]:
+    if table.num_rows > 1 and table.nbytes > MOST_UNPACKED // 2:
+        # On a machine with many nodes each call has megabytes of zones.
+        half = table.num_rows // 2
+        yield from _encoded(table.slice(0, half))
+        yield from _encoded(table.slice(half))
+        return
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SLOW, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(pa.Table.from_pylist(list(calls), SLOW))
-    return base64.b64encode(sink.getvalue()).decode()
+        writer.write_table(table)
+    yield base64.b64encode(sink.getvalue()).decode()
 
 
 def decode_slow_calls(text: bytes) -> list[dict[str, Any]]:

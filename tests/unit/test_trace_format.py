@@ -11,11 +11,13 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
+from kalloctrace.trace.decode import MOST_ALLOCATIONS
 from kalloctrace.trace.dedup import Tally, count_distinct
+from kalloctrace.trace.messages import MOST_UNPACKED
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, TASK_COLUMNS
 from kalloctrace.trace.totals import Totals
-from kalloctrace.trace.writer import StreamColumns, TraceWriter
+from kalloctrace.trace.writer import MOST_ROWS, StreamColumns, TraceWriter
 
 SNAPSHOT = builtin_snapshot("5.10")
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -245,11 +247,34 @@ def test_index_of_nothing_is_damage(tmp_path: Path, index: int) -> None:
 
 def test_large_batches_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader refuses batches above a size, so the writer makes none."""
-    monkeypatch.setattr("kalloctrace.trace.writer._MOST_ROWS", 2)
+    monkeypatch.setattr("kalloctrace.trace.writer.MOST_ROWS", 2)
     path = stream(tmp_path / "t.arrows", calls(allocations(1, 2, 3), 0, 1, 2, 1, 0))
     batches = pa.ipc.open_stream(path.read_bytes()).read_all().to_batches()
     assert [batch.num_rows for batch in batches if batch.num_rows] == [2, 2, 1]
     assert orders(path) == [1, 2, 3, 2, 1]
+
+
+def test_full_dictionary_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many distinct allocations there are, no dictionary is too large for the reader."""
+    monkeypatch.setattr("kalloctrace.trace.writer.MOST_ROWS", 4)
+
+    def write(writer: TraceWriter) -> None:
+        for first in (0, 3, 6):
+            assert writer.add(allocations(*range(first, first + 3))) == first
+            write_calls(writer, 0, first + 1, first + 2)
+        write_calls(writer, 8, 0, 3, 1)
+
+    path = stream(tmp_path / "t.arrows", write)
+    assert orders(path) == [0, 1, 2, 0, 4, 5, 0, 7, 8, 8, 0, 3, 1]
+    with TraceReader(path) as trace:
+        assert [len(rows.allocations) for rows in trace.row_batches()] == [3, 3, 3, 4]
+        assert {row["order"]: count for row, count in trace.counted()}[0] == 4
+
+
+def test_recorder_writes_no_dictionary_that_the_reader_refuses() -> None:
+    """By their limits; the bytes too: an allocation has 250, in the file and unpacked."""
+    assert MOST_ROWS <= MOST_ALLOCATIONS
+    assert 4 * MOST_ROWS * 250 < MOST_UNPACKED
 
 
 def test_missing_index_is_damage(tmp_path: Path) -> None:

@@ -40,10 +40,22 @@ CALL: Row = {
 
 def test_calls_come_back_as_they_were() -> None:
     """With all their columns."""
-    assert decode_slow_calls(encode_slow_calls([CALL, {**CALL, "page": False}]).encode()) == [
+    assert decode_slow_calls(next(encode_slow_calls([CALL, {**CALL, "page": False}])).encode()) == [
         CALL,
         {**CALL, "page": False},
     ]
+
+
+def test_large_calls_are_written_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part can be read, also on a machine where one call has many zones."""
+    zone: Row = {
+        column.name: [] if pa.types.is_list(column.type) else 0 for column in SLOW.field("zones").type.value_type
+    }
+    calls = [{**CALL, "time": time, "zones": [{**zone, "at": "begins"}] * 300 * time} for time in range(1, 8)]
+    monkeypatch.setattr("kalloctrace.trace.slowpath.MOST_UNPACKED", 1 << 18)
+    texts = list(encode_slow_calls(calls))
+    assert len(texts) > 2
+    assert [call["time"] for text in texts for call in decode_slow_calls(text.encode())] == list(range(1, 8))
 
 
 @pytest.mark.parametrize("text", [b"", b"!", b"AAAA"])
@@ -87,7 +99,7 @@ def given(**change: Any) -> Row:  # noqa: ANN401
 def test_value_that_no_recorder_writes(call: Row, why: str) -> None:
     """The error names the column."""
     with pytest.raises(ValueError, match=why):
-        decode_slow_calls(encode_slow_calls([CALL, call]).encode())
+        decode_slow_calls(next(encode_slow_calls([CALL, call])).encode())
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.amount import pages_of
 from kalloctrace.text import printable
-from kalloctrace.trace.dedup import KEYS
+from kalloctrace.trace.dedup import KEYS, begins_with
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION
 
@@ -197,7 +197,7 @@ class _Writer:
             return
         table = pa.Table.from_arrays(allocations.flatten(), names=KEYS)
         pages = pages_of(table).to_pylist()
-        kept = len(self._calls) if allocations.slice(0, len(self._allocations)).equals(self._allocations) else 0
+        kept = len(self._calls) if begins_with(allocations, self._allocations) else 0
         rows = table.slice(kept).to_pylist()
         self._calls = self._calls[:kept] + [self._call(*pair) for pair in zip(rows, pages[kept:], strict=True)]
         self._allocations = allocations

@@ -13,6 +13,7 @@ from pyarrow import parquet
 from kalloctrace.console import json_text
 from kalloctrace.text import printable
 from kalloctrace.trace.decode import RowBatch
+from kalloctrace.trace.dedup import begins_with
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COUNT, ROWS, TASK_COLUMNS
 
@@ -21,6 +22,8 @@ Format = Literal["parquet", "csv", "jsonl"]
 _GROUP_ROWS = 1 << 18
 _LINES = 1 << 14
 """Lines of text to build at once; kernel stacks may be long, and an array of texts holds 2 GiB."""
+_KEPT_TEXTS = 1 << 15
+"""Texts of allocations to keep; a text has up to 2 KB."""
 
 
 def write_rows(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
@@ -86,7 +89,7 @@ class _Syntax:
 
 
 class _Lines:
-    """Builds lines of text; each distinct allocation, name and stack is formatted once and then copied."""
+    """Builds lines of text; a distinct allocation, name or stack is formatted once, and then copied."""
 
     def __init__(self, syntax: _Syntax) -> None:
         self.head = syntax.head.encode()
@@ -100,7 +103,10 @@ class _Lines:
     def of(self, rows: RowBatch) -> memoryview:
         """Return the lines of rows."""
         if rows.allocations is not self._allocations:
+            if not begins_with(rows.allocations, self._allocations):
+                self._texts.clear()
             self._allocations = rows.allocations
+        if len(self._texts) > _KEPT_TEXTS:
             self._texts.clear()
         used, indices = np.unique(rows.indices, return_inverse=True)
         new = [index for index in used.tolist() if index not in self._texts]
