@@ -18,7 +18,7 @@ _IDLE = 0
 _NEVER = (1 << 64) - 1
 _LATER = 0
 """A placeholder for a name that is filled in later."""
-KEPT = 1 << 16
+KEPT = 1 << 14
 """How many names, and changes of names, are kept before those that no row needs any more are discarded."""
 
 _Change = tuple[int, int]
