@@ -401,10 +401,10 @@ def _own_descriptor(path: Path) -> int | None:
     here = os.fspath(path)
     for _ in range(_MAX_LINKS):
         folder, name = os.path.split(here)
-        folder = os.path.realpath(folder or ".")
-        if folder == f"/proc/{os.getpid()}/fd" and name.isdecimal():
-            return int(name)
         try:
+            folder = os.path.realpath(folder or ".")
+            if folder == f"/proc/{os.getpid()}/fd" and name.isdecimal():
+                return int(name)
             target = os.fspath(Path(here).readlink())
         except OSError:
             return None

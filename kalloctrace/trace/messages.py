@@ -85,8 +85,13 @@ class Messages:
             raise OSError(f"the description of a message has {length:,} bytes")
         start = self._position + _PREFIX
         body = start + length
+        description = self._at(start, length)
+        if not length or len(description) < length:
+            # The end, or a message that is cut off: pyarrow says so.
+            self._next = self._size + 1
+            return
         try:
-            self._next = body + self._check(_Table.root(self._at(start, length)), body) if length else self._size + 1
+            self._next = body + self._check(_Table.root(description), body)
         except (struct.error, IndexError) as error:
             raise OSError("the description of a message is damaged") from error
 

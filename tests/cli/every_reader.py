@@ -9,7 +9,6 @@ import io
 import json
 import os
 import resource
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import click
 
 from kalloctrace import api, cli
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.signals import Ending
 
 READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "verify": (("verify", "{}"), ("verify", "--json", "{}"), ("verify", "--ktap", "{}")),
@@ -97,7 +97,7 @@ def main() -> None:
         files = [str(Path(name).resolve()) for name in sys.argv[1:]]
         os.chdir(folder)
         # `serve-metrics` ends as soon as it serves.
-        signal.sigwait = lambda _: signal.SIGTERM  # type: ignore[assignment]
+        Ending.wait = lambda *_: "SIGTERM"  # type: ignore[method-assign]
         for file in files:
             for words in (words for invocations in READERS.values() for words in invocations):
                 named = [file if word == "{}" else word for word in words]

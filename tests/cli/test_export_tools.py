@@ -17,6 +17,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as perfetto
 
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.text import printable
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS, ROWS
 from kalloctrace.trace.writer import TraceWriter
@@ -301,9 +302,9 @@ def test_stacks_of_an_aggregate(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a;b", "a b 7", "new\nline", "", "näme"])
 def test_any_name_is_one_frame(tmp_path: Path, name: str) -> None:
-    """Whatever the task's name, its line has its frames and its count."""
+    """Whatever the task's name, its line has its frames and its count, and no control character."""
     path = stream(tmp_path / "t.arrows", {"comm": name, "stack": "entry"})
     (stack,) = folded(export(tmp_path, "folded", path)[0].read_text())
     assert (len(stack), stack[1]) == (2, "entry")
     (stack,) = speedscope(export(tmp_path, "speedscope", path)[0].read_text())[0]
-    assert stack == (name, "entry")
+    assert stack == (printable(name), "entry")

@@ -226,10 +226,10 @@ def test_name_of_a_process_is_no_markup(tmp_path: Path) -> None:
 
 
 def test_largest_numbers_fit(tmp_path: Path) -> None:
-    """A damaged file with absurd orders still has a report, with lines that fit."""
-    done = run(write(tmp_path / "t.arrows", *[{"order": 4_000_000_000}] * 3))
+    """The largest orders that a trace may have make a report with lines that fit."""
+    done = run(write(tmp_path / "t.arrows", *[{"order": 30}] * 3))
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{3 << 31:,}" in done.stdout
+    assert f"{3 << 30:,}" in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= max(WIDTH, len(f"  more: kalloctrace verify {tmp_path}/t.arrows"))
 
 

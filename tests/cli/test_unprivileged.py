@@ -19,9 +19,10 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 @pytest.fixture
 def user(tmp_path: Path) -> tuple[str, ...]:
     """Return the start of a command that runs as the user nobody; skip where that user cannot run the interpreter."""
-    # Every folder above, up to the one for all users.
-    for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-        folder.chmod(0o755)
+    # Every folder above that belongs to this test run.
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_mode & 0o077 == 0:
+            folder.chmod(0o755)
     start = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable, "-m", "kalloctrace")
     probe = subprocess.run([*start, "--version"], capture_output=True, check=False, cwd="/")
     if probe.returncode:

@@ -155,7 +155,7 @@ def printed(argv: Sequence[str], *, terminal: bool, monkeypatch: pytest.MonkeyPa
         patch.setattr(sys, "stdin", _Input(io.BytesIO(LOG.read_bytes() + ATTACK.encode())))
         patch.setattr(sys, "stdout", streams[0])
         patch.setattr(sys, "stderr", streams[1])
-        patch.setattr("kalloctrace.output.standard_output", lambda: _bytes_of(streams[0]))
+        patch.setattr("kalloctrace.output.standard_output", lambda _: _bytes_of(streams[0]))
         # Its cursor movements are ours, and its text is escaped as here.
         patch.setattr("kalloctrace.commands.progress.PATIENCE", 1e6)
         patch.setenv("TERM", "xterm-256color")

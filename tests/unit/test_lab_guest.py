@@ -427,7 +427,8 @@ def test_guest_that_hangs_is_ended(fake_virtme: Path, tmp_path: Path) -> None:
 def test_termination_ends_the_guest(fake_virtme: Path, tmp_path: Path) -> None:
     """SIGTERM ends it like Ctrl-C."""
     pid = tmp_path / "pid"
-    write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; kill -TERM {os.getpid()}; wait")
+    body = f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; sleep 1; kill -TERM {os.getpid()}; wait"
+    write_fake(fake_virtme, body)
     with pytest.raises(KeyboardInterrupt):
         run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")), timeout=30)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -441,7 +442,8 @@ def test_time_limit_of_a_test_ends_the_guest(fake_virtme: Path, tmp_path: Path) 
     def expire(number: int, frame: object) -> NoReturn:
         raise TimeoutError(number, frame)
 
-    write_fake(fake_virtme, f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; kill -ALRM {os.getpid()}; wait")
+    body = f"sleep 300 & echo $! >{pid}.new; mv {pid}.new {pid}; sleep 1; kill -ALRM {os.getpid()}; wait"
+    write_fake(fake_virtme, body)
     before = signal.signal(signal.SIGALRM, expire)
     try:
         with pytest.raises(TimeoutError):
