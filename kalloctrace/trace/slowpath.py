@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.trace.checks import check_orders, check_values
 from kalloctrace.trace.messages import open_messages
 
@@ -111,6 +113,9 @@ _NULLABLE = frozenset(
 )
 """Columns that are null where the recorder did not capture them, or where the kernel does not have them."""
 
+_NODES = ("ac_nodemask_nodes", "mems_allowed")
+"""Columns with lists of nodes."""
+
 
 def encode_slow_calls(calls: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield calls, each with all columns of SLOW, as texts, because metadata must be text; each text can be decoded."""
@@ -185,3 +190,13 @@ def _check_calls(name: str, values: pa.Array, kind: pa.DataType) -> None:
             _check_calls(field.name, columns[field.name], field.type)
         if "order" in columns:
             check_orders(columns["order"])
+        if "free_blocks" in columns:
+            _check_orders_of_zones(columns["free_blocks"], columns["free_types"])
+    elif name in _NODES:
+        for text in values.drop_null().unique().to_pylist():
+            parse_nodelist(text)
+
+
+def _check_orders_of_zones(blocks: pa.ListArray, types: pa.ListArray) -> None:
+    if not pc.list_value_length(blocks).equals(pc.list_value_length(types)):
+        raise pa.ArrowInvalid("columns free_blocks and free_types of a zone have different orders")

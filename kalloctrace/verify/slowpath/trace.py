@@ -300,8 +300,14 @@ def _facts(row: Row) -> Facts:
 
 
 def request_of_call(call: Row) -> Request:
-    """Return the request of a call from the arguments of the slow path, with all masks applied."""
+    """Return the request of a call from the arguments of the slow path, with all masks applied.
+
+    Raises:
+        UnknownFact: its zonelist was not captured.
+    """
     given = call["given"]
+    if given["zonelist_nid"] is None:
+        raise UnknownFact("zonelist_nid")
     context = slow_context(given)
     return Request(
         gfp_mask=given["gfp_mask"],
