@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Self, get_args
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.flags.decode import WMARK_MASK
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.features import ContextTest, Features, Nolock
 from kalloctrace.kernel.machine import Machine
@@ -164,11 +165,19 @@ class Snapshot:
         return snapshot
 
 
+_WATERMARKS = range(3)
+"""ALLOC_WMARK_MIN, LOW and HIGH: indexes below WMARK_MASK, in all kernels."""
+
+
 def _check_tables(tables: FlagTables) -> None:
     try:
         tables.bits  # noqa: B018  (it looks every flag up)
     except KalloctraceError as error:
         raise ShapeError("tables", f"are incomplete: {error.what}") from error
+    if not all(
+        mask in _WATERMARKS if name.startswith("ALLOC_WMARK_") else not mask & WMARK_MASK for name, mask in tables.alloc
+    ):
+        raise ShapeError("tables.alloc", "has a flag among the two bits of the watermark")
     if tables.zone_index("Normal") is None:
         raise ShapeError("tables.zone_type", "has no ZONE_NORMAL, which every kernel has")
 
