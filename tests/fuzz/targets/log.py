@@ -3,6 +3,7 @@
 
 import io
 import json
+import zlib
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import explain_failure
@@ -34,5 +35,6 @@ def fuzz_log(data: bytes) -> None:
     failures = [explain_failure(report) for report in find_failures(data.decode("utf-8", errors="replace").split("\n"))]
     for failure in failures:
         json.dumps(failure_json(failure))
-    if failures:
+    # The text for people takes most of the time, so it is written for some inputs only, always the same ones.
+    if failures and zlib.crc32(data) % 8 == 0:
         write_failures(failures, Console(io.StringIO()))
