@@ -2,6 +2,7 @@
 """The `report` command."""
 
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
+    from kalloctrace.diagnose.slow_calls import SlowGroups
     from kalloctrace.trace.reader import Ending
 
 
@@ -92,30 +94,42 @@ def command(
 def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
     from kalloctrace.diagnose.slow_calls import SlowCallDescriber, grouped, slow_call_json
-    from kalloctrace.diagnose.slow_calls_text import write_slow_calls
     from kalloctrace.model.kernel import Kernel
     from kalloctrace.verify.slowpath.trace import SlowJudge
 
     with reading(trace) as reader:
-        reading_calls = reader.slow_calls()
-        calls = [call for call in reading_calls if _is_selected(call, slower_than)]
-        ending = reading_calls.finish()
-    if not reader.recording.get("slow"):
-        raise KalloctraceError(
-            f"cannot show the failures of {trace}", "its slow path was not recorded", "record it without --no-slow"
-        )
-    kernel = Kernel.of(reader.snapshot)
-    describer = SlowCallDescriber(reader.snapshot, kernel, SlowJudge.of(reader.snapshot, kernel, ending.totals))
-    if as_json:
-        stdout().json_lines(slow_call_json(describer.describe(call)) for call in calls[:top])
-    elif calls:
-        groups = grouped(map(describer.describe, calls))
-        write_slow_calls(groups[:top], stdout())
-        if len(groups) > len(groups[:top]):
-            stdout().lines(["", f"… and {len(groups[top:]):,} more groups; --json has each call"])
-    else:
-        stdout().line("none")
+        if not reader.recording.get("slow"):
+            raise KalloctraceError(
+                f"cannot show the failures of {trace}", "its slow path was not recorded", "record it without --no-slow"
+            )
+        kernel = Kernel.of(reader.snapshot)
+        judge = SlowJudge.of(reader.snapshot, kernel, reader.ending().totals)
+        describer = SlowCallDescriber(reader.snapshot, kernel, judge)
+        calls = reader.slow_calls()
+        reports = (describer.describe(call) for call in calls if _is_selected(call, slower_than))
+        if as_json:
+            stdout().json_lines(map(slow_call_json, islice(reports, top)))
+        else:
+            found = grouped(reports)
+        ending = calls.finish()
+    if not as_json:
+        _write_groups(found, top)
     _print_missing(ending)
+
+
+def _write_groups(found: "SlowGroups", top: int | None) -> None:
+    from kalloctrace.diagnose.slow_calls_text import write_slow_calls
+
+    if not found.groups:
+        stdout().line("none")
+        return
+    write_slow_calls(found.groups[:top], stdout())
+    more = [
+        *([f"{hidden:,} more groups"] if (hidden := len(found.groups) - len(found.groups[:top])) else []),
+        *([f"{found.beyond:,} calls of further causes"] if found.beyond else []),
+    ]
+    if more:
+        stdout().lines(["", f"… and {' and '.join(more)}; --json has each call"])
 
 
 def _is_selected(call: Mapping[str, Any], slower_than: float | None) -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reports of slow-path calls: the task, why the call failed or was slow, and each attempt with its verdict."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from kalloctrace.verify.slowpath.trace import SlowJudge
 
 Row = Mapping[str, Any]
 """A call with the columns of trace/slowpath.py."""
+MOST_GROUPS = 2_000
+"""How many causes are told apart; each keeps a call, of about 20 KB."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,62 @@ class SlowCallDescriber:
         )
 
 
-def grouped(reports: Iterable[SlowCallReport]) -> list[list[SlowCallReport]]:
-    """Return the calls grouped by cause: the largest group first, in each group the slowest call first."""
-    groups: dict[tuple[object, ...], list[SlowCallReport]] = {}
-    for one in reports:
-        groups.setdefault(one.why.cause, []).append(one)
-    for group in groups.values():
-        group.sort(key=lambda one: -(one.call["duration"] or 0))
-    return sorted(groups.values(), key=lambda group: -len(group))
+@dataclass
+class SlowGroup:
+    """Calls with the same cause.
+
+    Attributes:
+        slowest: the first of those that took longest.
+        calls: how many there are.
+        first: time of the earliest in ns.
+        last: time of the latest in ns.
+    """
+
+    slowest: SlowCallReport
+    calls: int
+    first: int
+    last: int
+
+    def add(self, report: SlowCallReport) -> None:
+        """Add a call."""
+        time = report.call["time"]
+        self.calls += 1
+        self.first, self.last = min(self.first, time), max(self.last, time)
+        if (report.call["duration"] or 0) > (self.slowest.call["duration"] or 0):
+            self.slowest = report
+
+
+@dataclass(frozen=True)
+class SlowGroups:
+    """Calls by cause.
+
+    Attributes:
+        groups: largest first.
+        beyond: calls of further causes.
+    """
+
+    groups: Sequence[SlowGroup]
+    beyond: int = 0
+
+
+def grouped(reports: Iterable[SlowCallReport], most: int = MOST_GROUPS) -> SlowGroups:
+    """Return the calls grouped by cause; memory grows with the groups, not with the calls.
+
+    Args:
+        reports: the calls.
+        most: how many groups to keep: those whose first call comes first.
+    """
+    groups: dict[tuple[object, ...], SlowGroup] = {}
+    beyond = 0
+    for report in reports:
+        cause, time = report.why.cause, report.call["time"]
+        if cause in groups:
+            groups[cause].add(report)
+        elif len(groups) < most:
+            groups[cause] = SlowGroup(report, 1, time, time)
+        else:
+            beyond += 1
+    return SlowGroups(sorted(groups.values(), key=lambda group: -group.calls), beyond)
 
 
 def slow_call_json(report: SlowCallReport) -> dict[str, Any]:

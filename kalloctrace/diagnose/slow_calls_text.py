@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from kalloctrace.console import Console
-from kalloctrace.diagnose.slow_calls import SlowCallReport
+from kalloctrace.diagnose.slow_calls import SlowCallReport, SlowGroup
 from kalloctrace.diagnose.text import add_failure, sheet_of
 from kalloctrace.styled import Sheet, Table
 from kalloctrace.trace.schema import frames_of
@@ -13,8 +13,8 @@ from kalloctrace.trace.schema import frames_of
 _MODEL = {"matched": "green", "mismatched": "red", "unknown": "magenta"}
 
 
-def write_slow_calls(groups: Sequence[Sequence[SlowCallReport]], console: Console) -> None:
-    """Print the first call of each group, and the size of the group."""
+def write_slow_calls(groups: Sequence[SlowGroup], console: Console) -> None:
+    """Print the slowest call of each group, and the size of the group."""
     sheet = sheet_of(console)
     for number, group in enumerate(groups):
         if number:
@@ -23,15 +23,14 @@ def write_slow_calls(groups: Sequence[Sequence[SlowCallReport]], console: Consol
     sheet.show()
 
 
-def _add(group: Sequence[SlowCallReport], sheet: Sheet) -> None:
-    report = group[0]
+def _add(group: SlowGroup, sheet: Sheet) -> None:
+    report = group.slowest
     call = report.call
     where = f"{seconds(call['time'])}, pid {call['pid']}, cpu {call['cpu']}; "
     before = ""
-    if len(group) > 1:
-        times = [one.call["time"] for one in group]
-        span = f"from {seconds(min(times))} to {seconds(max(times))}"
-        before = f"the slowest of {len(group):,} such calls, {span} (--json has each)"
+    if group.calls > 1:
+        span = f"from {seconds(group.first)} to {seconds(group.last)}"
+        before = f"the slowest of {group.calls:,} such calls, {span} (--json has each)"
     add_failure(report.why, sheet, before=before, where=where, more=partial(_attempts, report, sheet))
 
 

@@ -232,15 +232,28 @@ def test_failed_calls_are_grouped_as_in_the_text(tmp_path: Path) -> None:
     calls = [call for call in traces.slow_calls() if call["page"] is False]
     path = traces.slow(tmp_path / "t.arrows", *calls)
     data = data_of(path)
-    groups = grouped(map(describer(path).describe, calls))
+    groups = grouped(map(describer(path).describe, calls)).groups
     words = data["texts"]
     assert len(groups) == len(data["slow"]["failed"]) > 100
     for group, found in zip(groups, data["slow"]["failed"], strict=True):
-        times = [one.call["time"] for one in group]
-        assert (found["calls"], found["first"], found["last"]) == (len(group), min(times), max(times))
-        assert words[found["line"]] == headline_alike(group[0].why)
-        assert_described(data, found["slowest"], slow_call_json(group[0]))
+        assert (found["calls"], found["first"], found["last"]) == (group.calls, group.first, group.last)
+        assert words[found["line"]] == headline_alike(group.slowest.why)
+        assert_described(data, found["slowest"], slow_call_json(group.slowest))
     assert (data["slow"]["not_judged"], data["slow"]["rest"]) == (0, {"groups": 0, "calls": 0})
+
+
+def test_groups_are_limited(tmp_path: Path) -> None:
+    """Calls of further causes are only counted, so that the memory has a limit."""
+    calls = [call for call in traces.slow_calls() if call["page"] is False][:300]
+    describe = describer(traces.slow(tmp_path / "t.arrows", *calls)).describe
+    every, some = grouped(map(describe, calls)), grouped(map(describe, calls), 3)
+    assert len(every.groups) > 3 == len(some.groups)
+    assert sum(group.calls for group in some.groups) + some.beyond == len(calls)
+    assert every.beyond == 0
+    largest = every.groups[0]
+    same = [call for call in calls if describe(call).why.cause == largest.slowest.why.cause]
+    assert (largest.calls, largest.first) == (len(same), min(call["time"] for call in same))
+    assert largest.slowest.call == max(same, key=lambda call: call["duration"] or 0)
 
 
 def test_slowest_calls_are_shown(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def _told(reader: TraceReader) -> None:
     kernel = Kernel.of(reader.snapshot)
     calls = reader.slow_calls()
     describer = SlowCallDescriber(reader.snapshot, kernel, SlowJudge(reader.snapshot, kernel))
-    write_slow_calls(grouped(map(describer.describe, list(calls)[:3])), _console())
+    write_slow_calls(grouped(map(describer.describe, list(calls)[:3])).groups, _console())
 
 
 def _same(one: Ending, other: Ending) -> None:
