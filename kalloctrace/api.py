@@ -178,9 +178,8 @@ class Trace:
 
     @cached_property
     def _judge(self) -> Judge:
-        counted = self._reader.counted()
-        rows = [row for row, _ in counted]
-        return Judge.of(self._kernel, rows, counted.finish().totals)
+        rows, ending = self._reader.distinct()
+        return Judge.of(self._kernel, (row for row, _ in rows), ending.totals)
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:

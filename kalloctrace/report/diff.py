@@ -2,7 +2,7 @@
 """The differences between two traces, by names because two kernels may number their flags differently."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from kalloctrace.report.slowpath_counts import SlowCounts, count_slow
 from kalloctrace.text import file_name
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.verification import Verification, verify_counted
+from kalloctrace.verify.verification import Rows, Verification, verify_counted
 
 _SMALLEST = 1e-9
 """Shares that differ by less are equal: one call in a billion."""
@@ -132,9 +132,7 @@ def side_of(trace: TraceReader) -> Side:
     Raises:
         KalloctraceError: its snapshot lacks something that every kernel has.
     """
-    counted = trace.counted()
-    rows = list(counted)
-    ending = counted.finish()
+    rows, ending = trace.distinct()
     verdict = verify_counted(trace, rows, ending)
     slow = count_slow(trace, ending, verdict)
     return Side(
@@ -247,7 +245,7 @@ def _slow_counts(slow: SlowCounts, tables: FlagTables) -> dict[str, Counter[Key]
     }
 
 
-def _counts(aspect: RowAspect, rows: Sequence[tuple[Mapping[str, Any], int]], tables: FlagTables) -> Counter[Key]:
+def _counts(aspect: RowAspect, rows: Rows, tables: FlagTables) -> Counter[Key]:
     counts: Counter[Key] = Counter()
     for row, count in rows:
         counts[aspect.kind(row, tables)] += count
@@ -257,10 +255,7 @@ def _counts(aspect: RowAspect, rows: Sequence[tuple[Mapping[str, Any], int]], ta
 def _verdicts(verdict: Verification) -> Iterator[tuple[Key, int]]:
     if verdict.matched:
         yield ("matched", None), verdict.matched
-    fields: Counter[str] = Counter()
-    for mismatch in verdict.mismatches:
-        fields[mismatch.difference.field] += mismatch.count
-    yield from ((("mismatched", name), count) for name, count in fields.items())
+    yield from ((("mismatched", name), count) for name, count in verdict.differing.items())
     yield from ((("unknown", reason), count) for reason, count in verdict.unknown_reasons.items())
 
 

@@ -232,7 +232,7 @@ def summarize(trace: TraceReader) -> tuple[Summary, Verification]:
     """
     counter = SummaryCounter(trace)
     ending = trace.read(*counter.COLUMNS, rows=counter.add)
-    return counter.summary(ending), verify_counted(trace, list(counter.tally.rows()), ending)
+    return counter.summary(ending), verify_counted(trace, counter.tally.rows(), ending)
 
 
 def populated_zones(snapshot: Snapshot) -> Iterator[tuple[int, list[dict[str, Any]]]]:

@@ -35,7 +35,7 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
     yield from _event_lines(verdict)
     for mismatch in verdict.mismatches[:MAX_MISMATCHES]:
         yield from mismatch_lines(mismatch, tables)
-    hidden = len(verdict.mismatches) - MAX_MISMATCHES
+    hidden = len(verdict.mismatches) + verdict.not_shown - MAX_MISMATCHES
     if hidden > 0:
         yield f"  … and {hidden:,} more mismatches; --json has all"
     if verdict.slow is not None:

@@ -15,8 +15,31 @@ from kalloctrace.trace.schema import ALLOCATION, COUNT
 KEYS = [field.name for field in ALLOCATION]
 _MERGE_ROWS = 1 << 18
 """Distinct rows to collect before they are grouped again; limits the memory for long traces."""
+_MADE_AT_ONCE = 1 << 10
 
 Indices = npt.NDArray[np.int32]
+
+
+class Counted:
+    """Distinct allocations and their counts. As Python values one takes 3 KB, so that a few are made at a time.
+
+    Args:
+        table: a column for each field, and `count`.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        rows: int = self._table.num_rows
+        return rows
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each, as a mapping from column to Python value, and its count of at least 1; always in one order."""
+        for batch in self._table.to_batches(max_chunksize=_MADE_AT_ONCE):
+            for row in batch.to_pylist():
+                yield row, row.pop(COUNT.name)
 
 
 class Tally:
@@ -46,10 +69,9 @@ class Tally:
         """Return the allocations that occurred: a column for each field, and `count`."""
         return _group([*self._groups, self._current()])
 
-    def rows(self) -> Iterator[tuple[dict[str, Any], int]]:
-        """Yield each allocation that occurred, as a mapping from column to Python value, and its count."""
-        for row in self.table().to_pylist():
-            yield row, row.pop(COUNT.name)
+    def rows(self) -> "Counted":
+        """Return each allocation that occurred, and its count."""
+        return Counted(self.table())
 
     def _change(self, dictionary: pa.StructArray) -> None:
         have = len(self._dictionary)
@@ -106,7 +128,7 @@ def count_distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str
     tally = Tally()
     for table in rebatched(batches):
         tally.add(*dictionary_encode(table))
-    return tally.rows()
+    return iter(tally.rows())
 
 
 def _group(tables: list[pa.Table]) -> pa.Table:

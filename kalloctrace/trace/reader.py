@@ -14,7 +14,7 @@ import pyarrow as pa
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.decode import Decoder, Flattener, RowBatch, check_calls, from_format_1
-from kalloctrace.trace.dedup import Tally
+from kalloctrace.trace.dedup import Counted, Tally
 from kalloctrace.trace.messages import open_messages
 from kalloctrace.trace.metadata import recording_of, snapshot_of, totals_of
 from kalloctrace.trace.schema import (
@@ -231,6 +231,13 @@ class TraceReader:
         """
         return Pass(self._counted())
 
+    def distinct(self) -> tuple[Counted, Ending]:
+        """Read the rows; return what `counted` yields, for several uses, and how the trace ends."""
+        tally, reading = Tally(), self.row_batches()
+        for rows in reading:
+            tally.add(rows.allocations, rows.indices, rows.counts)
+        return tally.rows(), reading.finish()
+
     def slow_calls(self) -> Pass[dict[str, Any]]:
         """Return a pass over the calls of the slow path, with the columns of SLOW."""
         return Pass(self._slow_calls())
@@ -290,11 +297,9 @@ class TraceReader:
         return both.finish()
 
     def _counted(self) -> Generator[tuple[dict[str, Any], int], None, Ending]:
-        tally, reading = Tally(), self.row_batches()
-        for rows in reading:
-            tally.add(rows.allocations, rows.indices, rows.counts)
-        yield from tally.rows()
-        return reading.finish()
+        rows, ending = self.distinct()
+        yield from rows
+        return ending
 
     def _slow_calls(self) -> Generator[dict[str, Any], None, Ending]:
         messages = self._messages([0])

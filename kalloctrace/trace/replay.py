@@ -13,8 +13,10 @@ import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.trace.decode import RowBatch
+from kalloctrace.trace.dedup import begins_with
 from kalloctrace.trace.observation import Observation, observation, write_observation
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.tally import MOST_KEYS, RunningTally
 from kalloctrace.trace.totals import Totals
 
@@ -58,7 +60,7 @@ class Replay:
         self._begin, self._last, self._totals, self.cut_off = self._survey()
         self._tally = RunningTally(tasks=True, most=most)
         self._batches = self._reader.row_batches(*_TASK_COLUMNS)
-        self._allocations: pa.StructArray | None = None
+        self._allocations = pa.array([], ALLOCATION)
         self._interned = np.zeros(0, np.int32)
         self._pending: list[_PendingBatch] = []
         self._seconds = 0.0
@@ -150,8 +152,10 @@ class Replay:
 
     def _indices(self, batch: RowBatch) -> npt.NDArray[np.int32]:
         if batch.allocations is not self._allocations:
+            have = len(self._allocations) if begins_with(batch.allocations, self._allocations) else 0
+            new = self._tally.intern(batch.allocations.slice(have))
+            self._interned = np.concatenate([self._interned[:have], new])
             self._allocations = batch.allocations
-            self._interned = self._tally.intern(batch.allocations)
         indices: npt.NDArray[np.int32] = self._interned[batch.indices]
         return indices
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Verifies a whole trace: the verdict on each distinct allocation, and their sums."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -20,6 +21,8 @@ from kalloctrace.verify.rows import Row, missing_facts
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow
 from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
+MOST_MISMATCHES = 10_000
+"""How many are kept, each with its request; the others are only counted."""
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
 
 
@@ -70,6 +73,8 @@ class Verification:
         truncated: the end of the recording is missing.
         damage: what stopped the reading early; empty if nothing did.
         mismatches: what differs, most frequent first.
+        not_shown: how many more mismatches there are.
+        differing: how many allocations differ in each field; one that differs in two is counted for both.
         unknown_reasons: why allocations could not be judged, with counts.
         fields: the verdicts by field.
         zonelists: the verdict on the machine's zonelists.
@@ -94,6 +99,8 @@ class Verification:
     truncated: bool = False
     damage: str = ""
     mismatches: list[Mismatch] = field(default_factory=list)
+    not_shown: int = 0
+    differing: Counter[str] = field(default_factory=Counter)
     unknown_reasons: dict[str, int] = field(default_factory=dict)
     fields: dict[str, FieldCount] = field(default_factory=dict)
     zonelists: ZonelistVerdict = field(default_factory=lambda: ZonelistVerdict("nothing was compared"))
@@ -132,6 +139,7 @@ class Verification:
             "truncated": self.truncated,
             "damage": self.damage,
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
+            **({"mismatches_not_shown": self.not_shown} if self.not_shown else {}),
             "unknown_reasons": self.unknown_reasons,
             "fields": {name: counts.to_json() for name, counts in self.fields.items()},
             "zonelists": self.zonelists.to_json(),
@@ -139,6 +147,16 @@ class Verification:
             "slow": None if self.slow is None else self.slow.to_json(),
             "slow_lost": self.slow_lost,
         }
+
+
+class Rows(Protocol):
+    """Distinct allocations and their counts, which are iterated several times: a list, or what saves its memory."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __iter__(self) -> Iterator[tuple[Row, int]]:
+        """Yield each, always in one order."""
 
 
 class Recorded(Protocol):
@@ -166,9 +184,7 @@ def verify_trace(trace: TraceReader) -> Verification:
     Raises:
         ModelFailure: the model failed.
     """
-    counted = trace.counted()
-    rows = list(counted)
-    ending = counted.finish()
+    rows, ending = trace.distinct()
     verdict = verify_counted(trace, rows, ending)
     add_slow_verdict(verdict, trace, ending)
     return verdict
@@ -226,12 +242,12 @@ def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
     )
 
 
-def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending) -> Verification:
+def verify_counted(trace: Recorded, rows: Rows, ending: Ending) -> Verification:
     """Verify a recording whose rows were read before; without its slow path.
 
     Args:
         trace: the recording.
-        rows: each distinct allocation and its count, as `TraceReader.counted` yields them.
+        rows: each distinct allocation and its count, as `TraceReader.distinct` returns them.
         ending: how the recording ends, or its current state.
 
     Raises:
@@ -246,21 +262,33 @@ def verify_counted(trace: Recorded, rows: Sequence[tuple[Row, int]], ending: End
         zonelists=verify_zonelists(snapshot),
         proven=proof_status(snapshot.features, snapshot.release, snapshot.version, load()),
     )
-    verdict.allocations = sum(count for _, count in rows)
     verdict.distinct = len(rows)
     verdict.truncated, verdict.damage = ending.truncated, ending.damage
     totals = ending.totals
-    if totals is not None:
-        verdict.missed = totals.missed
-        # A submitted row that is not in the file is lost as well.
-        verdict.lost = totals.lost + max(0, totals.submitted - verdict.allocations)
-    judge_row = Judge.of(kernel, [row for row, _ in rows], totals)
+    verdict.missed = 0 if totals is None else totals.missed
+    judge_row = Judge.of(kernel, (row for row, _ in rows), totals)
+    # Most rows have the same verdict, and it has a dictionary of a kilobyte.
+    known: dict[Hashable, RowVerdict] = {}
     for row, count in rows:
+        verdict.allocations += count
         judged = judge_row(row)
+        if not judged.differences:
+            judged = known.setdefault((judged.unknown, tuple(judged.fields.items())), judged)
         verdict.judged.append(judged)
         _enter(verdict, row, count, judged)
-    verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
+        if len(verdict.mismatches) > 2 * MOST_MISMATCHES:
+            _keep_most_frequent(verdict)
+    _keep_most_frequent(verdict)
+    if totals is not None:
+        # A submitted row that is not in the file is lost as well.
+        verdict.lost = totals.lost + max(0, totals.submitted - verdict.allocations)
     return verdict
+
+
+def _keep_most_frequent(verdict: Verification) -> None:
+    verdict.mismatches.sort(key=lambda mismatch: -mismatch.count)
+    verdict.not_shown += len(verdict.mismatches[MOST_MISMATCHES:])
+    del verdict.mismatches[MOST_MISMATCHES:]
 
 
 @dataclass(frozen=True)
@@ -284,7 +312,7 @@ class Judge:
     events: EventJudge
 
     @classmethod
-    def of(cls, kernel: Kernel, rows: Sequence[Row], totals: Totals | None) -> Self:
+    def of(cls, kernel: Kernel, rows: Iterable[Row], totals: Totals | None) -> Self:
         """Return the judge of a recording.
 
         Args:
@@ -294,13 +322,23 @@ class Judge:
         """
         missed = 0 if totals is None else totals.missed
         missed_freelist = None if totals is None else totals.missed_freelist
+        # By their migratetype, which is all that matters here; the rows are made once only.
+        events: dict[int | None, Row] = {}
+
+        def noted() -> Iterator[Row]:
+            for row in rows:
+                if row["entry"] == TRACEPOINT:
+                    events.setdefault(row["migratetype"], row)
+                yield row
+
+        switches = switches_of(noted())
         return cls(
             kernel,
-            switches_of(rows),
+            switches,
             may_miss=missed > 0,
             may_miss_freelist=(missed if missed_freelist is None else missed_freelist) > 0,
             machine_changed=() if totals is None else totals.machine_changed,
-            events=EventJudge.of(kernel, rows),
+            events=EventJudge.of(kernel, events.values()),
         )
 
     def __call__(self, row: Row) -> RowVerdict:
@@ -327,16 +365,19 @@ def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> N
     elif judged.differences:
         verdict.mismatched += count
         request = {name: row[name] for name in _REQUEST}
-        verdict.mismatches.extend(Mismatch(count, request, difference) for difference in judged.differences)
+        for difference in judged.differences:
+            verdict.mismatches.append(Mismatch(count, request, difference))
+            verdict.differing[difference.field] += count
     else:
         verdict.matched += count
 
 
 def switches_of(rows: Iterable[Row]) -> Switches:
     """Return the values that the machine's switches had anywhere in a trace; events of other tools do not have them."""
-    captured = [row for row in rows if row["entry"] != TRACEPOINT and not missing_facts(row)]
-    return Switches(
-        cpusets_enabled=frozenset(row["cpusets_enabled"] > 0 for row in captured),
-        gfp_allowed_mask=frozenset(row["gfp_allowed_mask"] for row in captured),
-        defrag_mode=frozenset(row["defrag_mode"] for row in captured),
-    )
+    cpusets, masks, modes = set(), set(), set()
+    for row in rows:
+        if row["entry"] != TRACEPOINT and not missing_facts(row):
+            cpusets.add(row["cpusets_enabled"] > 0)
+            masks.add(row["gfp_allowed_mask"])
+            modes.add(row["defrag_mode"])
+    return Switches(frozenset(cpusets), frozenset(masks), frozenset(modes))

@@ -34,7 +34,7 @@ MOST_MEMORY = 1 << 30
 SHRINK = 10
 """How much smaller the small traces are."""
 MOST_GROWTH = 2 * SHRINK
-"""How much longer a command may take on a trace that is SHRINK times as large; the machine may be busy."""
+"""How much longer a command may take on a trace that is SHRINK times as large; the start is in both."""
 SHORT = 2.0
 """Seconds; a shorter time is mostly that of the start, and says nothing about growth."""
 _EVERY = 0.02
@@ -119,7 +119,7 @@ KINDS: Mapping[str, tuple[Callable[[Path, int], None], int]] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took: resident memory of its processes (bytes), wall-clock time (s), and how it ended."""
+    """What a command took: resident memory of its processes (bytes), CPU time of the command (s), and how it ended."""
 
     memory: int
     seconds: float
@@ -133,7 +133,7 @@ def cost(words: Sequence[str], most: int = 2 * MOST_MEMORY) -> Cost:
         words: its arguments.
         most: bytes of memory at which it is killed.
     """
-    began, peak = time.monotonic(), 0
+    peak, seconds = 0, 0.0
     serves = words[0] == "serve-metrics"
     with psutil.Popen(
         [sys.executable, "-m", "kalloctrace", *words],
@@ -146,12 +146,15 @@ def cost(words: Sequence[str], most: int = 2 * MOST_MEMORY) -> Cost:
             scraped.start()
         while process.poll() is None:
             peak = max(peak, _resident(process))
+            with contextlib.suppress(psutil.NoSuchProcess):
+                spent = process.cpu_times()
+                seconds = max(seconds, spent.user + spent.system)
             if peak > most:
                 process.kill()
             time.sleep(_EVERY)
         if scraped is not None:
             scraped.join()
-        return Cost(peak, time.monotonic() - began, process.wait())
+        return Cost(peak, seconds, process.wait())
 
 
 def _resident(process: psutil.Process) -> int:

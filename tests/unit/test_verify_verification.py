@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The verdict on a whole recording: its counts, its JSON values and its exit code."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,30 @@ def test_switches_have_all_values_of_the_recording() -> None:
     ]
     assert switches_of(rows) == Switches(frozenset({False, True}), frozenset({1, 2}), frozenset({False, True}))
     assert switches_of([{**row, "cpusets_enabled": 1}]).cpusets_enabled == {True}
+
+
+def test_mismatches_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most frequent ones are kept; the others are counted, and each is in the sums."""
+    changes = [({"alloc_flags": 0x4000 + number}, 1 + number) for number in range(9)]
+    path = traces.aggregate(tmp_path / "t.arrows", *changes)
+    with TraceReader(path) as trace:
+        every = verify_trace(trace)
+        monkeypatch.setattr("kalloctrace.verify.verification.MOST_MISMATCHES", 2)
+        some = verify_trace(trace)
+    assert (len(every.mismatches), every.not_shown) == (9, 0)
+    assert "mismatches_not_shown" not in every.to_json()
+    assert some.mismatches == every.mismatches[:2]
+    assert some.to_json()["mismatches_not_shown"] == 7
+    assert some.mismatched == every.mismatched == some.differing["alloc_flags"] == 45
+
+
+def test_memory_does_not_hold_all_rows(tmp_path: Path) -> None:
+    """As Python values a distinct allocation takes 3 KB; a few are made at a time."""
+    peaks = []
+    for number in (1_200, 3_600):
+        with TraceReader(traces.varied(tmp_path / f"{number}.arrows", number)) as trace:
+            tracemalloc.start()
+            verify_trace(trace)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 2_400 * 500

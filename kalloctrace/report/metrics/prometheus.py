@@ -21,7 +21,7 @@ from kalloctrace.trace.reader import Ending
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.rows import ModelFailure
-from kalloctrace.verify.verification import Recorded, Verification, verify_counted
+from kalloctrace.verify.verification import Recorded, Rows, Verification, verify_counted
 from kalloctrace.version import __version__
 
 _MAX_LABELS = 200
@@ -47,16 +47,14 @@ class RecordingState:
     """
 
     snapshot: Snapshot
-    rows: Sequence[tuple[Row, int]]
+    rows: Rows
     verdict: Verification
     totals: Totals | None = None
     sample: int = 1
     seconds: float | None = None
 
 
-def recording_state(
-    recorded: Recorded, rows: Sequence[tuple[Row, int]], ending: Ending, seconds: float | None
-) -> RecordingState:
+def recording_state(recorded: Recorded, rows: Rows, ending: Ending, seconds: float | None) -> RecordingState:
     """Judge a recording in its present state.
 
     Args:

@@ -49,9 +49,7 @@ class TraceSource:
 
     def _read_state(self) -> RecordingState:
         with TraceReader(self._path) as trace:
-            counted = trace.counted()
-            rows = list(counted)
-            ending = counted.finish()
+            rows, ending = trace.distinct()
             return recording_state(trace, rows, ending, None if ending.totals is None else ending.totals.seconds)
 
 
@@ -109,7 +107,7 @@ class CaptureSource:
         tally = Tally()
         tally.add(seen.rows.allocations, seen.rows.indices, seen.rows.counts)
         info = _CaptureInfo(Path(self._name), self._capture.snapshot, self._sample)
-        return recording_state(info, list(tally.rows()), Ending(seen.totals, truncated=True), seen.seconds)
+        return recording_state(info, tally.rows(), Ending(seen.totals, truncated=True), seen.seconds)
 
 
 @dataclass(frozen=True)
