@@ -72,7 +72,8 @@ bench-memory: setup
 
 # The forks of a long recording, replayed without a kernel: its memory must not grow. FORKS=720000 replays a tenth.
 long: setup
-	$(BIN)/python -m tests.bench.long $(if $(FORKS),--forks $(FORKS))
+	$(BIN)/python -m tests.bench.long --mode aggregate $(if $(FORKS),--forks $(FORKS))
+	$(BIN)/python -m tests.bench.long --mode stream $(if $(FORKS),--forks $(FORKS))
 
 # The --json output on all fixtures against that of an earlier commit: only prose and listed corrections may differ.
 compare-json: setup

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Replays the forks of a long recording through the consumer, the writer and the tally, without a kernel.
 
-`make long` replays those of two hours with 1,000 forks per second, each with a name of its own. It prints the memory at
-one tenth and at the end, and fails if the latter is more than 1.05 times the former.
+`make long` replays those of two hours with 1,000 forks per second, each with a name of its own, in both modes. It
+prints the memory at one tenth and at the end, and fails if the latter is more than 1.05 times the former.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, ClassVar, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,13 @@ import pyarrow as pa
 
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.probe.decode import comm
-from kalloctrace.probe.drain import StreamConsumer
+from kalloctrace.probe.drain import AggregateConsumer, StreamConsumer
 from kalloctrace.probe.layout import struct_dtype
+from kalloctrace.probe.maps.grouping import Grouper
+from kalloctrace.probe.maps.structs import words_of
 from kalloctrace.trace.schema import ALLOCATION, STREAM
 from kalloctrace.trace.tally import RunningTally
-from kalloctrace.trace.writer import StreamColumns, TraceWriter
+from kalloctrace.trace.writer import Column, StreamColumns, TraceWriter
 from tests.slow_scenarios import ONE_NODE
 
 FORKS = 7_200_000
@@ -46,7 +48,7 @@ class Measured(NamedTuple):
         tenth: the most memory in the first tenth, bytes.
         rest: the most memory after it.
         seconds: CPU time.
-        rows: calls that were written.
+        calls: those that were written, or counted.
         unnamed: how many of them have no name, because it was discarded.
         wrong: how many of them have another name than the task had.
     """
@@ -54,7 +56,7 @@ class Measured(NamedTuple):
     tenth: int
     rest: int
     seconds: float
-    rows: int
+    calls: int
     unnamed: int
     wrong: int
 
@@ -67,6 +69,7 @@ class _Forks:
     def __init__(self) -> None:
         self.done = 0
         self._names = np.zeros(0, NAME)
+        self._events = np.zeros(0, self.dtype)
 
     def next(self) -> None:
         """Fork some threads."""
@@ -82,13 +85,31 @@ class _Forks:
         self.done += _AT_ONCE
 
     def drain(self) -> Iterator[Structs]:
-        """Yield the events."""
-        yield self._events
+        """Yield the events, once."""
+        events, self._events = self._events, self._events[:0]
+        yield events
 
     def names(self) -> Structs:
         """Return the changes of names, once."""
         names, self._names = self._names, self._names[:0]
         return names
+
+
+class _Counters:
+    """Plays the counters of aggregate mode: how often each allocation was made so far."""
+
+    def __init__(self, forks: _Forks) -> None:
+        self._forks = forks
+        self._grouper = Grouper(forks.dtype["a"])
+        self._counts = np.zeros(0, np.uint64)
+
+    def totals(self) -> tuple[npt.NDArray[np.uint64], Structs]:
+        """Return the counts, with the calls of the latest forks, and the allocations that are new."""
+        (events,) = self._forks.drain()
+        numbers, new = self._grouper.numbers(words_of(np.ascontiguousarray(events["a"])))
+        self._counts = np.concatenate([self._counts, np.zeros(len(new), np.uint64)])
+        np.add.at(self._counts, numbers, np.uint64(1))
+        return self._counts.copy(), new
 
 
 class _Names:
@@ -116,7 +137,7 @@ class _Both:
     """Writes to a trace and to a tally, as `live --output` does, and checks the names."""
 
     def __init__(self, trace: TraceWriter, tally: RunningTally) -> None:
-        self.rows = self.wrong = 0
+        self.calls = self.wrong = 0
         self._trace, self._tally = trace, tally
 
     def add(self, allocations: pa.StructArray) -> int:
@@ -131,26 +152,37 @@ class _Both:
         self.wrong += sum(
             got not in (name, comm.UNKNOWN) for got, name in zip(calls.comm.take(at).to_pylist(), want, strict=True)
         )
-        self.rows += len(calls.comm)
+        self.calls += len(calls.comm)
         self._trace.write_stream(calls)
         self._tally.write_stream(calls)
 
+    def write_aggregate(self, counts: Column, indices: Column) -> None:
+        """Write counts to both."""
+        self.calls += int(np.asarray(counts).sum())
+        self._trace.write_aggregate(counts, indices)
+        self._tally.write_aggregate(counts, indices)
 
-def replay(forks: int, output: IO[bytes]) -> Measured:
+
+def replay(forks: int, output: IO[bytes], mode: str = "stream") -> Measured:
     """Replay so many forks.
 
     Args:
         forks: at least 100,000, a multiple of 2,000.
         output: receives the trace.
+        mode: stream or aggregate.
     """
     source = _Forks()
     process = psutil.Process()
     tenth = rest = 0
     began = time.process_time()
-    with TraceWriter(output, builtin_snapshot("6.12", ONE_NODE), {"mode": "stream"}) as trace:
-        tally = RunningTally(tasks=True)
+    with TraceWriter(output, builtin_snapshot("6.12", ONE_NODE), {"mode": mode}) as trace:
+        tally = RunningTally(tasks=mode == "stream")
         both = _Both(trace, tally)
-        consumer = StreamConsumer(source, _Names(source), _Maker(), _Rows(), both)  # type: ignore[arg-type] # as they are used
+        consumer: Any = (
+            StreamConsumer(source, _Names(source), _Maker(), _Rows(), both)  # type: ignore[arg-type] # as they are used
+            if mode == "stream"
+            else AggregateConsumer(_Counters(source), _Maker(), both)  # type: ignore[arg-type] # likewise
+        )
         while source.done < forks:
             source.next()
             consumer.drain()
@@ -162,21 +194,23 @@ def replay(forks: int, output: IO[bytes]) -> Measured:
                     tenth = max(tenth, used)
                 else:
                     rest = max(rest, used)
-    return Measured(tenth, rest, time.process_time() - began, both.rows, consumer.unnamed, both.wrong)
+    return Measured(tenth, rest, time.process_time() - began, both.calls, consumer.unnamed, both.wrong)
 
 
 def main() -> int:
     """Replay, and print what it took."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--forks", type=int, default=FORKS)
+    parser.add_argument("--mode", choices=("stream", "aggregate"), default="stream")
     options = parser.parse_args()
     with Path(os.devnull).open("wb") as nowhere:
-        measured = replay(options.forks, nowhere)
-    print(f"{options.forks:,} forks, {measured.rows:,} calls: {measured.seconds:.1f} s of CPU time")
+        measured = replay(options.forks, nowhere, options.mode)
+    print(f"{options.mode}: {options.forks:,} forks, {measured.calls:,} calls: {measured.seconds:.1f} s of CPU time")
     print(f"memory: at most {measured.tenth / 1e6:.1f} MB in the first tenth, {measured.rest / 1e6:.1f} MB after it")
-    print(f"calls without a name: {measured.unnamed:,}; with a wrong one: {measured.wrong:,}")
+    if options.mode == "stream":
+        print(f"calls without a name: {measured.unnamed:,}; with a wrong one: {measured.wrong:,}")
     return int(
-        measured.rest > _MOST_GROWTH * measured.tenth or measured.rows != 2 * options.forks or measured.wrong > 0
+        measured.rest > _MOST_GROWTH * measured.tenth or measured.calls != 2 * options.forks or measured.wrong > 0
     )
 
 

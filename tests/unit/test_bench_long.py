@@ -12,4 +12,9 @@ def test_names_stay_right_when_others_are_discarded() -> None:
     forks = 40_000
     assert forks > 2 * KEPT
     measured = replay(forks, io.BytesIO())
-    assert (measured.rows, measured.unnamed, measured.wrong) == (2 * forks, 0, 0)
+    assert (measured.calls, measured.unnamed, measured.wrong) == (2 * forks, 0, 0)
+
+
+def test_counts_of_aggregate_mode_are_whole() -> None:
+    """Every call is counted, though the counters are read many times."""
+    assert replay(40_000, io.BytesIO(), "aggregate").calls == 80_000
