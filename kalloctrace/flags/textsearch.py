@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Finds masks in logs, traces and page_owner dumps, and decodes each with the tables of its kernel."""
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from kalloctrace.flags.tables import FlagTables
 # A report names its kernel two to four lines below the mask; lines of other CPUs may stand between them.
 _LOOK_AHEAD = 8
 _CUT = "the line is cut off within the names"
+# Bits without a name, as printed among the names. Where lines of two CPUs mix, "0x" can begin any word.
+_HEX = re.compile(r"0x[0-9a-fA-F]{1,16}")
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def _found(pending: _Pending) -> Found:
 def _printed_names(names: str | None, cut: bool) -> tuple[str, ...]:
     words = names.split("|") if names else []
     # The last name of a truncated line is incomplete.
-    return tuple(word for word in (words[:-1] if cut else words) if word and not word.startswith("0x"))
+    return tuple(word for word in (words[:-1] if cut else words) if word and _HEX.fullmatch(word) is None)
 
 
 # Traces have millions of lines and a few hundred distinct masks.
@@ -269,7 +272,7 @@ def _all_tables() -> tuple[FlagTables, ...]:
 
 def _as_printed(value: int, names: str) -> Decoded:
     words = [word for word in names.split("|") if word]
-    numbers = [int(word, 16) for word in words if word.startswith("0x")]
+    numbers = [int(word, 16) for word in words if _HEX.fullmatch(word) is not None]
     return Decoded("gfp", value, _printed_names(names, cut=False), sum(numbers) & U32_MAX, names)
 
 
@@ -277,7 +280,7 @@ def _parse(names: str, tables: FlagTables) -> int | None:
     """Return the mask of printed names; None if this kernel does not have all of them."""
     value = 0
     for word in filter(None, names.split("|")):
-        if word.startswith("0x"):
+        if _HEX.fullmatch(word) is not None:
             value |= int(word, 16)
         elif tables.has_gfp(word):
             value |= tables.gfp(word)
