@@ -21,7 +21,7 @@ MOST_CALLS = 1 << 62
 _MOST_NS = 1 << 62
 """Nanoseconds: 146 years."""
 _TEXT = 256
-_STACK = 1 << 14
+MOST_STACK = 1 << 14
 """Bytes: 127 functions, the most that a kernel follows (PERF_MAX_STACK_DEPTH), of 128 characters each."""
 _NODELIST = 4096
 """Bytes: every second of 1,024 nodes, which is the longest list, has 2,414."""
@@ -67,7 +67,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _LENGTHS: Mapping[str, int] = MappingProxyType(
     {
-        "stack": _STACK,
+        "stack": MOST_STACK,
         **dict.fromkeys(("nodemask", "mems_allowed", "ac_nodemask_nodes", "bulk_nodes", "bulk_zones"), _NODELIST),
     }
 )

@@ -118,6 +118,16 @@ def test_loss_makes_running_calls_incomplete() -> None:
     assert assembler.lost == 3
 
 
+def test_call_without_an_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that may not fail repeats its steps; the reader must not refuse it, and it is not whole."""
+    monkeypatch.setattr("kalloctrace.probe.decode.slowpath._MOST_STEPS", 3)
+    whole, cut = call(1, 0x100, ATTEMPT, RECLAIM, ATTEMPT), call(1, 0x100, ATTEMPT, RECLAIM, ATTEMPT, OOM, ATTEMPT)
+    calls = take(CallAssembler(), [*whole, *cut])
+    assert [len(each.attempts) for each in calls] == [2, 2]
+    assert [each.complete for each in calls] == [True, False]
+    assert calls[1].returns is not None
+
+
 def test_frame_in_use_again_ends_a_call() -> None:
     """Its return was missed, so its result is unknown."""
     events = call(1, 0x100, ATTEMPT)

@@ -3,10 +3,12 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from kalloctrace.kernel.kallsyms import Symbols
 from kalloctrace.probe.decode.stacks import stack_text
+from kalloctrace.trace.checks import check_values
 
 ENTRIES = {"__alloc_pages", "alloc_pages_bulk", None}
 SYMBOLS = """\
@@ -46,3 +48,16 @@ def test_stack_ends_at_the_entry(tmp_path: Path, addresses: tuple[int, ...], tex
     symbols.write_text(SYMBOLS)
     modules.write_text("")
     assert stack_text(Symbols(symbols, modules), ENTRIES, addresses) == text
+
+
+def test_long_stack_is_one_that_a_reader_accepts(tmp_path: Path) -> None:
+    """Names have up to 512 characters since 6.1; the outermost functions are left out."""
+    symbols, modules = tmp_path / "kallsyms", tmp_path / "modules"
+    long = "f" * 500
+    symbols.write_text(SYMBOLS.replace("folio_alloc", long))
+    modules.write_text("")
+    text = stack_text(Symbols(symbols, modules), ENTRIES, (ENTRY, *[FOLIO] * 100, SYSCALL))
+    check_values("stack", pa.array([text]), nullable=False)
+    *outer, innermost = text.split(";")
+    assert (innermost, set(outer)) == ("__alloc_pages", {long})
+    assert len(outer) == 32

@@ -33,6 +33,9 @@ _BATCH_CALLS = 4096
 _BATCH_SECONDS = 1.0
 _MOST_OPEN = 1 << 14
 _MOST_COPIED = 1 << 15
+_MOST_STEPS = 1 << 13
+"""Steps of one call; one that may not fail repeats them without an end. A reader refuses a call of 32 MiB."""
+_CUT = -1
 
 _TASK_COLUMNS = ("time", "cpu", "pid", "tid", "comm")
 _ASIDE = ("gfp_mask", "order", "prio", "oom_victim", "ac_alloc_flags")
@@ -51,6 +54,7 @@ class SlowCall:
         attempts: the events of its attempts.
         events_before: what the kernel did before each attempt; the last list is what it did after all of them.
         returns: its last event; None while it runs, or if its return was missed.
+        steps: how many events it has, of attempts and between them.
         lost: the number of events that were lost before it began.
         complete: no event was lost while it ran.
     """
@@ -58,6 +62,7 @@ class SlowCall:
     begins: Event
     task: int
     ac: int
+    steps: int = 0
     lost: int = 0
     attempts: list[Event] = field(default_factory=list)
     events_before: list[list[str]] = field(default_factory=lambda: [[]])
@@ -93,7 +98,9 @@ class CallAssembler:
             if kind == BEGINS:
                 if frame in self._open:
                     ended.append(self._close(frame))
-                self._open[frame] = self._of_task.setdefault(task, {})[frame] = SlowCall(event.copy(), task, ac, lost)
+                self._open[frame] = self._of_task.setdefault(task, {})[frame] = SlowCall(
+                    event.copy(), task, ac, lost=lost
+                )
                 if len(self._open) > _MOST_OPEN:
                     oldest = self._close(next(iter(self._open)))
                     oldest.complete = False
@@ -128,6 +135,11 @@ class CallAssembler:
         """Add an event to the innermost open call of its task to which it can belong."""
         for call in reversed(self._of_task.get(task, {}).values()):
             if kind != ATTEMPT or call.ac == ac:
+                if call.steps >= _MOST_STEPS:
+                    # As if its further events were lost: it stays incomplete.
+                    call.lost = _CUT
+                    return
+                call.steps += 1
                 if kind == ATTEMPT:
                     call.attempts.append(event.copy())
                     call.events_before.append([])
