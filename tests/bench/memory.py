@@ -38,6 +38,7 @@ MOST_GROWTH = 2 * SHRINK
 SHORT = 2.0
 """Seconds; a shorter time is mostly that of the start, and says nothing about growth."""
 _EVERY = 0.02
+_SCRAPES = 10
 _BATCH_ROWS = 4096
 _DISTINCT_NS = 5_000_000_000
 _FINE = {0, 1, 3}
@@ -170,8 +171,11 @@ def _scrape(process: psutil.Popen) -> None:
     """Read the metrics once from a server that starts, and end it."""
     for line in process.stderr:
         if found := re.search(r"http://[^ ,]+", line):
-            with urllib.request.urlopen(found[0], timeout=600) as answer:  # noqa: S310 it is http
-                answer.read()
+            # The server ends a connection while a large trace takes longer, and has the answer afterwards.
+            for _ in range(_SCRAPES):
+                with contextlib.suppress(OSError), urllib.request.urlopen(found[0]) as answer:  # noqa: S310 it is http
+                    answer.read()
+                    break
             break
     process.terminate()
     process.stderr.read()
