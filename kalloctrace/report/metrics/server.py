@@ -9,8 +9,8 @@ import asyncio
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from typing import Self
 from wsgiref.types import WSGIApplication
@@ -45,12 +45,13 @@ class MetricsServer:
         self._socket = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
         self.port: int = self._socket.getsockname()[1]
         self._builder = _Builder(application)
-        self._loop = asyncio.new_event_loop()
         # The longest-waiting connections first, those that sent their request last.
-        self._waiting: dict[asyncio.StreamWriter, None] = {}
-        self._answered: dict[asyncio.StreamWriter, None] = {}
+        self._waiting: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._answered: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._loop: asyncio.AbstractEventLoop
+        self._over = asyncio.Event()
         self._started = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._listen()), name="metrics", daemon=True)
 
     def __enter__(self) -> Self:
         """Begin to serve."""
@@ -60,29 +61,32 @@ class MetricsServer:
 
     def __exit__(self, *_: object) -> None:
         """Stop, whatever clients do."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._over.set)
         self._thread.join()
         self._socket.close()
 
-    def _run(self) -> None:
-        serving = asyncio.start_server(self._serve, sock=self._socket, limit=_MOST_HEADER)
-        self._loop.run_until_complete(serving)
+    async def _listen(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        server = await asyncio.start_server(self._serve, sock=self._socket, limit=_MOST_HEADER)
         self._started.set()
-        self._loop.run_forever()
+        await self._over.wait()
+        # What is still being served is cancelled afterwards: nobody waits for clients.
+        server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._waiting) + len(self._answered) >= MOST_CONNECTIONS:
-            longest = next(iter(self._waiting or self._answered))
+            longest, its_task = next(iter((self._waiting or self._answered).items()))
             self._forget(longest)
             longest.transport.abort()
-        self._waiting[writer] = None
+            its_task.cancel()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  (a coroutine runs in one)
+        self._waiting[writer] = task
         try:
-            with suppress(TimeoutError, OSError, asyncio.IncompleteReadError):
-                async with asyncio.timeout(_SECONDS):
-                    answer = await self._answer_of(reader)
-                if self._waiting.pop(writer, self) is self:
-                    return
-                self._answered[writer] = None
+            # The limit of connections cancels, and the end.
+            with suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                answer = await self._answer_of(reader)
+                self._answered[writer] = self._waiting.pop(writer)
                 # drain() shall wait until everything is sent.
                 writer.transport.set_write_buffer_limits(0)
                 writer.write(answer)
@@ -98,16 +102,17 @@ class MetricsServer:
 
     async def _answer_of(self, reader: asyncio.StreamReader) -> bytes:
         try:
-            head = await reader.readuntil(b"\r\n\r\n")
+            async with asyncio.timeout(_SECONDS):
+                head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.LimitOverrunError:
             return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         environ = parse_request(head)
         if environ is None:
             return _plain(HTTPStatus.BAD_REQUEST)
+        # However long the answer takes: the first one about a large trace reads it.
         done: asyncio.Future[bytes] = self._loop.create_future()
-        if not self._builder.ask(environ, lambda answer: self._loop.call_soon_threadsafe(_set, done, answer)):
-            return _plain(HTTPStatus.SERVICE_UNAVAILABLE)
-        return await done
+        with self._builder.asked(environ, lambda answer: self._loop.call_soon_threadsafe(_set, done, answer)):
+            return await done
 
 
 class _Builder:
@@ -119,15 +124,22 @@ class _Builder:
         self._requests: dict[tuple[tuple[str, str], ...], list[Callable[[bytes], object]]] = {}
         threading.Thread(target=self._run, name="answers", daemon=True).start()
 
-    def ask(self, environ: Environ, answered: Callable[[bytes], object]) -> bool:
-        """Call a function with the answer to a request, later and in another thread; False if too many wait."""
+    @contextmanager
+    def asked(self, environ: Environ, answered: Callable[[bytes], object]) -> Iterator[None]:
+        """Call a function with the answer to a request, in another thread, unless the context ends before."""
+        request = tuple(environ.items())
         with self._asked:
-            # Those of aborted connections wait, too.
-            if sum(map(len, self._requests.values())) >= MOST_CONNECTIONS:
-                return False
-            self._requests.setdefault(tuple(environ.items()), []).append(answered)
+            self._requests.setdefault(request, []).append(answered)
             self._asked.notify()
-            return True
+        try:
+            yield
+        finally:
+            with self._asked:
+                waiting = self._requests.get(request, [])
+                if answered in waiting:
+                    waiting.remove(answered)
+                    if not waiting:
+                        del self._requests[request]
 
     def _run(self) -> None:
         while True:
