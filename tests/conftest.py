@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Gives each test its time limit: pyproject's, or that of its folder."""
+"""Gives each test its time limit: pyproject's, or that of its folder; and signals their usual effect."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             limit = next((seconds for start, seconds in LIMITS.items() if path.startswith(start)), None)
             if limit is not None:
                 item.add_marker(pytest.mark.timeout(limit))
+
+
+def pytest_configure() -> None:
+    """Undo what nohup, or a shell without job control, makes processes ignore: the program would ignore it too."""
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

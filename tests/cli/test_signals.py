@@ -172,7 +172,8 @@ def test_messages_to_a_terminal_that_is_gone_are_dropped() -> None:
 def test_suspended_plain_output_continues() -> None:
     """SIGTSTP and SIGCONT have their usual effect."""
     words = ["live", "--plain", "--interval", "0.5", "--replay", str(TRACE)]
-    with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as one:
+    # In a process group of its own: SIGTSTP stops nothing in an orphaned one, as that of the tests may be.
+    with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0) as one:
         victim = Victim(one.pid, -1, "")
         victim.kill(signal.SIGTSTP)
         victim.wait_until_stopped(read=False)
