@@ -179,9 +179,6 @@ class SummaryCounter:
         trace: the trace.
     """
 
-    COLUMNS = ("time", "pid", "comm", "stack")
-    """The columns of WHO to read."""
-
     def __init__(self, trace: TraceReader) -> None:
         self.tally = Tally()
         self._trace = trace
@@ -231,7 +228,7 @@ def summarize(trace: TraceReader) -> tuple[Summary, Verification]:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
     counter = SummaryCounter(trace)
-    ending = trace.read(*counter.COLUMNS, rows=counter.add)
+    ending = trace.read(rows=counter.add)
     return counter.summary(ending), verify_counted(trace, counter.tally.rows(), ending)
 
 

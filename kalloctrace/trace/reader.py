@@ -30,7 +30,6 @@ from kalloctrace.trace.schema import (
     ROWS,
     SNAPSHOT_KEY,
     STREAM,
-    TASK_COLUMNS,
     TOTALS_KEY,
 )
 from kalloctrace.trace.slowpath import SLOW_KEY, decode_slow_calls
@@ -213,13 +212,9 @@ class TraceReader:
         """Return a pass over the rows with the columns of ROWS, up to the end or to where the file was cut off."""
         return Pass(self._flat())
 
-    def row_batches(self, *task_columns: str) -> Pass[RowBatch]:
-        """Return a pass over the rows as dictionary-encoded batches.
-
-        Args:
-            task_columns: names of those TASK_COLUMNS to read; an aggregate has none.
-        """
-        return Pass(self._row_batches(task_columns))
+    def row_batches(self) -> Pass[RowBatch]:
+        """Return a pass over the rows as dictionary-encoded batches."""
+        return Pass(self._row_batches())
 
     def counted(self) -> Pass[tuple[dict[str, Any], int]]:
         """Return a pass over the distinct allocations of the trace and their numbers of calls.
@@ -247,26 +242,22 @@ class TraceReader:
         return self._messages([0]).finish()
 
     def read(
-        self,
-        *task_columns: str,
-        rows: Callable[[RowBatch], None],
-        slow_call: Callable[[dict[str, Any]], None] | None = None,
+        self, rows: Callable[[RowBatch], None], slow_call: Callable[[dict[str, Any]], None] | None = None
     ) -> Ending:
         """Read rows and calls of the slow path in one pass, in the order in which they were written.
 
         Args:
-            task_columns: names of those TASK_COLUMNS to read; an aggregate has none.
             rows: is called with each batch of rows.
             slow_call: is called with each call of the slow path, up to one that is damaged; without it these are not
                 decoded.
         """
         if self._format == 1:
             # It has no calls of the slow path.
-            reading = self.row_batches(*task_columns)
+            reading = self.row_batches()
             for batch in reading:
                 rows(batch)
             return reading.finish()
-        both = Pass(self._decoded(task_columns, slow=slow_call is not None))
+        both = Pass(self._decoded(slow=slow_call is not None))
         for stored, calls in both:
             if stored is not None:
                 rows(stored)
@@ -280,17 +271,17 @@ class TraceReader:
             stored = self._stored()
             yield from stored
             return stored.finish()
-        flattener, reading = Flattener(), self.row_batches(*(field.name for field in TASK_COLUMNS))
+        flattener, reading = Flattener(), self.row_batches()
         for batch in reading:
             yield from map(flattener.flatten, batch.slices(_FLAT_ROWS))
         return reading.finish()
 
-    def _row_batches(self, task_columns: Sequence[str]) -> Generator[RowBatch, None, Ending]:
+    def _row_batches(self) -> Generator[RowBatch, None, Ending]:
         if self._format == 1:
             stored = self._stored()
             yield from from_format_1(stored)
             return stored.finish()
-        both = Pass(self._decoded(task_columns, slow=False))
+        both = Pass(self._decoded(slow=False))
         for batch, _ in both:
             if batch is not None:
                 yield batch
@@ -310,13 +301,12 @@ class TraceReader:
                 return Ending(None, truncated=True, damage=_slow_damage(error))
         return messages.finish()
 
-    def _decoded(
-        self, task_columns: Sequence[str], *, slow: bool
-    ) -> Generator[tuple[RowBatch | None, Sequence[dict[str, Any]]], None, Ending]:
+    def _decoded(self, *, slow: bool) -> Generator[tuple[RowBatch | None, Sequence[dict[str, Any]]], None, Ending]:
         """Yield the contents of each message of a file of format 2: rows, calls of the slow path, or nothing."""
-        selected = {*task_columns, COUNT.name, "allocation"}
+        # All columns, so that whoever reads the rows finds the same damage.
+        known = {*(AGGREGATE if self.aggregate else STREAM).names}
         decoder = Decoder()
-        messages = self._messages([i for i, name in enumerate(self._schema.names) if name in selected])
+        messages = self._messages([i for i, name in enumerate(self._schema.names) if name in known])
         slow_damage, read = "", False
         for batch, metadata in messages:
             try:

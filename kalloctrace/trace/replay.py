@@ -20,7 +20,6 @@ from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.tally import MOST_KEYS, RunningTally
 from kalloctrace.trace.totals import Totals
 
-_TASK_COLUMNS = ("time", "pid", "comm", "stack")
 _OVER = "the trace is over"
 _CUT_OFF = "the trace's end is missing: losses are not known"
 _NEVER = (1 << 64) - 1
@@ -59,7 +58,7 @@ class Replay:
         self.recording: Mapping[str, Any] = self._reader.recording
         self._begin, self._last, self._totals, self.cut_off = self._survey()
         self._tally = RunningTally(tasks=True, most=most)
-        self._batches = self._reader.row_batches(*_TASK_COLUMNS)
+        self._batches = self._reader.row_batches()
         self._allocations = pa.array([], ALLOCATION)
         self._interned = np.zeros(0, np.int32)
         self._pending: list[_PendingBatch] = []
@@ -113,7 +112,7 @@ class Replay:
     def _survey(self) -> tuple[int, int, Totals, str]:
         """Return the time of the first and the last call, what the recording counted, and `cut_off`."""
         first, last, rows = None, 0, 0
-        reading = self._reader.row_batches("time")
+        reading = self._reader.row_batches()
         for batch in reading:
             times = batch.task_columns["time"].to_numpy()
             first = int(times.min()) if first is None else min(first, int(times.min()))

@@ -222,10 +222,10 @@ def test_one_pass_feeds_several_consumers(fixture: str) -> None:
     with TraceReader(FIXTURES / f"{fixture}.arrows") as trace:
         batches: list[RowBatch] = []
         calls: list[dict[str, Any]] = []
-        ending = trace.read("comm", rows=batches.append, slow_call=calls.append)
+        ending = trace.read(rows=batches.append, slow_call=calls.append)
         assert ending == trace.ending()
         assert calls == list(trace.slow_calls())
-        separate = list(trace.row_batches("comm"))
+        separate = list(trace.row_batches())
         assert trace.read(rows=lambda _: None) == ending
     assert [len(batch.indices) for batch in batches] == [len(batch.indices) for batch in separate]
     assert [batch.task_columns for batch in batches] == [batch.task_columns for batch in separate]

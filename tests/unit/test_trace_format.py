@@ -245,6 +245,28 @@ def test_index_of_nothing_is_damage(tmp_path: Path, index: int) -> None:
         assert "allocation" in counted.finish().damage
 
 
+@pytest.mark.parametrize("column", ["comm", "stack", "time"])
+def test_damage_is_found_whoever_reads(tmp_path: Path, column: str) -> None:
+    """Whoever counts the rows finds the damage of a column that counting does not need, like whoever lists them."""
+    path = stream(tmp_path / "t.arrows", calls(allocations(1, 2), 0, 1))
+    batch = only_batch(path)
+    damaged = {
+        "comm": pa.DictionaryArray.from_arrays(pa.array([0, 7], pa.int32()), pa.array(["a"]), safe=False),
+        "stack": pa.DictionaryArray.from_arrays(pa.array([0, 7], pa.int32()), pa.array(["a"]), safe=False),
+        "time": pa.array([0, (1 << 64) - 1], pa.uint64()),
+    }
+    with pa.ipc.new_stream(str(path), batch.schema) as writer:
+        writer.write_batch(batch)
+        at = batch.schema.get_field_index(column)
+        writer.write_batch(
+            batch.set_column(at, batch.schema.field(at), damaged[column].cast(batch.schema.field(at).type))
+        )
+    with TraceReader(path) as trace:
+        counted, listed = trace.counted(), trace.batches()
+        assert counted.finish() == listed.finish()
+        assert column in counted.finish().damage
+
+
 def test_large_batches_are_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader refuses batches above a size, so the writer makes none."""
     monkeypatch.setattr("kalloctrace.trace.writer.MOST_ROWS", 2)

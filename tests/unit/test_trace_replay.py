@@ -136,7 +136,7 @@ def test_names_beyond_the_limit_are_taken_together_too(tmp_path: Path) -> None:
     """Memory stays bounded whatever tasks call themselves."""
     tally = RunningTally(tasks=True, most=4)
     with TraceReader(many_tasks(tmp_path / "t.arrows")) as reader:
-        (batch,) = reader.row_batches("pid", "comm", "stack")
+        (batch,) = reader.row_batches()
     indices = tally.intern(batch.allocations)[batch.indices]
     pids, stacks = batch.task_columns["pid"], batch.task_columns["stack"]
     for number in range(50):

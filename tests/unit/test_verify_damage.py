@@ -19,7 +19,7 @@ from kalloctrace.trace.writer import TraceWriter
 from kalloctrace.verify.compare import RowVerdict, Switches, compared, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.rows import DamagedRowError, ModelFailure, context_of, request_of
-from kalloctrace.verify.slowpath.trace import SlowJudge
+from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow_call
 from kalloctrace.verify.verification import switches_of, verify_trace
 from tests import traces
 
@@ -140,15 +140,26 @@ def slow_call() -> Row:
 
 
 @pytest.mark.parametrize("change", [{"mems_allowed": "x"}, {"ac_nodemask_nodes": "2-1"}], ids=str)
-def test_damaged_slow_call_is_unknown(tmp_path: Path, change: Mapping[str, Any]) -> None:
+def test_damaged_slow_call_is_unknown(change: Mapping[str, Any]) -> None:
     """A damaged call of the slow path is unknown, with each of its attempts."""
+    call = slow_call()
+    with TraceReader(traces.UNDER_PRESSURE) as trace:
+        judge_call = SlowJudge(trace.snapshot, Kernel.of(trace.snapshot))
+    slow = SlowVerification()
+    verify_slow_call(slow, judge_call, {**call, "given": {**call["given"], **change}})
+    assert (slow.unknown, slow.calls_unknown, slow.mismatches) == (slow.attempts, 1, [])
+    assert "attempt: the call is damaged" in slow.unknown_reasons
+
+
+@pytest.mark.parametrize("change", [{"mems_allowed": "x"}, {"ac_nodemask_nodes": "2-1"}], ids=str)
+def test_damaged_slow_call_of_a_file_ends_its_slow_path(tmp_path: Path, change: Mapping[str, Any]) -> None:
+    """No command gets the batch that holds it; the trace is incomplete from there."""
     call = slow_call()
     path = traces.slow(tmp_path / "t.arrows", {**call, "given": {**call["given"], **change}})
     with TraceReader(path) as trace:
-        slow = verify_trace(trace).slow
-    assert slow is not None
-    assert (slow.unknown, slow.calls_unknown, slow.mismatches) == (slow.attempts, 1, [])
-    assert "attempt: the call is damaged" in slow.unknown_reasons
+        verdict = verify_trace(trace)
+    assert verdict.slow is not None
+    assert (verdict.slow.attempts, verdict.truncated) == (0, True)
 
 
 @pytest.mark.parametrize("function", ["slowpath_call", "slow_call_of"])

@@ -91,7 +91,7 @@ def write_perfetto(trace: TraceReader, stream: IO[bytes]) -> Ending:
     timed = bool(trace.recording.get("slow"))
     writer = _Writer(trace.snapshot.tables, timed=timed)
     stream.write(writer.start(f"kalloctrace: {trace.snapshot.release}"))
-    reading = trace.row_batches("time", "cpu", "pid", "tid", "comm")
+    reading = trace.row_batches()
     for rows in reading:
         who = rows.task_columns
         comms = [name.as_py() for name in who["comm"].dictionary]

@@ -43,7 +43,7 @@ def write_rows(trace: TraceReader, form: Format, stream: IO[bytes]) -> Ending:
         return _write_parquet(trace, stream)
     lines = _Lines(_JSON if form == "jsonl" else _CSV)
     stream.write(lines.head)
-    reading = trace.row_batches(*(field.name for field in TASK_COLUMNS))
+    reading = trace.row_batches()
     for rows in reading:
         for first in range(0, len(rows.indices), _LINES):
             stream.write(lines.of(_part(rows, first)))

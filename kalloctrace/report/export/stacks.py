@@ -51,7 +51,7 @@ def stacks_of(trace: TraceReader) -> Stacks:
     by_stack, by_mask = Stacks(recorded=True), Stacks()
     masks = _Masks(trace.snapshot.tables)
     recorded = False
-    reading = trace.row_batches("comm", "stack")
+    reading = trace.row_batches()
     for rows in reading:
         masks.use(rows.allocations)
         tasks, stacks = _texts(rows, "comm"), _texts(rows, "stack")

@@ -100,9 +100,6 @@ class CellCounter:
         last: time of the last call in ns.
     """
 
-    COLUMNS = ("time", "comm", "stack")
-    """The columns of WHO to read."""
-
     def __init__(self, first: int | None, last: int) -> None:
         self._first = first
         self._span = 0 if first is None else last - first + 1

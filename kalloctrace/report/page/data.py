@@ -74,11 +74,11 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     # and its end, on which verdicts depend.
     counter, choice = SummaryCounter(trace), SlowChoice(trace.snapshot, limits.slow)
     slow_recorded = bool(trace.recording.get("slow"))
-    ending = trace.read(*counter.COLUMNS, rows=counter.add, slow_call=choice.add if slow_recorded else None)
+    ending = trace.read(rows=counter.add, slow_call=choice.add if slow_recorded else None)
     summary = counter.summary(ending)
     cells = CellCounter(summary.first, summary.last)
     slow = SlowCounter(trace, choice, ending) if slow_recorded else None
-    trace.read(*cells.COLUMNS, rows=cells.add, slow_call=None if slow is None else slow.add)
+    trace.read(rows=cells.add, slow_call=None if slow is None else slow.add)
     counted = cells.counted()
     counts = counted.counts()
     verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)), ending)
