@@ -27,8 +27,10 @@ def timed(file: Path, words: list[str]) -> int:
             spent += time.process_time_ns() - start
 
     bcc.BPF = Timed  # type: ignore[attr-defined]
-    code = main(words)
-    file.write_text(str(spent), encoding="ascii")
+    # Opened first: once it is attached, a recorder may open no other file for writing.
+    with file.open("w", encoding="ascii") as output:
+        code = main(words)
+        output.write(str(spent))
     return code
 
 
