@@ -70,7 +70,7 @@ bench-text: setup
 bench-memory: setup
 	$(BIN)/python -m tests.bench.memory $(if $(SHARE),--share $(SHARE))
 
-# The forks of a long recording, replayed without a kernel: its memory must not grow. FORKS=720000 replays a tenth.
+# The forks of a long recording, replayed without a kernel: its memory must not grow. FORKS= sets their number.
 long: setup
 	$(BIN)/python -m tests.bench.long --mode aggregate $(if $(FORKS),--forks $(FORKS))
 	$(BIN)/python -m tests.bench.long --mode stream $(if $(FORKS),--forks $(FORKS))

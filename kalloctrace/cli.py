@@ -13,7 +13,7 @@ from itertools import takewhile
 import click
 
 from kalloctrace.console import stderr
-from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.errors import NO_SPACE, Exit, KalloctraceError
 from kalloctrace.recorders import interrupted_code
 from kalloctrace.version import __version__
 
@@ -129,8 +129,7 @@ def _system_failed(error: OSError) -> Exit:
     gone = isinstance(error, BrokenPipeError) or _terminal_gone(error)
     if not gone:
         # Every other file is written by `kalloctrace.output`, whose errors name it.
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        unnamed = "cannot write standard output" if full else "cannot read or write"
+        unnamed = "cannot write standard output" if error.errno in NO_SPACE else "cannot read or write"
         what = unnamed if error.filename is None else f"cannot use {error.filename}"
         why = error.strerror or str(error)
         stderr().error(KalloctraceError(what, why, "check the path, its permissions and the free space"))

@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The one error that people see: what went wrong, why, and how to fix it."""
 
+import errno
 from enum import IntEnum
 
 from kalloctrace.recorders import INTERRUPTED as _INTERRUPTED
 from kalloctrace.text import printable
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of the system for a file that cannot grow any more."""
 
 
 class Exit(IntEnum):

@@ -29,12 +29,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.errors import NO_SPACE, Exit, KalloctraceError
 from kalloctrace.text import file_name
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PREFIX = ".kalloctrace-"
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAX_LINKS = 40
 
 
@@ -296,7 +295,7 @@ def cannot_write(name: str, error: OSError, option: str) -> KalloctraceError:
     """
     why, fix = error.strerror or str(error), f"choose another file with {option}"
     match error.errno:
-        case number if number in _NO_SPACE:
+        case number if number in NO_SPACE:
             fix = f"free some space, or choose another place with {option}"
         case errno.ENOENT:
             why, fix = "its folder does not exist", f"create the folder, or choose another with {option}"

@@ -171,8 +171,8 @@ class Ending:
 
     def _watch(self) -> None:
         """End the process if the main thread does not."""
-        wanted = {_WAKE, *ENDING_SIGNALS}
-        while not wanted & (found := set(_read(self._watched))):
+        expected = {_WAKE, *ENDING_SIGNALS}
+        while not expected & (found := set(_read(self._watched))):
             if _WORK in found:
                 self._work()
         if not self._noticed.wait(GRACE):

@@ -17,7 +17,7 @@ from kalloctrace.verify.slowpath.trace import SlowJudge
 Row = Mapping[str, Any]
 """A call with the columns of trace/slowpath.py."""
 MOST_GROUPS = 2_000
-"""How many causes are told apart; each keeps a call, of about 20 KB."""
+"""How many causes are reported separately; each keeps a call, of about 20 KB."""
 
 
 @dataclass(frozen=True)

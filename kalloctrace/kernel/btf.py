@@ -71,7 +71,7 @@ def libbpf() -> ctypes.CDLL:
         raise KalloctraceError(
             "cannot read the kernel's type information", f"libbpf: {error}", "install it: apt install libbpf1"
         ) from error
-    # What it would print is said by our errors.
+    # Our errors report what it would print.
     lib.libbpf_set_print.argtypes, lib.libbpf_set_print.restype = [c_void_p], c_void_p
     lib.libbpf_set_print(None)
     lib.btf__parse.argtypes, lib.btf__parse.restype = [c_char_p, c_void_p], c_void_p

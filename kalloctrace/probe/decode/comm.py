@@ -175,9 +175,9 @@ class TaskComms:
         stride = len(ranks) + 1
         owners = np.repeat(np.arange(len(histories)), lengths) * stride
         keys = owners + np.searchsorted(ranks, since, side="right")
-        wanted = codes.astype(np.int64) * stride + np.searchsorted(ranks, times, side="right")
+        keys_of_calls = codes.astype(np.int64) * stride + np.searchsorted(ranks, times, side="right")
         begins = np.cumsum(lengths) - lengths
-        found = np.searchsorted(keys, wanted, side="right") - 1
+        found = np.searchsorted(keys, keys_of_calls, side="right") - 1
         early = found < begins[codes]
         none = lengths[codes] == 0
         chosen = np.append(names, np.int32(self._position(UNKNOWN)))[
