@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from kalloctrace.diagnose.log_parser import LoggedFailure, LoggedZone, zone_layouts
+from kalloctrace.diagnose.reports.model import LoggedFailure, LoggedZone, zone_layouts
 from kalloctrace.diagnose.zones import AllocationAttempt, Diagnosis, judge_zones
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.builtin import builtin_tables

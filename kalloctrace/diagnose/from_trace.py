@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from kalloctrace.diagnose.from_log import NULL, PAGE_KB, Failure
-from kalloctrace.diagnose.log_parser import Event, LoggedFailure
+from kalloctrace.diagnose.reports.model import Event, LoggedFailure
 from kalloctrace.diagnose.zones import AllocationAttempt, judge_zones
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.releases import upstream_release

@@ -6,19 +6,14 @@ mm/show_mem.c of linux-source-5.10 5.10.262-1 to 7.3.4-1~bpo13+1, and those of l
 """
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from kalloctrace.diagnose.reports.model import ZONE_NAMES, Blocks, Event, LoggedFailure, LoggedZone
 from kalloctrace.flags.logforms import ReleaseText, release_in
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.flags.textsearch import Found, find_masks
 from kalloctrace.text import printable
-
-Event = Literal["failure", "stall", "oom"]
-
-ZONE_NAMES = ("DMA", "DMA32", "Normal", "HighMem", "Movable", "Device")
-"""In the order of `enum zone_type`; all except Normal and Movable depend on the kernel's configuration."""
 
 _MIGRATETYPES = {
     "U": "MIGRATE_UNMOVABLE",
@@ -75,87 +70,6 @@ _BUDDY = re.compile(
     rf"(?P<blocks>(?:{_NUMBER}[*_]{_NUMBER}kB(?: \([A-Z]*\))? *)+)(?:= (?P<total>{_NUMBER})kB)?$"
 )
 _BLOCKS = re.compile(r"(?P<count>\d{1,15})[*_](?P<size>\d{1,15})kB(?: \((?P<types>[A-Z]*)\))?")
-
-
-class Blocks(NamedTuple):
-    """The free blocks of one order, as printed.
-
-    Attributes:
-        number: the count of blocks.
-        size: the size of one, in kB.
-        types: MIGRATE_* names; None if the kernel prints none.
-    """
-
-    number: int
-    size: int
-    types: frozenset[str] | None
-
-
-@dataclass
-class LoggedZone:
-    """One zone in a log.
-
-    Attributes:
-        node: 0 if the kernel prints no node (built without CONFIG_NUMA).
-        zone: its name.
-        kilobytes: the fields of its line ("free", "min") in kB; empty if the log has only its blocks.
-        lowmem_reserve: pages, by `enum zone_type`; None if the line is missing.
-        blocks: by order; None if the line is missing or does not add up.
-    """
-
-    node: int
-    zone: str
-    kilobytes: dict[str, int] = field(default_factory=dict)
-    lowmem_reserve: tuple[int, ...] | None = None
-    blocks: tuple[Blocks, ...] | None = None
-
-
-@dataclass
-class LoggedFailure:
-    """One report in a log.
-
-    Attributes:
-        event: what happened.
-        line: the number of its first line, from 1.
-        comm: the task's name.
-        order: of the request; negative if a person invoked the OOM killer.
-        mask: its gfp mask; None if the line has no readable one.
-        nodemask: as printed, "(null)" or a list; None if not printed.
-        cpuset: the task's cpuset; None if not printed.
-        mems_allowed: its nodes, as printed; None if not printed.
-        release: the kernel that the report names, else the last one named before; None if there is none.
-        zones: in the order printed.
-        waited: the duration of a stall, as printed.
-        memcg: the limit of a memory cgroup caused it.
-        memcg_limit: usage and limit in kB, if printed.
-        contradictions: contradictions within the report.
-        latest: the zone whose line was read last.
-    """
-
-    event: Event
-    line: int
-    comm: str
-    order: int
-    mask: Found | None = None
-    nodemask: str | None = None
-    cpuset: str | None = None
-    mems_allowed: str | None = None
-    release: ReleaseText | None = None
-    zones: list[LoggedZone] = field(default_factory=list)
-    waited: str | None = None
-    memcg: bool = False
-    memcg_limit: tuple[int, int] | None = None
-    contradictions: list[str] = field(default_factory=list)
-    latest: LoggedZone | None = None
-    _named: dict[tuple[int, str], LoggedZone] = field(default_factory=dict, repr=False, compare=False)
-
-    def zone(self, node: int, name: str) -> LoggedZone:
-        """Return the zone of that name; create it if the report does not have it yet."""
-        zone = self._named.get((node, name))
-        if zone is None:
-            zone = self._named[node, name] = LoggedZone(node, name)
-            self.zones.append(zone)
-        return zone
 
 
 class _Message(NamedTuple):
@@ -329,21 +243,3 @@ def _read_limits(report: LoggedFailure, text: str) -> None:
 
 def _name(zone: LoggedZone) -> str:
     return f"node {zone.node} {zone.zone}"
-
-
-def zone_layouts(zones: Iterable[LoggedZone]) -> Iterator[tuple[str, ...]]:
-    """Yield each possible set of zones of the kernel, in the order of `enum zone_type`.
-
-    The length of lowmem_reserve is the number of zones, and the printed ones are among them. No kernel has
-    HighMem (32 bits) together with DMA32 or Device (64 bits).
-    """
-    shown = list(zones)
-    lengths = {len(zone.lowmem_reserve) for zone in shown if zone.lowmem_reserve is not None}
-    if len(lengths) != 1:
-        return
-    needed = {"Normal", "Movable", *(zone.zone for zone in shown)}
-    for choice in range(1 << len(ZONE_NAMES)):
-        layout = tuple(name for bit, name in enumerate(ZONE_NAMES) if choice >> bit & 1)
-        mixed = "HighMem" in layout and ("DMA32" in layout or "Device" in layout)
-        if len(layout) in lengths and needed <= set(layout) and not mixed:
-            yield layout

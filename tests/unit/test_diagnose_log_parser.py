@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from kalloctrace.diagnose.log_parser import LoggedFailure, LoggedZone, find_failures, zone_layouts
+from kalloctrace.diagnose.log_parser import find_failures
+from kalloctrace.diagnose.reports.model import LoggedFailure, LoggedZone, zone_layouts
 
 DATA = Path(__file__).parent / "data" / "failures"
 
