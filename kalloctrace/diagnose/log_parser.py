@@ -7,13 +7,12 @@ mm/show_mem.c of linux-source-5.10 5.10.262-1 to 7.3.4-1~bpo13+1, and those of l
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from kalloctrace.diagnose.reports.model import ZONE_NAMES, Blocks, Event, LoggedFailure, LoggedZone
 from kalloctrace.flags.logforms import ReleaseText, release_in
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.flags.textsearch import Found, find_masks
-from kalloctrace.text import printable
+from kalloctrace.logs.messages import Message, read_messages
 
 _MIGRATETYPES = {
     "U": "MIGRATE_UNMOVABLE",
@@ -29,23 +28,6 @@ _MIGRATETYPES = {
 _NUMBER, _NODE = r"\d{1,15}", r"\d{1,5}"
 _ZONE = "|".join(ZONE_NAMES)
 _NODES = r"\(null\)|[\d,-]*\d"
-_TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
-_STAMP = (
-    rf"(?:\w{{3}} )?\d{{4}}-\d\d-\d\d[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d| [A-Z]{{2,5}}(?= ))?"
-    rf"|(?:\w{{3}} )?\w{{3}}\s?\s?\d{{1,2}} {_TIME}(?: \d{{4}})?"
-    rf"|{_TIME}"
-)
-# Prefixes of dmesg, journalctl --output=short-*, syslog daemons, and quoted mail, all of which may be indented.
-_PREFIX = re.compile(
-    r"\s*(?:(?P<quote>[>|])\s?"
-    r"|<\d{1,3}>(?:1 )?"
-    r"|\[\s*\+?\d+\.\d+(?:\s*<\s*\+?\d+\.\d+>)?\]\s?"
-    r"|\[\s*(?P<caller>[TC]\d+)\]\s?"
-    rf"|\[(?:{_STAMP})\]\s?"
-    rf"|(?:{_STAMP})\s+"
-    r"|(?:kern|user|daemon|syslog)\s*:(?:emerg|alert|crit|err|warn|notice|info|debug)\s*:\s?"
-    r"|(?:[\w.-]+\s+)?(?:\w+\.\w+\s+)?kernel(?:\[\d+\])?(?::|\s+-\s+-\s+-(?=\s))\s?)"
-)
 _FAILURE = re.compile(r"(?P<comm>.*?):? ?page allocation failure[.:] ?order:(?P<order>\d{1,3}), ?mode:(?P<rest>.*)")
 _STALL = re.compile(
     r"(?P<comm>.*?): page allocation stalls? for (?P<time>\d+ ?m?secs?|\d+ms)[,:] order: ?(?P<order>\d{1,3}), "
@@ -72,12 +54,6 @@ _BUDDY = re.compile(
 _BLOCKS = re.compile(r"(?P<count>\d{1,15})[*_](?P<size>\d{1,15})kB(?: \((?P<types>[A-Z]*)\))?")
 
 
-class _Message(NamedTuple):
-    line: int
-    caller: str
-    text: str
-
-
 def find_failures(lines: Iterable[str], tables: FlagTables | None = None) -> list[LoggedFailure]:
     """Find every failure, stall and OOM kill in a text.
 
@@ -88,7 +64,7 @@ def find_failures(lines: Iterable[str], tables: FlagTables | None = None) -> lis
     Returns:
         The reports, in the order of their first lines.
     """
-    messages = _unwrapped(lines)
+    messages = list(read_messages(lines))
     masks: dict[int, Found] = {}
     for found in find_masks((message.text for message in messages), tables):
         masks.setdefault(found.line, found)
@@ -112,47 +88,7 @@ def find_failures(lines: Iterable[str], tables: FlagTables | None = None) -> lis
     return reports
 
 
-def _unwrapped(lines: Iterable[str]) -> list[_Message]:
-    """Remove the prefixes, and join lines that a mail or terminal wrapped."""
-    messages: list[_Message] = []
-    prefixed = False
-    for number, raw in enumerate(lines, 1):
-        text, caller, has_prefix = _without_prefix(printable(raw.rstrip("\r\n"), instead=" "))
-        last = messages[-1] if messages else None
-        if prefixed and not has_prefix and text and last is not None and _cut(last.text, text):
-            messages[-1] = last._replace(text=f"{last.text.rstrip()} {text.strip()}")
-            continue
-        prefixed = prefixed or has_prefix
-        messages.append(_Message(number, caller, text.strip()))
-    return messages
-
-
-def _without_prefix(line: str) -> tuple[str, str, bool]:
-    at, caller, stamped = 0, "", False
-    while (match := _PREFIX.match(line, at)) is not None:
-        caller = match["caller"] or caller
-        stamped = stamped or match["quote"] is None
-        at = match.end()
-    return line[at:], caller, stamped
-
-
-# Lines that a mail wraps, and lines that do not continue one: "active_anon:" and others follow Mem-Info on their own
-# lines, without a prefix.
-_LONG_LINE = re.compile(rf"page allocation|invoked oom-killer|(?:Node \d+ )?(?:{_ZONE})(?: free:|: )|CPU: ")
-_NEW_LINE = re.compile(rf"(?:active|unevictable|slab_|mapped|free:|Node \d|(?:{_ZONE})[: ]|lowmem_reserve|\d+ pages)")
-
-
-_LONGEST = 1024
-"""Characters of a kernel message: LOG_LINE_MAX and the prefix, 1 KiB together, in kernel/printk/printk.c."""
-
-
-def _cut(last: str, text: str) -> bool:
-    if len(last) + len(text) >= _LONGEST:
-        return False
-    return _LONG_LINE.search(last) is not None and (" free:" in last or _NEW_LINE.match(text.strip()) is None)
-
-
-def _header(message: _Message, mask: Found | None) -> LoggedFailure | None:
+def _header(message: Message, mask: Found | None) -> LoggedFailure | None:
     for event, pattern in _HEADERS:
         match = pattern.match(message.text)
         order = _ORDER.search(match["rest"]) if match is not None and event == "oom" else match

@@ -27,6 +27,7 @@ _EXPLAINED: set[int] = set()
 @surface(
     max_len=2048,
     covers=(
+        "logs/*.py",
         *("diagnose/log_parser.py", "diagnose/from_log.py", "diagnose/zones.py", "diagnose/sentences.py"),
         *("diagnose/text.py", "diagnose/to_json.py", "flags/logforms.py", "flags/textsearch.py"),
     ),

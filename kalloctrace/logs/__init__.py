@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A kernel log in any wrapping becomes plain kernel messages."""
