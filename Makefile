@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure compiled bench bench-text bench-memory long compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure compiled bench bench-text bench-memory long long-guests compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -74,6 +74,10 @@ bench-memory: setup
 long: setup
 	$(BIN)/python -m tests.bench.long --mode aggregate $(if $(FORKS),--forks $(FORKS))
 	$(BIN)/python -m tests.bench.long --mode stream $(if $(FORKS),--forks $(FORKS))
+
+# Real forks in guests, in both modes, at most 15 minutes for each: KERNELS="5.10 6.12", FORKS=300000, MODE=stream.
+long-guests: setup
+	$(BIN)/python -m tests.bench.long_guests $(if $(FORKS),--forks $(FORKS)) $(if $(MODE),--mode $(MODE)) $(or $(KERNELS),5.10 6.12)
 
 # The --json output on all fixtures against that of an earlier commit: only prose and listed corrections may differ.
 compare-json: setup
