@@ -203,7 +203,7 @@ class LoggedFailure:
         trace: the call trace, innermost function first.
         totals: the lines after "Mem-Info:" in pages, by the kernel's name.
         nodes: the line "Node 0 active_anon:…" of each node in kB; all_unreclaimable is 0 or 1.
-        swap: free and total, in kB.
+        swap: free and total, in kB; the total is None if it is not printed.
         total_ram_pages: "pages RAM".
         reserved_pages: "pages reserved".
         tasks: the OOM killer's table.
@@ -213,10 +213,13 @@ class LoggedFailure:
         killed: who was killed; None if not printed.
         suppressed: the number of reports that the rate limit suppressed before this one.
         state_line: the number of the first line of the state of memory; None if there is none.
-        state_age: seconds from the report's first line to its state; None if unknown.
-        warning_text: what a WARNING says.
+        state_age: seconds from the report's first line to its state; None if unknown. Negative: the state that stands
+            in its place is older than the report, so it is another one's, and none of it is used.
+        warning_text: where a WARNING was raised, or the reason that vmalloc or hugetlb gives.
         errno: the error that a cma, contig or hugetlb allocation returned, as a positive number.
         cache: the slab cache.
+        cma_area: the name of the CMA area, if printed.
+        cma_pages: free and all pages of the CMA area.
         order_shown: whether the report prints the order.
         in_pages: the state is printed in pages, and kB were computed with the page size given.
         latest: the zone whose line was read last.
@@ -248,7 +251,7 @@ class LoggedFailure:
     trace: tuple[Frame, ...] = ()
     totals: dict[str, int] = field(default_factory=dict)
     nodes: dict[int, dict[str, int]] = field(default_factory=dict)
-    swap: tuple[int, int] | None = None
+    swap: tuple[int, int | None] | None = None
     total_ram_pages: int | None = None
     reserved_pages: int | None = None
     tasks: list[Task] = field(default_factory=list)
@@ -262,6 +265,8 @@ class LoggedFailure:
     warning_text: str | None = None
     errno: int | None = None
     cache: Cache | None = None
+    cma_area: str | None = None
+    cma_pages: tuple[int, int] | None = None
     order_shown: bool = True
     in_pages: bool = False
     latest: LoggedZone | None = None
