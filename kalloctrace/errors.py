@@ -33,7 +33,8 @@ class KalloctraceError(Exception):
     """
 
     def __init__(self, what: str, why: str, fix: str, code: Exit = Exit.FAILED) -> None:
-        super().__init__(what)
+        # All of them, so that an error can come from another process.
+        super().__init__(what, why, fix, code)
         self.what = what
         self.why = why
         self.fix = fix

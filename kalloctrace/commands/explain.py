@@ -23,7 +23,7 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
 
 
 @click.command
-@click.argument("log", metavar="[LOG | -]", required=False)
+@click.argument("logs", metavar="[LOG… | -]", nargs=-1)
 @click.option("--kernel", metavar="K", help="A release such as 5.10 or 7.3, 'live', or a trace file.")
 @click.option("--gfp", metavar="MASK", help="The gfp mask: a number, or names joined by | in quotes.")
 @click.option("--order", metavar="N", help="The order: 2**N pages.")
@@ -60,7 +60,7 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
 @click.option("--batch", metavar="FILE", help="Answer a file of JSON lines; '-' is standard input.")
 def command(
     *,
-    log: str | None,
+    logs: tuple[str, ...],
     kernel: str | None,
     gfp: str | None,
     order: str | None,
@@ -136,16 +136,16 @@ def command(
     }
     given = [option for option, value in single.items() if value is not None]
     if term is not None:
-        others = (("LOG", log), ("--kernel", kernel), ("--batch", batch))
+        others = (("LOG", logs or None), ("--kernel", kernel), ("--batch", batch))
         given += [option for option, value in others if value is not None]
         if given:
             raise _usage(f"{given[0]} does not go with --term", "a page explains a term, not a request", "leave it out")
         return _term(term, lang, as_json=as_json)
-    if log is not None:
-        from kalloctrace.commands.explain_log import explain_log
+    if logs:
+        from kalloctrace.commands.explain_log import explain_logs
 
         given += ["--batch"] if batch is not None else []
-        return explain_log(log, kernel, given, as_json=as_json)
+        return explain_logs(logs, kernel, given, as_json=as_json)
     if batch is not None:
         if given:
             raise _usage(f"{given[0]} does not go with --batch", "each line of a batch has its own", "leave it out")

@@ -65,7 +65,7 @@ def trace_snapshot(path: str) -> "Snapshot":
     Raises:
         KalloctraceError: the file is not a trace (exit code 2), or cannot be read.
     """
-    if not _is_trace(path):
+    if not is_trace(path):
         raise _no_trace(path, f"cannot take the machine of {path!r}", "name a trace file")
     return _recorded(path)
 
@@ -73,14 +73,14 @@ def trace_snapshot(path: str) -> "Snapshot":
 def _read(name: str, *, live: Callable[[], _T], trace: Callable[["Snapshot"], _T], release: Callable[[str], _T]) -> _T:
     if name == LIVE:
         return live()
-    if _is_trace(name):
+    if is_trace(name):
         return trace(_recorded(name))
     if name.endswith(TRACE_SUFFIX) or (parse_release(name) is None and Path(name).exists()):
         raise _no_trace(name, f"cannot use {name!r} as a kernel", _FIX)
     return release(name)
 
 
-def _is_trace(name: str) -> bool:
+def is_trace(name: str) -> bool:
     """Return whether a regular file of this name begins as a trace does; the reader checks the rest."""
     path = Path(name)
     if not path.is_file():

@@ -46,7 +46,7 @@ def test_text() -> None:
 
 
 def test_json_from_standard_input() -> None:
-    """With - the log comes from standard input; --json prints one object a failure and line."""
+    """With - the log comes from standard input; --json prints one object a line, for each group of alike failures."""
     done = run("--json", "-", stdin=Path(LOG).read_bytes())
     assert (done.returncode, done.stderr) == (0, b"")
     first, second = (json.loads(line) for line in done.stdout.splitlines())
@@ -54,7 +54,7 @@ def test_json_from_standard_input() -> None:
     assert set(first) == {
         *("type", "line", "event", "comm", "kernel", "rules", "order", "gfp", "gfp_text", "nodemask", "mems_allowed"),
         *("highest_zone", "alloc_flags", "conclusion", "certainty", "summary", "zones", "remedies", "missing"),
-        "contradictions",
+        *("contradictions", "log", "count", "lines", "first", "last", "first_text", "last_text", "constraint"),
     }
     assert set(first["zones"][0]) == {
         *("node", "zone", "verdict", "excluded_by", "certainty", "unless", "passes_if", "why", "free_kb", "min_kb"),

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""Groups of alike failures: a machine short of memory logs the same failure hundreds of times."""
+
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.reports.model import LoggedFailure
+from kalloctrace.diagnose.to_json import failure_json
+
+MOST_GROUPS = 2_000
+"""How many groups of a log are reported separately; each keeps a failure, of about 20 KB."""
+
+
+class Moment(NamedTuple):
+    """When a failure was logged.
+
+    Attributes:
+        time: seconds on the log's clock: since boot, or since 1970; None if the log prints no time.
+        text: the time as the log prints it; "" if it prints none.
+    """
+
+    time: float | None
+    text: str
+
+
+@dataclass(slots=True)
+class Alike:
+    """Failures of one log with the same event, order, gfp mask, caller, constraint, conclusion and kernel.
+
+    Attributes:
+        failure: the first of them.
+        first: when it was logged.
+        last: when the last of them was logged.
+        lines: the numbers of the first lines of their reports, ascending.
+    """
+
+    failure: Failure
+    first: Moment
+    last: Moment
+    lines: "array[int]" = field(default_factory=lambda: array("q"))
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        return len(self.lines)
+
+
+@dataclass
+class AlikeFailures:
+    """The failures of one log, in groups.
+
+    Attributes:
+        groups: in the order of their first lines.
+        beyond: how many failures are in further groups, which are not kept.
+    """
+
+    groups: list[Alike]
+    beyond: int = 0
+
+
+def group_alike(
+    reports: Iterable[LoggedFailure], judge: Callable[[LoggedFailure], Failure], most: int = MOST_GROUPS
+) -> AlikeFailures:
+    """Judge the reports of a log, and keep the first failure of each group.
+
+    Args:
+        reports: of one log.
+        judge: diagnoses one.
+        most: how many groups to keep.
+    """
+    groups: dict[tuple[object, ...], Alike] = {}
+    beyond = 0
+    for logged in reports:
+        failure = judge(logged)
+        key, moment = _key(failure), _moment(logged)
+        group = groups.get(key)
+        if group is None and len(groups) == most:
+            beyond += 1
+            continue
+        if group is None:
+            group = groups[key] = Alike(failure, moment, moment)
+        elif logged.line < group.lines[0]:
+            # A report is complete when it can get no more lines, which another may be before an older one.
+            group.failure, group.first = failure, moment
+        if group.lines and logged.line > group.lines[-1]:
+            group.last = moment
+        group.lines.append(logged.line)
+        if len(group.lines) > 1 and group.lines[-1] < group.lines[-2]:
+            group.lines = array("q", sorted(group.lines))
+    return AlikeFailures(sorted(groups.values(), key=lambda group: group.lines[0]), beyond)
+
+
+def _key(failure: Failure) -> tuple[object, ...]:
+    logged = failure.logged
+    return (
+        logged.event,
+        logged.order,
+        failure.gfp_text,
+        caller_name(failure),
+        constraint(logged),
+        conclusion(failure),
+        failure.kernel,
+    )
+
+
+def _moment(logged: LoggedFailure) -> Moment:
+    return Moment(logged.time, logged.wall or "")
+
+
+def caller_name(failure: Failure) -> str | None:
+    """Return the function that asked for the pages; None if the log does not show it."""
+    del failure
+    return None
+
+
+def constraint(logged: LoggedFailure) -> str | None:
+    """Return what bound the request to some of the memory; None if the log does not print it."""
+    return logged.constraint or ("memcg" if logged.memcg else None)
+
+
+def conclusion(failure: Failure) -> str:
+    """Return why the request failed, in one word of the JSON object."""
+    if failure.logged.memcg:
+        return "memcg"
+    return failure.why.conclusion if failure.why is not None else "unknown"
+
+
+def alike_json(group: Alike, log: str) -> dict[str, Any]:
+    """Return the object that `explain --json` prints for a group.
+
+    Args:
+        group: alike failures.
+        log: the name of their log.
+    """
+    first, last = group.first, group.last
+    return {
+        **failure_json(group.failure),
+        "log": log,
+        "count": group.count,
+        "lines": group.lines.tolist(),
+        "first": first.time,
+        "last": last.time,
+        "first_text": first.text or None,
+        "last_text": last.text or None,
+        "constraint": constraint(group.failure.logged),
+    }

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: MIT
+"""The failures of many logs in one table: by kind, caller, order and kernel."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from kalloctrace.console import Console
+from kalloctrace.diagnose.alike import Alike, AlikeFailures, Moment, alike_json
+from kalloctrace.diagnose.text import add_failure, sheet_of
+from kalloctrace.styled import Sheet, Table
+
+Group = Mapping[str, Any]
+"""An object of `explain --json`: alike failures of one log."""
+UNKNOWN = "unknown"
+EVENTS = {
+    "failure": "page allocation failure",
+    "stall": "page allocation stall",
+    "oom": "OOM killer",
+    "vmalloc": "vmalloc without pages",
+    "vmap": "vmalloc without addresses",
+    "slub": "slab allocation failure",
+    "vmemmap": "vmemmap allocation failure",
+    "cma": "CMA allocation failure",
+    "contig": "contiguous allocation failure",
+    "warning": "warning of the page allocator",
+    "hugetlb": "hugetlb allocation failure",
+    "memory": "state of memory, no failure",
+}
+"""What happened, for people."""
+MOST_ANSWERS = 10
+"""How many groups of one log are explained as text; the most frequent are."""
+_SINCE_1970 = 3e8
+"""Seconds, ten years: no machine runs that long, so a larger time is a date."""
+
+
+class Kind(NamedTuple):
+    """What the failures of a row have in common.
+
+    Attributes:
+        event: what happened, as in the JSON object.
+        caller: the function that asked for the pages; None if unknown.
+        order: of the request.
+        kernel: the release; None if unknown.
+    """
+
+    event: str
+    caller: str | None
+    order: int
+    kernel: str | None
+
+
+@dataclass
+class Row:
+    """The failures of one kind.
+
+    Attributes:
+        count: how many they are.
+        logs: in how many logs.
+        first: time and text of the first, or None if the times of different logs cannot be compared.
+        last: likewise, of the last.
+    """
+
+    count: int = 0
+    logs: set[str] = field(default_factory=set)
+    first: Moment | None = None
+    last: Moment | None = None
+
+
+class LogTable:
+    """Adds up the failures of logs.
+
+    Attributes:
+        rows: by kind, in the order of their first failures.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[Kind, Row] = {}
+
+    def add(self, group: Group) -> None:
+        """Add a group."""
+        kind = kind_of(group)
+        first = Moment(group["first"], group["first_text"] or "")
+        last = Moment(group["last"], group["last_text"] or "")
+        row = self.rows.get(kind)
+        if row is None:
+            row = self.rows[kind] = Row(first=first, last=last)
+        else:
+            same = row.logs == {group["log"]}
+            row.first = _extreme(row.first, first, same=same, latest=False)
+            row.last = _extreme(row.last, last, same=same, latest=True)
+        row.count += group["count"]
+        row.logs.add(group["log"])
+
+    def sorted(self) -> list[tuple[Kind, Row]]:
+        """Return the rows, the most frequent first."""
+        return sorted(self.rows.items(), key=lambda item: -item[1].count)
+
+    def to_json(self) -> Iterator[dict[str, Any]]:
+        """Yield a row as an object."""
+        for kind, row in self.sorted():
+            yield {**kind._asdict(), "count": row.count, "logs": len(row.logs)}
+
+
+def kind_of(group: Group) -> Kind:
+    """Return the kind of a group."""
+    caller = group.get("caller")
+    return Kind(group["event"], None if caller is None else caller["function"], group["order"], group["kernel"])
+
+
+def _extreme(one: Moment | None, other: Moment, *, same: bool, latest: bool) -> Moment | None:
+    """Return the earlier or later of two times; None if they are times of different clocks."""
+    if one is None:
+        return None
+    if same:
+        return other if latest else one
+    if one.time is None or other.time is None or min(one.time, other.time) < _SINCE_1970:
+        return None
+    return max(one, other) if latest else min(one, other)
+
+
+def time_text(moment: Moment | None) -> str:
+    """Return when something was logged, as the log prints it; "" if that is unknown."""
+    if moment is None:
+        return ""
+    if moment.text or moment.time is None:
+        return moment.text
+    if moment.time < _SINCE_1970:
+        return f"{moment.time:.3f} s"
+    return datetime.fromtimestamp(moment.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def add_table(table: LogTable, sheet: Sheet, most: int | None = None) -> None:
+    """Add a table with a row for each kind to a sheet.
+
+    Args:
+        table: the failures.
+        sheet: the sheet.
+        most: rows to show; None for all.
+    """
+    shown = Table("dim")
+    shown.column("count", right=True)
+    shown.column("logs", right=True)
+    shown.column("what", wraps="words")
+    shown.column("order", right=True)
+    shown.column("caller", wraps="fold")
+    shown.column("kernel", wraps="fold")
+    shown.column("first", wraps="words")
+    shown.column("last", wraps="words")
+    rows = table.sorted()
+    for kind, row in rows[:most]:
+        shown.row(
+            f"{row.count:,}",
+            f"{len(row.logs):,}",
+            EVENTS.get(kind.event, kind.event),
+            str(kind.order) if kind.order >= 0 else "",
+            kind.caller or "?",
+            kind.kernel or "?",
+            time_text(row.first),
+            time_text(row.last),
+        )
+    sheet.table(shown)
+    if most is not None and len(rows) > most:
+        sheet.line(f"… and {len(rows) - most:,} more kinds; --json has all")
+
+
+def write_table(table: LogTable, logs: int, console: Console) -> None:
+    """Print the failures of many logs.
+
+    Args:
+        table: the failures.
+        logs: how many logs were read.
+        console: where to print.
+    """
+    sheet = sheet_of(console)
+    count = sum(row.count for row in table.rows.values())
+    with_any = len(set[str]().union(*(row.logs for row in table.rows.values())))
+    sheet.line(f"{count:,} failures in {with_any:,} of {logs:,} logs", "bold")
+    sheet.blank()
+    add_table(table, sheet)
+    sheet.blank()
+    sheet.line("kalloctrace explain LOG shows why; --json has each log's groups", "dim")
+    sheet.show()
+
+
+def write_alike(found: AlikeFailures, log: str, console: Console) -> None:
+    """Print the answer for each group of one log; of many groups a table, and the most frequent.
+
+    Args:
+        found: the failures of the log.
+        log: its name.
+        console: where to print.
+    """
+    sheet = sheet_of(console)
+    groups = found.groups
+    if len(groups) > MOST_ANSWERS:
+        table = LogTable()
+        for group in groups:
+            table.add(alike_json(group, log))
+        add_table(table, sheet)
+        sheet.blank()
+        groups = sorted(groups, key=lambda group: -group.count)[:MOST_ANSWERS]
+        sheet.line(f"the {MOST_ANSWERS} most frequent of {len(found.groups):,} groups; --json has all:", "dim")
+        sheet.blank()
+    for number, group in enumerate(groups):
+        if number:
+            sheet.blank()
+        add_failure(group.failure, sheet, where=_where(group))
+    sheet.show()
+
+
+def _where(group: Alike) -> str:
+    """Return how often, in which lines and when, with a separator at the end."""
+    first, last = time_text(group.first), time_text(group.last)
+    if group.count == 1:
+        return f"line {group.lines[0]}, "
+    times = f", {first} to {last}" if first and last else ""
+    return f"{group.count:,} alike, lines {group.lines[0]} to {group.lines[-1]}{times}; "

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""Failures that are alike are reported once, with their number and times."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.diagnose.alike import AlikeFailures, Moment, alike_json, group_alike
+from kalloctrace.diagnose.from_log import explain_failure
+from kalloctrace.diagnose.log_parser import find_failures
+from kalloctrace.diagnose.reports.model import LoggedFailure
+
+DATA = Path(__file__).parent / "data" / "failures"
+
+
+def reports(**changes: object) -> list[LoggedFailure]:
+    """Return the reports of a log three times over, as if it had times and the second of each other members."""
+    text = (DATA / "6.19-lowmem-reserve.log").read_text()
+    found = find_failures((text * 3).split("\n"))
+    for number, report in enumerate(found):
+        report.time, report.wall = 10.0 + number, f"12:00:0{number}"
+    for name, value in changes.items():
+        setattr(found[1], name, value)
+    return found
+
+
+def grouped(found: Iterable[LoggedFailure], most: int = 10) -> AlikeFailures:
+    """Return the groups of reports."""
+    return group_alike(found, explain_failure, most)
+
+
+def test_alike_failures_are_one_group() -> None:
+    """A group has the first failure, the lines of all, and the times of the first and the last."""
+    found = reports()
+    (one, other) = grouped(found).groups
+    assert [(group.failure.logged, group.count, list(group.lines)) for group in (one, other)] == [
+        (found[0], 3, [2, 37, 72]),
+        (found[1], 3, [22, 57, 92]),
+    ]
+    assert (one.first, one.last) == (Moment(10.0, "12:00:00"), Moment(14.0, "12:00:04"))
+    assert (other.first, other.last) == (Moment(11.0, "12:00:01"), Moment(15.0, "12:00:05"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("event", "stall"), ("order", 2), ("constraint", "cpuset"), ("zones", []), ("release", None)]
+)
+def test_what_sets_groups_apart(name: str, value: object) -> None:
+    """Failures of another event, order, constraint, conclusion or kernel are a group of their own."""
+    assert len(grouped(reports(**{name: value})).groups) == 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("comm", "other"), ("pid", 7), ("host", "a"), ("waited", "1ms")])
+def test_what_does_not_set_groups_apart(name: str, value: object) -> None:
+    """The task, its number and the machine do not matter."""
+    assert len(grouped(reports(**{name: value})).groups) == 2
+
+
+def test_order_of_the_reports_does_not_matter() -> None:
+    """Reports of several CPUs may end in another order than they began."""
+    found, expected = reports(), grouped(reports())
+    got = grouped([found[4], found[1], found[5], found[0], found[3], found[2]])
+    assert [alike_json(group, "log") for group in got.groups] == [alike_json(group, "log") for group in expected.groups]
+
+
+def test_number_of_groups_is_limited() -> None:
+    """Further groups are only counted."""
+    found = grouped(reports(order=2), most=1)
+    assert ([group.count for group in found.groups], found.beyond) == ([3], 3)
+
+
+def test_object_of_a_group() -> None:
+    """It has what all have in common, and the number, lines and times."""
+    made = alike_json(grouped(reports()).groups[0], "kern.log")
+    assert (made["type"], made["line"], made["log"], made["count"], made["lines"]) == (
+        "failure",
+        2,
+        "kern.log",
+        3,
+        [2, 37, 72],
+    )
+    assert (made["first"], made["last"], made["first_text"], made["last_text"]) == (10.0, 14.0, "12:00:00", "12:00:04")
+    assert made["constraint"] is None
