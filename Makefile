@@ -24,9 +24,9 @@ test: setup check coverage
 	$(BIN)/python -m pytest $(PARALLEL) tests/cli
 	$(BIN)/python -m pytest tests/browser tests/live
 
-# The unit and replay tests; each of these rooms has 95 % of its branches covered by them.
+# The unit, replay and log tests; each of these rooms has 95 % of its branches covered by them.
 coverage: setup
-	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= tests/unit tests/replay
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report= tests/unit tests/replay tests/logs
 	failed=; for room in flags kernel model verify; do \
 	    $(BIN)/coverage report --include "kalloctrace/$$room/*" --fail-under 95 || failed=yes; \
 	done; test -z "$$failed"

@@ -2,9 +2,9 @@
 """`make mutants`: breaks a module in each small way, and lists the ways that no test notices.
 
 The mutations are mutmut's, and one more; see `tests.mutants.mutations` for them and for what is left alone. Only fast
-tests run: those of `tests/unit` and `tests/replay` whose file imports the module's room, and that take less than
-`QUICK` seconds. Results are kept in `build/mutants` by the module's hash; a killed mutant is judged anew when the file
-of the test that killed it changes, a survivor when any of the tests changes.
+tests run: those of `tests/unit`, `tests/replay` and `tests/logs` whose file imports the module's room, and that take
+less than `QUICK` seconds. Results are kept in `build/mutants` by the module's hash; a killed mutant is judged anew when
+the file of the test that killed it changes, a survivor when any of the tests changes.
 """
 
 import argparse
@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 QUICK = 6.0
+FOLDERS = ("unit", "replay", "logs")
 SLOW = {"tests/replay/test_broken_rules.py", "tests/replay/test_slow_fixtures.py"}  # minutes each
 ALL = (
     "kalloctrace/model/watermark.py",
@@ -155,7 +156,7 @@ def test_files(module: str, pattern: str) -> dict[str, str]:
     """Return the fast tests' files that import a module's room, each with a hash of it and its helpers."""
     room = room_of(module)
     found = {}
-    for path in sorted([*(ROOT / "tests/unit").glob(pattern), *(ROOT / "tests/replay").glob(pattern)]):
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / "tests" / folder).glob(pattern)):
         names, hashed = _imports(path)
         if str(path.relative_to(ROOT)) not in SLOW and any(
             name == room or name.startswith(f"{room}.") for name in names
