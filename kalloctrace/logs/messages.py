@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: MIT
 """The messages of a kernel log, whatever is around them."""
 
+import re
+from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from kalloctrace.logs.prefixes import without_prefix
-from kalloctrace.logs.unwrap import continues
+from kalloctrace.logs.blocks import Block, blocks
+from kalloctrace.logs.containers import Containers
+from kalloctrace.logs.lines import HEADER
+from kalloctrace.logs.pieces import Piece
+from kalloctrace.logs.prefixes import LearnedPrefixes, without_host
+from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
+from kalloctrace.logs.unwrap import joined, terminal_width
 from kalloctrace.text import printable
 
 
@@ -15,10 +23,12 @@ class Message(NamedTuple):
     Attributes:
         line: the number of its first physical line, from 1.
         text: without prefix, joined if it was wrapped; printable.
-        time: seconds, comparable within one log: since boot, or since the epoch; None if not printed.
+        time: seconds, comparable within one log: since boot, or by the wall clock; None if not printed. A clock that
+            prints no fractions gives whole seconds.
         wall: the wall-clock time as printed; None if not printed.
         caller: the caller id of CONFIG_PRINTK_CALLER, such as "T123" or "C1"; "" if not printed.
         host: the host's name; "" if not printed.
+        indent: characters before `text` in its physical line; None if the text does not stand there as it is.
     """
 
     line: int
@@ -27,24 +37,120 @@ class Message(NamedTuple):
     wall: str | None = None
     caller: str = ""
     host: str = ""
+    indent: int | None = 0
 
 
 def read_messages(lines: Iterable[str]) -> Iterator[Message]:
     """Yield the messages of a log in the order of their first lines, in constant memory.
 
+    Parts of the log without any sign of a memory report or a gfp mask are passed over.
+
     Args:
         lines: the text, with or without line ends.
     """
-    last: Message | None = None
-    prefixed = False
-    for number, raw in enumerate(lines, 1):
-        text, caller, has_prefix = without_prefix(printable(raw.rstrip("\r\n"), instead=" "))
-        if prefixed and not has_prefix and text and last is not None and continues(last.text, text):
-            last = last._replace(text=f"{last.text.rstrip()} {text.strip()}")
-            continue
-        prefixed = prefixed or has_prefix
+    reader = _Reader()
+    for block in blocks(lines):
+        yield from reader.read(block)
+    yield from reader.rest()
+
+
+_HELD = 48
+"""Messages that are held back: a line below may still continue them, or name the task of a report's first line."""
+_COMM = re.compile(r"(?:CPU|Pid): .{0,60}?\b[Cc]omm: (?P<comm>.{1,64}?) {1,8}(?:Kdump: |Not tainted|Tainted:)")
+
+
+@dataclass(slots=True)
+class _Entry:
+    line: int
+    text: str
+    time: float | None
+    wall: str | None
+    caller: str
+    host: str
+    indent: int | None
+    width: int
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self._containers = Containers()
+        self._prefixes = LearnedPrefixes()
+        self._waiting: list[Piece] = []
+        self._widths: list[int] = []
+        self._entries: deque[_Entry] = deque()
+        self._open: dict[str, _Entry] = {}
+        self._stamped = False
+
+    def read(self, block: Block) -> Iterator[Message]:
+        """Read a block; it is yielded when the next one is known, from which its prefixes are learned too."""
+        if not block.follows:
+            yield from self.rest()
+        lines: Iterable[tuple[int, str]] = enumerate(block.lines, block.first)
+        if is_quoted_printable(block.lines):
+            lines = decoded(lines)
+        pieces = [piece for number, line in lines for piece in self._containers.pieces(number, line)]
+        self._prefixes.learn(pieces)
+        waiting, self._waiting = self._waiting, pieces
+        yield from self._yield_lines(waiting)
+
+    def rest(self) -> Iterator[Message]:
+        """Yield what was held back: the log ends here, or lines are passed over."""
+        waiting, self._waiting = self._waiting, []
+        yield from self._yield_lines(waiting)
+        while self._entries:
+            yield self._message()
+        self._open.clear()
+
+    def _yield_lines(self, pieces: list[Piece]) -> Iterator[Message]:
+        width = terminal_width(piece.width for piece in (*self._waiting, *pieces))
+        for piece in pieces:
+            self._add(piece, width)
+            if len(self._entries) > _HELD:
+                yield self._message()
+
+    def _add(self, piece: Piece, width: int) -> None:
+        prefix = self._prefixes.prefix(piece.text)
+        text = printable(piece.text[prefix.end :].rstrip(), instead=" ")
+        if prefix.closing and text.endswith(prefix.closing):
+            text = text[: -len(prefix.closing)]
+        stamped = prefix.stamped or piece.record
+        caller = prefix.caller or piece.caller
+        last = self._open.get(caller) if stamped else self._last()
         if last is not None:
-            yield last
-        last = Message(number, text.strip(), caller=caller)
-    if last is not None:
-        yield last
+            cut = last.width == width and not stamped
+            both = joined(last.text, text, cut=cut, loose=self._stamped and not stamped)
+            if both is not None:
+                last.text, last.width = both, piece.width
+                return
+        self._stamped = self._stamped or stamped
+        blanks = len(text) - len(text.lstrip())
+        entry = _Entry(
+            line=piece.line,
+            text=text.strip(),
+            time=piece.time if prefix.time is None else prefix.time,
+            wall=prefix.wall or piece.wall,
+            caller=caller,
+            host=prefix.host or piece.host,
+            indent=None if piece.indent is None else piece.indent + prefix.end + blanks,
+            width=piece.width,
+        )
+        self._entries.append(entry)
+        self._open[caller] = entry
+
+    def _last(self) -> _Entry | None:
+        return self._entries[-1] if self._entries else None
+
+    def _message(self) -> Message:
+        entry = self._entries.popleft()
+        if self._open.get(entry.caller) is entry:
+            del self._open[entry.caller]
+        text, indent = entry.text, entry.indent
+        if HEADER.match(text) is not None:
+            text = without_host(text, self._comms())
+            indent = None if indent is None else indent + len(entry.text) - len(text)
+        return Message(entry.line, text, entry.time, entry.wall, entry.caller, entry.host, indent)
+
+    def _comms(self) -> Iterator[str]:
+        for entry in self._entries:
+            if entry.text.startswith(("CPU: ", "Pid: ")) and (match := _COMM.match(entry.text)) is not None:
+                yield match["comm"]

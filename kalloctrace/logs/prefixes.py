@@ -1,32 +1,252 @@
 # SPDX-License-Identifier: MIT
-"""What stands before a kernel message: stamps, levels, hosts, quotes."""
+"""What stands before a kernel message: stamps, levels, hosts, quotes. What no list has is learned from the log itself.
+
+Known tokens are those of printk (CONFIG_PRINTK_TIME, CONFIG_PRINTK_CALLER), dmesg, journalctl, syslog daemons,
+RFC 5424, container runtimes, Android vendors' kernels, VMware's logs, and mail. For everything else, lines that can
+only begin as they do (`lines.ANCHOR`) show what stands before them; where two lines of a log agree, it is their prefix.
+"""
 
 import re
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple
+
+from kalloctrace.logs.lines import ANCHOR, HEADER, START
+from kalloctrace.logs.pieces import Piece
 
 _TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
+_ZONE = r"(?:Z|[+-]\d\d:?\d\d| [+-]\d{4}(?= )| [A-Z]{2,5}(?= ))?"
 _STAMP = (
-    rf"(?:\w{{3}} )?\d{{4}}-\d\d-\d\d[T ]{_TIME}(?:Z|[+-]\d\d:?\d\d| [A-Z]{{2,5}}(?= ))?"
-    rf"|(?:\w{{3}} )?\w{{3}}\s?\s?\d{{1,2}} {_TIME}(?: \d{{4}})?"
+    rf"(?:\w{{3}} )?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}{_ZONE}"
+    rf"|(?:\w{{3}},? )?\w{{3}}\.?\s{{0,2}}\d{{1,2}}(?: \d{{4}})? {_TIME}(?: \d{{4}})?"
+    rf"|\d{{1,2}}[-/. ](?:\d\d|\w{{3}})(?:[-/. ]\d{{2,4}})?[ :T,]{{1,2}}{_TIME}(?: [AP]M)?{_ZONE}"
+    r"|\d{9,10}\.\d{3,9}(?=\s)"
     rf"|{_TIME}"
 )
-# Prefixes of dmesg, journalctl --output=short-*, syslog daemons, and quoted mail, all of which may be indented.
-_PREFIX = re.compile(
+_LEVEL = r"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)"
+_HOST = r"[A-Za-z0-9_.-]{1,64}"
+_STARTS_MESSAGE = rf"(?={START}|.{{1,40}}?(?::? ?page allocation (?:failure|stall)| invoked oom-killer))"
+
+_TOKEN = re.compile(
     r"\s*(?:(?P<quote>[>|])\s?"
-    r"|<\d{1,3}>(?:1 )?"
-    r"|\[\s*\+?\d+\.\d+(?:\s*<\s*\+?\d+\.\d+>)?\]\s?"
-    r"|\[\s*(?P<caller>[TC]\d+)\]\s?"
-    rf"|\[(?:{_STAMP})\]\s?"
-    rf"|(?:{_STAMP})\s+"
-    r"|(?:kern|user|daemon|syslog)\s*:(?:emerg|alert|crit|err|warn|notice|info|debug)\s*:\s?"
-    r"|(?:[\w.-]+\s+)?(?:\w+\.\w+\s+)?kernel(?:\[\d+\])?(?::|\s+-\s+-\s+-(?=\s))\s?)"
+    r"|(?P<bullet>(?:[-*+•·‣◦–]|\d{1,7}[.):])\s+)(?=[\[<]|\w)"
+    r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
+    rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
+    r"|\[\s*(?P<delta>\+?)(?P<boot>\d{1,12}\.\d{1,9})(?P<more>[^\[\]]{0,48})\]\s?"
+    r"|\[\s*(?P<caller>[TC]\d{1,10})\]\s?"
+    rf"|\[(?P<bracket>{_STAMP}|[^\[\]:]{{0,40}}\d\d:\d\d:\d\d[^\[\]]{{0,24}})\]\s?"
+    rf"|(?P<wall>{_STAMP})(?:[:,;|]?\s+|[|;]\s*)"
+    rf"|(?:kern|user|daemon|syslog|local\d)\s*:{_LEVEL}\s*:\s?"
+    rf"|(?:(?P<host>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?\s+)?kernel(?:\[\d{{1,10}}\])?"
+    r"(?::|\s+\S{1,16}\s+\S{1,32}\s+(?:-|(?:\[[^\[\]]{0,256}\])+)(?=\s))\s?"
+    rf"|(?P<address>\d{{1,3}}(?:\.\d{{1,3}}){{3}})(?::\d{{1,5}})?:?\s+"
+    # grep prints names and numbers of lines.
+    rf"|(?:[\w./@+-]{{1,128}}[:-])?(?:\d{{1,7}}[:-])(?=\[\s*\d{{1,12}}\.\d|<\d|{_STAMP})"
+    rf"|[\w./@+-]{{1,128}}:(?=\[\s*\d{{1,12}}\.\d|<\d{{1,3}}>))"
 )
+# Tokens that mean this only behind a stamp.
+_LATER = re.compile(
+    r"\s*(?:[A-Z]?\[\s*\d{1,4}:[^\[\]]{1,32}:\s*\d{1,10}\]\s?"
+    r"|-?\(\d{1,4}\)\s?(?:\[\s*\d{1,10}:[^\[\]]{1,32}\]\s?)?"
+    r"|c\d{1,4}\s+\d{1,10}\s"
+    r"|(?:stdout|stderr) [FP](?::\w{1,16})* ?"
+    r"|[VDIWEF]/?(?=\s)"
+    r"|\d{1,7}\s+\d{1,7}\s+[VDIWEF]\s"
+    r"|\|?\s?(?:vcpu-\d{1,4}|vmx|mks|cpu\d{1,4}:\d{1,10})[|)]?\s?"
+    r"|\|\s?[A-Z]\d{3}:\s|(?:In|Wa|Er)\(\d{1,3}\)\s+[\w-]{1,32}\s+-\s+"
+    r"|(?:Guest|guest|message from guest|kmsg|console|dmesg):\s+"
+    rf"|(?:(?P<syslog>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?|klogd|vmunix)(?:\[\d{{1,10}}\])?:?\s+"
+    rf"|(?P<host>{_HOST}):\s+{_STARTS_MESSAGE})"
+)
+_CALLER = re.compile(r"\b[TC]\d{1,10}\b")
+_WHEN = re.compile(
+    r"(?:(?P<year>\d{4})[-/](?P<month>\d\d)[-/](?P<mday>\d\d)[T _]"
+    r"|(?P<name>[A-Z][a-z]{2})\.?\s{0,2}(?P<day>\d{1,2})(?: \d{4})? )"
+    r"(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?"
+)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_DAYS_BEFORE = (0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335)
 
 
-def without_prefix(line: str) -> tuple[str, str, bool]:
-    """Return the text behind the prefix, the caller id, and whether there is a prefix other than quotes."""
-    at, caller, stamped = 0, "", False
-    while (match := _PREFIX.match(line, at)) is not None:
-        caller = match["caller"] or caller
-        stamped = stamped or match["quote"] is None
+class Prefix(NamedTuple):
+    """What stands before a message.
+
+    Attributes:
+        end: where the message begins.
+        stamped: there is more than quotes and bullets.
+        time: seconds; None if there is none.
+        wall: the wall-clock time as printed; None if there is none.
+        caller: the caller id, or "".
+        host: the host's name, or "".
+        closing: what the prefix opens and the message's end closes: a quotation mark, or "".
+    """
+
+    end: int
+    stamped: bool
+    time: float | None = None
+    wall: str | None = None
+    caller: str = ""
+    host: str = ""
+    closing: str = ""
+
+
+def known_prefix(text: str) -> Prefix:
+    """Read the tokens that stand before every message of some source."""
+    at, stamped = 0, False
+    time: float | None = None
+    wall: str | None = None
+    caller = host = ""
+    while True:
+        match = _TOKEN.match(text, at)
+        if match is None:
+            if not stamped or (match := _LATER.match(text, at)) is None or match.end() == at:
+                break
+            host = match["host"] or match["syslog"] or host
+            at = match.end()
+            continue
         at = match.end()
-    return line[at:], caller, stamped
+        if match["quote"] is not None or match["bullet"] is not None:
+            continue
+        stamped = True
+        if match["boot"] is not None:
+            if not match["delta"]:
+                time = float(match["boot"])
+            if match["more"] and (found := _CALLER.search(match["more"])) is not None:
+                caller = found[0]
+        elif (stamp := match["bracket"] or match["wall"]) is not None:
+            wall = stamp
+        caller = match["caller"] or caller
+        host = match["host"] or match["address"] or host
+    if time is None and wall is not None:
+        time = wall_seconds(wall)
+    return Prefix(at, stamped, time, wall, caller, host)
+
+
+@lru_cache(maxsize=256)
+def wall_seconds(stamp: str) -> float | None:
+    """Return a wall-clock time as seconds that are comparable within one log; None if it names no day.
+
+    Args:
+        stamp: as printed; without a fraction the result is a whole number. Stamps without a year are of one year.
+    """
+    match = _WHEN.search(stamp)
+    if match is None:
+        return None
+    if match["name"] is not None:
+        if match["name"] not in _MONTHS:
+            return None
+        years, month, day = 0, _MONTHS.index(match["name"]), int(match["day"])
+    else:
+        years, month, day = int(match["year"]) - 1970, int(match["month"]) - 1, int(match["mday"])
+        if month not in range(12):
+            return None
+    days = years * 366 + _DAYS_BEFORE[month] + day
+    seconds = (int(match["hour"]) * 60 + int(match["minute"])) * 60 + int(match["second"] or 0)
+    return days * 86_400 + seconds + float(f"0.{match['part'] or 0}")
+
+
+_LONGEST = 160
+"""Characters of a prefix that is learned."""
+_MOST_SHAPES = 16
+_MOST_SAMPLES = 64
+"""Lines of a block that are searched for anchors."""
+_NO_PREFIX = re.compile(r"\d[kK]B\b")
+_PART = re.compile(r"(?P<space>\s+)|(?P<number>(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{6,}|\d+)|(?P<mark>[:-])")
+
+
+class LearnedPrefixes:
+    """The prefixes of one log that no list has."""
+
+    def __init__(self) -> None:
+        """Begin a log."""
+        self._seen: OrderedDict[str, int] = OrderedDict()
+        self._shapes: dict[str, re.Pattern[str]] = {}
+
+    def learn(self, pieces: Iterable[Piece]) -> None:
+        """Learn from lines that belong together."""
+        unknown = list(islice(_unknown(pieces), _MOST_SAMPLES))
+        new: dict[str, re.Pattern[str]] = {}
+        for sample in filter(None, map(_sample, unknown)):
+            shape = _shape(sample)
+            if shape not in self._shapes:
+                self._seen[shape] = self._seen.get(shape, 0) + 1
+                new[shape] = re.compile(shape)
+        for shape, pattern in new.items():
+            if self._seen[shape] >= 2 or sum(pattern.match(rest) is not None for rest in unknown) >= 2:
+                if len(self._shapes) == _MOST_SHAPES:
+                    del self._shapes[next(iter(self._shapes))]
+                self._shapes[shape] = pattern
+        while len(self._seen) > _MOST_SAMPLES:
+            self._seen.popitem(last=False)
+
+    def prefix(self, text: str) -> Prefix:
+        """Return the prefix of a line."""
+        known = known_prefix(text)
+        if not self._shapes:
+            return known
+        rest = text[known.end :]
+        at = len(rest) - len(rest.lstrip())
+        if START_MATCH(rest, at) is not None:
+            return known
+        ends = [match.end() for pattern in self._shapes.values() if (match := pattern.match(rest, at)) is not None]
+        if not ends:
+            return known
+        end = max(ends)
+        return known._replace(end=known.end + end, stamped=True, closing='"' if rest[:end].endswith('"') else "")
+
+
+START_MATCH = re.compile(START).match
+
+
+def _unknown(pieces: Iterable[Piece]) -> Iterator[str]:
+    """Yield the lines that do not begin as a message behind their known prefix."""
+    for piece in pieces:
+        rest = piece.text[known_prefix(piece.text).end :].lstrip()
+        if rest and START_MATCH(rest) is None:
+            yield rest
+
+
+def _sample(rest: str) -> str:
+    """Return what stands before the anchor of a line, or an empty text."""
+    anchor = ANCHOR.search(rest, 1, _LONGEST + 80)
+    if anchor is None or anchor.start() > _LONGEST:
+        return ""
+    sample = rest[: anchor.start()]
+    return sample if _NO_PREFIX.search(sample) is None else ""
+
+
+def _shape(sample: str) -> str:
+    """Return the expression of the prefixes that are like this one: numbers, widths and separators vary."""
+    parts: list[str] = []
+    at = 0
+    for match in _PART.finditer(sample):
+        parts.append(re.escape(sample[at : match.start()]))
+        parts.append({"space": r"\s+", "number": r"[0-9a-fA-F]+", "mark": "[:-]"}[match.lastgroup or ""])
+        at = match.end()
+    return "".join(parts) + re.escape(sample[at:])
+
+
+_COMM = 15
+"""The most characters of a task's name: TASK_COMM_LEN in include/linux/sched.h, less one."""
+
+
+def without_host(text: str, comms: Iterable[str]) -> str:
+    """Return a report's first line without what is left of a prefix before the task's name.
+
+    Args:
+        text: any message.
+        comms: names of tasks in the lines below.
+    """
+    match = HEADER.match(text)
+    if match is None or " " not in match["comm"]:
+        return text
+    before = match["comm"]
+    for comm in comms:
+        if before.endswith(comm) and not before[: -len(comm)][-1:].isalnum():
+            return text[len(before) - len(comm) :]
+    at = max(before.rfind(mark) + len(mark) if mark in before else 0 for mark in (": ", "] ", "> ", "| "))
+    while len(before) - at > _COMM and (space := before.find(" ", at)) >= 0:
+        at = space + 1
+    return text[at:]

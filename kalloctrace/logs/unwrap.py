@@ -1,19 +1,127 @@
 # SPDX-License-Identifier: MIT
-"""Which lines continue the line before: a mail or a terminal wrapped them."""
+"""Which lines continue the line before: a mail or a terminal wrapped them, or the kernel printed them word by word."""
 
-import re
+from collections import Counter
+from collections.abc import Iterable
 
-_ZONE = "DMA|DMA32|Normal|HighMem|Movable|Device"
-# Lines that a mail wraps, and lines that do not continue one: "active_anon:" and others follow Mem-Info on their own
-# lines, without a prefix.
-_LONG_LINE = re.compile(rf"page allocation|invoked oom-killer|(?:Node \d+ )?(?:{_ZONE})(?: free:|: )|CPU: ")
-_NEW_LINE = re.compile(rf"(?:active|unevictable|slab_|mapped|free:|Node \d|(?:{_ZONE})[: ]|lowmem_reserve|\d+ pages)")
-_LONGEST = 1024
-"""Characters of a kernel message: LOG_LINE_MAX and the prefix, 1 KiB together, in kernel/printk/printk.c."""
+from kalloctrace.logs.lines import HEADLESS, LONGEST_PHRASE, PARTIAL, PHRASES, Form, form_of
+from kalloctrace.logs.prefixes import START_MATCH
+
+LONGEST = 1536
+"""Characters of a joined message: a kernel message has 1 KiB with its prefix (kernel/printk/printk.c)."""
+
+_NARROWEST = 40
+_REACH = LONGEST_PHRASE + 8
 
 
-def continues(last: str, text: str) -> bool:
-    """Return whether a line without a prefix continues the one before."""
-    if len(last) + len(text) >= _LONGEST:
-        return False
-    return _LONG_LINE.search(last) is not None and (" free:" in last or _NEW_LINE.match(text.strip()) is None)
+def terminal_width(widths: Iterable[int]) -> int:
+    """Return the width at which a terminal cut the lines of a text, or 0.
+
+    Several lines then have exactly that many characters, and none has more.
+    """
+    counted = Counter(widths)
+    widest = max(counted, default=0)
+    return widest if widest >= _NARROWEST and counted[widest] > 1 else 0
+
+
+def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
+    """Return a line with the one that continues it; None if the second is a message of its own.
+
+    Args:
+        last: the line so far, without prefix.
+        text: the line below, without prefix but with its blanks.
+        cut: the first fills a terminal's width exactly.
+        loose: the second has no prefix, but messages of this log have one.
+    """
+    below = text.strip()
+    if not below or not last or len(last) + len(below) > LONGEST:
+        return None
+    phrase = _across(last, below)
+    if phrase is not None:
+        return phrase
+    if HEADLESS.match(below) is not None and HEADLESS.match(last) is None:
+        return _glued(last, text, None, cut=cut) if len(last) <= 200 else None
+    form = form_of(last)
+    if form is None:
+        return _completed(last, text, cut=cut)
+    return None if form.is_complete(last) else _continued(last, text, form, cut=cut, loose=loose)
+
+
+def _continued(last: str, text: str, form: Form, *, cut: bool, loose: bool) -> str | None:
+    below = text.strip()
+    glued = _glued(last, text, form, cut=cut)
+    if START_MATCH(below) is not None and not _is_one_word(last, below, glued, form):
+        return None
+    return glued if loose or cut or _fits(last, below, glued, form) else None
+
+
+def _is_one_word(last: str, below: str, glued: str, form: Form) -> bool:
+    """Return whether two lines are parts of one word, though the second looks like a beginning."""
+    tail, head = last.rsplit(None, 1)[-1], below.split(None, 1)[0]
+    return glued.startswith(last + head) and form.word.fullmatch(tail) is None
+
+
+def _fits(last: str, below: str, glued: str, form: Form) -> bool:
+    head = below.split(None, 1)[0]
+    if glued.startswith(last + head):
+        return True
+    return form.word.fullmatch(head) is not None
+
+
+def _across(last: str, below: str) -> str | None:
+    """Join lines that a report's first words span."""
+    tail, head = last[-_REACH:].replace(" ", ""), below[:_REACH].replace(" ", "")
+    both = tail + head
+    for phrase in PHRASES:
+        at = both.find(phrase)
+        if at < 0 or not at < len(tail) < at + len(phrase):
+            # One word a line: the first words, as far as they go.
+            if not (head and phrase.startswith(head) and len(below) < _REACH and tail.endswith("page")):
+                continue
+            if not phrase.startswith("page" + head):
+                continue
+            return f"{last} {below}"
+        return _spaced(last, below, len(tail) - at, phrase)
+    return None
+
+
+_WORDS = ("page", "allocation", "failure", "stall", "invoked", "oom-killer", "vm", "error")
+
+
+def _spaced(last: str, below: str, cut: int, phrase: str) -> str:
+    """Join within a phrase, with a space where the phrase has one."""
+    ends, at = set(), 0
+    while at < len(phrase):
+        word = next((word for word in _WORDS if phrase.startswith(word, at)), phrase[at:])
+        at += len(word)
+        ends.add(at)
+    return f"{last.rstrip()} {below}" if cut in ends else f"{last.rstrip()}{below}"
+
+
+def _completed(last: str, text: str, *, cut: bool) -> str | None:
+    """Join a beginning that is too short to tell, if it becomes the beginning of a line so."""
+    if len(last) > 24 or PARTIAL.fullmatch(last) is None:
+        return None
+    below = text.strip()
+    for glued in ((last + below), f"{last} {below}"):
+        if (form_of(glued) is not None or START_MATCH(glued) is not None) and START_MATCH(below) is None:
+            return glued
+        if PARTIAL.fullmatch(glued) is not None and not cut:
+            return glued
+    return None
+
+
+def _glued(last: str, text: str, form: Form | None, *, cut: bool) -> str:
+    """Join two parts of a line; a space was cut out unless both make one word only together."""
+    below = text.lstrip()
+    if cut:
+        return f"{last}{text}".rstrip()
+    if text[:1].isspace() or last[-1:].isspace() or form is None:
+        return f"{last.rstrip()} {below.rstrip()}"
+    tail, head = last.rsplit(None, 1)[-1], below.split(None, 1)[0]
+    together = form.word.fullmatch(tail + head.rstrip()) is not None
+    apart = (form.word.fullmatch(tail) is not None or (form.digits and tail.isdecimal())) and (
+        form.word.fullmatch(head) is not None or (form.digits and head.isdecimal())
+    )
+    open_names = tail.count("(") > tail.count(")")
+    return f"{last}{below}".rstrip() if open_names or (together and not apart) else f"{last} {below}".rstrip()
