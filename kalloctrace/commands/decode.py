@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace decode`: the names of the bits in a mask."""
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +13,9 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags.builtin import default_tables
 from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp, parse_flags
 from kalloctrace.flags.tables import FlagTables
+
+if TYPE_CHECKING:
+    from kalloctrace.flags.textsearch import Found
 
 _STDIN = "-"
 _DECODERS: dict[str, Callable[[int, FlagTables], Decoded]] = {"gfp": decode_gfp, "alloc": decode_alloc}
@@ -74,14 +80,32 @@ def _print_values(decoded: list[Decoded], tables: FlagTables, as_json: bool) -> 
         stdout().lines(["", *describe.block(one, tables)] if number else describe.block(one, tables))
 
 
-def _search_stdin(tables: FlagTables | None, as_json: bool) -> None:
-    from kalloctrace.commands.input_lines import input_lines
-    from kalloctrace.flags import describe
+def _masks_of(lines: Iterable[str], tables: FlagTables | None) -> "Iterator[Found]":
+    """Yield the masks of a log, each with its place in the text."""
     from kalloctrace.flags.textsearch import find_masks
+    from kalloctrace.logs.messages import Message, read_messages
+
+    pending: deque[tuple[int, Message]] = deque()
+
+    def texts() -> Iterator[str]:
+        for number, message in enumerate(read_messages(lines), 1):
+            pending.append((number, message))
+            yield message.text
+
+    for found in find_masks(texts(), tables):
+        while pending[0][0] < found.line:
+            pending.popleft()
+        message = pending[0][1]
+        yield replace(found, line=message.line, column=found.column + (message.indent or 0))
+
+
+def _search_stdin(tables: FlagTables | None, as_json: bool) -> None:
+    from kalloctrace.commands.input_lines import log_lines
+    from kalloctrace.flags import describe
 
     count = 0
-    with input_lines(_STDIN) as lines:
-        for found in find_masks(lines, tables):
+    with log_lines(_STDIN) as lines:
+        for found in _masks_of(lines, tables):
             count += 1
             if as_json:
                 stdout().json(describe.found_json(found), compact=True)

@@ -35,12 +35,12 @@ class LogReader:
         Raises:
             OSError: it cannot be read.
         """
-        from kalloctrace.commands.input_lines import input_lines
+        from kalloctrace.commands.input_lines import log_lines
         from kalloctrace.diagnose.alike import group_alike
         from kalloctrace.diagnose.from_log import explain_failure
         from kalloctrace.diagnose.log_parser import find_failures
 
-        with input_lines(name) as lines:
+        with log_lines(name) as lines:
             reports = find_failures(lines, self.kernel.tables if self.kernel is not None else None)
             return group_alike(reports, lambda logged: explain_failure(logged, self.kernel))
 

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import IO
 
 from kalloctrace.console import stderr
+from kalloctrace.logs.files import LONGEST as LONGEST_LOGGED
+from kalloctrace.logs.files import LogLines, open_log
+from kalloctrace.text import file_name
 
 LONGEST = 1 << 14
 """Bytes that are read of one line. A kernel message has 1 KiB at most, an event and the names in a mask as much."""
@@ -46,9 +49,23 @@ class InputLines:
 
     def say_cut(self) -> None:
         """Say on standard error how many lines were cut."""
-        if self.cut:
-            lines = "1 line is" if self.cut == 1 else f"{self.cut:,} lines are"
-            stderr().line(f"{lines} longer than {self._longest:,} bytes; what follows there was not read")
+        _say_cut(self.cut, f"{self._longest:,} bytes")
+
+
+def _say_cut(cut: int, longest: str) -> None:
+    if cut:
+        lines = "1 line is" if cut == 1 else f"{cut:,} lines are"
+        stderr().line(f"{lines} longer than {longest}; what follows there was not read")
+
+
+@contextmanager
+def log_lines(name: str) -> Iterator[LogLines]:
+    """Open a log, or standard input for "-"; at the end say what was not read of it."""
+    with open_log(name) as lines:
+        yield lines
+    _say_cut(lines.cut, f"{LONGEST_LOGGED:,} characters")
+    if lines.damage:
+        stderr().line(f"{file_name(name)} is damaged, and was read up to there: {lines.damage}")
 
 
 @contextmanager

@@ -36,6 +36,8 @@ _JOURNAL_FIELDS = frozenset({"__CURSOR", "__REALTIME_TIMESTAMP", "__MONOTONIC_TI
 _CRI = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT[\d:.,]{8,20}(?:Z|[+-]\d\d:\d\d)) (?:stdout|stderr) (?P<tag>[FP])(?::\w+)* ?"
 )
+_BRACKETS = frozenset(("{", "}", "},", "[", "]", "],"))
+"""Lines of JSON that was printed for people."""
 _MOST_FRAGMENTS = 64
 
 
@@ -67,19 +69,22 @@ class Containers:
         if (cri := _CRI.match(text)) is not None:
             yield from self._read_cri(number, text, cri)
             return
-        if '"' in text and (found := list(_json_pieces(number, text))):
+        found = list(_json_pieces(number, text)) if '"' in text else []
+        if found or text.strip() in _BRACKETS:
             yield from (piece for piece in found if piece.text)
             return
+        yield from self._read_text(number, text)
+
+    def _read_text(self, number: int, text: str) -> Iterator[Piece]:
         if (field := _FIELD.match(text)) is not None and (self._is_export or field["key"] in _JOURNAL_FIELDS):
             self._is_export = True
             self._journal[field["key"]] = field["value"]
             if field["key"] == "MESSAGE":
                 yield from self._journal_pieces(number, field["value"], len(text))
-            return
-        if self._is_export:
+        elif self._is_export:
             yield from self._read_export(number, text)
-            return
-        yield from _plain_pieces(number, text)
+        else:
+            yield from _plain_pieces(number, text)
 
     def _read_kmsg(self, number: int, text: str, match: re.Match[str]) -> Piece | None:
         head, fields, body = match["head"], match["fields"], text[match.end() :]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 _ZONE = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _NODE_ZONE = rf"(?:Node \d{{1,5}} )?{_ZONE}"
 _TOTAL = (
-    r"(?:active|inactive|unevictable|slab|mapped|free|kernel|sec_pagetables|dirty|writeback|shmem)[a-z_]*:"
+    r"(?:active|unevictable|slab_reclaimable|mapped|free|kernel_misc|sec_pagetables)[a-z_]*:"
     r"\d{1,15}(?: |$)"
 )
 _FIELD = r"[a-z_]{1,32}(?:\([a-z_]{1,16}\))?:\d{1,15}"
@@ -30,9 +30,9 @@ ANCHOR = re.compile(
 START = (
     r"(?:Mem-[Ii]nfo:|lowmem_reserve\[\]|protections?\[\]|Call [Tt]race:|Hardware name:|Linux version|Node -?\d{1,5} "
     rf"|{_ZONE}(?: free:|: ?\d|:$|: per-cpu)|CPU: \d|CPU +\d{{1,5}}:|Pid: \d|Tasks state|Swap |Free swap|Total swap"
-    r"|\[ *(?:pid|\d{1,10}) *\] |oom-kill:|oom_reaper:|Out of memory|Killed process|Memory cgroup|Memory limit"
-    r"|(?:memory|memory\+swap|swap|kmem): usage|Task in /|Modules linked in|Workqueue:|RIP|RSP|R[A-Z0-9]{2}:|Code:"
-    rf"|{_TOTAL}"
+    r"|\[ *pid *\] |\[ *\d{1,10} *\](?: +\d{1,10}){3}|oom-kill:|oom_reaper:|Out of memory|Killed process"
+    r"|Memory cgroup|Memory limit|(?:memory|memory\+swap|swap|kmem): usage|Task in /|Modules linked in|Workqueue:"
+    rf"|R[A-Z0-9]{{2}}:|RIP|RSP|Code:|{_TOTAL}"
     r"|\d{1,15} (?:total |pages|reserved|slab|free |swap)|<?/?(?:IRQ|TASK|NMI|EOI|SOFTIRQ)>|\[<[0-9a-f]{8,16}>\]"
     r"|(?:\? )?[\w.]{1,128}\+0x[0-9a-f]{1,8}/0x|SLUB:|SLAB:|vmalloc|WARNING:|BUG:|INFO:|-{3,}|Kernel panic"
     r"|Unreclaimable|Memory allocations:|cache: |node \d{1,5}: slabs|cma: |audit:|\S{1,64} cpuset=)"
@@ -121,6 +121,16 @@ FORMS: dict[str, Form] = {
         r"(?:memory|memory\+swap|swap|kmem): usage", r".*failcnt \d+$", r"usage|limit|failcnt|\d+kB,?", digits=True
     ),
     "task": _form(r"\[ *\d{1,10} *\] +\d", r".* [^\s\d-]\S*$", r"-?\d+|[^\s=]{1,15}", digits=True),
+    "cpuset": _form(r"\S{1,64} cpuset=", r".*mems_allowed=[\d,-]*\d$", r"mems_allowed=[\d,-]*\d"),
+    "heading": _form(r"\[ *pid *\]", r".* name$", r"[a-z_]{2,16}"),
+    "pages": _form(
+        r"\d{1,15} (?:total|pages)(?: |$)",
+        r".*(?:pagecache pages|in swap cache|RAM|HighMem|HighMem/MovableOnly|reserved|hwpoisoned|shared|cache)$",
+        r"pages|pagecache|in|swap|cache|RAM|[Hh]igh[Mm]em\S*|cma|reserved|hwpoisoned|pagetable|non-shared|shared",
+    ),
+    "swap": _form(r"(?:Free|Total) swap", r".*= *\d+kB$", r"swap|=|\d+kB"),
+    "hugepages": _form(r"Node \d{1,5} hugepages_", r".*hugepages_size=\d+kB$", r"hugepages_[a-z]+=\d+(?:kB)?"),
+    "frame": _form(r"(?:\[<[0-9a-f]{8,16}>\] )?(?:\? )?[\w.]{1,128}\+0x[0-9a-f]+/0x[0-9a-f]+$", None, r"\[\w+\]"),
     "slub": _form(r"SLUB: |SLAB: |cache: ", None, r"\(gfp=\S*|gfp=\S*|\w+:|\d+,?|node|on|memory|allocate|size:|order:"),
 }
 """The kinds of lines that are long enough to be wrapped, or that the kernel prints word by word."""

@@ -17,11 +17,13 @@ _REACH = LONGEST_PHRASE + 8
 def terminal_width(widths: Iterable[int]) -> int:
     """Return the width at which a terminal cut the lines of a text, or 0.
 
-    Several lines then have exactly that many characters, and none has more.
+    Several lines then have exactly that many characters, none has more, and few have a little less. Where a mail
+    program breaks lines between words, most have a little less.
     """
     counted = Counter(widths)
     widest = max(counted, default=0)
-    return widest if widest >= _NARROWEST and counted[widest] > 1 else 0
+    nearly = sum(counted[widest - less] for less in range(1, 13))
+    return widest if widest >= _NARROWEST and counted[widest] > max(nearly, 1) else 0
 
 
 def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
@@ -34,6 +36,8 @@ def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
         loose: the second has no prefix, but messages of this log have one.
     """
     below = text.strip()
+    if loose and not last:
+        return below
     if not below or not last or len(last) + len(below) > LONGEST:
         return None
     phrase = _across(last, below)
@@ -103,25 +107,29 @@ def _completed(last: str, text: str, *, cut: bool) -> str | None:
     if len(last) > 24 or PARTIAL.fullmatch(last) is None:
         return None
     below = text.strip()
-    for glued in ((last + below), f"{last} {below}"):
-        if (form_of(glued) is not None or START_MATCH(glued) is not None) and START_MATCH(below) is None:
-            return glued
-        if PARTIAL.fullmatch(glued) is not None and not cut:
-            return glued
+    if START_MATCH(below) is not None and PARTIAL.fullmatch(last + below.split(None, 1)[0]) is None:
+        return None
+    both = (last + below, f"{last} {below}")
+    ways = both if cut else both[::-1]
+    for begins in (lambda glued: form_of(glued) is not None, PARTIAL.fullmatch, START_MATCH):
+        found = next((glued for glued in ways if begins(glued)), None)
+        if found is not None:
+            return found
     return None
 
 
 def _glued(last: str, text: str, form: Form | None, *, cut: bool) -> str:
     """Join two parts of a line; a space was cut out unless both make one word only together."""
     below = text.lstrip()
-    if cut:
-        return f"{last}{text}".rstrip()
-    if text[:1].isspace() or last[-1:].isspace() or form is None:
-        return f"{last.rstrip()} {below.rstrip()}"
+    if text[:1].isspace() or (form is None and not cut):
+        return f"{last} {below}".rstrip()
+    if form is None:
+        return f"{last}{below}".rstrip()
     tail, head = last.rsplit(None, 1)[-1], below.split(None, 1)[0]
     together = form.word.fullmatch(tail + head.rstrip()) is not None
     apart = (form.word.fullmatch(tail) is not None or (form.digits and tail.isdecimal())) and (
         form.word.fullmatch(head) is not None or (form.digits and head.isdecimal())
     )
     open_names = tail.count("(") > tail.count(")")
-    return f"{last}{below}".rstrip() if open_names or (together and not apart) else f"{last} {below}".rstrip()
+    close = open_names or (together and not apart) or (cut and (together or not apart))
+    return f"{last}{below}".rstrip() if close else f"{last} {below}".rstrip()

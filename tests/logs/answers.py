@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the program answers to a log, in the same process, as JSON objects."""
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,7 @@ from kalloctrace.diagnose.from_log import NamedKernel, explain_failure
 from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.diagnose.to_json import failure_json
 from kalloctrace.flags.builtin import builtin_tables
+from kalloctrace.logs.files import LogLines
 
 Answer = dict[str, Any]
 
@@ -23,7 +25,7 @@ def answers_to(data: bytes, kernel: str | None = None) -> list[Answer]:
         kernel: as --kernel.
     """
     named = NamedKernel(kernel, "", builtin_tables(kernel)) if kernel is not None else None
-    lines = data.decode("utf-8", "replace").split("\n")
+    lines = LogLines(io.BytesIO(data))
     return [failure_json(explain_failure(logged, named)) for logged in find_failures(lines)]
 
 
