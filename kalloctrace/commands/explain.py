@@ -57,6 +57,16 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
     "--lang", type=click.Choice(["en", "zh-cn"]), help="The page's language; by default the locale's, or English."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@click.option(
+    "--page-size", metavar="SIZE", help="The page size of a log's kernel, such as 16k; by default as printed."
+)
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, readable=False),
+    metavar="FILE",
+    help="Write a page about logs that opens offline.",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace the page if it exists.")
 @click.option("--batch", metavar="FILE", help="Answer a file of JSON lines; '-' is standard input.")
 def command(
     *,
@@ -81,6 +91,9 @@ def command(
     term: str | None,
     lang: str | None,
     as_json: bool,
+    page_size: str | None,
+    html: Path | None,
+    force: bool,
     batch: str | None,
 ) -> int:
     """Show how the page allocator prepares one request, rule by rule.
@@ -96,9 +109,11 @@ def command(
       kalloctrace explain --term ALLOC_CPUSET
       kalloctrace explain --batch requests.jsonl
       dmesg | kalloctrace explain -
+      kalloctrace explain --html failures.html /var/log
 
-    With a kernel log (a file, or - for standard input) it explains why page allocations failed, zone by zone. Only
-    --kernel and --json can be combined with a log.
+    With kernel logs (files, folders, or - for standard input) it explains why page allocations failed, zone by zone.
+    Several logs are shown as a table by kind, caller, order and kernel. --kernel is the kernel to judge by; --gfp,
+    --order and --page-size complete a log that does not show them.
 
     A batch has one JSON object a line and gets one answer a line, in the same order. A line that is not valid (also an
     empty one) gets an error object, and the exit code is 1. A line needs order, kernel unless --kernel names it, and
@@ -116,9 +131,7 @@ def command(
        "nodes": {"0": ["DMA", "DMA32", "Normal"]},
        "fallback_order": {"0": [0]}}}
     """
-    single = {
-        "--gfp": gfp,
-        "--order": order,
+    single: dict[str, object] = {
         "--nid": nid,
         "--nodemask": nodemask,
         "--entry": entry,
@@ -134,18 +147,20 @@ def command(
         "--set": settings or None,
         "--brief": brief or None,
     }
-    given = [option for option, value in single.items() if value is not None]
-    if term is not None:
-        others = (("LOG", logs or None), ("--kernel", kernel), ("--batch", batch))
-        given += [option for option, value in others if value is not None]
-        if given:
-            raise _usage(f"{given[0]} does not go with --term", "a page explains a term, not a request", "leave it out")
-        return _term(term, lang, as_json=as_json)
-    if logs:
+    of_logs: dict[str, object] = {"--page-size": page_size, "--html": html, "--force": force or None}
+    if logs and term is None:
         from kalloctrace.commands.explain_log import explain_logs
+        from kalloctrace.commands.log_reader import LogOptions
 
-        given += ["--batch"] if batch is not None else []
-        return explain_logs(logs, kernel, given, as_json=as_json)
+        options = LogOptions(kernel, gfp, order, page_size, html, force=force, as_json=as_json)
+        return explain_logs(logs, options, _given(single | {"--batch": batch}))
+    single |= {"--gfp": gfp, "--order": order}
+    if term is not None:
+        _refuse_with_term(single | of_logs | {"LOG": logs or None, "--kernel": kernel, "--batch": batch})
+        return _term(term, lang, as_json=as_json)
+    for option in _given(of_logs):
+        raise _usage(f"{option} needs a log", "it does not go with a single request", "name a log, or - for one")
+    given = _given(single)
     if batch is not None:
         if given:
             raise _usage(f"{given[0]} does not go with --batch", "each line of a batch has its own", "leave it out")
@@ -155,7 +170,7 @@ def command(
     tables = snapshot.tables
     line = _alloc_context(alloc_context)
     machine = line.setdefault("machine", {})
-    options: dict[str, Any] = {
+    request: dict[str, Any] = {
         "kernel": snapshot.release,
         "gfp": _gfp(gfp, entry, snapshot),
         "order": _number(_required(order, "--order", "0"), "--order"),
@@ -167,7 +182,7 @@ def command(
         "context": context,
         "preempt_count": None if preempt_count is None else _number(preempt_count, "--preempt-count"),
     }
-    line |= {key: value for key, value in options.items() if value is not None}
+    line |= {key: value for key, value in request.items() if value is not None}
     if isinstance(machine, dict):
         if cpusets is not None:
             machine["cpusets_enabled"] = cpusets
@@ -177,6 +192,15 @@ def command(
             machine["defrag_mode"] = True
     _single(snapshot, line, settings, brief=brief, as_json=as_json)
     return Exit.OK
+
+
+def _given(options: dict[str, object]) -> list[str]:
+    return [option for option, value in options.items() if value is not None]
+
+
+def _refuse_with_term(options: dict[str, object]) -> None:
+    for option in _given(options):
+        raise _usage(f"{option} does not go with --term", "a page explains a term, not a request", "leave it out")
 
 
 def _term(name: str, lang: str | None, *, as_json: bool) -> int:

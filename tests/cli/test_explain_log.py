@@ -113,12 +113,130 @@ def test_missing_file() -> None:
     assert b"none.log" in done.stderr
 
 
-@pytest.mark.parametrize("option", [("--gfp", "0xcc0"), ("--order", "0"), ("--cpusets",), ("--batch", "-")])
+@pytest.mark.parametrize("option", [("--nid", "0"), ("--context", "task"), ("--cpusets",), ("--batch", "-")])
 def test_options_of_a_single_request(option: tuple[str, ...]) -> None:
     """What describes a single request does not go with a log."""
     done = run(LOG, *option)
     assert done.returncode == 2
     assert option[0].encode() in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--gfp", "0x"), ("--gfp", "KERNEL"), ("--order", "-1"), ("--order", "99"), ("--page-size", "5k")],
+)
+def test_values_that_complete_no_log(option: str, value: str) -> None:
+    """A mask, order or page size that cannot be is wrong usage, named on three lines."""
+    done = run(LOG, option, value)
+    assert done.returncode == 2
+    what, why, fix = done.stderr.decode().splitlines()
+    assert what.startswith(f"error: {option} cannot be {value!r}")
+    assert (why[:7], fix[:7]) == ("  why: ", "  fix: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--page-size", "4k", "--kernel", "6.1", "--gfp", "0", "--order", "0"), "--page-size needs a log"),
+        (("--html", "p.html", "--kernel", "6.1"), "--html needs a log"),
+        (("--html", "p.html", "--json", LOG), "--html does not go with --json"),
+        (("--force", LOG), "--force has no effect alone"),
+        (("--html", "p.html", "--term", "index"), "--html does not go with --term"),
+    ],
+)
+def test_options_of_logs(words: tuple[str, ...], named: str) -> None:
+    """What belongs to logs needs one; a page is written or JSON printed, not both."""
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stderr.decode().startswith(f"error: {named}")
+    assert len(done.stderr.splitlines()) == 3
+
+
+def test_mask_that_the_log_lacks() -> None:
+    """--gfp completes a report whose mask is missing; a printed mask holds."""
+    text = Path(LOG).read_bytes()
+    cut = text.replace(b", mode:0x", b", mode:?")
+    plain, completed, printed = (
+        json.loads(run("--json", *words, "-", stdin=log).stdout.splitlines()[0])["gfp_text"]
+        for words, log in (((), cut), (("--gfp", "GFP_NOWAIT"), cut), (("--gfp", "GFP_NOWAIT"), text))
+    )
+    assert (plain, completed) == (None, "GFP_NOWAIT")
+    assert printed.startswith("GFP_NOFS")
+
+
+def test_many_logs() -> None:
+    """A folder is a table of kinds, with the logs of each; alike failures of two logs are in one row."""
+    Path("logs/old").mkdir(parents=True)
+    for name in ("logs/kern.log", "logs/old/kern.log.1"):
+        shutil.copy("made-two-nodes.log", name)
+    Path("logs/empty.log").write_text("nothing here\n")
+    done = run("logs")
+    assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    assert lines[0] == "4 failures in 2 of 3 logs"
+    assert [line.split()[:6] for line in lines if "7.3.4" in line] == [
+        ["2", "2", "page", "allocation", "failure", "3"],
+        ["2", "2", "page", "allocation", "stall", "0"],
+    ]
+
+
+def test_objects_of_many_logs() -> None:
+    """They come in the order of the arguments, those of a folder by name, each file once."""
+    Path("logs").mkdir()
+    for name in ("b.log", "a.log"):
+        shutil.copy("memcg-oom.log", Path("logs", name))
+    done = run("--json", "made-two-nodes.log", "-", "logs", "logs/b.log", stdin=Path("memcg-oom.log").read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [one["log"] for one in found] == ["made-two-nodes.log"] * 2 + ["-", "logs/a.log", "logs/b.log"]
+
+
+def test_log_that_cannot_be_read() -> None:
+    """Of many logs it is named, the others are explained, and the exit code is 1; a pipe in a folder is left out."""
+    Path("logs").mkdir()
+    shutil.copy("memcg-oom.log", "logs")
+    os.mkfifo("logs/pipe")
+    Path("logs/gone").symlink_to("nowhere")
+    done = run("--json", "logs", "none.log")
+    assert done.returncode == 1
+    assert [json.loads(line)["log"] for line in done.stdout.splitlines()] == ["logs/memcg-oom.log"]
+    assert done.stderr.decode().splitlines() == [
+        "error: cannot read none.log",
+        "  why: No such file or directory",
+        "  fix: check the path and its permissions",
+    ]
+
+
+def test_folder_without_files() -> None:
+    """It is named on three lines."""
+    Path("logs").mkdir()
+    done = run("logs")
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[0] == "error: no log in logs"
+
+
+def test_alike_failures() -> None:
+    """They are explained once, with their number; of many groups there is a table, and the most frequent follow."""
+    text = Path("6.19-boosted.log").read_bytes()
+    done = run("-", stdin=text * 400)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().count("any one of these") == 1
+    assert b"400 alike, lines 2 to " in done.stdout
+    orders = b"".join(text.replace(b"order:0", b"order:%d" % order) for order in range(1, 13))
+    lines = run("-", stdin=orders + text * 2).stdout.decode().splitlines()
+    assert lines[1].split()[:6] == ["2", "1", "page", "allocation", "failure", "0"]
+    assert "the 10 most frequent of 13 groups; --json has all:" in lines
+    assert sum(line.startswith("line ") or " alike, " in line for line in lines) == 10
+
+
+def test_page_of_logs() -> None:
+    """--html writes one file, also if a log cannot be read; an existing one needs -f."""
+    done = run("--html", "p.html", LOG, "none.log")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.decode().splitlines()[-1] == "wrote p.html; open it in a browser"
+    assert b"GFP_NOFS" in Path("p.html").read_bytes()
+    assert run("--html", "p.html", LOG).returncode == 1
+    assert run("--html", "p.html", "-f", LOG).returncode == 0
 
 
 def test_kernel_that_is_not_known() -> None:

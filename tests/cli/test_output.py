@@ -45,7 +45,9 @@ class Output:
     private: bool = False
 
 
+LOG = Path(__file__).parents[1] / "unit" / "data" / "failures" / "memcg-oom.log"
 OUTPUTS = {
+    "explain --html": Output(lambda source, path: ["explain", "--html", path, source], LOG),
     "export --output": Output(lambda source, path: ["export", "--format", "parquet", "-o", path, source]),
     "import --output": Output(lambda source, path: ["import", "-o", path, source], EVENTS, private=True),
     # No process has this number, which is said after a refusal of the file.
@@ -59,7 +61,7 @@ INPUTS = {"live --replay"}
 NAMES = list(OUTPUTS)
 WRITERS = [name for name, output in OUTPUTS.items() if not output.live]
 READERS = [name for name in WRITERS if OUTPUTS[name].source is not None]
-SIGNALS = list(zip(WRITERS, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM], strict=True))
+SIGNALS = list(zip(WRITERS, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGINT], strict=True))
 
 
 @pytest.fixture

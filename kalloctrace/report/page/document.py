@@ -5,7 +5,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -17,28 +17,56 @@ _SLOT = re.compile(r"\{\{(\w+)\}\}")
 
 
 def page_html(data: Mapping[str, Any]) -> str:
-    """Return a page that shows data.
-
-    Its content security policy forbids all requests and all scripts except its own, whatever the data contain.
+    """Return a page that shows data of a trace.
 
     Args:
         data: what `page_data` returned.
     """
     # A page contains copies of the libraries, and each copy needs its licence.
     libraries = [f"/*\n{_vendored(licence)}*/\n{_vendored(name)}" for name, licence in _LIBRARIES.items()]
-    program = "\n".join(_HERE.joinpath("assets", name).read_text("utf-8") for name in _SCRIPTS)
+    title = f"kalloctrace: {data['trace']}"
+    return _document("page.html", title, data, styles=("page.css",), program=_SCRIPTS, libraries=libraries)
+
+
+def logs_html(data: Mapping[str, Any]) -> str:
+    """Return a page that shows the failures of logs.
+
+    Args:
+        data: what `LogsPage.to_json` returned.
+    """
+    title = "kalloctrace: page allocation failures"
+    return _document("logs.html", title, data, styles=("page.css", "logs.css"), program=("dom.js", "logs.js"))
+
+
+def _document(
+    template: str,
+    title: str,
+    data: Mapping[str, Any],
+    *,
+    styles: Sequence[str],
+    program: Sequence[str],
+    libraries: Sequence[str] = (),
+) -> str:
+    """Return a page.
+
+    Its content security policy forbids all requests and all scripts except its own, whatever the data contain.
+    """
+    script = "\n".join(_asset(name) for name in program)
     # A scope of its own avoids collisions with the browser's global names.
-    program = f"(() => {{\n{program}\n}})();"
-    scripts = [*libraries, program]
+    scripts = [*libraries, f"(() => {{\n{script}\n}})();"]
     parts = {
         "policy": escape(_policy(scripts)),
-        "title": escape(f"kalloctrace: {data['trace']}"),
-        "style": _HERE.joinpath("assets", "page.css").read_text("utf-8"),
+        "title": escape(title),
+        "style": "\n".join(_asset(name) for name in styles),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
         "data": embedded_json(data),
     }
     # One pass: inserted text is not searched for slots.
-    return _SLOT.sub(lambda slot: parts[slot[1]], _HERE.joinpath("assets", "page.html").read_text("utf-8"))
+    return _SLOT.sub(lambda slot: parts[slot[1]], _asset(template))
+
+
+def _asset(name: str) -> str:
+    return _HERE.joinpath("assets", name).read_text("utf-8")
 
 
 def _vendored(name: str) -> str:

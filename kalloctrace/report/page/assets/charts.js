@@ -8,8 +8,6 @@ const LETTER = 7.25;
 const FRAME = 24;
 const NARROWEST = 2;
 
-const note = (...children) => element("p", { class: "note" }, children);
-
 function drawTime() {
   const figure = find("#time figure");
   if (data.aggregate) {

@@ -30,6 +30,17 @@ function breakable(text) {
   return made;
 }
 
+const note = (...children) => element("p", { class: "note" }, children);
+
+const fields = (pairs) =>
+  element(
+    "dl",
+    { class: "fields" },
+    pairs.map(([name, text]) => [element("dt", {}, breakable(name)), element("dd", {}, breakable(text))]),
+  );
+
+const kilobytes = (number) => `${whole.format(number)} kB`;
+
 /** Returns a list with a button that shows more items; 'make' is called for shown items only. */
 function growing(items, make, first, name) {
   const list = element("ol", { class: "items" });

@@ -234,13 +234,6 @@ function difference(numbers) {
   );
 }
 
-const fields = (pairs) =>
-  element(
-    "dl",
-    { class: "fields" },
-    pairs.map(([name, text]) => [element("dt", {}, breakable(name)), element("dd", {}, breakable(text))]),
-  );
-
 /** Fills a request's details when they are first expanded. */
 function explain(details, row) {
   if (!details.open || details.children.length > 1) return;

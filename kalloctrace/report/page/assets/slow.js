@@ -7,7 +7,6 @@ const threeDigits = new Intl.NumberFormat("en", { minimumFractionDigits: 3, maxi
 
 const seconds = (time) => `${(time / 1e9).toFixed(6)} s`;
 const milliseconds = (time) => `${threeDigits.format(time / 1e6)} ms`;
-const kilobytes = (number) => `${whole.format(number)} kB`;
 const texts = (numbers) => numbers.map((number) => data.texts[number]);
 
 /** Shows the mismatches of the slow path among the others. */
