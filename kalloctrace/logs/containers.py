@@ -152,9 +152,10 @@ def _plain_pieces(number: int, text: str) -> Iterator[Piece]:
     if len(lines) == 1 and lines[0] == text:
         yield Piece(number, text, len(text))
         return
-    width = len(lines[0]) if len(lines) == 1 else 0
-    for line in lines:
-        yield Piece(number, line, width, None)
+    for at, line in enumerate(lines, 1):
+        # Only what stands last ends where the line does.
+        width = len(text) if at == len(lines) else 0
+        yield Piece(number, line, width, None, record=at > 1)
 
 
 def _unescaped(text: str) -> str:

@@ -69,6 +69,10 @@ class Form(NamedTuple):
     word: re.Pattern[str]
     digits: bool = False
 
+    def is_word(self, text: str) -> bool:
+        """Return whether a text is a whole word of such a line."""
+        return self.word.fullmatch(text) is not None or (self.digits and text.isdecimal())
+
     def is_complete(self, text: str) -> bool:
         """Return whether nothing can continue a text."""
         return self.complete is not None and self.complete.fullmatch(text) is not None
@@ -102,9 +106,8 @@ FORMS: dict[str, Form] = {
     ),
     "cpu": _form(
         r"CPU:|Pid:",
-        r".*(?:Not tainted|Tainted:.*?) +\d+\.\d+\S*(?: #\d+\S*)?(?: .*)?",
-        r"CPU:|U?ID:|PID:|Pid:|[Cc]omm:|Kdump:|loaded|Not|tainted|Tainted:|[A-Z]|\[[A-Z]\]=\w+,?|\d+\.\d+\S*|#\d+\S*|"
-        r"[\w./:-]+",
+        r".*(?:Not tainted|Tainted:.*?) +\d+\.\d+\S* #\d+.*",
+        r"CPU:|U?ID:|PID:|Pid:|[Cc]omm:|Kdump:|loaded|Not|tainted|Tainted:|[A-Z]|\[[A-Z]\]=\w+,?|\d+\.\d+\S*|#\d+\S*",
         digits=True,
     ),
     "kill": _form(
@@ -136,7 +139,8 @@ FORMS: dict[str, Form] = {
 """The kinds of lines that are long enough to be wrapped, or that the kernel prints word by word."""
 
 PARTIAL = re.compile(
-    rf"Node(?: \d{{1,5}}(?: [A-Z]\w{{0,7}})?)?|{_ZONE}|CPU|Pi?d?|Mem-?(?:In?f?o?)?|low[a-z_]{{0,11}}\[?\]?"
+    rf"Node(?: \d{{1,5}}(?: \w{{0,16}}(?: \w{{0,4}})?)?)?|\[ *\d{{0,10}} *\]?(?: *\d{{1,10}})?"
+    rf"|{_ZONE}(?: f?r?e?)?|CPU|Pi?d?|Mem-?(?:In?f?o?)?|low[a-z_]{{0,11}}\[?\]?"
 )
 """A beginning that is too short to tell."""
 

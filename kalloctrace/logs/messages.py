@@ -13,7 +13,7 @@ from kalloctrace.logs.lines import HEADER
 from kalloctrace.logs.pieces import Piece
 from kalloctrace.logs.prefixes import LearnedPrefixes, without_host
 from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
-from kalloctrace.logs.unwrap import joined, terminal_width
+from kalloctrace.logs.unwrap import Line, joined, terminal_width
 from kalloctrace.text import printable
 
 
@@ -69,6 +69,7 @@ class _Entry:
     host: str
     indent: int | None
     width: int
+    ends_blank: bool
 
 
 class _Reader:
@@ -76,7 +77,7 @@ class _Reader:
         self._containers = Containers()
         self._prefixes = LearnedPrefixes()
         self._waiting: list[Piece] = []
-        self._widths: list[int] = []
+        self._width = 0
         self._entries: deque[_Entry] = deque()
         self._open: dict[str, _Entry] = {}
         self._stamped = False
@@ -102,25 +103,30 @@ class _Reader:
         self._open.clear()
 
     def _yield_lines(self, pieces: list[Piece]) -> Iterator[Message]:
-        width = terminal_width(piece.width for piece in (*self._waiting, *pieces))
-        for piece in pieces:
-            self._add(piece, width)
+        lines = [self._line(piece) for piece in pieces]
+        self._width = terminal_width(lines, self._width)
+        for piece, line in zip(pieces, lines, strict=True):
+            self._add(piece, line)
             if len(self._entries) > _HELD:
                 yield self._message()
 
-    def _add(self, piece: Piece, width: int) -> None:
+    def _line(self, piece: Piece) -> Line:
         prefix = self._prefixes.prefix(piece.text)
-        text = printable(piece.text[prefix.end :].rstrip(), instead=" ")
-        if prefix.closing and text.endswith(prefix.closing):
-            text = text[: -len(prefix.closing)]
-        stamped = prefix.stamped or piece.record
+        text = printable(piece.text[prefix.end :], instead=" ")
+        if prefix.closing and text.rstrip().endswith(prefix.closing):
+            text = text.rstrip()[: -len(prefix.closing)]
+        return Line(text, piece.width, prefix, stamped=prefix.stamped or piece.record)
+
+    def _add(self, piece: Piece, line: Line) -> None:
+        text, prefix, stamped = line.text, line.prefix, line.stamped
         caller = prefix.caller or piece.caller
         last = self._open.get(caller) if stamped else self._last()
         if last is not None:
-            cut = last.width == width and not stamped
-            both = joined(last.text, text, cut=cut, loose=self._stamped and not stamped)
+            cut = last.width == self._width > 0 and not stamped
+            above = f"{last.text} " if last.ends_blank else last.text
+            both = joined(above, text.rstrip(), cut=cut, loose=self._stamped and not stamped)
             if both is not None:
-                last.text, last.width = both, piece.width
+                last.text, last.width, last.ends_blank = both, piece.width, text.endswith(" ")
                 return
         self._stamped = self._stamped or stamped
         blanks = len(text) - len(text.lstrip())
@@ -133,6 +139,7 @@ class _Reader:
             host=prefix.host or piece.host,
             indent=None if piece.indent is None else piece.indent + prefix.end + blanks,
             width=piece.width,
+            ends_blank=text.endswith(" "),
         )
         self._entries.append(entry)
         self._open[caller] = entry

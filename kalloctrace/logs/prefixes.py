@@ -30,8 +30,8 @@ _HOST = r"[A-Za-z0-9_.-]{1,64}"
 _STARTS_MESSAGE = rf"(?={START}|.{{1,40}}?(?::? ?page allocation (?:failure|stall)| invoked oom-killer))"
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<quote>[>|])\s?"
-    r"|(?P<bullet>(?:[-*+•·‣◦–]|\d{1,7}[.):])\s+)(?=[\[<]|\w)"
+    r"\s*(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<])))"
+    r"|(?P<bullet>(?:[-*+•·‣◦–]|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}:\s+(?=[\[<]))"
     r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
     rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
     r"|\[\s*(?P<delta>\+?)(?P<boot>\d{1,12}\.\d{1,9})(?P<more>[^\[\]]{0,48})\]\s?"

@@ -2,10 +2,12 @@
 """Which lines continue the line before: a mail or a terminal wrapped them, or the kernel printed them word by word."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
-from kalloctrace.logs.lines import HEADLESS, LONGEST_PHRASE, PARTIAL, PHRASES, Form, form_of
-from kalloctrace.logs.prefixes import START_MATCH
+from kalloctrace.logs.lines import HEADER, HEADLESS, LONGEST_PHRASE, PARTIAL, PHRASES, Form, form_of
+from kalloctrace.logs.prefixes import START_MATCH, Prefix
 
 LONGEST = 1536
 """Characters of a joined message: a kernel message has 1 KiB with its prefix (kernel/printk/printk.c)."""
@@ -14,16 +16,42 @@ _NARROWEST = 40
 _REACH = LONGEST_PHRASE + 8
 
 
-def terminal_width(widths: Iterable[int]) -> int:
+class Line(NamedTuple):
+    """A line of a log.
+
+    Attributes:
+        text: behind its prefix, with its blanks.
+        width: characters of the physical line; 0 if something else ends this line there.
+        prefix: what stands before.
+        stamped: a stamp or a container says that a message or a part of one begins here.
+    """
+
+    text: str
+    width: int
+    prefix: Prefix
+    stamped: bool
+
+
+def terminal_width(lines: Sequence[Line], before: int) -> int:
     """Return the width at which a terminal cut the lines of a text, or 0.
 
-    Several lines then have exactly that many characters, none has more, and few have a little less. Where a mail
-    program breaks lines between words, most have a little less.
+    Nearly all lines that others continue then have exactly that many characters, and none has more. Where a mail
+    program breaks lines between words, their widths differ.
+
+    Args:
+        lines: some that follow one another.
+        before: the width of the lines before.
     """
-    counted = Counter(widths)
-    widest = max(counted, default=0)
-    nearly = sum(counted[widest - less] for less in range(1, 13))
-    return widest if widest >= _NARROWEST and counted[widest] > max(nearly, 1) else 0
+    if any(line.width > before for line in lines):
+        before = 0
+    stamped = any(line.stamped for line in lines)
+    continued = Counter(
+        line.width
+        for line, below in pairwise(lines)
+        if line.width >= _NARROWEST and not (below.stamped if stamped else START_MATCH(below.text.lstrip()))
+    )
+    widest = max((line.width for line in lines), default=0)
+    return widest if continued[widest] > 1 and continued[widest] * 2 > continued.total() else before
 
 
 def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
@@ -40,15 +68,22 @@ def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
         return below
     if not below or not last or len(last) + len(below) > LONGEST:
         return None
-    phrase = _across(last, below)
+    phrase = _across(last.rstrip(), below)
     if phrase is not None:
         return phrase
     if HEADLESS.match(below) is not None and HEADLESS.match(last) is None:
         return _glued(last, text, None, cut=cut) if len(last) <= 200 else None
     form = form_of(last)
+    whole = last.rstrip()
     if form is None:
-        return _completed(last, text, cut=cut)
-    return None if form.is_complete(last) else _continued(last, text, form, cut=cut, loose=loose)
+        return _completed(whole, text, cut=cut) or (
+            _glued(last, text, None, cut=cut) if cut and _goes_on(below, loose=loose) else None
+        )
+    return None if form.is_complete(whole) else _continued(last, text, form, cut=cut, loose=loose)
+
+
+def _goes_on(below: str, *, loose: bool) -> bool:
+    return START_MATCH(below) is None and (loose or HEADER.match(below) is None)
 
 
 def _continued(last: str, text: str, form: Form, *, cut: bool, loose: bool) -> str | None:
@@ -66,10 +101,12 @@ def _is_one_word(last: str, below: str, glued: str, form: Form) -> bool:
 
 
 def _fits(last: str, below: str, glued: str, form: Form) -> bool:
-    head = below.split(None, 1)[0]
-    if glued.startswith(last + head):
-        return True
-    return form.word.fullmatch(head) is not None
+    """Return whether a line begins with words that the kind of the line above has."""
+    first, *others = below.split()
+    if not (glued.startswith(last + first) or form.is_word(first)):
+        # A task's name may be any word.
+        return last.rstrip().endswith("omm:") and not others
+    return all(map(form.is_word, others[:1]))
 
 
 def _across(last: str, below: str) -> str | None:
@@ -121,15 +158,13 @@ def _completed(last: str, text: str, *, cut: bool) -> str | None:
 def _glued(last: str, text: str, form: Form | None, *, cut: bool) -> str:
     """Join two parts of a line; a space was cut out unless both make one word only together."""
     below = text.lstrip()
-    if text[:1].isspace() or (form is None and not cut):
-        return f"{last} {below}".rstrip()
+    if text[:1].isspace() or last[-1:].isspace() or (form is None and not cut):
+        return f"{last.rstrip()} {below}".rstrip()
     if form is None:
         return f"{last}{below}".rstrip()
     tail, head = last.rsplit(None, 1)[-1], below.split(None, 1)[0]
-    together = form.word.fullmatch(tail + head.rstrip()) is not None
-    apart = (form.word.fullmatch(tail) is not None or (form.digits and tail.isdecimal())) and (
-        form.word.fullmatch(head) is not None or (form.digits and head.isdecimal())
-    )
+    together = form.is_word(tail + head)
+    apart = form.is_word(tail) and form.is_word(head)
     open_names = tail.count("(") > tail.count(")")
     close = open_names or (together and not apart) or (cut and (together or not apart))
     return f"{last}{below}".rstrip() if close else f"{last} {below}".rstrip()
