@@ -25,7 +25,7 @@ from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, ROWS, TRACEPOINT
 from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.compare import predict as predict_row
-from kalloctrace.verify.verification import Judge, Mismatch, Verification, verify_trace
+from kalloctrace.verify.verification import Judge, Mismatch, Shown, Verification, verify_trace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,7 +179,7 @@ class Trace:
     @cached_property
     def _judge(self) -> Judge:
         rows, ending = self._reader.distinct()
-        return Judge.of(self._kernel, (row for row, _ in rows), ending.totals)
+        return Judge.of(self._kernel, Shown(row for row, _ in rows), ending.totals)
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:

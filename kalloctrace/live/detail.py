@@ -41,7 +41,7 @@ def detail(
         position: which of these to show.
     """
     index, count = chosen[position]
-    allocation = allocations.rows[index]
+    allocation = allocations.row(index)
     # For another tool's event the verdict says all that is known.
     captured = allocation["entry"] != TRACEPOINT
     return [

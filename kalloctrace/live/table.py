@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The rows of a live table, from two observations of a recording: rates, counts, and the model's verdicts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -14,12 +14,12 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.observation import Observation
-from kalloctrace.trace.schema import TRACEPOINT
+from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.trace.tally import counts_of
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.rows import Row
-from kalloctrace.verify.verification import Judge
+from kalloctrace.verify.verification import Judge, SharedVerdicts, Shown
 
 By = Literal["request", "task", "stack"]
 """What a row groups calls by: the request and its preparation; these and the task; these, the task and the stack."""
@@ -42,6 +42,7 @@ SortName = Literal[
 Verdict = Literal["ok", "MISMATCH", "unknown"]
 
 _MATCHED, _MISMATCHED, _UNKNOWN = range(3)
+_MADE_AT_ONCE = 1 << 10
 _SUMS = ("count", "new", "matched", "mismatched", "unknown")
 
 
@@ -152,9 +153,10 @@ class LiveTable:
 class JudgedAllocations:
     """The distinct allocations of a recording with their verdicts; each is judged once, whichever task makes it.
 
+    As Python values an allocation takes 3 KB, so that a few are made at a time.
+
     Attributes:
         kernel: the recorded kernel.
-        rows: the allocations, as mappings from column to Python value.
 
     Args:
         snapshot: of the recording.
@@ -162,22 +164,35 @@ class JudgedAllocations:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.kernel = Kernel.of(snapshot)
-        self.rows: list[Row] = []
+        self._allocations = pa.array([], ALLOCATION)
         self._request_codes: dict[RequestKey, int] = {}
         self._codes: list[int] = []
+        self._shown = Shown()
         self._judge: Judge | None = None
         self._judged: list[RowVerdict] = []
+        self._shared = SharedVerdicts()
 
     def update(self, seen: Observation) -> None:
         """Judge the new allocations, or all again where something that verdicts depend on has changed."""
-        new: list[Row] = seen.rows.allocations[len(self.rows) :].to_pylist()
-        self.rows += new
-        self._codes += [self._request_codes.setdefault(request_key(row), len(self._request_codes)) for row in new]
-        judge = Judge.of(self.kernel, self.rows, seen.totals)
+        have = len(self._allocations)
+        self._allocations = seen.rows.allocations
+        for row in self._rows(have):
+            self._codes.append(self._request_codes.setdefault(request_key(row), len(self._request_codes)))
+            self._shown.add(row)
+        judge = Judge.of(self.kernel, self._shown, seen.totals)
         if judge != self._judge:
             self._judge = judge
             self._judged = []
-        self._judged += map(judge, self.rows[len(self._judged) :])
+        self._judged += (self._shared(judge(row)) for row in self._rows(len(self._judged)))
+
+    def row(self, index: int) -> Row:
+        """Return an allocation as a mapping from column to Python value."""
+        row: Row = self._allocations[index].as_py()
+        return row
+
+    def _rows(self, first: int) -> Iterator[Row]:
+        for begin in range(first, len(self._allocations), _MADE_AT_ONCE):
+            yield from self._allocations.slice(begin, _MADE_AT_ONCE).to_pylist()
 
     def judged(self, index: int) -> RowVerdict:
         """Return the verdict on an allocation."""

@@ -2,7 +2,7 @@
 """The differences between two traces, by names because two kernels may number their flags differently."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,8 +12,9 @@ from kalloctrace.report.slowpath_counts import SlowCounts, count_slow
 from kalloctrace.text import file_name
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.verification import Rows, Verification, verify_counted
+from kalloctrace.verify.verification import Verification, verify_counted
 
+_COLUMNS = ("entry", "gfp_mask", "order", "alloc_flags")
 _SMALLEST = 1e-9
 """Shares that differ by less are equal: one call in a billion."""
 
@@ -135,6 +136,7 @@ def side_of(trace: TraceReader) -> Side:
     rows, ending = trace.distinct()
     verdict = verify_counted(trace, rows, ending)
     slow = count_slow(trace, ending, verdict)
+    kinds = list(rows.by(_COLUMNS))
     return Side(
         trace=file_name(trace.path),
         kernel=trace.snapshot.release,
@@ -145,7 +147,7 @@ def side_of(trace: TraceReader) -> Side:
         truncated=verdict.truncated or (slow is not None and slow.truncated),
         lost=verdict.lost,
         counts={
-            **{aspect.name: _counts(aspect, rows, trace.snapshot.tables) for aspect in _OF_ROWS},
+            **{aspect.name: _counts(aspect, kinds, trace.snapshot.tables) for aspect in _OF_ROWS},
             _VERDICTS.name: Counter(dict(_verdicts(verdict))),
             **({} if slow is None else _slow_counts(slow, trace.snapshot.tables)),
         },
@@ -196,7 +198,7 @@ class RowAspect(Aspect):
     """A way to divide allocations by their rows.
 
     Attributes:
-        kind: returns the kind of a distinct allocation, with the recorded kernel's tables.
+        kind: returns the kind of an allocation by _COLUMNS, with the recorded kernel's tables.
     """
 
     kind: Callable[[Mapping[str, Any], FlagTables], Key]
@@ -245,9 +247,9 @@ def _slow_counts(slow: SlowCounts, tables: FlagTables) -> dict[str, Counter[Key]
     }
 
 
-def _counts(aspect: RowAspect, rows: Rows, tables: FlagTables) -> Counter[Key]:
+def _counts(aspect: RowAspect, kinds: Iterable[tuple[Mapping[str, Any], int]], tables: FlagTables) -> Counter[Key]:
     counts: Counter[Key] = Counter()
-    for row, count in rows:
+    for row, count in kinds:
         counts[aspect.kind(row, tables)] += count
     return counts
 

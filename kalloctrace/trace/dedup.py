@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Groups calls by their request, context and observed preparation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,12 @@ class Counted:
         for batch in self._table.to_batches(max_chunksize=_MADE_AT_ONCE):
             for row in batch.to_pylist():
                 yield row, row.pop(COUNT.name)
+
+    def by(self, names: Sequence[str]) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each combination of these columns as a mapping, and the count of the allocations that have it."""
+        groups = self._table.group_by(list(names), use_threads=False).aggregate([(COUNT.name, "sum")])
+        counts = groups[f"{COUNT.name}_sum"].to_pylist()
+        yield from zip(groups.select(list(names)).to_pylist(), counts, strict=True)
 
 
 class Tally:

@@ -23,6 +23,8 @@ from kalloctrace.verify.zonelists import ZonelistVerdict, verify_zonelists
 
 MOST_MISMATCHES = 10_000
 """How many are kept, each with its request; the others are only counted."""
+_MOST_MASKS = 4
+"""Different values of gfp_allowed_mask that are tried. A kernel has three: at boot, when suspended, otherwise."""
 _REQUEST = [column.name for column in (*REQUEST, *CONTEXT)]
 
 
@@ -266,14 +268,11 @@ def verify_counted(trace: Recorded, rows: Rows, ending: Ending) -> Verification:
     verdict.truncated, verdict.damage = ending.truncated, ending.damage
     totals = ending.totals
     verdict.missed = 0 if totals is None else totals.missed
-    judge_row = Judge.of(kernel, (row for row, _ in rows), totals)
-    # Most rows have the same verdict, and it has a dictionary of a kilobyte.
-    known: dict[Hashable, RowVerdict] = {}
+    judge_row = Judge.of(kernel, Shown(row for row, _ in rows), totals)
+    shared = SharedVerdicts()
     for row, count in rows:
         verdict.allocations += count
-        judged = judge_row(row)
-        if not judged.differences:
-            judged = known.setdefault((judged.unknown, tuple(judged.fields.items())), judged)
+        judged = shared(judge_row(row))
         verdict.judged.append(judged)
         _enter(verdict, row, count, judged)
         if len(verdict.mismatches) > 2 * MOST_MISMATCHES:
@@ -312,33 +311,23 @@ class Judge:
     events: EventJudge
 
     @classmethod
-    def of(cls, kernel: Kernel, rows: Iterable[Row], totals: Totals | None) -> Self:
+    def of(cls, kernel: Kernel, shown: "Shown", totals: Totals | None) -> Self:
         """Return the judge of a recording.
 
         Args:
             kernel: the kernel that was recorded.
-            rows: all its distinct rows, which show the values of the machine's switches.
+            shown: by all its distinct rows.
             totals: its totals; None if the end of the trace is missing.
         """
         missed = 0 if totals is None else totals.missed
         missed_freelist = None if totals is None else totals.missed_freelist
-        # By their migratetype, which is all that matters here; the rows are made once only.
-        events: dict[int | None, Row] = {}
-
-        def noted() -> Iterator[Row]:
-            for row in rows:
-                if row["entry"] == TRACEPOINT:
-                    events.setdefault(row["migratetype"], row)
-                yield row
-
-        switches = switches_of(noted())
         return cls(
             kernel,
-            switches,
+            shown.switches(),
             may_miss=missed > 0,
             may_miss_freelist=(missed if missed_freelist is None else missed_freelist) > 0,
             machine_changed=() if totals is None else totals.machine_changed,
-            events=EventJudge.of(kernel, events.values()),
+            events=EventJudge.of(kernel, shown.events.values()),
         )
 
     def __call__(self, row: Row) -> RowVerdict:
@@ -350,6 +339,19 @@ class Judge:
         # A bulk call shows by its call of the normal entry, which is a hit of another program.
         may_miss = self.may_miss if row["entry"] == "bulk" else self.may_miss_freelist
         return judge(self.kernel, row, self.switches, may_miss=may_miss)
+
+
+class SharedVerdicts:
+    """Keeps one verdict for all rows that have the same: most have, and it has a dictionary of a kilobyte."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, RowVerdict] = {}
+
+    def __call__(self, verdict: RowVerdict) -> RowVerdict:
+        """Return an earlier verdict if it is the same, without differences."""
+        if verdict.differences:
+            return verdict
+        return self._known.setdefault((verdict.unknown, tuple(verdict.fields.items())), verdict)
 
 
 def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> None:
@@ -372,12 +374,34 @@ def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> N
         verdict.matched += count
 
 
-def switches_of(rows: Iterable[Row]) -> Switches:
-    """Return the values that the machine's switches had anywhere in a trace; events of other tools do not have them."""
-    cpusets, masks, modes = set(), set(), set()
-    for row in rows:
-        if row["entry"] != TRACEPOINT and not missing_facts(row):
-            cpusets.add(row["cpusets_enabled"] > 0)
-            masks.add(row["gfp_allowed_mask"])
-            modes.add(row["defrag_mode"])
-    return Switches(frozenset(cpusets), frozenset(masks), frozenset(modes))
+class Shown:
+    """What the rows of a recording show about its machine; verdicts on all of them depend on it.
+
+    Attributes:
+        events: an event of another tool for each migratetype that one has, which is all that matters of them.
+
+    Args:
+        rows: of the recording; more can be added.
+    """
+
+    def __init__(self, rows: Iterable[Row] = ()) -> None:
+        self.events: dict[int | None, Row] = {}
+        self._cpusets: set[bool] = set()
+        self._masks: set[int] = set()
+        self._modes: set[bool] = set()
+        for row in rows:
+            self.add(row)
+
+    def add(self, row: Row) -> None:
+        """Note what a row shows."""
+        if row["entry"] == TRACEPOINT:
+            self.events.setdefault(row["migratetype"], row)
+        elif not missing_facts(row):
+            self._cpusets.add(row["cpusets_enabled"] > 0)
+            if len(self._masks) < _MOST_MASKS:
+                self._masks.add(row["gfp_allowed_mask"])
+            self._modes.add(row["defrag_mode"])
+
+    def switches(self) -> Switches:
+        """Return the values that the machine's switches had; events of other tools do not have them."""
+        return Switches(frozenset(self._cpusets), frozenset(self._masks), frozenset(self._modes))

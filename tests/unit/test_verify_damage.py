@@ -20,7 +20,7 @@ from kalloctrace.verify.compare import RowVerdict, Switches, compared, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.rows import DamagedRowError, ModelFailure, context_of, request_of
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow_call
-from kalloctrace.verify.verification import switches_of, verify_trace
+from kalloctrace.verify.verification import Shown, verify_trace
 from tests import traces
 
 BULK = Path(__file__).parents[2] / "fixtures" / "7.3" / "stimulus.arrows"
@@ -106,7 +106,7 @@ def test_damaged_row_has_no_switches() -> None:
     """What a damaged row lacks is no value that a switch had."""
     _, row = prepared()
     rows = [row, {**row, "cpusets_enabled": None}, {**row, "gfp_allowed_mask": 1, "defrag_mode": None}]
-    assert switches_of(rows) == switches_of([row])
+    assert Shown(rows).switches() == Shown([row]).switches()
 
 
 def test_failing_model_names_the_request(monkeypatch: pytest.MonkeyPatch) -> None:

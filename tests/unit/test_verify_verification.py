@@ -15,10 +15,10 @@ from kalloctrace.verify.compare import Difference, Switches
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import (
     Mismatch,
+    Shown,
     SlowPathOfTrace,
     Verification,
     add_slow_verdict,
-    switches_of,
     verify_trace,
 )
 from kalloctrace.verify.zonelists import ZonelistMismatch, ZonelistVerdict
@@ -188,11 +188,18 @@ def test_switches_have_all_values_of_the_recording() -> None:
         row,
         {**row, "cpusets_enabled": 1, "gfp_allowed_mask": 2},
         {**row, "cpusets_enabled": 2, "defrag_mode": True},
-        {**row, "entry": "tracepoint", "gfp_allowed_mask": 4},
+        {**row, "entry": "tracepoint", "migratetype": 0, "gfp_allowed_mask": 4},
         {**row, "gfp_allowed_mask": 8, "task_flags": None},
     ]
-    assert switches_of(rows) == Switches(frozenset({False, True}), frozenset({1, 2}), frozenset({False, True}))
-    assert switches_of([{**row, "cpusets_enabled": 1}]).cpusets_enabled == {True}
+    assert Shown(rows).switches() == Switches(frozenset({False, True}), frozenset({1, 2}), frozenset({False, True}))
+    assert Shown([{**row, "cpusets_enabled": 1}]).switches().cpusets_enabled == {True}
+
+
+def test_only_as_many_masks_as_a_kernel_has_are_tried() -> None:
+    """A damaged trace may have one in each row; each mismatch would then be compared with all of them."""
+    row: Row = {"entry": "normal", "cpusets_enabled": 0, "task_flags": 0, "defrag_mode": False}
+    masks = Shown({**row, "gfp_allowed_mask": mask} for mask in range(100)).switches().gfp_allowed_mask
+    assert masks == {0, 1, 2, 3}
 
 
 def test_mismatches_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
