@@ -83,10 +83,12 @@ class LogReader:
         """
         from kalloctrace.commands.input_lines import log_lines
         from kalloctrace.diagnose.alike import group_alike
-        from kalloctrace.diagnose.log_parser import find_failures
+        from kalloctrace.diagnose.reports.pairing import PAGE_KB, find_failures
+        from kalloctrace.logs.messages import read_messages
 
         with log_lines(name) as lines:
-            reports = find_failures(lines, self.kernel.tables if self.kernel is not None else None)
+            tables = self.kernel.tables if self.kernel is not None else None
+            reports = find_failures(read_messages(lines), tables, self.given.page_kb or PAGE_KB)
             return group_alike(reports, self._judge)
 
     def _judge(self, logged: "LoggedFailure") -> "Failure":

@@ -5,10 +5,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.reports.model import Event
 from kalloctrace.diagnose.zones import Change, Diagnosis, Doubt, Kind, Remedy, ZoneVerdict
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 
-_EVENTS = {"failure": "failed", "stall": "stalled", "oom": "led to the OOM killer"}
+_EVENTS: dict[Event, str] = {
+    "failure": "failed",
+    "stall": "stalled",
+    "oom": "led to the OOM killer",
+    "vmalloc": "failed in vmalloc",
+    "vmap": "found no range of addresses in vmalloc",
+    "slub": "failed for a slab cache",
+    "vmemmap": "failed for the memory map",
+    "cma": "failed in a CMA area",
+    "contig": "could not free a range of pages",
+    "warning": "raised a warning of the page allocator",
+    "hugetlb": "gave too few huge pages",
+    "memory": "was not printed, only the state of memory",
+}
 
 VERDICTS: dict[Kind, str] = {
     "excluded": "not allowed",

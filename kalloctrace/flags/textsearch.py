@@ -106,6 +106,26 @@ def find_masks(lines: Iterable[str], tables: FlagTables | None) -> Iterator[Foun
         yield _found(pending.popleft())
 
 
+def read_mask(line: int, mask: MaskText, release: ReleaseText | None, tables: FlagTables | None) -> Found:
+    """Decode one mask with the tables of its kernel.
+
+    Args:
+        line: its line number, 1-based.
+        mask: the mask as the line prints it.
+        release: its kernel; None if the text names none.
+        tables: the tables for that case, or if they are this release's; None if there are none.
+    """
+    given = _Kernel("", tables, _certain_of(tables))
+    kernel = given if release is None else _cached_kernel(release, given.tables)
+    return _found(_Pending(line, mask, kernel, assigned=True))
+
+
+@lru_cache(maxsize=64)
+def _cached_kernel(release: ReleaseText, tables: FlagTables | None) -> _Kernel:
+    given = _Kernel("", tables, _certain_of(tables))
+    return _kernel_of(release, given, given)
+
+
 def _certain_of(tables: FlagTables | None) -> int:
     if tables is None:
         return 0

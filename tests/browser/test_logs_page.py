@@ -9,8 +9,9 @@ from playwright.sync_api import Page
 
 from kalloctrace.diagnose.alike import group_alike
 from kalloctrace.diagnose.from_log import explain_failure
-from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.diagnose.reports.model import Task
+from kalloctrace.diagnose.reports.pairing import find_failures
+from kalloctrace.logs.messages import read_messages
 from kalloctrace.report.page.document import logs_html
 from kalloctrace.report.page.logs import LogsPage, page_group
 from tests.browser.conftest import HOSTILE
@@ -25,7 +26,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of three logs; the OOM report of one has tasks, one with a hostile name."""
     page = LogsPage()
     for name in ("made-two-nodes.log", "6.19-boosted.log", "5.10-oom.log"):
-        reports = find_failures((DATA / name).read_text().split("\n") * 2)
+        reports = find_failures(read_messages((DATA / name).read_text().split("\n") * 2))
         for report in reports:
             report.host, report.comm = HOSTILE, HOSTILE
             if report.event == "oom":

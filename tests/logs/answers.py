@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from kalloctrace.diagnose.from_log import NamedKernel, explain_failure
-from kalloctrace.diagnose.log_parser import find_failures
+from kalloctrace.diagnose.reports.pairing import find_failures
 from kalloctrace.diagnose.to_json import failure_json
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.logs.files import LogLines
+from kalloctrace.logs.messages import read_messages
 
 Answer = dict[str, Any]
 
@@ -26,7 +27,7 @@ def answers_to(data: bytes, kernel: str | None = None) -> list[Answer]:
     """
     named = NamedKernel(kernel, "", builtin_tables(kernel)) if kernel is not None else None
     lines = LogLines(io.BytesIO(data))
-    return [failure_json(explain_failure(logged, named)) for logged in find_failures(lines)]
+    return [failure_json(explain_failure(logged, named)) for logged in find_failures(read_messages(lines))]
 
 
 def without_places(value: object) -> object:

@@ -15,10 +15,11 @@ import pytest
 
 from kalloctrace.diagnose.from_log import NamedKernel, explain_failure
 from kalloctrace.diagnose.from_trace import slow_failure
-from kalloctrace.diagnose.log_parser import find_failures
+from kalloctrace.diagnose.reports.pairing import find_failures
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.lab.needs import lab_available
 from kalloctrace.lab.run import run_in_guest
+from kalloctrace.logs.messages import read_messages
 from kalloctrace.trace.reader import TraceReader
 from tests.kmod.build import build_module
 
@@ -159,7 +160,9 @@ def test_every_logged_failure_is_in_the_trace(recorded: tuple[str, Recorded]) ->
     name, found = recorded
     with TraceReader(found.trace) as reader:
         snapshot = reader.snapshot
-    logged = [failure for failure in find_failures(found.log, found.tables) if failure.event == "failure"]
+    logged = [
+        failure for failure in find_failures(read_messages(found.log), found.tables) if failure.event == "failure"
+    ]
     refused = [call for call in found.calls if call["page"] is False]
     answers = {
         (call["given"]["gfp_mask"], call["given"]["order"]): slow_failure(snapshot, call).why for call in refused

@@ -8,8 +8,9 @@ import pytest
 
 from kalloctrace.diagnose.alike import AlikeFailures, Moment, alike_json, group_alike
 from kalloctrace.diagnose.from_log import explain_failure
-from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.diagnose.reports.model import LoggedFailure
+from kalloctrace.diagnose.reports.pairing import find_failures
+from kalloctrace.logs.messages import read_messages
 
 DATA = Path(__file__).parent / "data" / "failures"
 
@@ -17,7 +18,7 @@ DATA = Path(__file__).parent / "data" / "failures"
 def reports(**changes: object) -> list[LoggedFailure]:
     """Return the reports of a log three times over, as if it had times and the second of each other members."""
     text = (DATA / "6.19-lowmem-reserve.log").read_text()
-    found = find_failures((text * 3).split("\n"))
+    found = list(find_failures(read_messages((text * 3).split("\n"))))
     for number, report in enumerate(found):
         report.time, report.wall = 10.0 + number, f"12:00:0{number}"
     for name, value in changes.items():

@@ -7,10 +7,11 @@ from typing import Any
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import Failure, NamedKernel, explain_failure
-from kalloctrace.diagnose.log_parser import find_failures
+from kalloctrace.diagnose.reports.pairing import find_failures
 from kalloctrace.diagnose.text import write_failures
 from kalloctrace.diagnose.to_json import failure_json
 from kalloctrace.flags.builtin import builtin_tables
+from kalloctrace.logs.messages import read_messages
 
 DATA = Path(__file__).parent / "data" / "failures"
 
@@ -22,7 +23,7 @@ def judged(name: str, kernel: str | None = None) -> list[dict[str, Any]]:
 
 def _failures(text: str, kernel: str | None = None) -> list[Failure]:
     named = NamedKernel(kernel, "", builtin_tables(kernel)) if kernel is not None else None
-    return [explain_failure(logged, named) for logged in find_failures(text.split("\n"))]
+    return [explain_failure(logged, named) for logged in find_failures(read_messages(text.split("\n")))]
 
 
 def verdicts(answer: dict[str, Any]) -> list[tuple[str, str, str]]:

@@ -158,7 +158,7 @@ class Cache(NamedTuple):
     """The slab cache that could not grow.
 
     Attributes:
-        name: as printed, with its cgroup if the kernel has a cache for each.
+        name: as printed, with its cgroup if the kernel has a cache for each; "" if not printed.
         cgroup: the cgroup in the name "kmalloc-64(17:service)"; None if there is none.
         node: the node asked for; None for any.
         default_order: the order of a slab.
@@ -222,7 +222,6 @@ class LoggedFailure:
         cma_pages: free and all pages of the CMA area.
         order_shown: whether the report prints the order.
         in_pages: the state is printed in pages, and kB were computed with the page size given.
-        latest: the zone whose line was read last.
     """
 
     event: Event
@@ -269,7 +268,6 @@ class LoggedFailure:
     cma_pages: tuple[int, int] | None = None
     order_shown: bool = True
     in_pages: bool = False
-    latest: LoggedZone | None = None
     _named: dict[tuple[int, str], LoggedZone] = field(default_factory=dict, repr=False, compare=False)
 
     def zone(self, node: int, name: str) -> LoggedZone:

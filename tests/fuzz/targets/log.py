@@ -7,9 +7,10 @@ import zlib
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import explain_failure
-from kalloctrace.diagnose.log_parser import find_failures
+from kalloctrace.diagnose.reports.pairing import find_failures
 from kalloctrace.diagnose.text import write_failures
 from kalloctrace.diagnose.to_json import failure_json
+from kalloctrace.logs.messages import read_messages
 from tests.fuzz.surface import surface
 
 _WORDS = (
@@ -28,14 +29,18 @@ _EXPLAINED: set[int] = set()
     max_len=2048,
     covers=(
         "logs/*.py",
-        *("diagnose/log_parser.py", "diagnose/from_log.py", "diagnose/zones.py", "diagnose/sentences.py"),
+        *(
+            f"diagnose/reports/{name}.py"
+            for name in ("headers", "pairing", "proc", "tasks", "traces", "writer", "zones")
+        ),
+        *("diagnose/from_log.py", "diagnose/zones.py", "diagnose/sentences.py"),
         *("diagnose/text.py", "diagnose/to_json.py", "flags/logforms.py", "flags/textsearch.py"),
     ),
     words=_WORDS,
 )
 def fuzz_log(data: bytes) -> None:
     """Every log has an answer."""
-    reports = find_failures(data.decode("utf-8", errors="replace").split("\n"))
+    reports = find_failures(read_messages(data.decode("utf-8", errors="replace").split("\n")))
     # Most mutations leave a report as it was, and explaining it takes longer than reading it.
     new = {text: report for report in reports if (text := hash(repr(report))) not in _EXPLAINED}
     _EXPLAINED.update(new)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from kalloctrace.diagnose.log_parser import find_failures
 from kalloctrace.diagnose.reports.model import LoggedFailure, LoggedZone, zone_layouts
+from kalloctrace.diagnose.reports.pairing import find_failures
+from kalloctrace.logs.messages import read_messages
 
 DATA = Path(__file__).parent / "data" / "failures"
 
@@ -18,12 +19,12 @@ BLOCKS = "Node 0 Normal: 5*4kB (U) 10*8kB (UME) = 100kB"
 
 def read(name: str) -> list[LoggedFailure]:
     """Return the reports of a file."""
-    return find_failures((DATA / name).read_text().split("\n"))
+    return list(find_failures(read_messages((DATA / name).read_text().split("\n"))))
 
 
 def only(*lines: str) -> LoggedFailure:
     """Return the one report of some lines."""
-    [report] = find_failures(lines)
+    [report] = find_failures(read_messages(lines))
     return report
 
 
@@ -122,8 +123,12 @@ def test_release_of_the_boot() -> None:
 
 
 def test_another_task_line_is_not_its_own() -> None:
-    """A line of another task's report does not name this one's kernel."""
-    assert only(HEADER, "CPU: 0 PID: 1 Comm: other Not tainted 5.10.0-46-amd64 #1").release is None
+    """A line of another task does not name this one's kernel, unless it follows at once: people rename tasks."""
+    other = "CPU: 0 PID: 1 Comm: other Not tainted 5.10.0-46-amd64 #1"
+    assert only(HEADER, "Call Trace:", other).release is None
+    renamed = only(HEADER, other)
+    assert renamed.release is not None
+    assert (renamed.release.release, renamed.comm, renamed.pid) == ("5.10.0-46-amd64", "x", None)
 
 
 def test_wrapped_lines_are_joined() -> None:
@@ -219,7 +224,8 @@ def test_control_characters() -> None:
 
 def test_no_report() -> None:
     """Text without a failure has none, whatever else it holds."""
-    assert find_failures(["page allocation", ZONE, BLOCKS, "\x00\ufffd", "9" * 5000 + "*4kB"]) == []
+    lines = ["page allocation", "Normal free: 7", "\x00\ufffd", "9" * 5000 + "*4kB"]
+    assert list(find_failures(read_messages(lines))) == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""A report that may get more lines, with what decides whether a line is its own."""
+
+from dataclasses import dataclass, field
+
+from kalloctrace.diagnose.reports.model import Frame, LoggedFailure, LoggedZone
+from kalloctrace.diagnose.reports.proc import ProcFile
+from kalloctrace.diagnose.reports.tasks import Lists
+from kalloctrace.flags.logforms import MaskText
+from kalloctrace.logs.messages import Message
+
+TOLERANCE = 0.001
+"""Seconds by which a line may be older than its report's first one: the clocks of CPUs differ."""
+
+WITH_STATE = frozenset(("failure", "stall", "oom", "vmalloc", "vmap", "vmemmap"))
+"""The events whose report shows the state of memory."""
+
+MIXED = "lines of several reports run into each other here, so some may be another one's"
+"""What is said of a report whose lines cannot be told from another one's."""
+
+
+@dataclass(eq=False)
+class Writer:
+    """A report, and how far its lines have come.
+
+    Attributes:
+        report: the report.
+        first: its first message.
+        mask: the mask in its first line; None if it has none.
+        opened: the number of its first message.
+        touched: the number of its latest message.
+        line: the line of its latest message.
+        written: the time of its latest message; None if not printed.
+        named: its task's line ("CPU: 3 PID: 7 Comm: x") is read.
+        state: the state of memory: 0 not begun, 1 its zones, 2 its free blocks, 3 what follows them.
+        keys: the lines of the state that it has.
+        zone: the zone whose line was read last.
+        trace: the call trace so far.
+        tracing: "Call Trace:" is read, and the trace is not over.
+        trace_over: no more frames are its own.
+        lists: the lists of an OOM report.
+        file: where in a file of /proc the next line stands.
+    """
+
+    report: LoggedFailure
+    first: Message
+    mask: MaskText | None
+    opened: int
+    touched: int
+    line: int
+    written: float | None = None
+    named: bool = False
+    state: int = 0
+    keys: set[str] = field(default_factory=set)
+    zone: LoggedZone | None = None
+    trace: list[Frame] = field(default_factory=list)
+    tracing: bool = False
+    trace_over: bool = False
+    lists: Lists = field(default_factory=Lists)
+    file: ProcFile = field(default_factory=ProcFile)
+
+    def touch(self, number: int, message: Message) -> None:
+        """Note that a message was its own."""
+        self.touched, self.line = number, message.line
+        self.written = message.time if message.time is not None else self.written
+
+    def may_write(self, message: Message) -> bool:
+        """Return whether a message can be its own, by caller, host and time."""
+        return self.same_caller(message) and not self.is_younger(message)
+
+    def same_caller(self, message: Message) -> bool:
+        """Return whether caller and host are its own, as far as they are printed."""
+        first = self.first
+        return (not first.caller or not message.caller or first.caller == message.caller) and (
+            not first.host or not message.host or first.host == message.host
+        )
+
+    def is_younger(self, message: Message) -> bool:
+        """Return whether a message was written before its first line."""
+        begun = self.first.time
+        return begun is not None and message.time is not None and message.time < begun - TOLERANCE
+
+    def mixed(self) -> None:
+        """Note that some lines may be another report's."""
+        if MIXED not in self.report.contradictions:
+            self.report.contradictions.append(MIXED)
+
+    @property
+    def wants_state(self) -> bool:
+        """Whether the state of memory is still to come."""
+        return self.state == 0 and self.report.event in WITH_STATE
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of it is to come, unless several reports run into each other."""
+        if self.report.event == "oom":
+            return self.lists.final and not self.lists.group
+        if self.report.event in ("slub", "cma"):
+            return bool(self.report.cma_pages or (self.report.cache and self.report.cache.name))
+        return self.state == 3 or self.report.event in ("contig", "hugetlb")

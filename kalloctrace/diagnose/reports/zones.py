@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: MIT
+"""The state of memory: what stands after "Mem-Info:".
+
+The lines are those of `show_mem` and `show_free_areas` (mm/page_alloc.c, lib/show_mem.c, mm/show_mem.c), 2.6 to 7.3.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+from kalloctrace.diagnose.reports.model import ZONE_NAMES, Blocks, HugePages, LoggedFailure, LoggedZone
+
+# Bounded, so that no number is too long to convert.
+_NUMBER, _NODE = r"\d{1,15}", r"\d{1,5}"
+_ZONE = "|".join(ZONE_NAMES)
+_ZONE_LINE = re.compile(rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}) free:(?P<free>{_NUMBER})kB(?P<rest>.*)")
+_FIELD = re.compile(r"(?<![a-z_])([a-z_]{1,32}):(\d{1,15})[kK]B")
+_LOWMEM_RESERVE = re.compile(r"lowmem_reserve\[\]:(?P<pages>(?: \d{1,15})+)$")
+_BUDDY = re.compile(
+    rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}): "
+    rf"(?P<blocks>(?:{_NUMBER}[*_]{_NUMBER}kB(?: \([A-Z]*\))? *)+)(?:= (?P<total>{_NUMBER})kB)?$"
+)
+_BLOCKS = re.compile(r"(?P<count>\d{1,15})[*_](?P<size>\d{1,15})kB(?: \((?P<types>[A-Z]*)\))?")
+_NODE_LINE = re.compile(rf"Node (?P<node>{_NODE}) (?P<rest>active_anon:.*)")
+_NODE_FIELD = re.compile(r"([a-z_]{1,32}(?:\((?:anon|file)\))?): ?(\d{1,15})kB")
+_UNRECLAIMABLE = re.compile(r"all_unreclaimable\? (?P<answer>yes|no)")
+_HUGE_PAGES = re.compile(
+    rf"Node (?P<node>{_NODE}) hugepages_total=(?P<total>{_NUMBER}) hugepages_free=(?P<free>{_NUMBER}) "
+    rf"hugepages_surp=(?P<surplus>{_NUMBER}) hugepages_size=(?P<size>{_NUMBER})kB"
+)
+_BEGIN = re.compile(r"Mem-[Ii]nfo:\s*(?P<rest>.*)")
+_TOTAL = re.compile(r"(?<![A-Za-z_])([A-Za-z_]{2,32}):(\d{1,15})(?![\dkK])")
+_FIRST_TOTAL = re.compile(
+    r"(?:active_anon|active_file|inactive_file|unevictable|dirty|slab_reclaimable|slab|mapped|shmem|sec_pagetables"
+    r"|kernel_misc_reclaimable|free|Active|Active_anon):\d"
+)
+_SWAP = re.compile(rf"(?P<which>Free|Total) swap\s*[:=]\s*(?P<kb>{_NUMBER})kB")
+_TAIL = re.compile(
+    rf"(?P<pages>{_NUMBER}) (?P<what>total pagecache pages|pages RAM|pages of RAM|pages reserved|reserved pages"
+    r"|pages in swap cache|pages HighMem/MovableOnly|pages of HIGHMEM|pages HIGHMEM|pages cma reserved"
+    r"|pages hwpoisoned)$"
+)
+_TOTALS_OF_TAIL = {
+    "total pagecache pages": "pagecache",
+    "pages in swap cache": "swap_cache",
+    "pages cma reserved": "cma_reserved",
+    "pages hwpoisoned": "hwpoisoned",
+}
+
+_MIGRATETYPES = {
+    "U": "MIGRATE_UNMOVABLE",
+    "M": "MIGRATE_MOVABLE",
+    "E": "MIGRATE_RECLAIMABLE",
+    "H": "MIGRATE_HIGHATOMIC",
+    "R": "MIGRATE_RESERVE",
+    "C": "MIGRATE_CMA",
+    "I": "MIGRATE_ISOLATE",
+}
+
+STATE_HINTS = ("kB", "Mem-", "lowmem_reserve[]", "active", "Active", "free:", "slab", "mapped:", "pages", "swap")
+"""A line with none of these words is no part of a state, other than a line of totals within one."""
+
+Kind = Literal["begin", "totals", "node", "zone", "reserve", "blocks", "huge", "tail"]
+
+
+class StateLine(NamedTuple):
+    """One line of the state.
+
+    Attributes:
+        kind: of the line; "tail" for those after the lists of free blocks.
+        key: what the line tells about, so that a second such line is another state's; "" if it may stand twice.
+        match: of the expression of that kind.
+        text: the line.
+    """
+
+    kind: Kind
+    key: str
+    match: re.Match[str]
+    text: str
+
+
+def state_line(text: str) -> StateLine | None:
+    """Recognize a line of the state; None if it is something else."""
+    if "kB" in text or "KB" in text:
+        return _line_with_sizes(text)
+    if (match := _LOWMEM_RESERVE.match(text)) is not None:
+        return StateLine("reserve", "", match, text)
+    if (match := _BEGIN.match(text)) is not None:
+        return StateLine("begin", "", match, text)
+    if (match := _FIRST_TOTAL.match(text)) is not None:
+        return StateLine("totals", match[0].partition(":")[0], match, text)
+    if " pages" in text and (match := _TAIL.match(text)) is not None:
+        return StateLine("tail", "", match, text)
+    return None
+
+
+def _line_with_sizes(text: str) -> StateLine | None:
+    if (match := _ZONE_LINE.match(text)) is not None:
+        return StateLine("zone", f"zone {match['node'] or 0} {match['zone']}", match, text)
+    if (match := _BUDDY.match(text)) is not None:
+        return StateLine("blocks", f"blocks {match['node'] or 0} {match['zone']}", match, text)
+    if (match := _NODE_LINE.match(text)) is not None:
+        return StateLine("node", f"node {match['node']}", match, text)
+    if (match := _HUGE_PAGES.match(text)) is not None:
+        return StateLine("huge", f"huge {match['node']} {match['size']}", match, text)
+    if (match := _SWAP.match(text)) is not None:
+        return StateLine("tail", "", match, text)
+    return None
+
+
+def read_totals(report: LoggedFailure, text: str) -> None:
+    """Read "active_anon:4558 inactive_anon:469552 …"; 2.6 writes "Active:84372 inactive:12323"."""
+    for name, pages in _TOTAL.findall(text):
+        report.totals.setdefault(name.lower(), int(pages))
+
+
+def read_node(report: LoggedFailure, line: StateLine) -> None:
+    """Read the line of a node."""
+    fields = {name.replace("(", "_").rstrip(")"): int(value) for name, value in _NODE_FIELD.findall(line.match["rest"])}
+    answer = _UNRECLAIMABLE.search(line.match["rest"])
+    if answer is not None:
+        fields["all_unreclaimable"] = int(answer["answer"] == "yes")
+    report.nodes[int(line.match["node"])] = fields
+
+
+def read_zone(report: LoggedFailure, line: StateLine) -> LoggedZone | None:
+    """Read the line of a zone; return the zone, or None if the report has other numbers for it already."""
+    match = line.match
+    zone = report.zone(int(match["node"] or 0), match["zone"])
+    fields = {"free": int(match["free"]), **{name: int(value) for name, value in _FIELD.findall(match["rest"])}}
+    if zone.kilobytes and zone.kilobytes != fields:
+        report.contradictions.append(f"{_name(zone)} is shown twice, with other numbers; the first are used")
+        return None
+    zone.kilobytes = fields
+    answer = _UNRECLAIMABLE.search(match["rest"])
+    if answer is not None and fields.get("present") != 0:
+        # Before 4.8 the zones say it, not the node; only a node with no other zone left is out of memory.
+        node = report.nodes.setdefault(zone.node, {"all_unreclaimable": 1})
+        node["all_unreclaimable"] &= int(answer["answer"] == "yes")
+    return zone
+
+
+def read_reserve(zone: LoggedZone | None, line: StateLine) -> None:
+    """Set lowmem_reserve of the zone whose line was read last."""
+    if zone is not None and zone.lowmem_reserve is None:
+        zone.lowmem_reserve = tuple(int(pages) for pages in line.match["pages"].split())
+
+
+def read_blocks(report: LoggedFailure, line: StateLine) -> None:
+    """Read the list of a zone's free blocks."""
+    match = line.match
+    zone = report.zone(int(match["node"] or 0), match["zone"])
+    blocks = tuple(
+        Blocks(int(block["count"]), int(block["size"]), _types(block["types"]))
+        for block in _BLOCKS.finditer(match["blocks"])
+    )
+    sizes = [block.size for block in blocks]
+    if any(size != max(sizes[0], 1) << order for order, size in enumerate(sizes)):
+        report.contradictions.append(f"the free blocks of {_name(zone)} are not listed by order")
+        return
+    total = sum(block.number * block.size for block in blocks)
+    if match["total"] is None:
+        report.contradictions.append(f"the list of free blocks of {_name(zone)} is cut off")
+    elif int(match["total"]) != total:
+        report.contradictions.append(
+            f"the free blocks of {_name(zone)} add up to {total:,} kB, but {int(match['total']):,} kB is printed"
+        )
+    elif zone.blocks is None:
+        zone.blocks = blocks
+
+
+def read_huge_pages(report: LoggedFailure, line: StateLine) -> None:
+    """Read the huge pages of one size on a node."""
+    match = line.match
+    numbers = (int(match[name]) for name in ("node", "total", "free", "surplus", "size"))
+    report.hugepages.append(HugePages(*numbers))
+
+
+def read_tail(report: LoggedFailure, line: StateLine) -> None:
+    """Read what stands after the lists of free blocks: swap, and numbers of pages."""
+    match = line.match
+    if "which" in match.re.groupindex:
+        if match["which"] == "Free" and report.swap is None:
+            report.swap = (int(match["kb"]), None)
+        elif match["which"] == "Total" and report.swap is not None:
+            report.swap = (report.swap[0], int(match["kb"]))
+        return
+    what, pages = match["what"], int(match["pages"])
+    if what in ("pages RAM", "pages of RAM"):
+        report.total_ram_pages = pages
+    elif what in ("pages reserved", "reserved pages"):
+        report.reserved_pages = pages
+    elif what in _TOTALS_OF_TAIL:
+        report.totals.setdefault(_TOTALS_OF_TAIL[what], pages)
+
+
+def _types(letters: str | None) -> frozenset[str] | None:
+    return None if letters is None else frozenset(_MIGRATETYPES.get(letter, letter) for letter in letters)
+
+
+def _name(zone: LoggedZone) -> str:
+    return f"node {zone.node} {zone.zone}"
