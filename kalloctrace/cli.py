@@ -20,9 +20,9 @@ from kalloctrace.version import __version__
 COMMANDS = {
     "completion": "print a shell completion script",
     "decode": "explain what the bits of gfp masks and alloc_flags mean",
-    "diff": "show what differs between two traces",
+    "diff": "show what differs between two traces, or between two kernel logs",
     "doctor": "check whether this machine can be traced, and how to fix it",
-    "explain": "show how one request is prepared, rule by rule",
+    "explain": "show how one request is prepared, or why those in a kernel log failed",
     "export": "write a trace for other tools",
     "import": "make a trace from what perf or trace-cmd recorded",
     "lab": "boot a real kernel in a virtual machine and run a command in it",

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kalloctrace.commands.log_reader import LogOptions, LogReader, Results, explained, no_failure, say_beyond
+from kalloctrace.commands.log_reader import LogOptions, LogReader, Results, explained, no_failure, no_log, say_beyond
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -39,7 +39,7 @@ def explain_logs(names: Sequence[str], options: LogOptions, other_options: Seque
     reader = LogReader.of(options)
     logs = find_logs(names)
     if not logs:
-        raise KalloctraceError(f"no log in {names[0]}", "the folder has no file", "name a log or another folder")
+        raise no_log(names[0])
     if options.html is not None:
         return _write_page(logs, reader, options.html, force=options.force)
     _say_paste(names)
@@ -66,7 +66,7 @@ def _write_page(logs: "Sequence[LogFile]", reader: LogReader, html: Path, *, for
         results = Results(logs, partial(explained, reader, page_group))
         page = LogsPage()
         for groups in results:
-            page.add(groups)
+            page.add(groups or [])
         code = results.exit_code()
         file.write(logs_html(page.to_json(results.read)).encode(errors="backslashreplace"))
     stderr().line(f"wrote {html}; open it in a browser")
@@ -92,7 +92,7 @@ def _print_json(logs: "Sequence[LogFile]", reader: LogReader) -> int:
 
     results = Results(logs, partial(explained, reader, alike_json))
     for groups in results:
-        stdout().json_lines(groups)
+        stdout().json_lines(groups or [])
     return results.exit_code()
 
 
@@ -103,7 +103,7 @@ def _print_table(logs: "Sequence[LogFile]", reader: LogReader) -> int:
     table = LogTable()
     results = Results(logs, partial(explained, reader, alike_json))
     for groups in results:
-        for group in groups:
+        for group in groups or []:
             table.add(group)
     if results.groups:
         write_table(table, results.read, stdout())

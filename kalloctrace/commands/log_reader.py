@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.text import file_name
 
 if TYPE_CHECKING:
     from kalloctrace.commands.many_logs import LogFile, LogResult
@@ -178,15 +179,15 @@ class Results:
         self.read = 0
         self.groups = 0
 
-    def __iter__(self) -> Iterator[list[dict[str, Any]]]:
-        """Yield the groups of each log that can be read."""
+    def __iter__(self) -> Iterator[list[dict[str, Any]] | None]:
+        """Yield the groups of each log; None for one that cannot be read."""
         from kalloctrace.commands.many_logs import read_logs
         from kalloctrace.commands.progress import show_progress
 
         with show_progress(f"explaining {len(self._logs):,} logs", lambda: self._done / len(self._logs)):
             yield from self._groups(read_logs(self._logs, self._make))
 
-    def _groups(self, results: "Iterable[LogResult[Explained]]") -> Iterator[list[dict[str, Any]]]:
+    def _groups(self, results: "Iterable[LogResult[Explained]]") -> Iterator[list[dict[str, Any]] | None]:
         for result in results:
             self._done += 1
             if result.error is not None:
@@ -194,21 +195,25 @@ class Results:
                 if len(self._logs) > 1:
                     stderr().error(result.error)
             if result.made is None:
+                yield None
                 continue
             self.read += 1
             self.groups += len(result.made.groups)
             self._beyond += result.made.beyond
             yield result.made.groups
 
-    def exit_code(self) -> Exit:
+    def exit_code(self, *, may_be_empty: bool = False) -> Exit:
         """Return the exit code after all logs.
+
+        Args:
+            may_be_empty: logs without any failure are no error.
 
         Raises:
             KalloctraceError: the only log cannot be read, or no log has a failure.
         """
         if len(self._logs) == 1 and self._failed:
             raise self._failed[0]
-        if self.read and not self.groups:
+        if self.read and not self.groups and not may_be_empty:
             raise no_failure()
         say_beyond(self._beyond)
         return Exit.FAILED if self._failed else Exit.OK
@@ -218,6 +223,11 @@ def say_beyond(failures: int) -> None:
     """Say on standard error how many failures are not shown."""
     if failures:
         stderr().line(f"{failures:,} failures are in further groups, which are not shown")
+
+
+def no_log(folder: str) -> KalloctraceError:
+    """Return the error about a folder without files."""
+    return KalloctraceError(f"no log in {file_name(folder)}", "the folder has no file", "name a log or another folder")
 
 
 def no_failure() -> KalloctraceError:

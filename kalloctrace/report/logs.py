@@ -29,6 +29,16 @@ EVENTS = {
     "memory": "state of memory, no failure",
 }
 """What happened, for people."""
+CONCLUSIONS = {
+    "no_zone": "no zone allowed",
+    "watermark": "too few pages",
+    "block": "no block",
+    "mixed": "too few pages, no block",
+    "passes": "would pass later",
+    "unknown": "unknown",
+    "memcg": "cgroup's limit",
+}
+"""Why a request failed, for people."""
 MOST_ANSWERS = 10
 """How many groups of one log are explained as text; the most frequent are."""
 _SINCE_1970 = 3e8
@@ -176,7 +186,7 @@ def write_table(table: LogTable, logs: int, console: Console) -> None:
     sheet = sheet_of(console)
     count = sum(row.count for row in table.rows.values())
     with_any = len(set[str]().union(*(row.logs for row in table.rows.values())))
-    sheet.line(f"{count:,} failures in {with_any:,} of {logs:,} logs", "bold")
+    sheet.line(f"{count:,} {'failure' if count == 1 else 'failures'} in {with_any:,} of {logs:,} logs", "bold")
     sheet.blank()
     add_table(table, sheet)
     sheet.blank()

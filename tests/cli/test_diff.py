@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.schemas import hold
 from tests.traces import RECORDED, aggregate, stream
 
 KEYS = {"type", "before", "after", "threshold", "by"}
@@ -176,3 +177,61 @@ def test_unreadable_trace_is_named(tmp_path: Path) -> None:
         done = run(*pair)
         assert done.returncode == 1
         assert str(missing) in done.stderr
+
+
+FAILURES = Path(__file__).parents[1] / "unit" / "data" / "failures"
+TWO_NODES, MEMCG = FAILURES / "made-two-nodes.log", FAILURES / "memcg-oom.log"
+
+
+def test_logs(tmp_path: Path) -> None:
+    """Their failures are compared by kind: what appeared, what vanished, and whose number differs."""
+    before, after = tmp_path / "before", tmp_path / "after"
+    before.mkdir()
+    (before / "1.log").write_bytes(TWO_NODES.read_bytes())
+    (before / "2.log").write_bytes(MEMCG.read_bytes())
+    after.write_bytes((FAILURES / "6.19-boosted.log").read_bytes() + MEMCG.read_bytes() * 3)
+    done = run("--json", before, after)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    hold("log_diff", found)
+    assert [(row["change"], row["before"], row["after"], row["event"], row["order"]) for row in found["rows"]] == [
+        ("changed", 1, 3, "oom", 0),
+        ("vanished", 1, 0, "failure", 3),
+        ("vanished", 1, 0, "stall", 0),
+        ("appeared", 0, 1, "failure", 0),
+    ]
+    assert found["before"] == {"log": str(before), "logs": 2, "kernels": ["7.3.4+deb13-amd64"], "failures": 3}
+    assert (found["after"]["failures"], found["same"]) == (4, 0)
+    text = run("--top", "2", before, after).stdout
+    assert "3 failures in 2 logs, on 7.3.4+deb13-amd64" in text
+    assert "kinds of failures: 4 differ, 0 are the same" in text
+    assert "… and 2 more; --json has all" in text
+
+
+def test_logs_of_another_kernel_with_the_same_failures() -> None:
+    """The kernel does not set kinds of failures apart: an upgrade changes it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "kalloctrace", "diff", "--json", str(MEMCG), "-"],
+        input="Linux version 6.1.0\n" + MEMCG.read_text(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = json.loads(done.stdout)
+    assert (found["after"]["kernels"], found["rows"], found["same"]) == (["6.1.0"], [], 1)
+
+
+def test_logs_without_failures(tmp_path: Path) -> None:
+    """No failure before and after is an answer; a log that cannot be read is none."""
+    (tmp_path / "a").write_text("nothing\n")
+    assert "kinds of failures: 0 differ" in run(tmp_path / "a", tmp_path / "a").stdout
+    done = run(tmp_path / "a", tmp_path / "none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == f"error: cannot read {tmp_path / 'none'}"
+
+
+def test_log_and_trace() -> None:
+    """They cannot be compared, in either order; --threshold is of traces."""
+    for words in ((RECORDED, MEMCG), (MEMCG, RECORDED), ("--threshold", "2", MEMCG, MEMCG)):
+        done = run(*words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 3)
