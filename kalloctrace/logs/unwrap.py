@@ -71,8 +71,10 @@ def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
     phrase = _across(last.rstrip(), below)
     if phrase is not None:
         return phrase
-    if HEADLESS.match(below) is not None and HEADLESS.match(last) is None:
-        return _glued(last, text, None, cut=cut) if len(last) <= 200 else None
+    if HEADLESS.match(below) is not None:
+        # Several CPUs that fail at once leave first lines without a name: each is a report of its own.
+        own = HEADER.match(last) is not None or START_MATCH(last) is not None or len(last) > 200
+        return None if own else _glued(last, text, None, cut=cut)
     form = form_of(last)
     whole = last.rstrip()
     if form is None:

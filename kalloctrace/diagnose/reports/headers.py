@@ -15,6 +15,7 @@ _WHO = r"(?P<comm>.*?):? ?"
 _FAILURE = re.compile(rf"{_WHO}page allocation failure[.:] ?order:(?P<order>\d{{1,3}})(?P<rest>.*)")
 # What follows the order where another CPU's line ran into this one: nothing, or a word of a register or stack dump.
 _NO_MASK = re.compile(r",?\s*(?:[0-9a-f]{8,16}\s*)?$")
+_RUN_ON = re.compile(r"(?:[^\s,:()]{1,15}: ?)?page allocation failure[.:] ?order:\d")
 _STALL = re.compile(
     r"(?P<comm>.*?): page allocation stalls? for (?P<time>\d+ ?m?secs?|\d+ms)[,:] order: ?(?P<order>\d{1,3}), "
     r"?mode:(?P<rest>.*)"
@@ -69,6 +70,17 @@ def begun(text: str, line: int) -> LoggedFailure | None:
         if hint in text and (report := read(text, line)) is not None:
             return report
     return None
+
+
+def pieces(text: str) -> list[str]:
+    """Split a message where the first lines of several failures run into each other; each is a failure of its own."""
+    if text.count("page allocation failure") < 2:
+        return [text]
+    starts = [match.start() for match in _RUN_ON.finditer(text)]
+    ends = [*starts[1:], len(text)]
+    return [text[0 if at == starts[0] else at : end].strip(" ,") for at, end in zip(starts, ends, strict=True)] or [
+        text
+    ]
 
 
 def read_nodes(report: LoggedFailure, text: str) -> bool:

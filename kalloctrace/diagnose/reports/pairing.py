@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from kalloctrace.diagnose.reports import zones
-from kalloctrace.diagnose.reports.headers import BEGINNINGS, begun, read_nodes
+from kalloctrace.diagnose.reports.headers import BEGINNINGS, begun, pieces, read_nodes
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.reports.proc import PROC_HINTS, begins_file, owner_sites, read_owner, read_proc
 from kalloctrace.diagnose.reports.tasks import (
@@ -120,10 +120,16 @@ class _Pairing:
 
     def feed(self, message: Message) -> None:
         """Read the next message."""
-        self._number += 1
         text = message.text
         if not self._open and not any(hint in text for hint in _HINTS):
+            self._number += 1
             return
+        for piece in pieces(text):
+            self._feed(message if piece == text else message._replace(text=piece))
+
+    def _feed(self, message: Message) -> None:
+        self._number += 1
+        text = message.text
         if self._number % _AFTERWARDS == 0:
             self._close_stale(message)
         report = begun(text, message.line)
@@ -257,6 +263,7 @@ class _Pairing:
         if len(own) > 1 and not message.caller and self._number - own[0].touched <= _NEAR:
             for other in own:
                 other.mixed()
+                other.report.release = other.report.release or release
         report = writer.report
         # Whatever stands before the name is what is left of a prefix.
         report.comm, report.pid, report.release = comm, pid, release or report.release
