@@ -133,6 +133,10 @@ def _types_without(name: str) -> Callable[..., tuple[frozenset[str], frozenset[s
     return broken
 
 
+def _all_checked(_kernel: Watermarks, _alloc_flags: int) -> bool:
+    return True
+
+
 def _keeps_boost(state: ZoneState) -> ZoneState:
     return state
 
@@ -166,5 +170,6 @@ MUTATIONS: dict[str, Mutation] = {
     "CMA blocks for none": ("types_for", _types_without(CMA)),
     "isolated blocks for all": ("types_for", _types_with("MIGRATE_ISOLATE")),
     "no blocks of other mobility": ("types_for", _types_without("MIGRATE_RECLAIMABLE")),
+    "an OOM victim is given highatomic blocks in 5.10": ("_given_all_checked", _all_checked),
     "the boost holds back everybody": ("without_boost", _keeps_boost),
 }

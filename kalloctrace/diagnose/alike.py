@@ -101,7 +101,7 @@ def _key(failure: Failure) -> tuple[object, ...]:
         failure.gfp_text,
         caller_name(failure),
         constraint(logged),
-        conclusion(failure),
+        failure.conclusion,
         failure.kernel,
     )
 
@@ -119,13 +119,6 @@ def caller_name(failure: Failure) -> str | None:
 def constraint(logged: LoggedFailure) -> str | None:
     """Return what bound the request to some of the memory; None if the log does not print it."""
     return logged.constraint or ("memcg" if logged.memcg else None)
-
-
-def conclusion(failure: Failure) -> str:
-    """Return why the request failed, in one word of the JSON object."""
-    if failure.logged.memcg:
-        return "memcg"
-    return failure.why.conclusion if failure.why is not None else "unknown"
 
 
 def alike_json(group: Alike, log: str) -> dict[str, Any]:

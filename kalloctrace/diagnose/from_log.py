@@ -1,71 +1,35 @@
 # SPDX-License-Identifier: MIT
 """A logged failure, judged zone by zone; what the log does not show stays unknown."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from kalloctrace.diagnose.reports.model import LoggedFailure, LoggedZone, zone_layouts
-from kalloctrace.diagnose.zones import AllocationAttempt, Diagnosis, judge_zones
-from kalloctrace.errors import KalloctraceError
-from kalloctrace.flags.builtin import builtin_tables
-from kalloctrace.flags.decode import decode_gfp, parse_flags
+from kalloctrace.diagnose.diagnosis import in_every_case, judge_zones
+from kalloctrace.diagnose.kinds import ENTRIES, has_request, is_memcg, nothing_given, older_state, warned_in
+from kalloctrace.diagnose.mask import OLD_TABLES, Mask, mask_of
+from kalloctrace.diagnose.page_size import KNOWN, PageSize, page_size
+from kalloctrace.diagnose.reports.model import LoggedFailure
+from kalloctrace.diagnose.states import Case, cases, is_shown, populated, shown_states
+from kalloctrace.diagnose.zones import AllocationAttempt, Conclusion, Diagnosis
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.kernel.builtin import OLD_STAND_IN
 from kalloctrace.kernel.logged import LoggedKernel, logged_kernel
 from kalloctrace.kernel.nodelist import parse_nodelist
-from kalloctrace.kernel.watermark_rules import KNOWN_WATERMARK_RULES, OLDEST_RULES, WatermarkRules
-from kalloctrace.model.gfp import GFP_ZONEMASK
+from kalloctrace.kernel.watermark_rules import KNOWN_WATERMARK_RULES, WatermarkRules
 from kalloctrace.model.kernel import GFP_ZONE_TABLE, Kernel
 from kalloctrace.model.slowpath.flags import Condition, mask_alloc_flags
 from kalloctrace.model.slowpath.types import SlowKernel
-from kalloctrace.model.watermark import FreeBlocks, Watermarks, ZoneState
-
-PAGE_KB = 4
-"""The page size of x86_64 in kB, if no list of free blocks shows it."""
+from kalloctrace.model.watermark import Watermarks
 
 NULL = "(null)"
 """How a log prints the nodemask of a request without one."""
 
-_RECLAIMS = frozenset(
-    (
-        *("GFP_KERNEL", "GFP_KERNEL_ACCOUNT", "GFP_USER", "GFP_HIGHUSER", "GFP_HIGHUSER_MOVABLE", "GFP_TRANSHUGE"),
-        *("GFP_NOFS", "GFP_NOIO", "GFP_TEMPORARY", "__GFP_RECLAIM", "__GFP_DIRECT_RECLAIM"),
-    )
-)
-_DOES_NOT = frozenset(("GFP_ATOMIC", "GFP_NOWAIT", "GFP_TRANSHUGE_LIGHT"))
+Certainty = Literal["certain", "likely", "unknown"]
 
-# Kernels before 5.8 have other numbers under these names. What the names from 4.6 on stand for is the same.
-_OLD_TABLES = builtin_tables(OLD_STAND_IN)
-
-
-@dataclass(frozen=True, slots=True)
-class _Mask:
-    """The gfp mask, as far as it can be read.
-
-    Attributes:
-        tables: the kernel's flags; None if unknown.
-        value: `gfp_t`; None if unknown.
-        names: the names in it; None if unknown.
-        text: what is known of it, for people.
-        modifiers: its zone modifiers; None if unknown.
-        waits: __GFP_WAIT of old kernels is set; None if unknown.
-        as_printed: the names of the printed number, if the printed names are other bits of the tables.
-    """
-
-    tables: FlagTables | None
-    value: int | None
-    names: frozenset[str] | None
-    text: str
-    modifiers: int | None = None
-    waits: bool | None = None
-    as_printed: str | None = None
-
-    @property
-    def bits(self) -> tuple[FlagTables, int] | None:
-        """The tables and the value, if both are known."""
-        return (self.tables, self.value) if self.tables is not None and self.value is not None else None
+FailureConclusion = Conclusion | Literal["memcg", "address_range", "contiguous_range", "order_too_large", "no_request"]
+"""What the zones show; or: a memory cgroup's limit was reached, no range of addresses or no contiguous range of pages
+was free, the order is larger than the allocator's largest, nothing was requested."""
 
 
 class NamedKernel(NamedTuple):
@@ -96,8 +60,9 @@ class Failure:
         attempt: the request of the decisive attempts.
         why: the diagnosis; None if the zones did not decide, or are unknown.
         missing: what the log lacks for a certain diagnosis.
-        page_kb: the page size in kB.
+        page_size: of the kernel.
         source: where the failure was recorded.
+        mask: the mask in a log; None for a trace.
     """
 
     logged: LoggedFailure
@@ -109,14 +74,50 @@ class Failure:
     attempt: AllocationAttempt
     why: Diagnosis | None
     missing: tuple[str, ...]
-    page_kb: int
+    page_size: PageSize = KNOWN
     source: Literal["log", "trace"] = "log"
+    mask: Mask | None = None
+
+    @property
+    def page_kb(self) -> int:
+        """The page size in kB; assumed if it is not known."""
+        return self.page_size.kilobytes
+
+    @property
+    def conclusion(self) -> FailureConclusion:
+        """Why the request failed."""
+        logged = self.logged
+        if is_memcg(logged):
+            return "memcg"
+        if logged.event == "vmap":
+            return "address_range"
+        if logged.event in ("cma", "contig"):
+            return "contiguous_range"
+        if logged.event == "warning" and warned_in(logged) in ENTRIES:
+            return "order_too_large"
+        if not has_request(logged):
+            return "no_request"
+        return self.why.conclusion if self.why is not None else "unknown"
+
+    @property
+    def certainty(self) -> Certainty:
+        """How sure the conclusion is; lines that contradict each other may belong to two reports."""
+        conclusion = self.conclusion
+        if conclusion in ("memcg", "address_range", "contiguous_range"):
+            return "certain"
+        if conclusion == "order_too_large":
+            return "likely"
+        if self.why is None or conclusion in ("passes", "unknown") or self.logged.contradictions:
+            return "unknown"
+        if self.why.certain:
+            return "certain"
+        doubts = {doubt for verdict in self.why.zones if not verdict.certain for doubt in verdict.unless or ("",)}
+        return "likely" if doubts == {"page_size"} and self.page_size.certainty == "likely" else "unknown"
 
     @property
     def certain(self) -> bool:
-        """Whether the diagnosis is certain; lines that contradict each other may belong to two reports."""
-        answered = self.why is not None and self.why.certain and not self.logged.contradictions
-        return self.logged.memcg or answered
+        """Whether the conclusion is certain."""
+        return self.certainty == "certain"
 
     @property
     def cause(self) -> tuple[object, ...]:
@@ -136,15 +137,19 @@ class Failure:
     @property
     def ignores_watermarks(self) -> bool:
         """Whether the decisive attempts checked no watermark."""
-        return bool(self.attempt.alloc_flags & (self.tables or _OLD_TABLES).bits.alloc_no_watermarks)
+        return bool(self.attempt.alloc_flags & (self.tables or OLD_TABLES).bits.alloc_no_watermarks)
 
 
-def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) -> Failure:
+_JUDGED = ("failure", "stall", "oom", "vmalloc", "vmemmap", "slub", "hugetlb", "memory")
+
+
+def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None, page_kb: int | None = None) -> Failure:
     """Diagnose why a logged request failed.
 
     Args:
         logged: the report.
         kernel: the kernel to judge by; None for the one that the log names.
+        page_kb: its page size in kB; None for what the log shows.
     """
     if kernel is not None:
         judged = logged_kernel(*kernel)
@@ -152,28 +157,56 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None) ->
         judged = logged_kernel(logged.release.release, logged.release.version)
     else:
         judged = logged_kernel("", "")
-    mask = _mask(logged, judged)
-    layout = _layout(logged.zones)
-    highest_zone = _highest_zone(mask, layout)
-    highest = layout.index(highest_zone) if highest_zone is not None and layout is not None else None
-    slow = _slow_kernel(judged)
-    attempt = replace(_attempt(logged, mask, slow, judged.unsure), highest_zoneidx=highest)
-    page_kb = next((zone.blocks[0].size for zone in logged.zones if zone.blocks), PAGE_KB)
-    zones = _populated(logged.zones)
-    states = [_state(zone, layout, page_kb, judged.absent_counters) for zone in zones if _is_shown(zone)]
-    check = Watermarks(judged.watermarks, judged.snapshot.tables.bits)
-    return Failure(
+    mask = mask_of(logged, judged)
+    size = page_size(logged, page_kb)
+    rules = _rules_shown(logged, judged.watermarks)
+    highest_zone = GFP_ZONE_TABLE.get(mask.modifiers) if mask.modifiers is not None else None
+    possible = list(cases(logged, highest_zone, size))
+    highest = possible[0].highest(highest_zone)
+    attempt = replace(_attempt(logged, mask, _slow_kernel(judged), judged.unsure), highest_zoneidx=highest)
+    why = None
+    if has_request(logged) and logged.event in _JUDGED and not is_memcg(logged) and not older_state(logged):
+        check = Watermarks(rules, judged.snapshot.tables.bits)
+        states = [shown_states(logged, case, judged.absent_counters) for case in possible]
+        tried = [replace(attempt, highest_zoneidx=case.highest(highest_zone)) for case in possible]
+        answers = [judge_zones(check, *each) for each in zip(tried, states, strict=True)] if states[0] else []
+        why = _in_every_case(logged, possible, answers)
+    failure = Failure(
         logged=logged,
         kernel=judged.release,
         tables=judged.tables,
-        rules=judged.watermarks,
+        rules=rules,
         gfp_text=mask.text,
-        highest_zone=highest_zone,
+        highest_zone=None if highest is None else possible[0].layout[highest],
         attempt=attempt,
-        why=None if logged.memcg or not states else judge_zones(check, attempt, states),
-        missing=tuple(_missing(logged, judged.release, judged.watermarks, mask)),
-        page_kb=page_kb,
+        why=why,
+        missing=(),
+        page_size=size,
+        mask=mask,
     )
+    return replace(failure, missing=tuple(_missing(failure, mask)))
+
+
+def _in_every_case(logged: LoggedFailure, possible: list[Case], answers: list[Diagnosis]) -> Diagnosis | None:
+    if not answers:
+        return None
+    others = zip((case.doubt for case in possible), answers, strict=True)
+    why = in_every_case(answers[0], list(others)[1:])
+    return replace(why, remedies=()) if nothing_given(logged) else why
+
+
+def _rules_shown(logged: LoggedFailure, rules: WatermarkRules) -> WatermarkRules:
+    """Return the rules, with the counter of high-order atomic pages that the log shows.
+
+    c928807f6f6b ("mm/page_alloc: keep track of free highatomic") (in v6.13) counts the free ones and prints them after
+    the reserved ones; stable kernels took it at different patch levels.
+    """
+    counted = [zone.kilobytes.keys() for zone in logged.zones if "reserved_highatomic" in zone.kilobytes]
+    if any("free_highatomic" in names for names in counted):
+        return replace(rules, highatomic="free")
+    # Something after it shows that the line is not just cut off.
+    whole = any(names & {"active_anon", "free_pcp", "free_cma"} for names in counted)
+    return replace(rules, highatomic="reserved") if whole and rules.known and rules.highatomic == "unknown" else rules
 
 
 @lru_cache(maxsize=8)
@@ -181,81 +214,45 @@ def _slow_kernel(kernel: LoggedKernel) -> SlowKernel:
     return SlowKernel(Kernel.of(kernel.snapshot), kernel.slowpath)
 
 
-def _mask(logged: LoggedFailure, kernel: LoggedKernel) -> _Mask:
-    tables = kernel.tables
-    value = logged.mask.value if logged.mask is not None else None
-    printed = logged.mask.printed if logged.mask is not None else ()
-    if tables is not None and value is not None:
-        named = _as_named(value, printed, tables)
-        decoded = decode_gfp(named, tables)
-        return _Mask(
-            tables,
-            named,
-            frozenset(decoded.names),
-            decoded.text or "no flags",
-            named & GFP_ZONEMASK,
-            as_printed=None if named == value else decode_gfp(value, tables).text,
-        )
-    text = "|".join(printed) or ("" if value is None else f"{value:#x}")
-    if printed or value == 0:
-        return _Mask(tables, value, frozenset(printed), text, _OLD_TABLES.gfp_of(printed) & GFP_ZONEMASK)
-    if value is None or not kernel.low_zone_modifiers:
-        return _Mask(tables, value, None, text)
-    waits = None if kernel.wait_bit is None else bool(value & kernel.wait_bit)
-    return _Mask(tables, value, None, text, value & GFP_ZONEMASK, waits)
-
-
-def _as_named(value: int, printed: tuple[str, ...], tables: FlagTables) -> int:
-    """Return the mask in the bits of the tables: another configuration may have other bits under these names."""
-    try:
-        named = parse_flags("|".join(printed), tables) if printed else value
-    except KalloctraceError:
-        return value
-    # A truncated line has only some of the names.
-    return named if named & ~value else value
-
-
-def _layout(zones: list[LoggedZone]) -> tuple[str, ...] | None:
-    """Return the kernel's zones if the log leaves one possibility."""
-    layouts = list(zone_layouts(zones))
-    return layouts[0] if len(layouts) == 1 else None
-
-
-def _highest_zone(mask: _Mask, layout: tuple[str, ...] | None) -> str | None:
-    zone = GFP_ZONE_TABLE.get(mask.modifiers) if mask.modifiers is not None else None
-    return "Normal" if zone is not None and layout is not None and zone not in layout else zone
-
-
-def _attempt(logged: LoggedFailure, mask: _Mask, slow: SlowKernel, unsure: frozenset[str]) -> AllocationAttempt:
+def _attempt(logged: LoggedFailure, mask: Mask, slow: SlowKernel, unsure: frozenset[str]) -> AllocationAttempt:
     order = max(logged.order, 0)
     attempt = AllocationAttempt(
         order=order,
         alloc_flags=0,
         highest_zoneidx=None,
-        nodemask=_nodes(logged.nodemask),
-        mems_allowed=_nodes(logged.mems_allowed),
+        direct_reclaim=mask.direct_reclaim,
+        nodemask=nodes_of(logged.nodemask),
+        mems_allowed=nodes_of(logged.mems_allowed),
+        oom=logged.event == "oom",
     )
     names, tables, bits = mask.names, slow.kernel.tables, slow.bits
     if names is None:
-        return replace(attempt, direct_reclaim=mask.waits, conditions=_conditions_without_names(slow, order, mask))
+        return replace(attempt, conditions=_possible(logged, _conditions_without_names(slow, order, mask)))
     value = tables.gfp_of(names) if mask.bits is None else mask.bits[1]
     flags, conditions = mask_alloc_flags(slow, value, order, unsure=unsure)
-    reclaims: bool | None = bool(value & bits.gfp_direct_reclaim)
-    if mask.bits is None:
-        reclaims = True if names & _RECLAIMS else False if names & _DOES_NOT else None
     return replace(
         attempt,
         alloc_flags=flags,
         gfp_mask=value if mask.bits is not None else 0,
-        direct_reclaim=reclaims,
         hardwall=bool(value & bits.gfp_hardwall),
         thisnode=bool(value & bits.gfp_thisnode),
         nomemalloc=bool(value & bits.gfp_nomemalloc),
-        conditions=conditions,
+        conditions=_possible(logged, conditions),
     )
 
 
-def _conditions_without_names(slow: SlowKernel, order: int, mask: _Mask) -> tuple[Condition, ...]:
+def _possible(logged: LoggedFailure, conditions: tuple[Condition, ...]) -> tuple[Condition, ...]:
+    """Drop the conditions that the report rules out.
+
+    A task with PF_MEMALLOC leaves `__alloc_pages_slowpath` before `__alloc_pages_may_oom`, mm/page_alloc.c of
+    linux-source-5.10 5.10.262-1:4760 to 7.3.4-1~bpo13+1. `out_of_memory` returns for an OOM victim before it prints the
+    report (`task_will_free_mem`), mm/oom_kill.c of Linux 4.7 to 7.3; before, for a task with TIF_MEMDIE.
+    """
+    ruled_out = ("oom_victim", "pf_memalloc") if logged.event == "oom" else ()
+    return tuple(condition for condition in conditions if condition.fact not in ruled_out)
+
+
+def _conditions_without_names(slow: SlowKernel, order: int, mask: Mask) -> tuple[Condition, ...]:
     """Return what a mask may hold whose bits are not known, and what its task may be."""
     tables = slow.kernel.tables
     _, (realtime, *others) = mask_alloc_flags(slow, tables.gfp("__GFP_HIGH"), order)
@@ -264,7 +261,7 @@ def _conditions_without_names(slow: SlowKernel, order: int, mask: _Mask) -> tupl
     return (first, *others)
 
 
-def _nodes(text: str | None) -> int | None:
+def nodes_of(text: str | None) -> int | None:
     """Read a nodemask as printed; None if it is NULL or cannot be read."""
     if text is None or text == NULL:
         return None
@@ -274,61 +271,47 @@ def _nodes(text: str | None) -> int | None:
         return None
 
 
-def _is_shown(zone: LoggedZone) -> bool:
-    return all(name in zone.kilobytes for name in ("free", "min", "low", "high"))
+def _missing(failure: Failure, mask: Mask) -> Iterator[str]:
+    logged, why = failure.logged, failure.why
+    if is_memcg(logged) or logged.event not in _JUDGED or not has_request(logged):
+        return
+    if not failure.kernel:
+        yield "the kernel's release (name it with --kernel)"
+    yield from _missing_of_mask(mask)
+    if older_state(logged):
+        yield f"the zones: those that follow are {-1000 * (logged.state_age or 0):,.0f} ms older than the failure"
+    elif why is None:
+        yield "the zones (the lines 'Node 0 Normal free:… min:… low:… high:…' after Mem-Info)"
+    else:
+        yield from _missing_of_zones(failure, why)
+        if not failure.rules.known:
+            yield _unknown_rules(failure.kernel, failure.rules)
 
 
-def _populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
-    """Drop zones without pages: they are on no zonelist, but old kernels print them."""
-    return [zone for zone in zones if zone.kilobytes.get("present") != 0]
+def _missing_of_zones(failure: Failure, why: Diagnosis) -> Iterator[str]:
+    zones = populated(failure.logged.zones)
+    yield from (f"the line of node {zone.node} {zone.zone}" for zone in zones if not is_shown(zone))
+    doubtful = [verdict for verdict in why.zones if not verdict.certain]
+    states = [verdict.state for verdict in doubtful]
+    yield from (f"the free blocks of node {state.node} {state.zone}" for state in states if state.blocks is None)
+    printed = {(zone.node, zone.zone) for zone in zones if zone.lowmem_reserve is not None}
+    highest = failure.attempt.highest_zoneidx
+    for state in states:
+        own = highest is not None and state.index is not None and state.index >= highest
+        if not own and (state.node, state.zone) not in printed:
+            yield f"lowmem_reserve of node {state.node} {state.zone}"
+    doubts = {doubt for verdict in doubtful for doubt in verdict.unless}
+    yield from (text for doubt, text in _DOUBTS.items() if doubt in doubts)
 
 
-def _state(zone: LoggedZone, layout: tuple[str, ...] | None, page_kb: int, absent: frozenset[str]) -> ZoneState:
-    def pages(name: str) -> int | None:
-        if name in absent:
-            return 0
-        return zone.kilobytes[name] // page_kb if name in zone.kilobytes else None
-
-    files = [pages(name) for name in ("active_file", "inactive_file")]
-    return ZoneState(
-        node=zone.node,
-        zone=zone.zone,
-        index=layout.index(zone.zone) if layout is not None else None,
-        free=pages("free") or 0,
-        watermarks=(pages("min") or 0, pages("low") or 0, pages("high") or 0),
-        boost=pages("boost"),
-        reserved_highatomic=pages("reserved_highatomic"),
-        free_highatomic=pages("free_highatomic"),
-        free_cma=pages("free_cma"),
-        lowmem_reserve=zone.lowmem_reserve if layout is not None or not any(zone.lowmem_reserve or ()) else None,
-        managed=pages("managed"),
-        blocks=tuple(FreeBlocks(block.number, block.types) for block in zone.blocks) if zone.blocks else None,
-        reclaimable=sum(number for number in files if number is not None) if None not in files else None,
-    )
+_DOUBTS = {
+    "zone_layout": "which zones this kernel has, so which part of lowmem_reserve holds",
+    "page_size": "the page size (name it with --page-size)",
+    "other_node": "which node __GFP_THISNODE asked for",
+}
 
 
-def _missing(logged: LoggedFailure, kernel: str, rules: WatermarkRules, mask: _Mask) -> list[str]:
-    if logged.memcg:
-        return []
-    missing = [] if kernel else ["the kernel's release (name it with --kernel)"]
-    missing += _missing_of_mask(mask)
-    zones = _populated(logged.zones)
-    shown = [zone for zone in zones if _is_shown(zone)]
-    if not shown:
-        return [*missing, "the zones (the lines 'Node 0 Normal free:… min:… low:… high:…' after Mem-Info)"]
-    missing += [f"the line of node {zone.node} {zone.zone}" for zone in zones if not _is_shown(zone)]
-    missing += [f"the free blocks of node {zone.node} {zone.zone}" for zone in shown if zone.blocks is None]
-    missing += [f"lowmem_reserve of node {zone.node} {zone.zone}" for zone in shown if zone.lowmem_reserve is None]
-    if _layout(logged.zones) is None and all(zone.lowmem_reserve is not None for zone in shown):
-        missing.append("which zones this kernel has, so which part of lowmem_reserve holds")
-    if "__GFP_THISNODE" in (mask.names or ()) and len({zone.node for zone in shown}) > 1:
-        missing.append("which node __GFP_THISNODE asked for")
-    if not rules.known:
-        missing.append(_unknown_rules(kernel, rules))
-    return missing
-
-
-def _missing_of_mask(mask: _Mask) -> Iterator[str]:
+def _missing_of_mask(mask: Mask) -> Iterator[str]:
     if mask.value is None and mask.names is None:
         yield "the gfp mask"
     elif mask.modifiers is None:
@@ -341,6 +324,6 @@ def _missing_of_mask(mask: _Mask) -> Iterator[str]:
 
 def _unknown_rules(kernel: str, rules: WatermarkRules) -> str:
     whose = f"of {kernel}" if kernel else "of this kernel"
-    if rules == OLDEST_RULES:
+    if not rules.block_of_any_type:
         return f"the watermark check {whose}: only what all kernels share is applied"
     return f"the watermark check {whose} in every detail: known are those from {KNOWN_WATERMARK_RULES}"

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from kalloctrace.diagnose.from_log import NULL, PAGE_KB, Failure
+from kalloctrace.diagnose.diagnosis import judge_zones
+from kalloctrace.diagnose.from_log import NULL, Failure
 from kalloctrace.diagnose.reports.model import Event, LoggedFailure
-from kalloctrace.diagnose.zones import AllocationAttempt, judge_zones
+from kalloctrace.diagnose.zones import AllocationAttempt
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.releases import upstream_release
 from kalloctrace.flags.tables import FlagTables
@@ -119,7 +120,6 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, search: _Search, w
         attempt=attempt,
         why=judge_zones(check, attempt, states) if states else None,
         missing=() if states else ("the zones: there was no room for them",),
-        page_kb=PAGE_KB,
         source="trace",
     )
 

@@ -1,28 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The sentences about a diagnosed failure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.reports.model import Event
+from kalloctrace.diagnose.findings import Finding, findings_of
+from kalloctrace.diagnose.from_log import Failure, FailureConclusion
+from kalloctrace.diagnose.kinds import nothing_given
 from kalloctrace.diagnose.zones import Change, Diagnosis, Doubt, Kind, Remedy, ZoneVerdict
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 
-_EVENTS: dict[Event, str] = {
-    "failure": "failed",
-    "stall": "stalled",
-    "oom": "led to the OOM killer",
-    "vmalloc": "failed in vmalloc",
-    "vmap": "found no range of addresses in vmalloc",
-    "slub": "failed for a slab cache",
-    "vmemmap": "failed for the memory map",
-    "cma": "failed in a CMA area",
-    "contig": "could not free a range of pages",
-    "warning": "raised a warning of the page allocator",
-    "hugetlb": "gave too few huge pages",
-    "memory": "was not printed, only the state of memory",
-}
+_EVENTS = {"stall": "stalled", "oom": "led to the OOM killer"}
 
 VERDICTS: dict[Kind, str] = {
     "excluded": "not allowed",
@@ -43,6 +31,8 @@ CLAUSES: dict[Doubt, str] = {
     "cpuset_ancestors": "the cpuset's ancestors did not allow this node either",
     "other_node": "__GFP_THISNODE asked for another node",
     "zone_not_allowed": "the request could not use this zone at all",
+    "zone_layout": "the kernel had other zones",
+    "page_size": "its pages had another size",
 }
 """A doubt as a clause after "if", also in the JSON object."""
 
@@ -60,10 +50,24 @@ _LETTERS = {
 def request_sentence(failure: Failure) -> str:
     """Return the request, its task and what happened."""
     logged = failure.logged
-    size = f" ({kilobytes(failure, 1 << logged.order)})" if logged.order >= 0 else ""
     mask = f" with {failure.gfp_text}" if failure.gfp_text else ""
+    task = f" for {logged.comm or '?'}" if logged.comm or logged.event in ("failure", "stall", "oom") else ""
     waited = f" for {logged.waited}" if logged.waited is not None else ""
-    return f"order {logged.order}{size}{mask} for {logged.comm or '?'} {_EVENTS[logged.event]}{waited}"
+    return f"{_requested(failure)}{mask}{task} {_EVENTS.get(logged.event, 'failed')}{waited}"
+
+
+def _requested(failure: Failure) -> str:
+    """Return what was requested."""
+    logged = failure.logged
+    if logged.event in ("vmalloc", "vmap"):
+        return "vmalloc" if logged.size is None else f"vmalloc of {-(-logged.size // 1024):,} kB"
+    if logged.event in ("cma", "contig"):
+        return "a range of pages" if logged.pages is None else f"{logged.pages:,} contiguous {_pages(logged.pages)}"
+    if logged.event == "slub" and not logged.order_shown:
+        return "a slab" if logged.cache is None else f"a slab of {logged.cache.name}"
+    if not logged.order_shown:
+        return {"warning": "a request", "memory": "the state of memory"}.get(logged.event, "huge pages")
+    return f"order {logged.order}" + (f" ({size(failure, logged.order)})" if logged.order >= 0 else "")
 
 
 def headline(failure: Failure) -> str:
@@ -77,20 +81,69 @@ def headline_alike(failure: Failure) -> str:
 
 
 def _reason(failure: Failure) -> str:
-    logged = failure.logged
-    if logged.order < 0:
+    tell = _TELL.get(failure.conclusion)
+    if tell is not None:
+        return tell(failure)
+    first = [finding.text for finding in findings_of(failure) if finding.kind in _FIRST]
+    if failure.why is not None:
+        return first[0] if nothing_given(failure.logged) else "; ".join((*first, _by_zones(failure, failure.why)))
+    if failure.source == "trace":
+        return f"unknown, the trace lacks {failure.missing[0]}"
+    return "; ".join((*(first or ["unknown"]), "the log does not show the zones")).replace("unknown; ", "unknown, ")
+
+
+_FIRST = ("nothing_given", "older_state", "bound", "no_reclaim")
+"""The findings that belong to the reason."""
+
+
+def further_findings(failure: Failure) -> tuple[Finding, ...]:
+    """Return the findings that the headline does not have."""
+    return tuple(finding for finding in findings_of(failure) if finding.kind not in _FIRST)
+
+
+def _memcg(failure: Failure) -> str:
+    limit = ""
+    if failure.logged.memcg_limit is not None:
+        usage, at_most = failure.logged.memcg_limit
+        limit = f" ({usage:,} kB of {at_most:,} kB used)"
+    return f"the limit of its memory cgroup was reached{limit}; the zones were not the cause"
+
+
+def _no_addresses(_failure: Failure) -> str:
+    return "no range of kernel addresses was free; that is no lack of memory"
+
+
+def _no_range(failure: Failure) -> str:
+    area = " in its CMA area" if failure.logged.event == "cma" else ""
+    if failure.logged.errno in (None, _ENOMEM):
+        return f"no range of that size was free{area} (ENOMEM)"
+    if failure.logged.errno == _EBUSY:
+        return f"pages{area} were in use and could not be moved (EBUSY)"
+    return f"no range of that size could be had{area} (error {failure.logged.errno})"
+
+
+_ENOMEM, _EBUSY = 12, 16
+
+
+def _order_too_large(_failure: Failure) -> str:
+    return "likely its order is larger than the largest that the page allocator has, so it was refused at once"
+
+
+def _no_request(failure: Failure) -> str:
+    if failure.logged.order < 0:
         return "a person invoked the OOM killer (SysRq f), no request failed"
-    if logged.memcg:
-        limit = ""
-        if logged.memcg_limit is not None:
-            usage, at_most = logged.memcg_limit
-            limit = f" ({usage:,} kB of {at_most:,} kB used)"
-        return f"the limit of its memory cgroup was reached{limit}; the zones were not the cause"
-    if failure.why is None:
-        if failure.source == "trace":
-            return f"unknown, the trace lacks {failure.missing[0]}"
-        return "unknown, the log does not show the zones"
-    return _by_zones(failure, failure.why)
+    if failure.logged.event == "memory":
+        return "no request is shown"
+    return "a page fault found no memory (an empty mask); which request failed before is not shown"
+
+
+_TELL: dict[FailureConclusion, Callable[[Failure], str]] = {
+    "memcg": _memcg,
+    "address_range": _no_addresses,
+    "contiguous_range": _no_range,
+    "order_too_large": _order_too_large,
+    "no_request": _no_request,
+}
 
 
 def _by_zones(failure: Failure, answer: Diagnosis) -> str:
@@ -100,7 +153,7 @@ def _by_zones(failure: Failure, answer: Diagnosis) -> str:
     if answer.conclusion == "passes":
         passed = _zone_list([verdict.state for verdict in tried if verdict.kind == "passes"])
         return f"{passed} could serve it in the state that is shown, which is later than the failure"
-    blocks = f"no free block of {kilobytes(failure, 1 << failure.attempt.order)} or more of a type that it may take"
+    blocks = f"no free block of {size(failure, failure.attempt.order)} or more of a type that it may take"
     refused = _mixed([verdict for verdict in tried if verdict.kind in ("watermark", "block")], blocks)
     doubtful = [verdict.state for verdict in tried if verdict.kind in ("unknown", "passes")]
     open_still = f"the {failure.source} does not decide it for {_zone_list(doubtful)}" if doubtful else ""
@@ -133,6 +186,26 @@ def kilobytes(failure: Failure, pages: int) -> str:
     return f"{pages * failure.page_kb:,} kB"
 
 
+def size(failure: Failure, order: int) -> str:
+    """Return the size of a block: in kB if the page size is known, else in pages."""
+    pages = 1 << order
+    if failure.page_size.certainty == "certain":
+        return kilobytes(failure, pages)
+    likely = f", likely {kilobytes(failure, pages)}" if failure.page_size.certainty == "likely" else ""
+    return f"{pages:,} {_pages(pages)}{likely}"
+
+
+def _pages(number: int) -> str:
+    return "page" if number == 1 else "pages"
+
+
+def _amount(failure: Failure, pages: int) -> str:
+    """Return a number of pages that the log has in pages: in kB if the page size is known."""
+    if failure.page_size.certainty == "unknown":
+        return f"{pages:,} {_pages(pages)}"
+    return kilobytes(failure, pages)
+
+
 def _range(failure: Failure, pages: Range) -> str:
     if pages.low == pages.high:
         return kilobytes(failure, pages.low)
@@ -141,11 +214,9 @@ def _range(failure: Failure, pages: Range) -> str:
 
 def certainty(failure: Failure) -> str:
     """Return how sure the answer is."""
-    if failure.logged.memcg:
-        return "certain"
-    if failure.why is None:
-        return "unknown"
-    return "certain, for the state that is shown" if failure.certain else "not certain"
+    if failure.certainty == "unknown":
+        return "unknown" if failure.why is None else "not certain"
+    return failure.certainty if failure.why is None else f"{failure.certainty}, for the state that is shown"
 
 
 def conditions(diagnosis: Diagnosis) -> Iterator[str]:
@@ -165,20 +236,21 @@ def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
         return _excluded(failure, verdict)
     if failure.ignores_watermarks:
         free = f"{kilobytes(failure, verdict.state.free)} free, no watermark applies (ALLOC_NO_WATERMARKS)"
-        return f"{free}; {_blocks(failure, verdict.kind, check, above=True)}"
+        return f"{free}; {_blocks(failure, verdict, check, above=True)}"
     usable, needed = _usable(failure, verdict.state, check), _needed(failure, verdict.state, check)
     if verdict.kind == "watermark":
         return f"{usable}, not above {needed}"
     above = check.usable.low > check.needed.high
     compared = f"{usable}, above {needed}" if above else f"{usable}; needed more than {needed}"
-    return f"{compared}; {_blocks(failure, verdict.kind, check, above=above)}"
+    return f"{compared}; {_blocks(failure, verdict, check, above=above)}"
 
 
-def _blocks(failure: Failure, kind: Kind, check: WatermarkCheck, *, above: bool) -> str:
-    if kind == "passes":
+def _blocks(failure: Failure, verdict: ZoneVerdict, check: WatermarkCheck, *, above: bool) -> str:
+    if verdict.kind == "passes":
         return "a free block fits"
-    if kind == "block":
-        return _no_block(failure, check)
+    if verdict.kind == "block":
+        real_time = ", unless the task is real-time" if "real_time" in verdict.passes_if else ""
+        return f"{_no_block(failure, check)}{real_time}"
     if not above:
         return "the data does not show which is larger"
     if not failure.rules.block_of_any_type and failure.attempt.order > 0:
@@ -200,16 +272,15 @@ def _excluded(failure: Failure, verdict: ZoneVerdict) -> str:
 
 def _usable(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
     free = f"{kilobytes(failure, state.free)} free"
-    if state.free < 1 << failure.attempt.order:
+    if failure.attempt.order > 0 and state.free < 1 << failure.attempt.order:
         return f"{free}, less than one block of the order"
     if check.usable.low != check.usable.high:
         return f"{free}, at most {kilobytes(failure, check.usable.high)} of it usable"
-    kept = (
-        (check.highatomic, "kept for high-order atomic requests"),
-        (check.cma, "in CMA areas"),
-        (Range(check.order_pages, check.order_pages), "for the order"),
-    )
-    listed = ", ".join(f"{kilobytes(failure, pages.low)} {what}" for pages, what in kept if pages.low)
+    kept = ((check.highatomic, "kept for high-order atomic requests"), (check.cma, "in CMA areas"))
+    parts = [f"{kilobytes(failure, pages.low)} {what}" for pages, what in kept if pages.low]
+    if check.order_pages:
+        parts.append(f"{_amount(failure, check.order_pages)} for the order")
+    listed = ", ".join(parts)
     usable = kilobytes(failure, check.usable.low) if check.usable.low > 0 else "none"
     return f"{free}, {usable} of it usable (not {listed})" if listed else free
 
@@ -224,6 +295,8 @@ def _needed(failure: Failure, state: ZoneState, check: WatermarkCheck) -> str:
         mark += f" (lowered to {kilobytes(failure, check.lowered)})"
     if check.lowmem_reserve.high == 0:
         return mark
+    if failure.page_size.certainty == "unknown" and check.lowmem_reserve.low == check.lowmem_reserve.high:
+        return f"{mark} + lowmem_reserve {_amount(failure, check.lowmem_reserve.low)}"
     return f"{mark} + lowmem_reserve {_range(failure, check.lowmem_reserve)}"
 
 
@@ -231,10 +304,10 @@ def _no_block(failure: Failure, check: WatermarkCheck) -> str:
     order = failure.attempt.order
     there = ", ".join(sorted(_LETTERS.get(name, name) for name in check.types_there))
     if there:
-        return f"the only free blocks of {kilobytes(failure, 1 << order)} or more are {there}, which it may not take"
+        return f"the only free blocks of {size(failure, order)} or more are {there}, which it may not take"
     if check.largest is None:
         return "no free block of a type that it may take"
-    return f"the largest free block has {kilobytes(failure, 1 << check.largest)} (order {check.largest})"
+    return f"the largest free block has {size(failure, check.largest)} (order {check.largest})"
 
 
 _SERVED = ": {where} would have served"
@@ -264,7 +337,7 @@ def remedy_sentence(failure: Failure, remedy: Remedy) -> str:
         where=where,
         node=remedy.node,
         value=remedy.value,
-        size=kilobytes(failure, 1 << (remedy.value or 0)),
+        size=size(failure, remedy.value or 0),
         order=failure.attempt.order,
         highest=failure.highest_zone,
         instead=" instead of __GFP_NOMEMALLOC" if failure.attempt.nomemalloc else "",
@@ -281,7 +354,7 @@ def _reclaim(failure: Failure, remedy: Remedy, where: str) -> str:
         has = f" (which has {kilobytes(failure, cache)} of file pages)" if cache is not None else ""
         parts.append(f"{kilobytes(failure, pages)} freed in {where}{has} would be enough")
     if remedy.needs_block:
-        block = kilobytes(failure, 1 << failure.attempt.order)
+        block = size(failure, failure.attempt.order)
         parts.append(f"compaction would have to make a block of {block} in {where}")
     return f"{how}: {'; and '.join(parts)}"
 

@@ -9,6 +9,7 @@ from kalloctrace.diagnose.sentences import (
     VERDICTS,
     certainty,
     conditions,
+    further_findings,
     headline,
     kilobytes,
     remedy_sentence,
@@ -67,6 +68,10 @@ def add_failure(
         sheet.table(_table(failure, failure.why.zones))
     if more is not None:
         more()
+    further = [finding.text for finding in further_findings(failure) if finding.certainty == "certain"]
+    _list(sheet, f"what the {failure.source} shows besides", further)
+    further = [finding.text for finding in further_findings(failure) if finding.certainty != "certain"]
+    _list(sheet, "likely", further)
     if failure.why is not None:
         remedies = [remedy_sentence(failure, remedy) for remedy in failure.why.remedies]
         _list(sheet, "any one of these would have let it pass", remedies)

@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.sentences import CLAUSES, headline, remedy_sentence, zone_sentence
 from kalloctrace.model.watermark import ZoneState
@@ -26,9 +27,10 @@ def failure_json(failure: Failure) -> dict[str, Any]:
         "mems_allowed": logged.mems_allowed,
         "highest_zone": failure.highest_zone,
         "alloc_flags": failure.attempt.alloc_flags if failure.tables is not None else None,
-        "conclusion": "memcg" if logged.memcg else answer.conclusion if answer is not None else "unknown",
-        "certainty": "certain" if failure.certain else "unknown",
+        "conclusion": failure.conclusion,
+        "certainty": failure.certainty,
         "summary": headline(failure),
+        **_findings(failure),
         "zones": [
             {
                 "node": verdict.state.node,
@@ -56,6 +58,13 @@ def failure_json(failure: Failure) -> dict[str, Any]:
         "missing": list(failure.missing),
         "contradictions": logged.contradictions,
     }
+
+
+def _findings(failure: Failure) -> dict[str, list[dict[str, str]]]:
+    """Return what only a log shows."""
+    if failure.source == "trace":
+        return {}
+    return {"findings": [finding._asdict() for finding in findings_of(failure)]}
 
 
 def _numbers(failure: Failure, state: ZoneState) -> dict[str, int | list[int] | None]:

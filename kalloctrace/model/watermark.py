@@ -79,6 +79,8 @@ class ZoneState:
         managed: `managed_pages`; None where it is not known.
         blocks: by order, ascending; None where they are not known.
         reclaimable: file pages on the zone's lists, which reclaim could free; None where they are not known.
+        swappable: other pages that reclaim could free, as far as they are known: anonymous ones that the free swap can
+            hold, and reclaimable slab.
     """
 
     node: int
@@ -94,6 +96,7 @@ class ZoneState:
     managed: int | None = None
     blocks: tuple[FreeBlocks, ...] | None = None
     reclaimable: int | None = None
+    swappable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +268,7 @@ def zone_watermark_fast(
         gfp_mask: `gfp_t`; only __GFP_ATOMIC is tested, on kernels that have it.
 
     Returns:
-        As `zone_watermark_ok` does.
+        As `zone_watermark_ok` does; "block" if the check passes, but `rmqueue` then gives no block.
     """
     watermark = alloc_flags & WMARK_MASK
     check = zone_watermark_ok(kernel, state, order, highest_zoneidx, alloc_flags, watermark=watermark)
@@ -273,9 +276,23 @@ def zone_watermark_fast(
         return replace(check, **suitable_block(kernel, state, order, alloc_flags)._asdict())
     bits = kernel.bits
     skips = bool(gfp_mask & bits.gfp_atomic if bits.gfp_atomic else alloc_flags & bits.alloc_min_reserve)
-    if check.outcome == "ok" or order > 0 or watermark != WMARK_MIN or not skips:
+    if check.outcome != "ok" and order == 0 and watermark == WMARK_MIN and skips:
+        return zone_watermark_ok(kernel, without_boost(state), order, highest_zoneidx, alloc_flags)
+    if check.outcome not in ("ok", "unknown") or _given_all_checked(kernel, alloc_flags):
         return check
-    return zone_watermark_ok(kernel, without_boost(state), order, highest_zoneidx, alloc_flags)
+    given = suitable_block(kernel, state, order, alloc_flags & ~bits.alloc_oom)
+    return replace(check, **given._asdict()) if given.outcome == "block" else check
+
+
+def _given_all_checked(kernel: Watermarks, alloc_flags: int) -> bool:
+    """Return whether `rmqueue` gives every block that `__zone_watermark_ok` counts.
+
+    On kernels with ALLOC_HARDER the check counts MIGRATE_HIGHATOMIC blocks for ALLOC_OOM as well, but `rmqueue` takes
+    them for ALLOC_HARDER alone: an OOM victim then passes the check and gets nothing. Since eb2e2b425c69
+    ("mm/page_alloc: explicitly record high-order atomic allocations in alloc_flags") (in v6.3) it gets them.
+    Source: `rmqueue`, mm/page_alloc.c of Linux 5.10, and `rmqueue_buddy` of 5.19; both test ALLOC_HARDER.
+    """
+    return not (kernel.bits.alloc_harder and alloc_flags & kernel.bits.alloc_oom)
 
 
 def without_boost(state: ZoneState) -> ZoneState:
@@ -293,13 +310,23 @@ def free_cma_pages(state: ZoneState) -> Range:
 
 
 def lowmem_reserve_pages(state: ZoneState, highest_zoneidx: int | None) -> Range:
-    """Return the pages that the zone keeps from requests that can use higher zones, up to that one."""
+    """Return the pages that the zone keeps from requests that can use higher zones, up to that one.
+
+    It keeps none from a request whose highest zone it is: `setup_per_zone_lowmem_reserve` sets the entries of higher
+    zones only, mm/page_alloc.c of linux-source-5.10 5.10.262-1 to 7.3.4-1~bpo13+1, and all before.
+    """
     reserve = state.lowmem_reserve
+    if reserve is None and _is_own(state, highest_zoneidx):
+        return NONE
     if reserve is None:
         return Range(0, state.managed if state.managed is not None else state.free)
     if highest_zoneidx is None or not 0 <= highest_zoneidx < len(reserve):
         return Range(min(reserve, default=0), max(reserve, default=0))
     return Range(reserve[highest_zoneidx], reserve[highest_zoneidx])
+
+
+def _is_own(state: ZoneState, highest_zoneidx: int | None) -> bool:
+    return highest_zoneidx is not None and state.index is not None and state.index >= highest_zoneidx
 
 
 class Found(NamedTuple):

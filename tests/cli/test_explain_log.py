@@ -55,6 +55,7 @@ def test_json_from_standard_input() -> None:
         *("type", "line", "event", "comm", "kernel", "rules", "order", "gfp", "gfp_text", "nodemask", "mems_allowed"),
         *("highest_zone", "alloc_flags", "conclusion", "certainty", "summary", "zones", "remedies", "missing"),
         *("contradictions", "log", "count", "lines", "first", "last", "first_text", "last_text", "constraint"),
+        "findings",
     }
     assert set(first["zones"][0]) == {
         *("node", "zone", "verdict", "excluded_by", "certainty", "unless", "passes_if", "why", "free_kb", "min_kb"),

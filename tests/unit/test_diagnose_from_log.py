@@ -78,9 +78,8 @@ def test_5_10() -> None:
     [answer] = judged("5.10-oom.log")
     assert verdicts(answer) == [(zone, "watermark", "certain") for zone in ("DMA", "DMA32", "Normal")]
     assert (answer["rules"], answer["alloc_flags"], answer["missing"]) == (True, 0x8C0, [])
-    assert changes(answer)["min_free_kbytes"] == ("Normal", 22046)
-    # 14975 of 3006 + 8991; Normal would do as well.
-    assert changes(answer)["gfp_high"] == ("DMA32", None)
+    # Not even all file pages would bring a zone to its high watermark: 22047 + 84 of 33165. Reserves would not last.
+    assert changes(answer) == {}
 
 
 def test_5_13() -> None:

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from kalloctrace.diagnose.zones import AllocationAttempt, Diagnosis, Remedy, judge_zones
+from kalloctrace.diagnose.diagnosis import judge_zones
+from kalloctrace.diagnose.zones import AllocationAttempt, Diagnosis, Remedy
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.flags.releases import parse_release
 from kalloctrace.kernel.watermark_rules import watermark_rules

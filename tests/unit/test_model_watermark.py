@@ -169,7 +169,10 @@ EXPECTATIONS = (
     Expectation("an isolated block", ALL, zone(5000, "U U - - I - - - - - -"), CPUSET, "block", order=2),
     Expectation("a highatomic block", ALL, zone(5000, "U U - - H - - - - - -"), HIGH, "block", order=2),
     Expectation("a highatomic block, HARDER", OLD, zone(5000, "U U - - H - - - - - -"), HARDER, "ok", order=2),
-    Expectation("a highatomic block, OOM", ALL, zone(5000, "U U - - H - - - - - -"), OOM, "ok", order=2),
+    Expectation("a highatomic block, OOM", NEW, zone(5000, "U U - - H - - - - - -"), OOM, "ok", order=2),
+    # `__zone_watermark_ok` passes, and `rmqueue` takes from highatomic blocks for ALLOC_HARDER alone.
+    Expectation("a highatomic block, OOM", OLD, zone(5000, "U U - - H - - - - - -"), OOM, "block", order=2),
+    Expectation("OOM and HARDER", OLD, zone(5000, "U U - - H - - - - - -"), OOM | HARDER, "ok", order=2),
     Expectation("a highatomic block, NON_BLOCK", NEW, zone(5000, "U U - - H - - - - - -"), HARDER, "block", order=2),
     Expectation("a highatomic block, HIGHATOMIC", NEW, zone(5000, "U U - - H - - - - - -"), HIGHATOMIC, "ok", order=2),
     # Order 0 takes no highatomic page in 5.10, and one when it may not block or is being killed in later kernels.
@@ -312,6 +315,7 @@ EXECUTED = [run for path in sorted((DATA / "watermark").glob("*.json")) for run 
 
 NOT_EXECUTED = {
     "the low watermark for min": "the function is given the watermark's value",
+    "an OOM victim is given highatomic blocks in 5.10": "rmqueue is another function",
     "the boost holds back everybody": "zone_watermark_fast, which is inlined, looks at the boost",
 }
 
@@ -435,6 +439,12 @@ def test_lowmem_reserve(
     assert lowmem_reserve_pages(zone(5000, lowmem_reserve=reserve, managed=managed), highest) == pages
 
 
+@pytest.mark.parametrize(("index", "pages"), [(1, Range(0, 300)), (2, NONE), (3, NONE), (None, Range(0, 300))])
+def test_lowmem_reserve_of_the_own_zone(index: int | None, pages: Range) -> None:
+    """A zone keeps nothing from requests whose highest zone it is, whatever the log shows."""
+    assert lowmem_reserve_pages(zone(5000, index=index, lowmem_reserve=None, managed=300), NORMAL) == pages
+
+
 def test_a_zone_without_its_boost() -> None:
     """`wmark_pages()` is `_watermark[i] + watermark_boost` for each of the three: include/linux/mmzone.h."""
     plain = without_boost(zone(5000, boost=400))
@@ -468,7 +478,7 @@ def test_before_5_9_who_takes_from_a_reserve_is_not_known(migratetype: str) -> N
 
 def test_what_is_not_given_is_not_known() -> None:
     """A zone of which only its free pages and watermarks are known."""
-    bare = ZoneState(0, "Normal", 2, 1200, (1000, 1250, 1500))
+    bare = ZoneState(0, "DMA32", 1, 1200, (1000, 1250, 1500))
     assert (bare.boost, bare.reserved_highatomic, bare.free_highatomic, bare.free_cma) == (None,) * 4
     assert (bare.lowmem_reserve, bare.managed, bare.blocks, bare.reclaimable) == (None,) * 4
     check = zone_watermark_fast(kernel("6.12"), bare, 0, NORMAL, CPUSET)

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""The zones of a log as the watermark check reads them, in each case that the log leaves open."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from kalloctrace.diagnose.page_size import PAGE_SIZES_KB, PageSize
+from kalloctrace.diagnose.reports.model import ZONE_NAMES, LoggedFailure, LoggedZone, zone_layouts
+from kalloctrace.diagnose.zones import Doubt
+from kalloctrace.model.watermark import FreeBlocks, ZoneState
+
+Layout = tuple[str, ...]
+"""A kernel's zones, in the order of its `enum zone_type`."""
+
+
+class Case(NamedTuple):
+    """One thing that the log leaves open, decided.
+
+    Attributes:
+        layout: the kernel's zones.
+        page_kb: its page size in kB.
+        doubt: what is different from the first case.
+    """
+
+    layout: Layout
+    page_kb: int
+    doubt: Doubt
+
+    def highest(self, zone: str | None) -> int | None:
+        """Return the `enum zone_type` of a request's highest zone; a zone that the kernel lacks means Normal."""
+        if zone is None:
+            return None
+        return self.layout.index(zone if zone in self.layout else "Normal")
+
+
+def cases(logged: LoggedFailure, highest_zone: str | None, size: PageSize) -> Iterator[Case]:
+    """Yield each case that the log leaves open, the likeliest first.
+
+    Args:
+        logged: the report.
+        highest_zone: the highest zone of the request; None if unknown.
+        size: its page size.
+    """
+    seen: list[tuple[object, ...]] = []
+    for layout in _layouts(logged.zones, highest_zone):
+        case = Case(layout, size.kilobytes, "zone_layout")
+        differs = _difference(logged.zones, case.highest(highest_zone), layout)
+        if differs not in seen:
+            seen.append(differs)
+            yield case
+    if size.certainty != "certain":
+        first = next(_layouts(logged.zones, highest_zone))
+        yield from (Case(first, other, "page_size") for other in PAGE_SIZES_KB if other != size.kilobytes)
+
+
+def _layouts(zones: list[LoggedZone], highest_zone: str | None) -> Iterator[Layout]:
+    """Yield the possible layouts: those of the length of lowmem_reserve, else those with the zones that are needed."""
+    known = list(zone_layouts(zones))
+    yield from known
+    if known:
+        return
+    needed = {"Normal", "Movable", *(zone.zone for zone in zones)}
+    for extra in ((highest_zone,), ()):
+        yield tuple(name for name in ZONE_NAMES if name in needed or name in extra)
+
+
+def _difference(zones: list[LoggedZone], highest: int | None, layout: Layout) -> tuple[object, ...]:
+    """Return what a layout decides: which zones are allowed, and how much each keeps for higher zones."""
+    if highest is None:
+        return ()
+    return tuple(
+        None if layout.index(zone.zone) > highest else (zone.lowmem_reserve or ())[highest : highest + 1]
+        for zone in zones
+    )
+
+
+def shown_states(logged: LoggedFailure, case: Case, absent: frozenset[str]) -> list[ZoneState]:
+    """Return the state of each zone that is shown, in pages.
+
+    Args:
+        logged: the report.
+        case: the case.
+        absent: zone counters that the kernel does not have.
+    """
+    zones = populated(logged.zones)
+    lengths = {len(zone.lowmem_reserve) for zone in zones if zone.lowmem_reserve is not None}
+    shared = _Shared(
+        case,
+        absent,
+        _free_cma(logged, zones, case.page_kb),
+        (logged.swap[0] if logged.swap is not None else 0) // case.page_kb,
+        has_reserves=lengths == {len(case.layout)},
+    )
+    return [_state(zone, shared) for zone in zones if is_shown(zone)]
+
+
+class _Shared(NamedTuple):
+    """What the zones of a report have in common.
+
+    Attributes:
+        case: the case.
+        absent: zone counters that the kernel does not have.
+        free_cma: free CMA pages that a zone's line does not show, by node and zone.
+        free_swap: in pages.
+        has_reserves: every lowmem_reserve is as long as the layout.
+    """
+
+    case: Case
+    absent: frozenset[str]
+    free_cma: dict[tuple[int, str], int]
+    free_swap: int
+    has_reserves: bool
+
+
+def is_shown(zone: LoggedZone) -> bool:
+    """Return whether the log has the zone's free pages and watermarks."""
+    return all(name in zone.kilobytes for name in ("free", "min", "low", "high"))
+
+
+def populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
+    """Drop zones without pages: they are on no zonelist, but old kernels print them."""
+    return [zone for zone in zones if zone.kilobytes.get("present") != 0]
+
+
+def _free_cma(logged: LoggedFailure, zones: list[LoggedZone], page_kb: int) -> dict[tuple[int, str], int]:
+    """Return the free CMA pages that follow from the total, for zones whose line does not have them."""
+    total = logged.totals.get("free_cma")
+    lacking = [zone for zone in zones if "free_cma" not in zone.kilobytes]
+    if total is None or not lacking:
+        return {}
+    left = total - sum(zone.kilobytes.get("free_cma", 0) for zone in zones) // page_kb
+    if left <= 0:
+        return {(zone.node, zone.zone): 0 for zone in lacking}
+    # The rest is in the only zone that lacks it, if no zone is missing.
+    free = sum(zone.kilobytes.get("free", 0) for zone in zones)
+    if len(lacking) > 1 or free != logged.totals.get("free", -1) * page_kb:
+        return {}
+    return {(lacking[0].node, lacking[0].zone): left}
+
+
+def _state(zone: LoggedZone, shared: _Shared) -> ZoneState:
+    page_kb = shared.case.page_kb
+
+    def pages(name: str) -> int | None:
+        if name in shared.absent:
+            return 0
+        return zone.kilobytes[name] // page_kb if name in zone.kilobytes else None
+
+    files = [pages(name) for name in ("active_file", "inactive_file")]
+    anonymous = sum(pages(name) or 0 for name in ("active_anon", "inactive_anon"))
+    cma = pages("free_cma")
+    return ZoneState(
+        node=zone.node,
+        zone=zone.zone,
+        index=shared.case.layout.index(zone.zone),
+        free=pages("free") or 0,
+        watermarks=(pages("min") or 0, pages("low") or 0, pages("high") or 0),
+        boost=pages("boost"),
+        reserved_highatomic=pages("reserved_highatomic"),
+        free_highatomic=pages("free_highatomic"),
+        free_cma=shared.free_cma.get((zone.node, zone.zone)) if cma is None else cma,
+        lowmem_reserve=zone.lowmem_reserve if shared.has_reserves else None,
+        managed=pages("managed"),
+        blocks=tuple(FreeBlocks(block.number, block.types) for block in zone.blocks) if zone.blocks else None,
+        reclaimable=sum(number for number in files if number is not None) if None not in files else None,
+        swappable=min(anonymous, shared.free_swap),
+    )
