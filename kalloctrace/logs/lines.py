@@ -11,7 +11,7 @@ from typing import NamedTuple
 _ZONE = r"(?:DMA32|DMA|Normal|HighMem|Movable|Device)"
 _NODE_ZONE = rf"(?:Node \d{{1,5}} )?{_ZONE}"
 _TOTAL = (
-    r"(?:active|unevictable|slab_reclaimable|mapped|free|kernel_misc|sec_pagetables)[a-z_]*:"
+    r"(?:active_anon|active_file|Active|unevictable|slab_reclaimable|mapped|free|kernel_misc_reclaimable|sec_pagetables):"
     r"\d{1,15}(?: |$)"
 )
 _FIELD = r"[a-z_]{1,32}(?:\([a-z_]{1,16}\))?:\d{1,15}"
@@ -106,8 +106,8 @@ FORMS: dict[str, Form] = {
     ),
     "cpu": _form(
         r"CPU:|Pid:",
-        r".*(?:Not tainted|Tainted:.*?) +\d+\.\d+\S* #\d+.*",
-        r"CPU:|U?ID:|PID:|Pid:|[Cc]omm:|Kdump:|loaded|Not|tainted|Tainted:|[A-Z]|\[[A-Z]\]=\w+,?|\d+\.\d+\S*|#\d+\S*",
+        None,
+        r"CPU:|U?ID:|PID:|Pid:|[Cc]omm:|Kdump:|loaded|Not|tainted|Tainted:|[A-Z]|\[[A-Z]\]=\w+,?|\d+\.\d+\S*|#\d+\S*|Debian|SMP|PREEMPT\w*",
         digits=True,
     ),
     "kill": _form(

@@ -11,7 +11,7 @@ from kalloctrace.logs.blocks import Block, blocks
 from kalloctrace.logs.containers import Containers
 from kalloctrace.logs.lines import HEADER
 from kalloctrace.logs.pieces import Piece
-from kalloctrace.logs.prefixes import LearnedPrefixes, without_host
+from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, without_host
 from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
 from kalloctrace.logs.unwrap import Line, joined, terminal_width
 from kalloctrace.text import printable
@@ -59,6 +59,10 @@ _HELD = 48
 _COMM = re.compile(r"(?:CPU|Pid): .{0,60}?\b[Cc]omm: (?P<comm>.{1,64}?) {1,8}(?:Kdump: |Not tainted|Tainted:)")
 
 
+_MOST_PARTS = 10
+"""Lines into which one is wrapped."""
+
+
 @dataclass(slots=True)
 class _Entry:
     line: int
@@ -76,7 +80,7 @@ class _Reader:
     def __init__(self) -> None:
         self._containers = Containers()
         self._prefixes = LearnedPrefixes()
-        self._waiting: list[Piece] = []
+        self._waiting: list[tuple[Piece, Prefix]] = []
         self._width = 0
         self._entries: deque[_Entry] = deque()
         self._open: dict[str, _Entry] = {}
@@ -89,7 +93,11 @@ class _Reader:
         lines: Iterable[tuple[int, str]] = enumerate(block.lines, block.first)
         if is_quoted_printable(block.lines):
             lines = decoded(lines)
-        pieces = [piece for number, line in lines for piece in self._containers.pieces(number, line)]
+        pieces = [
+            (piece, known_prefix(piece.text))
+            for number, line in lines
+            for piece in self._containers.pieces(number, line)
+        ]
         self._prefixes.learn(pieces)
         waiting, self._waiting = self._waiting, pieces
         yield from self._yield_lines(waiting)
@@ -102,16 +110,18 @@ class _Reader:
             yield self._message()
         self._open.clear()
 
-    def _yield_lines(self, pieces: list[Piece]) -> Iterator[Message]:
-        lines = [self._line(piece) for piece in pieces]
+    def _yield_lines(self, pieces: list[tuple[Piece, Prefix]]) -> Iterator[Message]:
+        lines = [self._line(piece, known) for piece, known in pieces]
         self._width = terminal_width(lines, self._width)
-        for piece, line in zip(pieces, lines, strict=True):
+        # A mail may wrap a line into several; text with hardly any stamp is something else.
+        self._stamped = sum(line.stamped for line in lines) * _MOST_PARTS > len(lines)
+        for (piece, _), line in zip(pieces, lines, strict=True):
             self._add(piece, line)
             if len(self._entries) > _HELD:
                 yield self._message()
 
-    def _line(self, piece: Piece) -> Line:
-        prefix = self._prefixes.prefix(piece.text)
+    def _line(self, piece: Piece, known: Prefix) -> Line:
+        prefix = self._prefixes.prefix(piece.text, known)
         text = printable(piece.text[prefix.end :], instead=" ")
         if prefix.closing and text.rstrip().endswith(prefix.closing):
             text = text.rstrip()[: -len(prefix.closing)]
@@ -128,7 +138,6 @@ class _Reader:
             if both is not None:
                 last.text, last.width, last.ends_blank = both, piece.width, text.endswith(" ")
                 return
-        self._stamped = self._stamped or stamped
         blanks = len(text) - len(text.lstrip())
         entry = _Entry(
             line=piece.line,
@@ -141,8 +150,11 @@ class _Reader:
             width=piece.width,
             ends_blank=text.endswith(" "),
         )
+        if last is not None and self._stamped and not stamped:
+            # A message of several lines has its stamp on the first.
+            entry.time, entry.wall, entry.caller, entry.host = last.time, last.wall, last.caller, last.host
         self._entries.append(entry)
-        self._open[caller] = entry
+        self._open[entry.caller] = entry
 
     def _last(self) -> _Entry | None:
         return self._entries[-1] if self._entries else None

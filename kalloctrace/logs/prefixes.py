@@ -38,11 +38,15 @@ _TOKEN = re.compile(
     r"|\[\s*(?P<caller>[TC]\d{1,10})\]\s?"
     rf"|\[(?P<bracket>{_STAMP}|[^\[\]:]{{0,40}}\d\d:\d\d:\d\d[^\[\]]{{0,24}})\]\s?"
     rf"|(?P<wall>{_STAMP})(?:[:,;|]?\s+|[|;]\s*)"
-    rf"|(?:kern|user|daemon|syslog|local\d)\s*:{_LEVEL}\s*:\s?"
-    rf"|(?:(?P<host>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?\s+)?kernel(?:\[\d{{1,10}}\])?"
+    rf"|(?:kern|user|daemon|syslog|local\d)\s*:{_LEVEL}\s*:\s?)"
+)
+_KERNEL = re.compile(
+    rf"\s*(?:(?P<host>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?\s+)?kernel(?:\[[\d-]{{1,10}}\])?"
     r"(?::|\s+\S{1,16}\s+\S{1,32}\s+(?:-|(?:\[[^\[\]]{0,256}\])+)(?=\s))\s?"
-    rf"|(?P<address>\d{{1,3}}(?:\.\d{{1,3}}){{3}})(?::\d{{1,5}})?:?\s+"
-    # grep prints names and numbers of lines.
+)
+# What grep prints, names of files and numbers of lines, and the address of a machine.
+_FIRST = re.compile(
+    r"\s*(?:(?P<address>\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?:?\s+"
     rf"|(?:[\w./@+-]{{1,128}}[:-])?(?:\d{{1,7}}[:-])(?=\[\s*\d{{1,12}}\.\d|<\d|{_STAMP})"
     rf"|[\w./@+-]{{1,128}}:(?=\[\s*\d{{1,12}}\.\d|<\d{{1,3}}>))"
 )
@@ -101,10 +105,10 @@ def known_prefix(text: str) -> Prefix:
     while True:
         match = _TOKEN.match(text, at)
         if match is None:
-            if not stamped or (match := _LATER.match(text, at)) is None or match.end() == at:
+            named = _named(text, at, stamped=stamped)
+            if named is None or named.end == at:
                 break
-            host = match["host"] or match["syslog"] or host
-            at = match.end()
+            at, stamped, host = named.end, stamped or named.stamped, named.host or host
             continue
         at = match.end()
         if match["quote"] is not None or match["bullet"] is not None:
@@ -118,10 +122,20 @@ def known_prefix(text: str) -> Prefix:
         elif (stamp := match["bracket"] or match["wall"]) is not None:
             wall = stamp
         caller = match["caller"] or caller
-        host = match["host"] or match["address"] or host
     if time is None and wall is not None:
         time = wall_seconds(wall)
     return Prefix(at, stamped, time, wall, caller, host)
+
+
+def _named(text: str, at: int, *, stamped: bool) -> Prefix | None:
+    """Read a token with a name of a host or program."""
+    if "kernel" in text and (match := _KERNEL.match(text, at)) is not None:
+        return Prefix(match.end(), stamped=True, host=match["host"] or "")
+    if stamped:
+        later = _LATER.match(text, at)
+        return Prefix(later.end(), stamped=True, host=later["host"] or later["syslog"] or "") if later else None
+    first = _FIRST.match(text, at)
+    return Prefix(first.end(), stamped=True, host=first["address"] or "") if first is not None else None
 
 
 @lru_cache(maxsize=256)
@@ -152,6 +166,11 @@ _LONGEST = 160
 _MOST_SHAPES = 16
 _MOST_SAMPLES = 64
 """Lines of a block that are searched for anchors."""
+_ANCHOR_HINTS = (
+    *("Mem-", "[]:", "race:", "Hardware name", "Linux version", " free:", "Node ", "kB", "omm: ", "anon:", "swap"),
+    *("pages", "oom-kill", "ut of memory", "pid ", "Tasks state"),
+)
+"""Every anchor has one of these."""
 _NO_PREFIX = re.compile(r"\d[kK]B\b")
 _PART = re.compile(r"(?P<space>\s+)|(?P<number>(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{6,}|\d+)|(?P<mark>[:-])")
 
@@ -164,9 +183,12 @@ class LearnedPrefixes:
         self._seen: OrderedDict[str, int] = OrderedDict()
         self._shapes: dict[str, re.Pattern[str]] = {}
 
-    def learn(self, pieces: Iterable[Piece]) -> None:
-        """Learn from lines that belong together."""
+    def learn(self, pieces: Iterable[tuple[Piece, Prefix]]) -> None:
+        """Learn from lines that belong together, each with its known prefix."""
         unknown = list(islice(_unknown(pieces), _MOST_SAMPLES))
+        together = "\n".join(unknown)
+        if not any(map(together.__contains__, _ANCHOR_HINTS)):
+            return
         new: dict[str, re.Pattern[str]] = {}
         for sample in filter(None, map(_sample, unknown)):
             shape = _shape(sample)
@@ -181,9 +203,8 @@ class LearnedPrefixes:
         while len(self._seen) > _MOST_SAMPLES:
             self._seen.popitem(last=False)
 
-    def prefix(self, text: str) -> Prefix:
-        """Return the prefix of a line."""
-        known = known_prefix(text)
+    def prefix(self, text: str, known: Prefix) -> Prefix:
+        """Return the prefix of a line whose known prefix is given."""
         if not self._shapes:
             return known
         rest = text[known.end :]
@@ -200,10 +221,10 @@ class LearnedPrefixes:
 START_MATCH = re.compile(START).match
 
 
-def _unknown(pieces: Iterable[Piece]) -> Iterator[str]:
+def _unknown(pieces: Iterable[tuple[Piece, Prefix]]) -> Iterator[str]:
     """Yield the lines that do not begin as a message behind their known prefix."""
-    for piece in pieces:
-        rest = piece.text[known_prefix(piece.text).end :].lstrip()
+    for piece, known in pieces:
+        rest = piece.text[known.end :].lstrip()
         if rest and START_MATCH(rest) is None:
             yield rest
 

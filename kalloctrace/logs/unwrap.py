@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from kalloctrace.logs.lines import HEADER, HEADLESS, LONGEST_PHRASE, PARTIAL, PHRASES, Form, form_of
+from kalloctrace.logs.lines import FORMS, HEADER, HEADLESS, LONGEST_PHRASE, PARTIAL, PHRASES, Form, form_of
 from kalloctrace.logs.prefixes import START_MATCH, Prefix
 
 LONGEST = 1536
@@ -78,14 +78,15 @@ def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
     form = form_of(last)
     whole = last.rstrip()
     if form is None:
-        return _completed(whole, text, cut=cut) or (
-            _glued(last, text, None, cut=cut) if cut and _goes_on(below, loose=loose) else None
-        )
+        completed = _completed(whole, text, cut=cut)
+        goes_on = completed is None and cut and loose and not _is_totals(below)
+        return _glued(last, text, None, cut=cut) if goes_on else completed
     return None if form.is_complete(whole) else _continued(last, text, form, cut=cut, loose=loose)
 
 
-def _goes_on(below: str, *, loose: bool) -> bool:
-    return START_MATCH(below) is None and (loose or HEADER.match(below) is None)
+def _is_totals(below: str) -> bool:
+    """Return whether a line is one of Mem-Info, which alone has lines without a stamp."""
+    return FORMS["totals"].begin.match(below) is not None
 
 
 def _continued(last: str, text: str, form: Form, *, cut: bool, loose: bool) -> str | None:
@@ -160,10 +161,10 @@ def _completed(last: str, text: str, *, cut: bool) -> str | None:
 def _glued(last: str, text: str, form: Form | None, *, cut: bool) -> str:
     """Join two parts of a line; a space was cut out unless both make one word only together."""
     below = text.lstrip()
-    if text[:1].isspace() or last[-1:].isspace() or (form is None and not cut):
+    if cut and (form is None or text[:1].isspace() or last[-1:].isspace()):
+        return f"{last}{text}".rstrip()
+    if text[:1].isspace() or last[-1:].isspace() or form is None:
         return f"{last.rstrip()} {below}".rstrip()
-    if form is None:
-        return f"{last}{below}".rstrip()
     tail, head = last.rsplit(None, 1)[-1], below.split(None, 1)[0]
     together = form.is_word(tail + head)
     apart = form.is_word(tail) and form.is_word(head)
