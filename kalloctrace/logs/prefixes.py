@@ -62,7 +62,7 @@ _LATER = re.compile(
     r"|\|\s?[A-Z]\d{3}:\s|(?:In|Wa|Er)\(\d{1,3}\)\s+[\w-]{1,32}\s+-\s+"
     r"|(?:Guest|guest|message from guest|kmsg|console|dmesg):\s+"
     rf"|(?:(?P<syslog>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?|klogd|vmunix)(?:\[\d{{1,10}}\])?:?\s+"
-    rf"|(?P<host>{_HOST}):\s+{_STARTS_MESSAGE})"
+    rf"|(?!{START})(?P<host>{_HOST}):\s+{_STARTS_MESSAGE})"
 )
 _CALLER = re.compile(r"\b[TC]\d{1,10}\b")
 _WHEN = re.compile(
