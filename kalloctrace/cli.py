@@ -18,6 +18,7 @@ from kalloctrace.recorders import interrupted_code
 from kalloctrace.version import __version__
 
 COMMANDS = {
+    "bench": "measure what tracing costs on this machine",
     "completion": "print a shell completion script",
     "decode": "explain what the bits of gfp masks and alloc_flags mean",
     "diff": "show what differs between two traces, or between two kernel logs",

@@ -17,9 +17,10 @@ from typing import Any
 
 import click
 
+from kalloctrace.bench.tools import Row
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.run import run_in_guest
-from tests.bench.rows import OURS, PEERS, WATCHED, Row
+from tests.bench.rows import OURS, PEERS, WATCHED
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "bench"

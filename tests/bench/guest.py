@@ -4,8 +4,8 @@
 usage: python guest.py JOB.json RESULT.json
 
 JOB.json holds `touch` (the program of the work, see touch.c), its parameters `processes`, `pages`, `warm` and `rounds`,
-`rows` (see rows.py), and `own` (the rows whose start and consumer are measured too). It imports the standard library
-only, so that it starts quickly.
+`rows` (see rows.py), and `own` (the rows whose start and consumer are measured too). It imports no library but the
+standard one, so that it starts quickly.
 """
 
 import json
@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from kalloctrace.bench.tools import Gap, numbers, reason
 
 SCRATCH = Path("/dev/shm/kalloctrace-bench")  # noqa: S108  (in a guest)
 HERE = Path(__file__).parent
@@ -73,10 +75,6 @@ class Work:
             "cpu": micro * 1000,
             "allocations": self.pages * self.processes * (self.warm + self.rounds),
         }
-
-
-class Gap(Exception):  # noqa: N818  (the tables call it a gap)
-    """A tool is not installed, fails, or captures nothing."""
 
 
 def adapt(program: str) -> str:
@@ -141,12 +139,6 @@ def started(words: Sequence[str], printed: int, more: Mapping[str, str]) -> subp
         raise Gap(f"{words[0]} is not installed") from None
 
 
-def reason(text: str) -> str:
-    """Return the line of a tool's output with the error: the first that mentions one, or the last."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
-    return next((line for line in lines if re.search(r"error|fatal|cannot|does not", line, re.IGNORECASE)), lines[-1])
-
-
 def run_beside(words: Sequence[str], begins: str, work: Work, env: Mapping[str, str]) -> str:
     """Run the work beside a tool that does not start commands; return the tool's output.
 
@@ -178,12 +170,6 @@ def run_beside(words: Sequence[str], begins: str, work: Work, env: Mapping[str, 
     if not work.times.exists():
         raise Gap(f"{words[0]} ended with {code} before the work began: {reason(text)}")
     return text
-
-
-def numbers(pattern: str | None, text: str) -> int:
-    """Return the sum of the numbers that a pattern matches in a text; a match without a number counts as one."""
-    found = re.findall(pattern, text, re.MULTILINE) if pattern else []
-    return sum(int(number.replace(",", "")) if number else 1 for number in found)
 
 
 def measure(row: dict[str, Any], work: Work) -> dict[str, float]:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.rows import OURS, PEERS, WATCHED, Row
+from kalloctrace.bench.tools import Row
+from tests.bench.rows import OURS, PEERS, WATCHED
 
 Figures = Mapping[str, Any]
 """The content of recorded.json."""

@@ -80,7 +80,9 @@ def _stages(words: list[str]) -> list[list[str]]:
 def is_only_parsed(command: str) -> bool:
     """Return whether a command requires root or a virtual machine."""
     words = own_words(command)
-    return words is not None and (words[0] in {"record", "lab"} or (words[0] == "live" and "--replay" not in words))
+    if words is None:
+        return False
+    return words[0] in {"bench", "lab", "record"} or (words[0] == "live" and "--replay" not in words)
 
 
 PARSED = [command for command in COMMANDS if is_only_parsed(command)]

@@ -59,6 +59,7 @@ FORGED = ("FOREIGN", "not ok 1 - ", "not ok 1 not", "ok 2 forged", '{"type":"x"'
 
 # These would record, boot or serve. Their arguments here are refused when they are parsed.
 REFUSED = {
+    "bench": ["bench", ARGUMENT],
     "record": ["record", "--pid", ARGUMENT],
     "lab run": ["lab", "run", "--cpus", ARGUMENT, "--kernel", "x", "--", "true"],
     "lab fetch": ["lab", "fetch", ARGUMENT],

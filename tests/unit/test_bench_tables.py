@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.bench.tools import numbers
 from tests.bench import tables
 from tests.bench.cost import Cost, costs
-from tests.bench.guest import numbers
 from tests.bench.rows import OURS, PEERS, WATCHED
 
 
