@@ -60,10 +60,14 @@ class GuestResult:
     seconds: float
 
 
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
+
+
 class _Ended(Enum):
     """How the wait for a guest ended."""
 
     BY_ITSELF = auto()
+    CRASHED = auto()
     LATE = auto()
     SILENT = auto()
 
@@ -159,8 +163,9 @@ def run_in_guest(
         progress=progress,
     )
     job_dir, ended, streams = boot(machine=machine)
-    if ended is _Ended.BY_ITSELF and _failed_in_emulation(job_dir):
-        _LOG.warning("warning: the emulator failed while the kernel patched its own code; booting again")
+    if ended is _Ended.CRASHED or (ended is _Ended.BY_ITSELF and _failed_in_emulation(job_dir)):
+        when = "while the guest booted" if ended is _Ended.CRASHED else "while the kernel patched its own code"
+        _LOG.warning("warning: the emulator failed %s; booting again", when)
         job_dir, ended, streams = boot(machine=machine)
     if ended is _Ended.SILENT:
         machine = dataclasses.replace(machine, kvm=False, safe=True)
@@ -220,7 +225,18 @@ def _boot(
             if ended is None:
                 ended = _follow(process, job_dir, plan, streams, deadline)
         plan.poll()
+    if ended is _Ended.BY_ITSELF and _crashed(process.returncode) and not (job_dir / "release").exists():
+        ended = _Ended.CRASHED
     return job_dir, ended, streams
+
+
+def _crashed(code: int) -> bool:
+    """Return whether QEMU died of a signal of its own, as its multi-threaded emulation occasionally does.
+
+    Args:
+        code: the exit code of timeout(1), which runs QEMU; it dies of the same signal, or adds 128 to its number.
+    """
+    return any(code in {-number, 128 + number} for number in _CRASHES)
 
 
 def _failed_in_emulation(job_dir: Path) -> bool:
@@ -339,6 +355,10 @@ def _give_up(kernel: Kernel, job_dir: Path, ended: _Ended, timeout: float) -> No
     why = next((line for line in lines if _FATAL.search(line)), None)
     if ended is _Ended.BY_ITSELF:
         raise KalloctraceError("the guest ended before the command did", why or last, f"read its console: {console}")
+    if ended is _Ended.CRASHED:
+        raise KalloctraceError(
+            f"QEMU crashed twice while {_name(kernel)} booted", f"the console ends with: {last}", "use another QEMU"
+        )
     if ended is _Ended.SILENT:
         raise KalloctraceError(
             f"{_name(kernel)} does not boot",

@@ -350,6 +350,32 @@ def test_slow_guest_that_speaks_is_not_ended(fake_virtme: Path, monkeypatch: pyt
     assert run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"))).returncode == 0
 
 
+def test_crashed_emulator_is_started_once_more(
+    fake_virtme: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """QEMU may die of a signal while it boots; the second boot runs the command."""
+    once = f"[ -e {tmp_path}/boots ] || {{ touch {tmp_path}/boots; kill -SEGV $$; }}"
+    write_fake(fake_virtme, f"{once}\necho 1 >$job/release; echo 0 >$job/exit")
+    assert run.run_in_guest(["x"], kernel=Kernel("x", Path("/image"))).returncode == 0
+    assert "failed while the guest booted; booting again" in caplog.text
+
+
+def test_emulator_that_crashes_twice_is_an_error(fake_virtme: Path, tmp_path: Path) -> None:
+    """Two boots, and then the error says so."""
+    write_fake(fake_virtme, f"echo x >>{tmp_path}/boots; kill -SEGV $$")
+    with pytest.raises(KalloctraceError, match="QEMU crashed twice while x booted"):
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")))
+    assert (tmp_path / "boots").read_text(encoding="ascii") == "x\nx\n"
+
+
+def test_emulator_that_crashes_under_the_command_is_not_restarted(fake_virtme: Path, tmp_path: Path) -> None:
+    """The command may have had effects."""
+    write_fake(fake_virtme, f"echo x >>{tmp_path}/boots; echo 1 >$job/release; kill -SEGV $$")
+    with pytest.raises(KalloctraceError, match="ended before the command did"):
+        run.run_in_guest(["x"], kernel=Kernel("x", Path("/image")))
+    assert (tmp_path / "boots").read_text(encoding="ascii") == "x\n"
+
+
 def test_guest_that_crashes_at_once_is_an_error(fake_virtme: Path, tmp_path: Path) -> None:
     """It is booted once, and the reason is QEMU's."""
     write_fake(fake_virtme, f"echo x >>{tmp_path}/boots; echo 'qemu: no such \033[31mprocessor' >&2; exit 1")
