@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The rows of a live table, from two observations of a recording: rates, counts, and the model's verdicts."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -13,6 +13,7 @@ from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
+from kalloctrace.trace.dedup import python_rows
 from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.trace.tally import counts_of
@@ -42,7 +43,6 @@ SortName = Literal[
 Verdict = Literal["ok", "MISMATCH", "unknown"]
 
 _MATCHED, _MISMATCHED, _UNKNOWN = range(3)
-_MADE_AT_ONCE = 1 << 10
 _SUMS = ("count", "new", "matched", "mismatched", "unknown")
 
 
@@ -153,8 +153,6 @@ class LiveTable:
 class JudgedAllocations:
     """The distinct allocations of a recording with their verdicts; each is judged once, whichever task makes it.
 
-    As Python values an allocation takes 3 KB, so that a few are made at a time.
-
     Attributes:
         kernel: the recorded kernel.
 
@@ -176,23 +174,19 @@ class JudgedAllocations:
         """Judge the new allocations, or all again where something that verdicts depend on has changed."""
         have = len(self._allocations)
         self._allocations = seen.rows.allocations
-        for row in self._rows(have):
+        for row in python_rows(self._allocations, have):
             self._codes.append(self._request_codes.setdefault(request_key(row), len(self._request_codes)))
             self._shown.add(row)
         judge = Judge.of(self.kernel, self._shown, seen.totals)
         if judge != self._judge:
             self._judge = judge
             self._judged = []
-        self._judged += (self._shared(judge(row)) for row in self._rows(len(self._judged)))
+        self._judged += (self._shared(judge(row)) for row in python_rows(self._allocations, len(self._judged)))
 
     def row(self, index: int) -> Row:
         """Return an allocation as a mapping from column to Python value."""
         row: Row = self._allocations[index].as_py()
         return row
-
-    def _rows(self, first: int) -> Iterator[Row]:
-        for begin in range(first, len(self._allocations), _MADE_AT_ONCE):
-            yield from self._allocations.slice(begin, _MADE_AT_ONCE).to_pylist()
 
     def judged(self, index: int) -> RowVerdict:
         """Return the verdict on an allocation."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalloctrace.trace.checks import MOST_CALLS, check_orders, check_values
-from kalloctrace.trace.dedup import Indices, dictionary_encode
+from kalloctrace.trace.dedup import MOST_ALLOCATIONS, Indices, dictionary_encode
 from kalloctrace.trace.rebatch import rebatched
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, LATER, ROWS, TASK_COLUMNS
 
@@ -44,10 +44,6 @@ class RowBatch:
                 None if self.counts is None else self.counts[part],
                 {name: column.slice(start, rows) for name, column in self.task_columns.items()},
             )
-
-
-MOST_ALLOCATIONS = 1 << 18
-"""Distinct allocations in one dictionary; in Python they take 2 KB each."""
 
 
 class Decoder:

@@ -2,6 +2,7 @@
 """Groups calls by their request, context and observed preparation."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kalloctrace.errors import KalloctraceError
 from kalloctrace.trace.rebatch import rebatched
 from kalloctrace.trace.schema import ALLOCATION, COUNT
 
@@ -16,8 +18,44 @@ KEYS = [field.name for field in ALLOCATION]
 _MERGE_ROWS = 1 << 18
 """Distinct rows to collect before they are grouped again; limits the memory for long traces."""
 _MADE_AT_ONCE = 1 << 10
+MOST_ALLOCATIONS = 1 << 18
+"""Distinct allocations in one dictionary, and those that a command keeps: each takes 1 KB there, and 40 us to judge."""
 
 Indices = npt.NDArray[np.int32]
+
+
+def python_rows(allocations: pa.StructArray, first: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield allocations as mappings from column to Python value. One takes 3 KB, so that a few are made at a time.
+
+    Args:
+        allocations: of type ALLOCATION.
+        first: the index of the first.
+    """
+    for begin in range(first, len(allocations), _MADE_AT_ONCE):
+        yield from allocations.slice(begin, _MADE_AT_ONCE).to_pylist()
+
+
+def digests(allocations: pa.StructArray) -> Iterator[bytes]:
+    """Yield a number for each allocation that stands for all its values: they would take 2 KB, and it 50 bytes."""
+    for row in python_rows(allocations):
+        yield blake2b(repr(tuple(row.values())).encode(), digest_size=16).digest()
+
+
+def refuse_more(allocations: int) -> None:
+    """Raise an error where a command would keep more distinct allocations than it can.
+
+    Args:
+        allocations: how many it has.
+
+    Raises:
+        KalloctraceError: they are too many.
+    """
+    if allocations > MOST_ALLOCATIONS:
+        raise KalloctraceError(
+            "the trace has too many different allocations",
+            f"they are more than {MOST_ALLOCATIONS:,}, and each is kept and judged",
+            "record less at a time, or write the calls with: kalloctrace export",
+        )
 
 
 class Counted:
@@ -72,8 +110,14 @@ class Tally:
             np.add.at(self._counts, indices, counts)
 
     def table(self) -> pa.Table:
-        """Return the allocations that occurred: a column for each field, and `count`."""
-        return _group([*self._groups, self._current()])
+        """Return the allocations that occurred: a column for each field, and `count`.
+
+        Raises:
+            KalloctraceError: they are too many.
+        """
+        table = _group([*self._groups, self._current()])
+        refuse_more(table.num_rows)
+        return table
 
     def rows(self) -> "Counted":
         """Return each allocation that occurred, and its count."""
@@ -85,6 +129,7 @@ class Tally:
             self._groups.append(self._current())
             if sum(group.num_rows for group in self._groups) > _MERGE_ROWS:
                 self._groups = [_group(self._groups)]
+                refuse_more(self._groups[0].num_rows)
             have = 0
         self._counts = np.concatenate([self._counts[:have], np.zeros(len(dictionary) - have, np.uint64)])
         self._dictionary = dictionary

@@ -2,7 +2,6 @@
 """Counts rows while they are captured or replayed: by allocation, and in a stream also by task and stack."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.trace.decode import RowBatch
-from kalloctrace.trace.dedup import Indices, allocations_of, dictionary_encode
+from kalloctrace.trace.dedup import Indices, allocations_of, dictionary_encode, digests, refuse_more
 from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.writer import Column, StreamColumns
 
@@ -20,7 +19,6 @@ OTHERS = "(others)"
 """Stands for all tasks if even their names are too many."""
 
 _KEPT_MOVES = 64
-_MADE_AT_ONCE = 1 << 10
 _NO_PID, _NO_STACK = -1, -1
 _NAMES = pa.dictionary(pa.int32(), pa.utf8())
 _KEY = ("allocation", "comm", "pid", "stack")
@@ -66,11 +64,16 @@ class RunningTally:
         return first
 
     def intern(self, allocations: pa.StructArray) -> Indices:
-        """Return the indices of allocations; adds those that were not interned before."""
-        keys = list(_digests(allocations))
+        """Return the indices of allocations; adds those that were not interned before.
+
+        Raises:
+            KalloctraceError: they are too many.
+        """
+        keys = list(digests(allocations))
         new = [position for position, key in enumerate(keys) if key not in self._known]
         first = self.add(allocations.take(pa.array(new, pa.int64())))
         self._known |= {keys[position]: first + number for number, position in enumerate(new)}
+        refuse_more(len(self._known))
         return np.array([self._known[key] for key in keys], np.int32)
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -182,13 +185,6 @@ def counts_of(rows: RowBatch) -> npt.NDArray[np.uint64]:
     if rows.counts is not None:
         np.add.at(sums, rows.indices, rows.counts)
     return sums
-
-
-def _digests(allocations: pa.StructArray) -> Iterator[bytes]:
-    """Yield a number for each allocation that stands for all its values: they would take 2 KB, and it 50 bytes."""
-    for begin in range(0, len(allocations), _MADE_AT_ONCE):
-        for row in allocations.slice(begin, _MADE_AT_ONCE).to_pylist():
-            yield blake2b(repr(tuple(row.values())).encode(), digest_size=16).digest()
 
 
 def _used(texts: Mapping[str, int], numbers: Iterable[int]) -> tuple[dict[str, int], dict[int, int]]:

@@ -2,7 +2,7 @@
 """Verifies a whole trace: the verdict on each distinct allocation, and their sums."""
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -61,7 +61,6 @@ class Verification:
         kernel: the recorded kernel's release.
         allocations: calls that the trace's rows represent.
         distinct: different combinations of request, context and observation.
-        judged: the verdict on each distinct combination, in the order of the rows.
         matched: allocations that the kernel prepared as the model predicts.
         mismatched: allocations that differ in at least one field.
         unknown: allocations that could not be judged; never a pass.
@@ -89,7 +88,6 @@ class Verification:
     kernel: str
     allocations: int = 0
     distinct: int = 0
-    judged: list[RowVerdict] = field(default_factory=list)
     matched: int = 0
     mismatched: int = 0
     unknown: int = 0
@@ -244,13 +242,16 @@ def slow_path_of(trace: TraceReader, ending: Ending) -> SlowPathOfTrace | None:
     )
 
 
-def verify_counted(trace: Recorded, rows: Rows, ending: Ending) -> Verification:
+def verify_counted(
+    trace: Recorded, rows: Rows, ending: Ending, judged: Callable[[RowVerdict], object] = lambda _: None
+) -> Verification:
     """Verify a recording whose rows were read before; without its slow path.
 
     Args:
         trace: the recording.
         rows: each distinct allocation and its count, as `TraceReader.distinct` returns them.
         ending: how the recording ends, or its current state.
+        judged: is called with the verdict on each row, in their order.
 
     Raises:
         ModelFailure: the model failed.
@@ -272,9 +273,9 @@ def verify_counted(trace: Recorded, rows: Rows, ending: Ending) -> Verification:
     shared = SharedVerdicts()
     for row, count in rows:
         verdict.allocations += count
-        judged = shared(judge_row(row))
-        verdict.judged.append(judged)
-        _enter(verdict, row, count, judged)
+        row_verdict = shared(judge_row(row))
+        judged(row_verdict)
+        _enter(verdict, row, count, row_verdict)
         if len(verdict.mismatches) > 2 * MOST_MISMATCHES:
             _keep_most_frequent(verdict)
     _keep_most_frequent(verdict)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Measures memory and time of the commands that read a trace: `python -m tests.bench.memory` prints a Markdown table.
 
-Three kinds of traces, each in two sizes, one ten times the other: a long stream with few distinct allocations, a stream
-of distinct allocations only, and calls of the slow path in many compressed batches. Memory is the peak of the resident
-memory of the command and of the processes that it starts; it must stay below 1 GiB. The time must not grow much faster
-than the trace. Exits with 1 if either does.
+Four kinds of traces, each in two sizes, one ten times the other: a long stream with few distinct allocations, a stream
+of distinct allocations only, one of which no kernel made any, and calls of the slow path in many compressed batches.
+Memory is the peak of the resident memory of the command and of the processes that it starts; it must stay below 1 GiB.
+The time must not grow much faster than the trace. Exits with 1 if either does.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ _EVERY = 0.02
 _SCRAPES = 10
 _BATCH_ROWS = 4096
 _DISTINCT_NS = 5_000_000_000
+_SPREAD = 7919
 _FINE = {0, 1, 3}
 """Exit codes of a command that ended by itself: 1 where it refuses a trace, 3 because made-up calls are mismatches."""
 
@@ -60,8 +62,14 @@ COMMANDS: Mapping[str, Sequence[str]] = {
 }
 
 
-def make_distinct(path: Path, number: int) -> None:
-    """Write a stream of that many distinct allocations, each made once, in small batches as a recorder writes them."""
+def make_distinct(path: Path, number: int, *, wrong: bool = False) -> None:
+    """Write a stream of that many distinct allocations, each made once, in small batches as a recorder writes them.
+
+    Args:
+        path: the file to make.
+        number: of calls.
+        wrong: no kernel prepared them so, and each has another mask, other flags and another process.
+    """
     snapshot, totals, call = source()
     with TraceReader(RECORDED) as trace:
         recorded = pa.array([row for row, _ in trace.counted() if row["freelist_calls"]], ALLOCATION)
@@ -78,13 +86,17 @@ def make_distinct(path: Path, number: int) -> None:
                 )
             )
             columns["freelist_calls"] = pa.array(1 + rows // len(recorded), pa.uint32())
+            if wrong:
+                columns["gfp_mask"] = pa.array(rows * _SPREAD % (1 << 25), pa.uint32())
+                columns["gfp_allowed_mask"] = pa.array((1 << 25) - 1 - rows, pa.uint32())
+                columns["alloc_flags"] = pa.array(rows % (1 << 14), pa.uint32())
             first = writer.add(pa.StructArray.from_arrays(list(columns.values()), fields=list(ALLOCATION)))
             writer.write_stream(
                 StreamColumns(
                     time=call["time"] + (rows * _DISTINCT_NS // number).astype(np.uint64),
                     cpu=np.zeros(len(rows), np.uint32),
-                    pid=np.full(len(rows), 1000, np.int32),
-                    tid=np.full(len(rows), 1000, np.int32),
+                    pid=1000 + wrong * rows.astype(np.int32),
+                    tid=1000 + wrong * rows.astype(np.int32),
                     comm=pa.DictionaryArray.from_arrays(pa.array(rows % len(names), pa.int32()), names),
                     stack=pa.DictionaryArray.from_arrays(pa.array(rows % len(stacks), pa.int32()), stacks),
                     indices=np.arange(first, first + len(rows), dtype=np.int32),
@@ -113,6 +125,7 @@ def make_slow(path: Path, number: int) -> None:
 KINDS: Mapping[str, tuple[Callable[[Path, int], None], int]] = {
     "calls": (make_trace, 2_000_000),
     "distinct": (make_distinct, 200_000),
+    "wrong": (partial(make_distinct, wrong=True), 200_000),
     "slow": (make_slow, 500_000),
 }
 """How a trace is made, and its size."""

@@ -11,13 +11,15 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
-from kalloctrace.trace.decode import MOST_ALLOCATIONS
-from kalloctrace.trace.dedup import Tally, count_distinct
+from kalloctrace.report.page.data import Limits, page_data
+from kalloctrace.trace.dedup import MOST_ALLOCATIONS, Tally, count_distinct
 from kalloctrace.trace.messages import MOST_UNPACKED
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.replay import Replay
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, TASK_COLUMNS
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import MOST_ROWS, StreamColumns, TraceWriter
+from tests import traces
 
 SNAPSHOT = builtin_snapshot("5.10")
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures"
@@ -329,3 +331,28 @@ def test_unknown_and_nothing_differ(tmp_path: Path) -> None:
         (flat,) = [row for batch in trace.batches() for row in batch.to_pylist()]
     assert (got["mems_allowed"], got["preempt_count"], got["page"]) == (None, None, None)
     assert (flat["mems_allowed"], flat["preempt_count"], flat["page"]) == (None, None, None)
+
+
+def replayed(trace: TraceReader) -> None:
+    """Replay a trace to its end."""
+    with Replay(trace.path) as replay:
+        replay.advance(1e9)
+
+
+@pytest.mark.parametrize("read", [TraceReader.distinct, lambda trace: page_data(trace, Limits()), replayed])
+def test_more_allocations_than_can_be_kept_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[TraceReader], object]
+) -> None:
+    """Each dictionary is small enough, but there are several, with different allocations."""
+    snapshot, totals, call = traces.source()
+    with TraceWriter(tmp_path / "t.arrows", snapshot, {"mode": "stream"}) as writer:
+        for order in range(3):
+            changed = {**call, "order": order, "freelist_order": order}
+            writer.write(pa.RecordBatch.from_pylist([changed], COLUMNS))
+        writer.close(totals)
+    monkeypatch.setattr("kalloctrace.trace.dedup.MOST_ALLOCATIONS", 3)
+    with TraceReader(tmp_path / "t.arrows") as trace:
+        read(trace)
+        monkeypatch.setattr("kalloctrace.trace.dedup.MOST_ALLOCATIONS", 2)
+        with pytest.raises(KalloctraceError, match="too many different allocations"):
+            read(trace)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The calls of a trace in cells: by allocation and task over time, and by allocation, task and stack."""
 
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalloctrace.trace.decode import RowBatch
+from kalloctrace.trace.dedup import digests, refuse_more
+from kalloctrace.trace.schema import ALLOCATION
 
 Numbers = npt.NDArray[np.int64]
 
@@ -70,7 +72,7 @@ class Counted:
     """All calls of a trace.
 
     Attributes:
-        rows: each distinct allocation, as a mapping from column to Python value.
+        allocations: each distinct allocation.
         comms: names of tasks.
         stacks: texts of stacks, outermost;…;innermost; None for calls without one.
         time: calls by part of the time; all in part 0 for an aggregate.
@@ -78,7 +80,7 @@ class Counted:
         buckets: number of parts of the time.
     """
 
-    rows: list[dict[str, Any]]
+    allocations: pa.StructArray
     comms: list[str]
     stacks: list[str | None]
     time: Cells
@@ -87,7 +89,7 @@ class Counted:
 
     def counts(self) -> Numbers:
         """Return the number of calls of each distinct allocation."""
-        counts = np.zeros(len(self.rows), np.int64)
+        counts = np.zeros(len(self.allocations), np.int64)
         np.add.at(counts, self.time.row, self.time.count)
         return counts
 
@@ -103,7 +105,7 @@ class CellCounter:
     def __init__(self, first: int | None, last: int) -> None:
         self._first = first
         self._span = 0 if first is None else last - first + 1
-        self._rows = _Numbered(lambda row: tuple(row.values()))
+        self._rows = _NumberedAllocations()
         self._comms, self._stacks = _Numbered(), _Numbered()
         self._time, self._callers = _Gathering(), _Gathering()
 
@@ -124,7 +126,7 @@ class CellCounter:
         """Return what was counted."""
         buckets = 1 if self._first is None else BUCKETS
         return Counted(
-            self._rows.values,
+            self._rows.allocations(),
             self._comms.values,
             self._stacks.values,
             self._time.cells(),
@@ -143,27 +145,15 @@ def _taken(numbered: "_Numbered", batch: RowBatch, name: str) -> Numbers:
     return taken
 
 
-@dataclass
-class _Numbered:
-    """Numbers values in the order in which they first occur, across dictionaries.
+class _NumberedByEntry:
+    """Numbers the entries of dictionaries in the order in which they first occur."""
 
-    Attributes:
-        key: returns what identifies a value.
-        values: the values, in the order of their numbers.
-    """
+    def __init__(self) -> None:
+        self._dictionary: pa.Array | None = None
+        self._numbers: Numbers = np.zeros(0, np.int64)
 
-    key: Callable[[Any], Hashable] = lambda value: value
-    values: list[Any] = field(default_factory=list)
-    _known: dict[Hashable, int] = field(default_factory=dict)
-    _dictionary: pa.Array | None = None
-    _numbers: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
-
-    def number(self, value: Any) -> int:  # noqa: ANN401 whatever the trace holds
-        """Return the number of a value."""
-        number = self._known.setdefault(self.key(value), len(self.values))
-        if number == len(self.values):
-            self.values.append(value)
-        return number
+    def _new(self, entries: pa.Array) -> list[int]:
+        raise NotImplementedError
 
     def numbers(self, dictionary: pa.Array) -> Numbers:
         """Return the number of each entry; a dictionary is usually the previous one, or extends it."""
@@ -171,10 +161,59 @@ class _Numbered:
             have = len(self._numbers)
             if self._dictionary is None or not dictionary.slice(0, have).equals(self._dictionary):
                 have = 0
-            new = [self.number(value) for value in dictionary.slice(have).to_pylist()]
-            self._numbers = np.concatenate([self._numbers[:have], np.array(new, np.int64)])
+            new = np.array(self._new(dictionary.slice(have)), np.int64)
+            self._numbers = np.concatenate([self._numbers[:have], new])
             self._dictionary = dictionary
         return self._numbers
+
+
+class _Numbered(_NumberedByEntry):
+    """Numbers texts.
+
+    Attributes:
+        values: the texts, in the order of their numbers; None for none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Any] = []
+        self._known: dict[str | None, int] = {}
+
+    def number(self, value: str | None) -> int:
+        """Return the number of a text."""
+        number = self._known.setdefault(value, len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
+
+    def _new(self, entries: pa.Array) -> list[int]:
+        return [self.number(value) for value in entries.to_pylist()]
+
+
+class _NumberedAllocations(_NumberedByEntry):
+    """Numbers allocations, which stay in Arrow: as Python values one takes 3 KB."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: dict[bytes, int] = {}
+        self._parts: list[pa.StructArray] = []
+
+    def allocations(self) -> pa.StructArray:
+        """Return the allocations, in the order of their numbers."""
+        return pa.concat_arrays([pa.array([], ALLOCATION), *self._parts])
+
+    def _new(self, entries: pa.Array) -> list[int]:
+        have = len(self._known)
+        numbers: list[int] = []
+        first: list[int] = []
+        for position, key in enumerate(digests(entries)):
+            number = self._known.setdefault(key, len(self._known))
+            if number == have + len(first):
+                first.append(position)
+            numbers.append(number)
+        refuse_more(len(self._known))
+        self._parts.append(entries.take(pa.array(first, pa.int64())))
+        return numbers
 
 
 class _Gathering:

@@ -27,8 +27,10 @@ from kalloctrace.report.summary import Summary, SummaryCounter, frames_from_entr
 from kalloctrace.report.summary_text import header_fields, only_events, total_fields
 from kalloctrace.report.verification_text import zonelist_text
 from kalloctrace.text import printable
+from kalloctrace.trace.dedup import KEYS, python_rows
+from kalloctrace.trace.dedup import Counted as Rows
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
+from kalloctrace.trace.schema import COUNT, TRACEPOINT
 from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.field_text import value_text
 from kalloctrace.verify.verification import Verification, verify_counted
@@ -81,9 +83,14 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     trace.read(rows=cells.add, slow_call=None if slow is None else slow.add)
     counted = cells.counted()
     counts = counted.counts()
-    verdict = verify_counted(trace, list(zip(counted.rows, counts.tolist(), strict=True)), ending)
+    table = pa.Table.from_arrays(counted.allocations.flatten(), KEYS).append_column(COUNT.name, pa.array(counts))
+    judged: list[RowVerdict] = []
+    # Without the verdicts on fields, which take a kilobyte.
+    verdict = verify_counted(
+        trace, Rows(table), ending, lambda one: judged.append(RowVerdict(one.differences, one.unknown))
+    )
     texts = Texts()
-    page = _Page(trace.snapshot, counted, verdict.judged, counts, limits, text=texts)
+    page = _Page(trace.snapshot, counted, judged, counts, limits, text=texts)
     return {
         "type": "page",
         "kalloctrace": __version__,
@@ -156,20 +163,21 @@ class _Page:
         self._counted = counted
         self._limits = limits
         self._text = text
-        outcomes = [_outcome(row) for row in counted.rows]
+        outcomes = [_outcome(row) for row in python_rows(counted.allocations)]
         order = sorted(
-            range(len(counted.rows)),
+            range(len(outcomes)),
             key=lambda number: (_urgency(judged[number], outcomes[number]), -int(counts[number])),
         )
         self._kept = order[: limits.rows]
-        self._rows = [counted.rows[number] for number in self._kept]
+        self._rows = counted.allocations.take(pa.array(self._kept, pa.int64()))
         self._judged = [judged[number] for number in self._kept]
         self._outcomes = [outcomes[number] for number in self._kept]
-        self._pages = _pages(counted.rows)
+        self._pages = _pages(counted.allocations)
         self._beyond = np.array(order[limits.rows :], np.int64)
         self._counts = counts
         # What an event lacks is not known; it does not mean that there was nothing.
-        self.missing = NOT_KNOWN if self._rows and self._rows[0]["entry"] == TRACEPOINT else NONE
+        first = next(python_rows(self._rows), None)
+        self.missing = NOT_KNOWN if first is not None and first["entry"] == TRACEPOINT else NONE
 
     def to_json(self, span: int | None) -> dict[str, Any]:
         """Return the data to which the filters apply.
@@ -201,14 +209,20 @@ class _Page:
 
     def _columns(self) -> tuple[dict[str, list[int]], dict[str, list[Any]]]:
         """Return an index for each row and column, and the values by index."""
-        rows, values = {}, {}
+        rows: dict[str, list[int]] = {}
+        values: dict[str, list[Any]] = {}
+        keys: dict[str, list[Hashable]] = {name: [] for name in _COLUMNS}
+        for row in python_rows(self._rows):
+            for name, column in _COLUMNS.items():
+                keys[name].append(column.key(row))
         for name, column in _COLUMNS.items():
-            numbers, distinct = _numbered([column.key(row) for row in self._rows])
+            numbers, distinct = _numbered(keys.pop(name))
             described = [_with_missing(column.describe(self._snapshot, key), self.missing) for key in distinct]
             # Several keys may have the same meaning.
             places, labels = _numbered([repr(one) for one in described])
             rows[name] = [places[number] for number in numbers]
-            values[name] = [described[places.index(place)] for place in range(len(labels))]
+            meaning = dict(zip(places, described, strict=True))
+            values[name] = [meaning[place] for place in range(len(labels))]
         rows["outcome"], values["outcome"] = _numbered(self._outcomes)
         rows["verdict"], values["verdict"] = _numbered([_verdict(judged) for judged in self._judged])
         return rows, values
@@ -239,7 +253,7 @@ class _Page:
         numbers = self._to_explain()
         with_walkthrough = set(self._kept[: self._limits.walkthroughs])
         for number in numbers:
-            sections = explained(kernel, self._rows[number], walkthrough=number in with_walkthrough)
+            sections = explained(kernel, self._rows[number].as_py(), walkthrough=number in with_walkthrough)
             yield (
                 str(number),
                 [
@@ -274,7 +288,7 @@ class _Page:
 
     def _renumbered(self, cells: Cells) -> Cells:
         """Return the cells of the kept rows, with the row numbers of the page."""
-        numbers = np.full(len(self._counted.rows), -1, np.int64)
+        numbers = np.full(len(self._counted.allocations), -1, np.int64)
         numbers[self._kept] = np.arange(len(self._kept))
         row = numbers[cells.row]
         return Cells(row, cells.comm, cells.x, cells.count).where(row >= 0)
@@ -320,11 +334,9 @@ def _numbered(keys: Sequence[Hashable]) -> tuple[list[int], list[Any]]:
     return [known.setdefault(key, len(known)) for key in keys], list(known)
 
 
-def _pages(rows: Sequence[Row]) -> Numbers:
+def _pages(allocations: pa.StructArray) -> Numbers:
     """Return the pages that one call of each allocation got."""
-    names = ("order", "page", "entry", "freelist_calls", "bulk_seen")
-    columns = {name: pa.array([row[name] for row in rows], ALLOCATION.field(name).type) for name in names}
-    pages: npt.NDArray[np.int64] = pages_of(pa.table(columns)).to_numpy()
+    pages: npt.NDArray[np.int64] = pages_of(pa.Table.from_arrays(allocations.flatten(), KEYS)).to_numpy()
     return pages
 
 
