@@ -96,7 +96,7 @@ class LogReader:
         from kalloctrace.diagnose.from_log import explain_failure
 
         self.given.complete(logged)
-        return explain_failure(logged, self.kernel)
+        return explain_failure(logged, self.kernel, self.given.page_kb)
 
 
 def _gfp(text: str) -> tuple[str, ...] | int:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Why a request failed: the verdicts on all its zones together, and what would have let it succeed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from kalloctrace.diagnose.remedies import remedies_for
@@ -32,7 +32,7 @@ def judge_zones(kernel: Watermarks, attempt: AllocationAttempt, zones: Sequence[
         The verdicts in the same order, and the remedies.
     """
     verdicts = tuple(judge_zone(kernel, attempt, state) for state in zones)
-    return _diagnosis(verdicts, tuple(remedies_for(kernel, attempt, zones, verdicts)))
+    return _diagnosis(verdicts, lambda: remedies_for(kernel, attempt, zones, verdicts))
 
 
 def in_every_case(first: Diagnosis, others: Iterable[tuple[Doubt, Diagnosis]]) -> Diagnosis:
@@ -42,11 +42,15 @@ def in_every_case(first: Diagnosis, others: Iterable[tuple[Doubt, Diagnosis]]) -
         first: the diagnosis in the likeliest case.
         others: what is different in each other case, and the diagnosis of the same zones there.
     """
-    verdicts, remedies = first.zones, first.remedies
-    for doubt, other in others:
+    cases = list(others)
+    verdicts = first.zones
+    for doubt, other in cases:
         verdicts = tuple(_doubted(mine, its, doubt) for mine, its in zip(verdicts, other.zones, strict=True))
-        kept = {_place(remedy) for remedy in other.remedies}
-        remedies = tuple(remedy for remedy in remedies if _place(remedy) in kept)
+
+    def remedies() -> Iterator[Remedy]:
+        kept = [{_place(remedy) for remedy in other.remedies} for _, other in cases]
+        return (remedy for remedy in first.remedies if all(_place(remedy) in places for places in kept))
+
     return first if verdicts == first.zones else _diagnosis(verdicts, remedies)
 
 
@@ -64,7 +68,7 @@ def _place(remedy: Remedy) -> tuple[str, int, str]:
     return remedy.change, remedy.node, remedy.zone
 
 
-def _diagnosis(verdicts: tuple[ZoneVerdict, ...], remedies: tuple[Remedy, ...]) -> Diagnosis:
+def _diagnosis(verdicts: tuple[ZoneVerdict, ...], find_remedies: Callable[[], Iterable[Remedy]]) -> Diagnosis:
     # A zone that could serve, but perhaps may not be used, decides nothing.
     tried: list[Kind] = [
         "unknown" if verdict.kind not in _REFUSED and not verdict.certain else verdict.kind
@@ -75,7 +79,7 @@ def _diagnosis(verdicts: tuple[ZoneVerdict, ...], remedies: tuple[Remedy, ...]) 
     # The logged state is later than the failure, so a pass now explains nothing.
     refused = conclusion not in ("passes", "unknown")
     certain = refused and all(verdict.certain for verdict in verdicts)
-    return Diagnosis(conclusion, certain, verdicts, () if conclusion == "passes" else remedies)
+    return Diagnosis(conclusion, certain, verdicts, tuple if conclusion == "passes" else find_remedies)
 
 
 def _conclusion(tried: Sequence[Kind]) -> Conclusion:

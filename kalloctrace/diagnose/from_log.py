@@ -192,7 +192,7 @@ def _in_every_case(logged: LoggedFailure, possible: list[Case], answers: list[Di
         return None
     others = zip((case.doubt for case in possible), answers, strict=True)
     why = in_every_case(answers[0], list(others)[1:])
-    return replace(why, remedies=()) if nothing_given(logged) else why
+    return replace(why, find_remedies=tuple) if nothing_given(logged) else why
 
 
 def _rules_shown(logged: LoggedFailure, rules: WatermarkRules) -> WatermarkRules:

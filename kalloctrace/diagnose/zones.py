@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Why no zone served a request: the kernel's own check judges each zone of the zonelist."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from kalloctrace.model.slowpath.flags import Condition, ConditionFact
@@ -114,7 +116,7 @@ class Remedy:
     needs_block: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Diagnosis:
     """The diagnosis of one failed request.
 
@@ -122,13 +124,18 @@ class Diagnosis:
         conclusion: what is true of the zones that were tried.
         certain: every zone refused the request, and no unknown condition would change that.
         zones: the verdicts, in the order given.
-        remedies: changes that would have let the request succeed.
+        find_remedies: finds the remedies.
     """
 
     conclusion: Conclusion
     certain: bool
     zones: tuple[ZoneVerdict, ...]
-    remedies: tuple[Remedy, ...]
+    find_remedies: Callable[[], Iterable[Remedy]] = field(repr=False, compare=False)
+
+    @cached_property
+    def remedies(self) -> tuple[Remedy, ...]:
+        """Changes that would have let the request succeed; of alike failures only one is asked for them."""
+        return tuple(self.find_remedies())
 
 
 def judge_zone(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> ZoneVerdict:

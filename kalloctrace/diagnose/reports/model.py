@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What one report of the page allocator says; nothing here is concluded."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from kalloctrace.flags.logforms import ReleaseText
@@ -279,8 +280,8 @@ class LoggedFailure:
         return zone
 
 
-def zone_layouts(zones: Iterable[LoggedZone]) -> Iterator[tuple[str, ...]]:
-    """Yield each possible set of zones of the kernel, in the order of `enum zone_type`.
+def zone_layouts(zones: Iterable[LoggedZone]) -> tuple[tuple[str, ...], ...]:
+    """Return each possible set of zones of the kernel, in the order of `enum zone_type`.
 
     The length of lowmem_reserve is the number of zones, and the printed ones are among them. No kernel has
     HighMem (32 bits) together with DMA32 or Device (64 bits).
@@ -288,10 +289,16 @@ def zone_layouts(zones: Iterable[LoggedZone]) -> Iterator[tuple[str, ...]]:
     shown = list(zones)
     lengths = {len(zone.lowmem_reserve) for zone in shown if zone.lowmem_reserve is not None}
     if len(lengths) != 1:
-        return
-    needed = {"Normal", "Movable", *(zone.zone for zone in shown)}
+        return ()
+    return tuple(_layouts(lengths.pop(), frozenset(("Normal", "Movable", *(zone.zone for zone in shown)))))
+
+
+@lru_cache(maxsize=64)
+def _layouts(length: int, needed: frozenset[str]) -> list[tuple[str, ...]]:
+    layouts = []
     for choice in range(1 << len(ZONE_NAMES)):
         layout = tuple(name for bit, name in enumerate(ZONE_NAMES) if choice >> bit & 1)
         mixed = "HighMem" in layout and ("DMA32" in layout or "Device" in layout)
-        if len(layout) in lengths and needed <= set(layout) and not mixed:
-            yield layout
+        if len(layout) == length and needed <= set(layout) and not mixed:
+            layouts.append(layout)
+    return layouts

@@ -6,7 +6,7 @@ that a line names ("CPU: 3 PID: 7 Comm: x", "x cpuset=/ mems_allowed=0") for it 
 """
 
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 
 from kalloctrace.diagnose.reports import zones
@@ -106,6 +106,8 @@ class _Pairing:
         self.done = False
         self._tables, self._page_kb = tables, page_kb
         self._open: list[Writer] = []
+        self._events: Counter[str] = Counter()
+        """How many reports of each event are open."""
         self._queue: deque[Writer] = deque()
         self._closed: set[Writer] = set()
         self._number = 0
@@ -165,6 +167,7 @@ class _Pairing:
                 report.suppressed = self._suppressed.pop(events, 0)
         writer = Writer(report, message, mask, self._number, self._number, message.line, message.time)
         self._open.append(writer)
+        self._events[report.event] += 1
         self._queue.append(writer)
         self._current, self._rejecting = writer, False
         return writer
@@ -208,6 +211,7 @@ class _Pairing:
 
     def _close(self, writer: Writer) -> None:
         self._open.remove(writer)
+        self._events[writer.report.event] -= 1
         self._closed.add(writer)
         self.done = self.done or self._queue[0] is writer
         if self._current is writer:
@@ -305,8 +309,10 @@ class _Pairing:
         writer.touch(self._number, message)
         return True
 
-    def _latest(self, message: Message, *events: str) -> Writer | None:
-        own = (w for w in reversed(self._open) if w.report.event in events and w.may_write(message))
+    def _latest(self, message: Message, event: str) -> Writer | None:
+        if not self._events[event]:
+            return None
+        own = (w for w in reversed(self._open) if w.report.event == event and w.may_write(message))
         return next(own, None)
 
     def _read_lists(self, message: Message) -> bool:
@@ -433,7 +439,9 @@ class _Pairing:
 
     def _shown_by(self, message: Message, line: StateLine) -> Writer | None:
         """Return the report whose state a line is of, and begin one if it is the first of its state."""
-        showing = [w for w in self._open if w.state in (1, 2) and w.may_write(message) and not w.report.in_pages]
+        if self._showing is not None and self._showing.may_show(message) and line.key not in self._showing.keys:
+            return self._showing
+        showing = [w for w in self._open if w.may_show(message)]
         latest = self._showing if self._showing in showing else showing[-1] if showing else None
         if latest is None:
             whole = line.kind != "reserve" and (line.kind != "blocks" or line.match["total"] is not None)

@@ -68,6 +68,10 @@ class Writer:
         """Return whether a message can be its own, by caller, host and time."""
         return self.same_caller(message) and not self.is_younger(message)
 
+    def may_show(self, message: Message) -> bool:
+        """Return whether a line of its state, which has begun, can be its own."""
+        return self.state in {1, 2} and not self.report.in_pages and self.may_write(message)
+
     def same_caller(self, message: Message) -> bool:
         """Return whether caller and host are its own, as far as they are printed."""
         first = self.first
