@@ -223,6 +223,7 @@ class LoggedFailure:
         cma_pages: free and all pages of the CMA area.
         order_shown: whether the report prints the order.
         in_pages: the state is printed in pages, and kB were computed with the page size given.
+        places: the number of the first line of each part, by the name of its attribute here, such as "swap".
     """
 
     event: Event
@@ -269,6 +270,7 @@ class LoggedFailure:
     cma_pages: tuple[int, int] | None = None
     order_shown: bool = True
     in_pages: bool = False
+    places: dict[str, int] = field(default_factory=dict)
     _named: dict[tuple[int, str], LoggedZone] = field(default_factory=dict, repr=False, compare=False)
 
     def zone(self, node: int, name: str) -> LoggedZone:

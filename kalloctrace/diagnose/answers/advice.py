@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: MIT
+"""What to change: advice with values that follow from the log."""
+
+from collections.abc import Iterator
+
+from kalloctrace.diagnose.answers.facts import allowed, amount, excluded, has_flags, size_kb, total
+from kalloctrace.diagnose.answers.harm import LARGEST_ORDER
+from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free
+from kalloctrace.diagnose.answers.types import Advice, Caller, Harm, Holder, OutOfMemory
+from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.zones import Remedy
+from kalloctrace.flags.releases import upstream_release
+
+_OLD_GFP_KERNEL = 0xD0
+"""GFP_KERNEL up to 4.3, include/linux/gfp.h: __GFP_WAIT, __GFP_IO and __GFP_FS."""
+
+
+def advise(
+    failure: Failure, caller: Caller | None, harm: Harm, memory: OutOfMemory, holders: tuple[Holder, ...]
+) -> tuple[Advice, ...]:
+    """Return what to change, the best first."""
+    logged = failure.logged
+    if logged.memcg:
+        return (_memcg(failure),)
+    if logged.order < 0 or logged.event == "memory":
+        return ()
+    if harm.kind in ("fallback", "retried") and logged.event != "stall":
+        text = f"nothing has to change: {harm.why}"
+        return (Advice(text, None, None, harm.certainty, harm.line),)
+    if logged.event in ("cma", "vmap", "hugetlb", "warning", "contig"):
+        return tuple(_by_event(failure))
+    bound = tuple(_bound(failure))
+    if bound:
+        return bound
+    if memory.verdict or (logged.event == "oom" and memory.verdict is None and failure.attempt.order == 0):
+        return tuple(_true_oom(failure, memory, holders))
+    return tuple(_request(failure, caller))
+
+
+def _memcg(failure: Failure) -> Advice:
+    logged = failure.logged
+    name = f"of {logged.memcg_path}" if logged.memcg_path is not None else "of the memory cgroup"
+    now = f", now {amount(logged.memcg_limit[1])}" if logged.memcg_limit is not None else ""
+    text = f"raise the limit {name}{now}, or let its processes use less; the machine's settings do not matter"
+    return Advice(text, "memory.max", None, "certain", logged.places.get("memcg_limit", logged.line))
+
+
+def _by_event(failure: Failure) -> Iterator[Advice]:
+    logged = failure.logged
+    match logged.event:
+        case "cma":
+            yield _cma(failure)
+        case "vmap":
+            text = "on a 32-bit kernel, give vmalloc more addresses (boot parameter), or load less at once"
+            yield Advice(text, "vmalloc=", None, "likely", logged.line)
+        case "hugetlb":
+            text = "set huge pages aside while the machine boots, when memory is not yet fragmented (boot parameter)"
+            yield Advice(text, "hugepages=", None, "certain", logged.line)
+        case "warning" if logged.order > LARGEST_ORDER or logged.order == 0:
+            text = "the caller must ask for less at once, use kvmalloc, or (a device) get its memory from a CMA area"
+            yield Advice(text, None, None, "likely", logged.line)
+
+
+def _cma(failure: Failure) -> Advice:
+    logged = failure.logged
+    line = logged.line
+    if logged.pages is None or failure.page_kb is None:
+        return Advice("make the CMA area larger (boot parameter)", "cma=", None, "likely", line)
+    # The size of an area is a multiple of a page block, and never needs more than 4 MB.
+    needed = -(-logged.pages * failure.page_kb // 4096) * 4
+    text = f"make the CMA area larger (boot parameter): this request alone takes {needed} MB of it, so more than that"
+    return Advice(text, "cma=", f"{2 * needed}M", "likely", line)
+
+
+def _bound(failure: Failure) -> Iterator[Advice]:
+    """Yield how to lift what binds the request to nodes, if others have free memory."""
+    logged = failure.logged
+    kept_out = [each for each in excluded(failure) if each.excluded_by in ("nodemask", "cpuset")]
+    nodes = sorted({each.state.node for each in kept_out if each.state.free > each.state.watermarks[2]})
+    names = ",".join(str(node) for node in nodes) or None
+    line = logged.places.get("constraint", logged.line)
+    where = f" node {names}" if names else " other nodes"
+    if logged.constraint == "mempolicy":
+        text = f"let its memory policy prefer node {logged.nodemask} instead of binding to it, or allow{where} too"
+        yield Advice(text, "mempolicy", "preferred", "likely", line)
+    elif logged.constraint == "cpuset" or (nodes and any(each.excluded_by == "cpuset" for each in kept_out)):
+        text = f"allow the cpuset{where} too: it has nodes {logged.mems_allowed}"
+        yield Advice(text, "cpuset.mems", names, "likely", line)
+    elif nodes:
+        text = f"allow{where} too: the request's nodemask is {logged.nodemask}"
+        yield Advice(text, "mempolicy", names, "likely", line)
+
+
+def _true_oom(failure: Failure, memory: OutOfMemory, holders: tuple[Holder, ...]) -> Iterator[Advice]:
+    """Yield what to do about those who hold the memory; watermarks do not make memory."""
+    size = size_kb(failure)
+    certainty = "certain" if memory.verdict else "likely"
+    task = next((each for each in holders if each.kind == "task"), None)
+    if task is not None and size is not None and task.kilobytes * 10 >= size:
+        share = min(100, 100 * task.kilobytes // size)
+        text = f"{task.what} (pid {task.pid}) holds {amount(task.kilobytes)}, {share} %: let it use less, or limit it"
+        yield Advice(text, "memory.max", None, certainty, task.line)  # type: ignore[arg-type]
+    for holder in holders:
+        known = _OF_HOLDER.get(holder.kind)
+        if known is not None and size is not None and holder.kilobytes * 10 >= size:
+            text, setting = known
+            yield Advice(f"{amount(holder.kilobytes)}: {text}", setting, None, "likely", holder.line)
+    yield from _unused_huge_pages(failure)
+    if failure.logged.swap is not None and failure.logged.swap[1] == 0:
+        anonymous = total(failure, "active_anon", "inactive_anon")
+        if anonymous is not None and size is not None and anonymous * 5 >= size * 2:
+            text = f"add swap, on a disk or as zram: {amount(anonymous)} of process memory cannot leave RAM without it"
+            yield Advice(text, "swap", None, "likely", failure.logged.places.get("swap"))
+
+
+_OF_HOLDER: dict[str, tuple[str, str | None]] = {
+    "shmem": ("find who fills tmpfs and shared memory (df -t tmpfs, ipcs -m), and limit it (mount -o size=)", "size="),
+    "slab": ("see in /proc/slabinfo which slab cache grows; if it never shrinks, the kernel leaks memory", None),
+    "unaccounted": (
+        "no counter has it: see with page_owner=on or memory allocation profiling which driver holds it",
+        "page_owner=",
+    ),
+    "page_tables": ("many processes map the same memory with small pages: use huge pages for it", None),
+    "unevictable": ("see in /proc/PID/status (VmLck) which process locks its memory", None),
+}
+
+
+def _unused_huge_pages(failure: Failure) -> Iterator[Advice]:
+    """Yield how many huge pages to give back, for the default size alone, which vm.nr_hugepages sets."""
+    sizes = {pages.size_kb for pages in failure.logged.hugepages if pages.total}
+    free = sum(pages.free for pages in failure.logged.hugepages)
+    if len(sizes) == 1 and free:
+        keep = sum(pages.total for pages in failure.logged.hugepages) - free
+        text = f"{free:,} huge pages ({amount(free * sizes.pop())}) are set aside and unused: give them back"
+        yield Advice(text, "vm.nr_hugepages", keep, "likely", failure.logged.places.get("hugepages"))
+
+
+def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
+    answer = failure.why
+    if _is_old_mask(failure):
+        text = "rebuild the module for this kernel: 0xd0 was GFP_KERNEL up to 4.3, and here it lacks the bits to reclaim"
+        yield Advice(text, None, None, "likely", failure.logged.line)
+        return
+    if answer is None or answer.conclusion in ("passes", "no_zone", "unknown"):
+        return
+    remedies = {remedy.change: remedy for remedy in answer.remedies}
+    if failure.attempt.order > 0 and any(each.kind == "block" for each in allowed(failure)):
+        yield from _smaller(failure, caller, remedies.get("smaller_order"))
+    if any(each.kind == "watermark" for each in allowed(failure)) and _can_have_memory(failure):
+        if "watermark_boost" in remedies:
+            text = "turn the boost of the watermarks off: without it the zone would have had enough free pages"
+            yield Advice(text, "vm.watermark_boost_factor", 0, "likely", failure.logged.state_line)
+        yield from larger_min_free(failure)
+        yield from earlier_kswapd(failure)
+
+
+def _is_old_mask(failure: Failure) -> bool:
+    mask = failure.logged.mask
+    release = upstream_release(failure.kernel)
+    if mask is None or mask.value is None or release is None or release < (4, 4, 0):
+        return False
+    lacks = failure.attempt.direct_reclaim is False and not has_flags(failure, "__GFP_HIGH")
+    return lacks and mask.value & _OLD_GFP_KERNEL == _OLD_GFP_KERNEL and not has_flags(failure, "__GFP_KSWAPD_RECLAIM")
+
+
+def _can_have_memory(failure: Failure) -> bool:
+    """Return whether the zones have been given pages: while the machine boots they have none."""
+    return any(verdict.state.watermarks[2] for verdict in allowed(failure))
+
+
+def _smaller(failure: Failure, caller: Caller | None, smaller: Remedy | None) -> Iterator[Advice]:
+    who = caller.function if caller is not None else "the caller"
+    if smaller is not None:
+        text = f"let {who} ask for order {smaller.value} at most: node {smaller.node} {smaller.zone} had such a block"
+        text += "; or use kvmalloc, if the pages need not be contiguous"
+        yield Advice(text, "order", smaller.value, "likely", failure.logged.places.get("trace", failure.logged.line))
+    else:
+        text = f"let {who} use single pages or kvmalloc, if the pages need not be contiguous"
+        yield Advice(text, None, None, "likely", failure.logged.places.get("trace", failure.logged.line))
+    if failure.attempt.direct_reclaim is not False:
+        text = "compact memory now (once; it fragments again), if the caller cannot be changed"
+        yield Advice(text, "vm.compact_memory", 1, "likely", failure.logged.state_line)

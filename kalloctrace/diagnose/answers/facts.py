@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""Amounts that several answers need, as far as the log shows them."""
+
+from collections.abc import Iterable
+
+from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.zones import ZoneVerdict
+
+LOWMEM = ("DMA", "DMA32", "Normal")
+"""The zones among which the kernel divides vm.min_free_kbytes."""
+
+
+def has_flags(failure: Failure, *names: str) -> bool:
+    """Return whether the mask certainly has all these flags."""
+    tables, mask = failure.tables, failure.attempt.gfp_mask
+    if tables is not None and mask:
+        return all(tables.has_gfp(name) and mask & tables.gfp(name) == tables.gfp(name) for name in names)
+    return set(names) <= set(failure.gfp_text.split("|"))
+
+
+def total(failure: Failure, *names: str) -> int | None:
+    """Return the sum of counters of the whole machine in kB; None unless the log shows each.
+
+    The lines after "Mem-Info:" have them in pages.
+    """
+    values = [failure.logged.totals.get(name) for name in names]
+    if not values or failure.page_kb is None:
+        return None
+    known = [value for value in values if value is not None]
+    return sum(known) * failure.page_kb if len(known) == len(values) else None
+
+
+def machine_kb(failure: Failure) -> int | None:
+    """Return the memory that the kernel manages, in kB; None if the log does not show it."""
+    logged = failure.logged
+    if logged.total_ram_pages is None or failure.page_kb is None:
+        return None
+    return (logged.total_ram_pages - (logged.reserved_pages or 0)) * failure.page_kb
+
+
+def size_kb(failure: Failure) -> int | None:
+    """Return about how much memory there is, in kB: what the kernel manages, else what the counters add up to."""
+    whole = machine_kb(failure)
+    if whole is not None:
+        return whole
+    names = ("active_anon", "inactive_anon", "active_file", "inactive_file", "unevictable", "free")
+    names += ("slab_reclaimable", "slab_unreclaimable")
+    counted = sum(total(failure, name) or 0 for name in names)
+    managed = sum(zone.kilobytes.get("managed", 0) for zone in failure.logged.zones)
+    return max(counted, managed) or None
+
+
+def free_swap(failure: Failure) -> tuple[int | None, int | None]:
+    """Return the free and the whole swap in kB; None for what is not shown."""
+    return failure.logged.swap or (None, None)
+
+
+def swap_is_gone(failure: Failure) -> bool | None:
+    """Return whether less than a hundredth of the swap is free, as where there is none; None if it is not shown."""
+    free, whole = free_swap(failure)
+    if free is None:
+        return None
+    if whole is None:
+        return True if free == 0 else None
+    return free * 100 <= whole
+
+
+def allowed(failure: Failure) -> list[ZoneVerdict]:
+    """Return the zones that the request may use."""
+    return [] if failure.why is None else [each for each in failure.why.zones if each.kind != "excluded"]
+
+
+def excluded(failure: Failure) -> list[ZoneVerdict]:
+    """Return the zones that it may not."""
+    return [] if failure.why is None else [each for each in failure.why.zones if each.kind == "excluded"]
+
+
+def free_kb(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> int:
+    """Return the free memory of zones in kB."""
+    return sum(verdict.state.free for verdict in verdicts) * (failure.page_kb or 0)
+
+
+def free_elsewhere(failure: Failure) -> int | None:
+    """Return the free memory in kB that the request may not use; None if the log does not show it.
+
+    A request that is bound to nodes has only these printed; the machine's own count of free pages shows the rest.
+    """
+    shown = free_kb(failure, excluded(failure))
+    whole = total(failure, "free")
+    if whole is None or failure.why is None:
+        return shown or None
+    rest = whole - free_kb(failure, failure.why.zones)
+    return shown + max(rest, 0)
+
+
+def amount(kilobytes: int) -> str:
+    """Return an amount of memory for people: exact below 10 MB, else three digits."""
+    if kilobytes < 10 << 10:
+        return f"{kilobytes:,} kB"
+    for unit, size in (("GB", 1 << 20), ("MB", 1 << 10)):
+        if kilobytes >= size:
+            value = kilobytes / size
+            return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.1f} {unit}"
+    return f"{kilobytes:,} kB"

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: MIT
+"""Who holds the memory, as far as the log shows it, and how much nobody accounts for."""
+
+import operator
+from collections.abc import Iterator
+
+from kalloctrace.diagnose.answers.facts import amount, machine_kb, size_kb, total
+from kalloctrace.diagnose.answers.types import Holder
+from kalloctrace.diagnose.from_log import Failure
+
+_TASKS, _SITES = 5, 5
+"""At most as many are named."""
+
+_LEAST = 100
+"""A holder of less than a hundredth of the memory is not named."""
+
+_ACCOUNTED = (
+    *("active_anon", "inactive_anon", "active_file", "inactive_file", "unevictable"),
+    *("slab_reclaimable", "slab_unreclaimable", "pagetables", "free"),
+)
+"""Counters that no page is in twice (`show_free_areas`, mm/show_mem.c); each kernel since 2.6.31 prints all of them."""
+
+_ALSO_ACCOUNTED = ("isolated_anon", "isolated_file", "free_pcp", "bounce", "sec_pagetables", "kernel_misc_reclaimable")
+"""Such counters that not every kernel prints."""
+
+
+def find_holders(failure: Failure) -> tuple[Holder, ...]:
+    """Return who holds the memory, the largest first; what is not accounted for is the last one."""
+    size = size_kb(failure)
+    found = [holder for holder in _holders(failure) if size is None or holder.kilobytes * _LEAST >= size]
+    ordered = sorted(found, key=operator.attrgetter("kilobytes"), reverse=True)
+    rest = unaccounted(failure)
+    if rest is not None and size is not None and rest * _LEAST >= size:
+        what = "not accounted for by any counter of the log (drivers, vmalloc, balloons)"
+        ordered.append(Holder("unaccounted", what, rest, line=failure.logged.places.get("total_ram_pages")))
+    return tuple(ordered)
+
+
+def unaccounted(failure: Failure) -> int | None:
+    """Return how many kB no counter accounts for; None unless the log shows all of them."""
+    whole, counted = machine_kb(failure), total(failure, *_ACCOUNTED)
+    if whole is None or counted is None:
+        return None
+    also = sum(total(failure, name) or 0 for name in _ALSO_ACCOUNTED)
+    return max(whole - counted - also - _kernel_stacks(failure) - _hugetlb(failure), 0)
+
+
+def _holders(failure: Failure) -> Iterator[Holder]:
+    logged, places = failure.logged, failure.logged.places
+    yield from _tasks(failure)
+    for kind, what, names in (
+        ("anonymous", "anonymous memory of all processes, with shared memory", ("active_anon", "inactive_anon")),
+        ("shmem", "shared memory and tmpfs", ("shmem",)),
+        ("file", "page cache of files", ("active_file", "inactive_file")),
+        ("unevictable", "locked in memory (mlock, ramfs)", ("unevictable",)),
+        ("slab", "slab caches that cannot be freed", ("slab_unreclaimable",)),
+        ("slab", "slab caches that can be freed", ("slab_reclaimable",)),
+        ("page_tables", "page tables", ("pagetables",)),
+    ):
+        held = total(failure, *names)
+        if held is not None:
+            what += _largest_slabs(failure) if names == ("slab_unreclaimable",) else ""
+            yield Holder(kind, what, held, line=places.get("totals"))  # type: ignore[arg-type]
+    if stacks := _kernel_stacks(failure):
+        yield Holder("kernel_stacks", "kernel stacks", stacks, line=places.get("nodes") or logged.state_line)
+    if huge := _hugetlb(failure):
+        free = sum(pages.free * pages.size_kb for pages in logged.hugepages)
+        unused = f", {amount(free)} of them unused" if free else ""
+        yield Holder("hugetlb", f"huge pages that are set aside{unused}", huge, line=places.get("hugepages"))
+    for site in sorted(logged.profile, key=operator.attrgetter("bytes"), reverse=True)[:_SITES]:
+        yield Holder("site", f"allocated at {site.where}", site.bytes >> 10, line=places.get("profile"))
+
+
+def _tasks(failure: Failure) -> Iterator[Holder]:
+    logged, killed = failure.logged, failure.logged.killed
+    if failure.page_kb is not None:
+        for task in sorted(logged.tasks, key=operator.attrgetter("rss_pages"), reverse=True)[:_TASKS]:
+            held, line = task.rss_pages * failure.page_kb, logged.places.get("tasks")
+            yield Holder("task", task.name, held, task.pid, line)
+    if not logged.tasks and killed is not None:
+        held = sum(size or 0 for size in (killed.anon_rss_kb, killed.file_rss_kb, killed.shmem_rss_kb))
+        if held:
+            yield Holder("task", f"{killed.comm}, which was killed", held, killed.pid, killed.line)
+
+
+def _largest_slabs(failure: Failure) -> str:
+    slabs = sorted(failure.logged.slabs, key=operator.attrgetter("total_kb"), reverse=True)[:2]
+    named = ", ".join(f"{slab.name} {amount(slab.total_kb)}" for slab in slabs)
+    return f" (largest: {named})" if named else ""
+
+
+def _kernel_stacks(failure: Failure) -> int:
+    nodes = sum(node.get("kernel_stack", 0) for node in failure.logged.nodes.values())
+    return nodes or sum(zone.kilobytes.get("kernel_stack", 0) for zone in failure.logged.zones)
+
+
+def _hugetlb(failure: Failure) -> int:
+    return sum(pages.total * pages.size_kb for pages in failure.logged.hugepages)

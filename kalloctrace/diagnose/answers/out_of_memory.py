@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Whether the machine is really out of memory, or only this request could not be served."""
+
+from collections.abc import Iterator
+
+from kalloctrace.diagnose.answers.facts import (
+    allowed,
+    amount,
+    free_elsewhere,
+    free_kb,
+    free_swap,
+    size_kb,
+    swap_is_gone,
+    total,
+)
+from kalloctrace.diagnose.answers.types import OutOfMemory, Statement
+from kalloctrace.diagnose.from_log import NULL, Failure
+
+_LITTLE, _MUCH = 100, 10
+"""A hundredth of the memory decides nothing; a tenth that could be freed is enough for any request."""
+
+
+def judge_out_of_memory(failure: Failure) -> OutOfMemory:
+    """Return whether the machine has no memory left that the kernel could give or free.
+
+    True needs proof from several lines, so that a shorter log is never more certain: the machine's own count of free
+    pages, the swap, a request that no limit binds, and that nothing can be freed.
+    """
+    if failure.logged.memcg:
+        why = "a memory cgroup reached its limit; this report does not say how much memory the machine has left"
+        return OutOfMemory(None, (Statement(why, failure.logged.places.get("memcg_limit", failure.logged.line)),))
+    if failure.logged.event == "vmap":
+        why = "a range of addresses is missing, not memory"
+        return OutOfMemory(None, (Statement(why, failure.logged.line),))
+    reasons = tuple(_reasons(failure))
+    return OutOfMemory(_verdict(failure), reasons)
+
+
+def _verdict(failure: Failure) -> bool | None:
+    size, elsewhere = size_kb(failure), free_elsewhere(failure)
+    if size is None or failure.why is None:
+        return None
+    if elsewhere is not None and elsewhere * _LITTLE > size and _is_much(failure, elsewhere):
+        return False
+    if failure.why.conclusion in ("block", "passes"):
+        return False
+    least, most = reclaimable(failure)
+    if least is not None and least * _MUCH >= size:
+        return False
+    if swap_is_gone(failure) is False and _anonymous(failure) * _MUCH >= size:
+        return False
+    if elsewhere is None or not swap_is_gone(failure) or not _is_unbound(failure) or total(failure, "free") is None:
+        return None
+    given_up = _given_up(failure)
+    return True if given_up or (most is not None and most * 20 < size) else None
+
+
+def _is_much(failure: Failure, elsewhere: int) -> bool:
+    """Return whether there is more elsewhere than the zones that were tried would have needed."""
+    marks = sum(verdict.state.watermarks[2] for verdict in allowed(failure)) * (failure.page_kb or 0)
+    return elsewhere > marks
+
+
+def _is_unbound(failure: Failure) -> bool:
+    """Return whether the log shows that neither a cpuset nor a policy bound the request to some nodes."""
+    logged = failure.logged
+    if logged.constraint is not None:
+        return logged.constraint == "none"
+    return logged.nodemask in (NULL, None) and (logged.cpuset == "/" or logged.mems_allowed == "0")
+
+
+def _given_up(failure: Failure) -> bool:
+    """Return whether kswapd has given up on each node that is shown."""
+    shown = [node.get("all_unreclaimable") for node in failure.logged.nodes.values()]
+    return bool(shown) and all(shown)
+
+
+def reclaimable(failure: Failure) -> tuple[int | None, int | None]:
+    """Return at least and at most how much of the page cache and slab caches can be freed, in kB.
+
+    Dirty pages must be written first. Half of the reclaimable slab may be in use, as `si_mem_available` of
+    mm/show_mem.c assumes.
+    """
+    files, slab = total(failure, "active_file", "inactive_file"), total(failure, "slab_reclaimable")
+    unwritten = total(failure, "dirty", "writeback")
+    least = None
+    if files is not None and unwritten is not None:
+        least = max(files - unwritten, 0) + (slab or 0) // 2
+    most = files + slab if files is not None and slab is not None else None
+    return least, most
+
+
+def _anonymous(failure: Failure) -> int:
+    return total(failure, "active_anon", "inactive_anon") or 0
+
+
+def _reasons(failure: Failure) -> Iterator[Statement]:
+    logged, places, size = failure.logged, failure.logged.places, size_kb(failure)
+    elsewhere = free_elsewhere(failure)
+    if elsewhere is not None and size is not None and elsewhere * _LITTLE > size and _is_much(failure, elsewhere):
+        where = "on other nodes" if _other_nodes(failure) else "in zones that the request may not use"
+        yield Statement(f"{amount(elsewhere)} are free {where}", places.get("totals"))
+    if failure.why is not None and failure.why.conclusion == "block":
+        free = amount(free_kb(failure, allowed(failure)))
+        yield Statement(f"{free} are free in the zones that it may use, in blocks too small", logged.state_line)
+    free_in_swap, whole = free_swap(failure)
+    if whole == 0:
+        yield Statement("there is no swap", places.get("swap"))
+    elif free_in_swap is not None:
+        of = f" of {amount(whole)}" if whole is not None else ""
+        yield Statement(f"{amount(free_in_swap)}{of} swap are free", places.get("swap"))
+    least, _ = reclaimable(failure)
+    if least is not None:
+        yield Statement(f"at least {amount(least)} of file pages and slab can be freed", places.get("totals"))
+    elif (files := _file_pages(failure)) is not None:
+        yield Statement(f"at most {amount(files)} are file pages", places.get("totals") or places.get("nodes"))
+    unevictable = total(failure, "unevictable")
+    if unevictable is not None and size is not None and unevictable * _MUCH >= size:
+        yield Statement(f"{amount(unevictable)} are locked in memory (unevictable)", places.get("totals"))
+    given_up = [str(number) for number, node in logged.nodes.items() if node.get("all_unreclaimable")]
+    if given_up:
+        yield Statement(f"kswapd has given up on node {', '.join(given_up)} (all_unreclaimable)", places.get("nodes"))
+
+
+def _file_pages(failure: Failure) -> int | None:
+    files = total(failure, "active_file", "inactive_file")
+    if files is not None:
+        return files
+    shown = [(node.get("active_file"), node.get("inactive_file")) for node in failure.logged.nodes.values()]
+    known = [active + inactive for active, inactive in shown if active is not None and inactive is not None]
+    return sum(known) if known and len(known) == len(shown) else None
+
+
+def _other_nodes(failure: Failure) -> bool:
+    verdicts = failure.why.zones if failure.why is not None else ()
+    return not any(verdict.excluded_by == "highest_zoneidx" and verdict.state.free for verdict in verdicts)
