@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from kalloctrace.diagnose.answers.caller import find_caller
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.to_json import failure_json
@@ -112,8 +113,8 @@ def _moment(logged: LoggedFailure) -> Moment:
 
 def caller_name(failure: Failure) -> str | None:
     """Return the function that asked for the pages; None if the log does not show it."""
-    del failure
-    return None
+    caller = find_caller(failure.logged)
+    return caller.function if caller is not None else None
 
 
 def constraint(logged: LoggedFailure) -> str | None:

@@ -72,7 +72,7 @@ def _requested(failure: Failure) -> str:
 
 def headline(failure: Failure) -> str:
     """Return the request and the cause, in one sentence."""
-    return f"{request_sentence(failure)}: {_reason(failure)}"
+    return f"{request_sentence(failure)}: {reason_sentence(failure)}"
 
 
 def headline_alike(failure: Failure) -> str:
@@ -80,7 +80,8 @@ def headline_alike(failure: Failure) -> str:
     return headline(replace(failure, logged=replace(failure.logged, waited=None)))
 
 
-def _reason(failure: Failure) -> str:
+def reason_sentence(failure: Failure) -> str:
+    """Return why it happened, as far as it is known."""
     tell = _TELL.get(failure.conclusion)
     if tell is not None:
         return tell(failure)

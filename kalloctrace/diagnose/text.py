@@ -4,6 +4,8 @@
 from collections.abc import Callable, Iterable
 
 from kalloctrace.console import Console
+from kalloctrace.diagnose.answers.answers import answer
+from kalloctrace.diagnose.answers.text import add_answers
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.sentences import (
     VERDICTS,
@@ -13,6 +15,7 @@ from kalloctrace.diagnose.sentences import (
     headline,
     kilobytes,
     remedy_sentence,
+    request_sentence,
     zone_name,
     zone_sentence,
 )
@@ -26,7 +29,7 @@ _STYLES = {"excluded": "dim", "watermark": "red", "block": "yellow", "passes": "
 
 
 def write_failures(failures: Iterable[Failure], console: Console) -> None:
-    """Print each failure: its cause, each zone, what would have prevented it, and what is unknown."""
+    """Print each failure: the answers, each zone, what would have prevented it, and what is unknown."""
     sheet = sheet_of(console)
     for number, failure in enumerate(failures):
         if number:
@@ -58,11 +61,15 @@ def add_failure(
         where: when and where it happened, with the separator before the next words.
         more: adds further facts.
     """
-    sheet.line(headline(failure), "bold")
+    answers = answer(failure) if failure.source == "log" else None
+    sheet.line(headline(failure) if answers is None else request_sentence(failure), "bold")
     kernel = failure.kernel or "unknown kernel"
     if before:
         sheet.line(before, "dim")
     sheet.line(f"{where}{kernel}; {certainty(failure)}", "dim")
+    if answers is not None:
+        sheet.blank()
+        add_answers(failure, answers, sheet)
     if failure.why is not None:
         sheet.blank()
         sheet.table(_table(failure, failure.why.zones))
@@ -73,8 +80,9 @@ def add_failure(
     further = [finding.text for finding in further_findings(failure) if finding.certainty != "certain"]
     _list(sheet, "likely", further)
     if failure.why is not None:
-        remedies = [remedy_sentence(failure, remedy) for remedy in failure.why.remedies]
-        _list(sheet, "any one of these would have let it pass", remedies)
+        changes = failure.why.remedies if answers is None else answers.what_if
+        remedies = [remedy_sentence(failure, remedy) for remedy in changes]
+        _list(sheet, "any one of these would have let it pass (this is not advice)", remedies)
         _list(sheet, f"what the {failure.source} does not show", list(conditions(failure.why)))
     _list(sheet, f"what the {failure.source} lacks", list(failure.missing))
     _list(sheet, f"the {failure.source} contradicts itself", failure.logged.contradictions)

@@ -3,6 +3,8 @@
 
 from typing import Any
 
+from kalloctrace.diagnose.answers.answers import answer as answer_failure
+from kalloctrace.diagnose.answers.to_json import answers_json
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.sentences import CLAUSES, headline, remedy_sentence, zone_sentence
@@ -11,7 +13,7 @@ from kalloctrace.model.watermark import ZoneState
 
 def failure_json(failure: Failure) -> dict[str, Any]:
     """Return the object that `explain --json` prints for a failure; amounts of memory are kB."""
-    logged, answer = failure.logged, failure.why
+    logged, answer, answers = failure.logged, failure.why, answer_failure(failure)
     mask = logged.mask
     return {
         "type": "failure",
@@ -53,10 +55,11 @@ def failure_json(failure: Failure) -> dict[str, Any]:
                 "value": remedy.value,
                 "text": remedy_sentence(failure, remedy),
             }
-            for remedy in (answer.remedies if answer is not None else ())
+            for remedy in answers.what_if
         ],
         "missing": list(failure.missing),
         "contradictions": logged.contradictions,
+        **answers_json(answers),
     }
 
 

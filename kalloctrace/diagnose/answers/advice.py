@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from kalloctrace.diagnose.answers.facts import allowed, amount, excluded, has_flags, size_kb, total
 from kalloctrace.diagnose.answers.harm import LARGEST_ORDER
 from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free
-from kalloctrace.diagnose.answers.types import Advice, Caller, Harm, Holder, OutOfMemory
+from kalloctrace.diagnose.answers.types import Advice, Caller, Certainty, Harm, Holder, OutOfMemory
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.zones import Remedy
 from kalloctrace.flags.releases import upstream_release
@@ -20,21 +20,26 @@ def advise(
 ) -> tuple[Advice, ...]:
     """Return what to change, the best first."""
     logged = failure.logged
-    if logged.memcg:
-        return (_memcg(failure),)
     if logged.order < 0 or logged.event == "memory":
         return ()
+    if logged.memcg:
+        return (_memcg(failure),)
     if harm.kind in ("fallback", "retried") and logged.event != "stall":
         text = f"nothing has to change: {harm.why}"
         return (Advice(text, None, None, harm.certainty, harm.line),)
-    if logged.event in ("cma", "vmap", "hugetlb", "warning", "contig"):
+    if logged.event in ("cma", "vmap", "hugetlb", "warning"):
         return tuple(_by_event(failure))
-    bound = tuple(_bound(failure))
-    if bound:
-        return bound
-    if memory.verdict or (logged.event == "oom" and memory.verdict is None and failure.attempt.order == 0):
-        return tuple(_true_oom(failure, memory, holders))
-    return tuple(_request(failure, caller))
+    return tuple(_bound(failure)) or tuple(_of_memory(failure, caller, memory, holders))
+
+
+def _of_memory(
+    failure: Failure, caller: Caller | None, memory: OutOfMemory, holders: tuple[Holder, ...]
+) -> Iterator[Advice]:
+    """Yield what to do about who holds the memory where there is none, else about the request."""
+    maybe = memory.verdict is None and failure.logged.event == "oom" and failure.attempt.order == 0
+    if memory.verdict or maybe:
+        return _true_oom(failure, memory, holders)
+    return _request(failure, caller)
 
 
 def _memcg(failure: Failure) -> Advice:
@@ -94,12 +99,12 @@ def _bound(failure: Failure) -> Iterator[Advice]:
 def _true_oom(failure: Failure, memory: OutOfMemory, holders: tuple[Holder, ...]) -> Iterator[Advice]:
     """Yield what to do about those who hold the memory; watermarks do not make memory."""
     size = size_kb(failure)
-    certainty = "certain" if memory.verdict else "likely"
+    certainty: Certainty = "certain" if memory.verdict else "likely"
     task = next((each for each in holders if each.kind == "task"), None)
     if task is not None and size is not None and task.kilobytes * 10 >= size:
         share = min(100, 100 * task.kilobytes // size)
         text = f"{task.what} (pid {task.pid}) holds {amount(task.kilobytes)}, {share} %: let it use less, or limit it"
-        yield Advice(text, "memory.max", None, certainty, task.line)  # type: ignore[arg-type]
+        yield Advice(text, "memory.max", None, certainty, task.line)
     for holder in holders:
         known = _OF_HOLDER.get(holder.kind)
         if known is not None and size is not None and holder.kilobytes * 10 >= size:
@@ -138,7 +143,9 @@ def _unused_huge_pages(failure: Failure) -> Iterator[Advice]:
 def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
     answer = failure.why
     if _is_old_mask(failure):
-        text = "rebuild the module for this kernel: 0xd0 was GFP_KERNEL up to 4.3, and here it lacks the bits to reclaim"
+        text = (
+            "rebuild the module for this kernel: 0xd0 was GFP_KERNEL up to 4.3, and here it lacks the bits to reclaim"
+        )
         yield Advice(text, None, None, "likely", failure.logged.line)
         return
     if answer is None or answer.conclusion in ("passes", "no_zone", "unknown"):

@@ -15,7 +15,8 @@ def find_caller(logged: LoggedFailure) -> Caller | None:
     inner = asking[:entered]
     # A function of a library is named if nobody else is there, and so is the way in: it says that a process touched
     # its own memory.
-    frame = next((frame for frame in inner if not LIBRARIES.fullmatch(name_of(frame))), (inner or asking or [None])[0])
+    own = [frame for frame in inner if not LIBRARIES.fullmatch(name_of(frame))]
+    frame = next(iter(own or inner or asking), None)
     if frame is None:
         return None
     return Caller(frame.function, frame.module, _subsystem(frame), logged.places.get("trace"))

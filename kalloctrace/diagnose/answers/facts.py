@@ -10,6 +10,12 @@ LOWMEM = ("DMA", "DMA32", "Normal")
 """The zones among which the kernel divides vm.min_free_kbytes."""
 
 
+_MOST_OF_IT = (
+    *("active_anon", "inactive_anon", "active_file", "inactive_file", "unevictable", "free"),
+    *("slab_reclaimable", "slab_unreclaimable"),
+)
+
+
 def has_flags(failure: Failure, *names: str) -> bool:
     """Return whether the mask certainly has all these flags."""
     tables, mask = failure.tables, failure.attempt.gfp_mask
@@ -43,9 +49,7 @@ def size_kb(failure: Failure) -> int | None:
     whole = machine_kb(failure)
     if whole is not None:
         return whole
-    names = ("active_anon", "inactive_anon", "active_file", "inactive_file", "unevictable", "free")
-    names += ("slab_reclaimable", "slab_unreclaimable")
-    counted = sum(total(failure, name) or 0 for name in names)
+    counted = sum(total(failure, name) or 0 for name in _MOST_OF_IT)
     managed = sum(zone.kilobytes.get("managed", 0) for zone in failure.logged.zones)
     return max(counted, managed) or None
 

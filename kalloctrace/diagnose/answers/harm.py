@@ -42,7 +42,8 @@ def _stall(failure: Failure) -> Harm:
 
 
 def _memory(failure: Failure) -> Harm:
-    return Harm("unknown", "the log shows the state of memory, and no request that failed", "unknown")
+    why = "the log shows the state of memory, and no request that failed"
+    return Harm("unknown", why, "unknown", failure.logged.line)
 
 
 def _vmemmap(failure: Failure) -> Harm:

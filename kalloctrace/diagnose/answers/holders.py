@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterator
 
 from kalloctrace.diagnose.answers.facts import amount, machine_kb, size_kb, total
-from kalloctrace.diagnose.answers.types import Holder
+from kalloctrace.diagnose.answers.types import Holder, HolderKind
 from kalloctrace.diagnose.from_log import Failure
 
 _TASKS, _SITES = 5, 5
@@ -22,6 +22,17 @@ _ACCOUNTED = (
 
 _ALSO_ACCOUNTED = ("isolated_anon", "isolated_file", "free_pcp", "bounce", "sec_pagetables", "kernel_misc_reclaimable")
 """Such counters that not every kernel prints."""
+
+
+_COUNTERS: tuple[tuple[HolderKind, str, tuple[str, ...]], ...] = (
+    ("anonymous", "anonymous memory of all processes, with shared memory", ("active_anon", "inactive_anon")),
+    ("shmem", "shared memory and tmpfs", ("shmem",)),
+    ("file", "page cache of files", ("active_file", "inactive_file")),
+    ("unevictable", "locked in memory (mlock, ramfs)", ("unevictable",)),
+    ("slab", "slab caches that cannot be freed", ("slab_unreclaimable",)),
+    ("reclaimable_slab", "slab caches that can be freed", ("slab_reclaimable",)),
+    ("page_tables", "page tables", ("pagetables",)),
+)
 
 
 def find_holders(failure: Failure) -> tuple[Holder, ...]:
@@ -48,19 +59,11 @@ def unaccounted(failure: Failure) -> int | None:
 def _holders(failure: Failure) -> Iterator[Holder]:
     logged, places = failure.logged, failure.logged.places
     yield from _tasks(failure)
-    for kind, what, names in (
-        ("anonymous", "anonymous memory of all processes, with shared memory", ("active_anon", "inactive_anon")),
-        ("shmem", "shared memory and tmpfs", ("shmem",)),
-        ("file", "page cache of files", ("active_file", "inactive_file")),
-        ("unevictable", "locked in memory (mlock, ramfs)", ("unevictable",)),
-        ("slab", "slab caches that cannot be freed", ("slab_unreclaimable",)),
-        ("slab", "slab caches that can be freed", ("slab_reclaimable",)),
-        ("page_tables", "page tables", ("pagetables",)),
-    ):
+    for kind, what, names in _COUNTERS:
         held = total(failure, *names)
         if held is not None:
-            what += _largest_slabs(failure) if names == ("slab_unreclaimable",) else ""
-            yield Holder(kind, what, held, line=places.get("totals"))  # type: ignore[arg-type]
+            largest = _largest_slabs(failure) if names == ("slab_unreclaimable",) else ""
+            yield Holder(kind, what + largest, held, line=places.get("totals"))
     if stacks := _kernel_stacks(failure):
         yield Holder("kernel_stacks", "kernel stacks", stacks, line=places.get("nodes") or logged.state_line)
     if huge := _hugetlb(failure):

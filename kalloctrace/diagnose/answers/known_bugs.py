@@ -20,7 +20,7 @@ class _Bug(NamedTuple):
         commit: of Linus Torvalds' tree.
         fixed_in: the first release with it.
         since: the first release with the bug.
-        until: the first release that may lack it, as stable kernels got the fix at a patch level that is not known here.
+        until: the first release that may have the fix; stable kernels got it at a patch level not known here.
         shows: what the log shows of it; None if it does not.
         source: where the bug is described.
     """
@@ -69,7 +69,9 @@ def _free_highatomic(state: ZoneState) -> int | None:
     if state.blocks is None or any(blocks.count and blocks.types is None for blocks in state.blocks):
         return None
     return sum(
-        blocks.count << order for order, blocks in enumerate(state.blocks) if "MIGRATE_HIGHATOMIC" in (blocks.types or ())
+        blocks.count << order
+        for order, blocks in enumerate(state.blocks)
+        if "MIGRATE_HIGHATOMIC" in (blocks.types or ())
     )
 
 
@@ -108,7 +110,9 @@ def _btrfs(failure: Failure) -> str | None:
     return "btrfs_lookup_bio_sums asks for contiguous pages (kmalloc), which it does not need"
 
 
-_MGLRU = frozenset(("lru_gen_shrink_lruvec", "lru_gen_shrink_node", "shrink_one", "try_to_shrink_lruvec", "evict_folios"))
+_MGLRU = frozenset(
+    ("lru_gen_shrink_lruvec", "lru_gen_shrink_node", "shrink_one", "try_to_shrink_lruvec", "evict_folios")
+)
 
 
 def _dirty_mglru(failure: Failure) -> str | None:
@@ -125,7 +129,9 @@ def _thp_this_node(failure: Failure) -> str | None:
     elsewhere = free_elsewhere(failure)
     if not elsewhere or len({zone.node for zone in failure.logged.zones}) < 2:
         return None
-    return f"a huge page was sought on one node alone, by reclaiming there, while {amount(elsewhere)} were free elsewhere"
+    return (
+        f"a huge page was sought on one node alone, by reclaiming there, while {amount(elsewhere)} were free elsewhere"
+    )
 
 
 _NEVER = Release(1 << 16, 0, 0)

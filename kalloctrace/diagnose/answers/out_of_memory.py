@@ -40,19 +40,18 @@ def _verdict(failure: Failure) -> bool | None:
     size, elsewhere = size_kb(failure), free_elsewhere(failure)
     if size is None or failure.why is None:
         return None
-    if elsewhere is not None and elsewhere * _LITTLE > size and _is_much(failure, elsewhere):
-        return False
-    if failure.why.conclusion in ("block", "passes"):
-        return False
     least, most = reclaimable(failure)
-    if least is not None and least * _MUCH >= size:
+    has_memory = (
+        (elsewhere is not None and elsewhere * _LITTLE > size and _is_much(failure, elsewhere))
+        or failure.why.conclusion in ("block", "passes")
+        or (least is not None and least * _MUCH >= size)
+        or (swap_is_gone(failure) is False and _anonymous(failure) * _MUCH >= size)
+    )
+    if has_memory:
         return False
-    if swap_is_gone(failure) is False and _anonymous(failure) * _MUCH >= size:
-        return False
-    if elsewhere is None or not swap_is_gone(failure) or not _is_unbound(failure) or total(failure, "free") is None:
+    if not swap_is_gone(failure) or not _is_unbound(failure) or total(failure, "free") is None:
         return None
-    given_up = _given_up(failure)
-    return True if given_up or (most is not None and most * 20 < size) else None
+    return True if _given_up(failure) or (most is not None and most * _MUCH * 2 < size) else None
 
 
 def _is_much(failure: Failure, elsewhere: int) -> bool:

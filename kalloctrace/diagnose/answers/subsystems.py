@@ -83,26 +83,52 @@ def _row(functions: str, name: str, folder: str) -> Subsystem:
 
 SUBSYSTEMS = (
     _row(r"do_huge_pmd_\w+|hugepage_vma_\w+|__do_huge_pmd_\w+", "transparent huge pages", "mm/huge_memory.c"),
-    _row(r"khugepaged\w*|collapse_huge_page|collapse_file|alloc_charge_(?:hpage|folio)", "khugepaged", "mm/khugepaged.c"),
-    _row(r"\w*hugetlb\w*|alloc_(?:fresh|pool|surplus|buddy)_huge\w*|set_max_huge_pages|adjust_pool_surplus", "hugetlb",
-         "mm/hugetlb.c"),
-    _row(r"do_anonymous_page|alloc_anon_folio|do_cow_(?:page|fault)|do_wp_page|wp_page_copy|folio_prealloc"
-         r"|(?:__)?handle_mm_fault|handle_pte_fault|do_pte_missing|do_no_page|(?:__)?do_fault|do_read_fault"
-         r"|do_shared_fault|faultin_page|_{0,2}get_user_pages\w*|populate_vma_page_range|__mm_populate"
-         r"|_{0,2}p[tmu4g]d_alloc\w*|__pte_alloc\w*|pte_alloc_one\w*|pgd_alloc|mm_init",
-         "page fault of a process", "mm/memory.c"),
-    _row(r"do_swap_page|swapin_\w+|swap_cluster_readahead|swap_vma_readahead|_{0,2}read_swap_cache\w*|alloc_swap_folio"
-         r"|swap_cache_\w+", "swapping in", "mm/swap_state.c"),
+    _row(
+        r"khugepaged\w*|collapse_huge_page|collapse_file|alloc_charge_(?:hpage|folio)", "khugepaged", "mm/khugepaged.c"
+    ),
+    _row(
+        r"\w*hugetlb\w*|alloc_(?:fresh|pool|surplus|buddy)_huge\w*|set_max_huge_pages|adjust_pool_surplus",
+        "hugetlb",
+        "mm/hugetlb.c",
+    ),
+    _row(
+        r"do_anonymous_page|alloc_anon_folio|do_cow_(?:page|fault)|do_wp_page|wp_page_copy|folio_prealloc"
+        r"|(?:__)?handle_mm_fault|handle_pte_fault|do_pte_missing|do_no_page|(?:__)?do_fault|do_read_fault"
+        r"|do_shared_fault|faultin_page|_{0,2}get_user_pages\w*|populate_vma_page_range|__mm_populate"
+        r"|_{0,2}p[tmu4g]d_alloc\w*|__pte_alloc\w*|pte_alloc_one\w*|pgd_alloc|mm_init",
+        "page fault of a process",
+        "mm/memory.c",
+    ),
+    _row(
+        r"do_swap_page|swapin_\w+|swap_cluster_readahead|swap_vma_readahead|_{0,2}read_swap_cache\w*|alloc_swap_folio"
+        r"|swap_cache_\w+",
+        "swapping in",
+        "mm/swap_state.c",
+    ),
     _row(r"shmem_\w+|__shmem_\w+", "shared memory and tmpfs", "mm/shmem.c"),
-    _row(r"page_cache_\w+|_{0,2}do_page_cache_\w+|filemap_\w+|read_pages|ondemand_readahead|force_page_cache_\w+"
-         r"|grab_cache_page\w*|pagecache_get_page|find_or_create_page|__filemap_get_folio\w*|generic_file_\w*read\w*"
-         r"|generic_perform_write|read_cache_page\w*|do_read_cache_\w+|ra_alloc_folio", "page cache", "mm/filemap.c"),
-    _row(r"alloc_thread_stack_node|dup_task_struct|copy_process|kernel_clone|_?do_fork|alloc_thread_info\w*|copy_\w+_mm"
-         r"|dup_mmap?", "creating a process", "kernel/fork.c"),
-    _row(r"migrate_pages?\w*|alloc_migration_target|alloc_misplaced_dst_\w+|new_node_page|compaction_alloc",
-         "page migration", "mm/migrate.c"),
-    _row(r"vmemmap_\w+|sparse_\w+|arch_add_memory|add_memory\w*|__add_pages|online_pages|populate_section_memmap",
-         "memory hotplug", "mm/memory_hotplug.c"),
+    _row(
+        r"page_cache_\w+|_{0,2}do_page_cache_\w+|filemap_\w+|read_pages|ondemand_readahead|force_page_cache_\w+"
+        r"|grab_cache_page\w*|pagecache_get_page|find_or_create_page|__filemap_get_folio\w*|generic_file_\w*read\w*"
+        r"|generic_perform_write|read_cache_page\w*|do_read_cache_\w+|ra_alloc_folio",
+        "page cache",
+        "mm/filemap.c",
+    ),
+    _row(
+        r"alloc_thread_stack_node|dup_task_struct|copy_process|kernel_clone|_?do_fork|alloc_thread_info\w*|copy_\w+_mm"
+        r"|dup_mmap?",
+        "creating a process",
+        "kernel/fork.c",
+    ),
+    _row(
+        r"migrate_pages?\w*|alloc_migration_target|alloc_misplaced_dst_\w+|new_node_page|compaction_alloc",
+        "page migration",
+        "mm/migrate.c",
+    ),
+    _row(
+        r"vmemmap_\w+|sparse_\w+|arch_add_memory|add_memory\w*|__add_pages|online_pages|populate_section_memmap",
+        "memory hotplug",
+        "mm/memory_hotplug.c",
+    ),
     _row(r"zswap_\w+", "zswap", "mm/zswap.c"),
     _row(r"zs_\w+", "zsmalloc", "mm/zsmalloc.c"),
     _row(r"pcpu_balance_\w+", "refill of the per-CPU allocator", "mm/percpu.c"),
@@ -119,8 +145,12 @@ SUBSYSTEMS = (
     _row(r"ovl_\w+", "overlayfs", "fs/overlayfs"),
     _row(r"squashfs_\w+", "SquashFS", "fs/squashfs"),
     _row(r"blk_\w+|__blk_\w+|blkdev_\w+|submit_bio\w*", "block layer", "block"),
-    _row(r"alloc_page_buffers|create_(?:page_buffers|empty_buffers)|folio_alloc_buffers|grow_(?:buffers|dev_page|dev_folio)"
-         r"|__getblk\w*|bdev_getblk|__bread\w*", "buffer cache", "fs/buffer.c"),
+    _row(
+        r"alloc_page_buffers|create_(?:page_buffers|empty_buffers)|folio_alloc_buffers|grow_(?:buffers|dev_page|dev_folio)"
+        r"|__getblk\w*|bdev_getblk|__bread\w*",
+        "buffer cache",
+        "fs/buffer.c",
+    ),
     _row(r"alloc_fdtable|expand_f(?:iles|dtable)|dup_fd", "table of open files", "fs/file.c"),
     _row(r"(?:single_|seq_)\w+|proc_\w+|kernfs_\w+|sysfs_\w+", "proc and sysfs", "fs/seq_file.c"),
     _row(r"(?:do_)?pipe_\w+|alloc_pipe_info|splice_\w+|do_splice\w*", "pipes", "fs/pipe.c"),
@@ -139,8 +169,11 @@ SUBSYSTEMS = (
     _row(r"nf_\w+|nft_\w+|nf_tables_\w+|xt_\w+|ipt_\w+|__nf_\w+", "netfilter", "net/netfilter"),
     _row(r"svc_\w+|xprt_\w+|rpc_\w+|svcauth_\w+", "SunRPC", "net/sunrpc"),
     _row(r"ieee80211_\w+|__ieee80211_\w+", "mac80211 (Wi-Fi)", "net/mac80211"),
-    _row(r"netif_\w+|net_rx_action|process_backlog|__netif_\w+|dev_gro_receive|napi_gro_\w+|dev_\w*xmit\w*",
-         "network core", "net/core"),
+    _row(
+        r"netif_\w+|net_rx_action|process_backlog|__netif_\w+|dev_gro_receive|napi_gro_\w+|dev_\w*xmit\w*",
+        "network core",
+        "net/core",
+    ),
     _row(r"i915_\w+|__i915_\w+", "Intel graphics (i915)", "drivers/gpu/drm/i915"),
     _row(r"amdgpu_\w+", "AMD graphics (amdgpu)", "drivers/gpu/drm/amd"),
     _row(r"radeon_\w+", "AMD graphics (radeon)", "drivers/gpu/drm/radeon"),
@@ -156,8 +189,11 @@ SUBSYSTEMS = (
     _row(r"nvme_\w+", "NVMe", "drivers/nvme"),
     _row(r"scsi_\w+|sd_\w+|sg_(?:build|ioctl|write|read|common|start)\w*", "SCSI", "drivers/scsi"),
     _row(r"virtnet_\w+|try_fill_recv|add_recvbuf_\w+|refill_work", "virtio network (virtio_net)", "drivers/net"),
-    _row(r"vmballoon_\w+|vmw_balloon\w*|virtballoon_\w+|fill_balloon|hv_\w*balloon\w*|balloon_\w+", "memory balloon",
-         "drivers/virtio"),
+    _row(
+        r"vmballoon_\w+|vmw_balloon\w*|virtballoon_\w+|fill_balloon|hv_\w*balloon\w*|balloon_\w+",
+        "memory balloon",
+        "drivers/virtio",
+    ),
     _row(r"kvm_\w+|__kvm_\w+|mmu_topup_memory_caches|vmx_\w+|svm_\w+", "KVM", "virt/kvm"),
     _row(r"vhost_\w+", "vhost", "drivers/vhost"),
     _row(r"md_\w+|raid\d+_\w+|r5\w+", "MD RAID", "drivers/md"),

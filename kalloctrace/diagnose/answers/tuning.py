@@ -30,7 +30,7 @@ def larger_min_free(failure: Failure) -> Iterator[Advice]:
     value = -(-max(2 * now, now + missing) // 1024) * 1024
     if managed and value * _LARGEST_SHARE > managed:
         return
-    text = f"keep more memory free, so that kswapd starts earlier (now about {now:,}); double it again if that is not enough"
+    text = f"keep more memory free, so that kswapd starts earlier (now about {now:,}); if that is not enough, more"
     yield Advice(text, "vm.min_free_kbytes", value, "likely", failure.logged.state_line)
 
 

@@ -16,6 +16,7 @@ HolderKind = Literal[
     "file",
     "unevictable",
     "slab",
+    "reclaimable_slab",
     "page_tables",
     "kernel_stacks",
     "hugetlb",
