@@ -16,16 +16,16 @@ def answers_json(answers: Answers) -> dict[str, Any]:
         "harm": answers.harm.kind,
         "harm_why": answers.harm.why,
         "harm_certainty": answers.harm.certainty,
-        "harm_line": answers.harm.line,
+        "harm_line": answers.harm.line or None,
         "out_of_memory": answers.memory.verdict,
-        "out_of_memory_why": [{"text": reason.text, "line": reason.line} for reason in answers.memory.reasons],
+        "out_of_memory_why": [{"text": reason.text, "line": reason.line or None} for reason in answers.memory.reasons],
         "holders": [
             {
                 "kind": holder.kind,
                 "what": holder.what,
                 "kb": holder.kilobytes,
                 "pid": holder.pid,
-                "line": holder.line,
+                "line": holder.line or None,
             }
             for holder in answers.holders
         ],
@@ -35,7 +35,7 @@ def answers_json(answers: Answers) -> dict[str, Any]:
                 "setting": advice.setting,
                 "value": advice.value,
                 "certainty": advice.certainty,
-                "line": advice.line,
+                "line": advice.line or None,
             }
             for advice in answers.advice
         ],
@@ -45,7 +45,7 @@ def answers_json(answers: Answers) -> dict[str, Any]:
                 "commit": bug.commit,
                 "fixed_in": bug.fixed_in,
                 "text": bug.text,
-                "line": bug.line,
+                "line": bug.line or None,
             }
             for bug in answers.known_bugs
         ],
