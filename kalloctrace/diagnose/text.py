@@ -82,7 +82,9 @@ def add_failure(
     if failure.why is not None:
         changes = failure.why.remedies if answers is None else answers.what_if
         remedies = [remedy_sentence(failure, remedy) for remedy in changes]
-        _list(sheet, "any one of these would have let it pass", remedies, "this shows what decided it, and is not advice")
+        _list(
+            sheet, "any one of these would have let it pass", remedies, "this shows what decided it, and is not advice"
+        )
         _list(sheet, f"what the {failure.source} does not show", list(conditions(failure.why)))
     _list(sheet, f"what the {failure.source} lacks", list(failure.missing))
     _list(sheet, f"the {failure.source} contradicts itself", failure.logged.contradictions)

@@ -43,7 +43,7 @@ def test_text() -> None:
     assert "too few free pages" in " ".join(text.split())
     assert "any one of these would have let it pass:" in text
     assert "is not advice" in text
-    assert text.index("what to change") < text.index("verdict") < text.index("any one of these")
+    assert text.index("harmful?") < text.index("why ") < text.index("verdict") < text.index("any one of these")
     assert "\x1b" not in text
 
 

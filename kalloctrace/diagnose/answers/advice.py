@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kalloctrace.diagnose.answers.facts import allowed, amount, excluded, has_flags, size_kb, total
 from kalloctrace.diagnose.answers.harm import LARGEST_ORDER
+from kalloctrace.diagnose.answers.out_of_memory import has_given_up
 from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free
 from kalloctrace.diagnose.answers.types import Advice, Caller, Certainty, Harm, Holder, OutOfMemory
 from kalloctrace.diagnose.from_log import Failure
@@ -36,7 +37,8 @@ def _of_memory(
     failure: Failure, caller: Caller | None, memory: OutOfMemory, holders: tuple[Holder, ...]
 ) -> Iterator[Advice]:
     """Yield what to do about who holds the memory where there is none, else about the request."""
-    maybe = memory.verdict is None and failure.logged.event == "oom" and failure.attempt.order == 0
+    first_page = failure.logged.event == "oom" and failure.attempt.order == 0
+    maybe = memory.verdict is None and (first_page or has_given_up(failure))
     if memory.verdict or maybe:
         return _true_oom(failure, memory, holders)
     return _request(failure, caller)
@@ -80,6 +82,8 @@ def _cma(failure: Failure) -> Advice:
 def _bound(failure: Failure) -> Iterator[Advice]:
     """Yield how to lift what binds the request to nodes, if others have free memory."""
     logged = failure.logged
+    if failure.attempt.thisnode:
+        return
     kept_out = [each for each in excluded(failure) if each.excluded_by in ("nodemask", "cpuset")]
     nodes = sorted({each.state.node for each in kept_out if each.state.free > each.state.watermarks[2]})
     names = ",".join(str(node) for node in nodes) or None

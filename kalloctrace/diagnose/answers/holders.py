@@ -83,7 +83,7 @@ def _tasks(failure: Failure) -> Iterator[Holder]:
     if not logged.tasks and killed is not None:
         held = sum(size or 0 for size in (killed.anon_rss_kb, killed.file_rss_kb, killed.shmem_rss_kb))
         if held:
-            yield Holder("task", f"{killed.comm}, which was killed", held, killed.pid, killed.line)
+            yield Holder("task", killed.comm, held, killed.pid, killed.line)
 
 
 def _largest_slabs(failure: Failure) -> str:

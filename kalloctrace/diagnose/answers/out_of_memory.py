@@ -38,12 +38,13 @@ def judge_out_of_memory(failure: Failure) -> OutOfMemory:
 
 def _verdict(failure: Failure) -> bool | None:
     size, elsewhere = size_kb(failure), free_elsewhere(failure)
+    if failure.why is not None and failure.why.conclusion in ("block", "passes"):
+        return False
     if size is None or failure.why is None:
         return None
     least, most = reclaimable(failure)
     has_memory = (
         (elsewhere is not None and elsewhere * _LITTLE > size and _is_much(failure, elsewhere))
-        or failure.why.conclusion in ("block", "passes")
         or (least is not None and least * _MUCH >= size)
         or (swap_is_gone(failure) is False and _anonymous(failure) * _MUCH >= size)
     )
@@ -51,7 +52,7 @@ def _verdict(failure: Failure) -> bool | None:
         return False
     if not swap_is_gone(failure) or not _is_unbound(failure) or total(failure, "free") is None:
         return None
-    return True if _given_up(failure) or (most is not None and most * _MUCH * 2 < size) else None
+    return True if has_given_up(failure) or (most is not None and most * _MUCH * 2 < size) else None
 
 
 def _is_much(failure: Failure, elsewhere: int) -> bool:
@@ -68,7 +69,7 @@ def _is_unbound(failure: Failure) -> bool:
     return logged.nodemask in (NULL, None) and (logged.cpuset == "/" or logged.mems_allowed == "0")
 
 
-def _given_up(failure: Failure) -> bool:
+def has_given_up(failure: Failure) -> bool:
     """Return whether kswapd has given up on each node that is shown."""
     shown = [node.get("all_unreclaimable") for node in failure.logged.nodes.values()]
     return bool(shown) and all(shown)

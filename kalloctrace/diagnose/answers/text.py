@@ -65,7 +65,7 @@ def caller_words(caller: Caller) -> str:
 def _memory(memory: OutOfMemory) -> Iterator[str]:
     if not memory.reasons:
         return
-    verdict = {True: "yes", False: "no", None: "not certain"}[memory.verdict]
+    verdict = {True: "yes", False: "no", None: "not known"}[memory.verdict]
     yield f"{verdict}: {'; '.join(_with_line(reason.text, reason.line) for reason in memory.reasons)}"
 
 

@@ -26,6 +26,7 @@ _OOM_KILL = re.compile(
     r"oom-kill:constraint=(?P<constraint>\w+),nodemask=(?P<nodemask>\(null\)|[\d,-]*\d),cpuset=(?P<cpuset>[^,]*),"
     r"mems_allowed=(?P<mems>[\d,-]*\d)(?P<rest>.*)"
 )
+_VICTIM = re.compile(r"oom-kill:constraint=.*,task=(?P<comm>.{0,64}),pid=(?P<pid>\d{1,10}),uid=\d")
 _CONSTRAINTS: dict[str, Constraint] = {
     "CONSTRAINT_NONE": "none",
     "CONSTRAINT_CPUSET": "cpuset",
@@ -166,6 +167,9 @@ def read_kill(report: LoggedFailure, lists: Lists, text: str, line: int) -> None
     """Read whom the OOM killer killed, and the limit that it kept."""
     _read_limits(report, text)
     lists.group = lists.group or _GROUP in text
+    victim = _VICTIM.search(text)
+    if victim is not None and report.killed is None:
+        report.killed = Killed(line, int(victim["pid"]), victim["comm"], None, None, None, None)
     why = _KILL.match(text)
     if why is not None:
         report.constraint = _REASONS.get(why["why"], report.constraint)

@@ -18,6 +18,12 @@ WITH_STATE = frozenset(("failure", "stall", "oom", "vmalloc", "vmap", "vmemmap")
 MIXED = "lines of several reports run into each other here, so some may be another one's"
 """What is said of a report whose lines cannot be told from another one's."""
 
+_PARTS = (
+    *("totals", "nodes", "hugepages", "swap", "total_ram_pages", "profile"),
+    *("tasks", "slabs", "memcg_limit", "constraint"),
+)
+"""The parts whose first lines are noted."""
+
 
 @dataclass(eq=False)
 class Writer:
@@ -60,9 +66,15 @@ class Writer:
     file: ProcFile = field(default_factory=ProcFile)
 
     def touch(self, number: int, message: Message) -> None:
-        """Note that a message was its own."""
+        """Note that a message was its own, after it was read."""
         self.touched, self.line = number, message.line
         self.written = message.time if message.time is not None else self.written
+        places = self.report.places
+        if self.trace:
+            places.setdefault("trace", message.line)
+        for part in _PARTS:
+            if part not in places and getattr(self.report, part):
+                places[part] = message.line
 
     def may_write(self, message: Message) -> bool:
         """Return whether a message can be its own, by caller, host and time."""
