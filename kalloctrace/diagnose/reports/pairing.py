@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from kalloctrace.diagnose.reports import zones
 from kalloctrace.diagnose.reports.headers import BEGINNINGS, begun, pieces, read_nodes
 from kalloctrace.diagnose.reports.model import LoggedFailure
-from kalloctrace.diagnose.reports.proc import PROC_HINTS, begins_file, owner_sites, read_owner, read_proc
+from kalloctrace.diagnose.reports.proc import PROC_HINTS, begins_file, owner_sites, read_owner, read_proc, zone_key
 from kalloctrace.diagnose.reports.tasks import (
     OOM_HINTS,
     begins_table,
@@ -145,7 +145,9 @@ class _Pairing:
         while self._queue and self._queue[0] in self._closed:
             writer = self._queue.popleft()
             self._closed.discard(writer)
-            yield self._finished(writer)
+            report = self._finished(writer)
+            if report.event != "memory" or report.zones or report.nodes or report.totals or report.profile:
+                yield report
         self.done = False
 
     def close_all(self) -> None:
@@ -327,7 +329,8 @@ class _Pairing:
 
     def _read_proc(self, message: Message) -> bool:
         writer = self._latest(message, "memory")
-        if writer is None or not writer.report.in_pages:
+        key = zone_key(message.text) if ", zone" in message.text else ""
+        if writer is None or not writer.report.in_pages or (key in writer.keys and not writer.file.block_types):
             if not begins_file(message.text):
                 return False
             writer = self._begin(
@@ -336,6 +339,8 @@ class _Pairing:
             writer.report.state_line = message.line
         if not read_proc(writer.report, writer.file, message.text, self._page_kb):
             return False
+        if key:
+            writer.keys.add(key)
         writer.touch(self._number, message)
         return True
 

@@ -84,6 +84,14 @@ def begins_file(text: str) -> bool:
     return any(hint in text for hint in PROC_HINTS) and any(pattern.match(text) is not None for pattern in patterns)
 
 
+def zone_key(text: str) -> str:
+    """Return what a line of these files tells about; a second line with the same key begins another reading."""
+    for name, pattern in (("zone", _ZONEINFO), ("blocks", _BUDDYINFO), ("types", _PAGETYPEINFO)):
+        if (match := pattern.match(text)) is not None:
+            return " ".join((name, *match.group("node", "zone"), match["type"] if pattern is _PAGETYPEINFO else ""))
+    return ""
+
+
 def read_proc(report: LoggedFailure, file: ProcFile, text: str, page_kb: int) -> bool:
     """Read a line of these files; return whether it is one.
 

@@ -43,7 +43,8 @@ _KILL = re.compile(
     r"Kill(?:ed)? process (?P<pid>\d{1,10})(?: \((?P<comm>.{0,64}?)\))?(?=[ ,.]|$)"
 )
 _KILLED = re.compile(
-    r".*?\bKilled process (?P<pid>\d{1,10})(?:, UID \d+,)? \((?P<comm>.{0,64}?)\)(?P<sizes>(?:[ ,.].*)?)$"
+    r".*?\bKilled process (?P<pid>\d{1,10})(?:, UID \d+,)? "
+    r"\((?P<comm>.{0,64}?)\)(?P<sizes>(?:[,.]| (?:total-vm|vsz):|$).*)"
 )
 _SIZE = re.compile(r"\b(total-vm|vsz|anon-rss|file-rss|shmem-rss):(\d{1,15})kB")
 _GROUP = "are going to be killed due to memory.oom.group set"
@@ -124,11 +125,11 @@ def _task(match: re.Match[str], columns: tuple[str, ...] | None, page_kb: int) -
     words = match["rest"].split(None, len(columns) if columns is not None else -1)
     if columns is None:
         numbers = next((at for at, word in enumerate(words) if not word.lstrip("-").isdigit()), len(words))
-        if not 4 <= numbers < len(words):
+        if not 3 <= numbers < len(words):
             return None
         name = match["rest"].split(None, numbers)[-1]
-        # The score is the last number in every table but that of 2.6.24 to 2.6.35, which has four numbers.
-        fields = {"rss": words[0], **({"oom_score_adj": words[numbers - 1]} if numbers > 4 else {})}
+        # The score is the last number in every table but that of 2.6.24 to 2.6.35, which has three here.
+        fields = {"rss": words[0], **({"oom_score_adj": words[numbers - 1]} if numbers > 3 else {})}
     else:
         if len(words) <= len(columns):
             return None

@@ -9,7 +9,7 @@ from kalloctrace.diagnose.reports.model import Frame
 _TRACE = re.compile(r"(?:Call [Tt]race|Backtrace|Trace)\s*:\s*(?P<rest>.*)")
 _NAME = r"(?P<function>[A-Za-z_.$][\w.$]*)"
 _MODULE = r"(?: \[(?P<module>[A-Za-z_][\w-]*)(?: [^\]]*)?\])?"
-_ADDRESS = r"(?:<?/?[A-Z_]{3,10}>?|\(?\[?<?(?:0x)?[0-9a-f]{8,16}>?\]?\)?|\[[<(]?[0-9a-f]{4,16}[>)]?\])"
+_ADDRESS = r"(?:</?[A-Z_]{3,10}>|\(?\[?<?(?:0x)?[0-9a-f]{8,16}>?\]?\)?|\[[<(]?[0-9a-f]{4,16}[>)]?\])"
 _FRAME = re.compile(rf"(?:{_ADDRESS}\s*){{0,4}}(?P<unsure>\? ?)?{_NAME}\+0x[0-9a-f]{{1,8}}/0x[0-9a-f]{{1,8}}{_MODULE}")
 # "(show_stack) from [<c0010f00>] (dump_stack+0x10/0x14)" of 32-bit arm: the second function called the first.
 _FROM = re.compile(

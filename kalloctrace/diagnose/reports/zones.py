@@ -56,7 +56,10 @@ _MIGRATETYPES = {
     "I": "MIGRATE_ISOLATE",
 }
 
-STATE_HINTS = ("kB", "Mem-", "lowmem_reserve[]", "active", "Active", "free:", "slab", "mapped:", "pages", "swap")
+STATE_HINTS = (
+    *("kB", "Mem-", "lowmem_reserve[]", "active", "Active", "free:", "slab", "mapped:", "pages", "swap", "pagetables:"),
+    *("reclaimable:", "unevictable:", "shmem:", "dirty:"),
+)
 """A line with none of these words is no part of a state, other than a line of totals within one."""
 
 Kind = Literal["begin", "totals", "node", "zone", "reserve", "blocks", "huge", "tail"]
