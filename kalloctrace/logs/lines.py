@@ -34,7 +34,7 @@ START = (
     r"|Memory cgroup|Memory limit|(?:memory|memory\+swap|swap|kmem): usage|Task in /|Modules linked in|Workqueue:"
     rf"|R[A-Z0-9]{{2}}:|RIP|RSP|Code:|{_TOTAL}"
     r"|\d{1,15} (?:total |pages|reserved|slab|free |swap)|<?/?(?:IRQ|TASK|NMI|EOI|SOFTIRQ)>|\[<[0-9a-f]{8,16}>\]"
-    r"|(?:\? )?[\w.]{1,128}\+0x[0-9a-f]{1,8}/0x|SLUB:|SLAB:|vmalloc|WARNING:|BUG:|INFO:|-{3,}|Kernel panic"
+    r"|(?:\? )?[\w.]{1,128}\+0x[0-9a-f]{1,8}/0x|SLUB:|SLAB:|vmalloc|(?:WARNING|BUG|INFO): |-{3,}|Kernel panic"
     r"|Unreclaimable|Memory allocations:|cache: |node \d{1,5}: slabs|cma: |audit:|\S{1,64} cpuset=)"
 )
 """How a message begins that no line before it can continue."""
@@ -139,7 +139,7 @@ FORMS: dict[str, Form] = {
 """The kinds of lines that are long enough to be wrapped, or that the kernel prints word by word."""
 
 PARTIAL = re.compile(
-    rf"Node(?: \d{{1,5}}(?: \w{{0,16}}(?: \w{{0,4}})?)?)?|\[ *\d{{0,10}} *\]?(?: *\d{{1,10}})?"
+    rf"Node(?: \d{{1,5}}(?: \w{{0,16}}(?::| \w{{0,4}})?)?)?|\[ *\d{{0,10}} *\]?(?: *\d{{1,10}})?"
     rf"|{_ZONE}(?: f?r?e?)?|CPU|Pi?d?|Mem-?(?:In?f?o?)?|low[a-z_]{{0,11}}\[?\]?"
 )
 """A beginning that is too short to tell."""

@@ -74,6 +74,7 @@ class _Entry:
     indent: int | None
     width: int
     ends_blank: bool
+    host_follows: bool
 
 
 class _Reader:
@@ -149,6 +150,7 @@ class _Reader:
             indent=None if piece.indent is None else piece.indent + prefix.end + blanks,
             width=piece.width,
             ends_blank=text.endswith(" "),
+            host_follows=prefix.host_follows,
         )
         if last is not None and self._stamped and not stamped:
             # A message of several lines has its stamp on the first.
@@ -165,7 +167,7 @@ class _Reader:
             del self._open[entry.caller]
         text, indent = entry.text, entry.indent
         if HEADER.match(text) is not None:
-            text = without_host(text, self._comms())
+            text = without_host(text, self._comms(), host_follows=entry.host_follows)
             indent = None if indent is None else indent + len(entry.text) - len(text)
         return Message(entry.line, text, entry.time, entry.wall, entry.caller, entry.host, indent)
 

@@ -17,7 +17,7 @@ from kalloctrace.logs.lines import ANCHOR, HEADER, START
 from kalloctrace.logs.pieces import Piece
 
 _TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
-_ZONE = r"(?:Z|[+-]\d\d:?\d\d| [+-]\d{4}(?= )| [A-Z]{2,5}(?= ))?"
+_ZONE = r"(?:Z|[+-]\d\d:?\d\d| [+-]\d{2,4}(?= )| (?:UTC|GMT|MSK|WIB|[A-Z]{1,4}T)(?= ))?"
 _STAMP = (
     rf"(?:\w{{3}} )?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}{_ZONE}"
     rf"|(?:\w{{3}},? )?\w{{3}}\.?\s{{0,2}}\d{{1,2}}(?: \d{{4}})? {_TIME}(?: \d{{4}})?"
@@ -31,7 +31,7 @@ _STARTS_MESSAGE = rf"(?={START}|.{{1,40}}?(?::? ?page allocation (?:failure|stal
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<])))"
-    r"|(?P<bullet>(?:[-*+•·‣◦–]|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}:\s+(?=[\[<]))"
+    r"|(?P<bullet>(?:[-*+•·‣◦–#│┃]|/\*|//|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
     r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
     rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
     r"|\[\s*(?P<delta>\+?)(?P<boot>\d{1,12}\.\d{1,9})(?P<more>[^\[\]]{0,48})\]\s?"
@@ -52,7 +52,8 @@ _FIRST = re.compile(
 )
 # Tokens that mean this only behind a stamp.
 _LATER = re.compile(
-    r"\s*(?:[A-Z]?\[\s*\d{1,4}:[^\[\]]{1,32}:\s*\d{1,10}\]\s?"
+    r"\s*(?:(?P<address>\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?:?\s+"
+    r"|[A-Z]?\[\s*\d{1,4}:[^\[\]]{1,32}:\s*\d{1,10}\]\s?"
     r"|-?\(\d{1,4}\)\s?(?:\[\s*\d{1,10}:[^\[\]]{1,32}\]\s?)?"
     r"|c\d{1,4}\s+\d{1,10}\s"
     r"|(?:stdout|stderr) [FP](?::\w{1,16})* ?"
@@ -85,6 +86,7 @@ class Prefix(NamedTuple):
         caller: the caller id, or "".
         host: the host's name, or "".
         closing: what the prefix opens and the message's end closes: a quotation mark, or "".
+        host_follows: it ends in a stamp of RFC 3164, which has a host's name next.
     """
 
     end: int
@@ -94,11 +96,12 @@ class Prefix(NamedTuple):
     caller: str = ""
     host: str = ""
     closing: str = ""
+    host_follows: bool = False
 
 
 def known_prefix(text: str) -> Prefix:
     """Read the tokens that stand before every message of some source."""
-    at, stamped = 0, False
+    at, stamped, host_follows = 0, False, False
     time: float | None = None
     wall: str | None = None
     caller = host = ""
@@ -108,12 +111,13 @@ def known_prefix(text: str) -> Prefix:
             named = _named(text, at, stamped=stamped)
             if named is None or named.end == at:
                 break
-            at, stamped, host = named.end, stamped or named.stamped, named.host or host
+            at, stamped, host, host_follows = named.end, stamped or named.stamped, named.host or host, False
             continue
         at = match.end()
         if match["quote"] is not None or match["bullet"] is not None:
             continue
         stamped = True
+        host_follows = match["wall"] is not None and match["wall"][:1].isalpha()
         if match["boot"] is not None:
             if not match["delta"]:
                 time = float(match["boot"])
@@ -124,7 +128,7 @@ def known_prefix(text: str) -> Prefix:
         caller = match["caller"] or caller
     if time is None and wall is not None:
         time = wall_seconds(wall)
-    return Prefix(at, stamped, time, wall, caller, host)
+    return Prefix(at, stamped, time, wall, caller, host, host_follows=host_follows)
 
 
 def _named(text: str, at: int, *, stamped: bool) -> Prefix | None:
@@ -133,7 +137,11 @@ def _named(text: str, at: int, *, stamped: bool) -> Prefix | None:
         return Prefix(match.end(), stamped=True, host=match["host"] or "")
     if stamped:
         later = _LATER.match(text, at)
-        return Prefix(later.end(), stamped=True, host=later["host"] or later["syslog"] or "") if later else None
+        return (
+            Prefix(later.end(), stamped=True, host=later["host"] or later["syslog"] or later["address"] or "")
+            if later
+            else None
+        )
     first = _FIRST.match(text, at)
     return Prefix(first.end(), stamped=True, host=first["address"] or "") if first is not None else None
 
@@ -249,16 +257,19 @@ def _shape(sample: str) -> str:
     return "".join(parts) + re.escape(sample[at:])
 
 
+_MARKS = (": ", "] ", "> ", "| ", ") ", " - ", '="')
+"""Ends of unknown prefixes, which hardly any task's name has."""
 _COMM = 15
 """The most characters of a task's name: TASK_COMM_LEN in include/linux/sched.h, less one."""
 
 
-def without_host(text: str, comms: Iterable[str]) -> str:
+def without_host(text: str, comms: Iterable[str], *, host_follows: bool) -> str:
     """Return a report's first line without what is left of a prefix before the task's name.
 
     Args:
         text: any message.
         comms: names of tasks in the lines below.
+        host_follows: as in the line's prefix.
     """
     match = HEADER.match(text)
     if match is None or " " not in match["comm"]:
@@ -267,7 +278,9 @@ def without_host(text: str, comms: Iterable[str]) -> str:
     for comm in comms:
         if before.endswith(comm) and not before[: -len(comm)][-1:].isalnum():
             return text[len(before) - len(comm) :]
-    at = max(before.rfind(mark) + len(mark) if mark in before else 0 for mark in (": ", "] ", "> ", "| "))
+    at = max(before.rfind(mark) + len(mark) if mark in before else 0 for mark in _MARKS)
+    if at == 0 and host_follows:
+        at = before.find(" ") + 1
     while len(before) - at > _COMM and (space := before.find(" ", at)) >= 0:
         at = space + 1
     return text[at:]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which lines continue the line before: a mail or a terminal wrapped them, or the kernel printed them word by word."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,6 +15,14 @@ LONGEST = 1536
 
 _NARROWEST = 40
 _REACH = LONGEST_PHRASE + 8
+_NEXT_WORDS = (
+    (":", re.compile(r"page$").match),
+    ("", re.compile(r"invoked$").match),
+    ("page", re.compile(r"allocation\b").match),
+)
+"""What the first words of a report's first line end in, and what follows, where each word has its line."""
+_LONGEST_NAME = 200
+"""Characters of the name and of what is left of a prefix."""
 
 
 class Line(NamedTuple):
@@ -73,7 +82,7 @@ def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
         return phrase
     if HEADLESS.match(below) is not None:
         # Several CPUs that fail at once leave first lines without a name: each is a report of its own.
-        own = HEADER.match(last) is not None or START_MATCH(last) is not None or len(last) > 200
+        own = HEADER.match(last) is not None or START_MATCH(last) is not None or len(last) > _LONGEST_NAME
         return None if own else _glued(last, text, None, cut=cut)
     form = form_of(last)
     whole = last.rstrip()
@@ -114,18 +123,15 @@ def _fits(last: str, below: str, glued: str, form: Form) -> bool:
 
 def _across(last: str, below: str) -> str | None:
     """Join lines that a report's first words span."""
+    for end, begins in _NEXT_WORDS:
+        if last.endswith(end) and begins(below) is not None and len(last) <= _LONGEST_NAME:
+            return f"{last} {below}"
     tail, head = last[-_REACH:].replace(" ", ""), below[:_REACH].replace(" ", "")
     both = tail + head
     for phrase in PHRASES:
         at = both.find(phrase)
-        if at < 0 or not at < len(tail) < at + len(phrase):
-            # One word a line: the first words, as far as they go.
-            if not (head and phrase.startswith(head) and len(below) < _REACH and tail.endswith("page")):
-                continue
-            if not phrase.startswith("page" + head):
-                continue
-            return f"{last} {below}"
-        return _spaced(last, below, len(tail) - at, phrase)
+        if 0 <= at < len(tail) < at + len(phrase):
+            return _spaced(last, below, len(tail) - at, phrase)
     return None
 
 
@@ -147,7 +153,8 @@ def _completed(last: str, text: str, *, cut: bool) -> str | None:
     if len(last) > 24 or PARTIAL.fullmatch(last) is None:
         return None
     below = text.strip()
-    if START_MATCH(below) is not None and PARTIAL.fullmatch(last + below.split(None, 1)[0]) is None:
+    first = below.split(None, 1)[0]
+    if START_MATCH(below) is not None and not any(map(PARTIAL.fullmatch, (last + first, f"{last} {first}"))):
         return None
     both = (last + below, f"{last} {below}")
     ways = both if cut else both[::-1]

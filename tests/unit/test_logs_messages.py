@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: MIT
+"""A log in any wrapping becomes the kernel's messages. tests/logs has what whole programs and mails make of a log."""
+
+import io
+import json
+import quopri
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from kalloctrace.logs.files import LogLines
+from kalloctrace.logs.messages import Message, read_messages
+
+DATA = Path(__file__).parent / "data" / "logs"
+
+FAILURE = (
+    "task: page allocation failure: order:4, mode:0x40c40(GFP_NOFS|__GFP_COMP), nodemask=(null),cpuset=/,mems_allowed=0"
+)
+ZONE = "Node 0 Normal free:126872kB boost:0kB min:63960kB low:79948kB high:95936kB reserved_highatomic:0KB free_cma:0kB"
+RESERVE = "lowmem_reserve[]: 0 2981 3931 3931 3931"
+BLOCKS = (
+    "Node 0 Normal: 10995*4kB (UME) 3433*8kB (UME) 3233*16kB (UME) 124*32kB (UME) 0*64kB 0*128kB 0*256kB 0*512kB "
+    "0*1024kB 0*2048kB 0*4096kB = 127140kB"
+)
+TASK = "CPU: 3 PID: 1108 Comm: task Not tainted 5.19.0 #1"
+REPORT = [FAILURE, TASK, "Mem-Info:", ZONE, RESERVE, BLOCKS]
+OOM = "DOM Worker invoked oom-killer: gfp_mask=0x101cca(GFP_HIGHUSER_MOVABLE|__GFP_WRITE), order=0, oom_score_adj=0"
+
+
+def texts(lines: Iterable[str]) -> list[str]:
+    """Return the texts of the messages."""
+    return [message.text for message in read_messages(lines)]
+
+
+def only(*lines: str) -> Message:
+    """Return the one message of some lines."""
+    (message,) = read_messages(lines)
+    return message
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("m02-*")))
+def test_each_wrapping_is_the_plain_form(name: str) -> None:
+    """Reports as people pasted them, out of different sources."""
+    plain = (DATA / "m02-0-plain.txt").read_text(encoding="utf-8").splitlines()
+    assert texts(LogLines(io.BytesIO((DATA / name).read_bytes()))) == plain
+
+
+WRAPPED = {
+    "m01-wrapped-no-trailing-blank.txt": [
+        "task: page allocation failure: order:0, mode:0x40cc0(GFP_KERNEL|__GFP_COMP), nodemask=(null)",
+        "CPU: 0 PID: 455 Comm: task Not tainted 5.18.0 #1",
+        "Mem-Info:",
+        "Normal free:0kB boost:0kB min:5044kB low:5280kB high:5516kB reserved_highatomic:0KB active_anon:0kB",
+        "lowmem_reserve[]: 0 0",
+        "Normal: 0*4kB 0*8kB 0*16kB 0*32kB 0*64kB 0*128kB 0*256kB 0*512kB 0*1024kB 0*2048kB 0*4096kB = 0kB",
+    ],
+    "m01c-oom-wrapped.txt": [OOM.replace("DOM Worker", "dd")],
+    "m01e-oom-wrapped-prefix.txt": [
+        "mkfs.ext4 invoked oom-killer: gfp_mask=0x101cc0(GFP_USER|__GFP_WRITE), order=0, oom_score_adj=0"
+    ],
+    "m01f-oom-wrapped-prefix.txt": [OOM.replace("DOM Worker", "dd")],
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrapped_lines_are_joined(name: str) -> None:
+    """Lines that a mail or terminal wrapped, with and without a prefix."""
+    assert texts((DATA / name).read_text(encoding="utf-8").splitlines()) == WRAPPED[name]
+
+
+KNOWN = [
+    # Those that OOMAnalyser (Carsten Grohmann) tests itself with: https://www.carstengrohmann.de/oom/
+    *("[11686.888109] ", "Apr 01 14:13:32 mysrv: ", "Apr 01 14:13:32 mysrv kernel: ", "kernel:"),
+    *("Apr 01 14:13:32 mysrv <kern.warning> kernel: ", "Apr 01 14:13:32 mysrv kernel: [11686.888109] "),
+    *("Apr 01 14:13:32 mysrv <kern.warning> kernel:", "Apr 01 14:13:32 mysrv kernel:", "[1234567.654321]"),
+    *("<4>", "<4>[   12.345678] ", "[   14.017417][    T1] ", "[   12.345678] [T1108] ", "[  +0.002367] "),
+    *("[   12.345678 <    0.000012>] ", "[   12.345678@0]  ", "[   12.345678 c3   1108] ", "[ 12.3] host kernel: "),
+    *("<6>[   12.345678] (1)[1108:task]", "[   12.345678]I[3:  task:22875] ", "kern  :warn  : [   12.345678] "),
+    *("[Sat Nov 28 01:02:03 2026] ", "[sam. nov. 28 01:02:03 2026] ", "[六 11月 28 01:02:03 2026] "),
+    *("<4>Nov 28 01:02:03 host kernel: ", "<4>1 2026-11-28T01:02:03.1Z host kernel - - - ", "4,1001,501,-;"),
+    *('131 <4>1 2026-11-28T01:02:03.1Z host kernel - - [meta seq="1"] ', "6.8.0,4,1001,501,-,caller=C3;"),
+    *("2026-11-28T01:02:03.123Z In(05) vcpu-0 - Guest: ", "2026-11-28T01:02:03.123Z cpu3:12345)"),
+    *("2026-11-28T01:02:03.123Z| vcpu-3| I005: Guest: [   12.3] ", "11-28 01:02:03.123     0     0 W         : "),
+    *("2026-11-28T01:02:03.123456789Z stdout F ", "10.0.0.1:6666 [   12.3] ", "1764291723.123456 host kernel: "),
+    *("Jan  1 00:00:00 OpenWrt kern.warn kernel: [ 12.3] ", "kern.log:12:Nov 28 01:02:03 h kernel: "),
+    *(
+        "> ",
+        ">> ",
+        "> > [   12.3] ",
+        "| ",
+        "* ",
+        "- ",
+        "• ",
+        "1. ",
+        "    ",
+        "\t",
+        "  12\t",
+        "# ",
+        "│ ",
+        "/* ",
+        "\ufeff",
+    ),
+    *(
+        "\x1b[32m[   12.3] \x1b[0m",
+        "\x1b]0;title\x07[   12.3] ",
+        "#033[33m[   12.3] ",
+        "<pre>",
+        "[28/11/2026 01:02:03] ",
+    ),
+]
+
+
+@pytest.mark.parametrize("prefix", KNOWN)
+def test_a_known_prefix_is_taken_off(prefix: str) -> None:
+    """Before a whole report, and before a single line that no other explains."""
+    assert texts(prefix + line for line in REPORT) == REPORT
+    assert texts([prefix + OOM]) == [OOM]
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        *("web-1  | ", "(XEN) ", "dom0 ", "INFO:root:", "DEBUG    kernel:log.py:12 ", "qemu-system-x86_64: "),
+        *("I1128 01:02:03.123456    1 log.go:12] ", "2026-11-28 01:02:03,123 INFO console - ", "@400000005f3e2b1c "),
+        *(
+            "Apr 01 14:13:32 mysrv ",
+            "box7 §",
+            'time="2026-11-28T01:02:03Z" level=info msg="',
+            "[28/11/2026 01:02:03] h ",
+        ),
+    ],
+)
+def test_an_unknown_prefix_is_learned(prefix: str) -> None:
+    """What stands before lines that can only begin as they do is the prefix of all lines."""
+    end = '"' if prefix.endswith('"') else ""
+    assert texts(prefix + line + end for line in REPORT) == REPORT
+
+
+def test_a_learned_prefix_may_have_numbers_that_differ() -> None:
+    """Counters, widths and separators change from line to line."""
+    assert (
+        texts(f"log-{number}{':-'[number % 2]}  {number:3} {line}" for number, line in enumerate(REPORT, 97)) == REPORT
+    )
+
+
+def test_the_only_line_with_an_anchor_is_no_prefix() -> None:
+    """One line that mentions another is not what the lines of a log have in common."""
+    assert texts(["it says Mem-Info: here", "another line"])[0] == "it says Mem-Info: here"
+
+
+@pytest.mark.parametrize(
+    ("line", "comm"),
+    [
+        ("mysrv: DOM Worker", "DOM Worker"),
+        ("[svc] task", "task"),
+        ("a very long name of a host task", "of a host task"),
+        ("Apr 01 14:13:32 mysrv task", "task"),
+        ("kworker/0:1", "kworker/0:1"),
+        ("DOM Worker", "DOM Worker"),
+    ],
+)
+def test_a_prefix_is_no_part_of_a_name(line: str, comm: str) -> None:
+    """A single line: names have at most 15 characters, and none of the marks that end a prefix."""
+    assert only(f"{line}: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL)").text.startswith(f"{comm}: page ")
+
+
+def test_the_name_below_says_where_the_name_begins() -> None:
+    """The line CPU: has the task's name."""
+    assert texts([f"lxc {FAILURE}", TASK])[0] == FAILURE
+    assert texts([FAILURE.replace("task", "my task"), TASK.replace("task", "my task")])[0].startswith("my task: ")
+
+
+def test_what_a_prefix_says() -> None:
+    """Time since boot, the clock, the caller and the host."""
+    message = only(f"Nov 28 01:02:03 web1 kernel: [ 6207.637280][ T1108] {FAILURE}")
+    assert message[2:6] == (6207.63728, "Nov 28 01:02:03", "T1108", "web1")
+    assert message.indent == len("Nov 28 01:02:03 web1 kernel: [ 6207.637280][ T1108] ")
+    assert only(f"4,1001,501,-,caller=C3;{FAILURE}")[2:5] == (0.000501, None, "C3")
+    assert only(FAILURE)[2:] == (None, None, "", "", 0)
+
+
+def test_clocks_are_comparable() -> None:
+    """Differences of a log's times are right, also across months and with fractions."""
+    stamps = (
+        ("2026-11-30T23:59:59.250Z ", "2026-12-01T00:00:01.750Z "),
+        ("Jan 31 23:59:59 h kernel: ", "Feb  1 00:00:01 h kernel: "),
+    )
+    for (first, second), apart in zip(stamps, (2.5, 2.0), strict=True):
+        before, after = read_messages([first + FAILURE, second + OOM])
+        assert before.time is not None
+        assert after.time is not None
+        assert after.time - before.time == apart
+    assert only(f"[sam. nov. 28 01:02:03 2026] {OOM}")[2:4] == (None, "sam. nov. 28 01:02:03 2026")
+
+
+def test_lines_below_a_stamp_have_it() -> None:
+    """Mem-Info is one message of several lines; dmesg stamps the first."""
+    lines = ["[ 12.5][ C3] Mem-Info:", "[ 12.5][ C3] active_anon:1 inactive_anon:2", "             active_file:3"]
+    _, first, second = read_messages(lines)
+    assert (second.line, second.time, second.caller) == (3, first.time, "C3")
+
+
+@pytest.mark.parametrize("prefix", ["", "[   12.345678] ", "Nov 28 01:02:03 host kernel: ", "> "])
+@pytest.mark.parametrize("width", range(44, 130))
+def test_lines_wrapped_at_any_place(prefix: str, width: int) -> None:
+    """A mail breaks at blanks, a terminal anywhere; only the first part has the prefix."""
+    lines = [prefix + line for line in REPORT]
+    mailed = [part for line in lines for part in textwrap.wrap(line, width, break_on_hyphens=False)]
+    quoted = "> " if prefix == "> " else ""
+    assert texts(quoted + part.removeprefix(quoted) for part in mailed) == REPORT
+    if prefix != "> ":
+        cut = [line[at : at + width] for line in lines for at in range(0, len(line), width)]
+        assert texts(cut) == REPORT
+
+
+@pytest.mark.parametrize("prefix", ["Nov 28 01:02:03 host kernel: ", "[   12.345678] ", ""])
+def test_one_word_a_line(prefix: str) -> None:
+    """As rsyslog wrote pr_cont of some kernels."""
+    assert texts(prefix + word for line in REPORT for word in line.split(" ")) == REPORT
+
+
+def test_other_lines_are_not_joined() -> None:
+    """What cannot continue a line stands alone."""
+    others = ["usb 1-1: new device", "3 words follow", "Node is a word", "order is another"]
+    for line in (FAILURE, ZONE, RESERVE, BLOCKS, TASK):
+        assert texts([line, *others]) == [line, *others]
+        assert texts([f"[ 1.0] {text}" for text in (line, *others)]) == [line, *others]
+
+
+def test_lines_of_equal_length_are_not_joined() -> None:
+    """A trace whose lines have the same width was not cut by a terminal."""
+    event = "  cc1-100 [001] ..... 1.0: mm_page_alloc: page=00000000d2be5665 pfn=0x1 order=0 gfp_flags=GFP_KERNEL"
+    assert texts([event] * 100) == [event.strip()] * 100
+
+
+def test_fragments_of_netconsole() -> None:
+    """Extended netconsole cuts messages into datagrams, which a receiver may print as one line."""
+    head = "4,1001,501,-,caller=T1108,ncfrag={}/{};"
+    parts = [head.format(at, len(BLOCKS)) + BLOCKS[at : at + 50] for at in range(0, len(BLOCKS), 50)]
+    assert texts(parts) == [BLOCKS]
+    assert texts(["".join(parts)]) == [BLOCKS]
+
+
+def test_kmsg() -> None:
+    """/dev/kmsg: dictionaries, escapes, and continuations of kernels before 4.10."""
+    lines = [f"4,1,501,-;{FAILURE}", " SUBSYSTEM=pci", " DEVICE=+pci:0000:00:14.0", f"4,2,502,c;{BLOCKS[:40]}"]
+    assert texts([*lines, f"4,3,503,+;{BLOCKS[40:]}"]) == [FAILURE, BLOCKS]
+    assert only("4,4,504,-;caf\\xc3\\xa9 invoked oom-killer: gfp_mask=0xcc0").text.startswith("café invoked ")
+
+
+def test_json() -> None:
+    """Objects, arrays, strings and bytes; a message is found under any name, and a whole log in one string."""
+    log = "\n".join(f"[   12.5] {line}" for line in REPORT)
+    forms = [
+        [json.dumps({"attachment": {"title": "x"}, "body": log})],
+        [json.dumps({"a": 1, "what_it_said": log})],
+        [json.dumps([{"message": line} for line in REPORT])],
+        [json.dumps({"MESSAGE": list(line.encode())}) for line in REPORT],
+        [json.dumps({"log": f"{line}\n", "stream": "stdout"})[:-15] for line in REPORT],
+        json.dumps([{"PRIORITY": "4", "MESSAGE": line} for line in REPORT], indent="\t").splitlines(),
+        [f"Nov 28 01:02:03 host app: {json.dumps({'msg': line})}" for line in REPORT],
+        [log.replace("\n", "\\n")],
+    ]
+    for lines in forms:
+        assert texts(lines) == REPORT
+
+
+def test_journal_export() -> None:
+    """One field a line; fields other than the message describe it."""
+    fields = ("__CURSOR=s=1", "__MONOTONIC_TIMESTAMP=12500000", "_HOSTNAME=web1", "PRIORITY=4")
+    messages = list(read_messages(line for text in REPORT for line in (*fields, f"MESSAGE={text}", "")))
+    assert [(message.text, message.time, message.host) for message in messages] == [
+        (text, 12.5, "web1") for text in REPORT
+    ]
+
+
+def test_quoted_printable() -> None:
+    """Soft line breaks and codes are undone; plain text with "=20" in it is left alone."""
+    mail = quopri.encodestring("\n".join(REPORT).encode()).decode().splitlines()
+    assert texts(mail) == REPORT
+    plain = "a invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=20, oom_score_adj=300"
+    assert texts([plain]) == [plain]
+
+
+def test_html() -> None:
+    """Tags, entities and line breaks."""
+    page = ["<div class='x'>a &lt;4&gt;[ 12.5] b</div>", *(f"<b>&lt;4&gt;[ 12.5] {line}</b><br/>" for line in REPORT)]
+    assert texts(page)[1:] == REPORT
+    assert texts(["<br>".join(REPORT)]) == REPORT
+    assert "<IRQ>" in texts([*REPORT, "[ 12.5]  <IRQ>"])
+
+
+def test_rsyslog_escapes() -> None:
+    """Control characters are # and octal digits there."""
+    assert texts(["Nov 28 01:02:03 h kernel: Mem-Info:#012active_anon:1 inactive_anon:2#012 active_file:3"]) == [
+        *("Mem-Info:", "active_anon:1 inactive_anon:2", "active_file:3")
+    ]
+
+
+def test_text_is_safe() -> None:
+    """Nothing in a message acts on a terminal or forges a line."""
+    for hostile in ("\x1b[31m", "\x9b31m", "\u202e", "\x07", "\r", "\u2028", "\x00"):
+        found = texts([f"[ 1.0] a{hostile}b: page allocation failure: order:0, mode:0xcc0"])
+        assert all(text.isprintable() and hostile not in text for text in found)
+        assert found[-1].endswith("b: page allocation failure: order:0, mode:0xcc0")
+
+
+def test_parts_without_a_hint_are_passed_over() -> None:
+    """A report in a long log is read whole, and most other lines are not looked at."""
+    other = [f"[{number:12.6f}] usb 1-1: new high-speed device" for number in range(5000)]
+    rows = [
+        f"[{number:7}]  1000 {number:7}    51238     2301   450560       12             0 worker"
+        for number in range(900)
+    ]
+    calls = [f" ? function_{number}+0x1/0x2" for number in range(300)]
+    report = [f"[ 2500.000000] {line}" for line in (*REPORT, *rows, *calls, "Out of memory: Killed process 7 (x)")]
+    found = list(read_messages([*other[:2500], *report, *other[2500:]]))
+    assert [message.text for message in found if "usb" not in message.text] == [
+        *REPORT,
+        *rows,
+        *(call.strip() for call in calls),
+        "Out of memory: Killed process 7 (x)",
+    ]
+    assert len(found) < len(report) + 500
+    assert found[0].line > 2000
