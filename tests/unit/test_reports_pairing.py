@@ -251,3 +251,24 @@ def test_times() -> None:
     [report] = found(*(f"[   45.{at:06}] {text}" for at, text in enumerate((A, TASK_A, *state(100)))))
     assert report.time == 45.0
     assert report.state_age == pytest.approx(2e-6, abs=1e-9)
+
+
+def test_single_lines_between() -> None:
+    """A line of another allocator does not end a call trace."""
+    lines = (
+        "alloc_contig_range: [78500, 78600) PFNs busy",
+        "cma: cma_alloc: alloc failed, req-size: 9 pages, ret: -12",
+    )
+    report, *others = found(A, TASK_A, *TRACE_A[:2], *lines, *TRACE_A[2:], *state(100))
+    assert [other.event for other in others] == ["contig", "cma"]
+    assert [frame.function for frame in report.trace] == ["dump_stack", "warn_alloc", "only_a"]
+    assert frees([report]) == [("a", [100])]
+
+
+def test_only_the_last_lines_of_a_state() -> None:
+    """Swap is read where it is all that is left of a state, but not behind an older state."""
+    [report] = found(A, TASK_A, "Free swap  = 8kB", "Total swap = 16kB", "1000 pages RAM")
+    assert (report.swap, report.total_ram_pages, report.state_line) == ((8, 16), 1000, None)
+    messages = [Message(1, A, 5.0), *(Message(at, text, 4.0) for at, text in enumerate(state(100), 3))]
+    [report] = find_failures([*messages, Message(30, "Free swap  = 8kB", 5.0)])
+    assert report.swap is None

@@ -15,6 +15,9 @@ TOLERANCE = 0.001
 WITH_STATE = frozenset(("failure", "stall", "oom", "vmalloc", "vmap", "vmemmap"))
 """The events whose report shows the state of memory."""
 
+NEAR = 6
+"""Messages between lines of two reports that still may run into each other."""
+
 MIXED = "lines of several reports run into each other here, so some may be another one's"
 """What is said of a report whose lines cannot be told from another one's."""
 

@@ -31,7 +31,7 @@ _EXPLAINED: set[int] = set()
         "logs/*.py",
         *(
             f"diagnose/reports/{name}.py"
-            for name in ("headers", "pairing", "proc", "tasks", "traces", "writer", "zones")
+            for name in ("headers", "open_reports", "pairing", "proc", "states", "tasks", "traces", "writer", "zones")
         ),
         *("diagnose/from_log.py", "diagnose/zones.py", "diagnose/sentences.py"),
         *("diagnose/text.py", "diagnose/to_json.py", "flags/logforms.py", "flags/textsearch.py"),

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""The reports that may get more lines, and when each is over."""
+
+from collections import Counter, deque
+from collections.abc import Iterator
+
+from kalloctrace.diagnose.reports.model import LoggedFailure
+from kalloctrace.diagnose.reports.writer import NEAR, WITH_STATE, Writer
+from kalloctrace.flags.logforms import MaskText, ReleaseText
+from kalloctrace.logs.messages import Message
+
+AFTERWARDS = 24
+"""Lines after which a complete report gets no more."""
+
+_MOST_OPEN = 64
+_PATIENCE = 2000
+"""Lines after which an incomplete report gets no more."""
+_PAUSE = 30.0
+"""Seconds after which a line cannot be a report's."""
+
+_OF_MANY_LINES = WITH_STATE | {"warning", "memory"}
+"""The events whose report may have lines that name nobody."""
+
+
+class OpenReports:
+    """The open reports of a log.
+
+    Attributes:
+        number: of the message that is read, from 1.
+        open: in the order of their first lines.
+        current: who writes where no caller is printed: the report whose task was named last; None for another task.
+        showing: whose state the latest line of one was.
+        rejecting: the lines of a state that follow are older than the report before them.
+        done: the oldest report is over.
+        release: the kernel that the log named last; None for none.
+    """
+
+    def __init__(self) -> None:
+        """Begin a log."""
+        self.number = 0
+        self.open: list[Writer] = []
+        self.current: Writer | None = None
+        self.showing: Writer | None = None
+        self.rejecting = False
+        self.done = False
+        self.release: ReleaseText | None = None
+        self._events: Counter[str] = Counter()
+        self._queue: deque[Writer] = deque()
+        self._closed: set[Writer] = set()
+
+    def begin(self, report: LoggedFailure, message: Message, mask: MaskText | None = None) -> Writer:
+        """Open a report; those that it shows to be over are closed."""
+        self._close_before(report, message)
+        report.time, report.wall, report.host = message.time, message.wall, message.host
+        report.release = self.release
+        writer = Writer(report, message, mask, self.number, self.number, message.line, message.time)
+        self.open.append(writer)
+        self._events[report.event] += 1
+        self._queue.append(writer)
+        self.rejecting = False
+        if report.event in _OF_MANY_LINES:
+            self.current = writer
+        return writer
+
+    def continued(self, report: LoggedFailure, message: Message, mask: MaskText | None) -> bool:
+        """Return whether a first line belongs to the report before: the reason, then the task and the mask."""
+        last = self.open[-1] if self.open else None
+        if last is None or last.mask is not None or last.report.comm or not last.may_write(message):
+            return False
+        pair = (last.report.event, report.event)
+        if pair not in (("vmap", "vmap"), ("vmalloc", "failure")) or self.number - last.touched > NEAR:
+            return False
+        first = last.report
+        first.comm, first.nodemask, first.order = report.comm, report.nodemask, report.order
+        first.cpuset, first.mems_allowed = report.cpuset, report.mems_allowed
+        first.size = report.size if report.size is not None else first.size
+        first.order_shown = report.order_shown
+        last.mask = mask
+        last.touch(self.number, message)
+        self.current = last
+        return True
+
+    def latest(self, message: Message, event: str) -> Writer | None:
+        """Return the latest report of an event that a message can be of."""
+        if not self._events[event]:
+            return None
+        return next((w for w in reversed(self.open) if w.report.event == event and w.may_write(message)), None)
+
+    def writing(self, message: Message) -> Writer | None:
+        """Return the report that a line without a task's name is of."""
+        if message.caller:
+            return next((w for w in reversed(self.open) if w.may_write(message)), None)
+        writer = self.current
+        return writer if writer is not None and writer.may_write(message) else None
+
+    def is_past(self, writer: Writer, message: Message) -> bool:
+        """Return whether a message is much later than a report."""
+        return writer.written is not None and message.time is not None and message.time - writer.written > _PAUSE
+
+    def close_stale(self, message: Message) -> None:
+        """Close the reports that had no line for long."""
+        for writer in list(self.open):
+            silent = message.line - writer.line
+            if silent > _PATIENCE or (silent > AFTERWARDS and writer.complete) or self.is_past(writer, message):
+                self._close(writer)
+
+    def close_all(self) -> None:
+        """Close all reports: the log is over, or the machine was started again."""
+        for writer in list(self.open):
+            self._close(writer)
+
+    def take(self) -> Iterator[Writer]:
+        """Yield the reports that are closed, up to the first that is not."""
+        while self._queue and self._queue[0] in self._closed:
+            writer = self._queue.popleft()
+            self._closed.discard(writer)
+            yield writer
+        self.done = False
+
+    def _close_before(self, report: LoggedFailure, message: Message) -> None:
+        for writer in list(self.open):
+            same = message.caller != "" and writer.first.caller == message.caller
+            # The OOM killer runs for one task at a time: oom_lock since 4.2, a lock of the zones before.
+            another_kill = report.event == writer.report.event == "oom" and writer.same_caller(message)
+            if writer.complete or same or another_kill:
+                self._close(writer)
+        if len(self.open) >= _MOST_OPEN:
+            self._close(self.open[0])
+
+    def _close(self, writer: Writer) -> None:
+        self.open.remove(writer)
+        self._events[writer.report.event] -= 1
+        self._closed.add(writer)
+        self.done = self.done or self._queue[0] is writer
+        if self.current is writer:
+            self.current = None
+        if self.showing is writer:
+            self.showing = None

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""Whose state of memory a line is of."""
+
+from kalloctrace.diagnose.reports import zones
+from kalloctrace.diagnose.reports.model import LoggedFailure
+from kalloctrace.diagnose.reports.open_reports import OpenReports
+from kalloctrace.diagnose.reports.writer import NEAR, Writer
+from kalloctrace.diagnose.reports.zones import StateLine
+from kalloctrace.logs.messages import Message
+
+
+class States:
+    """Gives the lines of states to the open reports."""
+
+    def __init__(self, reports: OpenReports) -> None:
+        """Begin a log."""
+        self._reports = reports
+
+    def read(self, message: Message, line: StateLine) -> None:
+        """Add a line to the state that it is of; a state that no report waits for becomes one of its own."""
+        if line.kind == "tail":
+            self._read_tail(message, line)
+            return
+        if line.kind == "begin":
+            self._reports.rejecting = False
+            writer = self._begin_state(message)
+            if writer is not None and line.match["rest"]:
+                zones.read_totals(writer.report, line.match["rest"])
+            return
+        writer = self._shown_by(message, line)
+        if writer is not None:
+            self._add_to_state(writer, message, line)
+
+    def _read_tail(self, message: Message, line: StateLine) -> None:
+        showing, reports = self._reports.showing, reversed(self._reports.open)
+        if showing is not None and not showing.same_caller(message):
+            showing = next((w for w in reports if w.state and w.may_write(message)), None)
+        elif showing is None and not self._reports.rejecting:
+            # Of some logs only these lines are left.
+            showing = next((w for w in reports if w.wants_state and w.may_write(message)), None)
+        if showing is not None:
+            zones.read_tail(showing.report, line)
+            showing.state = 3 if showing.state else 0
+            showing.touch(self._reports.number, message)
+
+    def _add_to_state(self, writer: Writer, message: Message, line: StateLine) -> None:
+        if line.key:
+            writer.keys.add(line.key)
+        report = writer.report
+        if line.kind == "totals":
+            zones.read_totals(report, line.text)
+        elif line.kind == "node":
+            zones.read_node(report, line)
+        elif line.kind == "zone":
+            writer.zone = zones.read_zone(report, line)
+        elif line.kind == "reserve":
+            zones.read_reserve(writer.zone, line)
+        elif line.kind == "blocks":
+            zones.read_blocks(report, line)
+            writer.state = 2
+        else:
+            zones.read_huge_pages(report, line)
+            writer.state = 2
+        writer.trace_over = writer.trace_over or bool(writer.trace)
+        writer.touch(self._reports.number, message)
+        self._reports.showing = writer
+
+    def _shown_by(self, message: Message, line: StateLine) -> Writer | None:
+        """Return the report whose state a line is of, and begin one if it is the first of its state."""
+        if (
+            self._reports.showing is not None
+            and self._reports.showing.may_show(message)
+            and line.key not in self._reports.showing.keys
+        ):
+            return self._reports.showing
+        showing = [w for w in self._reports.open if w.may_show(message)]
+        latest = self._reports.showing if self._reports.showing in showing else showing[-1] if showing else None
+        if latest is None:
+            whole = line.kind != "reserve" and (line.kind != "blocks" or line.match["total"] is not None)
+            return (self._shown_again(message, line) or self._begin_state(message)) if whole else None
+        if line.key not in latest.keys:
+            return latest
+        others = [w for w in showing if w is not latest and line.key not in w.keys and w.touched > latest.opened]
+        if others:
+            latest.mixed()
+            others[-1].mixed()
+            return others[-1]
+        return self._shown_again(message, line) or self._begin_state(message)
+
+    def _shown_again(self, message: Message, line: StateLine) -> Writer | None:
+        """Return the report that shows a zone for the second time, if no other report waits for its state."""
+        latest = self._reports.showing
+        if latest is None or line.key not in latest.keys or line.kind == "totals" or not latest.may_write(message):
+            return None
+        return None if any(w.wants_state and w.may_write(message) for w in self._reports.open) else latest
+
+    def _begin_state(self, message: Message) -> Writer | None:
+        """Return the report whose state begins here; None if the state is older than the report before it."""
+        current = self._reports.current
+        if current is not None and current.report.event == "memory" and current.state == 0:
+            return self._begin_orphan(message)
+        wanting = [
+            w
+            for w in self._reports.open
+            if w.wants_state and w.same_caller(message) and not self._reports.is_past(w, message)
+        ]
+        writers = [w for w in wanting if not w.is_younger(message)]
+        if not writers:
+            if wanting or self._reports.rejecting:
+                self._reject(wanting, message)
+                return None
+            return self._begin_orphan(message)
+        writer = (
+            self._reports.current
+            if self._reports.current in writers
+            else max(writers, key=lambda w: (w.named, w.touched))
+        )
+        self._note_rivals(writer, writers)
+        writer.report.state_line = message.line
+        if message.time is not None and writer.first.time is not None:
+            writer.report.state_age = message.time - writer.first.time
+        self._show(writer, message)
+        return writer
+
+    def _note_rivals(self, writer: Writer, writers: list[Writer]) -> None:
+        """Note that a state may be another report's, which has written since this one began and has none yet."""
+        if writer.first.caller:
+            return
+        for other in writers:
+            near = other.touched > writer.opened or (not writer.named and other.touched > writer.opened - NEAR)
+            if other is not writer and other.named and near:
+                other.mixed()
+                writer.mixed()
+
+    def _reject(self, wanting: list[Writer], message: Message) -> None:
+        self._reports.rejecting = True
+        for writer in wanting[-1:]:
+            report = writer.report
+            if report.state_line is None and message.time is not None and writer.first.time is not None:
+                report.state_line, report.state_age = message.line, message.time - writer.first.time
+
+    def _begin_orphan(self, message: Message) -> Writer:
+        writer = self._reports.current
+        if writer is None or writer.report.event != "memory" or writer.state or not writer.may_write(message):
+            writer = self._reports.begin(LoggedFailure("memory", message.line, "", 0, order_shown=False), message)
+        writer.report.state_line = message.line
+        self._show(writer, message)
+        return writer
+
+    def _show(self, writer: Writer, message: Message) -> None:
+        writer.state, writer.trace_over = 1, True
+        writer.touch(self._reports.number, message)
+        self._reports.showing = writer
