@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from kalloctrace.console import stderr
-from kalloctrace.logs.files import LONGEST as LONGEST_LOGGED
 from kalloctrace.logs.files import LogLines, open_log
+from kalloctrace.logs.pieces import LONGEST as LONGEST_LOGGED
 from kalloctrace.text import file_name
 
 LONGEST = 1 << 14

@@ -95,10 +95,10 @@ class Containers:
             body = "".join(parts)
             begun = self._fragments.get(head)
             if begun is not None and int(fragment["offset"]) > 0:
-                begun.text += _unescaped(body)
+                begun.grow(_unescaped(body))
                 return None
         elif match["flag"] == "+" and self._kmsg is not None:
-            self._kmsg.text += _unescaped(body)
+            self._kmsg.grow(_unescaped(body))
             return None
         caller = _CALLER.search(fields)
         self._kmsg = Piece(
@@ -117,7 +117,7 @@ class Containers:
     def _read_cri(self, number: int, text: str, match: re.Match[str]) -> Iterator[Piece]:
         body, begun = text[match.end() :], self._cri
         if begun is not None:
-            begun.text += body
+            begun.grow(body)
             self._cri = begun if match["tag"] == "P" else None
             return
         piece = Piece(number, body, len(text), match.end(), wall=match["time"])

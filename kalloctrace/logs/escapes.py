@@ -4,6 +4,8 @@
 import html
 import re
 
+from kalloctrace.logs.pieces import LONGEST
+
 _SUSPECT = re.compile(r"[\x1b&\\<^\ufeff\x1e\r]|#0|\[\d{0,3}(?:;\d{1,3})*m")
 _ANSI = re.compile(
     r"(?:\x1b|\^\[|#033|\\033|\\x1[bB]|\\u001[bB]|\\e)\[[0-9;?]*[A-Za-z]"
@@ -30,7 +32,7 @@ def plain_lines(text: str) -> list[str]:
     if "\n" not in text and _SUSPECT.search(text) is None:
         return [text]
     lines = [part for line in text.split("\n") for part in _BREAK.split(line)]
-    return [_plain(line) for line in lines if line.strip()] or [""]
+    return [_plain(line[:LONGEST]) for line in lines if line.strip()] or [""]
 
 
 def _plain(line: str) -> str:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-LONGEST = 1 << 14
-"""Characters of a line that are read. A kernel message has 1 KiB at most."""
+from kalloctrace.logs.pieces import LONGEST
+
 _LONGEST_STRING = 1 << 20
 """The same for a line that holds many, separated by escaped newlines: JSON."""
 _BLOCK = 1 << 18

@@ -3,6 +3,9 @@
 
 from dataclasses import dataclass
 
+LONGEST = 1 << 14
+"""Characters that are read of one line. A kernel message has 1 KiB at most."""
+
 
 @dataclass(slots=True)
 class Piece:
@@ -29,3 +32,8 @@ class Piece:
     wall: str | None = None
     caller: str = ""
     host: str = ""
+
+    def grow(self, text: str) -> None:
+        """Add what continues it; no message is longer than some bytes of a line."""
+        if len(self.text) < LONGEST:
+            self.text += text

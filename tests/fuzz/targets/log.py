@@ -10,6 +10,7 @@ from kalloctrace.diagnose.from_log import explain_failure
 from kalloctrace.diagnose.reports.pairing import find_failures
 from kalloctrace.diagnose.text import write_failures
 from kalloctrace.diagnose.to_json import failure_json
+from kalloctrace.logs.files import LogLines
 from kalloctrace.logs.messages import read_messages
 from tests.fuzz.surface import surface
 
@@ -20,6 +21,18 @@ _WORDS = (
     *("memory: usage 1kB, limit 1kB", "Node 0 Normal free:", "kB min:", "kB low:", "kB high:", "lowmem_reserve[]: 0 0"),
     *("Node 0 DMA32: 1*4kB (U) 2*8kB (UME) = 20kB", "CPU: 1 PID: 7 Comm: x Not tainted 6.1.0-49-amd64 #1 Debian "),
     *("<4>[    1.000000] ", "Jan  9 01:21:31 host kernel: ", "2026-04-17T19:55:54+02:00 ", "> ", "\r\n", "HighMem"),
+    *(
+        "4,1,5,-,caller=T7;",
+        "4,1,5,-,ncfrag=0/9;",
+        '{"log": "',
+        '"MESSAGE" : "',
+        "MESSAGE=",
+        "__CURSOR=",
+        "\\n",
+        "#012",
+    ),
+    *("2026-01-01T00:00:00.0Z stderr P ", "&lt;4&gt;", "<br>", "=3D", "=\n", "\x1b[31m", "[3: task:7] ", "c3 1108 "),
+    *("host <kern.warning> kernel: ", "Mem-Info:", "invoked", "page", "\x1f\x8b", "\xff\xfe", "(\xb5/\xfd"),
 )
 _EXPLAINED: set[int] = set()
 """The reports that were explained, as hashes."""
@@ -40,7 +53,7 @@ _EXPLAINED: set[int] = set()
 )
 def fuzz_log(data: bytes) -> None:
     """Every log has an answer."""
-    reports = find_failures(read_messages(data.decode("utf-8", errors="replace").split("\n")))
+    reports = find_failures(read_messages(LogLines(io.BytesIO(data))))
     # Most mutations leave a report as it was, and explaining it takes longer than reading it.
     new = {text: report for report in reports if (text := hash(repr(report))) not in _EXPLAINED}
     _EXPLAINED.update(new)
