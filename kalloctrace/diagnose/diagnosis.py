@@ -51,7 +51,7 @@ def in_every_case(first: Diagnosis, others: Iterable[tuple[Doubt, Diagnosis]]) -
         kept = [{_place(remedy) for remedy in other.remedies} for _, other in cases]
         return (remedy for remedy in first.remedies if all(_place(remedy) in places for places in kept))
 
-    return first if verdicts == first.zones else _diagnosis(verdicts, remedies)
+    return _diagnosis(verdicts, remedies) if cases else first
 
 
 def _doubted(mine: ZoneVerdict, other: ZoneVerdict, doubt: Doubt) -> ZoneVerdict:

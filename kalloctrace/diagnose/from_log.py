@@ -7,7 +7,15 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from kalloctrace.diagnose.diagnosis import in_every_case, judge_zones
-from kalloctrace.diagnose.kinds import ENTRIES, has_request, is_memcg, nothing_given, older_state, warned_in
+from kalloctrace.diagnose.kinds import (
+    has_request,
+    is_cgroup_cache,
+    is_memcg,
+    must_not_fail,
+    nothing_given,
+    older_state,
+    order_is_too_large,
+)
 from kalloctrace.diagnose.mask import OLD_TABLES, Mask, mask_of
 from kalloctrace.diagnose.page_size import KNOWN, PageSize, page_size
 from kalloctrace.diagnose.reports.model import LoggedFailure
@@ -27,9 +35,11 @@ NULL = "(null)"
 
 Certainty = Literal["certain", "likely", "unknown"]
 
-FailureConclusion = Conclusion | Literal["memcg", "address_range", "contiguous_range", "order_too_large", "no_request"]
+FailureConclusion = (
+    Conclusion | Literal["memcg", "address_range", "contiguous_range", "order_too_large", "nofail", "no_request"]
+)
 """What the zones show; or: a memory cgroup's limit was reached, no range of addresses or no contiguous range of pages
-was free, the order is larger than the allocator's largest, nothing was requested."""
+was free, the order is larger than the allocator's largest, the request must not fail, nothing was requested."""
 
 
 class NamedKernel(NamedTuple):
@@ -93,8 +103,8 @@ class Failure:
             return "address_range"
         if logged.event in ("cma", "contig"):
             return "contiguous_range"
-        if logged.event == "warning" and warned_in(logged) in ENTRIES:
-            return "order_too_large"
+        if logged.event == "warning":
+            return "order_too_large" if order_is_too_large(logged) else "nofail" if must_not_fail(logged) else "unknown"
         if not has_request(logged):
             return "no_request"
         return self.why.conclusion if self.why is not None else "unknown"
@@ -104,8 +114,8 @@ class Failure:
         """How sure the conclusion is; lines that contradict each other may belong to two reports."""
         conclusion = self.conclusion
         if conclusion in ("memcg", "address_range", "contiguous_range"):
-            return "certain"
-        if conclusion == "order_too_large":
+            return "likely" if is_cgroup_cache(self.logged) else "certain"
+        if conclusion in ("order_too_large", "nofail"):
             return "likely"
         if self.why is None or conclusion in ("passes", "unknown") or self.logged.contradictions:
             return "unknown"

@@ -7,26 +7,46 @@ from kalloctrace.diagnose.states import is_shown, populated
 STATE_TOLERANCE = 0.001
 """Seconds by which the clocks of two lines of one report may disagree: those of CPUs are not quite the same."""
 
-ENTRIES = ("__alloc_pages_nodemask", "__alloc_pages", "__alloc_pages_noprof", "__alloc_frozen_pages_noprof")
-"""The functions that warn of an order above the largest; others that warn may be inlined into them."""
+_ENTRIES = ("__alloc_pages_nodemask", "__alloc_pages", "__alloc_pages_noprof", "__alloc_frozen_pages_noprof")
+_LATER = ("__alloc_pages_slowpath", "get_page_from_freelist", "rmqueue")
+
+
+def order_is_too_large(logged: LoggedFailure) -> bool:
+    """Return whether a WARNING likely is that of an order above the largest.
+
+    It is the only one of the allocator's entry function; but a compiler may inline functions with other warnings, as
+    on arm64. Source: mm/page_alloc.c of Linux 4.19 to 7.3.
+    """
+    return warned_in(logged) in _ENTRIES
+
+
+def must_not_fail(logged: LoggedFailure) -> bool:
+    """Return whether a WARNING likely is one of those about a __GFP_NOFAIL request.
+
+    `rmqueue` warns of one of order 2 or more, `__alloc_pages_slowpath` of one that may not reclaim or that a task makes
+    which frees memory itself. Source: mm/page_alloc.c of Linux 4.8 to 7.3.
+    """
+    return warned_in(logged) in _LATER
 
 
 def warned_in(logged: LoggedFailure) -> str:
-    """Return the function that a WARNING names; empty if it names none."""
-    return logged.trace[0].function if logged.trace else ""
+    """Return the function that a WARNING of mm/page_alloc.c names; empty if it names none."""
+    if logged.event != "warning" or not logged.warning_text:
+        return ""
+    return logged.warning_text.split()[-1].partition("+")[0].partition(".")[0]
 
 
 def is_memcg(logged: LoggedFailure) -> bool:
-    """Return whether the limit of a memory cgroup caused the report.
+    """Return whether the limit of a memory cgroup caused the report."""
+    return logged.memcg or logged.constraint == "memcg" or is_cgroup_cache(logged)
 
-    `mem_cgroup_out_of_memory` in a call trace is enough: nothing but the charge of a memory cgroup calls it.
-    Source: mm/memcontrol.c of Linux 2.6.25 to 7.3.
+
+def is_cgroup_cache(logged: LoggedFailure) -> bool:
+    """Return whether the slab cache that could not grow is a memory cgroup's, so that likely its limit was reached.
+
+    Each cgroup had its own caches in Linux 3.8 to 5.8, whose pages were charged to it: `charge_slab_page`, mm/slab.h.
     """
-    called = (frame.function for frame in logged.trace if frame.reliable)
-    return logged.memcg or logged.constraint == "memcg" or (logged.event == "oom" and _MEMCG_OOM in called)
-
-
-_MEMCG_OOM = "mem_cgroup_out_of_memory"
+    return logged.cache is not None and logged.cache.cgroup is not None
 
 
 def has_request(logged: LoggedFailure) -> bool:

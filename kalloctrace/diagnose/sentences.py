@@ -50,6 +50,8 @@ _LETTERS = {
 def request_sentence(failure: Failure) -> str:
     """Return the request, its task and what happened."""
     logged = failure.logged
+    if failure.conclusion == "no_request" and logged.event == "memory":
+        return "the state of memory"
     mask = f" with {failure.gfp_text}" if failure.gfp_text else ""
     task = f" for {logged.comm or '?'}" if logged.comm or logged.event in ("failure", "stall", "oom") else ""
     waited = f" for {logged.waited}" if logged.waited is not None else ""
@@ -59,15 +61,16 @@ def request_sentence(failure: Failure) -> str:
 def _requested(failure: Failure) -> str:
     """Return what was requested."""
     logged = failure.logged
+    order = f"order {logged.order}" + (f" ({size(failure, logged.order)})" if logged.order >= 0 else "")
     if logged.event in ("vmalloc", "vmap"):
         return "vmalloc" if logged.size is None else f"vmalloc of {-(-logged.size // 1024):,} kB"
     if logged.event in ("cma", "contig"):
         return "a range of pages" if logged.pages is None else f"{logged.pages:,} contiguous {_pages(logged.pages)}"
-    if logged.event == "slub" and not logged.order_shown:
-        return "a slab" if logged.cache is None else f"a slab of {logged.cache.name}"
+    if logged.event == "slub" and logged.cache is not None:
+        return f"a slab of {logged.cache.name}" + (f", {order}," if logged.order_shown else "")
     if not logged.order_shown:
-        return {"warning": "a request", "memory": "the state of memory"}.get(logged.event, "huge pages")
-    return f"order {logged.order}" + (f" ({size(failure, logged.order)})" if logged.order >= 0 else "")
+        return "huge pages" if logged.event == "hugetlb" else "a request"
+    return order
 
 
 def headline(failure: Failure) -> str:
@@ -115,19 +118,26 @@ def _no_addresses(_failure: Failure) -> str:
 
 
 def _no_range(failure: Failure) -> str:
-    area = " in its CMA area" if failure.logged.event == "cma" else ""
-    if failure.logged.errno in (None, _ENOMEM):
-        return f"no range of that size was free{area} (ENOMEM)"
+    area = " from its CMA area" if failure.logged.event == "cma" else ""
     if failure.logged.errno == _EBUSY:
-        return f"pages{area} were in use and could not be moved (EBUSY)"
-    return f"no range of that size could be had{area} (error {failure.logged.errno})"
+        return f"no range of that size could be had{area}: pages in it were in use and could not be moved (EBUSY)"
+    error = "ENOMEM" if failure.logged.errno in (None, _ENOMEM) else f"error {failure.logged.errno}"
+    return f"no range of that size could be had{area} ({error})"
 
 
 _ENOMEM, _EBUSY = 12, 16
 
 
-def _order_too_large(_failure: Failure) -> str:
-    return "likely its order is larger than the largest that the page allocator has, so it was refused at once"
+def _order_too_large(failure: Failure) -> str:
+    after = ""
+    if failure.logged.pages is not None:
+        order = (failure.logged.pages - 1).bit_length()
+        after = f"; a CMA request for {failure.logged.pages:,} pages failed before it, which needs order {order} here"
+    return f"likely its order is larger than the largest that the page allocator has, so it was refused at once{after}"
+
+
+def _nofail(_failure: Failure) -> str:
+    return "likely it must not fail (__GFP_NOFAIL), and its order or its mask does not allow that"
 
 
 def _no_request(failure: Failure) -> str:
@@ -143,6 +153,7 @@ _TELL: dict[FailureConclusion, Callable[[Failure], str]] = {
     "address_range": _no_addresses,
     "contiguous_range": _no_range,
     "order_too_large": _order_too_large,
+    "nofail": _nofail,
     "no_request": _no_request,
 }
 

@@ -346,7 +346,8 @@ class Found(NamedTuple):
 def suitable_block(kernel: Watermarks, state: ZoneState, order: int, alloc_flags: int) -> Found:
     """Look for a free block of the order or larger, of a type that the request may take."""
     if state.blocks is None:
-        return Found("unknown", None, frozenset())
+        served = order == 0 and kernel.rules.known and state.free > _not_for_all(kernel, state, alloc_flags)
+        return Found("ok" if served else "unknown", None, frozenset())
     sure, perhaps = types_for(kernel, order, alloc_flags)
     listed = [(block_order, blocks.types) for block_order, blocks in enumerate(state.blocks) if blocks.count]
     large = [types for block_order, types in listed if block_order >= order]
@@ -359,6 +360,13 @@ def suitable_block(kernel: Watermarks, state: ZoneState, order: int, alloc_flags
     # Before 4.4 the check also compared the pages in blocks of each order with a part of the watermark.
     certain = order == 0 or kernel.rules.block_of_any_type
     return Found("ok" if certain else "unknown", largest, frozenset())
+
+
+def _not_for_all(kernel: Watermarks, state: ZoneState, alloc_flags: int) -> int:
+    """Return how many free pages are, at most, of types that a request may not take; isolated ones are not counted."""
+    cma = NONE if alloc_flags & kernel.bits.alloc_cma else free_cma_pages(state)
+    reserved = state.free if state.reserved_highatomic is None else state.reserved_highatomic
+    return cma.high + (reserved if state.free_highatomic is None else state.free_highatomic)
 
 
 def types_for(kernel: Watermarks, order: int, alloc_flags: int) -> tuple[frozenset[str], frozenset[str]]:

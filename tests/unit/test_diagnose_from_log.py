@@ -213,10 +213,15 @@ def test_contradiction_is_reported() -> None:
     assert answer["contradictions"] == [
         "the free blocks of node 0 Normal add up to 92,388 kB, but 92,400 kB is printed"
     ]
-    assert "the free blocks of node 0 Normal" in answer["missing"]
-    # A task with rights to the reserves would be over the watermark, and then the blocks would decide.
-    assert verdicts(answer)[2] == ("Normal", "watermark", "unknown")
-    assert "the task were real-time" in answer["zones"][2]["unless"]
+    # One page needs no list: free pages are enough, and lowered watermarks would have let it pass.
+    assert (answer["missing"], answer["certainty"]) == ([], "unknown")
+    assert verdicts(answer)[2] == ("Normal", "watermark", "certain")
+    assert "the task were real-time" in answer["zones"][2]["passes_if"]
+    # Two pages need a block of two.
+    [pair] = [failure_json(failure) for failure in _failures(text.replace("order=0", "order=1"))]
+    assert "the free blocks of node 0 Normal" in pair["missing"]
+    assert verdicts(pair)[2] == ("Normal", "watermark", "unknown")
+    assert "the task were real-time" in pair["zones"][2]["unless"]
 
 
 def test_reports_that_run_into_each_other() -> None:

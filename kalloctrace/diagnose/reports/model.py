@@ -200,7 +200,7 @@ class LoggedFailure:
         constraint: as the OOM killer prints it; None if not printed.
         memcg_path: the memory cgroup whose limit was reached.
         size: bytes asked for, of vmalloc, vmap and contig; None if not printed.
-        pages: pages asked for, of cma, contig and vmalloc; None if not printed.
+        pages: pages asked for, of cma, contig and vmalloc, and of a warning that follows a cma; None if not printed.
         trace: the call trace, innermost function first.
         totals: the lines after "Mem-Info:" in pages, by the kernel's name.
         nodes: the line "Node 0 active_anon:…" of each node in kB; all_unreclaimable is 0 or 1.

@@ -8,6 +8,7 @@ that a line names ("CPU: 3 PID: 7 Comm: x", "x cpuset=/ mems_allowed=0") for it 
 import re
 from collections.abc import Iterable, Iterator
 
+from kalloctrace.diagnose.reports.fallbacks import with_fallbacks
 from kalloctrace.diagnose.reports.headers import BEGINNINGS, begun, pieces, read_nodes
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.reports.open_reports import AFTERWARDS, OpenReports
@@ -76,7 +77,10 @@ def find_failures(
     Yields:
         The reports in the order of their first lines, each when it can get no more.
     """
-    pairing = _Pairing(tables, page_kb)
+    yield from with_fallbacks(_paired(messages, _Pairing(tables, page_kb)))
+
+
+def _paired(messages: Iterable[Message], pairing: "_Pairing") -> Iterator[LoggedFailure]:
     for message in messages:
         pairing.feed(message)
         if pairing.reports.done:
