@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.answers.answers import answer
+from kalloctrace.diagnose.answers.text import WIDTH as ANSWERS_WIDTH
 from kalloctrace.diagnose.answers.text import add_answers
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.sentences import (
@@ -21,6 +22,7 @@ from kalloctrace.diagnose.sentences import (
 )
 from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.styled import Sheet, Table
+from kalloctrace.text import wrap_names
 
 WIDTH = 100
 """Columns of the text, if the output is not a terminal."""
@@ -62,7 +64,11 @@ def add_failure(
         more: adds further facts.
     """
     answers = answer(failure) if failure.source == "log" else None
-    sheet.line(headline(failure) if answers is None else request_sentence(failure), "bold")
+    if answers is None:
+        sheet.line(headline(failure), "bold")
+    else:
+        for line in wrap_names(request_sentence(failure), ANSWERS_WIDTH):
+            sheet.line(line, "bold")
     kernel = failure.kernel or "unknown kernel"
     if before:
         sheet.line(before, "dim")

@@ -3,17 +3,14 @@
 
 from collections.abc import Iterator
 
-from kalloctrace.diagnose.answers.facts import allowed, amount, excluded, has_flags, size_kb, total
+from kalloctrace.diagnose.answers.facts import allowed, amount, excluded, size_kb, total
 from kalloctrace.diagnose.answers.harm import LARGEST_ORDER
 from kalloctrace.diagnose.answers.out_of_memory import has_given_up
 from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free
 from kalloctrace.diagnose.answers.types import Advice, Caller, Certainty, Harm, Holder, OutOfMemory
+from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.zones import Remedy
-from kalloctrace.flags.releases import upstream_release
-
-_OLD_GFP_KERNEL = 0xD0
-"""GFP_KERNEL up to 4.3, include/linux/gfp.h: __GFP_WAIT, __GFP_IO and __GFP_FS."""
 
 
 def advise(
@@ -23,7 +20,7 @@ def advise(
     logged = failure.logged
     if logged.order < 0 or logged.event == "memory":
         return ()
-    if logged.memcg:
+    if failure.conclusion == "memcg" or (logged.cache is not None and logged.cache.cgroup is not None):
         return (_memcg(failure),)
     if harm.kind in ("fallback", "retried") and logged.event != "stall":
         text = f"nothing has to change: {harm.why}"
@@ -46,10 +43,12 @@ def _of_memory(
 
 def _memcg(failure: Failure) -> Advice:
     logged = failure.logged
-    name = f"of {logged.memcg_path}" if logged.memcg_path is not None else "of the memory cgroup"
+    path = logged.memcg_path or (logged.cache.cgroup if logged.cache is not None else None)
+    name = f"of {path}" if path is not None else "of the memory cgroup"
+    certainty: Certainty = "certain" if failure.conclusion == "memcg" else "likely"
     now = f", now {amount(logged.memcg_limit[1])}" if logged.memcg_limit is not None else ""
     text = f"raise the limit {name}{now}, or let its processes use less; the machine's settings do not matter"
-    return Advice(text, "memory.max", None, "certain", logged.places.get("memcg_limit", logged.line))
+    return Advice(text, "memory.max", None, certainty, logged.places.get("memcg_limit", logged.line))
 
 
 def _by_event(failure: Failure) -> Iterator[Advice]:
@@ -71,7 +70,7 @@ def _by_event(failure: Failure) -> Iterator[Advice]:
 def _cma(failure: Failure) -> Advice:
     logged = failure.logged
     line = logged.line
-    if logged.pages is None or failure.page_kb is None:
+    if logged.pages is None or failure.page_size.certainty == "unknown":
         return Advice("make the CMA area larger (boot parameter)", "cma=", None, "likely", line)
     # The size of an area is a multiple of a page block, and never needs more than 4 MB.
     needed = -(-logged.pages * failure.page_kb // 4096) * 4
@@ -146,12 +145,11 @@ def _unused_huge_pages(failure: Failure) -> Iterator[Advice]:
 
 def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
     answer = failure.why
-    if _is_old_mask(failure):
-        text = (
-            "rebuild the module for this kernel: 0xd0 was GFP_KERNEL up to 4.3, and here it lacks the bits to reclaim"
-        )
-        yield Advice(text, None, None, "likely", failure.logged.line)
-        return
+    for finding in findings_of(failure):
+        if finding.kind == "other_layout":
+            text = f"build the module again for this kernel: {finding.text}"
+            yield Advice(text, None, None, finding.certainty, failure.logged.line)
+            return
     if answer is None or answer.conclusion in ("passes", "no_zone", "unknown"):
         return
     remedies = {remedy.change: remedy for remedy in answer.remedies}
@@ -163,15 +161,6 @@ def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
             yield Advice(text, "vm.watermark_boost_factor", 0, "likely", failure.logged.state_line)
         yield from larger_min_free(failure)
         yield from earlier_kswapd(failure)
-
-
-def _is_old_mask(failure: Failure) -> bool:
-    mask = failure.logged.mask
-    release = upstream_release(failure.kernel)
-    if mask is None or mask.value is None or release is None or release < (4, 4, 0):
-        return False
-    lacks = failure.attempt.direct_reclaim is False and not has_flags(failure, "__GFP_HIGH")
-    return lacks and mask.value & _OLD_GFP_KERNEL == _OLD_GFP_KERNEL and not has_flags(failure, "__GFP_KSWAPD_RECLAIM")
 
 
 def _can_have_memory(failure: Failure) -> bool:

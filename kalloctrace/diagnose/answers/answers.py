@@ -8,7 +8,7 @@ from kalloctrace.diagnose.answers.caller import find_caller
 from kalloctrace.diagnose.answers.harm import judge_harm
 from kalloctrace.diagnose.answers.holders import find_holders
 from kalloctrace.diagnose.answers.known_bugs import find_known_bugs
-from kalloctrace.diagnose.answers.out_of_memory import judge_out_of_memory, reclaimable
+from kalloctrace.diagnose.answers.out_of_memory import judge_out_of_memory
 from kalloctrace.diagnose.answers.types import Advice, Caller, Harm, Holder, KnownBug, OutOfMemory
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.zones import Remedy
@@ -53,10 +53,5 @@ def answer(failure: Failure) -> Answers:
 
 
 def _what_if(failure: Failure, memory: OutOfMemory) -> tuple[Remedy, ...]:
-    """Return the remedies that make sense: none if there is no memory, and no reclaim where nothing can be freed."""
-    if failure.why is None or memory.verdict:
-        return ()
-    _, most = reclaimable(failure)
-    swap = failure.logged.swap
-    nothing = most == 0 and swap is not None and swap[0] == 0
-    return tuple(each for each in failure.why.remedies if not (nothing and each.change == "direct_reclaim"))
+    """Return what would have let it pass; nothing would where there is no memory."""
+    return () if failure.why is None or memory.verdict else failure.why.remedies

@@ -18,28 +18,27 @@ _MOST_OF_IT = (
 
 def has_flags(failure: Failure, *names: str) -> bool:
     """Return whether the mask certainly has all these flags."""
+    if failure.mask is not None:
+        return all(failure.mask.has(name) for name in names)
     tables, mask = failure.tables, failure.attempt.gfp_mask
-    if tables is not None and mask:
-        return all(tables.has_gfp(name) and mask & tables.gfp(name) == tables.gfp(name) for name in names)
-    return set(names) <= set(failure.gfp_text.split("|"))
+    return tables is not None and all(tables.has_gfp(name) and bool(mask & tables.gfp(name)) for name in names)
 
 
 def total(failure: Failure, *names: str) -> int | None:
-    """Return the sum of counters of the whole machine in kB; None unless the log shows each.
+    """Return the sum of counters of the whole machine in kB; None unless the log shows each, and the page size.
 
     The lines after "Mem-Info:" have them in pages.
     """
-    values = [failure.logged.totals.get(name) for name in names]
-    if not values or failure.page_kb is None:
+    known = [failure.logged.totals[name] for name in names if name in failure.logged.totals]
+    if failure.page_size.certainty == "unknown" or len(known) < len(names):
         return None
-    known = [value for value in values if value is not None]
-    return sum(known) * failure.page_kb if len(known) == len(values) else None
+    return sum(known) * failure.page_kb
 
 
 def machine_kb(failure: Failure) -> int | None:
     """Return the memory that the kernel manages, in kB; None if the log does not show it."""
     logged = failure.logged
-    if logged.total_ram_pages is None or failure.page_kb is None:
+    if logged.total_ram_pages is None or failure.page_size.certainty == "unknown":
         return None
     return (logged.total_ram_pages - (logged.reserved_pages or 0)) * failure.page_kb
 
@@ -81,7 +80,7 @@ def excluded(failure: Failure) -> list[ZoneVerdict]:
 
 def free_kb(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> int:
     """Return the free memory of zones in kB."""
-    return sum(verdict.state.free for verdict in verdicts) * (failure.page_kb or 0)
+    return sum(verdict.state.free for verdict in verdicts) * failure.page_kb
 
 
 def free_elsewhere(failure: Failure) -> int | None:

@@ -8,6 +8,7 @@ from kalloctrace.diagnose.answers.caller import frames_to_caller, name_of, relia
 from kalloctrace.diagnose.answers.facts import amount, has_flags
 from kalloctrace.diagnose.answers.fallbacks import FALLBACKS, Fallback
 from kalloctrace.diagnose.answers.types import Caller, Harm
+from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
 
 LARGEST_ORDER = 10
@@ -125,6 +126,10 @@ def _fallback(failure: Failure) -> Fallback | None:
 def _unknown(failure: Failure, caller: Caller | None) -> Harm:
     """Return what is known of a caller that the table does not have."""
     line = caller.line if caller is not None else failure.logged.line
+    if any(finding.kind in ("boot_mask", "nothing_given") for finding in findings_of(failure)):
+        return Harm(
+            "unknown", "this was early in boot; the lines after it show whether the boot went on", "unknown", line
+        )
     if failure.attempt.direct_reclaim is False:
         why = "a request that cannot wait may fail at any time; its caller must be ready for that"
         return Harm("unknown", why, "unknown", failure.logged.line)

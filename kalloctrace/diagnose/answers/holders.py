@@ -76,7 +76,7 @@ def _holders(failure: Failure) -> Iterator[Holder]:
 
 def _tasks(failure: Failure) -> Iterator[Holder]:
     logged, killed = failure.logged, failure.logged.killed
-    if failure.page_kb is not None:
+    if failure.page_size.certainty != "unknown":
         for task in sorted(logged.tasks, key=operator.attrgetter("rss_pages"), reverse=True)[:_TASKS]:
             held, line = task.rss_pages * failure.page_kb, logged.places.get("tasks")
             yield Holder("task", task.name, held, task.pid, line)

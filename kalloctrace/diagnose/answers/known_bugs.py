@@ -56,7 +56,7 @@ def _highatomic(failure: Failure) -> str | None:
             continue
         reserved = state.reserved_highatomic or 0
         if check.highatomic.low == reserved > free and check.usable.low + reserved - free > check.needed.high:
-            kilobytes = failure.page_kb or 0
+            kilobytes = failure.page_kb
             return (
                 f"node {state.node} {state.zone} keeps {amount(reserved * kilobytes)} for high-order atomic requests, "
                 f"of which at most {amount(free * kilobytes)} are free: with the right number it could have served"
@@ -76,7 +76,7 @@ def _free_highatomic(state: ZoneState) -> int | None:
 
 
 def _early_oom(failure: Failure) -> str | None:
-    if failure.logged.event != "oom" or not 0 < failure.logged.order <= 3 or failure.logged.memcg:
+    if failure.logged.event != "oom" or not 0 < failure.logged.order <= 3 or failure.conclusion == "memcg":
         return None
     if failure.why is None or failure.why.conclusion != "block":
         return None
@@ -84,7 +84,7 @@ def _early_oom(failure: Failure) -> str | None:
 
 
 def _lowmem_oom(failure: Failure) -> str | None:
-    if failure.logged.event != "oom" or failure.highest_zone not in ("DMA", "Normal") or failure.logged.memcg:
+    if failure.logged.event != "oom" or failure.highest_zone not in ("DMA", "Normal") or failure.conclusion == "memcg":
         return None
     zones = {zone.zone: zone.kilobytes for zone in failure.logged.zones}
     files = sum(zones.get("Normal", {}).get(name, 0) for name in ("active_file", "inactive_file"))

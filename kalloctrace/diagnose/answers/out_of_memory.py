@@ -26,7 +26,7 @@ def judge_out_of_memory(failure: Failure) -> OutOfMemory:
     True needs proof from several lines, so that a shorter log is never more certain: the machine's own count of free
     pages, the swap, a request that no limit binds, and that nothing can be freed.
     """
-    if failure.logged.memcg:
+    if failure.conclusion == "memcg":
         why = "a memory cgroup reached its limit; this report does not say how much memory the machine has left"
         return OutOfMemory(None, (Statement(why, failure.logged.places.get("memcg_limit", failure.logged.line)),))
     if failure.logged.event == "vmap":
@@ -57,7 +57,7 @@ def _verdict(failure: Failure) -> bool | None:
 
 def _is_much(failure: Failure, elsewhere: int) -> bool:
     """Return whether there is more elsewhere than the zones that were tried would have needed."""
-    marks = sum(verdict.state.watermarks[2] for verdict in allowed(failure)) * (failure.page_kb or 0)
+    marks = sum(verdict.state.watermarks[2] for verdict in allowed(failure)) * failure.page_kb
     return elsewhere > marks
 
 

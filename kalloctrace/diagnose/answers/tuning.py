@@ -70,4 +70,4 @@ def _is_lowmem(state: ZoneState) -> bool:
 
 
 def _kb(failure: Failure, pages: int) -> int:
-    return pages * (failure.page_kb or 0)
+    return pages * failure.page_kb
