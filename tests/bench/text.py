@@ -5,8 +5,10 @@ Each reader is the real program in a process of its own. It prints seconds of CP
 resident memory, and as growth the exponent between this size and the one before: 1 is linear, 2 quadratic.
 """
 
+import itertools
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,29 +21,41 @@ SIZES = tuple(10**power for power in range(4, 9))
 FAILURES = ROOT / "tests" / "unit" / "data" / "failures"
 REPORT = FAILURES / "6.19-lowmem-reserve.log"
 OTHER = "[{:12.6f}] usb 1-1: new high-speed USB device number {} using xhci_hcd\n"
+EACH = 10_000
 EVENT = (
     "  cc1-{} [{:03}] ..... {:.6f}: mm_page_alloc: page=00000000d2be5665 pfn=0x{:x} order=0 migratetype=1 "
     "gfp_flags=GFP_HIGHUSER_MOVABLE|__GFP_COMP\n"
 )
 
 
+def reports() -> Iterator[str]:
+    """Yield reports without end, each of another state."""
+    parts = re.split(r"( free:)(\d+)", REPORT.read_text())
+    for number in itertools.count():
+        # Each third part is a zone's free memory, of which every report shows another number.
+        yield "".join(str(int(part) + number % 97) if at % 3 == 2 else part for at, part in enumerate(parts))
+
+
 def mostly_other(size: int) -> Iterator[str]:
-    """Yield a log of other lines with one report in their midst."""
-    report, done, number = REPORT.read_text(), 0, 0
+    """Yield a log of other lines, with a report in each 10,000 lines."""
+    report, done, number = reports(), 0, 0
     while done < size or number == 0:
-        line = OTHER.format(number / 1000, number % 128)
-        if done <= size // 2 < done + len(line):
-            yield report
-        yield line
-        done += len(line)
+        text = OTHER.format(number / 1000, number % 128)
+        if number % EACH == 0:
+            text = next(report) + text
+        yield text
+        done += len(text)
         number += 1
 
 
 def only_reports(size: int) -> Iterator[str]:
     """Yield a log of nothing but reports."""
-    report = REPORT.read_text()
-    for _ in range(max(size // len(report), 1)):
+    done = 0
+    for report in reports():
         yield report
+        done += len(report)
+        if done >= size:
+            return
 
 
 def events(size: int) -> Iterator[str]:
@@ -55,7 +69,7 @@ def events(size: int) -> Iterator[str]:
 
 
 TEXTS = {
-    "explain, one report in a log": (mostly_other, ("explain", "--json", "TEXT")),
+    "explain, a report in 10,000 lines": (mostly_other, ("explain", "--json", "TEXT")),
     "explain, nothing but reports": (only_reports, ("explain", "--json", "TEXT")),
     "import, events": (events, ("import", "--kernel", "6.1", "-f", "-o", "OUTPUT", "TEXT")),
     "decode -, events": (events, ("decode", "--json", "-")),
