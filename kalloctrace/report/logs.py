@@ -4,7 +4,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.alike import Alike, AlikeFailures, Moment, alike_json
@@ -13,7 +13,6 @@ from kalloctrace.styled import Sheet, Table
 
 Group = Mapping[str, Any]
 """An object of `explain --json`: alike failures of one log."""
-UNKNOWN = "unknown"
 EVENTS = {
     "failure": "page allocation failure",
     "stall": "page allocation stall",
@@ -41,6 +40,11 @@ CONCLUSIONS = {
 """Why a request failed, for people."""
 MOST_ANSWERS = 10
 """How many groups of one log are explained as text; the most frequent are."""
+_COLUMNS: tuple[tuple[str, Literal["no", "words", "fold"]], ...] = (
+    *(("count", "no"), ("logs", "no"), ("what", "words"), ("order", "no")),
+    *(("caller", "fold"), ("kernel", "fold"), ("first", "words"), ("last", "words")),
+)
+_UNKNOWN = "?"
 _SINCE_1970 = 3e8
 """Seconds, ten years: no machine runs that long, so a larger time is a date."""
 
@@ -149,27 +153,29 @@ def add_table(table: LogTable, sheet: Sheet, most: int | None = None) -> None:
         sheet: the sheet.
         most: rows to show; None for all.
     """
-    shown = Table("dim")
-    shown.column("count", right=True)
-    shown.column("logs", right=True)
-    shown.column("what", wraps="words")
-    shown.column("order", right=True)
-    shown.column("caller", wraps="fold")
-    shown.column("kernel", wraps="fold")
-    shown.column("first", wraps="words")
-    shown.column("last", wraps="words")
     rows = table.sorted()
-    for kind, row in rows[:most]:
-        shown.row(
+    cells = [
+        (
             f"{row.count:,}",
             f"{len(row.logs):,}",
             EVENTS.get(kind.event, kind.event),
             str(kind.order) if kind.order >= 0 else "",
-            kind.caller or "?",
-            kind.kernel or "?",
+            kind.caller or _UNKNOWN,
+            kind.kernel or _UNKNOWN,
             time_text(row.first),
             time_text(row.last),
         )
+        for kind, row in rows[:most]
+    ]
+    used = [
+        at for at, column in enumerate(zip(*cells, strict=True)) if any(cell not in {"", _UNKNOWN} for cell in column)
+    ]
+    shown = Table("dim")
+    for at in used:
+        heading, wraps = _COLUMNS[at]
+        shown.column(heading, right=wraps == "no", wraps=wraps)
+    for row_cells in cells:
+        shown.row(*(row_cells[at] for at in used))
     sheet.table(shown)
     if most is not None and len(rows) > most:
         sheet.line(f"… and {len(rows) - most:,} more kinds; --json has all")

@@ -26,7 +26,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the page of three logs; the OOM report of one has tasks, one with a hostile name."""
     page = LogsPage()
     for name in ("made-two-nodes.log", "6.19-boosted.log", "5.10-oom.log"):
-        reports = find_failures(read_messages((DATA / name).read_text().split("\n") * 2))
+        reports = list(find_failures(read_messages((DATA / name).read_text().split("\n") * 2)))
         for report in reports:
             report.host, report.comm = HOSTILE, HOSTILE
             if report.event == "oom":
@@ -96,6 +96,7 @@ def test_alike_failures_are_counted(opener: Opener, logs: Path) -> None:
     assert page.locator("#kernel").inner_text().startswith("8 failures in 3 logs; Linux 7.3.4+deb13-amd64")
     assert page.locator("#kinds tbody th").all_inner_texts() == ["2"] * 4
     open_all(page)
+    assert page.locator("dt", has_text="harmful?").count() == 4
     assert "2 failures in lines 2 to " in page.locator("#failures").inner_text()
 
 

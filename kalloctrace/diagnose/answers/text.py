@@ -34,13 +34,14 @@ def add_answers(failure: Failure, answers: Answers, sheet: Sheet) -> None:
     table.column(width=_HEADINGS - 2, style="dim")
     table.column(wraps="words", width=min(sheet.width, WIDTH) - _HEADINGS)
     before = ""
-    for heading, text in _rows(failure, answers):
+    for heading, text in answer_rows(failure, answers):
         table.row("" if heading == before else heading, text)
         before = heading
     sheet.table(table)
 
 
-def _rows(failure: Failure, answers: Answers) -> Iterator[tuple[str, str]]:
+def answer_rows(failure: Failure, answers: Answers) -> Iterator[tuple[str, str]]:
+    """Yield each question and its answer; a question with several answers comes several times."""
     if answers.caller is not None:
         yield "asked by", _with_line(caller_words(answers.caller), answers.caller.line)
     harm = answers.harm

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kalloctrace.diagnose.alike import Alike, alike_json
+from kalloctrace.diagnose.answers.answers import answer
+from kalloctrace.diagnose.answers.text import answer_rows
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.sentences import VERDICTS, certainty, conditions, zone_name
+from kalloctrace.diagnose.sentences import VERDICTS, certainty, conditions, further_findings, zone_name
 from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.report.logs import EVENTS, LogTable, time_text
 from kalloctrace.text import printable
@@ -91,6 +93,8 @@ def page_group(group: Alike, log: str) -> Group:
         "what": EVENTS.get(failure.logged.event, failure.logged.event),
         "sure": certainty(failure),
         "times": [time_text(group.first), time_text(group.last)],
+        "answers": [list(row) for row in answer_rows(failure, answer(failure))],
+        "further": [finding.text for finding in further_findings(failure)],
         "picture": [_zone(failure, verdict) for verdict in (why.zones if why is not None else ())],
         "unless": list(conditions(why)) if why is not None else [],
         # In kB, the largest first.

@@ -149,6 +149,8 @@ function fillGroup(details, group) {
       ["task", group.comm || "unknown"],
       ["certainty", group.sure],
     ]),
+    element("h3", {}, "answers"),
+    fields(group.answers.map(([question, text], i) => [question === group.answers[i - 1]?.[0] ? "" : question, text])),
     ...(group.picture.length ? zoneBars(group.picture) : []),
     ...listed(
       "why, zone by zone",
@@ -159,6 +161,7 @@ function fillGroup(details, group) {
       group.remedies.map((remedy) => remedy.text),
     ),
     ...tasksOf(group),
+    ...listed("what the log shows besides", group.further),
     ...listed("what the log does not show", group.unless),
     ...listed("what the log lacks", group.missing),
     ...listed("the log contradicts itself", group.contradictions),
