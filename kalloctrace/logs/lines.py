@@ -124,7 +124,7 @@ FORMS: dict[str, Form] = {
         r"(?:memory|memory\+swap|swap|kmem): usage", r".*failcnt \d+$", r"usage|limit|failcnt|\d+kB,?", digits=True
     ),
     "task": _form(r"\[ *\d{1,10} *\] +\d", r".* [^\s\d-]\S*$", r"-?\d+|[^\s=]{1,15}", digits=True),
-    "cpuset": _form(r"\S{1,64} cpuset=", r".*mems_allowed=[\d,-]*\d$", r"mems_allowed=[\d,-]*\d"),
+    "cpuset": _form(r"\S{1,64} cpuset=", r".*mems_allowed=[\d,-]*\d$", r"cpuset=\S+|/\S*|mems_allowed=[\d,-]*\d"),
     "heading": _form(r"\[ *pid *\]", r".* name$", r"[a-z_]{2,16}"),
     "pages": _form(
         r"\d{1,15} (?:total|pages)(?: |$)",

@@ -4,14 +4,14 @@
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kalloctrace.logs.blocks import Block, blocks
 from kalloctrace.logs.containers import Containers
 from kalloctrace.logs.lines import HEADER
 from kalloctrace.logs.pieces import Piece
-from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, without_host
+from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, next_prefix, without_host
 from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
 from kalloctrace.logs.unwrap import Line, joined, terminal_width
 from kalloctrace.text import printable
@@ -77,6 +77,17 @@ class _Entry:
     host_follows: bool
 
 
+def _with_prefixes(piece: Piece) -> Iterator[tuple[Piece, Prefix]]:
+    """Yield a piece with its prefix; several, if it is several lines without line ends."""
+    known = known_prefix(piece.text)
+    while (end := next_prefix(piece.text, known.end)) < len(piece.text):
+        rest = replace(piece, text=piece.text[end:], indent=None, record=False)
+        piece.text, piece.width = piece.text[:end], 0
+        yield piece, known
+        piece, known = rest, known_prefix(rest.text)
+    yield piece, known
+
+
 class _Reader:
     def __init__(self) -> None:
         self._containers = Containers()
@@ -95,9 +106,10 @@ class _Reader:
         if is_quoted_printable(block.lines):
             lines = decoded(lines)
         pieces = [
-            (piece, known_prefix(piece.text))
+            part
             for number, line in lines
             for piece in self._containers.pieces(number, line)
+            for part in _with_prefixes(piece)
         ]
         self._prefixes.learn(pieces)
         waiting, self._waiting = self._waiting, pieces

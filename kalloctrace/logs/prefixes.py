@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     r"|(?P<bullet>(?:[-*+•·‣◦–#│┃]|/\*|//|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
     r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
     rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
-    r"|\[\s*(?P<delta>\+?)(?P<boot>\d{1,12}\.\d{1,9})(?P<more>[^\[\]]{0,48})\]\s?"
+    r"|\[\s*(?P<delta>\+?)(?:\d{1,4}-)?(?P<boot>\d{1,12}\.\d{1,9})(?P<more>[^\[\]]{0,48})\]\s?"
     r"|\[\s*(?P<caller>[TC]\d{1,10})\]\s?"
     rf"|\[(?P<bracket>{_STAMP}|[^\[\]:]{{0,40}}\d\d:\d\d:\d\d[^\[\]]{{0,24}})\]\s?"
     rf"|(?P<wall>{_STAMP})(?:[:,;|]?\s+|[|;]\s*)"
@@ -42,7 +42,7 @@ _TOKEN = re.compile(
 )
 _KERNEL = re.compile(
     rf"\s*(?:(?P<host>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?\s+)?kernel(?:\[[\d-]{{1,10}}\])?"
-    r"(?::|\s+\S{1,16}\s+\S{1,32}\s+(?:-|(?:\[[^\[\]]{0,256}\])+)(?=\s))\s?"
+    r"(?::(?: :)?|\s+\S{1,16}\s+\S{1,32}\s+(?:-|(?:\[[^\[\]]{0,256}\])+)(?=\s))\s?"
 )
 # What grep prints, names of files and numbers of lines, and the address of a machine.
 _FIRST = re.compile(
@@ -129,6 +129,25 @@ def known_prefix(text: str) -> Prefix:
     if time is None and wall is not None:
         time = wall_seconds(wall)
     return Prefix(at, stamped, time, wall, caller, host, host_follows=host_follows)
+
+
+_EMBEDDED = re.compile(r"\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,6}[TC]\d{1,10}\])? ")
+_EMBEDDED_SYSLOG = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} kernel: ")
+
+
+def next_prefix(text: str, begin: int) -> int:
+    """Return where another prefix follows in a line that lost its line ends, or the text's length.
+
+    Args:
+        text: a line.
+        begin: the end of its own prefix.
+    """
+    match = _EMBEDDED.search(text, begin + 1)
+    if " kernel: " in text[begin:]:
+        syslog = _EMBEDDED_SYSLOG.search(text, begin + 1)
+        if syslog is not None and (match is None or syslog.start() < match.start()):
+            match = syslog
+    return len(text) if match is None else match.start()
 
 
 def _named(text: str, at: int, *, stamped: bool) -> Prefix | None:

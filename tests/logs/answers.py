@@ -30,10 +30,14 @@ def answers_to(data: bytes, kernel: str | None = None) -> list[Answer]:
     return [failure_json(explain_failure(logged, named)) for logged in find_failures(read_messages(lines))]
 
 
+def _is_place(key: str) -> bool:
+    return key in PLACES or key.endswith("_line")
+
+
 def without_places(value: object) -> object:
     """Return an answer without what differs between two files that say the same."""
     if isinstance(value, dict):
-        return {key: without_places(each) for key, each in value.items() if key not in PLACES}
+        return {key: without_places(each) for key, each in value.items() if not _is_place(key)}
     if isinstance(value, list):
         return [without_places(each) for each in value]
     return value

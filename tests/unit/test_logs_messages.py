@@ -221,6 +221,16 @@ def test_one_word_a_line(prefix: str) -> None:
     assert texts(prefix + word for line in REPORT for word in line.split(" ")) == REPORT
 
 
+def test_words_of_several_printks() -> None:
+    """Kernels 4.8 to 4.11 print these words one by one, and a mail wrapped the longest line."""
+    words = ["java cpuset=", "/", " mems_allowed=0-1", "Node 0 ", "Normal free:24148kB min:65640kB"]
+    lines = [f"Feb 19 16:20:13 web1 kernel: {word}" for word in words]
+    assert texts([*lines, "low:129584kB high:193528kB", "Feb 19 16:20:13 web1 kernel: lowmem_reserve[]:"]) == [
+        *("java cpuset=/ mems_allowed=0-1", "Node 0 Normal free:24148kB min:65640kB low:129584kB high:193528kB"),
+        "lowmem_reserve[]:",
+    ]
+
+
 def test_other_lines_are_not_joined() -> None:
     """What cannot continue a line stands alone."""
     others = ["usb 1-1: new device", "3 words follow", "Node is a word", "order is another"]
@@ -297,6 +307,17 @@ def test_rsyslog_escapes() -> None:
     assert texts(["Nov 28 01:02:03 h kernel: Mem-Info:#012active_anon:1 inactive_anon:2#012 active_file:3"]) == [
         *("Mem-Info:", "active_anon:1 inactive_anon:2", "active_file:3")
     ]
+
+
+def test_a_line_without_line_ends() -> None:
+    """Pages and consoles may lose line ends; each stamp begins a message."""
+    for prefix in (
+        "[   12.345678] ",
+        "[   12.345678][ T1108] ",
+        "Nov 28 01:02:03 web1 kernel: ",
+        "[   12.345678][    C3] ",
+    ):
+        assert texts([" ".join(prefix + line for line in REPORT)]) == REPORT
 
 
 def test_text_is_safe() -> None:
