@@ -155,7 +155,8 @@ def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
     remedies = {remedy.change: remedy for remedy in answer.remedies}
     if failure.attempt.order > 0 and any(each.kind == "block" for each in allowed(failure)):
         yield from _smaller(failure, caller, remedies.get("smaller_order"))
-    if any(each.kind == "watermark" for each in allowed(failure)) and _can_have_memory(failure):
+    yield from _closed_memory(failure)
+    if failure.logged.event != "oom" and _kswapd_helps(failure):
         if "watermark_boost" in remedies:
             text = "turn the boost of the watermarks off: without it the zone would have had enough free pages"
             yield Advice(text, "vm.watermark_boost_factor", 0, "likely", failure.logged.state_line)
@@ -163,20 +164,48 @@ def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
         yield from earlier_kswapd(failure)
 
 
-def _can_have_memory(failure: Failure) -> bool:
-    """Return whether the zones have been given pages: while the machine boots they have none."""
-    return any(verdict.state.watermarks[2] for verdict in allowed(failure))
+def _kswapd_helps(failure: Failure) -> bool:
+    """Return whether a zone was below its watermark, and has one: while the machine boots it has none."""
+    return any(each.kind == "watermark" and each.state.watermarks[2] for each in allowed(failure))
+
+
+def _closed_memory(failure: Failure) -> Iterator[Advice]:
+    """Yield how to open what is free and closed to the request: CMA areas, and high memory of 32-bit kernels."""
+    line = failure.logged.state_line
+    for each in allowed(failure):
+        check = each.check
+        if each.kind != "watermark" or check is None:
+            continue
+        if check.cma.low > check.needed.high - check.usable.low:
+            free = (
+                f"{amount(check.cma.low * failure.page_kb)} of node {each.state.node} {each.state.zone}'s free memory"
+            )
+            text = f"make the CMA area smaller (boot parameter): {free} are in it, where only movable pages may go"
+            yield Advice(text, "cma=", _half_cma(failure, check.needed.high - check.usable.low + 1), "likely", line)
+    high = [each.state for each in excluded(failure) if each.state.zone == "HighMem"]
+    if any(state.free > state.watermarks[2] for state in high):
+        text = "use a 64-bit kernel if the processor can run one: the kernel cannot use the free high memory for itself"
+        yield Advice(text, None, None, "likely", line)
+
+
+def _half_cma(failure: Failure, pages: int) -> str | None:
+    """Return half of the area's size if that leaves enough pages outside; None if it does not, or is not shown."""
+    whole = total(failure, "cma_reserved")
+    if whole is None or whole // 2 < pages * failure.page_kb:
+        return None
+    return f"{whole // 2048}M"
 
 
 def _smaller(failure: Failure, caller: Caller | None, smaller: Remedy | None) -> Iterator[Advice]:
     who = caller.function if caller is not None else "the caller"
+    line = caller.line if caller is not None and caller.line is not None else failure.logged.line
     if smaller is not None:
         text = f"let {who} ask for order {smaller.value} at most: node {smaller.node} {smaller.zone} had such a block"
         text += "; or use kvmalloc, if the pages need not be contiguous"
-        yield Advice(text, "order", smaller.value, "likely", failure.logged.places.get("trace", failure.logged.line))
+        yield Advice(text, "order", smaller.value, "likely", line)
     else:
         text = f"let {who} use single pages or kvmalloc, if the pages need not be contiguous"
-        yield Advice(text, None, None, "likely", failure.logged.places.get("trace", failure.logged.line))
+        yield Advice(text, None, None, "likely", line)
     if failure.attempt.direct_reclaim is not False:
         text = "compact memory now (once; it fragments again), if the caller cannot be changed"
         yield Advice(text, "vm.compact_memory", 1, "likely", failure.logged.state_line)

@@ -19,7 +19,9 @@ def find_caller(logged: LoggedFailure) -> Caller | None:
     frame = next(iter(own or inner or asking), None)
     if frame is None:
         return None
-    return Caller(frame.function, frame.module, _subsystem(frame), logged.places.get("trace"))
+    at = logged.trace.index(frame)
+    line = logged.trace_lines[at] if at < len(logged.trace_lines) else None
+    return Caller(frame.function, frame.module, _subsystem(frame), line)
 
 
 def frames_to_caller(logged: LoggedFailure) -> Iterator[Frame]:

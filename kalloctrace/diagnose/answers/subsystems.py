@@ -184,6 +184,7 @@ SUBSYSTEMS = (
     _row(r"vb2_\w+|__vb2_\w+|videobuf\w*|v4l2?_\w+", "video buffers", "drivers/media/common/videobuf2"),
     _row(r"snd_\w+", "sound (ALSA)", "sound"),
     _row(r"usb_\w+|usbdev_\w+|proc_(?:bulk|submiturb|do_submiturb)\w*|xhci_\w+|usbfs_\w+", "USB", "drivers/usb"),
+    _row(r"rx_submit|rx_alloc_submit|usbnet_\w+", "network over USB (usbnet)", "drivers/net/usb"),
     _row(r"binder_\w+|_binder_\w+", "binder", "drivers/android"),
     _row(r"zram_\w+", "zram", "drivers/block/zram"),
     _row(r"nvme_\w+", "NVMe", "drivers/nvme"),

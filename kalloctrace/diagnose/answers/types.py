@@ -39,7 +39,7 @@ class Caller(NamedTuple):
         function: the function of the call trace that is not of an allocator.
         module: its module; None for the kernel itself.
         subsystem: what it belongs to; None if the tables do not have it.
-        line: of the call trace.
+        line: of the call trace, where the function stands.
     """
 
     function: str

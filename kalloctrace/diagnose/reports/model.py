@@ -202,6 +202,7 @@ class LoggedFailure:
         size: bytes asked for, of vmalloc, vmap and contig; None if not printed.
         pages: pages asked for, of cma, contig and vmalloc, and of a warning that follows a cma; None if not printed.
         trace: the call trace, innermost function first.
+        trace_lines: the number of each frame's line.
         totals: the lines after "Mem-Info:" in pages, by the kernel's name.
         nodes: the line "Node 0 active_anon:…" of each node in kB; all_unreclaimable is 0 or 1.
         swap: free and total, in kB; the total is None if it is not printed.
@@ -250,6 +251,7 @@ class LoggedFailure:
     size: int | None = None
     pages: int | None = None
     trace: tuple[Frame, ...] = ()
+    trace_lines: tuple[int, ...] = ()
     totals: dict[str, int] = field(default_factory=dict)
     nodes: dict[int, dict[str, int]] = field(default_factory=dict)
     swap: tuple[int, int | None] | None = None

@@ -140,7 +140,7 @@ class _Pairing:
 
     def _finished(self, writer: Writer) -> LoggedFailure:
         report = writer.report
-        report.trace = tuple(writer.trace)
+        report.trace, report.trace_lines = tuple(writer.trace), tuple(writer.trace_lines)
         if report.event == "oom" and any(f.reliable and f.function in _MEMCG_FUNCTIONS for f in report.trace):
             report.memcg, report.constraint = True, "memcg"
         if writer.file.sites:
@@ -299,13 +299,14 @@ class _Pairing:
                 return
             elif len(writer.trace) < LONGEST:
                 writer.trace.append(frame)
+                writer.trace_lines.append(message.line)
             writer.touch(self.reports.number, message)
 
     def _mixed_traces(self, writer: Writer) -> None:
         """Drop the traces whose lines run into each other: a function of one would be taken for the other's."""
         for other in self.reports.open:
             if other is writer or (other.trace and not other.trace_over and other.touched > writer.opened - NEAR):
-                other.trace, other.trace_over = [], True
+                other.trace, other.trace_lines, other.trace_over = [], [], True
                 other.mixed()
 
 

@@ -45,6 +45,7 @@ class Writer:
         keys: the lines of the state that it has.
         zone: the zone whose line was read last.
         trace: the call trace so far.
+        trace_lines: the number of each frame's line.
         tracing: "Call Trace:" is read, and the trace is not over.
         trace_over: no more frames are its own.
         lists: the lists of an OOM report.
@@ -63,6 +64,7 @@ class Writer:
     keys: set[str] = field(default_factory=set)
     zone: LoggedZone | None = None
     trace: list[Frame] = field(default_factory=list)
+    trace_lines: list[int] = field(default_factory=list)
     tracing: bool = False
     trace_over: bool = False
     lists: Lists = field(default_factory=Lists)
@@ -73,8 +75,6 @@ class Writer:
         self.touched, self.line = number, message.line
         self.written = message.time if message.time is not None else self.written
         places = self.report.places
-        if self.trace:
-            places.setdefault("trace", message.line)
         for part in _PARTS:
             if part not in places and getattr(self.report, part):
                 places[part] = message.line
