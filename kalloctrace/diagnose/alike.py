@@ -19,8 +19,8 @@ class Moment(NamedTuple):
     """When a failure was logged.
 
     Attributes:
-        time: seconds on the log's clock: since boot, or since 1970; None if the log prints no time.
-        text: the time as the log prints it; "" if it prints none.
+        time: seconds since boot, or a time of day as seconds that can be compared within the log; None if not printed.
+        text: the time of day as printed; "" if it is not.
     """
 
     time: float | None

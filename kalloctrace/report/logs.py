@@ -3,7 +3,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
 from kalloctrace.console import Console
@@ -45,8 +44,8 @@ _COLUMNS: tuple[tuple[str, Literal["no", "words", "fold"]], ...] = (
     *(("caller", "fold"), ("kernel", "fold"), ("first", "words"), ("last", "words")),
 )
 _UNKNOWN = "?"
-_SINCE_1970 = 3e8
-"""Seconds, ten years: no machine runs that long, so a larger time is a date."""
+_HALF_A_YEAR = 183 * 86_400
+"""Seconds. A time of day may have no year, so dates that are further apart cannot be ordered."""
 
 
 class Kind(NamedTuple):
@@ -124,12 +123,14 @@ def kind_of(group: Group) -> Kind:
 
 
 def _extreme(one: Moment | None, other: Moment, *, same: bool, latest: bool) -> Moment | None:
-    """Return the earlier or later of two times; None if they are times of different clocks."""
+    """Return the earlier or later of two times; None if they cannot be compared, as times since different boots."""
     if one is None:
         return None
     if same:
         return other if latest else one
-    if one.time is None or other.time is None or min(one.time, other.time) < _SINCE_1970:
+    if not one.text or not other.text or one.time is None or other.time is None:
+        return None
+    if abs(one.time - other.time) > _HALF_A_YEAR:
         return None
     return max(one, other) if latest else min(one, other)
 
@@ -138,11 +139,7 @@ def time_text(moment: Moment | None) -> str:
     """Return when something was logged, as the log prints it; "" if that is unknown."""
     if moment is None:
         return ""
-    if moment.text or moment.time is None:
-        return moment.text
-    if moment.time < _SINCE_1970:
-        return f"{moment.time:.3f} s"
-    return datetime.fromtimestamp(moment.time, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return moment.text or ("" if moment.time is None else f"{moment.time:.3f} s")
 
 
 def add_table(table: LogTable, sheet: Sheet, most: int | None = None) -> None:
