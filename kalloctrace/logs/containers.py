@@ -52,6 +52,7 @@ class Containers:
         self._journal: dict[str, str] = {}
         self._is_export = False
         self._binary = False
+        self._in_message = False
 
     def pieces(self, number: int, line: str) -> Iterator[Piece]:
         """Yield what one line holds: nothing, if it only describes or continues another piece.
@@ -59,6 +60,13 @@ class Containers:
         A piece that a later line continues grows; it is complete when the lines of its block are read.
         """
         text = line.rstrip("\r\n")
+        if self._binary:
+            # The field's length stands before it, in eight bytes.
+            self._binary, self._in_message = False, True
+            yield from self._journal_pieces(number, text[8:], len(text))
+            return
+        if "\0" in text:
+            text = text.replace("\0", "")
         if ";" in text and (match := _KMSG.match(text)) is not None:
             begun = self._read_kmsg(number, text, match)
             if begun is not None:
@@ -79,7 +87,8 @@ class Containers:
         if (field := _FIELD.match(text)) is not None and (self._is_export or field["key"] in _JOURNAL_FIELDS):
             self._is_export = True
             self._journal[field["key"]] = field["value"]
-            if field["key"] == "MESSAGE":
+            self._in_message = field["key"] == "MESSAGE"
+            if self._in_message:
                 yield from self._journal_pieces(number, field["value"], len(text))
         elif self._is_export:
             yield from self._read_export(number, text)
@@ -133,14 +142,13 @@ class Containers:
             yield Piece(number, line, len(text), None, wall=match["time"])
 
     def _read_export(self, number: int, text: str) -> Iterator[Piece]:
-        if self._binary:
-            # The field's length stands before it, in eight bytes.
-            self._binary = False
-            yield from self._journal_pieces(number, text[8:], len(text))
-        elif text == "MESSAGE":
+        if text == "MESSAGE":
             self._binary = True
-        elif not text:
+        elif not text or "[s=" in text:
+            self._in_message = False
             self._journal.clear()
+        elif self._in_message:
+            yield from self._journal_pieces(number, text, len(text))
 
     def _journal_pieces(self, number: int, text: str, width: int) -> Iterator[Piece]:
         for line in plain_lines(text):

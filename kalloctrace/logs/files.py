@@ -18,6 +18,7 @@ from kalloctrace.logs.pieces import LONGEST
 _LONGEST_STRING = 1 << 20
 """The same for a line that holds many, separated by escaped newlines: JSON."""
 _BLOCK = 1 << 18
+_ZEROS = "\0" * 16
 _ESCAPED_NEWLINES = ("\\n", "#012", "<br")
 _DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
 _ARROW_CODECS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
@@ -72,7 +73,7 @@ class LogLines:
             if decoder is None:
                 decoder = codecs.getincrementaldecoder(_encoding(data))(errors="replace")
             # Rings that were not full, and files of a machine that crashed, are filled with zeros.
-            yield decoder.decode(data).replace("\0", "")
+            yield decoder.decode(data).replace(_ZEROS, "")
         if decoder is not None:
             yield decoder.decode(b"", final=True)
 

@@ -94,6 +94,7 @@ class _Reader:
         self._prefixes = LearnedPrefixes()
         self._waiting: list[tuple[Piece, Prefix]] = []
         self._width = 0
+        self._is_mail = False
         self._entries: deque[_Entry] = deque()
         self._open: dict[str, _Entry] = {}
         self._stamped = False
@@ -103,7 +104,8 @@ class _Reader:
         if not block.follows:
             yield from self.rest()
         lines: Iterable[tuple[int, str]] = enumerate(block.lines, block.first)
-        if is_quoted_printable(block.lines):
+        self._is_mail = is_quoted_printable(block.lines, before=self._is_mail)
+        if self._is_mail:
             lines = decoded(lines)
         pieces = [
             part

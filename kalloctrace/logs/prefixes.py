@@ -75,6 +75,9 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 _DAYS_BEFORE = (0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335)
 
 
+START_MATCH = re.compile(START).match
+
+
 class Prefix(NamedTuple):
     """What stands before a message.
 
@@ -142,6 +145,8 @@ def next_prefix(text: str, begin: int) -> int:
         text: a line.
         begin: the end of its own prefix.
     """
+    if START_MATCH(text, begin) is None and HEADER.match(text, begin) is None:
+        return len(text)
     match = _EMBEDDED.search(text, begin + 1)
     if " kernel: " in text[begin:]:
         syslog = _EMBEDDED_SYSLOG.search(text, begin + 1)
@@ -243,9 +248,6 @@ class LearnedPrefixes:
             return known
         end = max(ends)
         return known._replace(end=known.end + end, stamped=True, closing='"' if rest[:end].endswith('"') else "")
-
-
-START_MATCH = re.compile(START).match
 
 
 def _unknown(pieces: Iterable[tuple[Piece, Prefix]]) -> Iterator[str]:

@@ -10,15 +10,20 @@ _MOST = 1024
 """Characters of a line that is joined; a kernel message has no more."""
 
 
-def is_quoted_printable(lines: Iterable[str]) -> bool:
-    """Return whether lines are quoted-printable: an "=" is always encoded there, and "=3D" is nothing else."""
+def is_quoted_printable(lines: Iterable[str], *, before: bool) -> bool:
+    """Return whether lines are quoted-printable: an "=" is always encoded there, and "=3D" is nothing else.
+
+    Args:
+        lines: some that follow one another.
+        before: whether the lines before are.
+    """
     equals = encoded = certain = 0
     for line in lines:
         if "=" in line:
             equals += line.count("=")
             encoded += len(_ENCODED.findall(line))
             certain += "=3D" in line
-    return certain > 0 and encoded * 10 >= equals * 9
+    return (certain > 0 or before) and encoded * 10 >= equals * 9
 
 
 def decoded(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
