@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from kalloctrace.diagnose.diagnosis import judge_zones
 from kalloctrace.diagnose.from_log import NULL, Failure
-from kalloctrace.diagnose.reports.model import Event, LoggedFailure
+from kalloctrace.diagnose.reports.model import Event, Frame, LoggedFailure
 from kalloctrace.diagnose.zones import AllocationAttempt
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.releases import upstream_release
@@ -22,6 +22,7 @@ from kalloctrace.model.slowpath.flags import ORDINARY_TASK, attempt_alloc_flags,
 from kalloctrace.model.slowpath.types import SlowKernel
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
 from kalloctrace.model.watermark import WMARK_MASK, WMARK_MIN, FreeBlocks, Watermarks, ZoneState
+from kalloctrace.trace.schema import frames_of
 from kalloctrace.verify.slowpath.trace import context_of_call, request_of_call, slow_call_of
 
 Row = Mapping[str, Any]
@@ -111,6 +112,7 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, search: _Search, w
             nodemask=arguments["ac_nodemask_nodes"] or NULL,
             mems_allowed=arguments["mems_allowed"],
             waited=waited,
+            trace=tuple(map(_frame, frames_of(call["stack"]))),
         ),
         kernel=snapshot.release,
         tables=tables,
@@ -122,6 +124,11 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, search: _Search, w
         missing=() if states else ("the zones: there was no room for them",),
         source="trace",
     )
+
+
+def _frame(function: str) -> Frame:
+    """Return a frame of a recorded stack, where a function of a module is the module's name in brackets."""
+    return Frame(function, function.strip("[]") if function.startswith("[") else None, reliable=True)
 
 
 def _attempt(tables: FlagTables, last: Row, order: int) -> AllocationAttempt:

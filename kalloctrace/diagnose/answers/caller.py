@@ -2,6 +2,7 @@
 """Who asked for the memory: the innermost function of the call trace that does not work for others."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from kalloctrace.diagnose.answers.subsystems import ALLOCATORS, ENTRIES, LIBRARIES, MODULES, SUBSYSTEMS
 from kalloctrace.diagnose.answers.types import Caller
@@ -48,9 +49,11 @@ def _asking(frames: Sequence[Frame]) -> Iterator[Frame]:
 
 
 def _subsystem(frame: Frame) -> str | None:
-    if frame.module is not None:
-        return MODULES.get(frame.module, frame.module)
-    name = name_of(frame)
+    return MODULES.get(frame.module, frame.module) if frame.module is not None else _subsystem_of(name_of(frame))
+
+
+@lru_cache(maxsize=4096)
+def _subsystem_of(name: str) -> str | None:
     if ENTRIES.fullmatch(name):
         return "page fault of a process" if "fault" in name or "abort" in name.lower() else None
     return next((row.name for row in SUBSYSTEMS if row.functions.fullmatch(name)), None)

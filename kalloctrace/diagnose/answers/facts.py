@@ -38,9 +38,9 @@ def total(failure: Failure, *names: str) -> int | None:
 def machine_kb(failure: Failure) -> int | None:
     """Return the memory that the kernel manages, in kB; None if the log does not show it."""
     logged = failure.logged
-    if logged.total_ram_pages is None or failure.page_size.certainty == "unknown":
+    if logged.total_ram_pages is None or logged.reserved_pages is None or failure.page_size.certainty == "unknown":
         return None
-    return (logged.total_ram_pages - (logged.reserved_pages or 0)) * failure.page_kb
+    return (logged.total_ram_pages - logged.reserved_pages) * failure.page_kb
 
 
 def size_kb(failure: Failure) -> int | None:
@@ -86,14 +86,15 @@ def free_kb(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> int:
 def free_elsewhere(failure: Failure) -> int | None:
     """Return the free memory in kB that the request may not use; None if the log does not show it.
 
-    A request that is bound to nodes has only these printed; the machine's own count of free pages shows the rest.
+    Of a request that a policy or a cpuset binds, the kernel prints only the nodes that it may use; its own count of
+    free pages shows the rest.
     """
     shown = free_kb(failure, excluded(failure))
     whole = total(failure, "free")
-    if whole is None or failure.why is None:
+    bound = failure.logged.constraint in ("mempolicy", "cpuset") or failure.attempt.nodemask is not None
+    if failure.why is None or whole is None or not bound:
         return shown or None
-    rest = whole - free_kb(failure, failure.why.zones)
-    return shown + max(rest, 0)
+    return shown + max(whole - free_kb(failure, failure.why.zones), 0)
 
 
 def amount(kilobytes: int) -> str:

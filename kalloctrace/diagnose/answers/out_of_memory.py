@@ -9,15 +9,16 @@ from kalloctrace.diagnose.answers.facts import (
     free_elsewhere,
     free_kb,
     free_swap,
-    size_kb,
+    machine_kb,
     swap_is_gone,
     total,
 )
 from kalloctrace.diagnose.answers.types import OutOfMemory, Statement
 from kalloctrace.diagnose.from_log import NULL, Failure
+from kalloctrace.diagnose.zones import ZoneVerdict
 
-_LITTLE, _MUCH = 100, 10
-"""A hundredth of the memory decides nothing; a tenth that could be freed is enough for any request."""
+_MUCH = 10
+"""A tenth of the memory that could be freed is enough for any request."""
 
 
 def judge_out_of_memory(failure: Failure) -> OutOfMemory:
@@ -37,28 +38,45 @@ def judge_out_of_memory(failure: Failure) -> OutOfMemory:
 
 
 def _verdict(failure: Failure) -> bool | None:
-    size, elsewhere = size_kb(failure), free_elsewhere(failure)
-    if failure.why is not None and failure.why.conclusion in ("block", "passes"):
+    if any(map(_has_room, allowed(failure))) or _is_elsewhere(failure):
         return False
-    if size is None or failure.why is None:
-        return None
+    size = machine_kb(failure)
     least, most = reclaimable(failure)
-    has_memory = (
-        (elsewhere is not None and elsewhere * _LITTLE > size and _is_much(failure, elsewhere))
-        or (least is not None and least * _MUCH >= size)
+    if size is not None and (
+        (least is not None and least * _MUCH >= size)
         or (swap_is_gone(failure) is False and _anonymous(failure) * _MUCH >= size)
-    )
-    if has_memory:
+    ):
         return False
-    if not swap_is_gone(failure) or not _is_unbound(failure) or total(failure, "free") is None:
+    if not swap_is_gone(failure) or not _is_unbound(failure) or not _all_zones_are_low(failure):
         return None
-    return True if has_given_up(failure) or (most is not None and most * _MUCH * 2 < size) else None
+    little = size is not None and most is not None and most * _MUCH * 2 < size
+    return True if has_given_up(failure) or little else None
 
 
-def _is_much(failure: Failure, elsewhere: int) -> bool:
-    """Return whether there is more elsewhere than the zones that were tried would have needed."""
-    marks = sum(verdict.state.watermarks[2] for verdict in allowed(failure)) * failure.page_kb
-    return elsewhere > marks
+def _has_room(verdict: ZoneVerdict) -> bool:
+    """Return whether a zone's usable pages are above its high watermark, so that only their blocks are too small."""
+    state, check = verdict.state, verdict.check
+    above = state.watermarks[2] - state.watermarks[0]
+    enough = check is not None and check.usable.low > check.needed.high + above
+    return enough and verdict.kind in ("block", "passes")
+
+
+def _is_elsewhere(failure: Failure) -> bool:
+    """Return whether what the request may not use has more free memory than its own zones are to keep free."""
+    elsewhere = free_elsewhere(failure)
+    return elsewhere is not None and elsewhere > _marks(failure) > 0
+
+
+def _marks(failure: Failure) -> int:
+    return sum(verdict.state.watermarks[2] for verdict in allowed(failure)) * failure.page_kb
+
+
+def _all_zones_are_low(failure: Failure) -> bool:
+    """Return whether every zone was below its watermark, and by the machine's own count no other has free memory."""
+    whole, own = total(failure, "free"), allowed(failure)
+    if failure.why is None or whole is None or not all(verdict.kind == "watermark" for verdict in own):
+        return False
+    return bool(own) and whole - free_kb(failure, failure.why.zones) <= _marks(failure)
 
 
 def _is_unbound(failure: Failure) -> bool:
@@ -70,9 +88,10 @@ def _is_unbound(failure: Failure) -> bool:
 
 
 def has_given_up(failure: Failure) -> bool:
-    """Return whether kswapd has given up on each node that is shown."""
-    shown = [node.get("all_unreclaimable") for node in failure.logged.nodes.values()]
-    return bool(shown) and all(shown)
+    """Return whether kswapd has given up on each node whose zones are shown."""
+    nodes = failure.logged.nodes
+    shown = {zone.node for zone in failure.logged.zones}
+    return bool(shown) and all(nodes.get(node, {}).get("all_unreclaimable") for node in shown)
 
 
 def reclaimable(failure: Failure) -> tuple[int | None, int | None]:
@@ -95,14 +114,16 @@ def _anonymous(failure: Failure) -> int:
 
 
 def _reasons(failure: Failure) -> Iterator[Statement]:
-    logged, places, size = failure.logged, failure.logged.places, size_kb(failure)
-    elsewhere = free_elsewhere(failure)
-    if elsewhere is not None and size is not None and elsewhere * _LITTLE > size and _is_much(failure, elsewhere):
+    logged, places, size = failure.logged, failure.logged.places, machine_kb(failure)
+    if _is_elsewhere(failure):
         where = "on other nodes" if _other_nodes(failure) else "in zones that the request may not use"
-        yield Statement(f"{amount(elsewhere)} are free {where}", places.get("totals"))
-    if failure.why is not None and failure.why.conclusion == "block":
-        free = amount(free_kb(failure, allowed(failure)))
-        yield Statement(f"{free} are free in the zones that it may use, in blocks too small", logged.state_line)
+        line = places.get("totals", logged.state_line)
+        yield Statement(f"{amount(free_elsewhere(failure) or 0)} are free {where}", line)
+    rooms = [verdict for verdict in allowed(failure) if _has_room(verdict)]
+    if rooms:
+        small = ", in blocks too small" if all(verdict.kind == "block" for verdict in rooms) else ""
+        free = amount(free_kb(failure, rooms))
+        yield Statement(f"{free} are free in the zones that it may use{small}", logged.state_line)
     free_in_swap, whole = free_swap(failure)
     if whole == 0:
         yield Statement("there is no swap", places.get("swap"))
