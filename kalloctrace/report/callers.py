@@ -12,16 +12,20 @@ from kalloctrace.report.amount import Amount, pages_of
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.tally import OTHERS
 
 Groups = dict[tuple[Any, ...], Amount]
+
+MOST_CALLERS = 200_000
+"""Tasks that are counted separately, and as many stacks: a recording of days has millions of processes."""
 
 
 class Callers:
     """Calls and pages of each task and each stack, over all batches of a stream.
 
     Attributes:
-        tasks: by comm and pid.
-        stacks: by stack; (None,) for calls without one.
+        tasks: by comm and pid; those beyond a limit are (OTHERS, None).
+        stacks: by stack; (None,) for calls without one, and (OTHERS,) for those beyond a limit.
         first: time of the first call in ns; None without calls.
         last: time of the last call in ns.
     """
@@ -52,21 +56,30 @@ class Callers:
     def _add_tasks(self, comm: pa.DictionaryArray, pid: npt.NDArray[np.int32], pages: npt.NDArray[np.float64]) -> None:
         names = comm.dictionary
         codes = comm.indices.to_numpy().astype(np.int64) << 32 | pid.view(np.uint32)
-        _add(self.tasks, lambda code: (names[code >> 32].as_py(), _signed(code & 0xFFFFFFFF)), codes, pages)
+
+        def task(code: int) -> tuple[str, int]:
+            return names[code >> 32].as_py(), _signed(code & 0xFFFFFFFF)
+
+        _add(self.tasks, (OTHERS, None), task, codes, pages)
 
     def _add_stacks(self, stack: pa.DictionaryArray, pages: npt.NDArray[np.float64]) -> None:
         texts, none = stack.dictionary, len(stack.dictionary)
         codes = stack.indices.fill_null(none).to_numpy()
-        _add(self.stacks, lambda code: (None if code == none else texts[code].as_py(),), codes, pages)
+        _add(self.stacks, (OTHERS,), lambda code: (None if code == none else texts[code].as_py(),), codes, pages)
 
 
 def _add(
-    groups: Groups, key: Callable[[int], tuple[Any, ...]], codes: npt.NDArray[Any], pages: npt.NDArray[np.float64]
+    groups: Groups,
+    others: tuple[Any, ...],
+    key: Callable[[int], tuple[Any, ...]],
+    codes: npt.NDArray[Any],
+    pages: npt.NDArray[np.float64],
 ) -> None:
     """Add rows to their groups.
 
     Args:
         groups: the groups.
+        others: the group of those for which there is no room.
         key: returns the group of a code.
         codes: the code of each row.
         pages: the pages of each row.
@@ -78,7 +91,10 @@ def _add(
     counts = np.bincount(of_runs, np.diff(runs, append=len(codes)))
     sums = np.bincount(of_runs, np.add.reduceat(pages, runs))
     for code, count, amount in zip(distinct.dictionary.to_pylist(), counts.tolist(), sums.tolist(), strict=True):
-        groups.setdefault(key(code), Amount()).add(Amount(int(count), int(amount)))
+        group = key(code)
+        if group not in groups and len(groups) >= MOST_CALLERS:
+            group = others
+        groups.setdefault(group, Amount()).add(Amount(int(count), int(amount)))
 
 
 def _signed(word: int) -> int:

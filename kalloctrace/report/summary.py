@@ -190,11 +190,12 @@ class SummaryCounter:
         if not self._trace.aggregate:
             self._callers.add(rows)
 
-    def summary(self, ending: Ending) -> Summary:
+    def summary(self, ending: Ending, *, breakdowns: bool = True) -> Summary:
         """Return the summary, once all batches are counted.
 
         Args:
             ending: how the trace ends.
+            breakdowns: with the breakdowns, which take a kilobyte for each value.
         """
         trace, callers = self._trace, self._callers
         summary = Summary(
@@ -210,6 +211,8 @@ class SummaryCounter:
         )
         table = _weighted(self.tally.table())
         _count_totals(summary, table)
+        if not breakdowns:
+            return summary
         groups = {prop.name: _groups(table, prop.columns) for prop in _PROPERTIES if prop.columns}
         if not trace.aggregate:
             groups |= {"comm": callers.tasks, "stack": callers.stacks}
@@ -362,8 +365,8 @@ def _entry(_: Snapshot, name: str) -> _Described:
     return _Described(name, {"entry": name})
 
 
-def _comm(_: Snapshot, comm: str, pid: int) -> _Described:
-    return _Described(comm, {"comm": comm, "pids": [pid]})
+def _comm(_: Snapshot, comm: str, pid: int | None) -> _Described:
+    return _Described(comm, {"comm": comm, "pids": [] if pid is None else [pid]})
 
 
 def _stack(snapshot: Snapshot, stack: str | None) -> _Described:

@@ -289,7 +289,7 @@ def _legends(summary: Summary) -> Iterator[str]:
 def _label(name: str, part: Part) -> str:
     if name == "comm":
         pids = part.key["pids"]
-        who = f"pid {pids[0]}" if len(pids) == 1 else f"{len(pids):,} processes"
+        who = f"pid {pids[0]}" if len(pids) == 1 else f"{len(pids):,} processes" if pids else "too many to list"
         # No line begins with a name that a process has chosen.
         return f"  {part.label} ({who})"
     return part.label

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a report counts: each allocation once in each table, by the recorded kernel's names."""
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,14 +11,18 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from kalloctrace.console import Console
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import machine_of
+from kalloctrace.report.page.data import Limits, page_data
 from kalloctrace.report.summary import Breakdown, Summary, summarize
+from kalloctrace.report.summary_text import write_summary
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS, OBSERVED
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
 from kalloctrace.verify.verification import Verification
+from tests import traces
 
 Row = dict[str, Any]
 
@@ -235,3 +240,23 @@ def test_json_has_the_rest(summary_of: Summarise) -> None:
 def test_json_has_no_rest_when_all_is_shown(summary_of: Summarise) -> None:
     """A table that is shown whole has null for the rest."""
     assert summary_of([PREPARED]).to_json(Verification("t", "k"), 1)["by"]["order"]["other"] is None
+
+
+def test_tasks_and_stacks_beyond_a_limit_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording of days has millions of processes."""
+    changes = [{"pid": 100 + number, "comm": f"t{number}", "stack": f"a;b{number}"} for number in range(5)]
+    path = traces.stream(tmp_path / "t.arrows", *changes, recording={"stacks": True})
+    monkeypatch.setattr("kalloctrace.report.callers.MOST_CALLERS", 2)
+    monkeypatch.setattr("kalloctrace.report.page.cells.MOST_CALLERS", 2)
+    with TraceReader(path) as trace:
+        summary, verdict = summarize(trace)
+        page = page_data(trace, Limits())
+    parts = {breakdown.name: breakdown.parts for breakdown in summary.by}
+    counted = [(part.label, part.key["pids"], part.amount.count) for part in parts["comm"]]
+    assert counted == [("(others)", [], 3), ("t0", [100], 1), ("t1", [101], 1)]
+    assert (parts["stack"][0].label, parts["stack"][0].amount.count) == ("(others)", 3)
+    assert page["values"]["comm"] == ["t0", "t1", "(others)"]
+    assert sum(page["time"]["count"]) == sum(page["callers"]["count"]) == 5
+    output = io.StringIO()
+    write_summary(summary, verdict, Console(output), top=10)
+    assert "(others) (too many to list)" in output.getvalue()

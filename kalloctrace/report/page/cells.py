@@ -10,9 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kalloctrace.report.callers import MOST_CALLERS
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import digests, refuse_more
 from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.tally import OTHERS
 
 Numbers = npt.NDArray[np.int64]
 
@@ -180,7 +182,9 @@ class _Numbered(_NumberedByEntry):
         self._known: dict[str | None, int] = {}
 
     def number(self, value: str | None) -> int:
-        """Return the number of a text."""
+        """Return the number of a text; those for which there is no room have one together."""
+        if value not in self._known and len(self.values) >= MOST_CALLERS:
+            value = OTHERS
         number = self._known.setdefault(value, len(self.values))
         if number == len(self.values):
             self.values.append(value)

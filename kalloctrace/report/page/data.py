@@ -77,7 +77,8 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     counter, choice = SummaryCounter(trace), SlowChoice(trace.snapshot, limits.slow)
     slow_recorded = bool(trace.recording.get("slow"))
     ending = trace.read(rows=counter.add, slow_call=choice.add if slow_recorded else None)
-    summary = counter.summary(ending)
+    summary = counter.summary(ending, breakdowns=False)
+    del counter
     cells = CellCounter(summary.first, summary.last)
     slow = SlowCounter(trace, choice, ending) if slow_recorded else None
     trace.read(rows=cells.add, slow_call=None if slow is None else slow.add)
