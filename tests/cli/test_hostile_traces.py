@@ -18,6 +18,9 @@ from kalloctrace.trace.schema import AGGREGATE, ALLOCATION, FORMAT_KEY, RECORDIN
 from tests import traces
 from tests.cli.every_reader import OTHERS, READERS, commands
 
+# The first test waits for all the commands of the fixture below, on a busy machine for minutes.
+pytestmark = pytest.mark.timeout(900)
+
 FAULTS = Path(__file__).parent / "data" / "faults"
 SECONDS = 20
 """For one command on a busy machine; without a fault it takes less than one."""
