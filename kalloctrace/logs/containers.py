@@ -53,6 +53,7 @@ class Containers:
         self._is_export = False
         self._binary = False
         self._in_message = False
+        self._is_json = False
 
     def pieces(self, number: int, line: str) -> Iterator[Piece]:
         """Yield what one line holds: nothing, if it only describes or continues another piece.
@@ -78,7 +79,8 @@ class Containers:
             yield from self._read_cri(number, text, cri)
             return
         found = list(_json_pieces(number, text)) if '"' in text else []
-        if found or text.strip() in _BRACKETS:
+        self._is_json = self._is_json or bool(found) or text in {"{", "["}
+        if found or (self._is_json and text.strip() in _BRACKETS):
             yield from (piece for piece in found if piece.text)
             return
         yield from self._read_text(number, text)

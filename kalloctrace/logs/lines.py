@@ -102,12 +102,12 @@ FORMS: dict[str, Form] = {
         r"page|allocation|failure[.:]|stalls?|for|\d+ms,|invoked|oom-killer:|order:\d+,|order=-?\d+,?|order:|mode:|"
         rf"(?:mode:|gfp_mask=){_NAMES},?|oom_(?:score_)?adj=-?\d+,?|oomkilladj=-?\d+|size|bytes,|"
         r"nodemask=(?:\(null\)|[\d,-]*\d),?(?:cpuset=[^,\s]*,?(?:mems_allowed=[\d,-]*\d)?)?|"
-        r"cpuset=[^,\s]*,?(?:mems_allowed=[\d,-]*\d)?|mems_allowed=[\d,-]*\d",
+        r",?cpuset=[^,\s]*,?(?:mems_allowed=[\d,-]*\d)?|mems_allowed=[\d,-]*\d",
     ),
     "cpu": _form(
         r"CPU:|Pid:",
         None,
-        r"CPU:|U?ID:|PID:|Pid:|[Cc]omm:|Kdump:|loaded|Not|tainted|Tainted:|[A-Z]|\[[A-Z]\]=\w+,?|\d+\.\d+\S*|#\d+\S*|Debian|SMP|PREEMPT\w*",
+        r"CPU:|U?ID:|PID:|Pid:|[Cc]omm:|Kdump:|loaded|Not|tainted|Tainted:|[A-Z]|\[[A-Z]\]=\w+,?|\d+\.\d+\S*|#\d+(?:[~.+-][\w~.+-]*)?|Debian|SMP|PREEMPT\w*",
         digits=True,
     ),
     "kill": _form(
@@ -125,10 +125,14 @@ FORMS: dict[str, Form] = {
     ),
     "task": _form(r"\[ *\d{1,10} *\] +\d", r".* [^\s\d-]\S*$", r"-?\d+|[^\s=]{1,15}", digits=True),
     "cpuset": _form(r"\S{1,64} cpuset=", r".*mems_allowed=[\d,-]*\d$", r"cpuset=\S+|/\S*|mems_allowed=[\d,-]*\d"),
+    "machine": _form(
+        r"Hardware name:", r".*(?:\d\d/\d\d/\d{4}|\(.* Tree\))$", r"BIOS|\d[\w.]*|\d\d/\d\d/\d{4}|\(?Device|Tree\)"
+    ),
+    "tasks": _form(r"Tasks state", r".*:$", r"state|\(memory|values|in|pages\):"),
     "heading": _form(r"\[ *pid *\]", r".* name$", r"[a-z_]{2,16}"),
     "pages": _form(
         r"\d{1,15} (?:total|pages)(?: |$)",
-        r".*(?:pagecache pages|in swap cache|RAM|HighMem|HighMem/MovableOnly|reserved|hwpoisoned|shared|cache)$",
+        r".*(?:pagecache pages|swap cache|pagetable cache|RAM|HighMem|HighMem/MovableOnly|reserved|hwpoisoned|shared)$",
         r"pages|pagecache|in|swap|cache|RAM|[Hh]igh[Mm]em\S*|cma|reserved|hwpoisoned|pagetable|non-shared|shared",
     ),
     "swap": _form(r"(?:Free|Total) swap", r".*= *\d+kB$", r"swap|=|\d+kB"),
@@ -142,7 +146,7 @@ PARTIAL = re.compile(
     rf"Node(?: \d{{1,5}}(?: \w{{0,16}}(?::| \w{{0,4}})?)?)?|\[ *\d{{0,10}} *\]?(?: *\d{{1,10}})?"
     rf"|{_ZONE}(?: f?r?e?)?|CPU|Pi?d?|Mem-?(?:In?f?o?)?|low[a-z_]{{0,11}}\[?\]?"
 )
-"""A beginning that is too short to tell."""
+"""A beginning that is too short to tell what follows, in every log."""
 
 
 def form_of(text: str) -> Form | None:

@@ -13,7 +13,7 @@ from kalloctrace.logs.lines import HEADER
 from kalloctrace.logs.pieces import Piece
 from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, next_prefix, without_host
 from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
-from kalloctrace.logs.unwrap import Line, joined, terminal_width
+from kalloctrace.logs.unwrap import Break, Line, joined, terminal_width
 from kalloctrace.text import printable
 
 
@@ -122,7 +122,7 @@ class _Reader:
         waiting, self._waiting = self._waiting, []
         yield from self._yield_lines(waiting)
         while self._entries:
-            yield self._message()
+            yield from self._messages()
         self._open.clear()
 
     def _yield_lines(self, pieces: list[tuple[Piece, Prefix]]) -> Iterator[Message]:
@@ -133,7 +133,7 @@ class _Reader:
         for (piece, _), line in zip(pieces, lines, strict=True):
             self._add(piece, line)
             if len(self._entries) > _HELD:
-                yield self._message()
+                yield from self._messages()
 
     def _line(self, piece: Piece, known: Prefix) -> Line:
         prefix = self._prefixes.prefix(piece.text, known)
@@ -148,8 +148,9 @@ class _Reader:
         last = self._open.get(caller) if stamped else self._last()
         if last is not None:
             cut = last.width == self._width > 0 and not stamped
+            how = Break(cut, stamped, loose=self._stamped and not stamped)
             above = f"{last.text} " if last.ends_blank else last.text
-            both = joined(above, text.rstrip(), cut=cut, loose=self._stamped and not stamped)
+            both = joined(above, text.rstrip(), how)
             if both is not None:
                 last.text, last.width, last.ends_blank = both, piece.width, text.endswith(" ")
                 return
@@ -175,7 +176,8 @@ class _Reader:
     def _last(self) -> _Entry | None:
         return self._entries[-1] if self._entries else None
 
-    def _message(self) -> Message:
+    def _messages(self) -> Iterator[Message]:
+        """Yield the message that was held back longest; several, if a terminal cut an escaped newline within it."""
         entry = self._entries.popleft()
         if self._open.get(entry.caller) is entry:
             del self._open[entry.caller]
@@ -183,7 +185,9 @@ class _Reader:
         if HEADER.match(text) is not None:
             text = without_host(text, self._comms(), host_follows=entry.host_follows)
             indent = None if indent is None else indent + len(entry.text) - len(text)
-        return Message(entry.line, text, entry.time, entry.wall, entry.caller, entry.host, indent)
+        for part in text.split("#012"):
+            yield Message(entry.line, part.strip(), entry.time, entry.wall, entry.caller, entry.host, indent)
+            indent = None
 
     def _comms(self) -> Iterator[str]:
         for entry in self._entries:

@@ -8,7 +8,7 @@ only begin as they do (`lines.ANCHOR`) show what stands before them; where two l
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
@@ -215,14 +215,18 @@ class LearnedPrefixes:
         self._seen: OrderedDict[str, int] = OrderedDict()
         self._shapes: dict[str, re.Pattern[str]] = {}
 
-    def learn(self, pieces: Iterable[tuple[Piece, Prefix]]) -> None:
+    def learn(self, pieces: Sequence[tuple[Piece, Prefix]]) -> None:
         """Learn from lines that belong together, each with its known prefix."""
         unknown = list(islice(_unknown(pieces), _MOST_SAMPLES))
         together = "\n".join(unknown)
         if not any(map(together.__contains__, _ANCHOR_HINTS)):
             return
         new: dict[str, re.Pattern[str]] = {}
+        stamped = any(known.stamped for _, known in pieces)
         for sample in filter(None, map(_sample, unknown)):
+            if stamped and sample.strip().isdecimal():
+                # The end of a wrapped line.
+                continue
             shape = _shape(sample)
             if shape not in self._shapes:
                 self._seen[shape] = self._seen.get(shape, 0) + 1
@@ -250,11 +254,13 @@ class LearnedPrefixes:
         return known._replace(end=known.end + end, stamped=True, closing='"' if rest[:end].endswith('"') else "")
 
 
-def _unknown(pieces: Iterable[tuple[Piece, Prefix]]) -> Iterator[str]:
+def _unknown(pieces: Sequence[tuple[Piece, Prefix]]) -> Iterator[str]:
     """Yield the lines that do not begin as a message behind their known prefix."""
+    # Where messages have stamps, a line without one only continues another.
+    stamped = sum(known.stamped for _, known in pieces) * 2 > len(pieces)
     for piece, known in pieces:
         rest = piece.text[known.end :].lstrip()
-        if rest and START_MATCH(rest) is None:
+        if rest and START_MATCH(rest) is None and known.stamped == stamped:
             yield rest
 
 

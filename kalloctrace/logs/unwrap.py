@@ -14,11 +14,20 @@ LONGEST = 1536
 """Characters of a joined message: a kernel message has 1 KiB with its prefix (kernel/printk/printk.c)."""
 
 _NARROWEST = 40
+_MOST_OTHERS = 3
+"""Lines of another width that others continue: from so many on, no terminal cut the text."""
+_MOST_BY_CHANCE = 8
+"""Lines of one width that a mail program makes by chance."""
+MAILED = -1
+"""The width of lines that a mail program broke."""
+_SHORT = 24
+"""Characters of a beginning that is too short to tell."""
 _REACH = LONGEST_PHRASE + 8
 _NEXT_WORDS = (
     (":", re.compile(r"page$").match),
     ("", re.compile(r"invoked$").match),
     ("page", re.compile(r"allocation\b").match),
+    ("ut of memory:", re.compile(r"Killed process\b").match),
 )
 """What the first words of a report's first line end in, and what follows, where each word has its line."""
 _LONGEST_NAME = 200
@@ -42,7 +51,7 @@ class Line(NamedTuple):
 
 
 def terminal_width(lines: Sequence[Line], before: int) -> int:
-    """Return the width at which a terminal cut the lines of a text, or 0.
+    """Return the width at which a terminal cut the lines of a text; 0 or `MAILED` if none did.
 
     Nearly all lines that others continue then have exactly that many characters, and none has more. Where a mail
     program breaks lines between words, their widths differ.
@@ -51,7 +60,7 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
         lines: some that follow one another.
         before: the width of the lines before.
     """
-    if any(line.width > before for line in lines):
+    if any(line.width > before > 0 for line in lines):
         before = 0
     stamped = any(line.stamped for line in lines)
     continued = Counter(
@@ -60,50 +69,71 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
         if line.width >= _NARROWEST and not (below.stamped if stamped else START_MATCH(below.text.lstrip()))
     )
     widest = max((line.width for line in lines), default=0)
-    return widest if continued[widest] > 1 and continued[widest] * 2 > continued.total() else before
+    # A copy may lose the blank at the end of a line.
+    others = continued.total() - continued[widest] - continued[widest - 1]
+    least = 1 if before != MAILED else _MOST_BY_CHANCE
+    if continued[widest] > max(least, others * 4):
+        return widest
+    return before if others < _MOST_OTHERS else MAILED
 
 
-def joined(last: str, text: str, *, cut: bool, loose: bool) -> str | None:
+class Break(NamedTuple):
+    """How a line stands below another.
+
+    Attributes:
+        cut: the line above fills a terminal's width exactly.
+        stamped: the line has a prefix of its own.
+        loose: it has none, but messages of this log have one.
+    """
+
+    cut: bool = False
+    stamped: bool = False
+    loose: bool = False
+
+
+def joined(last: str, text: str, how: Break) -> str | None:
     """Return a line with the one that continues it; None if the second is a message of its own.
 
     Args:
         last: the line so far, without prefix.
         text: the line below, without prefix but with its blanks.
-        cut: the first fills a terminal's width exactly.
-        loose: the second has no prefix, but messages of this log have one.
+        how: how it stands below.
     """
     below = text.strip()
-    if loose and not last:
-        return below
     if not below or not last or len(last) + len(below) > LONGEST:
-        return None
+        return below if how.loose and not last else None
     phrase = _across(last.rstrip(), below)
     if phrase is not None:
         return phrase
     if HEADLESS.match(below) is not None:
         # Several CPUs that fail at once leave first lines without a name: each is a report of its own.
         own = HEADER.match(last) is not None or START_MATCH(last) is not None or len(last) > _LONGEST_NAME
-        return None if own else _glued(last, text, None, cut=cut)
+        return None if own else _glued(last, text, None, how)
     form = form_of(last)
-    whole = last.rstrip()
     if form is None:
-        completed = _completed(whole, text, cut=cut)
-        goes_on = completed is None and cut and loose and not _is_totals(below)
-        return _glued(last, text, None, cut=cut) if goes_on else completed
-    return None if form.is_complete(whole) else _continued(last, text, form, cut=cut, loose=loose)
+        return _begun(last, text, how)
+    return None if form.is_complete(last.rstrip()) and not how.cut else _continued(last, text, form, how)
 
 
-def _is_totals(below: str) -> bool:
-    """Return whether a line is one of Mem-Info, which alone has lines without a stamp."""
-    return FORMS["totals"].begin.match(below) is not None
-
-
-def _continued(last: str, text: str, form: Form, *, cut: bool, loose: bool) -> str | None:
-    below = text.strip()
-    glued = _glued(last, text, form, cut=cut)
-    if START_MATCH(below) is not None and not _is_one_word(last, below, glued, form):
+def _continued(last: str, text: str, form: Form, how: Break) -> str | None:
+    below, glued = text.strip(), _glued(last, text, form, how)
+    begins = FORMS["totals"].begin.match(below) if how.cut and how.loose else START_MATCH(below)
+    if begins is not None and not _is_one_word(last, below, glued, form):
         return None
-    return glued if loose or cut or _fits(last, below, glued, form) else None
+    return glued if how.loose or how.cut or _fits(last, below, glued, form, how) else None
+
+
+def _begun(last: str, text: str, how: Break) -> str | None:
+    """Join what is no line of a report, or too short to tell."""
+    completed = _completed(last.rstrip(), text, how)
+    if completed is not None or not how.loose:
+        return completed
+    # Mem-Info alone has lines without a stamp.
+    if how.cut and FORMS["totals"].begin.match(text.strip()) is None:
+        return _glued(last, text, None, how)
+    spaced = f"{last.rstrip()} {text.strip()}"
+    begins = len(last) <= _SHORT and (START_MATCH(spaced) is not None or form_of(spaced) is not None)
+    return spaced if begins and START_MATCH(text.strip()) is None else None
 
 
 def _is_one_word(last: str, below: str, glued: str, form: Form) -> bool:
@@ -112,10 +142,12 @@ def _is_one_word(last: str, below: str, glued: str, form: Form) -> bool:
     return glued.startswith(last + head) and form.word.fullmatch(tail) is None
 
 
-def _fits(last: str, below: str, glued: str, form: Form) -> bool:
+def _fits(last: str, below: str, glued: str, form: Form, how: Break) -> bool:
     """Return whether a line begins with words that the kind of the line above has."""
     first, *others = below.split()
-    if not (glued.startswith(last + first) or form.is_word(first)):
+    # The kernel does not cut within a word.
+    within = glued.startswith(last + first) and not how.stamped
+    if not (within or form.is_word(first)):
         # A task's name may be any word.
         return last.rstrip().endswith("omm:") and not others
     return all(map(form.is_word, others[:1]))
@@ -148,16 +180,16 @@ def _spaced(last: str, below: str, cut: int, phrase: str) -> str:
     return f"{last.rstrip()} {below}" if cut in ends else f"{last.rstrip()}{below}"
 
 
-def _completed(last: str, text: str, *, cut: bool) -> str | None:
+def _completed(last: str, text: str, how: Break) -> str | None:
     """Join a beginning that is too short to tell, if it becomes the beginning of a line so."""
-    if len(last) > 24 or PARTIAL.fullmatch(last) is None:
+    if len(last) > _SHORT or PARTIAL.fullmatch(last) is None:
         return None
     below = text.strip()
     first = below.split(None, 1)[0]
     if START_MATCH(below) is not None and not any(map(PARTIAL.fullmatch, (last + first, f"{last} {first}"))):
         return None
     both = (last + below, f"{last} {below}")
-    ways = both if cut else both[::-1]
+    ways = both if how.cut else both[::-1]
     for begins in (lambda glued: form_of(glued) is not None, PARTIAL.fullmatch, START_MATCH):
         found = next((glued for glued in ways if begins(glued)), None)
         if found is not None:
@@ -165,16 +197,16 @@ def _completed(last: str, text: str, *, cut: bool) -> str | None:
     return None
 
 
-def _glued(last: str, text: str, form: Form | None, *, cut: bool) -> str:
+def _glued(last: str, text: str, form: Form | None, how: Break) -> str:
     """Join two parts of a line; a space was cut out unless both make one word only together."""
     below = text.lstrip()
-    if cut and (form is None or text[:1].isspace() or last[-1:].isspace()):
+    if how.cut and (form is None or text[:1].isspace() or last[-1:].isspace()):
         return f"{last}{text}".rstrip()
     if text[:1].isspace() or last[-1:].isspace() or form is None:
         return f"{last.rstrip()} {below}".rstrip()
     tail, head = last.rsplit(None, 1)[-1], below.split(None, 1)[0]
     together = form.is_word(tail + head)
     apart = form.is_word(tail) and form.is_word(head)
-    open_names = tail.count("(") > tail.count(")")
-    close = open_names or (together and not apart) or (cut and (together or not apart))
+    open_names = tail.count("(") > tail.count(")") and ("0x" in tail or "GFP" in tail)
+    close = open_names or (together and not apart) or (how.cut and (together or not apart))
     return f"{last}{below}".rstrip() if close else f"{last} {below}".rstrip()
