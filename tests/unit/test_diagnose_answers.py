@@ -174,7 +174,8 @@ def test_harmless_needs_no_change() -> None:
     ("line", "harm", "setting", "value"),
     [
         ("cma: cma_alloc: alloc failed, req-size: 19200 pages, ret: -12", "failed", "cma=", None),
-        ("cma: cma_alloc: alloc failed, req-size: 256 pages, ret: -12", "fallback", None, None),
+        ("cma: cma_alloc: alloc failed, req-size: 8 pages, ret: -12", "fallback", None, None),
+        ("cma: cma_alloc: alloc failed, req-size: 9 pages, ret: -12", "unknown", "cma=", None),
         (
             "vmap allocation for size 16781312 failed: use vmalloc=<size> to increase size.",
             "failed",
@@ -191,10 +192,25 @@ def test_other_reports(line: str, harm: str, setting: str | None, value: int | N
 
 
 def test_cma_size() -> None:
-    """19,200 pages of 4 kB are 75 MB, so 76 in steps of 4; the area must be larger than that: twice as large."""
-    text = "cma: cma_alloc: alloc failed, req-size: 19200 pages, ret: -12\n"
-    [logged] = find_failures(read_messages(text.split("\n")))
-    assert settings(answer(explain_failure(logged, page_kb=4))) == {"cma=": "152M"}
+    """19,200 pages of 4 kB are 75 MB, so 76 in steps of 4; twice that, or on top of the 64 MB that the area has."""
+    text = "cma: cma_alloc: reserved: alloc failed, req-size: 19200 pages, ret: -12\n"
+    shown = "cma: number of available pages: 3@125+20@236+1024@512=> 1047 free of 16384 total pages\n"
+    for lines, size in ((text, "152M"), (text + shown, "140M")):
+        [logged] = find_failures(read_messages(lines.split("\n")))
+        assert settings(answer(explain_failure(logged, page_kb=4))) == {"cma=": size}
+
+
+def test_slub() -> None:
+    """A cache of the network is of a packet, and one of a cgroup has that cgroup's limit."""
+    first = (
+        "SLUB: Unable to allocate memory on node -1, gfp={mask}\n  cache: {cache}, object size: 232, buffer size: 256, "
+    )
+    first += "default order: 2, min order: 0\n"
+    packet = answers_of(first.format(mask="0x820(GFP_ATOMIC)", cache="skbuff_head_cache"))
+    assert packet.harm.kind == "dropped"
+    [only] = answers_of(first.format(mask="0xcc0(GFP_KERNEL)", cache="kmalloc-64(17:service)")).advice
+    assert only.setting == "memory.max"
+    assert "service" in only.text
 
 
 def test_fragmentation_is_no_lack_of_memory() -> None:

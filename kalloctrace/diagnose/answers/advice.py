@@ -74,8 +74,13 @@ def _cma(failure: Failure) -> Advice:
         return Advice("make the CMA area larger (boot parameter)", "cma=", None, "likely", line)
     # The size of an area is a multiple of a page block, and never needs more than 4 MB.
     needed = -(-logged.pages * failure.page_kb // 4096) * 4
-    text = f"make the CMA area larger (boot parameter): this request alone takes {needed} MB of it, so more than that"
-    return Advice(text, "cma=", f"{2 * needed}M", "likely", line)
+    text = f"make the CMA area larger (boot parameter): this request alone takes {needed} MB of it"
+    size = 2 * needed
+    if logged.cma_pages is not None:
+        free, whole = (pages * failure.page_kb for pages in logged.cma_pages)
+        size = -(-whole // 4096) * 4 + needed
+        text += f", and {amount(free)} of its {amount(whole)} were free, in pieces"
+    return Advice(text, "cma=", f"{size}M", "likely", line)
 
 
 def _bound(failure: Failure) -> Iterator[Advice]:

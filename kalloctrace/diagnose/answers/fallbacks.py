@@ -55,10 +55,10 @@ FALLBACKS = (
         orders=_HIGH,
     ),
     _row(
-        r"alloc_anon_folio|shmem_alloc_(?:and_add_folio|hugepage|hugefolio)|page_cache_ra_order|ra_alloc_folio",
+        r"alloc_anon_folio|page_cache_ra_order|ra_alloc_folio",
         "fallback",
         "a large folio is only tried first; single pages serve instead",
-        "mm/memory.c, alloc_anon_folio; mm/shmem.c; mm/readahead.c, page_cache_ra_order",
+        "mm/memory.c, alloc_anon_folio; mm/readahead.c, page_cache_ra_order",
         orders=_HIGH,
     ),
     _row(

@@ -10,6 +10,7 @@ from kalloctrace.diagnose.answers.fallbacks import FALLBACKS, Fallback
 from kalloctrace.diagnose.answers.types import Caller, Harm
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
 LARGEST_ORDER = 10
 """The largest order of a kernel with usual settings (MAX_PAGE_ORDER, before 6.8 MAX_ORDER - 1)."""
@@ -65,10 +66,23 @@ def _cma(failure: Failure) -> Harm:
     if pages is not None and pages > 1 << LARGEST_ORDER:
         why = f"{pages:,} pages are more than any block outside CMA areas, so the DMA layer has no other way"
         return Harm("failed", why, "likely", line)
+    if pages is None or pages > 1 << PAGE_ALLOC_COSTLY_ORDER:
+        why = "the DMA layer asks for ordinary pages after CMA, but for many at once it may not get them either"
+        return Harm("unknown", why, "unknown", line)
     return Harm("fallback", "the DMA layer asks for ordinary pages after CMA", "likely", line)
 
 
+def _slub(failure: Failure) -> Harm | None:
+    """A packet needs its head first: "skbuff_head_cache" and "skbuff_fclone_cache", net/core/skbuff.c."""
+    cache = failure.logged.cache
+    if cache is None or not cache.name.startswith("skbuff_") or failure.attempt.direct_reclaim is not False:
+        return None
+    why = "the network drops a packet for which it gets no memory; TCP sends it again"
+    return Harm("dropped", why, "likely", failure.logged.line)
+
+
 def _contig(failure: Failure) -> Harm:
+    """Source: the loop of `cma_alloc`, mm/cma.c."""
     why = "one range could not be emptied; who allocates ranges tries the next one"
     return Harm("retried", why, "likely", failure.logged.line)
 
@@ -100,6 +114,9 @@ def _of_caller(failure: Failure, caller: Caller | None) -> Harm:
     known = _fallback(failure)
     if known is not None:
         return Harm(known.harm, known.why, known.certainty, line)
+    slub = _slub(failure)
+    if slub is not None:
+        return slub
     if failure.logged.event == "vmalloc" and failure.logged.order > 0:
         why = "vmalloc tries large pages first, and single pages after them"
         return Harm("fallback", why, "likely", failure.logged.line)
