@@ -80,21 +80,31 @@ def _bound(failure: Failure) -> Iterator[Finding]:
     elif logged.constraint == "cpuset" and logged.mems_allowed is not None:
         name = f" {logged.cpuset}" if logged.cpuset else ""
         yield Finding("bound", "certain", f"its cpuset{name} binds it to node {logged.mems_allowed}")
-    elif failure.attempt.nodemask is not None and logged.event != "oom":
+    elif failure.attempt.nodemask is not None and logged.event != "oom" and _other_nodes(failure):
         who = "a memory policy or the caller"
         yield Finding("bound", "certain", f"{who} binds it to node {logged.nodemask} (its nodemask)")
 
 
+def _other_nodes(failure: Failure) -> bool:
+    """Return whether the log shows nodes that the nodemask leaves out."""
+    shown = {*(zone.node for zone in failure.logged.zones), *failure.logged.nodes}
+    nodemask = failure.attempt.nodemask or 0
+    return bool((failure.attempt.mems_allowed or 0) & ~nodemask) or any(not nodemask >> node & 1 for node in shown)
+
+
 _RECLAIM = ("__GFP_DIRECT_RECLAIM", "__GFP_KSWAPD_RECLAIM")
 _SINCE_4_4 = Release(4, 4, 0)
-_KERNEL_MASKS = (
-    (0xD0, "kernels up to 4.3"),
-    (0x24000C0, "kernels 4.4 to 4.9"),
-    (0x14000C0, "kernels 4.10 to 4.17"),
-    (0x6000C0, "kernels 4.18 to 5.0"),
-    (0xCC0, "kernels from 5.1 on"),
+_OTHER_MASKS = (
+    (0xD0, "GFP_KERNEL", "kernels up to 4.3"),
+    (0x24000C0, "GFP_KERNEL", "kernels 4.4 to 4.9"),
+    (0x14000C0, "GFP_KERNEL", "kernels 4.10 to 4.17"),
+    (0x6000C0, "GFP_KERNEL", "kernels 4.18 to 5.0"),
+    (0x50, "GFP_NOFS", "kernels up to 4.3"),
+    (0x2400040, "GFP_NOFS", "kernels 4.4 to 4.9"),
+    (0x1400040, "GFP_NOFS", "kernels 4.10 to 4.17"),
+    (0x600040, "GFP_NOFS", "kernels 4.18 to 5.0"),
 )
-"""GFP_KERNEL by release: include/linux/gfp.h; include/linux/gfp_types.h since 6.0."""
+"""What a mask was on other kernels, include/linux/gfp.h; the first that fits holds."""
 
 
 def _no_reclaim(failure: Failure) -> Iterator[Finding]:
@@ -115,10 +125,11 @@ def _no_reclaim(failure: Failure) -> Iterator[Finding]:
     text = "its mask has no reclaim bit: it can neither wait for memory nor wake kswapd"
     yield Finding("no_reclaim", "certain", f"{text}, so it may fail while memory could be had")
     value = mask.value or 0
-    for theirs, kernels in _KERNEL_MASKS:
+    for theirs, name, kernels in _OTHER_MASKS:
         if value & theirs == theirs:
-            text = f"{theirs:#x} was GFP_KERNEL on {kernels}: the caller is a module built for such a kernel"
+            text = f"{theirs:#x} was {name} on {kernels}: the caller is a module built for such a kernel"
             yield Finding("other_layout", "likely", text)
+            return
 
 
 _SINCE_4_13 = Release(4, 13, 0)

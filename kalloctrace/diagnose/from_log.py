@@ -230,21 +230,22 @@ def _attempt(logged: LoggedFailure, mask: Mask, slow: SlowKernel, unsure: frozen
         order=order,
         alloc_flags=0,
         highest_zoneidx=None,
-        direct_reclaim=mask.direct_reclaim,
+        direct_reclaim=True if logged.event in _WAITED else mask.direct_reclaim,
         nodemask=nodes_of(logged.nodemask),
         mems_allowed=nodes_of(logged.mems_allowed),
         oom=logged.event == "oom",
     )
     names, tables, bits = mask.names, slow.kernel.tables, slow.bits
     if names is None:
-        return replace(attempt, conditions=_possible(logged, _conditions_without_names(slow, order, mask)))
+        waits = attempt.direct_reclaim is True
+        return replace(attempt, conditions=_possible(logged, _conditions_without_names(slow, order, waits=waits)))
     value = tables.gfp_of(names) if mask.bits is None else mask.bits[1]
     flags, conditions = mask_alloc_flags(slow, value, order, unsure=unsure)
     return replace(
         attempt,
         alloc_flags=flags,
         gfp_mask=value if mask.bits is not None else 0,
-        hardwall=bool(value & bits.gfp_hardwall),
+        hardwall=bool(value & bits.gfp_hardwall) or _only_node_outside(logged, attempt),
         thisnode=bool(value & bits.gfp_thisnode),
         nomemalloc=bool(value & bits.gfp_nomemalloc),
         conditions=_possible(logged, conditions),
@@ -262,12 +263,25 @@ def _possible(logged: LoggedFailure, conditions: tuple[Condition, ...]) -> tuple
     return tuple(condition for condition in conditions if condition.fact not in ruled_out)
 
 
-def _conditions_without_names(slow: SlowKernel, order: int, mask: Mask) -> tuple[Condition, ...]:
+_WAITED = ("oom", "stall")
+"""Only a request that may reclaim gets there."""
+
+
+def _only_node_outside(logged: LoggedFailure, attempt: AllocationAttempt) -> bool:
+    """Return whether the OOM killer found that the cpuset excludes a node, and only one node is outside it.
+
+    Then no ancestor of the cpuset allows that node either: `constrained_alloc`, mm/oom_kill.c of Linux 2.6.32 to 7.3.
+    """
+    outside = {zone.node for zone in logged.zones if not (attempt.mems_allowed or 0) >> zone.node & 1}
+    return logged.constraint == "cpuset" and attempt.mems_allowed is not None and len(outside) == 1
+
+
+def _conditions_without_names(slow: SlowKernel, order: int, *, waits: bool) -> tuple[Condition, ...]:
     """Return what a mask may hold whose bits are not known, and what its task may be."""
     tables = slow.kernel.tables
     _, (realtime, *others) = mask_alloc_flags(slow, tables.gfp("__GFP_HIGH"), order)
     atomic, _ = mask_alloc_flags(slow, tables.gfp("GFP_ATOMIC"), order)
-    first = realtime if mask.waits else Condition("atomic_mask", atomic)
+    first = realtime if waits else Condition("atomic_mask", atomic)
     return (first, *others)
 
 

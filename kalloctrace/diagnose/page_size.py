@@ -38,12 +38,14 @@ def page_size(logged: LoggedFailure, given: int | None = None) -> PageSize:
     """Return the page size of a report's kernel.
 
     The lists of free blocks show it; so do counters that are printed both in pages and in kB. The names of some
-    kernels' flavours make one likely.
+    kernels' flavours make one likely. Files of /proc print pages, and do not show their size.
 
     Args:
         logged: the report.
         given: the page size in kB, if the user names it.
     """
+    if logged.in_pages:
+        return PageSize(given or PAGE_KB, "unknown" if given is None else "certain")
     listed = next((zone.blocks[0].size for zone in logged.zones if zone.blocks), None)
     if listed:
         return PageSize(listed, "certain")

@@ -194,7 +194,9 @@ def zone_name(state: ZoneState) -> str:
 
 
 def kilobytes(failure: Failure, pages: int) -> str:
-    """Return a number of pages in kB."""
+    """Return a number of pages in kB; in pages if the log has nothing else and does not show their size."""
+    if failure.logged.in_pages and failure.page_size.certainty == "unknown":
+        return f"{pages:,} {_pages(pages)}"
     return f"{pages * failure.page_kb:,} kB"
 
 
@@ -221,7 +223,7 @@ def _amount(failure: Failure, pages: int) -> str:
 def _range(failure: Failure, pages: Range) -> str:
     if pages.low == pages.high:
         return kilobytes(failure, pages.low)
-    return f"{pages.low * failure.page_kb:,} to {kilobytes(failure, pages.high)}"
+    return f"{kilobytes(failure, pages.low).rpartition(' ')[0]} to {kilobytes(failure, pages.high)}"
 
 
 def certainty(failure: Failure) -> str:

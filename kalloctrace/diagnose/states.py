@@ -48,7 +48,7 @@ def cases(logged: LoggedFailure, highest_zone: str | None, size: PageSize) -> It
         if differs not in seen:
             seen.append(differs)
             yield case
-    if size.certainty != "certain":
+    if size.certainty != "certain" and not logged.in_pages:
         first = next(_layouts(logged.zones, highest_zone))
         yield from (Case(first, other, "page_size") for other in PAGE_SIZES_KB if other != size.kilobytes)
 

@@ -184,7 +184,47 @@ def test_cpuset_and_nodemask() -> None:
     first = "task invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
     assert "its cpuset db binds it to node 1" in headline(only(log(first, rest=(kill,)))[0])
     first = "task: page allocation failure: order:0, mode:0x10cc0(GFP_KERNEL|__GFP_NORETRY), nodemask=2,cpuset=/"
-    assert "binds it to node 2 (its nodemask)" in headline(only(log(first))[0])
+    assert "binds it to node 2 (its nodemask)" in headline(only(log(f"{first},mems_allowed=0-2"))[0])
+    # That leaves out no node that the log shows.
+    assert "binds" not in headline(only(log(f"{first},mems_allowed=2"))[0])
+
+
+def test_the_only_node_outside_a_cpuset() -> None:
+    """CONSTRAINT_CPUSET means that some node is excluded; if only one is outside, it is that one."""
+    kill = "oom-kill:constraint={},nodemask=(null),cpuset=db,mems_allowed=1,global_oom,task_memcg=/,task=x"
+    first = "task invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    zones = (ZONE.format(free=900000, more=""), ZONE.format(free=1000, more="").replace("Node 0", "Node 1"))
+    for constraint, kinds in (("CONSTRAINT_CPUSET", ["excluded", "watermark"]), ("X", ["passes", "watermark"])):
+        _, answer = only(log(first, *zones, rest=(kill.format(constraint),)))
+        assert [zone["verdict"] for zone in answer["zones"]] == kinds
+        assert answer["zones"][0]["certainty"] == ("certain" if kinds[0] == "excluded" else "unknown")
+
+
+def test_an_old_oom_report_is_of_a_request_that_waits() -> None:
+    """Only such a request gets to the OOM killer, so it is not atomic, whatever the bits of its mask mean."""
+    first = "task invoked oom-killer: gfp_mask=0x280da, order=0, oom_adj=0"
+    _, answer = only(log(first, ZONE.format(free=1600, more=""), release="2.6.32-754.el6.x86_64"))
+    clauses = [*answer["zones"][0]["unless"], *answer["zones"][0]["passes_if"]]
+    assert "the request were atomic (GFP_ATOMIC)" not in clauses
+    failed = "task: page allocation failure. order:0, mode:0x280da"
+    _, answer = only(log(failed, ZONE.format(free=1600, more=""), release="4.4.0"))
+    clauses = [*answer["zones"][0]["unless"], *answer["zones"][0]["passes_if"]]
+    assert "the request were atomic (GFP_ATOMIC)" in clauses
+
+
+@pytest.mark.parametrize(
+    ("value", "was"),
+    [
+        ("0xd0(__GFP_IO|__GFP_FS|__GFP_RECLAIMABLE)", "0xd0 was GFP_KERNEL on kernels up to 4.3"),
+        ("0x50(__GFP_IO|__GFP_RECLAIMABLE)", "0x50 was GFP_NOFS on kernels up to 4.3"),
+        ("0x24000c0(__GFP_IO|__GFP_FS|__GFP_ACCOUNT|0x2000000)", "0x24000c0 was GFP_KERNEL on kernels 4.4 to 4.9"),
+        ("0x6000c0(__GFP_IO|__GFP_FS|__GFP_ACCOUNT|__GFP_THISNODE)", "0x6000c0 was GFP_KERNEL on kernels 4.18 to 5.0"),
+    ],
+)
+def test_masks_of_other_kernels(value: str, was: str) -> None:
+    """The bits of GFP_KERNEL moved in 4.4, 4.10, 4.18 and 5.1."""
+    first = f"z: page allocation failure: order:0, mode:{value}, nodemask=(null)"
+    assert texts(only(log(first, release="5.10.100"))[0])["other_layout"].startswith(was)
 
 
 def test_conditions_that_an_oom_report_rules_out() -> None:
