@@ -98,6 +98,7 @@ class _Reader:
         self._entries: deque[_Entry] = deque()
         self._open: dict[str, _Entry] = {}
         self._stamped = False
+        self._lately: list[bool] = []
 
     def read(self, block: Block) -> Iterator[Message]:
         """Read a block; it is yielded when the next one is known, from which its prefixes are learned too."""
@@ -129,7 +130,8 @@ class _Reader:
         lines = [self._line(piece, known) for piece, known in pieces]
         self._width = terminal_width(lines, self._width)
         # A mail may wrap a line into several; text with hardly any stamp is something else.
-        self._stamped = sum(line.stamped for line in lines) * _MOST_PARTS > len(lines)
+        before, self._lately = self._lately, [line.stamped for line in lines]
+        self._stamped = (sum(before) + sum(self._lately)) * _MOST_PARTS > len(before) + len(lines)
         for (piece, _), line in zip(pieces, lines, strict=True):
             self._add(piece, line)
             if len(self._entries) > _HELD:

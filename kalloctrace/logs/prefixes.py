@@ -257,7 +257,7 @@ class LearnedPrefixes:
 def _unknown(pieces: Sequence[tuple[Piece, Prefix]]) -> Iterator[str]:
     """Yield the lines that do not begin as a message behind their known prefix."""
     # Where messages have stamps, a line without one only continues another.
-    stamped = sum(known.stamped for _, known in pieces) * 2 > len(pieces)
+    stamped = sum(known.stamped for _, known in pieces) * 10 > len(pieces)
     for piece, known in pieces:
         rest = piece.text[known.end :].lstrip()
         if rest and START_MATCH(rest) is None and known.stamped == stamped:
