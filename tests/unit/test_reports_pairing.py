@@ -272,3 +272,42 @@ def test_only_the_last_lines_of_a_state() -> None:
     messages = [Message(1, A, 5.0), *(Message(at, text, 4.0) for at, text in enumerate(state(100), 3))]
     [report] = find_failures([*messages, Message(30, "Free swap  = 8kB", 5.0)])
     assert report.swap is None
+
+
+def test_states_without_blocks() -> None:
+    """Reports one after the other are not mixed, whatever was cut off at their ends."""
+    reports = found(A, TASK_A, *TRACE_A, *state(100)[:4], B, TASK_B, *TRACE_B, *state(200)[:4])
+    assert frees(reports) == [("a", [100]), ("b", [200])]
+    assert [report.contradictions for report in reports] == [[], []]
+    assert [zone.lowmem_reserve for report in reports for zone in report.zones] == [(0, 0, 0)] * 2
+
+
+def test_a_state_that_goes_on_behind_another() -> None:
+    """A second state in the middle of the first: whose is whose is not certain, though both are whole."""
+    one, other = state(100), state(200)
+    reports = found(A, TASK_A, *TRACE_A, one[0], B, TASK_B, *TRACE_B, other[0], *one[1:], *other[1:])
+    assert sorted(free for _, (free,) in frees(reports)) == [100, 200]
+    assert [report.contradictions for report in reports] == [[MIXED], [MIXED]]
+
+
+def test_the_end_of_a_state_in_the_middle_of_another() -> None:
+    """Lines that the kernel prints last do not come first."""
+    one, other = state(100), state(200)
+    reports = found(A, TASK_A, *TRACE_A, *one[:6], B, TASK_B, *TRACE_B, *other[:3], *one[6:], *other[3:])
+    assert frees(reports) == [("a", [100]), ("b", [200])]
+    assert [report.swap for report in reports] == [(8, 16), (8, 16)]
+    assert MIXED in reports[1].contradictions
+
+
+def test_a_state_before_the_end_of_a_trace() -> None:
+    """A state that begins where its task has not shown who asked may be that of one which has."""
+    reports = found(A, TASK_A, *TRACE_A, B, TASK_B, *TRACE_B[:3], *state(100)[:3], TRACE_B[3], *state(100)[3:])
+    assert MIXED in reports[1].contradictions
+
+
+def test_a_state_after_the_victim() -> None:
+    """The OOM killer shows the state before it kills, so a state behind that is another report's."""
+    oom = "b invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    kill = "Out of memory: Killed process 20 (b) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB"
+    reports = found(A, TASK_A, *TRACE_A, oom, TASK_B, *TRACE_B, kill, *state(100))
+    assert frees(reports) == [("a", [100]), ("b", [])]

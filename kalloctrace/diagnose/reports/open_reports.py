@@ -122,7 +122,8 @@ class OpenReports:
             same = message.caller != "" and writer.first.caller == message.caller
             # The OOM killer runs for one task at a time: oom_lock since 4.2, a lock of the zones before.
             another_kill = report.event == writer.report.event == "oom" and writer.same_caller(message)
-            if writer.complete or same or another_kill:
+            over = writer.complete and (writer.ended or self.number - writer.touched > NEAR or writer.state == 0)
+            if over or same or another_kill:
                 self._close(writer)
         if len(self.open) >= _MOST_OPEN:
             self._close(self.open[0])

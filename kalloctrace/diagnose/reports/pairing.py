@@ -23,7 +23,7 @@ from kalloctrace.diagnose.reports.tasks import (
     read_kill,
     read_list,
 )
-from kalloctrace.diagnose.reports.traces import LONGEST, frames_in, is_mixed, trace_begins, trace_ends
+from kalloctrace.diagnose.reports.traces import LONGEST, frames_in, is_incomplete, is_mixed, trace_begins, trace_ends
 from kalloctrace.diagnose.reports.writer import NEAR, Writer
 from kalloctrace.diagnose.reports.zones import STATE_HINTS, state_line
 from kalloctrace.flags.logforms import ReleaseText, masks_in, release_in
@@ -140,6 +140,11 @@ class _Pairing:
 
     def _finished(self, writer: Writer) -> LoggedFailure:
         report = writer.report
+        other = writer.interrupts
+        if other is not None and writer.opened < other.touched and not (writer.whole and other.whole):
+            # What one lacks may be among the lines of the other.
+            writer.mixed()
+            other.mixed()
         report.trace, report.trace_lines = tuple(writer.trace), tuple(writer.trace_lines)
         if report.event == "oom" and any(f.reliable and f.function in _MEMCG_FUNCTIONS for f in report.trace):
             report.memcg, report.constraint = True, "memcg"
@@ -283,9 +288,15 @@ class _Pairing:
     def _read_trace(self, message: Message) -> None:
         text = message.text
         writer = self.reports.writing(message)
-        if writer is None or writer.trace_over:
-            return
         rest = trace_begins(text)
+        if not message.caller:
+            writer = self._traced(writer, begins=rest is not None)
+        if writer is None or writer.trace_over:
+            within = writer is not None and writer.tracing and writer.state in (1, 2) and not writer.whole
+            if writer is not None and within and next(frames_in(text, within=False), None) is not None:
+                # The calls of another report, in the middle of this one's state.
+                writer.mixed()
+            return
         if rest is not None:
             writer.tracing = True
             writer.touch(self.reports.number, message)
@@ -302,10 +313,25 @@ class _Pairing:
                 writer.trace_lines.append(message.line)
             writer.touch(self.reports.number, message)
 
+    def _traced(self, writer: Writer | None, *, begins: bool) -> Writer | None:
+        """Return the report whose trace goes on: until another one begins, that of a report that was interrupted."""
+        if writer is None or writer.tracing:
+            return writer
+        others = [w for w in self.reports.open if w is not writer and w.tracing and not w.trace_over]
+        latest = max(others, key=lambda w: w.touched, default=None)
+        if latest is None:
+            return writer
+        if not begins:
+            return latest if writer.state == 0 else writer
+        if latest.touched > writer.opened or is_incomplete(latest.trace):
+            writer.tracing = True
+            self._mixed_traces(writer)
+        return writer
+
     def _mixed_traces(self, writer: Writer) -> None:
         """Drop the traces whose lines run into each other: a function of one would be taken for the other's."""
         for other in self.reports.open:
-            if other is writer or (other.trace and not other.trace_over and other.touched > writer.opened - NEAR):
+            if other is writer or (other.tracing and not other.trace_over and other.touched > writer.opened - NEAR):
                 other.trace, other.trace_lines, other.trace_over = [], [], True
                 other.mixed()
 

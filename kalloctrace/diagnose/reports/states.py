@@ -4,6 +4,7 @@
 from kalloctrace.diagnose.reports import zones
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.reports.open_reports import OpenReports
+from kalloctrace.diagnose.reports.traces import is_incomplete
 from kalloctrace.diagnose.reports.writer import NEAR, Writer
 from kalloctrace.diagnose.reports.zones import StateLine
 from kalloctrace.logs.messages import Message
@@ -32,20 +33,34 @@ class States:
             self._add_to_state(writer, message, line)
 
     def _read_tail(self, message: Message, line: StateLine) -> None:
-        showing, reports = self._reports.showing, reversed(self._reports.open)
-        if showing is not None and not showing.same_caller(message):
-            showing = next((w for w in reports if w.state and w.may_write(message)), None)
+        showing, reports = self._reports.showing, self._reports.open
+        if showing is not None and not (
+            showing.same_caller(message) and showing.whole and line.key not in showing.keys
+        ):
+            others = [w for w in reports if w.state and w.may_write(message) and w.whole and line.key not in w.keys]
+            if others and not message.caller:
+                showing.mixed()
+                others[-1].mixed()
+            showing = others[-1] if others else showing if showing.same_caller(message) else None
         elif showing is None and not self._reports.rejecting:
             # Of some logs only these lines are left.
-            showing = next((w for w in reports if w.wants_state and w.may_write(message)), None)
+            showing = next((w for w in reversed(reports) if w.wants_state and w.may_write(message)), None)
         if showing is not None:
+            if zones.says_otherwise(showing.report, line):
+                showing.mixed()
+                return
             zones.read_tail(showing.report, line)
-            showing.state = 3 if showing.state else 0
+            showing.keys.add(line.key)
+            showing.early = not showing.whole
+            if showing.state and showing.whole:
+                showing.state = 3
             showing.touch(self._reports.number, message)
 
     def _add_to_state(self, writer: Writer, message: Message, line: StateLine) -> None:
         if line.key:
             writer.keys.add(line.key)
+        writer.place = max(writer.place, line.place)
+        self._note_interruptions(writer)
         report = writer.report
         if line.kind == "totals":
             zones.read_totals(report, line.text)
@@ -67,24 +82,21 @@ class States:
 
     def _shown_by(self, message: Message, line: StateLine) -> Writer | None:
         """Return the report whose state a line is of, and begin one if it is the first of its state."""
-        if (
-            self._reports.showing is not None
-            and self._reports.showing.may_show(message)
-            and line.key not in self._reports.showing.keys
-        ):
-            return self._reports.showing
+        latest = self._reports.showing
+        if latest is not None and latest.may_show(message) and latest.continues(line):
+            return latest
         showing = [w for w in self._reports.open if w.may_show(message)]
-        latest = self._reports.showing if self._reports.showing in showing else showing[-1] if showing else None
+        latest = latest if latest in showing else showing[-1] if showing else None
         if latest is None:
             whole = line.kind != "reserve" and (line.kind != "blocks" or line.match["total"] is not None)
             return (self._shown_again(message, line) or self._begin_state(message)) if whole else None
-        if line.key not in latest.keys:
-            return latest
-        others = [w for w in showing if w is not latest and line.key not in w.keys and w.touched > latest.opened]
+        others = [w for w in showing if w is not latest and w.continues(line)]
         if others:
             latest.mixed()
             others[-1].mixed()
             return others[-1]
+        if line.kind == "reserve" or line.key not in latest.keys:
+            return latest
         return self._shown_again(message, line) or self._begin_state(message)
 
     def _shown_again(self, message: Message, line: StateLine) -> Writer | None:
@@ -110,17 +122,29 @@ class States:
                 self._reject(wanting, message)
                 return None
             return self._begin_orphan(message)
-        writer = (
-            self._reports.current
-            if self._reports.current in writers
-            else max(writers, key=lambda w: (w.named, w.touched))
-        )
+        writer = self._reports.current
+        if writer not in writers:
+            writer = max(writers, key=lambda w: (w.named, w.touched))
+            self._note_swapped(writer)
         self._note_rivals(writer, writers)
+        if writer.tracing and is_incomplete(writer.trace):
+            # A state follows a whole trace, so this one may be that of a report which has one.
+            for other in writers:
+                if not writer.first.caller and other.tracing and not is_incomplete(other.trace):
+                    other.mixed()
+                    writer.mixed()
         writer.report.state_line = message.line
         if message.time is not None and writer.first.time is not None:
             writer.report.state_age = message.time - writer.first.time
         self._show(writer, message)
         return writer
+
+    def _note_swapped(self, writer: Writer) -> None:
+        """Note that the states of younger reports may be this one's: nothing says that its task writes again."""
+        younger = [w for w in self._reports.open if w.state and w.opened > writer.opened]
+        if younger and not writer.first.caller:
+            for other in (writer, *younger):
+                other.mixed()
 
     def _note_rivals(self, writer: Writer, writers: list[Writer]) -> None:
         """Note that a state may be another report's, which has written since this one began and has none yet."""
@@ -139,6 +163,13 @@ class States:
             if report.state_line is None and message.time is not None and writer.first.time is not None:
                 report.state_line, report.state_age = message.line, message.time - writer.first.time
 
+    def _note_interruptions(self, writer: Writer) -> None:
+        """Note that the lines of two states run into each other, where the first one goes on behind the second."""
+        others = [w for w in self._reports.open if w.interrupts is writer]
+        if others or writer.early:
+            for other in (writer, *others):
+                other.mixed()
+
     def _begin_orphan(self, message: Message) -> Writer:
         writer = self._reports.current
         if writer is None or writer.report.event != "memory" or writer.state or not writer.may_write(message):
@@ -148,6 +179,9 @@ class States:
         return writer
 
     def _show(self, writer: Writer, message: Message) -> None:
+        showing = self._reports.showing
+        if showing is not None and showing.may_show(message) and not showing.whole and not message.caller:
+            writer.interrupts = showing
         writer.state, writer.trace_over = 1, True
         writer.touch(self._reports.number, message)
         self._reports.showing = writer

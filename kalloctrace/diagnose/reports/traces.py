@@ -25,8 +25,10 @@ _DECODED = re.compile(
 )
 _END = ("---[ end trace", "Code: ", "Mem-Info")
 
-_REPEATED = frozenset(("dump_stack", "dump_stack_lvl", "warn_alloc", "warn_alloc_failed", "dump_header", "show_stack"))
-"""Functions that stand once in the trace of a report."""
+_DUMPERS = frozenset(("dump_backtrace", "show_stack", "show_trace", "dump_stack", "dump_stack_lvl", "__dump_stack"))
+"""Functions that print a trace, so that they stand at its beginning."""
+_REPORTERS = _DUMPERS | {"warn_alloc", "warn_alloc_failed", "dump_header"}
+"""Functions that stand once in the trace of a report, and never at its end."""
 
 LONGEST = 256
 """Frames that are kept of a trace; the kernel's stacks hold fewer."""
@@ -65,11 +67,15 @@ def frames_in(text: str, *, within: bool) -> Iterator[Frame]:
 
 def is_mixed(trace: list[Frame], frame: Frame) -> bool:
     """Return whether a frame shows that the lines of two traces run into each other."""
-    return (
-        frame.reliable
-        and frame.function in _REPEATED
-        and any(known.reliable and known.function == frame.function for known in trace)
-    )
+    if not frame.reliable or frame.function not in _REPORTERS:
+        return False
+    known = [other.function for other in trace if other.reliable]
+    return frame.function in known or (frame.function in _DUMPERS and not _DUMPERS.issuperset(known))
+
+
+def is_incomplete(trace: list[Frame]) -> bool:
+    """Return whether a trace lacks the functions that called for the report."""
+    return all(frame.function in _REPORTERS for frame in trace)
 
 
 def _frame(match: re.Match[str], *, reliable: bool) -> Frame:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from kalloctrace.diagnose.reports.model import Frame, LoggedFailure, LoggedZone
 from kalloctrace.diagnose.reports.proc import ProcFile
 from kalloctrace.diagnose.reports.tasks import Lists
+from kalloctrace.diagnose.reports.zones import StateLine
 from kalloctrace.flags.logforms import MaskText
 from kalloctrace.logs.messages import Message
 
@@ -43,6 +44,9 @@ class Writer:
         named: its task's line ("CPU: 3 PID: 7 Comm: x") is read.
         state: the state of memory: 0 not begun, 1 its zones, 2 its free blocks, 3 what follows them.
         keys: the lines of the state that it has.
+        place: of the latest of them.
+        interrupts: whose state was incomplete when its own began.
+        early: something of the end of a state came before its zones were complete.
         zone: the zone whose line was read last.
         trace: the call trace so far.
         trace_lines: the number of each frame's line.
@@ -62,6 +66,9 @@ class Writer:
     named: bool = False
     state: int = 0
     keys: set[str] = field(default_factory=set)
+    place: tuple[int, int, int] = (0, 0, 0)
+    interrupts: "Writer | None" = None
+    early: bool = False
     zone: LoggedZone | None = None
     trace: list[Frame] = field(default_factory=list)
     trace_lines: list[int] = field(default_factory=list)
@@ -87,6 +94,28 @@ class Writer:
         """Return whether a line of its state, which has begun, can be its own."""
         return self.state in {1, 2} and not self.report.in_pages and self.may_write(message)
 
+    def continues(self, line: StateLine) -> bool:
+        """Return whether a line may be the next one of its state, in the order in which the kernel prints it."""
+        if line.key in self.keys and line.key:
+            return False
+        if line.kind == "reserve":
+            return self.zone is not None and self.zone.lowmem_reserve is None
+        place = line.place
+        if line.kind == "blocks" and f"zone{line.key[6:]}" not in self.keys:
+            return False
+        return place >= self.place if line.kind in ("zone", "blocks") else place[0] >= self.place[0]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last lines of the state are read."""
+        return "pages RAM" in self.keys or "pages of RAM" in self.keys
+
+    @property
+    def whole(self) -> bool:
+        """Whether the state has the free blocks of each of its zones."""
+        shown = {key[5:] for key in self.keys if key.startswith("zone ")}
+        return bool(shown) and shown <= {key[7:] for key in self.keys if key.startswith("blocks ")}
+
     def same_caller(self, message: Message) -> bool:
         """Return whether caller and host are its own, as far as they are printed."""
         first = self.first
@@ -106,8 +135,10 @@ class Writer:
 
     @property
     def wants_state(self) -> bool:
-        """Whether the state of memory is still to come."""
-        return self.state == 0 and self.report.event in WITH_STATE
+        """Whether the state of memory is still to come; the OOM killer prints it before its tasks and its victim."""
+        if self.state or self.report.tasks or self.report.killed is not None or self.lists.columns is not None:
+            return False
+        return self.report.event in WITH_STATE
 
     @property
     def complete(self) -> bool:

@@ -64,6 +64,17 @@ STATE_HINTS = (
 
 Kind = Literal["begin", "totals", "node", "zone", "reserve", "blocks", "huge", "tail"]
 
+_RANKS: dict[Kind, int] = {
+    "begin": 0,
+    "totals": 1,
+    "node": 2,
+    "zone": 3,
+    "reserve": 3,
+    "blocks": 4,
+    "huge": 5,
+    "tail": 6,
+}
+
 
 class StateLine(NamedTuple):
     """One line of the state.
@@ -80,6 +91,14 @@ class StateLine(NamedTuple):
     match: re.Match[str]
     text: str
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Where in a state the kernel prints it: the rank of its kind, the node, and the index of the zone."""
+        rank = _RANKS[self.kind]
+        if self.kind not in ("zone", "blocks"):
+            return (rank, 0, 0)
+        return (rank, int(self.match["node"] or 0), ZONE_NAMES.index(self.match["zone"]))
+
 
 def state_line(text: str) -> StateLine | None:
     """Recognize a line of the state; None if it is something else."""
@@ -92,7 +111,7 @@ def state_line(text: str) -> StateLine | None:
     if (match := _FIRST_TOTAL.match(text)) is not None:
         return StateLine("totals", match[0].partition(":")[0], match, text)
     if " pages" in text and (match := _TAIL.match(text)) is not None:
-        return StateLine("tail", "", match, text)
+        return StateLine("tail", match["what"], match, text)
     return None
 
 
@@ -106,7 +125,7 @@ def _line_with_sizes(text: str) -> StateLine | None:
     if (match := _HUGE_PAGES.match(text)) is not None:
         return StateLine("huge", f"huge {match['node']} {match['size']}", match, text)
     if (match := _SWAP.match(text)) is not None:
-        return StateLine("tail", "", match, text)
+        return StateLine("tail", match["which"], match, text)
     return None
 
 
@@ -176,6 +195,13 @@ def read_huge_pages(report: LoggedFailure, line: StateLine) -> None:
     match = line.match
     numbers = (int(match[name]) for name in ("node", "total", "free", "surplus", "size"))
     report.hugepages.append(HugePages(*numbers))
+
+
+def says_otherwise(report: LoggedFailure, line: StateLine) -> bool:
+    """Return whether a report has another number for what a line of swap says; old kernels print some twice."""
+    if line.key not in ("Free", "Total") or report.swap is None:
+        return False
+    return report.swap[line.key == "Total"] not in (None, int(line.match["kb"]))
 
 
 def read_tail(report: LoggedFailure, line: StateLine) -> None:
