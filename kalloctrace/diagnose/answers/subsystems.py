@@ -58,6 +58,9 @@ ENTRIES = re.compile(
     r"|sysenter\w*|syscall_\w+|ret_fast_syscall|invoke_syscall\w*|do_el0_svc\w*|x64_sys_call|ia32_sys_call|tracesys\w*"
     r"|ret_from_(?:fork|kernel_thread)\w*|kernel_thread_(?:helper|starter)|kthread|worker_thread|process_(?:one_work|scheduled_works)"
     r"|kernel_init(?:_freeable)?|start_kernel|rest_init|cpu_startup_entry|start_secondary|secondary_startup_.*|do_idle"
+    r"|(?:asm_)?(?:sysvec|common_interrupt|call_function|fred)_?\w*|_{0,2}do_softirq\w*|(?:__)?irq_exit\w*|handle_softirqs"
+    r"|invoke_softirq|__irq_svc|el1h?_(?:64_)?irq\w*|do_IRQ|ret_from_intr|apic_timer_interrupt|smp_\w*interrupt|run_ksoftirqd"
+    r"|tasklet_action\w*|call_on_stack|__handle_domain_irq|handle_IRQ|generic_handle_\w*irq\w*|gic_handle_irq"
     r"|x86_64_start_\w+|_start|child_rip|call_usermodehelper_exec_async"
 )
 """The outermost functions, which say only that a system call, a page fault or a kernel thread is under way."""
@@ -95,7 +98,7 @@ SUBSYSTEMS = (
         r"do_anonymous_page|alloc_anon_folio|do_cow_(?:page|fault)|do_wp_page|wp_page_copy|folio_prealloc"
         r"|(?:__)?handle_mm_fault|handle_pte_fault|do_pte_missing|do_no_page|(?:__)?do_fault|do_read_fault"
         r"|do_shared_fault|faultin_page|_{0,2}get_user_pages\w*|populate_vma_page_range|__mm_populate"
-        r"|_{0,2}p[tmu4g]d_alloc\w*|__pte_alloc\w*|pte_alloc_one\w*|pgd_alloc|mm_init",
+        r"|_{0,2}p[tmu4g]d_alloc\w*|__pte_alloc\w*|pte_alloc_one\w*",
         "page fault of a process",
         "mm/memory.c",
     ),
@@ -115,7 +118,7 @@ SUBSYSTEMS = (
     ),
     _row(
         r"alloc_thread_stack_node|dup_task_struct|copy_process|kernel_clone|_?do_fork|alloc_thread_info\w*|copy_\w+_mm"
-        r"|dup_mmap?",
+        r"|dup_mmap?|mm_init|pgd_alloc",
         "creating a process",
         "kernel/fork.c",
     ),
@@ -152,7 +155,8 @@ SUBSYSTEMS = (
         "fs/buffer.c",
     ),
     _row(r"alloc_fdtable|expand_f(?:iles|dtable)|dup_fd", "table of open files", "fs/file.c"),
-    _row(r"(?:single_|seq_)\w+|proc_\w+|kernfs_\w+|sysfs_\w+", "proc and sysfs", "fs/seq_file.c"),
+    _row(r"usb_\w+|usbdev_\w+|proc_(?:bulk|submiturb|do_submiturb)\w*|xhci_\w+|usbfs_\w+", "USB", "drivers/usb"),
+    _row(r"traverse|(?:single_|seq_)\w+|proc_\w+|kernfs_\w+|sysfs_\w+", "proc and sysfs", "fs/seq_file.c"),
     _row(r"(?:do_)?pipe_\w+|alloc_pipe_info|splice_\w+|do_splice\w*", "pipes", "fs/pipe.c"),
     _row(r"(?:do_|sys_|__)?(?:e?poll|select)\w*|core_sys_select", "poll and select", "fs/select.c"),
     _row(r"load_elf_\w+|elf_\w+|do_execveat_common\w*|(?:bprm|exec)_\w+", "starting a program", "fs/exec.c"),
@@ -183,7 +187,6 @@ SUBSYSTEMS = (
     _row(r"uvc_\w+", "USB video (uvcvideo)", "drivers/media/usb/uvc"),
     _row(r"vb2_\w+|__vb2_\w+|videobuf\w*|v4l2?_\w+", "video buffers", "drivers/media/common/videobuf2"),
     _row(r"snd_\w+", "sound (ALSA)", "sound"),
-    _row(r"usb_\w+|usbdev_\w+|proc_(?:bulk|submiturb|do_submiturb)\w*|xhci_\w+|usbfs_\w+", "USB", "drivers/usb"),
     _row(r"rx_submit|rx_alloc_submit|usbnet_\w+", "network over USB (usbnet)", "drivers/net/usb"),
     _row(r"binder_\w+|_binder_\w+", "binder", "drivers/android"),
     _row(r"zram_\w+", "zram", "drivers/block/zram"),
