@@ -138,6 +138,12 @@ HUGE = (
         (KERNEL, ("__netdev_alloc_skb+0x1/0x2", "rtl_open+0x9/0x10 [rtl8180]"), "unknown", "unknown"),
         (ATOMIC, ("__alloc_skb+0x1/0x2", "__tcp_send_ack+0x1/0x2"), "retried", "certain"),
         (ATOMIC, (), "unknown", "unknown"),
+        (
+            KERNEL,
+            ("alloc_pages+0x1/0x2", "atomic_pool_expand+0x1/0x2", "do_one_initcall+0x1/0x2"),
+            "fallback",
+            "certain",
+        ),
         (KERNEL, ("kmalloc_order+0x1/0x2", "some_driver_open+0x1/0x2 [some]"), "unknown", "unknown"),
         # A fallback below who asked is not who asked's.
         (KERNEL, ("some_ioctl+0x1/0x2 [some]", "uvc_alloc_urb_buffers+0x1/0x2 [uvcvideo]"), "unknown", "unknown"),
@@ -231,6 +237,15 @@ def test_atomic_request() -> None:
 def test_old_kernel_has_no_scale_factor() -> None:
     """watermark_scale_factor is of 4.6."""
     assert set(settings(answers_of(log(ATOMIC, state=LOW, release="4.5.0")))) == {"vm.min_free_kbytes"}
+
+
+def test_atomic_request_of_many_pages() -> None:
+    """Nothing frees or compacts for it, so no setting makes it reliable."""
+    first = ATOMIC.replace("order:0", "order:5")
+    [only] = answers_of(log(first, "some_irq+0x1/0x2 [some]", state=LOW)).advice
+    assert only.setting is None
+    assert "some_irq" in only.text
+    assert "GFP_ATOMIC" in only.text
 
 
 def test_boost() -> None:

@@ -11,6 +11,7 @@ from kalloctrace.diagnose.answers.types import Advice, Caller, Certainty, Harm, 
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.zones import Remedy
+from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
 
 def advise(
@@ -155,6 +156,13 @@ def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
             text = f"build the module again for this kernel: {finding.text}"
             yield Advice(text, None, None, finding.certainty, failure.logged.line)
             return
+    if failure.attempt.direct_reclaim is False and failure.logged.order > PAGE_ALLOC_COSTLY_ORDER:
+        who, line = _who(failure, caller)
+        text = (
+            f"let {who} ask for single pages, or where it may sleep: nothing makes blocks of this size for GFP_ATOMIC"
+        )
+        yield Advice(text, None, None, "likely", line)
+        return
     if answer is None or answer.conclusion in ("passes", "no_zone", "unknown"):
         return
     remedies = {remedy.change: remedy for remedy in answer.remedies}
@@ -201,9 +209,15 @@ def _half_cma(failure: Failure, pages: int) -> str | None:
     return f"{whole // 2048}M"
 
 
+def _who(failure: Failure, caller: Caller | None) -> tuple[str, int]:
+    """Return who asked, for a sentence, and the line that says so."""
+    if caller is None:
+        return "the caller", failure.logged.line
+    return caller.function, caller.line or failure.logged.line
+
+
 def _smaller(failure: Failure, caller: Caller | None, smaller: Remedy | None) -> Iterator[Advice]:
-    who = caller.function if caller is not None else "the caller"
-    line = caller.line if caller is not None and caller.line is not None else failure.logged.line
+    who, line = _who(failure, caller)
     if smaller is not None:
         text = f"let {who} ask for order {smaller.value} at most: node {smaller.node} {smaller.zone} had such a block"
         text += "; or use kvmalloc, if the pages need not be contiguous"

@@ -126,6 +126,13 @@ FALLBACKS = (
         "likely",
     ),
     _row(
+        r"atomic_pool_expand|(?:__)?dma_atomic_pool_init",
+        "fallback",
+        "the pool for DMA without waiting is filled with half as much, until it fits",
+        "kernel/dma/pool.c, atomic_pool_expand",
+        orders=_HIGH,
+    ),
+    _row(
         r"uvc_alloc_urb_buffers",
         "fallback",
         "uvcvideo tries again with half as many packets, until it fits",

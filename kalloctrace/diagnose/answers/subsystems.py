@@ -132,6 +132,7 @@ SUBSYSTEMS = (
         "memory hotplug",
         "mm/memory_hotplug.c",
     ),
+    _row(r"atomic_pool_\w+|(?:__)?dma_atomic_pool_\w+", "pool for DMA without waiting", "kernel/dma/pool.c"),
     _row(r"zswap_\w+", "zswap", "mm/zswap.c"),
     _row(r"zs_\w+", "zsmalloc", "mm/zsmalloc.c"),
     _row(r"pcpu_balance_\w+", "refill of the per-CPU allocator", "mm/percpu.c"),
