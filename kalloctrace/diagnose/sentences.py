@@ -33,6 +33,7 @@ CLAUSES: dict[Doubt, str] = {
     "zone_not_allowed": "the request could not use this zone at all",
     "zone_layout": "the kernel had other zones",
     "page_size": "its pages had another size",
+    "not_counted": "it had too few free pages as well",
 }
 """A doubt as a clause after "if", also in the JSON object."""
 
@@ -248,6 +249,9 @@ def zone_sentence(failure: Failure, verdict: ZoneVerdict) -> str:
     check = verdict.check
     if verdict.kind == "excluded" or check is None:
         return _excluded(failure, verdict)
+    if not verdict.state.counted:
+        listed = f"the free blocks add up to {kilobytes(failure, verdict.state.free)}"
+        return f"{listed}; {_blocks(failure, verdict, check, above=verdict.kind == 'block')}"
     if failure.ignores_watermarks:
         free = f"{kilobytes(failure, verdict.state.free)} free, no watermark applies (ALLOC_NO_WATERMARKS)"
         return f"{free}; {_blocks(failure, verdict, check, above=True)}"
@@ -265,6 +269,8 @@ def _blocks(failure: Failure, verdict: ZoneVerdict, check: WatermarkCheck, *, ab
     if verdict.kind == "block":
         real_time = ", unless the task is real-time" if "real_time" in verdict.passes_if else ""
         return f"{_no_block(failure, check)}{real_time}"
+    if not verdict.state.counted:
+        return "the log does not show its free pages and watermarks"
     if not above:
         return "the data does not show which is larger"
     if not failure.rules.block_of_any_type and failure.attempt.order > 0:

@@ -91,7 +91,8 @@ def shown_states(logged: LoggedFailure, case: Case, absent: frozenset[str]) -> l
         (logged.swap[0] if logged.swap is not None else 0) // case.page_kb,
         has_reserves=lengths == {len(case.layout)},
     )
-    return [_state(zone, shared) for zone in zones if is_shown(zone)]
+    shown = (zone for zone in zones if is_shown(zone) or zone.blocks)
+    return [_state(zone, shared) if is_shown(zone) else _blocks_alone(zone, shared) for zone in shown]
 
 
 class _Shared(NamedTuple):
@@ -138,6 +139,19 @@ def _free_cma(logged: LoggedFailure, zones: list[LoggedZone], page_kb: int) -> d
     return {(lacking[0].node, lacking[0].zone): left}
 
 
+def _blocks_alone(zone: LoggedZone, shared: _Shared) -> ZoneState:
+    """Return the state of a zone of which the log has only the free blocks, such as /proc/buddyinfo."""
+    blocks = _blocks(zone) or ()
+    free = sum(one.count << order for order, one in enumerate(blocks))
+    index = shared.case.layout.index(zone.zone)
+    reserve = zone.lowmem_reserve if shared.has_reserves else None
+    return ZoneState(zone.node, zone.zone, index, free, (0, 0, 0), lowmem_reserve=reserve, blocks=blocks, counted=False)
+
+
+def _blocks(zone: LoggedZone) -> tuple[FreeBlocks, ...] | None:
+    return tuple(FreeBlocks(block.number, block.types) for block in zone.blocks) if zone.blocks else None
+
+
 def _state(zone: LoggedZone, shared: _Shared) -> ZoneState:
     page_kb = shared.case.page_kb
 
@@ -161,7 +175,7 @@ def _state(zone: LoggedZone, shared: _Shared) -> ZoneState:
         free_cma=shared.free_cma.get((zone.node, zone.zone)) if cma is None else cma,
         lowmem_reserve=zone.lowmem_reserve if shared.has_reserves else None,
         managed=pages("managed"),
-        blocks=tuple(FreeBlocks(block.number, block.types) for block in zone.blocks) if zone.blocks else None,
+        blocks=_blocks(zone),
         reclaimable=sum(number for number in files if number is not None) if None not in files else None,
         swappable=min(anonymous, shared.free_swap),
     )

@@ -108,8 +108,8 @@ def _table(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> Table:
         sure = "" if verdict.certain else " ?"
         table.row(
             zone_name(state),
-            kilobytes(failure, state.free),
-            kilobytes(failure, state.watermarks[0]),
+            kilobytes(failure, state.free) if state.counted else "",
+            kilobytes(failure, state.watermarks[0]) if state.counted else "",
             (f"{VERDICTS[verdict.kind]}{sure}", _STYLES[verdict.kind]),
             zone_sentence(failure, verdict),
         )

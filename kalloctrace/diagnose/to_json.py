@@ -73,8 +73,8 @@ def _findings(failure: Failure) -> dict[str, list[dict[str, str]]]:
 def _numbers(failure: Failure, state: ZoneState) -> dict[str, int | list[int] | None]:
     size = failure.page_kb
     return {
-        "free_kb": state.free * size,
-        "min_kb": state.watermarks[0] * size,
+        "free_kb": state.free * size if state.counted else None,
+        "min_kb": state.watermarks[0] * size if state.counted else None,
         "boost_kb": None if state.boost is None else state.boost * size,
         "lowmem_reserve": None if state.lowmem_reserve is None else list(state.lowmem_reserve),
         "free_blocks": None if state.blocks is None else [blocks.count for blocks in state.blocks],

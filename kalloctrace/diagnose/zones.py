@@ -2,7 +2,7 @@
 """Why no zone served a request: the kernel's own check judges each zone of the zonelist."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -14,9 +14,13 @@ Kind = Literal["excluded", "watermark", "block", "passes", "unknown"]
 
 ExcludedBy = Literal["highest_zoneidx", "nodemask", "cpuset", "THISNODE"]
 
-Doubt = ConditionFact | Literal["cpuset_ancestors", "other_node", "zone_not_allowed", "zone_layout", "page_size"]
+Doubt = (
+    ConditionFact
+    | Literal["cpuset_ancestors", "other_node", "zone_not_allowed", "zone_layout", "page_size", "not_counted"]
+)
 """What is unknown and would change a verdict; also: the cpuset's ancestors exclude the node, __GFP_THISNODE requires
-another node, the mask excludes the zone, the kernel has other zones, or its pages have another size."""
+another node, the mask excludes the zone, the kernel has other zones, its pages have another size, or too few of them
+are free."""
 
 Conclusion = Literal["no_zone", "watermark", "block", "mixed", "passes", "unknown"]
 """What is true of all zones that were tried; `mixed` is watermark in some and block in others."""
@@ -152,6 +156,8 @@ def judge_zone(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState)
         fact for fact, other in others if other == "unknown" != kind or (other != kind and not refused)
     ]
     unless = [doubt for doubt in unless if doubt not in passes_if]
+    if not state.counted:
+        unless.append("not_counted")
     # A zone that refused did not serve, whether it was tried or not.
     if not refused and _doubtful_node(kernel, attempt, state):
         unless.append("cpuset_ancestors")
@@ -191,9 +197,11 @@ def _doubtful_node(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneSt
 
 
 def _check(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState, alloc_flags: int) -> WatermarkCheck:
-    return zone_watermark_fast(
+    check = zone_watermark_fast(
         kernel, state, attempt.order, attempt.highest_zoneidx, alloc_flags, gfp_mask=attempt.gfp_mask
     )
+    # Without a free block the request is refused, whatever the watermark.
+    return check if state.counted or check.outcome == "block" else replace(check, outcome="unknown")
 
 
 def _kind(check: WatermarkCheck) -> Kind:

@@ -80,7 +80,9 @@ class ZoneState:
         blocks: by order, ascending; None where they are not known.
         reclaimable: file pages on the zone's lists, which reclaim could free; None where they are not known.
         swappable: other pages that reclaim could free, as far as they are known: anonymous ones that the free swap can
-            hold, and reclaimable slab.
+            hold.
+        counted: the free pages and the watermarks are known; otherwise `free` is the sum of the blocks, and the
+            watermarks are 0.
     """
 
     node: int
@@ -97,6 +99,7 @@ class ZoneState:
     blocks: tuple[FreeBlocks, ...] | None = None
     reclaimable: int | None = None
     swappable: int = 0
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)

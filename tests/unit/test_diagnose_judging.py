@@ -444,6 +444,19 @@ def test_a_single_page_needs_no_list() -> None:
     assert verdicts(only(log(first.format(1), *lines))[1]) == [("Normal", "unknown", "unknown")]
 
 
+def test_free_blocks_alone() -> None:
+    """Where no block fits, the zone refuses, whatever its watermarks; else nothing follows."""
+    first = "task: page allocation failure: order:{}, mode:0x10cc0(GFP_KERNEL|__GFP_NORETRY), nodemask=(null)"
+    blocks = "Node 0 Normal: 250*4kB (U) 9*8kB (U) 0*16kB 0*32kB = 1072kB"
+    [failed] = judged(log(first.format(2), blocks))
+    answer = failure_json(failed)
+    assert (answer["conclusion"], answer["certainty"]) == ("block", "unknown")
+    assert answer["zones"][0]["unless"] == ["it had too few free pages as well"]
+    assert (answer["zones"][0]["free_kb"], answer["zones"][0]["min_kb"]) == (None, None)
+    assert "the largest free block has 8 kB" in answer["zones"][0]["why"]
+    assert only(log(first.format(1), blocks))[1]["conclusion"] == "unknown"
+
+
 def test_a_cut_log_is_never_more_certain() -> None:
     """Without any one of its lines an answer is the same or weaker, and no verdict becomes another certain one."""
     for path in sorted(DATA.glob("*.log")):
