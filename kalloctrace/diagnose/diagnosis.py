@@ -15,7 +15,7 @@ from kalloctrace.diagnose.zones import (
     ZoneVerdict,
     judge_zone,
 )
-from kalloctrace.model.watermark import Watermarks, ZoneState
+from kalloctrace.model.watermark import Range, Watermarks, ZoneState
 
 _REFUSED = ("watermark", "block")
 
@@ -45,7 +45,10 @@ def in_every_case(first: Diagnosis, others: Iterable[tuple[Doubt, Diagnosis]]) -
     cases = list(others)
     verdicts = first.zones
     for doubt, other in cases:
-        verdicts = tuple(_doubted(mine, its, doubt) for mine, its in zip(verdicts, other.zones, strict=True))
+        pairs = list(zip(verdicts, other.zones, strict=True))
+        verdicts = tuple(_doubted(mine, its, doubt) for mine, its in pairs)
+        if doubt == "zone_layout":
+            verdicts = tuple(_with_range(mine, its) for mine, (_, its) in zip(verdicts, pairs, strict=True))
 
     def remedies() -> Iterator[Remedy]:
         kept = [{_place(remedy) for remedy in other.remedies} for _, other in cases]
@@ -62,6 +65,15 @@ def _doubted(mine: ZoneVerdict, other: ZoneVerdict, doubt: Doubt) -> ZoneVerdict
         return other
     unless = mine.unless if doubt in mine.unless else (*mine.unless, doubt)
     return replace(mine, certain=False, unless=unless)
+
+
+def _with_range(mine: ZoneVerdict, other: ZoneVerdict) -> ZoneVerdict:
+    """Return a verdict whose lowmem_reserve is that of both cases."""
+    if mine.check is None or other.check is None:
+        return mine
+    one, two = mine.check.lowmem_reserve, other.check.lowmem_reserve
+    reserve = Range(min(one.low, two.low), max(one.high, two.high))
+    return replace(mine, check=replace(mine.check, lowmem_reserve=reserve))
 
 
 def _place(remedy: Remedy) -> tuple[str, int, str]:

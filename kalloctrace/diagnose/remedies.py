@@ -34,11 +34,13 @@ def remedies_for(
 def _used_up(verdict: ZoneVerdict) -> bool:
     """Return whether a zone would not reach its high watermark, the target of kswapd, with all that reclaim could free.
 
-    What the log does not show counts as nothing.
+    The boost does not count: it is temporary, and may be what is in the way. What the log does not show counts as
+    nothing.
     """
     state, check = verdict.state, verdict.check
     kept = check.lowmem_reserve.low if check is not None else 0
-    return state.free + (state.reclaimable or 0) + state.swappable <= state.watermarks[2] + kept
+    target = state.watermarks[2] - (state.boost or 0) + kept
+    return state.free + (state.reclaimable or 0) + state.swappable <= target
 
 
 def _first(

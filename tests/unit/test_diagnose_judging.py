@@ -306,6 +306,28 @@ def test_an_oom_with_memory_left_has_remedies() -> None:
     assert {"gfp_high", "watermark_boost"} <= changes(only(file)[1])
 
 
+def test_a_boost_may_be_what_is_in_the_way() -> None:
+    """230,984 kB are free, and without the boost of 202,752 kB the high watermark would be 135,168 kB."""
+    first = "task invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    zone = (
+        "Normal free:230984kB boost:202752kB min:292864kB low:315392kB high:337920kB reserved_highatomic:0KB "
+        "active_file:1008kB inactive_file:2176kB free_cma:0kB"
+    )
+    assert "watermark_boost" in changes(only(log(first, zone, "lowmem_reserve[]: 0 0", release="5.17.0-amd64"))[1])
+
+
+def test_the_reserve_that_a_layout_decides() -> None:
+    """On a machine with DMA and HighMem the second entry is Normal's, with DMA32 the third; CMA pages decide anyway."""
+    first = "task invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    zone = (
+        "DMA free:519112kB boost:7216kB min:10428kB low:11228kB high:12028kB reserved_highatomic:0KB free_cma:513592kB"
+    )
+    blocks = "DMA: 1382*4kB (UEC) 0*8kB 0*16kB 0*32kB = 5528kB"
+    _, answer = only(log(first, zone, "lowmem_reserve[]: 0 0 3188 3188", blocks))
+    assert verdicts(answer) == [("DMA", "watermark", "certain")]
+    assert "lowmem_reserve 0 to 12,752 kB" in answer["zones"][0]["why"]
+
+
 def test_no_reclaim_where_nothing_can_be_reclaimed() -> None:
     """A request that may not wait would have waited in vain."""
     first = "task: page allocation failure: order:0, mode:0x820(GFP_ATOMIC), nodemask=(null)"
