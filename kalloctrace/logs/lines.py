@@ -51,6 +51,7 @@ LONGEST_PHRASE = max(map(len, PHRASES))
 HEADLESS = re.compile(r":? ?page allocation (?:failure|stall)|invoked oom-killer|(?:oom-)?killer: ?gfp_mask")
 """A first line whose task's name is missing."""
 
+_HEADER_WORDS = ("page allocation", "invoked oom-killer", "vmemmap alloc failure", "vmalloc error", "vmalloc: ")
 _NAMES = r"0x[0-9a-f]{1,16}(?:\([\w|]*\))?"
 
 
@@ -97,7 +98,7 @@ FORMS: dict[str, Form] = {
         _FIELD,
     ),
     "header": _form(
-        r".{0,200}?(?:page allocation|invoked oom-killer|vmemmap alloc failure|vmalloc error|vmalloc: )",
+        rf".{{0,200}}?(?:{'|'.join(_HEADER_WORDS)})",
         r".*(?:mems_allowed=[\d,-]*\d$|oom_(?:score_)?adj=-?\d+$|oomkilladj=-?\d+$)",
         r"page|allocation|failure[.:]|stalls?|for|\d+ms,|invoked|oom-killer:|order:\d+,|order=-?\d+,?|order:|mode:|"
         rf"(?:mode:|gfp_mask=){_NAMES},?|oom_(?:score_)?adj=-?\d+,?|oomkilladj=-?\d+|size|bytes,|"
@@ -149,6 +150,17 @@ PARTIAL = re.compile(
 """A beginning that is too short to tell what follows, in every log."""
 
 
+_BEGINS = re.compile("|".join(f"(?P<{name}>{form.begin.pattern})" for name, form in FORMS.items() if name != "header"))
+
+
 def form_of(text: str) -> Form | None:
     """Return the kind of line that a text begins as."""
-    return next((form for form in FORMS.values() if form.begin.match(text) is not None), None)
+    match = _BEGINS.match(text)
+    if match is not None:
+        return FORMS[match.lastgroup or ""]
+    return FORMS["header"] if any(map(text.__contains__, _HEADER_WORDS)) else None
+
+
+def may_be_header(text: str) -> bool:
+    """Return whether a text may match `HEADER`; this is quick."""
+    return "page allocation" in text or "oom-killer" in text

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kalloctrace.logs.blocks import Block, blocks
 from kalloctrace.logs.containers import Containers
-from kalloctrace.logs.lines import HEADER
+from kalloctrace.logs.lines import HEADER, may_be_header
 from kalloctrace.logs.pieces import Piece
 from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, next_prefix, without_host
 from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
@@ -184,12 +184,14 @@ class _Reader:
         if self._open.get(entry.caller) is entry:
             del self._open[entry.caller]
         text, indent = entry.text, entry.indent
-        if HEADER.match(text) is not None:
+        if may_be_header(text) and HEADER.match(text) is not None:
             text = without_host(text, self._comms(), host_follows=entry.host_follows)
             indent = None if indent is None else indent + len(entry.text) - len(text)
+        if "#012" not in text:
+            yield Message(entry.line, text, entry.time, entry.wall, entry.caller, entry.host, indent)
+            return
         for part in text.split("#012"):
-            yield Message(entry.line, part.strip(), entry.time, entry.wall, entry.caller, entry.host, indent)
-            indent = None
+            yield Message(entry.line, part.strip(), entry.time, entry.wall, entry.caller, entry.host, None)
 
     def _comms(self) -> Iterator[str]:
         for entry in self._entries:

@@ -145,14 +145,13 @@ def next_prefix(text: str, begin: int) -> int:
         text: a line.
         begin: the end of its own prefix.
     """
-    if START_MATCH(text, begin) is None and HEADER.match(text, begin) is None:
-        return len(text)
-    match = _EMBEDDED.search(text, begin + 1)
+    match = _EMBEDDED.search(text, begin + 1) if text.find("[", begin + 1) > 0 else None
     if " kernel: " in text[begin:]:
         syslog = _EMBEDDED_SYSLOG.search(text, begin + 1)
         if syslog is not None and (match is None or syslog.start() < match.start()):
             match = syslog
-    return len(text) if match is None else match.start()
+    begins = match is not None and (START_MATCH(text, begin) is not None or HEADER.match(text, begin) is not None)
+    return match.start() if match is not None and begins else len(text)
 
 
 def _named(text: str, at: int, *, stamped: bool) -> Prefix | None:

@@ -102,6 +102,8 @@ def joined(last: str, text: str, how: Break) -> str | None:
     below = text.strip()
     if not below or not last or len(last) + len(below) > LONGEST:
         return below if how.loose and not last else None
+    if how.stamped and len(last) > _SHORT and START_MATCH(below) is not None:
+        return None
     phrase = _across(last.rstrip(), below)
     if phrase is not None:
         return phrase

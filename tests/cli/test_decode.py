@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The real program: `kalloctrace decode`."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -115,6 +116,37 @@ def test_bytes_of_any_encoding_are_read() -> None:
         _decode("--json", "-", stdin=b"\xff\xfe\x80 x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL)\r\n")
     )
     assert one["names"] == ["GFP_KERNEL"]
+
+
+_WRAPPED = {
+    "mail": b"java: page allocation failure: order:4,\nmode:0x40cc0(GFP_KERNEL|__GFP_COMP), nodemask=(null)\n",
+    "terminal": b"java: page allocation failure: order:4, mode:0x40cc0(GFP_KER\nNEL|__GFP_COMP), nodemask=(null)\n",
+    "JSON": b'{"log": "java: page allocation failure: order:4, mode:0x40cc0(GFP_KERNEL|__GFP_COMP)\\n"}\n',
+    "HTML": b"&lt;4&gt;java: page allocation failure: order:4, mode:0x40cc0(GFP_KERNEL|__GFP_COMP)<br>\n",
+    "UTF-16": _FAILURE.decode().encode("utf-16"),
+    "gzip": gzip.compress(_FAILURE),
+}
+
+
+@pytest.mark.parametrize("wrapping", _WRAPPED)
+def test_a_log_in_any_wrapping(wrapping: str) -> None:
+    """What explain reads is decoded, with the number of the mask's first line."""
+    (one,) = _objects(_decode("--json", "-", stdin=_WRAPPED[wrapping]))
+    assert (one["value"], one["names"], one["line"]) == (0x40CC0, ["GFP_KERNEL", "__GFP_COMP"], 1)
+
+
+def test_the_column_is_that_of_the_line() -> None:
+    """Prefixes count."""
+    (one,) = _objects(_decode("--json", "-", stdin=b"[ 1.0] x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL)\n"))
+    assert one["column"] == len("[ 1.0] x invoked oom-killer: gfp_mask=") + 1
+
+
+def test_a_damaged_file_is_decoded_up_to_there() -> None:
+    """What could be read has an answer; the rest is named on standard error."""
+    done = _decode("--json", "-", stdin=gzip.compress(_FAILURE + os.urandom(100_000).hex().encode())[:-1000])
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["value"] == 0x40CC0
+    assert "damaged" in done.stderr
 
 
 @pytest.mark.parametrize("stdin", [b"", b"nothing of interest\n"])
