@@ -2,7 +2,7 @@
 """The lines of a text that someone else wrote: of any encoding, and of any length."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -10,7 +10,6 @@ from typing import IO
 from kalloctrace.console import stderr
 from kalloctrace.logs.files import LogLines, open_log
 from kalloctrace.logs.pieces import LONGEST as LONGEST_LOGGED
-from kalloctrace.text import file_name
 
 LONGEST = 1 << 14
 """Bytes that are read of one line. A kernel message has 1 KiB at most, an event and the names in a mask as much."""
@@ -49,23 +48,33 @@ class InputLines:
 
     def say_cut(self) -> None:
         """Say on standard error how many lines were cut."""
-        _say_cut(self.cut, f"{self._longest:,} bytes")
+        if self.cut:
+            stderr().line(_cut_text(self.cut, f"{self._longest:,} bytes"))
 
 
-def _say_cut(cut: int, longest: str) -> None:
-    if cut:
-        lines = "1 line is" if cut == 1 else f"{cut:,} lines are"
-        stderr().line(f"{lines} longer than {longest}; what follows there was not read")
+def _cut_text(cut: int, longest: str) -> str:
+    lines = "1 line is" if cut == 1 else f"{cut:,} lines are"
+    return f"{lines} longer than {longest}; what follows there was not read"
+
+
+def _say(text: str) -> None:
+    stderr().line(text)
 
 
 @contextmanager
-def log_lines(name: str) -> Iterator[LogLines]:
-    """Open a log, or standard input for "-"; at the end say what was not read of it."""
+def log_lines(name: str, say: Callable[[str], None] = _say) -> Iterator[LogLines]:
+    """Open a log, and say at the end what was not read of it.
+
+    Args:
+        name: a file, or "-" for standard input.
+        say: gets a line of text; by default it is printed on standard error.
+    """
     with open_log(name) as lines:
         yield lines
-    _say_cut(lines.cut, f"{LONGEST_LOGGED:,} characters")
+    if lines.cut:
+        say(_cut_text(lines.cut, f"{LONGEST_LOGGED:,} characters"))
     if lines.damage:
-        stderr().line(f"{file_name(name)} is damaged, and was read up to there: {lines.damage}")
+        say(f"the file is damaged, and was read up to there: {lines.damage}")
 
 
 @contextmanager

@@ -73,21 +73,27 @@ class LogReader:
         gfp = None if options.gfp is None else _gfp(options.gfp)
         return cls(kernel, Given(gfp, _order(options.order), _page_kb(options.page_size)))
 
-    def explain(self, name: str) -> "AlikeFailures":
+    def explain(self, name: str, notes: list[str] | None = None) -> "AlikeFailures":
         """Return the groups of alike failures in a log.
 
         Args:
             name: a file, or "-" for standard input.
+            notes: gets what was not read of it; None for standard error.
 
         Raises:
+            KalloctraceError: it is a trace.
             OSError: it cannot be read.
         """
         from kalloctrace.commands.input_lines import log_lines
+        from kalloctrace.commands.kernel_source import is_trace
         from kalloctrace.diagnose.alike import group_alike
         from kalloctrace.diagnose.reports.pairing import PAGE_KB, find_failures
         from kalloctrace.logs.messages import read_messages
 
-        with log_lines(name) as lines:
+        if is_trace(name):
+            fix = "name a log; report --failures explains the failures of a trace"
+            raise KalloctraceError(f"cannot read {file_name(name)} as a log", "it is a trace", fix)
+        with log_lines(name) if notes is None else log_lines(name, notes.append) as lines:
             tables = self.kernel.tables if self.kernel is not None else None
             reports = find_failures(read_messages(lines), tables, self.given.page_kb or PAGE_KB)
             return group_alike(reports, self._judge)
@@ -146,16 +152,19 @@ class Explained(NamedTuple):
     Attributes:
         groups: one object for each group of alike failures.
         beyond: failures in further groups.
+        notes: what was not read of it.
     """
 
     groups: list[dict[str, Any]]
     beyond: int
+    notes: list[str]
 
 
 def explained(reader: LogReader, form: "Callable[[Alike, str], dict[str, Any]]", name: str) -> Explained:
     """Explain a log, and return an object for each group."""
-    found = reader.explain(name)
-    return Explained([form(group, name) for group in found.groups], found.beyond)
+    notes: list[str] = []
+    found = reader.explain(name, notes)
+    return Explained([form(group, name) for group in found.groups], found.beyond, notes)
 
 
 class Results:
@@ -197,6 +206,8 @@ class Results:
             if result.made is None:
                 yield None
                 continue
+            for note in result.made.notes:
+                stderr().line(note if len(self._logs) == 1 else f"{file_name(result.log)}: {note}")
             self.read += 1
             self.groups += len(result.made.groups)
             self._beyond += result.made.beyond
@@ -234,6 +245,6 @@ def no_failure() -> KalloctraceError:
     """Return the error about logs without any failure."""
     return KalloctraceError(
         "no failure found",
-        "the text has no line with 'page allocation failure', 'page allocation stall' or 'invoked oom-killer'",
+        "the text has no report of the page allocator, such as 'page allocation failure' or 'invoked oom-killer'",
         "use the kernel's log (dmesg, journalctl -k), from that line to the list of free blocks",
     )

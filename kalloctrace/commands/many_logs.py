@@ -11,11 +11,13 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from kalloctrace.commands.kernel_source import is_trace
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.text import file_name
 
 _T = TypeVar("_T")
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class LogFile(NamedTuple):
@@ -67,10 +69,18 @@ def _files_in(folder: str) -> Iterator[LogFile]:
         folders.sort()
         while refused:
             yield _refused(refused.pop())
-        # A pipe or a device in a folder is no log, and reading it may never end.
-        yield from (LogFile(str(file)) for file in sorted(Path(path, name) for name in files) if file.is_file())
+        yield from (LogFile(str(file)) for file in sorted(Path(path, name) for name in files) if _may_be_log(file))
     while refused:
         yield _refused(refused.pop())
+
+
+def _may_be_log(file: Path) -> bool:
+    """Return whether a file of a folder is worth reading: no trace, and no pipe or device, which may never end."""
+    try:
+        return file.is_file() and not is_trace(str(file))
+    except OSError:
+        # Reading it says why.
+        return True
 
 
 def _refused(error: OSError) -> LogFile:
@@ -108,9 +118,14 @@ def read_logs(logs: Sequence[LogFile], make: Callable[[str], _T]) -> Iterator[Lo
             yield _result(log, make)
         return
     # Forked, so that the kernel to judge by is there already.
-    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (make,))
+    executor = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (make, os.getpid()))
     try:
-        others: Iterator[LogResult[Any]] = executor.map(_made, apart)
+        # A signal between a fork and `_begin` would find the handlers of this process.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            others: Iterator[LogResult[Any]] = executor.map(_made, apart)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         for log in logs:
             yield _result(log, make) if log.name == "-" else next(others)
     except BrokenProcessPool:
@@ -118,21 +133,23 @@ def read_logs(logs: Sequence[LogFile], make: Callable[[str], _T]) -> Iterator[Lo
         raise KalloctraceError(what, "perhaps the system had no memory left", "explain fewer logs at a time") from None
     finally:
         for child in multiprocessing.active_children():
-            child.terminate()
+            child.kill()
         executor.shutdown(cancel_futures=True)
 
 
 _make: Callable[[str], object]
 
 
-def _begin(make: Callable[[str], object]) -> None:
+def _begin(make: Callable[[str], object], parent: int) -> None:
     """Prepare a process of the pool: it ends when the program does, which handles the signals."""
     global _make  # noqa: PLW0603 a process of the pool makes one thing
     _make = make
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if os.getppid() != parent:
+        os._exit(0)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _made(log: LogFile) -> LogResult[object]:

@@ -5,8 +5,10 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -274,3 +276,60 @@ def test_documented_answer() -> None:
 def test_help_names_the_log() -> None:
     """The help has an example with a log."""
     assert b"dmesg | kalloctrace explain -" in run("--help").stdout
+
+
+def test_traces_are_no_logs() -> None:
+    """A trace is named; in a folder it is left out."""
+    trace = next((Path(__file__).parents[2] / "fixtures" / "6.12").glob("*.arrows"))
+    done = run(str(trace))
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[1] == "  why: it is a trace"
+    Path("logs").mkdir()
+    shutil.copy(trace, "logs")
+    shutil.copy("memcg-oom.log", "logs")
+    done = run("--json", "logs")
+    assert (done.returncode, len(done.stdout.splitlines()), done.stderr) == (0, 1, b"")
+
+
+def test_what_is_not_read_is_said_of_each_log() -> None:
+    """Of many logs a line that is too long, or damage, is named with its log, in their order."""
+    Path("logs").mkdir()
+    for name in ("b.log", "a.log"):
+        Path("logs", name).write_bytes(b"x" * 20_000 + b"\n" + Path("memcg-oom.log").read_bytes())
+    done = run("--json", "logs")
+    assert done.returncode == 0
+    assert [line.split(": ")[0] for line in done.stderr.decode().splitlines()] == ["logs/a.log", "logs/b.log"]
+
+
+def runs(pid: str) -> bool:
+    """Return whether a process runs; a dead one may wait for a parent that asks for it."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor reads one log after the other")
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_ended_while_it_reads_many_logs(end: signal.Signals) -> None:
+    """No process is left behind, whatever ends the program."""
+    for number in range(2):
+        os.mkfifo(f"p{number}")
+    program = [sys.executable, "-m", "kalloctrace", "explain", "p0", "p1"]
+    writers = [os.open(f"p{number}", os.O_RDWR) for number in range(2)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as done:
+        try:
+            children = Path(f"/proc/{done.pid}/task/{done.pid}/children")
+            deadline = time.monotonic() + 30
+            while len(found := children.read_text().split()) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            done.send_signal(end)
+            assert done.wait(20) == (130 if end == signal.SIGINT else -end)
+            while any(runs(child) for child in found):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            done.kill()
+            for writer in writers:
+                os.close(writer)
