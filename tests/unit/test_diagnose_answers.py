@@ -337,6 +337,15 @@ def test_no_swap() -> None:
     assert "there is no swap" in [reason.text for reason in answers.memory.reasons]
 
 
+def test_dirty_pages() -> None:
+    """100,000 of 150,000 file pages must be written before they can be freed: half of them, 200,000 kB, are 195 MB."""
+    text = OOM.replace("active_file:100 inactive_file:200", "active_file:50000 inactive_file:100000", 1)
+    text = text.replace(" unevictable:0 dirty:0 writeback:0", " unevictable:0 dirty:90000 writeback:10000")
+    assert settings(answers_of(text))["vm.dirty_bytes"] == 195 << 20
+    less = text.replace("dirty:90000 writeback:10000", "dirty:60000 writeback:10000")
+    assert "vm.dirty_bytes" not in settings(answers_of(less))
+
+
 def test_swap_left_is_no_lack_of_memory() -> None:
     """Half of the swap is free, and processes have much that could go there."""
     text = OOM.replace("Free swap  = 84kB", "Free swap  = 1000000kB")

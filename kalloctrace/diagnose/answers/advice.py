@@ -13,6 +13,9 @@ from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.zones import Remedy
 from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
+_MANY_DIRTY = 32 << 10
+"""Fewer dirty pages than 32 MB, in kB, are written within a moment."""
+
 
 def advise(
     failure: Failure, caller: Caller | None, harm: Harm, memory: OutOfMemory, holders: tuple[Holder, ...]
@@ -38,8 +41,21 @@ def _of_memory(
     first_page = failure.logged.event == "oom" and failure.attempt.order == 0
     maybe = memory.verdict is None and (first_page or has_given_up(failure))
     if memory.verdict or maybe:
-        return _true_oom(failure, memory, holders)
-    return _request(failure, caller)
+        yield from _true_oom(failure, memory, holders)
+    else:
+        yield from _request(failure, caller)
+    if failure.logged.event in ("oom", "stall"):
+        yield from _dirty(failure)
+
+
+def _dirty(failure: Failure) -> Iterator[Advice]:
+    """Yield a limit of half as many dirty pages, if most of the page cache must be written before it can be freed."""
+    files, unwritten = total(failure, "active_file", "inactive_file"), total(failure, "dirty", "writeback")
+    if files is None or unwritten is None or unwritten * 2 < files or unwritten < _MANY_DIRTY:
+        return
+    text = f"start to write earlier: {amount(unwritten)} of {amount(files)} file pages are dirty"
+    value = unwritten // 2048 << 20
+    yield Advice(text, "vm.dirty_bytes", value, "likely", failure.logged.places.get("totals"))
 
 
 def _memcg(failure: Failure) -> Advice:
@@ -118,7 +134,7 @@ def _true_oom(failure: Failure, memory: OutOfMemory, holders: tuple[Holder, ...]
         known = _OF_HOLDER.get(holder.kind)
         if known is not None and size is not None and holder.kilobytes * 10 >= size:
             text, setting = known
-            yield Advice(f"{amount(holder.kilobytes)}: {text}", setting, None, "likely", holder.line)
+            yield Advice(f"{amount(holder.kilobytes)} {holder.what}: {text}", setting, None, "likely", holder.line)
     yield from _unused_huge_pages(failure)
     if failure.logged.swap is not None and failure.logged.swap[1] == 0:
         anonymous = total(failure, "active_anon", "inactive_anon")
