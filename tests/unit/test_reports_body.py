@@ -292,6 +292,10 @@ def test_the_state_of_old_kernels() -> None:
     assert report.nodes == {0: {"all_unreclaimable": 0}}
     assert (report.swap, report.total_ram_pages, report.reserved_pages) == ((1044184, None), 524288, 8137)
     assert report.zones[0].blocks == (Blocks(2, 4, None), Blocks(0, 8, None))
+    mixed = only(
+        FAILURE, "Node 0 active_anon:7kB", f"Node 0 Normal free:8kB{old}no", f"Node 0 Movable free:8kB{old}yes"
+    )
+    assert mixed.nodes == {0: {"active_anon": 7, "all_unreclaimable": 0}}
 
 
 FRAMES = {

@@ -11,8 +11,8 @@ from kalloctrace.diagnose.reports.model import ZONE_NAMES, Blocks, Frame, Logged
 
 _ZONE = rf"Node\s+(?P<node>\d{{1,5}}), zone\s+(?P<zone>{'|'.join(ZONE_NAMES)})"
 _ZONEINFO = re.compile(rf"{_ZONE}$")
-_BUDDYINFO = re.compile(rf"{_ZONE}(?P<counts>(?:\s+\d{{1,15}})+)$")
-_PAGETYPEINFO = re.compile(rf"{_ZONE}, type\s+(?P<type>\w+)(?P<counts>(?:\s+>?\d{{1,15}})+)$")
+_BUDDYINFO = re.compile(rf"{_ZONE}(?P<counts>(?:\s+\d{{1,15}}){{1,64}})$")
+_PAGETYPEINFO = re.compile(rf"{_ZONE}, type\s+(?P<type>\w+)(?P<counts>(?:\s+>?\d{{1,15}}){{1,64}})$")
 _BLOCK_TYPES = "Number of blocks type"
 _FIELD = re.compile(r"(?:pages )?(?P<name>[a-z_]{1,40}):?\s+(?P<pages>\d{1,15})$")
 _PROTECTION = re.compile(r"protection: \((?P<pages>\d{1,15}(?:, \d{1,15})*)\)$")

@@ -156,8 +156,8 @@ def read_zone(report: LoggedFailure, line: StateLine) -> LoggedZone | None:
     answer = _UNRECLAIMABLE.search(match["rest"])
     if answer is not None and fields.get("present") != 0:
         # Before 4.8 the zones say it, not the node; only a node with no other zone left is out of memory.
-        node = report.nodes.setdefault(zone.node, {"all_unreclaimable": 1})
-        node["all_unreclaimable"] &= int(answer["answer"] == "yes")
+        node = report.nodes.setdefault(zone.node, {})
+        node["all_unreclaimable"] = node.get("all_unreclaimable", 1) & int(answer["answer"] == "yes")
     return zone
 
 
