@@ -173,7 +173,7 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None, pa
     highest_zone = GFP_ZONE_TABLE.get(mask.modifiers) if mask.modifiers is not None else None
     possible = list(cases(logged, highest_zone, size))
     highest = possible[0].highest(highest_zone)
-    attempt = replace(_attempt(logged, mask, _slow_kernel(judged), judged.unsure), highest_zoneidx=highest)
+    attempt = replace(_attempt(logged, mask, judged), highest_zoneidx=highest)
     why = None
     if has_request(logged) and logged.event in _JUDGED and not is_memcg(logged) and not older_state(logged):
         check = Watermarks(rules, judged.snapshot.tables.bits)
@@ -224,8 +224,13 @@ def _slow_kernel(kernel: LoggedKernel) -> SlowKernel:
     return SlowKernel(Kernel.of(kernel.snapshot), kernel.slowpath)
 
 
-def _attempt(logged: LoggedFailure, mask: Mask, slow: SlowKernel, unsure: frozenset[str]) -> AllocationAttempt:
-    order = max(logged.order, 0)
+@lru_cache(maxsize=256)
+def _mask_flags(kernel: LoggedKernel, value: int, order: int) -> tuple[int, tuple[Condition, ...]]:
+    return mask_alloc_flags(_slow_kernel(kernel), value, order, unsure=kernel.unsure)
+
+
+def _attempt(logged: LoggedFailure, mask: Mask, kernel: LoggedKernel) -> AllocationAttempt:
+    order, slow = max(logged.order, 0), _slow_kernel(kernel)
     attempt = AllocationAttempt(
         order=order,
         alloc_flags=0,
@@ -240,7 +245,7 @@ def _attempt(logged: LoggedFailure, mask: Mask, slow: SlowKernel, unsure: frozen
         waits = attempt.direct_reclaim is True
         return replace(attempt, conditions=_possible(logged, _conditions_without_names(slow, order, waits=waits)))
     value = tables.gfp_of(names) if mask.bits is None else mask.bits[1]
-    flags, conditions = mask_alloc_flags(slow, value, order, unsure=unsure)
+    flags, conditions = _mask_flags(kernel, value, order)
     return replace(
         attempt,
         alloc_flags=flags,

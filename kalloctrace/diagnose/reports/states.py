@@ -165,7 +165,7 @@ class States:
 
     def _note_interruptions(self, writer: Writer) -> None:
         """Note that the lines of two states run into each other, where the first one goes on behind the second."""
-        others = [w for w in self._reports.open if w.interrupts is writer]
+        others = [w for w in self._reports.open if w.interrupts is writer] if writer.interrupted else []
         if others or writer.early:
             for other in (writer, *others):
                 other.mixed()
@@ -181,7 +181,7 @@ class States:
     def _show(self, writer: Writer, message: Message) -> None:
         showing = self._reports.showing
         if showing is not None and showing.may_show(message) and not showing.whole and not message.caller:
-            writer.interrupts = showing
+            writer.interrupts, showing.interrupted = showing, True
         writer.state, writer.trace_over = 1, True
         writer.touch(self._reports.number, message)
         self._reports.showing = writer

@@ -46,6 +46,7 @@ class Writer:
         keys: the lines of the state that it has.
         place: of the latest of them.
         interrupts: whose state was incomplete when its own began.
+        interrupted: another one's state began before its own was whole.
         early: something of the end of a state came before its zones were complete.
         zone: the zone whose line was read last.
         trace: the call trace so far.
@@ -68,6 +69,7 @@ class Writer:
     keys: set[str] = field(default_factory=set)
     place: tuple[int, int, int] = (0, 0, 0)
     interrupts: "Writer | None" = None
+    interrupted: bool = False
     early: bool = False
     zone: LoggedZone | None = None
     trace: list[Frame] = field(default_factory=list)
