@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from kalloctrace.diagnose.findings import findings_of
-from kalloctrace.diagnose.from_log import Failure, explain_failure
+from kalloctrace.diagnose.from_log import Failure, NamedKernel, explain_failure
+from kalloctrace.diagnose.given import Given
 from kalloctrace.diagnose.reports.pairing import find_failures
 from kalloctrace.diagnose.sentences import headline
 from kalloctrace.diagnose.to_json import failure_json
+from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.logs.messages import read_messages
 
 DATA = Path(__file__).parent / "data" / "judging"
@@ -464,6 +466,31 @@ def test_a_single_page_needs_no_list() -> None:
     lines = (ZONE.format(free=9000, more=""), "lowmem_reserve[]: 0 0 0 0 0")
     assert verdicts(only(log(first.format(0), *lines))[1]) == [("Normal", "passes", "certain")]
     assert verdicts(only(log(first.format(1), *lines))[1]) == [("Normal", "unknown", "unknown")]
+
+
+def test_a_kernel_with_or_without_the_zone() -> None:
+    """GFP_DMA may use Normal on kernels without DMA only; a zone that is low refuses either way."""
+    first = "task: page allocation failure: order:0, mode:0x10cc1(GFP_KERNEL|GFP_DMA|__GFP_NORETRY), nodemask=(null)"
+    _, low = only(log(first, ZONE.format(free=1000, more="")))
+    assert verdicts(low) == [("Normal", "watermark", "certain")]
+    _, rich = only(log(first, ZONE.format(free=900000, more="")))
+    assert (rich["conclusion"], rich["zones"][0]["unless"]) == ("unknown", ["the kernel had other zones"])
+    assert "which zones this kernel has, so which part of lowmem_reserve holds" in rich["missing"]
+
+
+def test_pages_of_proc_need_no_page_size() -> None:
+    """/proc/zoneinfo counts pages: 3,004 are more than 3,000, whatever their size."""
+    text = (
+        "Node 0, zone   Normal\n  pages free     3005\n        boost    0\n        min      3000\n"
+        "        low      3750\n        high     4500\n        present  262144\n"
+        "        managed  250000\n        cma      0\n"
+        "        protection: (0, 0, 0, 0, 0)\n      nr_free_pages 3005\n      nr_free_cma 0\n  pagesets\n"
+    )
+    [logged] = find_failures(read_messages(text.split("\n")))
+    Given(gfp=("GFP_KERNEL",), order=1).complete(logged)
+    answer = failure_json(explain_failure(logged, NamedKernel("6.1", "", builtin_tables("6.1"))))
+    assert "its pages had another size" not in answer["zones"][0]["unless"]
+    assert "3,005 pages free" in answer["zones"][0]["why"]
 
 
 def test_free_blocks_alone() -> None:

@@ -220,3 +220,17 @@ def test_a_request_that_waits_stays_in_its_cpuset() -> None:
         assert (inside.conclusion, outside.conclusion) == ("watermark", "watermark")
         assert "direct_reclaim" in changes(inside)
         assert "direct_reclaim" not in changes(outside)
+
+
+def test_memory_that_is_used_up() -> None:
+    """In an OOM report no reserve is named, unless a zone could get to its high watermark and its lowmem_reserve."""
+    killed = replace(KERNEL, oom=True)
+    low = zone(0, DMA32, 1390, watermarks=(1000, 1100, 1250), reclaimable=0)
+    assert judge_zones(kernel("6.12"), killed, [low]).remedies == ()
+    for more in ({"reclaimable": 300}, {"swappable": 300}, {"boost": 300}):
+        answer = judge_zones(kernel("6.12"), killed, [replace(low, **more)])  # type: ignore[arg-type]
+        assert "gfp_high" in changes(answer)
+    # A smaller order or another zone would have been served: then memory is not used up.
+    assert "smaller_order" in changes(
+        judge_zones(kernel("6.12"), replace(killed, order=4), [zone(0, NORMAL, 5000, largest=2)])
+    )
