@@ -388,8 +388,12 @@ Total swap = 0kB
 def test_memory_cgroup() -> None:
     """The limit is named with its cgroup; the machine's memory is unknown."""
     text = """web invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0
-CPU: 4 PID: 635 Comm: web Not tainted 6.1.0 #1
+CPU: 4 PID: 635 Comm: web Not tainted 6.1.0-49-amd64 #1
 memory: usage 204800kB, limit 204800kB, failcnt 2012
+Tasks state (memory values in pages):
+[  pid  ]   uid  tgid total_vm      rss pgtables_bytes swapents oom_score_adj name
+[    635]     0   635     9000    10000    45056        0             0 web
+[    640]     0   640    90000    40960    45056        0             0 worker
 oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/web,task_memcg=/web,task=web,\
 pid=635,uid=0
 """
@@ -398,6 +402,7 @@ pid=635,uid=0
     [only] = answers.advice
     assert (only.setting, only.certainty, only.line) == ("memory.max", "certain", 3)
     assert "/web" in only.text
+    assert "worker (pid 640) holds 160 MB" in only.text
     assert "200 MB" in only.text
 
 

@@ -25,7 +25,7 @@ def advise(
     if logged.order < 0 or logged.event == "memory":
         return ()
     if failure.conclusion == "memcg" or (logged.cache is not None and logged.cache.cgroup is not None):
-        return (_memcg(failure),)
+        return (_memcg(failure, holders),)
     if harm.kind in ("fallback", "retried") and logged.event != "stall":
         text = f"nothing has to change: {harm.why}"
         return (Advice(text, None, None, harm.certainty, harm.line),)
@@ -58,13 +58,16 @@ def _dirty(failure: Failure) -> Iterator[Advice]:
     yield Advice(text, "vm.dirty_bytes", value, "likely", failure.logged.places.get("totals"))
 
 
-def _memcg(failure: Failure) -> Advice:
+def _memcg(failure: Failure, holders: tuple[Holder, ...]) -> Advice:
     logged = failure.logged
     path = logged.memcg_path or (logged.cache.cgroup if logged.cache is not None else None)
     name = f"of {path}" if path is not None else "of the memory cgroup"
     certainty: Certainty = "certain" if failure.conclusion == "memcg" else "likely"
     now = f", now {amount(logged.memcg_limit[1])}" if logged.memcg_limit is not None else ""
     text = f"raise the limit {name}{now}, or let its processes use less; the machine's settings do not matter"
+    largest = next((each for each in holders if each.kind == "task"), None)
+    if largest is not None:
+        text += f"; {largest.what} (pid {largest.pid}) holds {amount(largest.kilobytes)}"
     return Advice(text, "memory.max", None, certainty, logged.places.get("memcg_limit", logged.line))
 
 
