@@ -309,4 +309,4 @@ def without_host(text: str, comms: Iterable[str], *, host_follows: bool) -> str:
         at = before.find(" ") + 1
     while len(before) - at > _COMM and (space := before.find(" ", at)) >= 0:
         at = space + 1
-    return text[at:]
+    return text[at:].lstrip()
