@@ -95,6 +95,7 @@ class _Reader:
         self._waiting: list[tuple[Piece, Prefix]] = []
         self._width = 0
         self._is_mail = False
+        self._is_since_boot = False
         self._entries: deque[_Entry] = deque()
         self._open: dict[str, _Entry] = {}
         self._stamped = False
@@ -160,7 +161,7 @@ class _Reader:
         entry = _Entry(
             line=piece.line,
             text=text.strip(),
-            time=piece.time if prefix.time is None else prefix.time,
+            time=self._time(piece, prefix),
             wall=prefix.wall or piece.wall,
             caller=caller,
             host=prefix.host or piece.host,
@@ -174,6 +175,13 @@ class _Reader:
             entry.time, entry.wall, entry.caller, entry.host = last.time, last.wall, last.caller, last.host
         self._entries.append(entry)
         self._open[entry.caller] = entry
+
+    def _time(self, piece: Piece, prefix: Prefix) -> float | None:
+        """Return the time of a line: where some lines have the time since boot, only that is comparable."""
+        since_boot = prefix.time if prefix.since_boot else piece.time
+        if since_boot is not None:
+            self._is_since_boot = True
+        return since_boot if self._is_since_boot else prefix.time
 
     def _last(self) -> _Entry | None:
         return self._entries[-1] if self._entries else None

@@ -90,6 +90,7 @@ class Prefix(NamedTuple):
         host: the host's name, or "".
         closing: what the prefix opens and the message's end closes: a quotation mark, or "".
         host_follows: it ends in a stamp of RFC 3164, which has a host's name next.
+        since_boot: the time is since boot, not by the wall clock.
     """
 
     end: int
@@ -100,6 +101,7 @@ class Prefix(NamedTuple):
     host: str = ""
     closing: str = ""
     host_follows: bool = False
+    since_boot: bool = False
 
 
 def known_prefix(text: str) -> Prefix:
@@ -129,9 +131,10 @@ def known_prefix(text: str) -> Prefix:
         elif (stamp := match["bracket"] or match["wall"]) is not None:
             wall = stamp
         caller = match["caller"] or caller
+    since_boot = time is not None
     if time is None and wall is not None:
         time = wall_seconds(wall)
-    return Prefix(at, stamped, time, wall, caller, host, host_follows=host_follows)
+    return Prefix(at, stamped, time, wall, caller, host, host_follows=host_follows, since_boot=since_boot)
 
 
 _EMBEDDED = re.compile(r"\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,6}[TC]\d{1,10}\])? ")

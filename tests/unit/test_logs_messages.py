@@ -195,6 +195,12 @@ def test_clocks_are_comparable() -> None:
     assert only(f"[sam. nov. 28 01:02:03 2026] {OOM}")[2:4] == (None, "sam. nov. 28 01:02:03 2026")
 
 
+def test_times_since_boot_and_of_the_clock_are_not_mixed() -> None:
+    """Where some lines have the time since boot, the clock of others does not count."""
+    lines = [f"Nov 28 01:02:03 h kernel: [ 12.5] {FAILURE}", f"Nov 28 01:02:03 h kernel: {OOM}"]
+    assert [message.time for message in read_messages(lines)] == [12.5, None]
+
+
 def test_lines_below_a_stamp_have_it() -> None:
     """Mem-Info is one message of several lines; dmesg stamps the first."""
     lines = ["[ 12.5][ C3] Mem-Info:", "[ 12.5][ C3] active_anon:1 inactive_anon:2", "             active_file:3"]
