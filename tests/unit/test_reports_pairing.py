@@ -169,10 +169,13 @@ def test_mixed_traces() -> None:
 
 
 def test_another_tasks_trace() -> None:
-    """A warning of another task adds nothing to the report before it."""
+    """A warning of another task adds nothing to the report before it; a state behind it may be that task's."""
     other = ("WARNING: CPU: 2 PID: 5 at fs/x.c:1 f+0x1/0x2", "CPU: 2 PID: 5 Comm: c Not tainted 6.1.100 #1")
     [report] = found(A, TASK_A, *other, *TRACE_B, *state(100))
     assert (report.trace, report.cpu, frees([report])) == ((), 0, [("a", [100])])
+    assert report.contradictions == [MIXED]
+    _, headless = found(A, TASK_A, *TRACE_A, *state(100), TASK_B, *TRACE_B, *state(200))
+    assert (headless.event, frees([headless])) == ("memory", [("", [200])])
 
 
 def test_a_renamed_task() -> None:
@@ -311,3 +314,11 @@ def test_a_state_after_the_victim() -> None:
     kill = "Out of memory: Killed process 20 (b) total-vm:1kB, anon-rss:1kB, file-rss:0kB, shmem-rss:0kB"
     reports = found(A, TASK_A, *TRACE_A, oom, TASK_B, *TRACE_B, kill, *state(100))
     assert frees(reports) == [("a", [100]), ("b", [])]
+
+
+def test_two_clocks() -> None:
+    """Lines with the time of the day between lines with the time since boot are the report's own."""
+    day = 1.7e9
+    times = (5.0, 5.0, day, 5.1, day + 40, 5.2, 5.2, 5.2, 5.2, 5.2, 5.2)
+    [report] = find_failures(Message(at, text, times[at]) for at, text in enumerate((A, TASK_A, *state(100))))
+    assert (frees([report]), report.swap, report.state_age) == ([("a", [100])], (8, 16), None)

@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 
 from kalloctrace.diagnose.reports.model import LoggedFailure
-from kalloctrace.diagnose.reports.writer import NEAR, WITH_STATE, Writer
+from kalloctrace.diagnose.reports.writer import NEAR, WITH_STATE, Writer, elapsed
 from kalloctrace.flags.logforms import MaskText, ReleaseText
 from kalloctrace.logs.messages import Message
 
@@ -29,6 +29,7 @@ class OpenReports:
         number: of the message that is read, from 1.
         open: in the order of their first lines.
         current: who writes where no caller is printed: the report whose task was named last; None for another task.
+        foreign: the task that was named last has no report.
         showing: whose state the latest line of one was.
         rejecting: the lines of a state that follow are older than the report before them.
         done: the oldest report is over.
@@ -40,6 +41,7 @@ class OpenReports:
         self.number = 0
         self.open: list[Writer] = []
         self.current: Writer | None = None
+        self.foreign = False
         self.showing: Writer | None = None
         self.rejecting = False
         self.done = False
@@ -59,7 +61,7 @@ class OpenReports:
         self._queue.append(writer)
         self.rejecting = False
         if report.event in _OF_MANY_LINES:
-            self.current = writer
+            self.current, self.foreign = writer, False
         return writer
 
     def continued(self, report: LoggedFailure, message: Message, mask: MaskText | None) -> bool:
@@ -95,7 +97,8 @@ class OpenReports:
 
     def is_past(self, writer: Writer, message: Message) -> bool:
         """Return whether a message is much later than a report."""
-        return writer.written is not None and message.time is not None and message.time - writer.written > _PAUSE
+        passed = elapsed(writer.written, message.time)
+        return passed is not None and passed > _PAUSE
 
     def close_stale(self, message: Message) -> None:
         """Close the reports that had no line for long."""

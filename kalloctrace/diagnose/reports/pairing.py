@@ -185,7 +185,7 @@ class _Pairing:
             self.reports.current = last
             return
         writer = self.reports.current if self.reports.current in own else own[-1] if own else None
-        self.reports.current = writer
+        self.reports.current, self.reports.foreign = writer, writer is None
         if writer is None:
             return
         if len(own) > 1 and not message.caller and self.reports.number - own[0].touched <= NEAR:

@@ -5,7 +5,7 @@ from kalloctrace.diagnose.reports import zones
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.reports.open_reports import OpenReports
 from kalloctrace.diagnose.reports.traces import is_incomplete
-from kalloctrace.diagnose.reports.writer import NEAR, Writer
+from kalloctrace.diagnose.reports.writer import NEAR, Writer, elapsed
 from kalloctrace.diagnose.reports.zones import StateLine
 from kalloctrace.logs.messages import Message
 
@@ -126,6 +126,8 @@ class States:
         if writer not in writers:
             writer = max(writers, key=lambda w: (w.named, w.touched))
             self._note_swapped(writer)
+            if self._reports.foreign and not writer.first.caller:
+                writer.mixed()
         self._note_rivals(writer, writers)
         if writer.tracing and is_incomplete(writer.trace):
             # A state follows a whole trace, so this one may be that of a report which has one.
@@ -134,8 +136,7 @@ class States:
                     other.mixed()
                     writer.mixed()
         writer.report.state_line = message.line
-        if message.time is not None and writer.first.time is not None:
-            writer.report.state_age = message.time - writer.first.time
+        writer.report.state_age = elapsed(writer.first.time, message.time)
         self._show(writer, message)
         return writer
 
@@ -160,8 +161,8 @@ class States:
         self._reports.rejecting = True
         for writer in wanting[-1:]:
             report = writer.report
-            if report.state_line is None and message.time is not None and writer.first.time is not None:
-                report.state_line, report.state_age = message.line, message.time - writer.first.time
+            if report.state_line is None:
+                report.state_line, report.state_age = message.line, elapsed(writer.first.time, message.time)
 
     def _note_interruptions(self, writer: Writer) -> None:
         """Note that the lines of two states run into each other, where the first one goes on behind the second."""

@@ -29,6 +29,17 @@ _PARTS = (
 """The parts whose first lines are noted."""
 
 
+_COMPARABLE = 1e6
+"""Seconds between times of two clocks: that since boot, and that of the day."""
+
+
+def elapsed(begin: float | None, end: float | None) -> float | None:
+    """Return the seconds between two messages; None if a time is not printed, or they are of two clocks."""
+    if begin is None or end is None or abs(end - begin) > _COMPARABLE:
+        return None
+    return end - begin
+
+
 @dataclass(eq=False)
 class Writer:
     """A report, and how far its lines have come.
@@ -127,8 +138,8 @@ class Writer:
 
     def is_younger(self, message: Message) -> bool:
         """Return whether a message was written before its first line."""
-        begun = self.first.time
-        return begun is not None and message.time is not None and message.time < begun - TOLERANCE
+        passed = elapsed(self.first.time, message.time)
+        return passed is not None and passed < -TOLERANCE
 
     def mixed(self) -> None:
         """Note that some lines may be another report's."""
