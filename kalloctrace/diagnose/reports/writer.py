@@ -64,6 +64,7 @@ class Writer:
         trace_lines: the number of each frame's line.
         tracing: "Call Trace:" is read, and the trace is not over.
         trace_over: no more frames are its own.
+        unplaced: the parts that no line had yet.
         lists: the lists of an OOM report.
         file: where in a file of /proc the next line stands.
     """
@@ -87,6 +88,7 @@ class Writer:
     trace_lines: list[int] = field(default_factory=list)
     tracing: bool = False
     trace_over: bool = False
+    unplaced: list[str] = field(default_factory=lambda: list(_PARTS))
     lists: Lists = field(default_factory=Lists)
     file: ProcFile = field(default_factory=ProcFile)
 
@@ -94,10 +96,10 @@ class Writer:
         """Note that a message was its own, after it was read."""
         self.touched, self.line = number, message.line
         self.written = message.time if message.time is not None else self.written
-        places = self.report.places
-        for part in _PARTS:
-            if part not in places and getattr(self.report, part):
-                places[part] = message.line
+        members = vars(self.report)
+        for part in [part for part in self.unplaced if members[part]]:
+            self.report.places.setdefault(part, message.line)
+            self.unplaced = [each for each in self.unplaced if each != part]
 
     def may_write(self, message: Message) -> bool:
         """Return whether a message can be its own, by caller, host and time."""

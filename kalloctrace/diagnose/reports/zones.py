@@ -5,6 +5,7 @@ The lines are those of `show_mem` and `show_free_areas` (mm/page_alloc.c, lib/sh
 """
 
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from kalloctrace.diagnose.reports.model import ZONE_NAMES, Blocks, HugePages, LoggedFailure, LoggedZone
@@ -172,8 +173,8 @@ def read_blocks(report: LoggedFailure, line: StateLine) -> None:
     match = line.match
     zone = report.zone(int(match["node"] or 0), match["zone"])
     blocks = tuple(
-        Blocks(int(block["count"]), int(block["size"]), _types(block["types"]))
-        for block in _BLOCKS.finditer(match["blocks"])
+        Blocks(int(count), int(size), _types(types))
+        for count, size, types in (block.groups() for block in _BLOCKS.finditer(match["blocks"]))
     )
     sizes = [block.size for block in blocks]
     if any(size != max(sizes[0], 1) << order for order, size in enumerate(sizes)):
@@ -222,6 +223,7 @@ def read_tail(report: LoggedFailure, line: StateLine) -> None:
         report.totals.setdefault(_TOTALS_OF_TAIL[what], pages)
 
 
+@lru_cache(maxsize=512)
 def _types(letters: str | None) -> frozenset[str] | None:
     return None if letters is None else frozenset(_MIGRATETYPES.get(letter, letter) for letter in letters)
 
