@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.builtin import builtin_tables
-from kalloctrace.flags.decode import decode_gfp, parse_flags
+from kalloctrace.flags.decode import U32_MAX, decode_gfp, parse_flags
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.builtin import OLD_STAND_IN
 from kalloctrace.kernel.logged import LoggedKernel
@@ -78,6 +78,9 @@ def mask_of(logged: LoggedFailure, kernel: LoggedKernel) -> Mask:
     """
     tables = kernel.tables
     value = logged.mask.value if logged.mask is not None else None
+    if value is not None and value > U32_MAX:
+        # A damaged line.
+        value = None
     printed = logged.mask.printed if logged.mask is not None else ()
     if tables is not None and value is not None:
         named = _as_named(value, printed, tables)

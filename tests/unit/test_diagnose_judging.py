@@ -493,6 +493,13 @@ def test_pages_of_proc_need_no_page_size() -> None:
     assert "3,005 pages free" in answer["zones"][0]["why"]
 
 
+def test_a_mask_of_a_damaged_line() -> None:
+    """What is no gfp_t is not used; its names are."""
+    first = "task: page allocation failure: order:0, mode:0x100000000000cc0(GFP_KERNEL|__GFP_NORETRY), nodemask=(null)"
+    failure, answer = only(log(first, ZONE.format(free=1000, more="")))
+    assert (failure.gfp_text, answer["zones"][0]["verdict"]) == ("GFP_KERNEL|__GFP_NORETRY", "watermark")
+
+
 def test_free_blocks_alone() -> None:
     """Where no block fits, the zone refuses, whatever its watermarks; else nothing follows."""
     first = "task: page allocation failure: order:{}, mode:0x10cc0(GFP_KERNEL|__GFP_NORETRY), nodemask=(null)"
