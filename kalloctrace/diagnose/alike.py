@@ -36,12 +36,14 @@ class Alike:
         first: when it was logged.
         last: when the last of them was logged.
         lines: the numbers of the first lines of their reports, ascending.
+        suppressed: reports before them that the kernel's rate limit kept back, so that nothing else is known of them.
     """
 
     failure: Failure
     first: Moment
     last: Moment
     lines: "array[int]" = field(default_factory=lambda: array("q"))
+    suppressed: int = 0
 
     @property
     def count(self) -> int:
@@ -89,6 +91,7 @@ def group_alike(
         if group.lines and logged.line > group.lines[-1]:
             group.last = moment
         group.lines.append(logged.line)
+        group.suppressed += logged.suppressed
         if len(group.lines) > 1 and group.lines[-1] < group.lines[-2]:
             group.lines = array("q", sorted(group.lines))
     return AlikeFailures(sorted(groups.values(), key=lambda group: group.lines[0]), beyond)
@@ -101,7 +104,7 @@ def _key(failure: Failure) -> tuple[object, ...]:
         logged.order,
         failure.gfp_text,
         caller_name(failure),
-        constraint(logged),
+        constraint(failure),
         failure.conclusion,
         failure.kernel,
     )
@@ -117,9 +120,9 @@ def caller_name(failure: Failure) -> str | None:
     return caller.function if caller is not None else None
 
 
-def constraint(logged: LoggedFailure) -> str | None:
-    """Return what bound the request to some of the memory; None if the log does not print it."""
-    return logged.constraint or ("memcg" if logged.memcg else None)
+def constraint(failure: Failure) -> str | None:
+    """Return what bound the request to some of the memory; None if the log does not show it."""
+    return failure.logged.constraint or ("memcg" if failure.conclusion == "memcg" else None)
 
 
 def alike_json(group: Alike, log: str) -> dict[str, Any]:
@@ -139,5 +142,6 @@ def alike_json(group: Alike, log: str) -> dict[str, Any]:
         "last": last.time,
         "first_text": first.text or None,
         "last_text": last.text or None,
-        "constraint": constraint(group.failure.logged),
+        "constraint": constraint(group.failure),
+        "suppressed": group.suppressed,
     }

@@ -19,7 +19,7 @@ from kalloctrace.diagnose.kinds import (
 from kalloctrace.diagnose.mask import OLD_TABLES, Mask, mask_of
 from kalloctrace.diagnose.page_size import KNOWN, PageSize, page_size
 from kalloctrace.diagnose.reports.model import LoggedFailure
-from kalloctrace.diagnose.states import Case, cases, is_shown, populated, shown_states
+from kalloctrace.diagnose.states import Case, cases, populated, shown_states, unshown_zones
 from kalloctrace.diagnose.zones import AllocationAttempt, Conclusion, Diagnosis
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.logged import LoggedKernel, logged_kernel
@@ -73,6 +73,7 @@ class Failure:
         page_size: of the kernel.
         source: where the failure was recorded.
         mask: the mask in a log; None for a trace.
+        unshown: zones that may serve the request, but whose line the log lacks: node and name.
     """
 
     logged: LoggedFailure
@@ -87,6 +88,7 @@ class Failure:
     page_size: PageSize = KNOWN
     source: Literal["log", "trace"] = "log"
     mask: Mask | None = None
+    unshown: tuple[tuple[int, str], ...] = ()
 
     @property
     def page_kb(self) -> int:
@@ -117,7 +119,8 @@ class Failure:
             return "likely" if is_cgroup_cache(self.logged) else "certain"
         if conclusion in ("order_too_large", "nofail"):
             return "likely"
-        if self.why is None or conclusion in ("passes", "unknown") or self.logged.contradictions:
+        open_still = self.why is None or conclusion in ("passes", "unknown") or self.unshown
+        if open_still or self.why is None or self.logged.contradictions:
             return "unknown"
         if self.why.certain:
             return "certain"
@@ -193,6 +196,7 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None, pa
         missing=(),
         page_size=size,
         mask=mask,
+        unshown=unshown_zones(logged, possible[0], highest),
     )
     return replace(failure, missing=tuple(_missing(failure, mask)))
 
@@ -319,7 +323,7 @@ def _missing(failure: Failure, mask: Mask) -> Iterator[str]:
 
 def _missing_of_zones(failure: Failure, why: Diagnosis) -> Iterator[str]:
     zones = populated(failure.logged.zones)
-    yield from (f"the line of node {zone.node} {zone.zone}" for zone in zones if not is_shown(zone))
+    yield from (f"the line of node {node} {zone}" for node, zone in failure.unshown)
     doubtful = [verdict for verdict in why.zones if not verdict.certain]
     states = [verdict.state for verdict in doubtful]
     yield from (f"the free blocks of node {state.node} {state.zone}" for state in states if state.blocks is None)

@@ -123,6 +123,31 @@ def populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
     return [zone for zone in zones if zone.kilobytes.get("present") != 0]
 
 
+def unshown_zones(logged: LoggedFailure, case: Case, highest: int | None) -> tuple[tuple[int, str], ...]:
+    """Return the zones that have pages and that the request may use, but whose line the log lacks: node and name.
+
+    A zone is known from its free blocks, or from the lowmem_reserve of a lower zone of its node, which is larger for
+    it than for the zone below it: `setup_per_zone_lowmem_reserve` in mm/page_alloc.c adds up the zones' pages.
+
+    Args:
+        logged: the report.
+        case: the likeliest case.
+        highest: `enum zone_type` of the highest zone of the request; None if unknown.
+    """
+    zones = populated(logged.zones)
+    shown = {(zone.node, zone.zone) for zone in zones if is_shown(zone)}
+    known = [(zone.node, case.layout.index(zone.zone)) for zone in zones]
+    known += [
+        (zone.node, index)
+        for zone in zones
+        if zone.lowmem_reserve is not None and len(zone.lowmem_reserve) == len(case.layout)
+        for index in range(case.layout.index(zone.zone) + 1, len(case.layout))
+        if zone.lowmem_reserve[index] > zone.lowmem_reserve[index - 1]
+    ]
+    allowed = dict.fromkeys((node, case.layout[index]) for node, index in known if highest is None or index <= highest)
+    return tuple(zone for zone in allowed if zone not in shown)
+
+
 def _free_cma(logged: LoggedFailure, zones: list[LoggedZone], page_kb: int) -> dict[tuple[int, str], int]:
     """Return the free CMA pages that follow from the total, for zones whose line does not have them."""
     total = logged.totals.get("free_cma")

@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from kalloctrace.logs.lines import FORMS, HEADER, HEADLESS, LONGEST_PHRASE, PARTIAL, PHRASES, Form, form_of
+from kalloctrace.logs.lines import (
+    FORMS,
+    HEADER,
+    HEADLESS,
+    LONGEST_PHRASE,
+    PARTIAL,
+    PHRASES,
+    Form,
+    form_of,
+    may_be_header,
+)
 from kalloctrace.logs.prefixes import START_MATCH, Prefix
 
 LONGEST = 1536
@@ -66,7 +76,7 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
     continued = Counter(
         line.width
         for line, below in pairwise(lines)
-        if line.width >= _NARROWEST and not (below.stamped if stamped else START_MATCH(below.text.lstrip()))
+        if line.width >= _NARROWEST and not (below.stamped if stamped else _begins(below.text.lstrip()))
     )
     widest = max((line.width for line in lines), default=0)
     # A copy may lose the blank at the end of a line.
@@ -75,6 +85,11 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
     if continued[widest] > max(least, others * 4):
         return widest
     return before if others < _MOST_OTHERS else MAILED
+
+
+def _begins(text: str) -> bool:
+    """Return whether a text is the beginning of a line, a report's first line included."""
+    return START_MATCH(text) is not None or (may_be_header(text) and HEADER.match(text) is not None)
 
 
 class Break(NamedTuple):

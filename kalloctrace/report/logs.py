@@ -226,7 +226,8 @@ def write_alike(found: AlikeFailures, log: str, console: Console) -> None:
 def _where(group: Alike) -> str:
     """Return how often, in which lines and when, with a separator at the end."""
     first, last = time_text(group.first), time_text(group.last)
+    kept_back = f"after {group.suppressed:,} that the rate limit suppressed; " if group.suppressed else ""
     if group.count == 1:
-        return f"line {group.lines[0]}, "
+        return f"line {group.lines[0]}{'; ' + kept_back if kept_back else ', '}"
     times = f", {first} to {last}" if first and last else ""
-    return f"{group.count:,} alike, lines {group.lines[0]} to {group.lines[-1]}{times}; "
+    return f"{group.count:,} alike, lines {group.lines[0]} to {group.lines[-1]}{times}; {kept_back}"

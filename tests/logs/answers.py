@@ -1,33 +1,31 @@
 # SPDX-License-Identifier: MIT
 """What the program answers to a log, in the same process, as JSON objects."""
 
-import io
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from tempfile import NamedTemporaryFile
 from typing import Any
 
-from kalloctrace.diagnose.from_log import NamedKernel, explain_failure
-from kalloctrace.diagnose.reports.pairing import find_failures
-from kalloctrace.diagnose.to_json import failure_json
-from kalloctrace.flags.builtin import builtin_tables
-from kalloctrace.logs.files import LogLines
-from kalloctrace.logs.messages import read_messages
+from kalloctrace.commands.log_reader import LogOptions, LogReader
+from kalloctrace.diagnose.alike import alike_json
 
 Answer = dict[str, Any]
 
-PLACES = frozenset(("line", "lines", "log", "first", "last"))
+PLACES = frozenset(("line", "lines", "log", "first", "last", "first_text", "last_text"))
 """Keys that say where in a file something is, or when it was printed."""
 
 
-def answers_to(data: bytes, kernel: str | None = None) -> list[Answer]:
-    """Return the answers of `explain --json`.
+def answers_to(data: bytes, options: LogOptions = LogOptions()) -> list[Answer]:  # noqa: B008 immutable
+    """Return what `explain --json` prints.
 
     Args:
         data: the file.
-        kernel: as --kernel.
+        options: such as --kernel.
     """
-    named = NamedKernel(kernel, "", builtin_tables(kernel)) if kernel is not None else None
-    lines = LogLines(io.BytesIO(data))
-    return [failure_json(explain_failure(logged, named)) for logged in find_failures(read_messages(lines))]
+    with NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        return [alike_json(group, file.name) for group in LogReader.of(options).explain(file.name).groups]
 
 
 def _is_place(key: str) -> bool:
@@ -66,3 +64,98 @@ def differing(left: Iterable[Answer], right: Iterable[Answer]) -> str:
         for key in {**first, **second}
         if first.get(key) != second.get(key)
     )
+
+
+def stronger(full: Sequence[Answer], cut: Sequence[Answer]) -> list[str]:
+    """Return what the answers to a cut log claim that those to the whole log do not.
+
+    Less may be known, and more may be unknown; a claim may neither differ nor be more certain.
+
+    Args:
+        full: the one answer to a log with one report.
+        cut: the answers to a part of it.
+    """
+    if len(cut) > 1:
+        return [f"{len(cut)} answers"]
+    return [claim for answer in cut for claim in _stronger(full[0], answer)]
+
+
+_SAME_OR = {
+    "order": (),
+    "comm": ("",),
+    "kernel": (None,),
+    "nodemask": (None,),
+    "mems_allowed": (None,),
+    "highest_zone": (None,),
+    "constraint": (None,),
+    "caller": (None,),
+    "harm": ("unknown",),
+    "out_of_memory": (None,),
+}
+"""Facts, with the values that stand for not knowing them."""
+
+
+def _stronger(full: Answer, cut: Answer) -> Iterator[str]:
+    if cut["event"] not in {full["event"], "memory"}:
+        yield f"event {cut['event']}"
+    yield from _other_facts(full, cut)
+    known, certain = verdicts(full), certain_zones(full)
+    if cut["certainty"] == "certain" and cut["conclusion"] != "memcg":
+        yield from (f"certain without {zone}" for zone in _proven(cut) - verdicts(cut).keys())
+        if full["certainty"] != "certain" and not verdicts(cut).keys() <= certain.keys():
+            yield f"certain of {cut['conclusion']} instead of {full['certainty']} of {full['conclusion']}"
+        if cut["conclusion"] != _shown(full, cut):
+            yield f"certain of {cut['conclusion']} instead of {full['conclusion']}"
+    for zone, verdict in verdicts(cut).items():
+        if verdict not in {known.get(zone), "unknown"}:
+            yield f"{zone} {verdict} instead of {known.get(zone)}"
+    for zone, verdict in certain_zones(cut).items():
+        if verdict != certain.get(zone):
+            yield f"{zone} certainly {verdict} instead of {certain.get(zone)}"
+    for key in ("holders", "known_bugs"):
+        yield from (f"{key} {each}" for each in _texts(cut, key) - _texts(full, key))
+    sure = {each["text"] for each in full.get("advice", []) if each["certainty"] == "certain"}
+    yield from (
+        f"advice {each['text']}"
+        for each in cut.get("advice", [])
+        if each["certainty"] == "certain" and each["text"] not in sure
+    )
+
+
+def _other_facts(full: Answer, cut: Answer) -> Iterator[str]:
+    for key, unknown in _SAME_OR.items():
+        value, whole = cut.get(key), full.get(key)
+        if value is None or value in (whole, *unknown) or (cut["event"] == "memory" and key in {"order", "harm"}):
+            continue
+        if key == "kernel" and str(whole).startswith(value):
+            continue  # the line of the release is the last one, and cut off
+        yield f"{key} {value!r} instead of {whole!r}"
+
+
+def _shown(full: Answer, cut: Answer) -> str:
+    """Return the whole log's conclusion, of the zones that the part shows."""
+    kinds = {verdicts(full).get(zone, "") for zone in verdicts(cut)} - {"excluded"}
+    if len(kinds & {"watermark", "block"}) == len(kinds) > 0:
+        return kinds.pop() if len(kinds) == 1 else "mixed"
+    return str(full["conclusion"])
+
+
+_NAMES = ("DMA", "DMA32", "Normal", "Movable", "Device")
+
+
+def _proven(answer: Answer) -> set[tuple[int, str]]:
+    """Return zones with pages by the lowmem_reserve of lower ones: it grows with each such zone's size.
+
+    Source: `setup_per_zone_lowmem_reserve` in mm/page_alloc.c.
+    """
+    highest = answer["highest_zone"] or "DMA"
+    return {
+        (zone["node"], _NAMES[index])
+        for zone in answer["zones"]
+        for index in range(_NAMES.index(zone["zone"]) + 1, _NAMES.index(highest) + 1)
+        if index < len(reserve := zone["lowmem_reserve"] or ()) and reserve[index] > reserve[index - 1]
+    }
+
+
+def _texts(answer: Answer, key: str) -> set[str]:
+    return {json.dumps(without_places(each), sort_keys=True) for each in answer.get(key, [])}

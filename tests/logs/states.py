@@ -255,4 +255,27 @@ BOOSTED = State(
 )
 """9000 pages, 1000 of them free highatomic ones (7.x) of 1024 reserved: not above 4000 + 7168."""
 
-STATES = (FRAGMENTED, EXHAUSTED, ATOMIC, BOUND, CMA, BOOSTED)
+LATER = State(
+    name="later",
+    event="failure",
+    comm="dd",
+    pid=3000,
+    order=1,
+    gfp=("GFP_KERNEL", "__GFP_NORETRY", "__GFP_COMP"),
+    zones=(
+        Zone(0, "DMA", 3840, (67, 83, 99), (0, 2981, 3931, 3931, 3931), 3840, ((0, ""),) * 7 + ((30, "M"),)),
+        Zone(
+            *(0, "DMA32", 40000, (11000, 13750, 16500), (0, 0, 950, 950, 950), 763136),
+            ((20000, "UME"), (6000, "UM"), (2000, "ME")),
+            file=200_000,
+        ),
+        Zone(0, "Normal", 3000, (4000, 5000, 6000), (0, 0, 0, 0, 0), 243200, ((3000, "UME"),), file=60_000),
+    ),
+    verdicts={(0, "DMA"): "watermark", (0, "DMA32"): "passes", (0, "Normal"): "watermark"},
+    conclusion="passes",
+    frames=("new_slab", "___slab_alloc", "kmem_cache_alloc", "ext4_alloc_inode"),
+)
+"""DMA: 3840 - 1 of 67 + 3931 pages. DMA32: 40000 - 1 of 11000 + 950, with blocks of order 1: pages were freed after the
+failure. Normal: 3000 of 4000."""
+
+STATES = (FRAGMENTED, EXHAUSTED, ATOMIC, BOUND, CMA, BOOSTED, LATER)

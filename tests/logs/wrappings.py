@@ -230,10 +230,10 @@ def _cri_in_parts(messages: Sequence[Stamped]) -> str:
     return "".join(out)
 
 
-def _mailed(width: int, wrap: Wrap) -> Wrap:
+def mailed(width: int, wrap: Wrap) -> Wrap:
     """Break lines at blanks, as mail programs and forums do; the rest of a line has no prefix."""
 
-    def mailed(messages: Sequence[Stamped]) -> str:
+    def broken(messages: Sequence[Stamped]) -> str:
         return "".join(
             piece + "\n"
             for line in wrap(messages).splitlines()
@@ -242,10 +242,10 @@ def _mailed(width: int, wrap: Wrap) -> Wrap:
             )
         )
 
-    return mailed
+    return broken
 
 
-def _terminal(width: int, wrap: Wrap) -> Wrap:
+def in_terminal(width: int, wrap: Wrap) -> Wrap:
     """Break lines at a column, as a copy from a terminal does: also inside words and numbers."""
 
     def copied(messages: Sequence[Stamped]) -> str:
@@ -255,7 +255,8 @@ def _terminal(width: int, wrap: Wrap) -> Wrap:
     return copied
 
 
-def _quoted(mark: str, wrap: Wrap) -> Wrap:
+def quoted(mark: str, wrap: Wrap) -> Wrap:
+    """Put a mark before each line."""
     return lambda messages: "".join(f"{mark}{line}\n" for line in wrap(messages).splitlines())
 
 
@@ -396,15 +397,15 @@ WRAPPINGS: dict[str, Wrap] = {
     "HTML": _page(CONSOLE),
     "HTML entities": lambda messages: html.escape(_each_line(lambda m: f"<{m.level}>{_dmesg(m)}")(messages)),
     "HTML line breaks": lambda messages: "<p>" + CONSOLE(messages).replace("\n", "<br>\n") + "</p>\n",
-    "quote": _quoted("> ", CONSOLE),
-    "quote of a quote": _quoted(">> ", CONSOLE),
-    "quote of a quote with blanks": _quoted("> > ", PLAIN),
-    "bar": _quoted("| ", CONSOLE),
-    "bullets": _quoted("* ", CONSOLE),
-    "dashes": _quoted("- ", PLAIN),
-    "indented": _quoted("    ", CONSOLE),
-    "tabs": _quoted("\t", PLAIN),
-    "comment signs": _quoted("# ", CONSOLE),
+    "quote": quoted("> ", CONSOLE),
+    "quote of a quote": quoted(">> ", CONSOLE),
+    "quote of a quote with blanks": quoted("> > ", PLAIN),
+    "bar": quoted("| ", CONSOLE),
+    "bullets": quoted("* ", CONSOLE),
+    "dashes": quoted("- ", PLAIN),
+    "indented": quoted("    ", CONSOLE),
+    "tabs": quoted("\t", PLAIN),
+    "comment signs": quoted("# ", CONSOLE),
     "code fence": lambda messages: f"```\n{CONSOLE(messages)}```\n",
     "numbered": _numbered,
     "grep -n": _grepped,
@@ -412,13 +413,13 @@ WRAPPINGS: dict[str, Wrap] = {
     "blank lines between": lambda messages: CONSOLE(messages).replace("\n", "\n\n"),
     "prose around": _prose(CONSOLE),
     "prose around plain": _prose(PLAIN),
-    "mailed with a prefix, 72": _mailed(72, CONSOLE),
-    "mailed with a prefix, 60": _mailed(60, SYSLOG),
-    "mailed, 72": _mailed(72, PLAIN),
-    "mailed and quoted": _quoted("> ", _mailed(70, CONSOLE)),
-    "terminal, 80": _terminal(80, CONSOLE),
-    "terminal, 133": _terminal(133, SYSLOG),
-    "terminal, 97, plain": _terminal(97, PLAIN),
+    "mailed with a prefix, 72": mailed(72, CONSOLE),
+    "mailed with a prefix, 60": mailed(60, SYSLOG),
+    "mailed, 72": mailed(72, PLAIN),
+    "mailed and quoted": quoted("> ", mailed(70, CONSOLE)),
+    "terminal, 80": in_terminal(80, CONSOLE),
+    "terminal, 133": in_terminal(133, SYSLOG),
+    "terminal, 97, plain": in_terminal(97, PLAIN),
 }
 """Texts, by name."""
 
@@ -446,10 +447,15 @@ FILES: dict[str, Callable[[Sequence[Stamped]], bytes]] = {
 """Bytes, by name."""
 
 
+def wrapped_as(name: str, messages: Sequence[Stamped]) -> bytes:
+    """Return the messages in one wrapping."""
+    if name in FILES:
+        return FILES[name](messages)
+    return WRAPPINGS[name](messages).encode("latin-1" if name == "journalctl -o export" else "utf-8")
+
+
 def wrapped(messages: Iterable[Message]) -> Iterator[tuple[str, bytes]]:
     """Yield the messages in each wrapping."""
-    given = stamped(messages)
-    for name, wrap in WRAPPINGS.items():
-        yield name, wrap(given).encode("latin-1" if name == "journalctl -o export" else "utf-8")
-    for name, write in FILES.items():
-        yield name, write(given)
+    stamps = stamped(messages)
+    for name in (*WRAPPINGS, *FILES):
+        yield name, wrapped_as(name, stamps)

@@ -262,9 +262,10 @@ def test_page_size(release: str, size: str) -> None:
 
 def test_a_page_size_that_matters() -> None:
     """65 pages of lowmem_reserve are 260 kB or 1,040 kB: with a flavour's likely size the answer is likely."""
-    first = "task: page allocation failure: order:0, mode:0x10cc0(GFP_KERNEL|__GFP_NORETRY), nodemask=(null)"
+    first = "task invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
     zone = "Node 0 DMA free:3500kB boost:0kB min:2780kB low:3472kB high:4164kB reserved_highatomic:0KB free_cma:0kB"
-    lines = (zone, "lowmem_reserve[]: 0 0 65 65 65")
+    normal = "Node 0 Normal free:0kB boost:0kB min:2780kB low:3472kB high:4164kB reserved_highatomic:0KB free_cma:0kB"
+    lines = (zone, "lowmem_reserve[]: 0 0 65 65 65", normal, "lowmem_reserve[]: 0 0 0 0 0")
     asked = [only(log(first, *lines, release=release))[1] for release in ("6.6.30", "6.8.10-asahi", "6.6.30-amd64")]
     assert [one["certainty"] for one in asked] == ["unknown", "likely", "unknown"]
     assert [verdicts(one)[0][1] for one in asked] == ["passes", "watermark", "passes"]
@@ -296,7 +297,22 @@ def test_a_true_oom_has_no_remedies() -> None:
     """Even all file pages and the free swap would not bring a zone to its high watermark."""
     _, answer = only(read("true-oom-remedies"))
     assert verdicts(answer) == [("DMA", "watermark", "certain"), ("Normal", "watermark", "certain")]
-    assert (answer["certainty"], answer["remedies"]) == ("certain", [])
+    assert answer["remedies"] == []
+
+
+def test_a_zone_whose_line_is_missing() -> None:
+    """The zone could have served: DMA's lowmem_reserve shows that DMA32 has pages, and its list that Normal has."""
+    text = read("true-oom-remedies")
+    _, answer = only(text)
+    assert (answer["certainty"], answer["missing"]) == ("unknown", ["the line of node 0 DMA32"])
+    whole = text.replace("0 3191 15659 15659 15659", "0 0 15659 15659 15659")
+    assert only(whole)[1]["certainty"] == "certain"
+    without = "".join(line for line in whole.splitlines(keepends=True) if "Normal free:" not in line)
+    _, answer = only(without)
+    assert (answer["certainty"], answer["missing"]) == ("unknown", ["the line of node 0 Normal"])
+    # HighMem and Movable are above what GFP_KERNEL may use.
+    kernel = whole.replace("0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO)", "0xcc0(GFP_KERNEL)")
+    assert only(kernel.replace("lowmem_reserve[]: 0 0 0 0 0", "lowmem_reserve[]: 0 0 0 9 9"))[1]["missing"] == []
 
 
 def test_an_oom_with_memory_left_has_remedies() -> None:

@@ -24,7 +24,8 @@ _SLABS_EMPTY = re.compile(r"Name\s+Used\s+Total$")
 
 _OOM_KILL = re.compile(
     r"oom-kill:constraint=(?P<constraint>\w+),nodemask=(?P<nodemask>\(null\)|[\d,-]*\d),cpuset=(?P<cpuset>[^,]*),"
-    r"mems_allowed=(?P<mems>[\d,-]*\d)(?P<rest>.*)"
+    # What follows shows that the list is whole.
+    r"mems_allowed=(?P<mems>[\d,-]*\d)(?= ?,[a-z])"
 )
 _VICTIM = re.compile(r"oom-kill:constraint=.*,task=(?P<comm>.{0,64}),pid=(?P<pid>\d{1,10}),uid=\d")
 _CONSTRAINTS: dict[str, Constraint] = {

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: MIT
+"""Logs as people paste them, each with the right answer.
+
+The answers come from the numbers in the logs and the kernel's rules, not from the program. Those of the files in
+tests/unit/data are also in the tests of the parts that read and judge them.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.logs.answers import answers_to, verdicts
+
+TESTS = Path(__file__).parents[1]
+DATA = TESTS / "logs" / "data"
+READING = TESTS / "unit" / "data" / "logs"
+JUDGING = TESTS / "unit" / "data" / "judging"
+FIRST = TESTS / "unit" / "data" / "failures"
+
+Zones = dict[tuple[int, str], str]
+
+
+@dataclass(frozen=True)
+class Right:
+    """What is right to say about one report.
+
+    Attributes:
+        facts: values of keys.
+        zones: the verdicts; None if there is nothing to say about zones.
+        holds: texts that occur in the answer.
+        never: texts that do not.
+    """
+
+    facts: dict[str, Any]
+    zones: Zones | None = None
+    holds: tuple[str, ...] = ()
+    never: tuple[str, ...] = ()
+
+
+def _failure(comm: str, order: int, **more: Any) -> dict[str, Any]:  # noqa: ANN401 values of JSON
+    return {"event": "failure", "comm": comm, "order": order} | more
+
+
+NORMAL = (0, "Normal")
+_PLAIN = Right(
+    _failure("task", 4, gfp_text="GFP_NOFS|__GFP_COMP", conclusion="block", certainty="certain", contradictions=[]),
+    # 126872 kB and 60 kB less are above 63960 kB; the largest block has 32 kB.
+    {NORMAL: "block"},
+)
+
+RIGHT: dict[str, list[Right]] = {
+    # 0 of 5044 kB, in two wrapped lines.
+    "m01-wrapped-no-trailing-blank.txt": [
+        Right(_failure("task", 0, gfp_text="GFP_KERNEL|__GFP_COMP", contradictions=[]), {NORMAL: "watermark"})
+    ],
+    "m01c-oom-wrapped.txt": [Right({"event": "oom", "comm": "dd", "order": 0, "gfp": 0x101CCA}, {})],
+    "m01e-oom-wrapped-prefix.txt": [Right({"event": "oom", "comm": "mkfs.ext4", "order": 0, "gfp": 0x101CC0}, {})],
+    "m01f-oom-wrapped-prefix.txt": [Right({"event": "oom", "comm": "dd", "order": 0, "gfp": 0x101CCA}, {})],
+    **{
+        f"m02-{name}.txt": [_PLAIN]
+        for name in (
+            *("0-plain", "a-kmsg", "b-docker-json", "c-journalctl-json", "d-cri", "e-samsung", "h-lastkmsg-cpu"),
+            "j-ansi-colour",
+        )
+    },
+    # Pages are not the cause: no range of addresses was free.
+    "vmalloc-error.log": [
+        Right({"event": "vmap", "comm": "task"}, never=("no free block", "too few free pages")),
+    ],
+    # 31718 - 511 of 15990 pages; the largest block has order 3.
+    "vmemmap-alloc-failure.log": [
+        Right({"event": "vmemmap", "order": 9, "conclusion": "block"}, {NORMAL: "block"}),
+    ],
+    # (26596 - 7 - 1024 highatomic - 138 CMA) pages of 10216: above; no block of order 3 but C and H.
+    "movable-gfp-kernel.log": [
+        Right(
+            _failure("task", 3, highest_zone="Normal"),
+            {NORMAL: "block", (0, "Movable"): "excluded"},
+            never=("node 0 Movable would", "node 0 Movable had such", "node 0 Movable: "),
+        ),
+    ],
+    "boot-no-pages.log": [
+        Right(_failure("swapper", 0), {NORMAL: "watermark"}, never=("compaction would", "would be enough")),
+    ],
+    "m06-release-not-read.txt": [Right(_failure("xxxx", 10, kernel="4.9.56"), {})],
+    # Both dumps show DMA 1562 of 119 + 1443 pages and DMA32 11136 of 11144: too few, in both.
+    "m07-interleaved-full.txt": [
+        Right(
+            {"event": "stall", "comm": "kworker/1:1", "order": 0, "line": 1, "contradictions": []},
+            {(0, "DMA"): "watermark", (0, "DMA32"): "watermark"},
+        ),
+        Right(
+            {"event": "oom", "comm": "kthreadd", "order": 2, "line": 2, "contradictions": []},
+            {(0, "DMA"): "watermark", (0, "DMA32"): "watermark"},
+        ),
+    ],
+    "memcg-by-trace.log": [
+        Right({"event": "oom", "conclusion": "memcg", "certainty": "certain", "constraint": "memcg"}, {})
+    ],
+    # 0 of 695 pages.
+    "free0-list-full.log": [
+        Right({"event": "oom", "conclusion": "watermark", "certainty": "certain"}, {NORMAL: "watermark"})
+    ],
+    "mempolicy.log": [
+        Right({"event": "oom", "constraint": "mempolicy", "nodemask": "3"}, holds=("node 3 Normal",)),
+    ],
+    # 250 of 695 pages; a reclaiming task or an OOM victim does not get as far as the OOM killer.
+    "oom-hedge.log": [
+        Right({"event": "oom"}, {NORMAL: "watermark"}, never=("PF_MEMALLOC", "being killed by the OOM killer")),
+    ],
+    "16k-pages-no-list.log": [Right(_failure("task", 5), {}, never=("128 kB",))],
+    # The state is older than the failure.
+    "state-older-than-failure.log": [
+        Right(_failure("task", 0, certainty="unknown", conclusion="unknown"), never=("would have served",))
+    ],
+    # DMA 3328 of 16 + 15659 pages, Normal 15475 of 15487; swap is full.
+    "true-oom-remedies.log": [
+        Right(
+            {"event": "oom", "conclusion": "watermark", "out_of_memory": True, "remedies": []},
+            {(0, "DMA"): "watermark", NORMAL: "watermark"},
+        )
+    ],
+    # Three CPUs; which lines are whose cannot be told.
+    "m18-three-failures-one-read.txt": [
+        Right({"event": "failure", "order": 0, "gfp": 0x2080020, "count": 3, "certainty": "unknown"}, {})
+    ],
+    "m20-five-alike.txt": [
+        Right(_failure("task", 4, count=5, lines=[1, 7, 13, 19, 25]), {NORMAL: "block"}),
+    ],
+    # 250 of 695 pages.
+    "reserve-all-zero.log": [
+        Right(_failure("task", 0, conclusion="watermark", certainty="certain"), {NORMAL: "watermark"})
+    ],
+    # 750 of 695 pages, in 3 blocks.
+    "reserve-of-the-own-zone.log": [
+        Right(_failure("task", 0, conclusion="passes"), {NORMAL: "passes"}),
+    ],
+    # 62086 - 61834 pages are 1008 kB, of 2444 kB.
+    "global-free-cma.log": [
+        Right(_failure("task", 0), {NORMAL: "watermark"}, holds=("1,008 kB",)),
+    ],
+    "order-above-max.log": [
+        Right({"event": "cma", "conclusion": "contiguous_range"}, {}),
+        Right({"event": "warning", "comm": "task", "conclusion": "order_too_large", "certainty": "likely"}, {}),
+    ],
+    "no-reclaim-bits.log": [Right(_failure("z", 0, gfp=0x400D0), {}, holds=("0xd0",))],
+    # 3600 of 5632 pages.
+    "vmalloc-no-pages.log": [
+        Right(
+            {"event": "vmalloc", "comm": "kvm", "conclusion": "watermark"},
+            {(0, "DMA32"): "watermark"},
+        )
+    ],
+    "vmalloc-before-5.13.log": [Right({"event": "vmalloc", "comm": "systemd-udevd"}, {})],
+    "slub-node.log": [Right({"event": "slub", "gfp": 0xA20}, {})],
+    # A cache of a cgroup: its limit.
+    "slub-cgroup.log": [Right({"event": "slub", "constraint": "memcg"}, {})],
+    "memcg-5.15.log": [
+        Right(
+            {
+                "event": "oom",
+                "comm": "node",
+                "conclusion": "memcg",
+                "certainty": "certain",
+                "constraint": "memcg",
+                "harm": "killed",
+            },
+            {},
+            holds=("/kubepods.slice/pod1.slice",),
+        )
+    ],
+    "memcg-3.10.log": [
+        Right({"event": "oom", "comm": "java", "conclusion": "memcg", "constraint": "memcg", "harm": "killed"}, {})
+    ],
+    "cma-busy.log": [Right({"event": "cma"}, {})],
+    "sysrq-f.log": [
+        Right({"event": "oom", "order": -1}, holds=("SysRq",), never=("would have served",)),
+    ],
+    "sysrq-m.log": [Right({"event": "memory"})],
+    "page-fault-oom.log": [Right({"event": "oom", "comm": "python3", "order": 0}, {})],
+    "warning-order-6.6.log": [Right({"event": "warning"}, {})],
+    "vmap-arm.log": [Right({"event": "vmap"}, {})],
+    # 9750 of 10000 pages.
+    "stall-7.x.log": [
+        Right({"event": "stall", "comm": "postgres", "order": 0}, {NORMAL: "watermark"}),
+    ],
+    # 9500 of 10000 pages of node 1.
+    "cpuset-oom.log": [
+        Right({"event": "oom", "constraint": "cpuset", "mems_allowed": "1"}, {(1, "Normal"): "watermark"})
+    ],
+    # 5000 - 7 of 750 pages, the largest block has order 1; HighMem is above what GFP_KERNEL may use.
+    "highmem-arm.log": [
+        Right(
+            _failure("kworker/0:2", 3, conclusion="block", certainty="certain", highest_zone="Normal"),
+            {NORMAL: "block", (0, "HighMem"): "excluded"},
+        )
+    ],
+    # 15000 - 7 - 4096 of 5000 pages; the only blocks of order 3 are for high-order atomic requests.
+    "highatomic-only.log": [
+        Right(_failure("tun", 3, conclusion="block"), {NORMAL: "block"}, holds=("high-order atomic",))
+    ],
+    # 2250 of 10000 / 2 * 3 / 4 pages; a packet is dropped, or its buffer is tried again.
+    "suppressed.log": [
+        Right(
+            _failure("ksoftirqd/1", 0, conclusion="watermark", suppressed=1250, harm="dropped"), {NORMAL: "watermark"}
+        )
+    ],
+    # 4900 of 5000 pages; 1.4 GB are the slab's, and no swap or file page is left.
+    "profile-6.12.log": [
+        Right(
+            {"event": "oom", "comm": "stress", "conclusion": "watermark", "out_of_memory": True, "harm": "killed"},
+            {(0, "DMA32"): "watermark"},
+            holds=("leaky",),
+        )
+    ],
+    # 10000 - 3 of 704 pages of 64 kB; the largest block has order 1.
+    "ppc64-64k.log": [
+        Right(_failure("kworker/5:1", 2, conclusion="block", certainty="certain"), {(8, "Normal"): "block"})
+    ],
+    # 2250 - 31 pages of 15 + 0: a DMA request may use its own zone whatever its reserve; the largest block has order 1.
+    "dma-order5.log": [
+        Right(
+            _failure("modprobe", 5, conclusion="block", certainty="certain", highest_zone="DMA"),
+            {(0, "DMA"): "block", NORMAL: "excluded"},
+        )
+    ],
+    # 2000 of 2250 pages.
+    "stall-4.12.log": [Right({"event": "stall", "comm": "cc1", "order": 0}, {(0, "DMA32"): "watermark"})],
+    "kswapd-nomemalloc.log": [Right(_failure("kswapd0", 0, kernel="6.6.30"), {})],
+    # 250 of 10000 pages on alpha; 22500 of 5000 on beta, without a block of order 2.
+    "two-hosts.log": [
+        Right(_failure("httpd", 1, kernel="6.6.30"), {NORMAL: "watermark"}),
+        Right(_failure("httpd", 2, kernel="6.1.90"), {NORMAL: "block"}),
+    ],
+    "nothing.log": [],
+    "zoneinfo.txt": [Right({"event": "memory"})],
+    "buddyinfo.txt": [Right({"event": "memory"})],
+    "oom-6.1-kubelet-cat.log": [Right({"event": "oom", "harm": "killed", "constraint": "none"}, {})],
+}
+"""By the name of the file."""
+
+
+def _path(name: str) -> Path:
+    return next(folder / name for folder in (DATA, READING, JUDGING) if (folder / name).exists())
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_answers(name: str) -> None:
+    """Each report is there, and what the log shows is said of it."""
+    answers = sorted(answers_to(_path(name).read_bytes()), key=lambda answer: answer["line"])
+    assert len(answers) == len(RIGHT[name])
+    for answer, right in zip(answers, RIGHT[name], strict=True):
+        assert {key: answer.get(key) for key in right.facts} == right.facts
+        if right.zones is not None:
+            assert verdicts(answer) == right.zones
+        text = json.dumps(answer, ensure_ascii=False)
+        assert [each for each in right.holds if each not in text] == []
+        assert [each for each in right.never if each in text] == []
+
+
+def test_there_are_many_logs_each_with_an_answer() -> None:
+    """At least sixty, none without a test."""
+    logs = [path for folder in (DATA, READING, JUDGING, FIRST) for path in folder.iterdir() if path.is_file()]
+    tests = "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py"))
+    assert len(logs) >= 60
+    assert [path.name for path in logs if path.name not in tests and path.name not in RIGHT] == []
