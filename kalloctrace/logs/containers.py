@@ -16,6 +16,8 @@ _MESSAGE_KEYS = (
 _MONOTONIC_KEYS = ("_SOURCE_MONOTONIC_TIMESTAMP", "__MONOTONIC_TIMESTAMP")
 _HOST_KEYS = ("_HOSTNAME", "host", "hostname")
 _WALL_KEYS = ("time", "@timestamp", "timestamp", "ts")
+_TELLING = (" ", "kB", "oom", ":")
+"""What a message has under a key of any name; without it, it is in an object within."""
 _DEEPEST = 8
 _STRING = r'"(?P<value>(?:[^"\\]|\\.)*+)'
 _PRETTY = re.compile(rf'\s*"(?P<key>[\w@. -]{{1,64}})"\s*:\s*(?:{_STRING}"|[^"{{\[]{{1,64}}?|[{{\[]),?\s*$')
@@ -223,6 +225,8 @@ def _value_pieces(number: int, width: int, value: Any, fields: dict[str, Any], d
         held = next((value[keys[key]] for key in _MESSAGE_KEYS if value.get(keys.get(key, "")) not in (None, "")), None)
         if held is None:
             held = max((one for one in value.values() if isinstance(one, str)), key=len, default="")
+            if not any(map(held.__contains__, _TELLING)):
+                held = [one for one in value.values() if isinstance(one, dict | list)]
         yield from _value_pieces(number, width, held, {**fields, **value}, depth + 1)
 
 

@@ -19,7 +19,7 @@ _LONGEST_STRING = 1 << 20
 """The same for a line that holds many, separated by escaped newlines: JSON."""
 _BLOCK = 1 << 18
 _ZEROS = "\0" * 16
-_ESCAPED_NEWLINES = ("\\n", "#012", "<br")
+_ESCAPED_NEWLINES = ("\\n", "#012", "<br", "\r")
 _DAMAGED = (EOFError, OSError, lzma.LZMAError, zlib.error)
 _ARROW_CODECS = {b"\x28\xb5\x2f\xfd": "zstd", b"\x04\x22\x4d\x18": "lz4"}
 

@@ -34,6 +34,8 @@ _TOKEN = re.compile(
     r"|(?P<bullet>(?:[-*+•·‣◦–#│┃]|/\*|//|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
     r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
     rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
+    r"|\d{1,4},\d{1,20},(?P<kmsg>\d{1,20}),[-c+](?P<fields>(?:,\w{1,32}=[^;,\s]{0,64})*);"
+    r"|(?P<repeated>message repeated \d{1,9} times: \[\s?)"
     r"|\[\s*(?P<delta>\+?)(?:\d{1,4}-)?(?P<boot>\d{1,12}\.\d{1,9})(?P<more>[^\[\]]{0,48})\]\s?"
     r"|\[\s*(?P<caller>[TC]\d{1,10})\]\s?"
     rf"|\[(?P<bracket>{_STAMP}|[^\[\]:]{{0,40}}\d\d:\d\d:\d\d[^\[\]]{{0,24}})\]\s?"
@@ -88,7 +90,7 @@ class Prefix(NamedTuple):
         wall: the wall-clock time as printed; None if there is none.
         caller: the caller id, or "".
         host: the host's name, or "".
-        closing: what the prefix opens and the message's end closes: a quotation mark, or "".
+        closing: what the prefix opens and the message's end closes, such as a quotation mark; or "".
         host_follows: it ends in a stamp of RFC 3164, which has a host's name next.
         since_boot: the time is since boot, not by the wall clock.
     """
@@ -109,7 +111,7 @@ def known_prefix(text: str) -> Prefix:
     at, stamped, host_follows = 0, False, False
     time: float | None = None
     wall: str | None = None
-    caller = host = ""
+    caller = host = closing = ""
     while True:
         match = _TOKEN.match(text, at)
         if match is None:
@@ -118,23 +120,29 @@ def known_prefix(text: str) -> Prefix:
                 break
             at, stamped, host, host_follows = named.end, stamped or named.stamped, named.host or host, False
             continue
-        at = match.end()
+        at, closing = match.end(), _closing(match, closing)
         if match["quote"] is not None or match["bullet"] is not None:
             continue
         stamped = True
         host_follows = match["wall"] is not None and match["wall"][:1].isalpha()
-        if match["boot"] is not None:
-            if not match["delta"]:
-                time = float(match["boot"])
-            if match["more"] and (found := _CALLER.search(match["more"])) is not None:
-                caller = found[0]
-        elif (stamp := match["bracket"] or match["wall"]) is not None:
-            wall = stamp
-        caller = match["caller"] or caller
+        if match["boot"] is not None and not match["delta"]:
+            time = float(match["boot"])
+        elif match["kmsg"] is not None:
+            time = int(match["kmsg"]) / 1e6
+        wall = match["bracket"] or match["wall"] or wall
+        found = _CALLER.search(match["more"] or match["fields"] or "")
+        caller = match["caller"] or (found[0] if found is not None else caller)
     since_boot = time is not None
     if time is None and wall is not None:
         time = wall_seconds(wall)
-    return Prefix(at, stamped, time, wall, caller, host, host_follows=host_follows, since_boot=since_boot)
+    return Prefix(at, stamped, time, wall, caller, host, closing, host_follows, since_boot)
+
+
+def _closing(match: re.Match[str], before: str) -> str:
+    if match["repeated"] is not None:
+        return "]"
+    # A bar may be the first of a table's row.
+    return "|" if (match["quote"] or "").startswith("|") else before
 
 
 _EMBEDDED = re.compile(r"\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,6}[TC]\d{1,10}\])? ")
@@ -253,7 +261,9 @@ class LearnedPrefixes:
         if not ends:
             return known
         end = max(ends)
-        return known._replace(end=known.end + end, stamped=True, closing='"' if rest[:end].endswith('"') else "")
+        return known._replace(
+            end=known.end + end, stamped=True, closing='"' if rest[:end].endswith('"') else known.closing
+        )
 
 
 def _unknown(pieces: Sequence[tuple[Piece, Prefix]]) -> Iterator[str]:

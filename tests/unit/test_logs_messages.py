@@ -104,6 +104,7 @@ KNOWN = [
     ),
     *(
         "\x1b[32m[   12.3] \x1b[0m",
+        "Nov 28 01:02:03 10.0.0.1 4,1001,501,-,caller=T3;",
         "\x1b]0;title\x07[   12.3] ",
         "#033[33m[   12.3] ",
         "<pre>",
@@ -273,6 +274,7 @@ def test_json() -> None:
         [json.dumps({"attachment": {"title": "x"}, "body": log})],
         [json.dumps({"a": 1, "what_it_said": log})],
         [json.dumps([{"message": line} for line in REPORT])],
+        [json.dumps({"id": "7", "events": [{"n": 1, "logs": {"message": line}} for line in REPORT]})],
         [json.dumps({"MESSAGE": list(line.encode())}) for line in REPORT],
         [json.dumps({"log": f"{line}\n", "stream": "stdout"})[:-15] for line in REPORT],
         json.dumps([{"PRIORITY": "4", "MESSAGE": line} for line in REPORT], indent="\t").splitlines(),
@@ -324,6 +326,18 @@ def test_a_line_without_line_ends() -> None:
         "[   12.345678][    C3] ",
     ):
         assert texts([" ".join(prefix + line for line in REPORT)]) == REPORT
+
+
+def test_what_closes_a_line() -> None:
+    """Cells of a table, and what rsyslog says of repeated messages."""
+    assert texts(f"| [   12.3] {line} |" for line in REPORT) == REPORT
+    repeated = "Nov 28 01:02:03 web1 kernel: message repeated 2 times: [ [   12.3] {}]"
+    assert texts(repeated.format(line) for line in REPORT) == REPORT
+
+
+def test_carriage_returns_alone() -> None:
+    """As old terminals' files have."""
+    assert texts(LogLines(io.BytesIO("\r".join(REPORT * 40).encode()))) == REPORT * 40
 
 
 def test_text_is_safe() -> None:
