@@ -19,7 +19,7 @@ from kalloctrace.diagnose.kinds import (
 from kalloctrace.diagnose.mask import OLD_TABLES, Mask, mask_of
 from kalloctrace.diagnose.page_size import KNOWN, PageSize, page_size
 from kalloctrace.diagnose.reports.model import LoggedFailure
-from kalloctrace.diagnose.states import Case, cases, populated, shown_states, unshown_zones
+from kalloctrace.diagnose.states import Case, cases, shown_states, unshown_zones
 from kalloctrace.diagnose.zones import AllocationAttempt, Conclusion, Diagnosis
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.logged import LoggedKernel, logged_kernel
@@ -119,7 +119,9 @@ class Failure:
             return "likely" if is_cgroup_cache(self.logged) else "certain"
         if conclusion in ("order_too_large", "nofail"):
             return "likely"
-        open_still = self.why is None or conclusion in ("passes", "unknown") or self.unshown
+        # A log that shows no zone that the request may use lacks lines: some zone has the kernel's own memory.
+        no_zone = conclusion == "no_zone" and self.source == "log"
+        open_still = self.why is None or conclusion in ("passes", "unknown") or self.unshown or no_zone
         if open_still or self.why is None or self.logged.contradictions:
             return "unknown"
         if self.why.certain:
@@ -322,16 +324,14 @@ def _missing(failure: Failure, mask: Mask) -> Iterator[str]:
 
 
 def _missing_of_zones(failure: Failure, why: Diagnosis) -> Iterator[str]:
-    zones = populated(failure.logged.zones)
     yield from (f"the line of node {node} {zone}" for node, zone in failure.unshown)
     doubtful = [verdict for verdict in why.zones if not verdict.certain]
     states = [verdict.state for verdict in doubtful]
     yield from (f"the free blocks of node {state.node} {state.zone}" for state in states if state.blocks is None)
-    printed = {(zone.node, zone.zone) for zone in zones if zone.lowmem_reserve is not None}
     highest = failure.attempt.highest_zoneidx
     for state in states:
         own = highest is not None and state.index is not None and state.index >= highest
-        if not own and (state.node, state.zone) not in printed:
+        if state.counted and not own and state.lowmem_reserve is None:
             yield f"lowmem_reserve of node {state.node} {state.zone}"
     doubts = {doubt for verdict in doubtful for doubt in verdict.unless}
     yield from (text for doubt, text in _DOUBTS.items() if doubt in doubts)

@@ -2,6 +2,7 @@
 """The zones of a log as the watermark check reads them, in each case that the log leaves open."""
 
 from collections.abc import Iterable, Iterator
+from itertools import permutations
 from typing import NamedTuple
 
 from kalloctrace.diagnose.page_size import PAGE_SIZES_KB, PageSize
@@ -89,10 +90,14 @@ def shown_states(logged: LoggedFailure, case: Case, absent: frozenset[str]) -> l
         absent,
         _free_cma(logged, zones, case.page_kb),
         (logged.swap[0] if logged.swap is not None else 0) // case.page_kb,
-        has_reserves=lengths == {len(case.layout)},
+        _contradicted(zones, case.layout) if lengths == {len(case.layout)} else frozenset(map(_key, zones)),
     )
     shown = (zone for zone in zones if is_shown(zone) or zone.blocks)
     return [_state(zone, shared) if is_shown(zone) else _blocks_alone(zone, shared) for zone in shown]
+
+
+def _key(zone: LoggedZone) -> tuple[int, str]:
+    return zone.node, zone.zone
 
 
 class _Shared(NamedTuple):
@@ -103,14 +108,34 @@ class _Shared(NamedTuple):
         absent: zone counters that the kernel does not have.
         free_cma: free CMA pages that a zone's line does not show, by node and zone.
         free_swap: in pages.
-        has_reserves: every lowmem_reserve is as long as the layout.
+        without_reserve: node and name of each zone whose lowmem_reserve cannot be used.
     """
 
     case: Case
     absent: frozenset[str]
     free_cma: dict[tuple[int, str], int]
     free_swap: int
-    has_reserves: bool
+    without_reserve: frozenset[tuple[int, str]]
+
+    def reserve(self, zone: LoggedZone) -> tuple[int, ...] | None:
+        """Return a zone's lowmem_reserve; None if it is unknown."""
+        return None if _key(zone) in self.without_reserve else zone.lowmem_reserve
+
+
+def _contradicted(zones: list[LoggedZone], layout: Layout) -> frozenset[tuple[int, str]]:
+    """Return the zones whose lowmem_reserve is another zone's, because lines are missing.
+
+    Where a lower zone of the node keeps more for one zone than for the zone below it, that zone has pages, so that each
+    zone below it keeps some for it: `setup_per_zone_lowmem_reserve`, mm/page_alloc.c. Division may lose one page.
+    """
+    wrong = set[tuple[int, str]]()
+    for lower, zone in permutations(zones, 2):
+        theirs, mine, index = lower.lowmem_reserve, zone.lowmem_reserve, layout.index(zone.zone)
+        if lower.node != zone.node or layout.index(lower.zone) >= index or theirs is None or mine is None:
+            continue
+        if any(theirs[above] - theirs[above - 1] > 1 and not mine[above] for above in range(index + 1, len(layout))):
+            wrong.add(_key(zone))
+    return frozenset(wrong)
 
 
 def is_shown(zone: LoggedZone) -> bool:
@@ -169,7 +194,7 @@ def _blocks_alone(zone: LoggedZone, shared: _Shared) -> ZoneState:
     blocks = _blocks(zone) or ()
     free = sum(one.count << order for order, one in enumerate(blocks))
     index = shared.case.layout.index(zone.zone)
-    reserve = zone.lowmem_reserve if shared.has_reserves else None
+    reserve = shared.reserve(zone)
     return ZoneState(zone.node, zone.zone, index, free, (0, 0, 0), lowmem_reserve=reserve, blocks=blocks, counted=False)
 
 
@@ -198,7 +223,7 @@ def _state(zone: LoggedZone, shared: _Shared) -> ZoneState:
         reserved_highatomic=pages("reserved_highatomic"),
         free_highatomic=pages("free_highatomic"),
         free_cma=shared.free_cma.get((zone.node, zone.zone)) if cma is None else cma,
-        lowmem_reserve=zone.lowmem_reserve if shared.has_reserves else None,
+        lowmem_reserve=shared.reserve(zone),
         managed=pages("managed"),
         blocks=_blocks(zone),
         reclaimable=sum(number for number in files if number is not None) if None not in files else None,

@@ -516,6 +516,26 @@ def test_a_mask_of_a_damaged_line() -> None:
     assert (failure.gfp_text, answer["zones"][0]["verdict"]) == ("GFP_KERNEL|__GFP_NORETRY", "watermark")
 
 
+def test_a_reserve_of_another_zone() -> None:
+    """DMA keeps 12,468 pages more for Normal than for DMA32, so DMA32 keeps some for Normal; 0 is Normal's own line."""
+    lines = read("true-oom-remedies").replace("Node 0 Normal", "Node 0 DMA32").split("\n")
+    _, answer = only("\n".join(lines))
+    assert verdicts(answer)[1][:2] == ("DMA32", "watermark")
+    rich = "\n".join(lines).replace("DMA32 free:61900kB", "DMA32 free:99900kB")
+    _, answer = only(rich)
+    assert verdicts(answer)[1] == ("DMA32", "unknown", "unknown")
+    assert "lowmem_reserve of node 0 DMA32" in answer["missing"]
+    _, answer = only(rich.replace("0 3191 15659 15659 15659", "0 3191 3191 3191 3191"))
+    assert verdicts(answer)[1] == ("DMA32", "passes", "certain")
+
+
+def test_a_log_without_the_zones_of_a_request() -> None:
+    """Some zone has the kernel's own memory, so lines are missing."""
+    lines = [line for line in read("movable-gfp-kernel").split("\n") if not line.startswith("Normal")]
+    _, answer = only("\n".join(lines))
+    assert (answer["conclusion"], answer["certainty"]) == ("no_zone", "unknown")
+
+
 def test_free_blocks_alone() -> None:
     """Where no block fits, the zone refuses, whatever its watermarks; else nothing follows."""
     first = "task: page allocation failure: order:{}, mode:0x10cc0(GFP_KERNEL|__GFP_NORETRY), nodemask=(null)"
