@@ -309,7 +309,7 @@ def test_a_zone_whose_line_is_missing() -> None:
     assert only(whole)[1]["certainty"] == "certain"
     without = "".join(line for line in whole.splitlines(keepends=True) if "Normal free:" not in line)
     _, answer = only(without)
-    assert (answer["certainty"], answer["missing"]) == ("unknown", ["the line of node 0 Normal"])
+    assert (answer["certainty"], answer["missing"][0]) == ("unknown", "the line of node 0 Normal")
     # HighMem and Movable are above what GFP_KERNEL may use.
     kernel = whole.replace("0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO)", "0xcc0(GFP_KERNEL)")
     assert only(kernel.replace("lowmem_reserve[]: 0 0 0 0 0", "lowmem_reserve[]: 0 0 0 9 9"))[1]["missing"] == []
