@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from kalloctrace.diagnose.given import Given
     from kalloctrace.diagnose.reports.model import LoggedFailure
 
+_OLD_NAMES = frozenset(("__GFP_WAIT", "__GFP_COLD", "__GFP_NOTRACK", "GFP_TEMPORARY"))
+"""Names in logs of kernels before 5.8, whose flags have no tables."""
 _MAX_ORDER = 63
 _PAGE_KB = tuple(1 << power for power in range(2, 9))
 """Page sizes of Linux's architectures in kB: 4 (x86, arm) to 256 (ppc44x, hexagon)."""
@@ -106,17 +108,21 @@ class LogReader:
 
 
 def _gfp(text: str) -> tuple[str, ...] | int:
+    """Return the names of a mask, or its number; the kernel that they are of is in the log."""
     from kalloctrace.explain.settings import parse_number
-    from kalloctrace.flags.decode import U32_MAX
+    from kalloctrace.flags.builtin import all_releases, default_tables, tables_of
+    from kalloctrace.flags.decode import U32_MAX, parse_flags
 
     with suppress(ValueError):
         number = parse_number(text)
         if 0 <= number <= U32_MAX:
             return number
     names = tuple(name.strip() for name in text.split("|"))
-    if all(re.fullmatch(r"_{0,3}GFP_\w+", name) for name in names):
+    of_any = [tables_of(release) for release in all_releases()]
+    if all(name in _OLD_NAMES or any(tables.has_gfp(name) for tables in of_any) for name in names):
         return names
-    raise _wrong("--gfp", text, "it is neither a mask of 32 bits nor names of flags", "give 0xcc0, or GFP_KERNEL")
+    parse_flags(text, default_tables())
+    raise _wrong("--gfp", text, "it is neither one number of 32 bits nor names", "give 0xcc0, or GFP_KERNEL|__GFP_COMP")
 
 
 def _order(text: str | None) -> int | None:

@@ -131,14 +131,22 @@ def test_options_of_a_single_request(option: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--gfp", "0x"), ("--gfp", "KERNEL"), ("--order", "-1"), ("--order", "99"), ("--page-size", "5k")],
+    [
+        ("--gfp", "0x"),
+        ("--gfp", "GFP_KERNL"),
+        ("--gfp", "1|GFP_KERNEL"),
+        ("--order", "-1"),
+        ("--order", "99"),
+        ("--page-size", "5k"),
+    ],
 )
 def test_values_that_complete_no_log(option: str, value: str) -> None:
     """A mask, order or page size that cannot be is wrong usage, named on three lines."""
     done = run(LOG, option, value)
     assert done.returncode == 2
     what, why, fix = done.stderr.decode().splitlines()
-    assert what.startswith(f"error: {option} cannot be {value!r}")
+    assert what.startswith("error: ")
+    assert value in what
     assert (why[:7], fix[:7]) == ("  why: ", "  fix: ")
 
 
