@@ -138,6 +138,8 @@ HUGE = (
         (KERNEL, ("__netdev_alloc_skb+0x1/0x2", "rtl_open+0x9/0x10 [rtl8180]"), "unknown", "unknown"),
         (ATOMIC, ("__alloc_skb+0x1/0x2", "__tcp_send_ack+0x1/0x2"), "retried", "certain"),
         (ATOMIC, (), "unknown", "unknown"),
+        # A single page is what the fallback of a large folio asks for.
+        (KERNEL.replace("order:4", "order:0"), ("alloc_anon_folio+0x1/0x2", "do_fault+0x1/0x2"), "unknown", "unknown"),
         (
             KERNEL,
             ("alloc_pages+0x1/0x2", "atomic_pool_expand+0x1/0x2", "do_one_initcall+0x1/0x2"),
@@ -335,6 +337,33 @@ def test_no_swap() -> None:
     assert answers.memory.verdict is True
     assert "swap" in settings(answers)
     assert "there is no swap" in [reason.text for reason in answers.memory.reasons]
+
+
+def test_reclaimable_memory() -> None:
+    """Without swap, 600,000 kB of file pages are more than a tenth of 4,096,000 kB; 200,000 kB decide nothing."""
+    text = log(ATOMIC, state=LOW).replace("= 1000000kB", "= 0kB").replace("= 2000000kB", "= 0kB")
+    for active, verdict in ((50_000, False), (0, None)):
+        files = f"active_file:{active} inactive_file:{active + 50_000}"
+        assert answers_of(text.replace("active_file:300000 inactive_file:400000", files)).memory.verdict is verdict
+
+
+def test_room_in_small_blocks() -> None:
+    """80,000 kB are above min, and below the 95,936 kB that kswapd would keep free, so they show no room."""
+    state = FRAGMENTED.replace("free:126872kB", "free:80000kB").replace("10995*4kB", "0*4kB").replace("127140", "83160")
+    assert answers_of(log(KERNEL, state=state)).memory.verdict is None
+
+
+def test_free_pages_that_no_zone_shows() -> None:
+    """The machine counts 2,000,000 kB of free pages, of which the zones have 44,000: some zones are missing."""
+    assert answers_of(OOM.replace(" free:11000 ", " free:500000 ")).memory.verdict is None
+
+
+def test_this_node() -> None:
+    """No policy or cpuset gives another node to __GFP_THISNODE."""
+    text = (DATA / "made-two-nodes.log").read_text()
+    first, second = (answer(explain_failure(logged)) for logged in find_failures(read_messages(text.split("\n"))))
+    assert not {"mempolicy", "cpuset.mems"} & set(settings(first))
+    assert settings(second) == {"cpuset.mems": "0"}
 
 
 def test_dirty_pages() -> None:
