@@ -91,7 +91,8 @@ def _cma(failure: Failure) -> Advice:
     logged = failure.logged
     line = logged.line
     if logged.pages is None or failure.page_size.certainty == "unknown":
-        return Advice("make the CMA area larger (boot parameter)", "cma=", None, "likely", line)
+        alone = f": this request alone takes {logged.pages:,} pages of it" if logged.pages is not None else ""
+        return Advice(f"make the CMA area larger (boot parameter){alone}", "cma=", None, "likely", line)
     # The size of an area is a multiple of a page block, and never needs more than 4 MB.
     needed = -(-logged.pages * failure.page_kb // 4096) * 4
     text = f"make the CMA area larger (boot parameter): this request alone takes {needed} MB of it"
