@@ -162,4 +162,4 @@ class Writer:
             return self.lists.final and not self.lists.group
         if self.report.event in ("slub", "cma"):
             return bool(self.report.cma_pages or (self.report.cache and self.report.cache.name))
-        return self.state == 3 or self.report.event in ("contig", "hugetlb")
+        return self.state == 3 or (self.state == 2 and self.whole) or self.report.event in ("contig", "hugetlb")
