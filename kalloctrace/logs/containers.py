@@ -18,6 +18,7 @@ _HOST_KEYS = ("_HOSTNAME", "host", "hostname")
 _WALL_KEYS = ("time", "@timestamp", "timestamp", "ts")
 _TELLING = (" ", "kB", "oom", ":")
 """What a message has under a key of any name; without it, it is in an object within."""
+_DESCRIBING = frozenset((*_MONOTONIC_KEYS, *_HOST_KEYS))
 _DEEPEST = 8
 _STRING = r'"(?P<value>(?:[^"\\]|\\.)*+)'
 _PRETTY = re.compile(rf'\s*"(?P<key>[\w@. -]{{1,64}})"\s*:\s*(?:{_STRING}"|[^"{{\[]{{1,64}}?|[{{\[]),?\s*$')
@@ -90,7 +91,8 @@ class Containers:
     def _read_text(self, number: int, text: str) -> Iterator[Piece]:
         if (field := _FIELD.match(text)) is not None and (self._is_export or field["key"] in _JOURNAL_FIELDS):
             self._is_export = True
-            self._journal[field["key"]] = field["value"]
+            if field["key"] in _DESCRIBING:
+                self._journal[field["key"]] = field["value"]
             self._in_message = field["key"] == "MESSAGE"
             if self._in_message:
                 yield from self._journal_pieces(number, field["value"], len(text))

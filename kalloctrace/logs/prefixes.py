@@ -206,6 +206,8 @@ def wall_seconds(stamp: str) -> float | None:
 _LONGEST = 160
 """Characters of a prefix that is learned."""
 _MOST_SHAPES = 16
+_MOST_NEW = 8
+"""Expressions that are made of one block."""
 _MOST_SAMPLES = 64
 """Lines of a block that are searched for anchors."""
 _ANCHOR_HINTS = (
@@ -238,7 +240,7 @@ class LearnedPrefixes:
                 # The end of a wrapped line.
                 continue
             shape = _shape(sample)
-            if shape not in self._shapes:
+            if shape not in self._shapes and (shape in new or len(new) < _MOST_NEW):
                 self._seen[shape] = self._seen.get(shape, 0) + 1
                 new[shape] = re.compile(shape)
         for shape, pattern in new.items():
