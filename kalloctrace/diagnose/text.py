@@ -22,7 +22,7 @@ from kalloctrace.diagnose.sentences import (
 )
 from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.styled import Sheet, Table
-from kalloctrace.text import wrap_names
+from kalloctrace.text import wrap_names, wrap_words
 
 WIDTH = 100
 """Columns of the text, if the output is not a terminal."""
@@ -72,7 +72,8 @@ def add_failure(
     kernel = failure.kernel or "unknown kernel"
     if before:
         sheet.line(before, "dim")
-    sheet.line(f"{where}{kernel}; {certainty(failure)}", "dim")
+    for line in wrap_words(f"{where}{kernel}; {certainty(failure)}", ANSWERS_WIDTH if answers else sheet.width):
+        sheet.line(line, "dim")
     if answers is not None:
         sheet.blank()
         add_answers(failure, answers, sheet)

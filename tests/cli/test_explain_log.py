@@ -40,7 +40,7 @@ def test_text() -> None:
     done = run(LOG)
     assert (done.returncode, done.stderr) == (0, b"")
     text = done.stdout.decode()
-    assert ("line 2, 6.19.11" in text, "line 22, 6.19.11" in text) == (True, True)
+    assert [line.split()[1].strip(",;") for line in text.split("\n") if line.startswith("line ")] == ["2", "22"]
     assert "order 0 (4 kB)" in text
     assert "too few free pages" in " ".join(text.split())
     assert "any one of these would have let it pass:" in text
