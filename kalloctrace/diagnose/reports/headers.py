@@ -7,6 +7,7 @@ mm/vmalloc.c, mm/slub.c, mm/slab.c, mm/sparse-vmemmap.c, mm/cma.c and mm/hugetlb
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 from kalloctrace.diagnose.reports.model import Cache, LoggedFailure
 
@@ -77,10 +78,9 @@ def pieces(text: str) -> list[str]:
     if text.count("page allocation failure") < 2:
         return [text]
     starts = [match.start() for match in _RUN_ON.finditer(text)]
-    ends = [*starts[1:], len(text)]
-    return [text[0 if at == starts[0] else at : end].strip(" ,") for at, end in zip(starts, ends, strict=True)] or [
-        text
-    ]
+    if not starts:
+        return [text]
+    return [text[at:end].strip(" ,") for at, end in pairwise([0, *starts[1:], len(text)])]
 
 
 def read_nodes(report: LoggedFailure, text: str) -> bool:
