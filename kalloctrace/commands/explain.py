@@ -23,7 +23,7 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
 
 
 @click.command
-@click.argument("logs", metavar="[LOG… | -]", nargs=-1)
+@click.argument("logs", metavar="[LOG... | -]", nargs=-1)
 @click.option("--kernel", metavar="K", help="A release such as 5.10 or 7.3, 'live', or a trace file.")
 @click.option("--gfp", metavar="MASK", help="The gfp mask: a number, or names joined by | in quotes.")
 @click.option("--order", metavar="N", help="The order: 2**N pages.")
