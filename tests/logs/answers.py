@@ -88,7 +88,6 @@ _SAME_OR = {
     "mems_allowed": (None,),
     "highest_zone": (None,),
     "constraint": (None,),
-    "caller": (None,),
     "harm": ("unknown",),
     "out_of_memory": (None,),
 }
@@ -106,20 +105,18 @@ def _stronger(full: Answer, cut: Answer) -> Iterator[str]:
             yield f"certain of {cut['conclusion']} instead of {full['certainty']} of {full['conclusion']}"
         if cut["conclusion"] != _shown(full, cut):
             yield f"certain of {cut['conclusion']} instead of {full['conclusion']}"
+    # A zone's list alone can refuse a request that its watermark refuses first.
+    listed = {(zone["node"], zone["zone"]) for zone in cut["zones"] if zone["free_kb"] is None}
     for zone, verdict in verdicts(cut).items():
-        if verdict not in {known.get(zone), "unknown"}:
+        if verdict not in {known.get(zone), "unknown"} and not (zone in listed and verdict == "block"):
             yield f"{zone} {verdict} instead of {known.get(zone)}"
     for zone, verdict in certain_zones(cut).items():
-        if verdict != certain.get(zone):
+        if verdict != certain.get(zone) and not (zone in listed and verdict == "block"):
             yield f"{zone} certainly {verdict} instead of {certain.get(zone)}"
-    for key in ("holders", "known_bugs"):
-        yield from (f"{key} {each}" for each in _texts(cut, key) - _texts(full, key))
-    sure = {each["text"] for each in full.get("advice", []) if each["certainty"] == "certain"}
-    yield from (
-        f"advice {each['text']}"
-        for each in cut.get("advice", [])
-        if each["certainty"] == "certain" and each["text"] not in sure
-    )
+    yield from (f"known_bugs {each}" for each in _texts(cut, "known_bugs") - _texts(full, "known_bugs"))
+    sure = {each["setting"] for each in full["advice"] if each["certainty"] == "certain"}
+    given = {each["setting"] for each in cut["advice"] if each["certainty"] == "certain"}
+    yield from (f"advice {setting}" for setting in given - sure)
 
 
 def _other_facts(full: Answer, cut: Answer) -> Iterator[str]:

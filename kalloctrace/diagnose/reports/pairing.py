@@ -39,6 +39,7 @@ _TASK_LINE = re.compile(
     r"(?:Kdump: loaded {1,8})?(?:Not tainted|Tainted:)"
 )
 _CPUSET_LINE = re.compile(r"(?P<comm>.{1,64}?) cpuset=\S{0,255}? mems_allowed=[\d,-]*\d$")
+_LAST_TOTAL = re.compile(r"(?P<name>[a-z_]{1,32}):\d{1,15}$")
 _SUPPRESSED = re.compile(r"(?:.*\s)?(?P<function>\w+): (?P<number>\d{1,10}) (?:\w+ )?callbacks suppressed")
 _CMA_FREE = re.compile(r".*=> (?P<free>\d{1,15}) free of (?P<all>\d{1,15}) total pages")
 _LATE_MASK = re.compile(r",? ?mode:0x")
@@ -81,10 +82,14 @@ def find_failures(
 
 
 def _paired(messages: Iterable[Message], pairing: "_Pairing") -> Iterator[LoggedFailure]:
+    last = None
     for message in messages:
         pairing.feed(message)
+        last = message
         if pairing.reports.done:
             yield from pairing.take()
+    if last is not None:
+        pairing.forget_end(last)
     pairing.reports.close_all()
     yield from pairing.take()
 
@@ -110,6 +115,16 @@ class _Pairing:
             return
         for piece in pieces(text):
             self._feed(message if piece == text else message._replace(text=piece))
+
+    def forget_end(self, last: Message) -> None:
+        """Forget the number at the end of the log's last line: the log may end within it."""
+        for writer in self.reports.open:
+            if writer.line != last.line:
+                continue
+            if writer.zone is not None and last.text.startswith("lowmem_reserve[]:"):
+                writer.zone.lowmem_reserve = None
+            elif (total := _LAST_TOTAL.search(last.text)) is not None:
+                writer.report.totals.pop(total["name"], None)
 
     def _feed(self, message: Message) -> None:
         self.reports.number += 1
