@@ -282,7 +282,8 @@ def test_states_without_blocks() -> None:
     reports = found(A, TASK_A, *TRACE_A, *state(100)[:4], B, TASK_B, *TRACE_B, *state(200)[:4])
     assert frees(reports) == [("a", [100]), ("b", [200])]
     assert [report.contradictions for report in reports] == [[], []]
-    assert [zone.lowmem_reserve for report in reports for zone in report.zones] == [(0, 0, 0)] * 2
+    # The log may end within a number, so its last one is not used.
+    assert [zone.lowmem_reserve for report in reports for zone in report.zones] == [(0, 0, 0), None]
 
 
 def test_a_state_that_goes_on_behind_another() -> None:
