@@ -192,8 +192,13 @@ class _Reader:
         if self._open.get(entry.caller) is entry:
             del self._open[entry.caller]
         text, indent = entry.text, entry.indent
-        if may_be_header(text) and HEADER.match(text) is not None:
-            text = without_host(text, self._comms(), host_follows=entry.host_follows)
+        if may_be_header(text) and (header := HEADER.match(text)) is not None:
+            # "tmux: server" looks like a host and a task.
+            whole = f"{entry.host}: {header['comm']}" if entry.host else ""
+            if whole and whole in self._comms():
+                text, entry.host = f"{entry.host}: {text}", ""
+            else:
+                text = without_host(text, self._comms(), host_follows=entry.host_follows)
             indent = None if indent is None else indent + len(entry.text) - len(text)
         if "#012" not in text:
             yield Message(entry.line, text, entry.time, entry.wall, entry.caller, entry.host, indent)

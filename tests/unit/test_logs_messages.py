@@ -366,3 +366,14 @@ def test_parts_without_a_hint_are_passed_over() -> None:
     ]
     assert len(found) < len(report) + 500
     assert found[0].line > 2000
+
+
+def test_a_task_with_a_colon_in_its_name() -> None:
+    """As "tmux: server": it looks like a host and a task; the line below tells."""
+    lines = (
+        "[   12.000001] tmux: server invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0",
+        "[   12.000010] CPU: 3 UID: 0 PID: 12 Comm: tmux: server Not tainted 6.12.9 #1",
+    )
+    first = next(iter(read_messages(lines)))
+    assert first.text.startswith("tmux: server invoked oom-killer: ")
+    assert first.host == ""
