@@ -38,7 +38,7 @@ from kalloctrace.trace.schema import (
 )
 from kalloctrace.trace.slowpath import SLOW, SLOW_KEY, decode_slow_calls
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow_call
-from kalloctrace.verify.verification import Judge, verify_trace
+from kalloctrace.verify.verification import Judge, Shown, verify_trace
 from kalloctrace.verify.zonelists import verify_zonelists
 from tests import traces
 from tests.fuzz.choices import Choices, change, flip
@@ -93,7 +93,7 @@ def fuzz_snapshots(data: bytes) -> None:
     assert Snapshot.from_json(json.loads(json.dumps(changed.to_json()))) == changed
     verify_zonelists(changed)
     kernel = Kernel.of(changed)
-    verdicts = Judge.of(kernel, rows["allocation"].dictionary.to_pylist(), None)
+    verdicts = Judge.of(kernel, Shown(rows["allocation"].dictionary.to_pylist()), None)
     for row in rows["allocation"].dictionary.to_pylist():
         verdicts(row)
     _slow(changed, calls[0])
