@@ -126,6 +126,8 @@ def _other_facts(full: Answer, cut: Answer) -> Iterator[str]:
             continue
         if key == "kernel" and str(whole).startswith(value):
             continue  # the line of the release is the last one, and cut off
+        if key == "comm" and str(whole).endswith(f": {value}"):
+            continue  # only the line with "Comm:" tells a colon in a name from the one behind a host
         yield f"{key} {value!r} instead of {whole!r}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hypothesis import given, note
 from hypothesis import strategies as st
 
-from tests.logs.answers import answers_to, differing, stronger
+from tests.logs.answers import Answer, answers_to, differing, stronger
 from tests.logs.kernels import ERAS, kernel_messages
 from tests.logs.states import BOOSTED, EXHAUSTED, Process, State, Zone
 from tests.logs.wrappings import (
@@ -150,12 +150,18 @@ def test_a_shorter_text_never_makes_an_answer_more_certain(state: State, release
 
 @given(states(), RELEASES, st.integers(1, 40))
 def test_another_report_changes_nothing(state: State, release: str, lines: int) -> None:
-    """A report that is cut off before it, or that follows, leaves its answer as it is."""
+    """One that follows leaves the answer as it is; one that is cut off before may leave less that is certain."""
     own = lines_of(stamped(kernel_messages(state, release)))
     other = BOOSTED if state.event == "failure" else EXHAUSTED
     before = lines_of(stamped(kernel_messages(other, "7.3")))[:lines]
     alone = answers_to("\n".join(own).encode())
-    for text in ("\n".join([*before, *own]), "\n".join([*own, *before])):
-        mine = [answer for answer in answers_to(text.encode()) if answer["kernel"] == ERAS[release].release]
-        others = [answer for answer in mine if answer["comm"] != other.comm]
-        assert not differing(alone, others), text
+
+    def mine(text: str) -> list[Answer]:
+        answers = [answer for answer in answers_to(text.encode()) if answer["kernel"] == ERAS[release].release]
+        return [answer for answer in answers if answer["comm"] != other.comm]
+
+    after = "\n".join([*own, *before])
+    assert not differing(alone, mine(after)), after
+    behind = mine("\n".join([*before, *own]))
+    assert len(behind) == 1
+    assert not stronger(alone, behind), before
