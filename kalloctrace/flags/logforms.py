@@ -21,8 +21,9 @@ _MASK = re.compile(
 )
 # The number of characters before a mask that are searched for its context.
 _CONTEXT = 300
-# Other messages use these words for other things, so this context is required.
+# Other messages use these words for other things, so this context is required, unless names of gfp flags follow.
 _NEEDS_CONTEXT = {"mode": re.compile(r"alloc", re.IGNORECASE), "mask": re.compile(r"allocated via")}
+_GFP_NAME = re.compile(r"_{0,3}GFP_")
 
 _FORMS = (
     ("Unexpected gfp", re.compile(r"Unexpected gfp:")),
@@ -113,7 +114,7 @@ def masks_in(line: str) -> Iterator[MaskText]:
         return
     report, task = _report(line), _before_report(line)
     for match in _MASK.finditer(line):
-        context = _NEEDS_CONTEXT.get(match["key"])
+        context = None if _GFP_NAME.match(match["names"] or "") else _NEEDS_CONTEXT.get(match["key"])
         if context is None or context.search(line, max(match.start() - _CONTEXT, 0), match.start()) is not None:
             yield _mask_text(line, match, report or _form(line, match), task)
 

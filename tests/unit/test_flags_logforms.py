@@ -135,6 +135,20 @@ def test_the_context_of_an_ambiguous_key_is_near(distance: int, found: int) -> N
     assert len(list(masks_in(line))) == found
 
 
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (", mode:0x2080020(GFP_ATOMIC)", 1),
+        (", mode:0x40000(__GFP_COMP)", 1),
+        (", mode:0x2080020", 0),
+        ("open mode:0x20(RDONLY)", 0),
+    ],
+)
+def test_names_of_gfp_flags_need_no_context(line: str, found: int) -> None:
+    """Messages of several CPUs run into each other, so a mask may be a line of its own."""
+    assert len(list(masks_in(line))) == found
+
+
 @pytest.mark.parametrize(("distance", "form"), [(290, "kmalloc"), (292, "gfp")])
 def test_the_tracepoint_of_a_mask_is_near(distance: int, form: str) -> None:
     """Its name must lie within 300 characters before the mask's key."""
