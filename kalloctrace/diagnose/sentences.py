@@ -54,7 +54,9 @@ def request_sentence(failure: Failure) -> str:
     if failure.conclusion == "no_request" and logged.event == "memory":
         return "the state of memory"
     mask = f" with {failure.gfp_text}" if failure.gfp_text else ""
-    task = f" for {logged.comm or '?'}" if logged.comm or logged.event in ("failure", "stall", "oom") else ""
+    if logged.event == "memory":
+        return f"{_requested(failure)}{mask} in this state of memory"
+    task = f" for {logged.comm}" if logged.comm else ""
     waited = f" for {logged.waited}" if logged.waited is not None else ""
     return f"{_requested(failure)}{mask}{task} {_EVENTS.get(logged.event, 'failed')}{waited}"
 

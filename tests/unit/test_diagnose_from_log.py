@@ -7,6 +7,7 @@ from typing import Any
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import Failure, NamedKernel, explain_failure
+from kalloctrace.diagnose.given import Given
 from kalloctrace.diagnose.reports.pairing import find_failures
 from kalloctrace.diagnose.text import write_failures
 from kalloctrace.diagnose.to_json import failure_json
@@ -204,6 +205,21 @@ def test_sysrq() -> None:
     """The OOM killer that a person invoked explains no request."""
     [failure] = _failures("bash invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1, oom_score_adj=0")
     assert "a person invoked the OOM killer" in failure_json(failure)["summary"]
+
+
+def test_a_request_that_was_not_made() -> None:
+    """A state of memory that --gfp and --order complete has no failure, so none is claimed."""
+    text = (Path(__file__).parents[1] / "logs/data/sysrq-m.log").read_text()
+    report = next(iter(find_failures(read_messages(text.split("\n")))))
+    Given(gfp=("GFP_KERNEL",), order=3).complete(report)
+    summary = failure_json(explain_failure(report))["summary"]
+    assert summary.startswith("order 3 (32 kB) with GFP_KERNEL in this state of memory: ")
+
+
+def test_a_task_without_a_name() -> None:
+    """A first line that lost its task's name names nobody."""
+    (made,) = _failures("page allocation failure: order:0, mode:0x2080020(GFP_ATOMIC)")
+    assert failure_json(made)["summary"].startswith("order 0 (1 page) with GFP_ATOMIC failed: ")
 
 
 def test_contradiction_is_reported() -> None:
