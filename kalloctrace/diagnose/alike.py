@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from kalloctrace.diagnose.answers.caller import find_caller
+from kalloctrace.diagnose.findings import leaves_out_nodes
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.reports.model import LoggedFailure
+from kalloctrace.diagnose.reports.model import Constraint, LoggedFailure
 from kalloctrace.diagnose.to_json import failure_json
 
 MOST_GROUPS = 2_000
@@ -120,9 +121,21 @@ def caller_name(failure: Failure) -> str | None:
     return caller.function if caller is not None else None
 
 
-def constraint(failure: Failure) -> str | None:
-    """Return what bound the request to some of the memory; None if the log does not show it."""
-    return failure.logged.constraint or ("memcg" if failure.conclusion == "memcg" else None)
+def constraint(failure: Failure) -> Constraint:
+    """Return what bound the request to a part of the memory; "none" if the log does not show that anything did.
+
+    Only the OOM killer prints it. For another report it is what the OOM killer would print of the same request:
+    `constrained_alloc`, mm/oom_kill.c of Linux 2.6.32 to 7.3, which takes each nodemask that leaves out memory for a
+    memory policy.
+    """
+    if failure.logged.constraint is not None:
+        return failure.logged.constraint
+    if failure.conclusion == "memcg":
+        return "memcg"
+    if failure.attempt.nodemask is not None and leaves_out_nodes(failure):
+        return "mempolicy"
+    kept_out = failure.why is not None and any(zone.excluded_by == "cpuset" for zone in failure.why.zones)
+    return "cpuset" if kept_out else "none"
 
 
 def alike_json(group: Alike, log: str) -> dict[str, Any]:

@@ -80,13 +80,13 @@ def _bound(failure: Failure) -> Iterator[Finding]:
     elif logged.constraint == "cpuset" and logged.mems_allowed is not None:
         name = f" {logged.cpuset}" if logged.cpuset else ""
         yield Finding("bound", "certain", f"its cpuset{name} binds it to node {logged.mems_allowed}")
-    elif failure.attempt.nodemask is not None and logged.event != "oom" and _other_nodes(failure):
+    elif failure.attempt.nodemask is not None and logged.event != "oom" and leaves_out_nodes(failure):
         who = "a memory policy or the caller"
         yield Finding("bound", "certain", f"{who} binds it to node {logged.nodemask} (its nodemask)")
 
 
-def _other_nodes(failure: Failure) -> bool:
-    """Return whether the log shows nodes that the nodemask leaves out."""
+def leaves_out_nodes(failure: Failure) -> bool:
+    """Return whether the log shows nodes that the request's nodemask leaves out."""
     shown = {*(zone.node for zone in failure.logged.zones), *failure.logged.nodes}
     nodemask = failure.attempt.nodemask or 0
     return bool((failure.attempt.mems_allowed or 0) & ~nodemask) or any(not nodemask >> node & 1 for node in shown)

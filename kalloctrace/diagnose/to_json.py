@@ -63,11 +63,14 @@ def failure_json(failure: Failure) -> dict[str, Any]:
     }
 
 
-def _findings(failure: Failure) -> dict[str, list[dict[str, str]]]:
+def _findings(failure: Failure) -> dict[str, Any]:
     """Return what only a log shows."""
     if failure.source == "trace":
         return {}
-    return {"findings": [finding._asdict() for finding in findings_of(failure)]}
+    return {
+        "order_shown": failure.logged.order_shown,
+        "findings": [finding._asdict() for finding in findings_of(failure)],
+    }
 
 
 def _numbers(failure: Failure, state: ZoneState) -> dict[str, int | list[int] | None]:

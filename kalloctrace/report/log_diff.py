@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.text import sheet_of
-from kalloctrace.report.logs import CONCLUSIONS, EVENTS, Group
+from kalloctrace.report.logs import CONCLUSIONS, EVENTS, Group, order_of
 from kalloctrace.styled import Table
 
 Change = Literal["appeared", "vanished", "changed"]
@@ -22,17 +22,17 @@ class Failures(NamedTuple):
     Attributes:
         event: what happened, as in the JSON object of a failure.
         caller: the function that asked for the pages; None if unknown.
-        order: of the request.
+        order: of the request; None if the report has none.
         gfp_text: the names in its mask; None if unknown.
-        constraint: what confined it; None if unknown.
+        constraint: what confined it.
         conclusion: why it failed.
     """
 
     event: str
     caller: str | None
-    order: int
+    order: int | None
     gfp_text: str | None
-    constraint: str | None
+    constraint: str
     conclusion: str
 
 
@@ -60,7 +60,8 @@ class LogSide:
             kind = Failures(
                 group["event"],
                 None if caller is None else caller["function"],
-                *(group[name] for name in ("order", "gfp_text", "constraint", "conclusion")),
+                order_of(group),
+                *(group[name] for name in ("gfp_text", "constraint", "conclusion")),
             )
             self.counts[kind] = self.counts.get(kind, 0) + group["count"]
             if group["kernel"] is not None:
@@ -185,7 +186,7 @@ def _table(diff: LogDiff, top: int) -> Table:
             f"{row.before:,}",
             f"{row.after:,}",
             EVENTS.get(kind.event, kind.event),
-            str(kind.order) if kind.order >= 0 else "",
+            "" if kind.order is None else str(kind.order),
             kind.caller or "?",
             kind.gfp_text or "?",
             CONCLUSIONS.get(kind.conclusion, kind.conclusion),

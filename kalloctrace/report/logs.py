@@ -35,6 +35,11 @@ CONCLUSIONS = {
     "passes": "would pass later",
     "unknown": "unknown",
     "memcg": "cgroup's limit",
+    "address_range": "no range of addresses",
+    "contiguous_range": "no range of pages",
+    "order_too_large": "order too large",
+    "nofail": "must not fail",
+    "no_request": "no request",
 }
 """Why a request failed, for people."""
 MOST_ANSWERS = 10
@@ -54,13 +59,13 @@ class Kind(NamedTuple):
     Attributes:
         event: what happened, as in the JSON object.
         caller: the function that asked for the pages; None if unknown.
-        order: of the request.
+        order: of the request; None if the report has none.
         kernel: the release; None if unknown.
     """
 
     event: str
     caller: str | None
-    order: int
+    order: int | None
     kernel: str | None
 
 
@@ -119,7 +124,13 @@ class LogTable:
 def kind_of(group: Group) -> Kind:
     """Return the kind of a group."""
     caller = group.get("caller")
-    return Kind(group["event"], None if caller is None else caller["function"], group["order"], group["kernel"])
+    return Kind(group["event"], None if caller is None else caller["function"], order_of(group), group["kernel"])
+
+
+def order_of(group: Group) -> int | None:
+    """Return the order of a group's request; None if the report has none, or a person invoked the OOM killer (-1)."""
+    order: int = group["order"]
+    return order if group["order_shown"] and order >= 0 else None
 
 
 def _extreme(one: Moment | None, other: Moment, *, same: bool, latest: bool) -> Moment | None:
@@ -156,7 +167,7 @@ def add_table(table: LogTable, sheet: Sheet, most: int | None = None) -> None:
             f"{row.count:,}",
             f"{len(row.logs):,}",
             EVENTS.get(kind.event, kind.event),
-            str(kind.order) if kind.order >= 0 else "",
+            "" if kind.order is None else str(kind.order),
             kind.caller or _UNKNOWN,
             kind.kernel or _UNKNOWN,
             time_text(row.first),

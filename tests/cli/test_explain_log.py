@@ -59,8 +59,7 @@ def test_json_from_standard_input() -> None:
         *("type", "line", "event", "comm", "kernel", "rules", "order", "gfp", "gfp_text", "nodemask", "mems_allowed"),
         *("highest_zone", "alloc_flags", "conclusion", "certainty", "summary", "zones", "remedies", "missing"),
         *("contradictions", "log", "count", "lines", "first", "last", "first_text", "last_text", "constraint"),
-        "suppressed",
-        "findings",
+        *("suppressed", "findings", "order_shown"),
         *("caller", "harm", "harm_why", "harm_certainty", "harm_line", "out_of_memory", "out_of_memory_why", "holders"),
         *("advice", "known_bugs"),
     }

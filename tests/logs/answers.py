@@ -87,7 +87,7 @@ _SAME_OR = {
     "nodemask": (None,),
     "mems_allowed": (None,),
     "highest_zone": (None,),
-    "constraint": (None,),
+    "constraint": ("none",),
     "harm": ("unknown",),
     "out_of_memory": (None,),
 }

@@ -57,6 +57,51 @@ def test_what_does_not_set_groups_apart(name: str, value: object) -> None:
     assert len(grouped(reports(**{name: value})).groups) == 2
 
 
+def constraints(*lines: str) -> list[str]:
+    """Return what bound the requests of a log."""
+    found = grouped(find_failures(read_messages(lines))).groups
+    return [alike_json(group, "")["constraint"] for group in found]
+
+
+FAILED = "web: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), nodemask={},cpuset={},mems_allowed={}"
+CPU = "CPU: 1 PID: 7 Comm: web Not tainted 6.6.30 #1"
+NODE_0 = "Node 0 Normal free:100kB boost:0kB min:4000kB low:5000kB high:6000kB"
+NODE_1 = NODE_0.replace("Node 0", "Node 1")
+
+
+@pytest.mark.parametrize(
+    ("nodemask", "cpuset", "allowed", "nodes", "expected"),
+    [
+        ("(null)", "/", "0-1", (NODE_0, NODE_1), "none"),
+        ("(null)", "/", "0-1", (), "none"),
+        ("1", "/", "0-1", (NODE_1,), "mempolicy"),
+        ("1", "/", "1", (NODE_0, NODE_1), "mempolicy"),
+        ("0-1", "/", "0-1", (NODE_0, NODE_1), "none"),
+        ("1", "/", "1", (NODE_1,), "none"),
+        ("(null)", "db", "1", (NODE_0, NODE_1), "cpuset"),
+        ("(null)", "db", "1", (NODE_1,), "none"),
+    ],
+)
+def test_what_bound_a_failure(nodemask: str, cpuset: str, allowed: str, nodes: tuple[str, ...], expected: str) -> None:
+    """Only the OOM killer prints it; elsewhere its rule holds for the nodes that the log shows."""
+    first = FAILED.replace("GFP_KERNEL", "GFP_KERNEL|__GFP_HARDWALL").format(nodemask, cpuset, allowed)
+    assert constraints(first, CPU, "Mem-Info:", *nodes) == [expected]
+
+
+def test_what_bound_an_oom_kill() -> None:
+    """What the OOM killer prints holds; a report without it is not bound by anything that the log shows."""
+    first = "web invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
+    last = "oom-kill:constraint=CONSTRAINT_{},nodemask=(null),cpuset=/,mems_allowed=0-1,global_oom,task=web,pid=7,uid=0"
+    printed = ("NONE", "CPUSET", "MEMORY_POLICY", "MEMCG")
+    assert [constraints(first, CPU, last.format(each)) for each in printed] == [
+        ["none"],
+        ["cpuset"],
+        ["mempolicy"],
+        ["memcg"],
+    ]
+    assert constraints(first, CPU) == ["none"]
+
+
 def test_order_of_the_reports_does_not_matter() -> None:
     """Reports of several CPUs may end in another order than they began."""
     found, expected = reports(), grouped(reports())
@@ -81,4 +126,4 @@ def test_object_of_a_group() -> None:
         [2, 37, 72],
     )
     assert (made["first"], made["last"], made["first_text"], made["last_text"]) == (10.0, 14.0, "12:00:00", "12:00:04")
-    assert made["constraint"] is None
+    assert (made["constraint"], made["order_shown"]) == ("none", True)

@@ -2,19 +2,21 @@
 """The table of many logs."""
 
 import io
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from kalloctrace.console import Console
-from kalloctrace.report.logs import Kind, LogTable, time_text, write_table
+from kalloctrace.diagnose.from_log import FailureConclusion
+from kalloctrace.diagnose.reports.model import Event
+from kalloctrace.report.logs import CONCLUSIONS, EVENTS, Kind, LogTable, time_text, write_table
 
 DAY = 86_400
 
 
 def group(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 any member of the object
     """Return what the table reads of an object of `explain --json`."""
-    plain = {"event": "oom", "order": 0, "kernel": "6.1.0", "caller": None, "log": "a", "count": 2}
+    plain = {"event": "oom", "order": 0, "order_shown": True, "kernel": "6.1.0", "caller": None, "log": "a", "count": 2}
     return {**plain, "first": 1.0, "last": 2.0, "first_text": None, "last_text": None, **changes}
 
 
@@ -63,6 +65,25 @@ def test_times_of_day(apart: float, expected: tuple[str, str]) -> None:
     early = group(log="b", first=1.0, last=1.0, first_text="early", last_text="early")
     ((_, row),) = table(late, early).sorted()
     assert (time_text(row.first), time_text(row.last)) == expected
+
+
+@pytest.mark.parametrize(
+    ("order", "shown", "expected"), [(0, True, 0), (3, True, 3), (0, False, None), (-1, True, None)]
+)
+def test_order(order: int, shown: bool, expected: int | None) -> None:
+    """A report of a range of pages, of a state or of a person's OOM kill has no order, which is not order 0."""
+    made = table(group(order=order, order_shown=shown), group())
+    assert [kind.order for kind, _ in made.sorted()] == list(dict.fromkeys((expected, 0)))
+    stream = io.StringIO()
+    write_table(made, 1, Console(stream))
+    cells = stream.getvalue().splitlines()[3].split()
+    assert cells[2:5] == ["OOM", "killer", "6.1.0" if expected is None else str(expected)]
+
+
+def test_every_event_and_conclusion_has_words() -> None:
+    """No row shows a value of the JSON object."""
+    assert set(EVENTS) == set(get_args(Event))
+    assert set(CONCLUSIONS) == {name for part in get_args(FailureConclusion) for name in get_args(part)}
 
 
 def test_columns_without_values_are_left_out() -> None:
