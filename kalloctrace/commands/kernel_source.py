@@ -81,12 +81,18 @@ def _read(name: str, *, live: Callable[[], _T], trace: Callable[["Snapshot"], _T
 
 
 def is_trace(name: str) -> bool:
-    """Return whether a regular file of this name begins as a trace does; the reader checks the rest."""
+    """Return whether a regular file of this name begins as a trace does; the reader checks the rest.
+
+    Of a file that may not be read the name decides.
+    """
     path = Path(name)
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return file.read(len(_STREAM_MAGIC)) == _STREAM_MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_STREAM_MAGIC)) == _STREAM_MAGIC
+    except PermissionError:
+        return path.suffix == TRACE_SUFFIX
 
 
 def _no_trace(name: str, what: str, fix: str) -> KalloctraceError:

@@ -275,8 +275,8 @@ def test_old_kernel() -> None:
 
 
 def test_documented_answer() -> None:
-    """docs/page-allocation-failure.md shows what the program prints."""
-    page = (Path(__file__).parents[2] / "docs" / "page-allocation-failure.md").read_text()
+    """docs/en/page-allocation-failure.md shows what the program prints."""
+    page = (Path(__file__).parents[2] / "docs" / "en" / "page-allocation-failure.md").read_text()
     shown = page.split("made-two-nodes.log\n")[1].split("…\n```")[0]
     assert run("made-two-nodes.log").stdout.decode().startswith(shown)
 

@@ -17,6 +17,7 @@ PROGRAM = [sys.executable, "-m", "kalloctrace"]
 TRACE = Path(__file__).parents[2] / "fixtures" / "5.10" / "two-nodes.arrows"
 LIVE = ["live", "--interval", "0.2", "--replay", str(TRACE)]
 _OFTEN = 10
+_AGAIN = 3
 _SOME_WAYS = (
     "closed",
     "closed, not the session's",
@@ -69,14 +70,23 @@ def test_interrupt_at_any_moment_prints_no_traceback(words: list[str]) -> None:
     subprocess.run([*PROGRAM, "--version"], stdout=subprocess.DEVNULL, check=True)
     started = time.monotonic() - begin
     for moment in range(_OFTEN):
-        with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as one:
-            # Before that only Python itself runs.
-            time.sleep(started * (0.5 + moment / 4))
-            one.send_signal(signal.SIGINT)
-            assert one.stderr is not None
-            printed = one.stderr.read()
-        assert one.returncode in {expected, 0}, printed
+        # Before that only Python itself runs, which the signal kills; on a busy machine it may last longer.
+        code, printed = _interrupted_after(words, started * (0.5 + moment / 4))
+        for _ in range(_AGAIN):
+            if code == -signal.SIGINT:
+                code, printed = _interrupted_after(words, started * (1 + moment / 4))
+        assert code in {expected, 0}, printed
         assert printed in {"", "interrupted\n"}
+
+
+def _interrupted_after(words: list[str], seconds: float) -> tuple[int, str]:
+    """Return the exit code of a command that is interrupted after some time, and what it printed."""
+    with subprocess.Popen([*PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as one:
+        time.sleep(seconds)
+        one.send_signal(signal.SIGINT)
+        assert one.stderr is not None
+        printed = one.stderr.read()
+    return one.returncode, printed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
