@@ -47,7 +47,10 @@ def findings_of(failure: Failure) -> tuple[Finding, ...]:
     return tuple(found for find in _FINDERS for found in find(failure))
 
 
-_NOT_OF_ZONES = ("memcg", "address_range", "contiguous_range", "order_too_large", "nofail", "no_request")
+_NOT_OF_ZONES = (
+    *("memcg", "address_range", "size_refused", "contiguous_range"),
+    *("order_too_large", "nofail", "no_request"),
+)
 
 
 def _nothing_given(failure: Failure) -> Iterator[Finding]:

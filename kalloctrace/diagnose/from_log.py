@@ -15,6 +15,8 @@ from kalloctrace.diagnose.kinds import (
     nothing_given,
     older_state,
     order_is_too_large,
+    refused_before_pages,
+    vmalloc_size_is_refused,
 )
 from kalloctrace.diagnose.mask import OLD_TABLES, Mask, mask_of
 from kalloctrace.diagnose.page_size import KNOWN, PageSize, page_size
@@ -36,10 +38,12 @@ NULL = "(null)"
 Certainty = Literal["certain", "likely", "unknown"]
 
 FailureConclusion = (
-    Conclusion | Literal["memcg", "address_range", "contiguous_range", "order_too_large", "nofail", "no_request"]
+    Conclusion
+    | Literal["memcg", "address_range", "size_refused", "contiguous_range", "order_too_large", "nofail", "no_request"]
 )
 """What the zones show; or: a memory cgroup's limit was reached, no range of addresses or no contiguous range of pages
-was free, the order is larger than the allocator's largest, the request must not fail, nothing was requested."""
+was free, vmalloc was asked for nothing or for more than there is, the order is larger than the allocator's largest, the
+request must not fail, nothing was requested."""
 
 
 class NamedKernel(NamedTuple):
@@ -101,8 +105,8 @@ class Failure:
         logged = self.logged
         if is_memcg(logged):
             return "memcg"
-        if logged.event == "vmap":
-            return "address_range"
+        if logged.event == "vmap" or refused_before_pages(logged):
+            return _refused(logged, self.page_size)
         if logged.event in ("cma", "contig"):
             return "contiguous_range"
         if logged.event == "warning":
@@ -115,7 +119,7 @@ class Failure:
     def certainty(self) -> Certainty:
         """How sure the conclusion is; lines that contradict each other may belong to two reports."""
         conclusion = self.conclusion
-        if conclusion in ("memcg", "address_range", "contiguous_range"):
+        if conclusion in ("memcg", "address_range", "size_refused", "contiguous_range"):
             return "likely" if is_cgroup_cache(self.logged) else "certain"
         if conclusion in ("order_too_large", "nofail"):
             return "likely"
@@ -155,6 +159,14 @@ class Failure:
         return bool(self.attempt.alloc_flags & (self.tables or OLD_TABLES).bits.alloc_no_watermarks)
 
 
+def _refused(logged: LoggedFailure, size: PageSize) -> FailureConclusion:
+    """Return why vmalloc gave up before it asked for pages."""
+    if logged.event == "vmap":
+        return "address_range"
+    too_large = vmalloc_size_is_refused(logged, None if size.certainty == "unknown" else size.kilobytes)
+    return "unknown" if too_large is None else "size_refused" if too_large else "address_range"
+
+
 _JUDGED = ("failure", "stall", "oom", "vmalloc", "vmemmap", "slub", "hugetlb", "memory")
 
 
@@ -180,7 +192,7 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None, pa
     highest = possible[0].highest(highest_zone)
     attempt = replace(_attempt(logged, mask, judged), highest_zoneidx=highest)
     why = None
-    if has_request(logged) and logged.event in _JUDGED and not is_memcg(logged) and not older_state(logged):
+    if logged.event in _JUDGED and _zones_decide(logged) and not older_state(logged):
         check = Watermarks(rules, judged.snapshot.tables.bits)
         states = [shown_states(logged, case, judged.absent_counters) for case in possible]
         tried = [replace(attempt, highest_zoneidx=case.highest(highest_zone)) for case in possible]
@@ -201,6 +213,10 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None, pa
         unshown=unshown_zones(logged, possible[0], highest),
     )
     return replace(failure, missing=tuple(_missing(failure, mask)))
+
+
+def _zones_decide(logged: LoggedFailure) -> bool:
+    return has_request(logged) and not is_memcg(logged) and not refused_before_pages(logged)
 
 
 def _in_every_case(logged: LoggedFailure, possible: list[Case], answers: list[Diagnosis]) -> Diagnosis | None:
@@ -308,7 +324,7 @@ def nodes_of(text: str | None) -> int | None:
 
 def _missing(failure: Failure, mask: Mask) -> Iterator[str]:
     logged, why = failure.logged, failure.why
-    if is_memcg(logged) or logged.event not in _JUDGED or not has_request(logged):
+    if logged.event not in _JUDGED or not _zones_decide(logged):
         return
     if not failure.kernel:
         yield "the kernel's release (name it with --kernel)"

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What kind of report a log has: of which limit, of a request or of none, of its own state or of another's."""
 
+import re
+
 from kalloctrace.diagnose.reports.model import LoggedFailure, LoggedZone
 from kalloctrace.diagnose.states import is_shown, populated
 
 STATE_TOLERANCE = 0.001
 """Seconds by which the clocks of two lines of one report may disagree: those of CPUs are not quite the same."""
+
+_REFUSED = re.compile(r"allocation failure: \d+ bytes\b")
 
 _ENTRIES = ("__alloc_pages_nodemask", "__alloc_pages", "__alloc_pages_noprof", "__alloc_frozen_pages_noprof")
 _LATER = ("__alloc_pages_slowpath", "get_page_from_freelist", "rmqueue")
@@ -34,6 +38,37 @@ def warned_in(logged: LoggedFailure) -> str:
     if logged.event != "warning" or not logged.warning_text:
         return ""
     return logged.warning_text.split()[-1].partition("+")[0].partition(".")[0]
+
+
+def refused_before_pages(logged: LoggedFailure) -> bool:
+    """Return whether vmalloc gave up before it asked for pages, so that the zones played no part.
+
+    Either its size was 0 or more than the whole memory, or it got no range of addresses. Up to 5.11 one line was for
+    both, "vmalloc: allocation failure: N bytes"; without pages it said "allocated N of M bytes". Source:
+    `__vmalloc_node_range`, mm/vmalloc.c of Linux 3.2 to 7.3.
+    """
+    text = logged.warning_text or ""
+    return logged.event == "vmalloc" and (_REFUSED.match(text) is not None or "exceeds total pages" in text)
+
+
+def vmalloc_size_is_refused(logged: LoggedFailure, page_kb: int | None) -> bool | None:
+    """Return whether vmalloc refused a size, for which there is not enough memory at all.
+
+    Args:
+        logged: a report that `refused_before_pages`.
+        page_kb: the page size in kB; None if it is not known.
+
+    Returns:
+        False if its size would do, so that addresses were missing; None if the log does not show which it was.
+    """
+    if "exceeds total pages" in (logged.warning_text or "") or logged.size == 0:
+        return True
+    if logged.size is None or logged.total_ram_pages is None or logged.reserved_pages is None or page_kb is None:
+        return None
+    pages = -(-logged.size // (page_kb << 10))
+    if pages > logged.total_ram_pages:
+        return True
+    return False if pages <= logged.total_ram_pages - logged.reserved_pages else None
 
 
 def is_memcg(logged: LoggedFailure) -> bool:

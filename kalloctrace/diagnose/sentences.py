@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from kalloctrace.diagnose.findings import Finding, findings_of
 from kalloctrace.diagnose.from_log import Failure, FailureConclusion
-from kalloctrace.diagnose.kinds import nothing_given
+from kalloctrace.diagnose.kinds import nothing_given, refused_before_pages
 from kalloctrace.diagnose.zones import Change, Diagnosis, Doubt, Kind, Remedy, ZoneVerdict
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 
@@ -56,6 +56,8 @@ def request_sentence(failure: Failure) -> str:
     mask = f" with {failure.gfp_text}" if failure.gfp_text else ""
     if logged.event == "memory":
         return f"{_requested(failure)}{mask} in this state of memory"
+    if logged.event == "warning" and failure.conclusion != "order_too_large":
+        return f"a warning of the page allocator{f' for {logged.comm}' if logged.comm else ''}"
     task = f" for {logged.comm}" if logged.comm else ""
     waited = f" for {logged.waited}" if logged.waited is not None else ""
     return f"{_requested(failure)}{mask}{task} {_EVENTS.get(logged.event, 'failed')}{waited}"
@@ -91,6 +93,10 @@ def reason_sentence(failure: Failure) -> str:
     tell = _TELL.get(failure.conclusion)
     if tell is not None:
         return tell(failure)
+    if refused_before_pages(failure.logged):
+        return "its size is more than the whole memory, or no range of kernel addresses was free; pages did not lack"
+    if failure.logged.event == "warning":
+        return "unknown, the warning is not of a request's order or flags"
     first = [finding.text for finding in findings_of(failure) if finding.kind in _FIRST]
     if failure.why is not None:
         return first[0] if nothing_given(failure.logged) else "; ".join((*first, _by_zones(failure, failure.why)))
@@ -118,6 +124,12 @@ def _memcg(failure: Failure) -> str:
 
 def _no_addresses(_failure: Failure) -> str:
     return "no range of kernel addresses was free; that is no lack of memory"
+
+
+def _size_refused(failure: Failure) -> str:
+    if failure.logged.size == 0:
+        return "vmalloc was asked for 0 bytes, which it refuses"
+    return "vmalloc refuses more than the machine's whole memory, so no pages were asked for"
 
 
 def _no_range(failure: Failure) -> str:
@@ -154,6 +166,7 @@ def _no_request(failure: Failure) -> str:
 _TELL: dict[FailureConclusion, Callable[[Failure], str]] = {
     "memcg": _memcg,
     "address_range": _no_addresses,
+    "size_refused": _size_refused,
     "contiguous_range": _no_range,
     "order_too_large": _order_too_large,
     "nofail": _nofail,

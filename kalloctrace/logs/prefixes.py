@@ -27,7 +27,9 @@ _STAMP = (
 )
 _LEVEL = r"(?:emerg|alert|crit|err|error|warn|warning|notice|info|debug)"
 _HOST = r"[A-Za-z0-9_.-]{1,64}"
-_STARTS_MESSAGE = rf"(?={START}|.{{1,40}}?(?::? ?page allocation (?:failure|stall)| invoked oom-killer))"
+_FIRST_LINE = r"(?::? ?page allocation (?:failure|stall)| invoked oom-killer|: vmalloc(?: error)?:)"
+# "vmalloc error" follows the name of a task, not of a host.
+_STARTS_MESSAGE = rf"(?!vmalloc)(?={START}|.{{1,40}}?{_FIRST_LINE})"
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<])))"

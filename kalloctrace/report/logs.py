@@ -36,6 +36,7 @@ CONCLUSIONS = {
     "unknown": "unknown",
     "memcg": "cgroup's limit",
     "address_range": "no range of addresses",
+    "size_refused": "size refused",
     "contiguous_range": "no range of pages",
     "order_too_large": "order too large",
     "nofail": "must not fail",

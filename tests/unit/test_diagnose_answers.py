@@ -2,6 +2,7 @@
 """The answers about a failure; each expected value was worked out by hand from the lines of the log."""
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -345,6 +346,17 @@ def test_reclaimable_memory() -> None:
     for active, verdict in ((50_000, False), (0, None)):
         files = f"active_file:{active} inactive_file:{active + 50_000}"
         assert answers_of(text.replace("active_file:300000 inactive_file:400000", files)).memory.verdict is verdict
+
+
+def test_slab_in_use() -> None:
+    """All of the reclaimable slab may be in use, as that of open files is: it proves no room."""
+    text = log(ATOMIC, state=LOW).replace("= 1000000kB", "= 0kB").replace("= 2000000kB", "= 0kB")
+    text = text.replace("active_file:300000 inactive_file:400000", "active_file:0 inactive_file:0")
+    slab = re.sub(r"slab_reclaimable:\d+", "slab_reclaimable:400000", text)
+    assert slab != text
+    memory = answers_of(slab).memory
+    assert memory.verdict is None
+    assert "0 kB of file pages and up to 1.5 GB of slab caches can be freed" in [each.text for each in memory.reasons]
 
 
 def test_room_in_small_blocks() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.diagnose.answers.answers import answer
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure, NamedKernel, explain_failure
 from kalloctrace.diagnose.given import Given
@@ -407,6 +408,35 @@ def test_warnings_of_other_functions() -> None:
     assert (nofail.conclusion, nofail.certainty) == ("nofail", "likely")
     [other] = judged("WARNING: CPU: 3 PID: 2599 at mm/page_alloc.c:3013 free_pcppages_bulk+0x2ec/0x330")
     assert (other.conclusion, other.certainty) == ("unknown", "unknown")
+    # Neither fails a request: `rmqueue` warns, and takes the pages.
+    for warning in (nofail, other):
+        assert "failed" not in headline(warning)
+        assert answer(warning).harm.kind == "unknown"
+
+
+SIZE = "vmalloc: allocation failure: {} bytes, mode:0x14000c2(GFP_KERNEL|__GFP_HIGHMEM), nodemask=(null)"
+
+
+@pytest.mark.parametrize(
+    ("first", "conclusion", "certainty"),
+    [
+        (SIZE.format(8_589_934_592), "size_refused", "certain"),
+        (SIZE.format(0), "size_refused", "certain"),
+        (SIZE.format(524_288_000), "address_range", "certain"),
+        # The memory that is not the kernel's own is 50,000 pages: it may be either.
+        (SIZE.format(780_000 << 12), "unknown", "unknown"),
+        ("vmalloc error: size 99999999, exceeds total pages, mode:0xcc0(GFP_KERNEL)", "size_refused", "certain"),
+    ],
+)
+def test_vmalloc_that_asks_for_no_pages(first: str, conclusion: str, certainty: str) -> None:
+    """More than the whole memory, 0 bytes, or no addresses: the zones played no part, whatever they show."""
+    zone = ZONE.format(free=900, more="")
+    rest = ("800000 pages RAM", "0 pages HighMem/MovableOnly", "50000 pages reserved")
+    failure, told = only(log(f"task: {first}", zone, "Node 0 Normal: 225*4kB (U) 0*8kB = 900kB", rest=rest))
+    assert (told["conclusion"], told["certainty"], told["zones"]) == (conclusion, certainty, [])
+    assert failure.logged.comm == "task"
+    assert "too few free pages" not in told["summary"]
+    assert answer(failure).what_if == ()
 
 
 def test_a_mask_without_reclaim_bits() -> None:

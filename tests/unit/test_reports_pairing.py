@@ -323,3 +323,22 @@ def test_two_clocks() -> None:
     times = (5.0, 5.0, day, 5.1, day + 40, 5.2, 5.2, 5.2, 5.2, 5.2, 5.2)
     [report] = find_failures(Message(at, text, times[at]) for at, text in enumerate((A, TASK_A, *state(100))))
     assert (frees([report]), report.swap, report.state_age) == ([("a", [100])], (8, 16), None)
+
+
+def test_task_before_vmalloc() -> None:
+    """What stands before "vmalloc" behind a stamp is a task's name, not a host's; a host may stand before it."""
+    text = "vmalloc: allocation failure: 4096 bytes, mode:0xcc0(GFP_KERNEL), nodemask=(null)"
+    for prefix in ("[  167.478916] ", "[  167.478916] box: "):
+        [report] = found(f"{prefix}task0: {text}")
+        assert report.comm == "task0"
+    [report] = found(f"[  167.478916] box: {A}")
+    assert (report.comm, report.event) == ("a", "failure")
+
+
+def test_panic_of_another_task() -> None:
+    """The trace of a panic tells nothing of who asked; that of panic_on_warn does, if the warning is the report."""
+    trace = ("Call Trace:", " dump_stack+0x1/0x2", " panic+0x1/0x2", " other_driver+0x1/0x2 [other]")
+    [report] = found(A, "CPU: 1 PID: 20 Comm: b Not tainted 6.1.100 #1", *trace)
+    assert (report.comm, report.trace) == ("a", ())
+    [warning] = found("WARNING: CPU: 1 PID: 20 at mm/page_alloc.c:9 __alloc_pages+0x1/0x2", TASK_B, *trace)
+    assert [frame.function for frame in warning.trace] == ["dump_stack", "panic", "other_driver"]

@@ -4,12 +4,12 @@
 from collections.abc import Iterator
 
 from kalloctrace.diagnose.answers.facts import allowed, amount, excluded, size_kb, total
-from kalloctrace.diagnose.answers.harm import LARGEST_ORDER
 from kalloctrace.diagnose.answers.out_of_memory import has_given_up
 from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free
 from kalloctrace.diagnose.answers.types import Advice, Caller, Certainty, Harm, Holder, OutOfMemory
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.kinds import refused_before_pages
 from kalloctrace.diagnose.zones import Remedy
 from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
@@ -31,6 +31,8 @@ def advise(
         return (Advice(text, None, None, harm.certainty, harm.line),)
     if logged.event in ("cma", "vmap", "hugetlb", "warning"):
         return tuple(_by_event(failure))
+    if refused_before_pages(logged):
+        return tuple(_refused(failure))
     return tuple(_bound(failure)) or tuple(_of_memory(failure, caller, memory, holders))
 
 
@@ -71,18 +73,34 @@ def _memcg(failure: Failure, holders: tuple[Holder, ...]) -> Advice:
     return Advice(text, "memory.max", None, certainty, logged.places.get("memcg_limit", logged.line))
 
 
+def _refused(failure: Failure) -> Iterator[Advice]:
+    """Yield what to change where vmalloc gave up before it asked for pages."""
+    if failure.conclusion == "size_refused":
+        text = "the caller must check the size that it asks for (it may come from a program)"
+        yield Advice(text, None, None, "likely", failure.logged.line)
+    elif failure.conclusion == "address_range":
+        yield _more_addresses(failure)
+
+
+def _more_addresses(failure: Failure) -> Advice:
+    text = "on a 32-bit kernel, give vmalloc more addresses (boot parameter), or load less at once"
+    return Advice(text, "vmalloc=", None, "likely", failure.logged.line)
+
+
 def _by_event(failure: Failure) -> Iterator[Advice]:
     logged = failure.logged
     match logged.event:
         case "cma":
             yield _cma(failure)
         case "vmap":
-            text = "on a 32-bit kernel, give vmalloc more addresses (boot parameter), or load less at once"
-            yield Advice(text, "vmalloc=", None, "likely", logged.line)
+            yield _more_addresses(failure)
         case "hugetlb":
             text = "set huge pages aside while the machine boots, when memory is not yet fragmented (boot parameter)"
             yield Advice(text, "hugepages=", None, "certain", logged.line)
-        case "warning" if logged.order > LARGEST_ORDER or logged.order == 0:
+        case "warning" if failure.conclusion == "nofail":
+            text = "with __GFP_NOFAIL the caller must be able to wait, and ask for two pages at most (or use kvmalloc)"
+            yield Advice(text, None, None, "likely", logged.line)
+        case "warning" if failure.conclusion == "order_too_large":
             text = "the caller must ask for less at once, use kvmalloc, or (a device) get its memory from a CMA area"
             yield Advice(text, None, None, "likely", logged.line)
 

@@ -92,8 +92,13 @@ def _hugetlb(failure: Failure) -> Harm:
 
 
 def _warning(failure: Failure) -> Harm:
-    why = "a request that no block can hold gets nothing (a WARNING of mm/page_alloc.c)"
-    return Harm("failed", why, "likely", failure.logged.line)
+    """Source: mm/page_alloc.c: only the warning of too large an order returns NULL; `rmqueue` and the others go on."""
+    line = failure.logged.line
+    if failure.conclusion == "order_too_large":
+        why = "a request that no block can hold gets nothing (a WARNING of mm/page_alloc.c)"
+        return Harm("failed", why, "likely", line)
+    why = "the warning alone fails no request; whether this one got its pages is not shown"
+    return Harm("unknown", why, "unknown", line)
 
 
 _BY_EVENT: dict[str, Callable[[Failure], Harm]] = {

@@ -15,6 +15,7 @@ from kalloctrace.diagnose.answers.facts import (
 )
 from kalloctrace.diagnose.answers.types import OutOfMemory, Statement
 from kalloctrace.diagnose.from_log import NULL, Failure
+from kalloctrace.diagnose.kinds import refused_before_pages
 from kalloctrace.diagnose.zones import ZoneVerdict
 
 _MUCH = 10
@@ -33,6 +34,9 @@ def judge_out_of_memory(failure: Failure) -> OutOfMemory:
     if failure.logged.event == "vmap":
         why = "a range of addresses is missing, not memory"
         return OutOfMemory(None, (Statement(why, failure.logged.line),))
+    if refused_before_pages(failure.logged):
+        why = "vmalloc gave up before it asked for pages"
+        return OutOfMemory(None, (Statement(why, failure.logged.line),))
     reasons = tuple(_reasons(failure))
     return OutOfMemory(_verdict(failure), reasons)
 
@@ -43,7 +47,7 @@ def _verdict(failure: Failure) -> bool | None:
     size = machine_kb(failure)
     least, most = reclaimable(failure)
     if size is not None and (
-        (least is not None and least * _MUCH >= size)
+        (least is not None and least * _MUCH >= size and not has_given_up(failure))
         or (swap_is_gone(failure) is False and _anonymous(failure) * _MUCH >= size)
     ):
         return False
@@ -97,14 +101,13 @@ def has_given_up(failure: Failure) -> bool:
 def reclaimable(failure: Failure) -> tuple[int | None, int | None]:
     """Return at least and at most how much of the page cache and slab caches can be freed, in kB.
 
-    Dirty pages must be written first. Half of the reclaimable slab may be in use, as `si_mem_available` of
-    mm/show_mem.c assumes.
+    Dirty pages must be written first. All of the reclaimable slab may be in use: inodes and dentries of open files are.
     """
     files, slab = total(failure, "active_file", "inactive_file"), total(failure, "slab_reclaimable")
     unwritten = total(failure, "dirty", "writeback")
     least = None
     if files is not None and unwritten is not None:
-        least = max(files - unwritten, 0) + (slab or 0) // 2
+        least = max(files - unwritten, 0)
     most = files + slab if files is not None and slab is not None else None
     return least, most
 
@@ -131,8 +134,11 @@ def _reasons(failure: Failure) -> Iterator[Statement]:
         of = f" of {amount(whole)}" if whole is not None else ""
         yield Statement(f"{amount(free_in_swap)}{of} swap are free", places.get("swap"))
     least, _ = reclaimable(failure)
+    slab = total(failure, "slab_reclaimable")
     if least is not None:
-        yield Statement(f"at least {amount(least)} of file pages and slab can be freed", places.get("totals"))
+        more = f" and up to {amount(slab)} of slab caches" if slab else ""
+        verb = "may" if has_given_up(failure) else "can"
+        yield Statement(f"{amount(least)} of file pages{more} {verb} be freed", places.get("totals"))
     elif (files := _file_pages(failure)) is not None:
         yield Statement(f"at most {amount(files)} are file pages", places.get("totals") or places.get("nodes"))
     unevictable = total(failure, "unevictable")

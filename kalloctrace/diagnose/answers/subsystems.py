@@ -10,7 +10,7 @@ from typing import NamedTuple
 ALLOCATORS = re.compile(
     # lib/dump_stack.c, kernel/panic.c, and how each architecture prints a stack and enters a WARN
     r"_{0,2}dump_stack(?:_lvl|_print_info)?|show_(?:stack|trace|regs).*|dump_backtrace.*|unwind_backtrace"
-    r"|__warn(?:_printk)?|warn_slowpath_\w+|report_bug|handle_bug|(?:asm_)?exc_invalid_op|do_invalid_op|invalid_op"
+    r"|v?panic|check_panic_on_warn|fixup_bug|__warn(?:_printk)?|warn_slowpath_\w+|report_bug|handle_bug|(?:asm_)?exc_invalid_op|do_invalid_op|invalid_op"
     r"|do_error_trap|bug_handler|c?fi_handler|call_break_hook|brk_handler|(?:do_)?el1_(?:dbg|brk64)|el1h_64_sync\w*"
     r"|el1_sync|do_debug_exception|debug_exception_enter"
     # mm/page_alloc.c, mm/mempolicy.c, mm/oom_kill.c, mm/show_mem.c, mm/compaction.c, mm/vmscan.c

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from kalloctrace.diagnose.reports.fallbacks import with_fallbacks
 from kalloctrace.diagnose.reports.headers import BEGINNINGS, begun, pieces, read_nodes
-from kalloctrace.diagnose.reports.model import LoggedFailure
+from kalloctrace.diagnose.reports.model import Frame, LoggedFailure
 from kalloctrace.diagnose.reports.open_reports import AFTERWARDS, OpenReports
 from kalloctrace.diagnose.reports.proc import PROC_HINTS, begins_file, owner_sites, read_owner, read_proc, zone_key
 from kalloctrace.diagnose.reports.states import States
@@ -23,7 +23,15 @@ from kalloctrace.diagnose.reports.tasks import (
     read_kill,
     read_list,
 )
-from kalloctrace.diagnose.reports.traces import LONGEST, frames_in, is_incomplete, is_mixed, trace_begins, trace_ends
+from kalloctrace.diagnose.reports.traces import (
+    LONGEST,
+    PANICKING,
+    frames_in,
+    is_incomplete,
+    is_mixed,
+    trace_begins,
+    trace_ends,
+)
 from kalloctrace.diagnose.reports.writer import NEAR, Writer
 from kalloctrace.diagnose.reports.zones import STATE_HINTS, state_line
 from kalloctrace.flags.logforms import ReleaseText, masks_in, release_in
@@ -54,6 +62,9 @@ _SHOWN_BY = (
 
 # These call the OOM killer for the limit of a memory cgroup: mm/memcontrol.c, 2.6.25 to 7.3.
 _MEMCG_FUNCTIONS = frozenset(("mem_cgroup_out_of_memory", "mem_cgroup_oom_synchronize", "mem_cgroup_handle_oom"))
+
+_MAY_PANIC = ("oom", "warning")
+"""Events that may themselves end the kernel: panic_on_oom and panic_on_warn."""
 
 _HINTS = (
     *BEGINNINGS,
@@ -323,9 +334,8 @@ class _Pairing:
             elif is_mixed(writer.trace, frame):
                 self._mixed_traces(writer)
                 return
-            elif len(writer.trace) < LONGEST:
-                writer.trace.append(frame)
-                writer.trace_lines.append(message.line)
+            else:
+                _add_frame(writer, frame, message.line)
             writer.touch(self.reports.number, message)
 
     def _traced(self, writer: Writer | None, *, begins: bool) -> Writer | None:
@@ -349,6 +359,14 @@ class _Pairing:
             if other is writer or (other.tracing and not other.trace_over and other.touched > writer.opened - NEAR):
                 other.trace, other.trace_lines, other.trace_over = [], [], True
                 other.mixed()
+
+
+def _add_frame(writer: Writer, frame: Frame, line: int) -> None:
+    if frame.reliable and frame.function in PANICKING and writer.report.event not in _MAY_PANIC:
+        writer.trace, writer.trace_lines, writer.trace_over = [], [], True
+    elif len(writer.trace) < LONGEST:
+        writer.trace.append(frame)
+        writer.trace_lines.append(line)
 
 
 def _is_task(writer: Writer, comm: str, pid: int) -> bool:

@@ -30,6 +30,9 @@ _DUMPERS = frozenset(("dump_backtrace", "show_stack", "show_trace", "dump_stack"
 _REPORTERS = _DUMPERS | {"warn_alloc", "warn_alloc_failed", "dump_header"}
 """Functions that stand once in the trace of a report, and never at its end."""
 
+PANICKING = frozenset(("panic", "vpanic"))
+"""Functions whose trace is of the end of the kernel, kernel/panic.c."""
+
 LONGEST = 256
 """Frames that are kept of a trace; the kernel's stacks hold fewer."""
 
