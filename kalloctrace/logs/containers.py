@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What holds a message in each line: JSON of docker and journals, journal exports, /dev/kmsg, netconsole, CRI."""
 
+import csv
 import json
 import re
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ _STRING = r'"(?P<value>(?:[^"\\]|\\.)*+)'
 _PRETTY = re.compile(rf'\s*"(?P<key>[\w@. -]{{1,64}})"\s*:\s*(?:{_STRING}"|[^"{{\[]{{1,64}}?|[{{\[]),?\s*$')
 _CUT_OFF = re.compile(rf'"(?:{"|".join(_MESSAGE_KEYS[:5])})"\s*:\s*{_STRING}', re.IGNORECASE)
 _JSON = json.JSONDecoder()
+_NEXT_FIELD = re.compile(r" *(?P<separator>[,;\t])\s*[^\s,;\]]")
 
 # Documentation/ABI/testing/dev-kmsg and Documentation/networking/netconsole.rst of linux.
 _KMSG = re.compile(
@@ -196,13 +198,27 @@ def _json_pieces(number: int, text: str) -> Iterator[Piece]:
     if start < 0:
         return
     try:
-        value, _ = _JSON.raw_decode(text[start:].lstrip())
+        value, end = _JSON.raw_decode(text[start:].lstrip())
     except (ValueError, RecursionError):
         cut = _CUT_OFF.search(text)
         if cut is not None:
             yield from _string_pieces(number, len(text), _string(cut["value"]), {})
         return
+    if start == 0 and isinstance(value, str) and (more := _NEXT_FIELD.match(stripped, end)) is not None:
+        value = _row(stripped, more["separator"])
     yield from _value_pieces(number, len(text), value, {}, 0)
+
+
+def _row(text: str, separator: str) -> str:
+    """Return the message of a table's row whose fields are quoted; the fields before it are its prefix."""
+    try:
+        fields = [field.strip() for field in next(csv.reader([text], delimiter=separator, skipinitialspace=True))]
+    except csv.Error:
+        # A carriage return within it, or a field of more than 128 KiB.
+        return text
+    while len(fields) > 1 and not any(mark in fields[-1] for mark in " :"):
+        fields.pop()
+    return " ".join(fields)
 
 
 def _string(text: str) -> str:

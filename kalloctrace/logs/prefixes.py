@@ -266,14 +266,16 @@ class LearnedPrefixes:
             return known
         end = max(ends)
         return known._replace(
-            end=known.end + end, stamped=True, closing='"' if rest[:end].endswith('"') else known.closing
+            end=known.end + end, stamped=True, closing='"' if rest[:end].count('"') % 2 else known.closing
         )
 
 
 def _unknown(pieces: Sequence[tuple[Piece, Prefix]]) -> Iterator[str]:
     """Yield the lines that do not begin as a message behind their known prefix."""
     # Where messages have stamps, a line without one only continues another.
-    stamped = sum(known.stamped for _, known in pieces) * 10 > len(pieces)
+    # A line's second piece, such as what stands behind "vm1: " in "vm1: [   12.345678] ", does not count.
+    first = {piece.line: known.stamped for piece, known in reversed(pieces)}
+    stamped = sum(first.values()) * 10 > len(first)
     for piece, known in pieces:
         rest = piece.text[known.end :].lstrip()
         if rest and START_MATCH(rest) is None and known.stamped == stamped:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kalloctrace.logs.containers import Containers
 from kalloctrace.logs.files import LogLines
 from kalloctrace.logs.messages import Message, read_messages
 
@@ -137,6 +138,36 @@ def test_an_unknown_prefix_is_learned(prefix: str) -> None:
     """What stands before lines that can only begin as they do is the prefix of all lines."""
     end = '"' if prefix.endswith('"') else ""
     assert texts(prefix + line + end for line in REPORT) == REPORT
+
+
+@pytest.mark.parametrize(
+    "prefix", ["vm1: ", "vm-1  | ", "host> ", "(qemu) ", "[vm1] ", "#12 3.456 ", "<LAVA> 10:00:00 "]
+)
+def test_an_unknown_prefix_before_a_stamp_is_learned(prefix: str) -> None:
+    """Also in a log of few lines, where a line that lost its end would look the same."""
+    found = texts(f"{prefix}[   12.345678] {line}" for line in REPORT)
+    assert [text for text in found if text != prefix.strip()] == REPORT
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", " , "])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (("2026-11-28 01:02:03", "kern"), ()),
+        (("1", "2026-11-28T01:02:03Z", "web1", "warn"), ("kern",)),
+        ((), ("kern", "web1")),
+    ],
+)
+def test_rows_of_a_table(separator: str, before: tuple[str, ...], after: tuple[str, ...]) -> None:
+    """Fields in quotation marks, as spreadsheets and log viewers export them, are no string of JSON."""
+    rows = [separator.join(f'"{field}"' for field in (*before, line, *after)) for line in REPORT]
+    assert texts(rows) == REPORT
+
+
+@pytest.mark.parametrize("field", ["a\rb", "x" * 140_000])
+def test_a_row_that_is_no_table(field: str) -> None:
+    """What the csv module refuses stays text."""
+    assert "\r".join(piece.text for piece in Containers().pieces(1, f'"kern", {field}')) == f'"kern", {field}'
 
 
 def test_a_learned_prefix_may_have_numbers_that_differ() -> None:
@@ -331,6 +362,7 @@ def test_a_line_without_line_ends() -> None:
 def test_what_closes_a_line() -> None:
     """Cells of a table, and what rsyslog says of repeated messages."""
     assert texts(f"| [   12.3] {line} |" for line in REPORT) == REPORT
+    assert texts(f'level=info msg="[   12.345678] {line}"' for line in REPORT[1:]) == REPORT[1:]
     repeated = "Nov 28 01:02:03 web1 kernel: message repeated 2 times: [ [   12.3] {}]"
     assert texts(repeated.format(line) for line in REPORT) == REPORT
 
