@@ -67,7 +67,8 @@ PERF_RECORD = Row(
     "perf record",
     "gfp, order, migratetype, pfn",
     "stream",
-    ("perf", "record", "-o", "{out}", "-e", EVENT, "-a", "--", "{work}"),
+    # -B: what it does at the end, to find the files of the samples, takes a minute in a guest.
+    ("perf", "record", "-B", "-o", "{out}", "-e", EVENT, "-a", "--", "{work}"),
     rf"^{EVENT} stats:\n +SAMPLE events: +(\d+)",
     counter=("perf", "report", "-i", "{out}", "--stats"),
 )
