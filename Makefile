@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure compiled bench bench-text bench-memory long long-guests compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure properties compiled bench bench-text bench-memory long long-guests compare-json check docs man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -47,6 +47,10 @@ fresh: setup
 # Every kernel on every machine; it writes the table in README. KERNELS="6.17 6.12-rt" selects others.
 matrix: setup
 	$(BIN)/python -m tests.matrix.run $(KERNELS)
+
+# Properties of kernel logs that are drawn at random, EXAMPLES of each.
+properties: setup
+	KALLOCTRACE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/properties
 
 # The slow path of four kernels in guests with too little memory; `make test` replays fixtures of it.
 pressure: setup

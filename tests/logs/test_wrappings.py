@@ -9,7 +9,7 @@ from tests.logs.states import EXHAUSTED, FRAGMENTED
 from tests.logs.wrappings import FILES, PLAIN, WRAPPINGS, stamped, wrapped
 
 PRINTED = [(FRAGMENTED, "6.12"), (EXHAUSTED, "5.10"), (EXHAUSTED, "4.14")]
-"""What is wrapped; tests/logs/test_properties.py wraps the others."""
+"""What is wrapped; tests/properties/test_logs.py wraps the others."""
 
 GIVEN = [kernel_messages(state, release) for state, release in PRINTED]
 EXPECTED = [answers_to(PLAIN(stamped(messages)).encode()) for messages in GIVEN]
