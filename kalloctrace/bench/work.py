@@ -7,11 +7,9 @@ It reads the number of rounds from standard input, one request a line, and answe
 duration of each round in ns, and its cycles in the kernel and outside it, if the processor counts them.
 """
 
-import ctypes
 import gc
 import mmap
 import os
-import struct
 import sys
 import time
 from contextlib import suppress
@@ -19,6 +17,7 @@ from contextlib import suppress
 import numpy as np
 
 from kalloctrace.console import stdout
+from kalloctrace.system_calls import PERF_TYPE_HARDWARE, perf_event_open
 
 PAGES = 512
 """Allocations of a round: the pages of one page table, which stays."""
@@ -26,21 +25,17 @@ PAGES = 512
 WARM = 5
 """Rounds before those that are measured, each time."""
 
-# include/uapi/linux/perf_event.h, arch/x86/entry/syscalls/syscall_64.tbl
-_SYS_PERF_EVENT_OPEN = 298
-_PERF_TYPE_HARDWARE, _PERF_COUNT_HW_CPU_CYCLES = 0, 0
-_ATTR = "II6Q"
-_FLAG_FD_CLOEXEC = 8
+_PERF_COUNT_HW_CPU_CYCLES = 0
 
 
 class Cycles:
     """The cycles of this thread; a machine without a counter for them has none."""
 
     def __init__(self) -> None:
-        attr = struct.pack(_ATTR, _PERF_TYPE_HARDWARE, struct.calcsize(_ATTR), _PERF_COUNT_HW_CPU_CYCLES, *[0] * 5)
-        libc = ctypes.CDLL(None, use_errno=True)
-        file: int = libc.syscall(_SYS_PERF_EVENT_OPEN, attr, 0, -1, -1, ctypes.c_ulong(_FLAG_FD_CLOEXEC))
-        self._file = file if file >= 0 else None
+        try:
+            self._file: int | None = perf_event_open(PERF_TYPE_HARDWARE, _PERF_COUNT_HW_CPU_CYCLES, pid=0, cpu=-1)
+        except OSError:
+            self._file = None
 
     def read(self) -> int | None:
         """Return the cycles until now; None if they are not counted."""

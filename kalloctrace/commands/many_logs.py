@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Many logs: finds them in folders, and reads them on all processors, in the order in which they were named."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -13,10 +12,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from kalloctrace.commands.kernel_source import is_trace
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.system_calls import PR_SET_PDEATHSIG, prctl
 from kalloctrace.text import file_name
 
 _T = TypeVar("_T")
-_PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -144,7 +143,7 @@ def _begin(make: Callable[[str], object], parent: int) -> None:
     """Prepare a process of the pool: it ends when the program does, which handles the signals."""
     global _make  # noqa: PLW0603 a process of the pool makes one thing
     _make = make
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(0)
     for number in _SIGNALS:

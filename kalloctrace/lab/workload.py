@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+from kalloctrace.system_calls import system_call
+
 PAGE = mmap.PAGESIZE
 HUGE_PAGE = 2 << 20
 CGROUP = Path("/sys/fs/cgroup")
@@ -168,11 +170,8 @@ def high_orders() -> None:
 
 def set_mempolicy(policy: str, nodes: int) -> None:
     """Set the calling task's memory policy; `nodes` is a bit set."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    mask = ctypes.c_ulong(nodes)
-    pointer = ctypes.byref(mask) if nodes else None
-    if libc.syscall(_SYS_SET_MEMPOLICY, _POLICIES[policy], pointer, 64 if nodes else 0):
-        raise OSError(ctypes.get_errno(), f"set_mempolicy {policy}")
+    pointer = ctypes.byref(ctypes.c_ulong(nodes)) if nodes else None
+    system_call(f"set_mempolicy {policy}", _SYS_SET_MEMPOLICY, _POLICIES[policy], pointer, 64 if nodes else 0)
 
 
 def policies(pages: int) -> None:

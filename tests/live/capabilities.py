@@ -20,7 +20,7 @@ from pathlib import Path
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.privileges.capabilities import Capability
 from kalloctrace.probe.privileges.needed import sufficient_capabilities
-from kalloctrace.probe.privileges.system_calls import PR_CAP_AMBIENT, PR_CAPBSET_DROP, prctl
+from kalloctrace.system_calls import PR_CAP_AMBIENT, PR_CAPBSET_DROP, prctl
 
 NOBODY = 65534
 _KEEP_CAPABILITIES = 8

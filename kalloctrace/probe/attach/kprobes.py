@@ -6,10 +6,8 @@ active at once (maxactive), and only `kprobe_profile` shows missed hits on every
 process remain, but do nothing; the next recording removes them.
 """
 
-import ctypes
 import os
 import re
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -21,6 +19,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.kernel.live import TRACEFS
 from kalloctrace.probe.attach.optprobe import is_jump
+from kalloctrace.system_calls import PERF_TYPE_TRACEPOINT, perf_event_open
 
 GROUP = "kalloctrace"
 
@@ -38,14 +37,9 @@ _OPTIMIZE_SECONDS = 5.0
 """How long to wait for jumps: the kernel first waits until every task has left the replaced instructions."""
 _POLL = 0.05
 
-# include/uapi/linux/perf_event.h; arch/x86/entry/syscalls/syscall_64.tbl
-_SYS_PERF_EVENT_OPEN = 298
-_PERF_TYPE_TRACEPOINT = 2
-_PERF_FLAG_FD_CLOEXEC = 8
+# include/uapi/linux/perf_event.h
 _PERF_EVENT_IOC_ENABLE = 0x2400
 _PERF_EVENT_IOC_SET_BPF = 0x40042408
-_PERF_EVENT_ATTR = "IIQQQQQIIQ"
-"""The first published version of the structure: type, size, config, sample_period, …, wakeup_events, …"""
 
 
 @dataclass(frozen=True)
@@ -179,7 +173,8 @@ class Kprobes:
         self._write(hook.definition(self._pid))
         event = self._folder / "events" / GROUP / hook.event(self._pid) / "id"
         try:
-            file = _perf_event_open(int(event.read_text()))
+            # Of all threads: a program attached to it runs on every CPU, not only on the one that is named here.
+            file = perf_event_open(PERF_TYPE_TRACEPOINT, int(event.read_text()), pid=-1, cpu=0, wakes=True)
         except OSError:
             self._remove(f"{GROUP}/{hook.event(self._pid)}")
             raise
@@ -217,14 +212,3 @@ def _tracefs() -> Path:
 
 def _processes() -> Iterator[int]:
     return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-
-
-def _perf_event_open(event: int) -> int:
-    """Open a tracepoint as a perf event. A program attached to it runs on every CPU, not only on the one named here."""
-    size = struct.calcsize(_PERF_EVENT_ATTR)
-    attr = struct.pack(_PERF_EVENT_ATTR, _PERF_TYPE_TRACEPOINT, size, event, 1, 0, 0, 0, 1, 0, 0)
-    libc = ctypes.CDLL(None, use_errno=True)
-    file: int = libc.syscall(_SYS_PERF_EVENT_OPEN, attr, -1, 0, -1, ctypes.c_ulong(_PERF_FLAG_FD_CLOEXEC))
-    if file < 0:
-        raise OSError(ctypes.get_errno(), f"perf_event_open: {os.strerror(ctypes.get_errno())}")
-    return file

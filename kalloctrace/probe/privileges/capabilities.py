@@ -8,7 +8,7 @@ from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 
-from kalloctrace.probe.privileges.system_calls import (
+from kalloctrace.system_calls import (
     PR_CAP_AMBIENT,
     PR_CAP_AMBIENT_CLEAR_ALL,
     PR_CAPBSET_DROP,

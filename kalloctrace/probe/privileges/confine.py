@@ -10,8 +10,8 @@ from pathlib import Path
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.probe.privileges import landlock, seccomp
 from kalloctrace.probe.privileges.capabilities import Capability, give_up_inherited, keep_only, permitted, set_aside
-from kalloctrace.probe.privileges.system_calls import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, prctl
 from kalloctrace.probe.privileges.threads import thread_names
+from kalloctrace.system_calls import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, prctl
 
 _INCLUDED_IN = {
     Capability.BPF: Capability.SYS_ADMIN,

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from kalloctrace.probe.privileges.system_calls import system_call
+from kalloctrace.system_calls import system_call
 
 # arch/x86/entry/syscalls/syscall_64.tbl
 _SYS_CREATE_RULESET = 444

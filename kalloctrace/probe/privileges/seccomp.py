@@ -6,7 +6,7 @@ import errno
 import os
 import struct
 
-from kalloctrace.probe.privileges.system_calls import system_call
+from kalloctrace.system_calls import system_call
 
 # arch/x86/entry/syscalls/syscall_64.tbl of v6.5, which ends at `_LAST`
 _SYS_SECCOMP = 317
