@@ -16,6 +16,7 @@ from kalloctrace.console import Console
 from kalloctrace.text import printable, wrap_words
 
 _GAP = 2
+_WIDTH = 100
 
 StyledText = Text
 
@@ -165,6 +166,11 @@ class Sheet:
         """Print everything, without the spaces that tables leave at line ends."""
         lines = self._console.end_capture().rstrip("\n").split("\n")
         self._target.styled_lines(line.rstrip() for line in lines)
+
+
+def sheet_of(console: Console) -> Sheet:
+    """Return a sheet as wide as the terminal, or of 100 columns."""
+    return Sheet(console, None if console.is_terminal else _WIDTH)
 
 
 class _Advance(Protocol):

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
         median: of all repetitions.
         low: the interval's lower end.
         high: its upper end.
-        least: the smallest round with the tool, minus the smallest round beside it; of the best repetition.
+        least: the smallest round with the tool, minus the smallest rounds without it; of the best repetition.
     """
 
     median: float
@@ -38,8 +38,7 @@ def interval(values: Sequence[float], least: float) -> Interval:
     ordered = sorted(values)
     count = len(ordered)
     # The median lies outside with the probability that at most `cut` of `count` tosses of a coin show heads, twice.
-    cut, outside = -1, 0.0
+    cut, outside = 0, 2 / 2**count
     while (outside := outside + 2 * math.comb(count, cut + 1) / 2**count) <= _OUTSIDE:
         cut += 1
-    cut = max(cut, 0)
     return Interval(statistics.median(ordered), ordered[cut], ordered[count - 1 - cut], least)

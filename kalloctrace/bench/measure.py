@@ -145,7 +145,7 @@ def _worker() -> Iterator[Callable[[], _Block]]:
     cpu = max(os.sched_getaffinity(0))
     words = [sys.executable, "-m", "kalloctrace.bench.work", str(cpu)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        requests, answers = _pipes(process)
+        requests, answers = _pipe(process.stdin), _pipe(process.stdout)
 
         def work() -> _Block:
             requests.write(f"{ROUNDS}\n")
@@ -156,14 +156,14 @@ def _worker() -> Iterator[Callable[[], _Block]]:
         requests.close()
 
 
-def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
-    if process.stdin is None or process.stdout is None:
-        raise AssertionError("the work has no pipes")
-    return process.stdin, process.stdout
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    if pipe is None:
+        raise AssertionError("a process was started without a pipe")
+    return pipe
 
 
 def _with_tool(added: Added, folder: Path, work: Callable[[], _Block]) -> _Block:
-    """Run the work beside a tool, and count what the tool captured.
+    """Run the work while a tool traces, and count what the tool captured.
 
     Raises:
         Gap: the tool is not installed, failed, or captured nothing.
@@ -178,9 +178,7 @@ def _with_tool(added: Added, folder: Path, work: Callable[[], _Block]) -> _Block
         except FileNotFoundError:
             raise Gap(f"{row.command[0]} is not installed") from None
         with process:
-            requests = process.stdin
-            if requests is None:
-                raise AssertionError("the tool has no pipe")
+            requests = _pipe(process.stdin)
             try:
                 requests.write(f"{_READY}\n")
                 requests.flush()

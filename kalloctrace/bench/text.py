@@ -9,14 +9,12 @@ from kalloctrace.bench.interval import Interval
 from kalloctrace.bench.machine import Machine
 from kalloctrace.bench.measure import Added, Result
 from kalloctrace.console import Console
-from kalloctrace.styled import Sheet, Table
-
-_WIDTH = 100
+from kalloctrace.styled import Table, sheet_of
 
 
 def write_result(result: Result, machine: Machine, attachment: str, console: Console) -> None:
     """Print the answer, the table, and what the machine is."""
-    sheet = Sheet(console, None if console.is_terminal else _WIDTH)
+    sheet = sheet_of(console)
     for line in headline(result):
         sheet.line(line, "bold")
     sheet.blank()
@@ -25,9 +23,10 @@ def write_result(result: Result, machine: Machine, attachment: str, console: Con
     table.column("gets", wraps="words")
     for name in ("ns", "cycles", "lost"):
         table.column(name, right=True, wraps="words")
-    table.row("(the work alone)", "", _alone(result.ns), _alone(result.cycles), "")
+    table.row("(the work alone)", "", _figure(result.ns), _figure(result.cycles), "")
     for one in result.added:
-        figures = (one.gap, "", "") if one.gap else (_figure(one.ns), _figure(one.cycles), f"{one.lost:,}")
+        added = [_figure(one.ns, "+"), _figure(one.cycles, "+"), f"{one.lost:,}"]
+        figures = [one.gap, "", ""] if one.gap else added
         table.row(one.row.name, one.row.gets, *figures)
     sheet.table(table)
     sheet.blank()
@@ -50,12 +49,8 @@ def _median(added: Added) -> float:
     return added.ns.median if added.ns is not None else float("inf")
 
 
-def _figure(interval: Interval | None) -> str:
-    return "-" if interval is None else f"+{interval.median:,.0f} [{interval.low:,.0f}, {interval.high:,.0f}]"
-
-
-def _alone(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.median:,.0f} [{interval.low:,.0f}, {interval.high:,.0f}]"
+def _figure(interval: Interval | None, sign: str = "") -> str:
+    return "-" if interval is None else f"{sign}{interval.median:,.0f} [{interval.low:,.0f}, {interval.high:,.0f}]"
 
 
 def _facts(result: Result, machine: Machine, attachment: str) -> Iterator[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The compared tools: how each runs beside some work, and how to count what it captured.
+"""The compared tools: how each traces some work, and how to count what it captured.
 
 In a command `{work}` stands for the words of the work, `{work-text}` for the work as one word, and `{out}` for an
 output file.

@@ -19,8 +19,8 @@ from kalloctrace.errors import Exit, KalloctraceError
 def command(repeat: int, as_json: bool) -> int:
     """Measure what tracing adds to an allocation on this machine, as root.
 
-    A process touches and frees memory, alone and beside each tool: this program's two modes, and perf stat, perf record
-    and bpftrace where they are installed. It takes some minutes; the machine should be idle.
+    A process touches and frees memory, alone and while each tool traces: this program's two modes, and perf stat, perf
+    record and bpftrace where they are installed. It takes some minutes; the machine should be idle.
 
     \b
     Examples:

@@ -4,10 +4,8 @@
 import re
 
 from kalloctrace.diagnose.reports.model import LoggedFailure, LoggedZone
+from kalloctrace.diagnose.reports.writer import TOLERANCE
 from kalloctrace.diagnose.states import is_shown, populated
-
-STATE_TOLERANCE = 0.001
-"""Seconds by which the clocks of two lines of one report may disagree: those of CPUs are not quite the same."""
 
 _REFUSED = re.compile(r"allocation failure: \d+ bytes\b")
 
@@ -98,7 +96,7 @@ def has_request(logged: LoggedFailure) -> bool:
 
 def older_state(logged: LoggedFailure) -> bool:
     """Return whether the state in the report is older than the failure, so that it is likely another failure's."""
-    return logged.state_age is not None and logged.state_age < -STATE_TOLERANCE
+    return logged.state_age is not None and logged.state_age < -TOLERANCE
 
 
 def nothing_given(logged: LoggedFailure) -> bool:

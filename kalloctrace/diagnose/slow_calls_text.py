@@ -6,8 +6,8 @@ from functools import partial
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.slow_calls import SlowCallReport, SlowGroup
-from kalloctrace.diagnose.text import add_failure, sheet_of
-from kalloctrace.styled import Sheet, Table
+from kalloctrace.diagnose.text import add_failure
+from kalloctrace.styled import Sheet, Table, sheet_of
 from kalloctrace.trace.schema import frames_of
 
 _MODEL = {"matched": "green", "mismatched": "red", "unknown": "magenta"}

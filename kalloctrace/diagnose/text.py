@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Iterable
 
-from kalloctrace.console import Console
 from kalloctrace.diagnose.answers.answers import answer
 from kalloctrace.diagnose.answers.text import WIDTH as ANSWERS_WIDTH
 from kalloctrace.diagnose.answers.text import add_answers
@@ -24,26 +23,7 @@ from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.styled import Sheet, Table
 from kalloctrace.text import wrap_names, wrap_words
 
-WIDTH = 100
-"""Columns of the text, if the output is not a terminal."""
-
 _STYLES = {"excluded": "dim", "watermark": "red", "block": "yellow", "passes": "green", "unknown": "magenta"}
-
-
-def write_failures(failures: Iterable[Failure], console: Console) -> None:
-    """Print each failure: the answers, each zone, what would have prevented it, and what is unknown."""
-    sheet = sheet_of(console)
-    for number, failure in enumerate(failures):
-        if number:
-            sheet.blank()
-        where = f"line {failure.logged.line}, " if failure.logged.line else ""
-        add_failure(failure, sheet, where=where)
-    sheet.show()
-
-
-def sheet_of(console: Console) -> Sheet:
-    """Return a sheet as wide as the terminal, or of WIDTH columns."""
-    return Sheet(console, None if console.is_terminal else WIDTH)
 
 
 def add_failure(
@@ -82,10 +62,10 @@ def add_failure(
         sheet.table(_table(failure, failure.why.zones))
     if more is not None:
         more()
-    further = [finding.text for finding in further_findings(failure) if finding.certainty == "certain"]
-    _list(sheet, f"what the {failure.source} shows besides", further)
-    further = [finding.text for finding in further_findings(failure) if finding.certainty != "certain"]
-    _list(sheet, "likely", further)
+    further = further_findings(failure)
+    certain = [finding.text for finding in further if finding.certainty == "certain"]
+    _list(sheet, f"what the {failure.source} shows besides", certain)
+    _list(sheet, "likely", [finding.text for finding in further if finding.certainty != "certain"])
     if failure.why is not None:
         changes = failure.why.remedies if answers is None else answers.what_if
         remedies = [remedy_sentence(failure, remedy) for remedy in changes]

@@ -28,7 +28,7 @@ class LogLines:
     """The lines of a log, without line ends.
 
     Args:
-        stream: the file's bytes; compressed ones are told by their first bytes.
+        stream: the file's bytes; compressed ones are recognised by their first bytes.
 
     Attributes:
         cut: lines that were longer than what is read of one.

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from kalloctrace.console import Console
-from kalloctrace.diagnose.text import sheet_of
-from kalloctrace.report.logs import CONCLUSIONS, EVENTS, Group, order_of
-from kalloctrace.styled import Table
+from kalloctrace.report.logs import CONCLUSIONS, EVENTS, Group, caller_of, order_of
+from kalloctrace.styled import Table, sheet_of
 
 Change = Literal["appeared", "vanished", "changed"]
 
@@ -56,10 +55,9 @@ class LogSide:
         """Add a log, as its groups of alike failures."""
         self.logs += 1
         for group in groups:
-            caller = group.get("caller")
             kind = Failures(
                 group["event"],
-                None if caller is None else caller["function"],
+                caller_of(group),
                 order_of(group),
                 *(group[name] for name in ("gfp_text", "constraint", "conclusion")),
             )

@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.alike import Alike, AlikeFailures, Moment, alike_json
-from kalloctrace.diagnose.text import add_failure, sheet_of
-from kalloctrace.styled import Sheet, Table
+from kalloctrace.diagnose.text import add_failure
+from kalloctrace.styled import Sheet, Table, sheet_of
 
 Group = Mapping[str, Any]
 """An object of `explain --json`: alike failures of one log."""
@@ -124,8 +124,13 @@ class LogTable:
 
 def kind_of(group: Group) -> Kind:
     """Return the kind of a group."""
-    caller = group.get("caller")
-    return Kind(group["event"], None if caller is None else caller["function"], order_of(group), group["kernel"])
+    return Kind(group["event"], caller_of(group), order_of(group), group["kernel"])
+
+
+def caller_of(group: Group) -> str | None:
+    """Return the function that asked for a group's pages; None if it is unknown."""
+    caller = group["caller"]
+    return None if caller is None else caller["function"]
 
 
 def order_of(group: Group) -> int | None:

@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The answers about a failure; each expected value was worked out by hand from the lines of the log."""
 
-import io
 import re
 from pathlib import Path
 
 import pytest
 
-from kalloctrace.console import Console
 from kalloctrace.diagnose.answers.answers import Answers, answer
 from kalloctrace.diagnose.from_log import Failure, explain_failure
 from kalloctrace.diagnose.reports.pairing import find_failures
-from kalloctrace.diagnose.text import write_failures
 from kalloctrace.logs.messages import read_messages
+from tests.failure_text import failure_text
 
 DATA = Path(__file__).parent / "data" / "failures"
 ATOMIC = "web: page allocation failure: order:0, mode:0x820(GFP_ATOMIC), nodemask=(null),cpuset=/,mems_allowed=0"
@@ -505,9 +503,7 @@ def test_early_oom_bug() -> None:
 
 def printed(text: str) -> list[str]:
     """Return the lines that are printed about a log."""
-    stream = io.StringIO()
-    write_failures([judged(text)[0]], Console(stream))
-    return stream.getvalue().split("\n")
+    return failure_text([judged(text)[0]]).split("\n")
 
 
 @pytest.mark.parametrize("text", [OOM, log(KERNEL, *BTRFS), log(ATOMIC, "__netdev_alloc_skb+0x1/0x2", state=LOW)])

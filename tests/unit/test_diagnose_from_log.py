@@ -1,18 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Logs of real kernels, judged; each verdict was worked out by hand from the numbers in the log."""
 
-import io
 from pathlib import Path
 from typing import Any
 
-from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import Failure, NamedKernel, explain_failure
 from kalloctrace.diagnose.given import Given
 from kalloctrace.diagnose.reports.pairing import find_failures
-from kalloctrace.diagnose.text import write_failures
 from kalloctrace.diagnose.to_json import failure_json
 from kalloctrace.flags.builtin import builtin_tables
 from kalloctrace.logs.messages import read_messages
+from tests.failure_text import failure_text
 
 DATA = Path(__file__).parent / "data" / "failures"
 
@@ -301,18 +299,14 @@ def test_names_go_before_numbers() -> None:
 def test_names_are_not_markup() -> None:
     """The name of a cpuset is written as it is, brackets and all."""
     text = (DATA / "made-two-nodes.log").read_text().replace("cpuset=db,", "cpuset=[red]db[/red],")
-    stream = io.StringIO()
-    write_failures(_failures(text), Console(stream))
-    assert "the cpuset [red]db[/red] has nodes 1" in " ".join(stream.getvalue().split())
+    assert "the cpuset [red]db[/red] has nodes 1" in " ".join(failure_text(_failures(text)).split())
 
 
 def test_every_log_can_be_written() -> None:
     """Each answer has a headline, a row for each zone, and no line with spaces at its end or over 100 columns."""
     for path in sorted(DATA.glob("*.log")):
         failures = _failures(path.read_text())
-        stream = io.StringIO()
-        write_failures(failures, Console(stream))
-        lines = stream.getvalue().split("\n")
+        lines = failure_text(failures).split("\n")
         assert [line for line in lines if line != line.rstrip() or len(line) > 100] == []
         for failure in failures:
             for zone in failure.logged.zones:

@@ -29,24 +29,6 @@ def answers_json(answers: Answers) -> dict[str, Any]:
             }
             for holder in answers.holders
         ],
-        "advice": [
-            {
-                "text": advice.text,
-                "setting": advice.setting,
-                "value": advice.value,
-                "certainty": advice.certainty,
-                "line": advice.line or None,
-            }
-            for advice in answers.advice
-        ],
-        "known_bugs": [
-            {
-                "title": bug.title,
-                "commit": bug.commit,
-                "fixed_in": bug.fixed_in,
-                "text": bug.text,
-                "line": bug.line or None,
-            }
-            for bug in answers.known_bugs
-        ],
+        "advice": [{**advice._asdict(), "line": advice.line or None} for advice in answers.advice],
+        "known_bugs": [{**bug._asdict(), "line": bug.line or None} for bug in answers.known_bugs],
     }

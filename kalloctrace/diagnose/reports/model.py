@@ -215,8 +215,8 @@ class LoggedFailure:
         killed: who was killed; None if not printed.
         suppressed: the number of reports that the rate limit suppressed before this one.
         state_line: the number of the first line of the state of memory; None if there is none.
-        state_age: seconds from the report's first line to its state; None if unknown. Negative: the state that stands
-            in its place is older than the report, so it is another one's, and none of it is used.
+        state_age: seconds from the report's first line to its state; None if unknown. Negative: the state that follows
+            is older than the report, so it is another report's, and none of it is used.
         warning_text: where a WARNING was raised, or the reason that vmalloc or hugetlb gives.
         errno: the error that a cma, contig or hugetlb allocation returned, as a positive number.
         cache: the slab cache.

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Finds the reports of a log, and which lines are whose.
 
-Several CPUs write at once. A line is told by the caller id of CONFIG_PRINTK_CALLER if the log has one; else by the task
-that a line names ("CPU: 3 PID: 7 Comm: x", "x cpuset=/ mems_allowed=0") for it and those that follow, and by its time.
+Several CPUs write at once. A line is assigned by the caller id of CONFIG_PRINTK_CALLER if the log has one; else by
+the task that a line names ("CPU: 3 PID: 7 Comm: x", "x cpuset=/ mems_allowed=0") for it and those that follow, and by
+its time.
 """
 
 import re

@@ -20,7 +20,7 @@ NEAR = 6
 """Messages between lines of two reports that still may run into each other."""
 
 MIXED = "lines of several reports run into each other here, so some may be another one's"
-"""What is said of a report whose lines cannot be told from another one's."""
+"""What is said of a report whose lines cannot be separated from another one's."""
 
 _PARTS = (
     *("totals", "nodes", "hugepages", "swap", "total_ram_pages", "profile"),

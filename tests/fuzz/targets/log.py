@@ -6,14 +6,13 @@ import json
 import zlib
 from collections.abc import Iterator
 
-from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import explain_failure
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.reports.pairing import find_failures
-from kalloctrace.diagnose.text import write_failures
 from kalloctrace.diagnose.to_json import failure_json
 from kalloctrace.logs.files import LogLines
 from kalloctrace.logs.messages import read_messages
+from tests.failure_text import failure_text
 from tests.fuzz.surface import surface
 
 _WORDS = (
@@ -66,7 +65,7 @@ def fuzz_failure(data: bytes) -> None:
         json.dumps(failure_json(failure))
     # The text for people takes most of the time, so it is written for some inputs only, always the same ones.
     if failures and zlib.crc32(data) % 8 == 0:
-        write_failures(failures, Console(io.StringIO()))
+        failure_text(failures)
 
 
 def _reports(data: bytes) -> Iterator[LoggedFailure]:
