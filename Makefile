@@ -6,16 +6,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure properties compiled bench bench-text bench-memory long long-guests compare-json check docs man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure properties compiled bench bench-processors bench-text bench-memory long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml tests/setup
 	PYTHON=$(PYTHON) VENV=$(VENV) sh tests/setup
+	touch $(VENV)/.runs $@
+
+# The same without what only the tests need.
+$(VENV)/.runs: pyproject.toml tests/setup
+	PYTHON=$(PYTHON) VENV=$(VENV) sh tests/setup run
 	touch $@
 
 # On this machine if it can be traced, else in a guest, else with a recorded trace; it prints which and why.
-run: setup
+run: $(VENV)/.runs
 	$(BIN)/python -m kalloctrace.lab.demo
 
 # KALLOCTRACE_REQUIRE_LIVE=1 makes a missing guest a failure.
@@ -33,7 +38,7 @@ coverage: setup
 
 # Which small changes of a module no test notices: MODULE="kalloctrace/model/gfp.py kalloctrace/verify", JOBS=1.
 mutants: setup
-	$(BIN)/python -m tests.mutants.run --jobs $(or $(JOBS),2) $(MODULE)
+	$(BIN)/python -m tests.mutants.run --jobs $(or $(JOBS),2) $(if $(SAMPLE),--sample $(SAMPLE)) $(MODULE)
 
 # Attacks every reader of foreign bytes; SURFACE="log batch", SECONDS=600 for all together, or RUNS=1000000 each.
 fuzz: setup
@@ -44,13 +49,13 @@ fuzz: setup
 fresh: setup
 	$(BIN)/python -m tests.fresh.run $(if $(ROOTS),--folder $(ROOTS)) $(if $(STEP),--step $(STEP)) $(if $(FRESH),--release $(FRESH))
 
-# Every kernel on every machine; it writes the table in README. KERNELS="6.17 6.12-rt" selects others.
+# Every kernel on every machine; it writes the table in docs/kernels.md. KERNELS="6.17 6.12-rt" selects others.
 matrix: setup
 	$(BIN)/python -m tests.matrix.run $(KERNELS)
 
-# Properties of kernel logs that are drawn at random, EXAMPLES of each.
+# Properties of kernel logs that are drawn at random, EXAMPLES of each; thousands take longer than a test may.
 properties: setup
-	KALLOCTRACE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest tests/properties
+	KALLOCTRACE_EXAMPLES=$(EXAMPLES) $(BIN)/python -m pytest --timeout=0 tests/properties
 
 # The slow path of four kernels in guests with too little memory; `make test` replays fixtures of it.
 pressure: setup
@@ -62,9 +67,14 @@ compiled: setup
 	$(BIN)/python tests/compiled/run.py $(or $(KERNELS),--docs)
 
 # The overhead of tracing, compared with perf, trace-cmd, bpftrace and bcc; it writes docs/performance.md and README.
+# KERNELS="6.1 7.2" measures these again and keeps all other figures.
 bench: setup
 	sh tests/bench/setup
 	$(BIN)/python -m tests.bench.run $(KERNELS)
+
+# Correctness and memory with 1 to 64 emulated processors; it writes docs/performance.md. PROCESSORS="64" selects.
+bench-processors: setup
+	$(BIN)/python -m tests.bench.processors $(PROCESSORS)
 
 # How long reading logs and event text takes, from 10 KB to 100 MB: time grows with the size, or a reader is quadratic.
 bench-text: setup
@@ -99,6 +109,10 @@ docs: setup
 	    KALLOCTRACE_DOCS=$$language $(BIN)/sphinx-build -q -W --keep-going -n -c docs \
 	        -d build/doctrees/$$language docs/$$language build/docs/$$language || exit 1; \
 	done
+
+# The README's pictures, drawn from fixtures.
+pictures: setup
+	$(BIN)/python -m tests.pictures
 
 man: setup
 	$(BIN)/kalloctrace man -f -o build/man

@@ -15,25 +15,29 @@ BPF_RINGBUF_OUTPUT(bulk_records, BULK_RING_PAGES);
 /* All zero: such a record does not fit on a program's stack. */
 BPF_ARRAY(bulk_blank, struct bulk_record, 1);
 
-/* Adds a call of the normal entry to the bulk call that makes it, if the arguments match. */
+/*
+ * Adds a call of the normal entry to the bulk call that makes it, if the arguments match: those that are seen of both,
+ * which are none where the entry is not traced.
+ */
 static __always_inline bool note_single_page_call(struct bulk_record *b, u32 gfp_mask, s32 preferred_nid, u64 nodemask)
 {
+#ifndef ONE
 	if (nodemask != b->r.nodemask || preferred_nid != b->r.preferred_nid)
 		return false;
+#endif
 	b->single_calls += 1;
 	b->single_gfp_mask = gfp_mask;
 	return true;
 }
 
-/* Returns whether the bulk allocator called the normal entry that has this frame. */
+/* Returns whether the bulk allocator called the normal entry that has this frame, or any address in it. */
 static __always_inline bool single_opened(u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask)
 {
-	int zero = 0;
-	struct frame_offsets *l = frame_offsets.lookup(&zero);
+	struct frame_offsets *l = frame_offsets();
 	struct bulk_record *b;
 	u64 distance, above;
 
-	if (!l || likely(!l->bulk_running) || order)
+	if (likely(!l->bulk_running) || order)
 		return false;
 	frame = scalar(frame);
 	if (l->bulk_to_single) {
@@ -54,12 +58,9 @@ static __always_inline bool single_opened(u64 frame, u32 gfp_mask, u32 order, s3
 
 static __always_inline void single_returned(u64 frame, u64 page)
 {
-	int zero = 0;
-	struct frame_offsets *l = frame_offsets.lookup(&zero);
+	struct frame_offsets *l = frame_offsets();
 	struct bulk_record *b;
 
-	if (!l)
-		return;
 	frame = scalar(frame) + l->bulk_to_single;
 	b = bulk_pending.lookup(&frame);
 	if (b)
@@ -120,18 +121,20 @@ static __always_inline int bulk_called(void *ctx, u64 frame, u32 gfp, s32 prefer
 	u64 pid_tgid = bpf_get_current_pid_tgid();
 	struct control *c = in_mode(CAPTURE);
 	struct bulk_record *b;
-	struct frame_offsets *l;
+	struct frame_offsets *l = frame_offsets();
 	int zero = 0;
 
 	if (!c || !matches_filter(gfp, 0, preferred_nid))
 		return 0;
-	l = frame_offsets.lookup(&zero);
 	b = bulk_blank.lookup(&zero);
-	if (!l || !b)
+	if (!b)
 		return 0;
 	count(OPENED);
 	if (!bulk_pending.insert(&frame, b)) {
 		__sync_fetch_and_add(&l->bulk_running, 1);
+#ifdef ONE
+		__sync_fetch_and_add(&THE_LOOK->state, LOOK);
+#endif
 	} else if (bulk_pending.lookup(&frame)) {
 		count(OVERWRITTEN);
 		bulk_pending.update(&frame, b);
@@ -164,14 +167,12 @@ static __always_inline int bulk_returned(u64 frame, u64 returned)
 {
 	struct control *c = in_mode(CAPTURE);
 	struct bulk_record *b;
-	struct frame_offsets *l;
-	int zero = 0;
+	struct frame_offsets *l = frame_offsets();
 
 	if (!c)
 		return 0;
-	l = frame_offsets.lookup(&zero);
 	b = bulk_pending.lookup(&frame);
-	if (!l || !b) {
+	if (!b) {
 		count_unpaired(UNPAIRED_RETURN);
 		return 0;
 	}
@@ -183,5 +184,8 @@ static __always_inline int bulk_returned(u64 frame, u64 returned)
 		count(DROPPED);
 	bulk_pending.delete(&frame);
 	__sync_fetch_and_sub(&l->bulk_running, 1);
+#ifdef ONE
+	__sync_fetch_and_sub(&THE_LOOK->state, LOOK);
+#endif
 	return 0;
 }

@@ -8,34 +8,29 @@
  * distance. User space measures the distance once (CALIBRATE) and stores it in `control`.
  *
  * The program is this file, followed by those that apply to the kernel and the mode: slow.bpf.c, bulk.bpf.c,
- * nolock.bpf.c; context.bpf.c, aggregate.bpf.c or stream.bpf.c, and pair.bpf.c; or alloc.bpf.c and prepare.bpf.c; and
- * last fentry.bpf.c or kprobe.bpf.c with the functions that are attached. These fetch arguments and call functions of the
- * other files. The files are concatenated before compilation, because bcc does not rewrite included files.
+ * nolock.bpf.c; context.bpf.c, aggregate.bpf.c or stream.bpf.c, and pair.bpf.c or one.bpf.c; or alloc.bpf.c and
+ * prepare.bpf.c; cgroup.bpf.c and children.bpf.c where they apply; and last fentry.bpf.c or kprobe.bpf.c with the
+ * functions that are attached. These fetch arguments and call functions of the other files. The files are concatenated
+ * before compilation, because bcc does not rewrite included files.
  *
  * The frame of a call is an address in its stack at a distance from `ac` that is the same for every call: the context of
  * the trampoline (fentry), or the stack pointer at the function's entry (kprobe).
  *
  * Defined by user space from the kernel's symbols and BTF (kalloctrace/probe/attach/plan.py):
- *   ENTRY, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES, NR_CPUS, the addresses *_ADDRESS, the offsets
+ *   ENTRY, ONE if one.bpf.c takes the place of pair.bpf.c, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES,
+ *   NR_CPUS and the power of two POWER_CPUS from it on, the maps SLOTS_FD and FRAME_OFFSETS_FD, LOOK_FD with ONE,
+ *   STACKS_SENT_FD with STACKS, OWN_TGID if the recorder is left out, the addresses *_ADDRESS, the offsets
  *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
- *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, NOLOCK, ALLOC_NOLOCK (the bit of alloc_flags that only allocations without locks
- *   have, under either of its names), and BULK with the constants of bulk.bpf.c.
+ *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, TASK_STRUCT__CGROUPS with what cgroup_of() needs, BY_COMM or BY_CGROUP with the
+ *   number BY_WORDS of words if calls are counted by the name or the control group of their task, NOLOCK, ALLOC_NOLOCK (the bit of
+ *   alloc_flags that only allocations without locks have, under either of its names), and BULK with the constants of
+ *   bulk.bpf.c.
  * Defined by the filters (kalloctrace/probe/attach/filters.py):
- *   TGID, COMM_0 and COMM_1, ORDER, GFP_ANY, GFP_ALL, GFP_NONE, PREFERRED_NID, SAMPLE, MAX_RATE, FAILED, ALLOC_FLAGS and
- *   ZONE_IDX; CONTEXT_FILTER with either of the last two; FILTERS with any of all these.
+ *   TGID, CHILDREN, COMM_0 and COMM_1, ORDER, GFP_ANY, GFP_ALL, GFP_NONE, PREFERRED_NID, SAMPLE, MAX_RATE, FAILED,
+ *   ALLOC_FLAGS and ZONE_IDX; CONTEXT_FILTER with either of the last two; FILTERS with any of all these.
  */
 #include <uapi/linux/ptrace.h>
 #include "record.h"
-
-/*
- * Distances between frames of functions that user space cannot call, and so cannot calibrate. Each is the same at every
- * call; the first call measures it.
- */
-struct frame_offsets {
-	u64 nolock_to_ac;	/* frame of the nolock entry minus ac, 0 until measured */
-	u64 bulk_to_single;	/* frame of the bulk allocator minus that of the normal entry that it calls */
-	u64 bulk_running;	/* calls of the bulk allocator that have an open record */
-};
 
 /* CALIBRATE: the call that has not reached get_page_from_freelist() yet. */
 struct calibrating {
@@ -47,19 +42,19 @@ struct calibrating {
 struct calibrated {
 	u64 frame_to_ac;
 	u64 preempt_count;	/* raw, at the entry: 32 bits */
+	u64 gfp_mask;		/* of get_page_from_freelist(); 0 if the entry is traced */
+	u64 asked;		/* the mask before the scopes of the task; 0 if it was not seen */
 };
 
 BPF_ARRAY(control, struct control, 1);
-BPF_ARRAY(frame_offsets, struct frame_offsets, 1);
-BPF_F_TABLE("array", u32, struct slot, slots, NR_CPUS, BPF_F_MMAPABLE);
 BPF_ARRAY(per_cpu_offset, u64, NR_CPUS);
-BPF_PERCPU_ARRAY(counters, u64, NR_COUNTERS);
 BPF_HASH(pending_records, u64, struct record, PENDING);
 BPF_HASH(calibrated, struct calibrated, u64, 256);
 BPF_ARRAY(calibrating, struct calibrating, 1);
 BPF_RINGBUF_OUTPUT(records, RECORDS_PAGES);
 #ifdef STACKS
 BPF_STACK_TRACE(stacks, STACKS);
+BPF_RINGBUF_OUTPUT(sent_stacks, SENT_STACKS_PAGES);
 #endif
 
 #define likely(x) __builtin_expect(!!(x), 1)
@@ -67,6 +62,56 @@ BPF_STACK_TRACE(stacks, STACKS);
 /* Orders stores as a program that interrupts this one sees them. */
 #define barrier() asm volatile("" ::: "memory")
 #define READ(to, from) bpf_probe_read_kernel(&(to), sizeof(to), (const void *)(from))
+
+/*
+ * Maps of a single value, made by user space, are addressed without a look-up: 2 is BPF_PSEUDO_MAP_VALUE.
+ * The index of an element has a bound that the verifier knows.
+ */
+#define MAP_VALUE(fd) bpf_pseudo_fd(2, fd)
+#define BOUNDED(index, elements)					\
+	({								\
+		u64 bounded = (index);					\
+									\
+		/* The compiler knows more, and would leave it out. */	\
+		asm volatile("" : "+r"(bounded));			\
+		bounded & ((elements) - 1);				\
+	})
+
+static __always_inline struct slot *slot_of(u64 cpu)
+{
+	return (struct slot *)(MAP_VALUE(SLOTS_FD) + BOUNDED(cpu, POWER_CPUS) * sizeof(struct slot));
+}
+
+static __always_inline struct frame_offsets *frame_offsets(void)
+{
+	return (struct frame_offsets *)MAP_VALUE(FRAME_OFFSETS_FD);
+}
+
+#define THE_LOOK ((volatile struct look *)MAP_VALUE(LOOK_FD))
+
+#ifdef STACKS
+/* Returns the id of the stack, and sends the stack at its first time: to look it up takes user space a bpf(2) call. */
+static __always_inline s32 stack_id(void *ctx)
+{
+	s32 id = stacks.get_stackid(ctx, 0);
+	struct stack *s;
+	u8 *sent;
+
+	if (id < 0)
+		return id;
+	sent = (u8 *)(MAP_VALUE(STACKS_SENT_FD) + BOUNDED(id, STACKS));
+	if (likely(*sent))
+		return id;
+	s = sent_stacks.ringbuf_reserve(sizeof(*s));
+	if (!s)
+		return id;
+	s->id = id;
+	s->bytes = bpf_get_stack(ctx, s->addresses, sizeof(s->addresses), 0);
+	sent_stacks.ringbuf_submit(s, BPF_RB_NO_WAKEUP);
+	*sent = 1;
+	return id;
+}
+#endif
 
 /* How far above a frame to search for another one whose distance is unknown: more than lies between any two. */
 #define FRAME_SEARCH 0x200
@@ -82,11 +127,8 @@ static __always_inline u64 scalar(u64 pointer)
 
 static __always_inline void count_many(u32 which, u64 many)
 {
-	u64 *value = counters.lookup(&which);
-
-	/* Atomic although the counter is per-CPU: an interrupt may allocate in between. */
-	if (value)
-		__sync_fetch_and_add(value, many);
+	/* Atomic although each CPU has its own: an interrupt may allocate in between. */
+	__sync_fetch_and_add(&slot_of(bpf_get_smp_processor_id())->counters[which], many);
 }
 
 static __always_inline void count(u32 which)
@@ -94,11 +136,22 @@ static __always_inline void count(u32 which)
 	count_many(which, 1);
 }
 
-/* Counts a probe hit without a pending call. With filters active the call was probably filtered out. */
+/* Returns whether the current task is the recorder, whose calls are left out. */
+static __always_inline bool is_own(void)
+{
+#ifdef OWN_TGID
+	return bpf_get_current_pid_tgid() >> 32 == OWN_TGID;
+#else
+	return false;
+#endif
+}
+
+/* Counts a probe hit without a pending call, unless the call was left out. With filters active it probably was. */
 static __always_inline void count_unpaired(u32 which)
 {
 #ifndef FILTERS
-	count(which);
+	if (!is_own())
+		count(which);
 #endif
 }
 
@@ -110,11 +163,44 @@ static __always_inline struct control *in_mode(u32 mode)
 	return c && c->mode == mode ? c : NULL;
 }
 
+#ifdef CHILDREN
+/* Whether a process is followed, for each possible id: PID_MAX_LIMIT in include/linux/threads.h. A value of an array takes
+ * at least eight bytes, so each has many of these bytes. */
+#define MARKS 64
+struct marks {
+	u8 of[MARKS];
+};
+BPF_ARRAY(followed, struct marks, (4 << 20) / MARKS);
+
+static __always_inline u8 *mark_of(u32 tgid)
+{
+	u32 index = tgid / MARKS;
+	struct marks *marks = followed.lookup(&index);
+
+	return marks ? &marks->of[tgid % MARKS] : NULL;
+}
+
+/* Returns whether a process is CHILDREN or one of its descendants. */
+static __always_inline bool is_followed(u32 tgid)
+{
+	u8 *mark;
+
+	if (tgid == CHILDREN)
+		return true;
+	mark = mark_of(tgid);
+	return mark && *mark;
+}
+#endif
+
 /* Returns whether a request passes the filters. A filter that is not defined passes everything. */
-static __always_inline bool matches_filter(u32 gfp_mask, u32 order, s32 preferred_nid)
+static __always_inline bool passes(u32 gfp_mask, u32 order, s32 preferred_nid)
 {
 #ifdef TGID
 	if (bpf_get_current_pid_tgid() >> 32 != TGID)
+		return false;
+#endif
+#ifdef CHILDREN
+	if (!is_followed(bpf_get_current_pid_tgid() >> 32))
 		return false;
 #endif
 #ifdef COMM_0
@@ -145,16 +231,26 @@ static __always_inline bool matches_filter(u32 gfp_mask, u32 order, s32 preferre
 		return false;
 #endif
 #ifdef SAMPLE
-	u32 cpu = bpf_get_smp_processor_id();
-	struct slot *s = slots.lookup(&cpu);
+	struct slot *s = slot_of(bpf_get_smp_processor_id());
 
-	if (!s)
-		return false;
 	s->sample_seq += 1;
 	if (s->sample_seq % SAMPLE)
 		return false;
 #endif
 	return true;
+}
+
+/* Returns whether a call is captured, and counts it if not. */
+static __always_inline bool matches_filter(u32 gfp_mask, u32 order, s32 preferred_nid)
+{
+	if (is_own()) {
+		count(OWN);
+		return false;
+	}
+	if (passes(gfp_mask, order, preferred_nid))
+		return true;
+	count(UNMATCHED);
+	return false;
 }
 
 /* Likewise for the prepared context: alloc_flags, and the zone that ac->preferred_zoneref names. */
@@ -171,18 +267,50 @@ static __always_inline bool matches_context(u32 alloc_flags, u64 zone, s32 zone_
 	return true;
 }
 
+#ifdef CONTEXT_FILTER
+static __always_inline bool matches_zoneref(u32 alloc_flags, u64 zoneref)
+{
+	u64 zone = 0;
+	s32 zone_idx = 0;
+
+#ifdef ZONE_IDX
+	READ(zone, zoneref + ZONEREF__ZONE);
+	READ(zone_idx, zoneref + ZONEREF__ZONE_IDX);
+#endif
+	return matches_context(alloc_flags, zone, zone_idx);
+}
+#endif
+
 /* Takes one of the tokens that user space hands out; returns whether there was one. */
 static __always_inline bool within_rate(void)
 {
 #ifdef MAX_RATE
-	u32 cpu = bpf_get_smp_processor_id();
-	struct slot *s = slots.lookup(&cpu);
+	struct slot *s = slot_of(bpf_get_smp_processor_id());
 
-	if (!s || !s->tokens)
+	if (!s->tokens)
 		return false;
 	s->tokens -= 1;
 #endif
 	return true;
+}
+
+/* Returns the machine's switches that the stage reads, as enum switches. */
+static __always_inline u32 switches_now(void)
+{
+	s32 cpusets = 0, defrag = 0;
+	u32 switches = 0;
+
+	READ(cpusets, CPUSETS_ENABLED_ADDRESS);
+	if (cpusets > 0)
+		switches |= CPUSETS_ENABLED;
+	if (cpusets < 0)
+		switches |= CPUSETS_SWITCHING;
+#ifdef DEFRAG_MODE_ADDRESS
+	READ(defrag, DEFRAG_MODE_ADDRESS);
+	if (defrag)
+		switches |= DEFRAG_MODE;
+#endif
+	return switches;
 }
 
 static __always_inline u32 preempt_count_of(const u64 *per_cpu_base)
@@ -194,6 +322,81 @@ static __always_inline u32 preempt_count_of(const u64 *per_cpu_base)
 	return value;
 }
 
+#if defined(BY_CGROUP) && defined(CURRENT_BTF)
+/* As cgroup_of(), for a task whose type the verifier knows. */
+static __always_inline u64 typed_cgroup_of(void *task)
+{
+	void *at = *(void **)(task + TASK_STRUCT__CGROUPS);
+
+	at = *(void **)(at + CSS_SET__CGROUP);
+#ifdef CGROUP_SUBSYS_STATE__CGROUP
+	at = *(void **)(at + CGROUP_SUBSYS_STATE__CGROUP);
+#endif
+	at = *(void **)(at + CGROUP__KN);
+	return *(u64 *)(at + KERNFS_NODE__ID);
+}
+#endif
+
+/* Returns the id of the control group of a task, in the hierarchy that user space chose; 0 if groups are not recorded. */
+static __always_inline u64 cgroup_of(u64 task)
+{
+	u64 id = 0;
+#ifdef TASK_STRUCT__CGROUPS
+	u64 at = 0;
+
+	READ(at, task + TASK_STRUCT__CGROUPS);
+	READ(at, at + CSS_SET__CGROUP);
+#ifdef CGROUP_SUBSYS_STATE__CGROUP
+	READ(at, at + CGROUP_SUBSYS_STATE__CGROUP);
+#endif
+	READ(at, at + CGROUP__KN);
+	READ(id, at + KERNFS_NODE__ID);
+#endif
+	return id;
+}
+
+/* Captures what calls are counted by in addition to the request. With CURRENT_BTF the verifier knows the type of `task`. */
+static __always_inline void capture_by(struct allocation *a, void *task)
+{
+#if defined(BY_COMM) && defined(CURRENT_BTF)
+	a->by[0] = *(u64 *)(task + TASK_STRUCT__COMM);
+	a->by[1] = *(u64 *)(task + TASK_STRUCT__COMM + 8);
+#elif defined(BY_COMM)
+	READ(a->by, task + TASK_STRUCT__COMM);
+#elif defined(BY_CGROUP) && defined(CURRENT_BTF)
+	a->by[0] = typed_cgroup_of(task);
+#elif defined(BY_CGROUP) && !defined(CGROUP_SUBSYS_STATE__CGROUP)
+	/* The unified hierarchy: the same as cgroup_of(), for fewer instructions. */
+	a->by[0] = bpf_get_current_cgroup_id();
+#elif defined(BY_CGROUP)
+	a->by[0] = cgroup_of((u64)task);
+#endif
+}
+
+/* Returns whether two calls are counted by the same. */
+static __always_inline bool same_by(const struct allocation *one, const struct allocation *other)
+{
+	u32 i;
+
+#pragma unroll
+	for (i = 0; i < BY_WORDS; i++)
+		if (one->by[i] != other->by[i])
+			return false;
+	return true;
+}
+
+/* Returns what capture_by() captured as a part of a hash. */
+static __always_inline u64 mixed_by(const struct allocation *a)
+{
+#if defined(BY_COMM)
+	return a->by[0] + a->by[1];
+#elif defined(BY_CGROUP)
+	return a->by[0] << 44;
+#else
+	return 0;
+#endif
+}
+
 /* Captures the caller, and the state that the stage reads in addition to its arguments. */
 static __always_inline void capture_context(struct record *r, u64 pid_tgid)
 {
@@ -203,6 +406,7 @@ static __always_inline void capture_context(struct record *r, u64 pid_tgid)
 	r->time = bpf_ktime_get_ns();
 	r->pid_tgid = pid_tgid;
 	r->task = bpf_get_current_task();
+	r->cgroup = cgroup_of(r->task);
 	bpf_get_current_comm(&r->comm, sizeof(r->comm));
 	r->cpu = cpu;
 	if (r->nodemask)
@@ -232,7 +436,7 @@ static __always_inline void capture(struct record *r, void *ctx, u64 pid_tgid)
 {
 	capture_context(r, pid_tgid);
 #ifdef STACKS
-	r->stack = stacks.get_stackid(ctx, 0);
+	r->stack = stack_id(ctx);
 #endif
 }
 
@@ -318,13 +522,23 @@ static __always_inline void calibrate_entry(const struct control *c, u64 frame, 
 	now->frame = frame;
 }
 
+/* Counts what a call of calibration showed. */
+static __always_inline void count_calibrated(struct calibrated *shown)
+{
+	u64 one = 1, *seen = calibrated.lookup(shown);
+
+	if (seen)
+		*seen += 1;
+	else
+		calibrated.insert(shown, &one);
+}
+
 /* Counts the measurement of that call, once get_page_from_freelist() shows where its ac is. */
 static __always_inline void calibrate_freelist(const struct control *c, u32 alloc_flags, u64 ac)
 {
 	int zero = 0;
 	struct calibrating *now = calibrating.lookup(&zero);
 	struct calibrated shown = {};
-	u64 one = 1, *seen;
 
 	/* Fast path only (ALLOC_WMARK_LOW): other calls may come before an attempt of the slow path. */
 	if (!now || !now->frame || (u32)bpf_get_current_pid_tgid() != c->tid || (alloc_flags & 3) != 1)
@@ -332,9 +546,5 @@ static __always_inline void calibrate_freelist(const struct control *c, u32 allo
 	shown.frame_to_ac = now->frame - ac;
 	shown.preempt_count = now->preempt_count;
 	now->frame = 0;
-	seen = calibrated.lookup(&shown);
-	if (seen)
-		*seen += 1;
-	else
-		calibrated.insert(&shown, &one);
+	count_calibrated(&shown);
 }

@@ -8,6 +8,7 @@
 #define FENTRY(function, args...) KFUNC_PROBE(function, args)
 #define FEXIT(function, args...) KRETFUNC_PROBE(function, args)
 
+#ifndef ONE
 #ifdef ENTRY_ALLOC_FLAGS
 #define ENTRY_ARGUMENTS u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask, u32 entry_alloc_flags
 #define ENTRY_ALLOC_FLAGS_ARGUMENT entry_alloc_flags
@@ -30,8 +31,10 @@ FEXIT(ENTRY, ENTRY_ARGUMENTS, u64 page)
 
 FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
-	return freelist_called(gfp_mask, order, alloc_flags, ac);
+	/* Loads of 32 bits: the compiler clears no upper half. */
+	return freelist_called(*(u32 *)&ctx[0], *(u32 *)&ctx[1], *(u32 *)&ctx[2], ac);
 }
+#endif
 
 #ifdef NOLOCK
 #ifdef NOLOCK_GFP_FLAGS

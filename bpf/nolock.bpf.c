@@ -9,12 +9,9 @@
 /* Returns the frame of the call whose alloc_context this is. */
 static __always_inline u64 nolock_frame(u64 ac)
 {
-	int zero = 0;
-	struct frame_offsets *l = frame_offsets.lookup(&zero);
+	struct frame_offsets *l = frame_offsets();
 	u64 distance;
 
-	if (!l)
-		return 0;
 	if (l->nolock_to_ac)
 		return ac + l->nolock_to_ac;
 	/* The nearest one above is the innermost call, and only that one can have made this call. */

@@ -12,7 +12,9 @@
  * emit_pending().
  *
  * Defined in addition to the constants of common.bpf.c: the offsets ALLOC_CONTEXT__* of all members in use and
- * TASK_STRUCT__CPU; CURRENT_BTF if bpf_get_current_task_btf() exists; TYPED_CONTEXT if ac can be read as a typed pointer.
+ * TASK_STRUCT__CPU; TASK_FLAGS if the stage reads the task's flags; CURRENT_BTF if bpf_get_current_task_btf() exists;
+ * TYPED_CONTEXT if ac is a typed pointer, or RDONLY_CAST, the number that stands for the kernel's bpf_rdonly_cast(), and
+ * ALLOC_CONTEXT_ID, the type of ac, if it can be made one.
  */
 
 /* How many calls may pass before the values that rarely change are read again; a power of two. */
@@ -20,38 +22,15 @@
 
 BPF_HASH(pending_calls, u64, struct call, PENDING);
 
+#ifdef RDONLY_CAST
+static void *(*rdonly_cast)(const void *, u32) = (void *)RDONLY_CAST;
+#endif
+
 static __always_inline void refresh(struct allocation *a)
 {
-	s32 cpusets = 0, defrag = 0;
-	u32 switches = 0;
-
 	READ(a->gfp_allowed_mask, GFP_ALLOWED_MASK_ADDRESS);
-	READ(cpusets, CPUSETS_ENABLED_ADDRESS);
-	if (cpusets > 0)
-		switches |= CPUSETS_ENABLED;
-	if (cpusets < 0)
-		switches |= CPUSETS_SWITCHING;
-#ifdef DEFRAG_MODE_ADDRESS
-	READ(defrag, DEFRAG_MODE_ADDRESS);
-	if (defrag)
-		switches |= DEFRAG_MODE;
-#endif
-	a->switches = switches;
+	a->switches = switches_now();
 }
-
-#ifdef CONTEXT_FILTER
-static __always_inline bool matches_zoneref(u32 alloc_flags, u64 zoneref)
-{
-	u64 zone = 0;
-	s32 zone_idx = 0;
-
-#ifdef ZONE_IDX
-	READ(zone, zoneref + ZONEREF__ZONE);
-	READ(zone_idx, zoneref + ZONEREF__ZONE_IDX);
-#endif
-	return matches_context(alloc_flags, zone, zone_idx);
-}
-#endif
 
 /* Emits a pending call that passes the filters, prepared or not. */
 static __always_inline void emit_matching(struct call *c)
@@ -109,8 +88,8 @@ RAW_TRACEPOINT_PROBE(sched_migrate_task)
 	struct call c;
 
 	READ(cpu, task + TASK_STRUCT__CPU);
-	s = slots.lookup(&cpu);
-	if (!s || !s->call.frame || s->call.task != task || has_migrated(s))
+	s = slot_of(cpu);
+	if (!s->call.frame || s->call.task != task || has_migrated(s))
 		return 0;
 	calls = s->calls;
 	barrier();
@@ -125,8 +104,7 @@ RAW_TRACEPOINT_PROBE(sched_migrate_task)
 	return 0;
 }
 
-#ifdef FILTERS
-/* Drops a call rejected by the filter, and any stale entry at the same frame. */
+/* Drops a call that is left out, and any stale entry at the same frame. */
 static __always_inline void discard(struct slot *s, u64 frame)
 {
 	struct call *old;
@@ -145,24 +123,42 @@ static __always_inline void discard(struct slot *s, u64 frame)
 		pending_calls.delete(&frame);
 	}
 }
+
+/* Returns whether the call in `task`, the current one, is left out; counts it then. */
+static __always_inline bool left_out(struct slot *s, u64 task, u32 gfp_mask, u32 order, s32 preferred_nid)
+{
+#ifdef OWN_TGID
+	/* The recorder's calls have its process id. Most calls are of the same task as the CPU's last one. */
+	if (unlikely(s->foreign != task)) {
+		if (is_own()) {
+			count(OWN);
+			return true;
+		}
+		s->foreign = task;
+	}
 #endif
+#ifdef FILTERS
+	if (!passes(gfp_mask, order, preferred_nid)) {
+		count(UNMATCHED);
+		return true;
+	}
+#endif
+	return false;
+}
 
 /*
  * Captures a request and the state that the stage reads. As the stage does, this reads more of the task than its flags only
  * if cpusets are enabled (on Debian's 7.3 also if the caller passes alloc_flags). Only the stack needs `ctx`.
  */
-static __always_inline void begin(const struct slot *s, struct call *c, void *ctx, u64 frame, u32 gfp_mask, u32 order,
-				  s32 preferred_nid, u64 nodemask, u32 entry_alloc_flags)
+static __always_inline void begin(const struct slot *s, struct call *c, void *ctx, void *task, u64 frame, u32 gfp_mask,
+				  u32 order, s32 preferred_nid, u64 nodemask, u32 entry_alloc_flags)
 {
 	struct allocation *a = &c->e.a;
 	u32 present = 0;
-#ifdef CURRENT_BTF
-	void *task = bpf_get_current_task_btf();
 
+#if defined(TASK_FLAGS) && defined(CURRENT_BTF)
 	a->task_flags = *(u32 *)(task + TASK_STRUCT__FLAGS);
-#else
-	void *task = (void *)bpf_get_current_task();
-
+#elif defined(TASK_FLAGS)
 	READ(a->task_flags, task + TASK_STRUCT__FLAGS);
 #endif
 	a->gfp_mask = gfp_mask;
@@ -171,6 +167,7 @@ static __always_inline void begin(const struct slot *s, struct call *c, void *ct
 #ifdef ENTRY_ALLOC_FLAGS
 	a->entry_alloc_flags = entry_alloc_flags;
 #endif
+	capture_by(a, task);
 	c->nodemask = nodemask;
 	c->task = (u64)task;
 	if (unlikely(a->present & ~PREPARED)) {
@@ -201,31 +198,32 @@ static __always_inline void begin(const struct slot *s, struct call *c, void *ct
 static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 order, s32 preferred_nid, u64 nodemask,
 					u32 entry_alloc_flags)
 {
-	u32 cpu = bpf_get_smp_processor_id();
-	struct slot *s = slots.lookup(&cpu);
+	struct slot *s = slot_of(bpf_get_smp_processor_id());
 	struct control *c;
+	void *task;
 
-	if (!s)
-		return 0;
 	if (unlikely(s->capturing != CAPTURING)) {
 		c = in_mode(CALIBRATE);
 		if (c)
 			calibrate_entry(c, frame, bpf_get_current_pid_tgid());
 		return 0;
 	}
-#ifdef FILTERS
-	if (!matches_filter(gfp_mask, order, preferred_nid)) {
+#ifdef CURRENT_BTF
+	task = bpf_get_current_task_btf();
+#else
+	task = (void *)bpf_get_current_task();
+#endif
+	if (unlikely(left_out(s, (u64)task, gfp_mask, order, preferred_nid))) {
 		discard(s, frame);
 		return 0;
 	}
-#endif
 	if (unlikely(s->busy)) {
 		struct call nested = {.e.cpu = s->call.e.cpu, .e.stack = -1};
 
 		count(OPENED);
 		nested.e.a.gfp_allowed_mask = s->call.e.a.gfp_allowed_mask;
 		nested.e.a.switches = s->call.e.a.switches;
-		begin(s, &nested, ctx, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
+		begin(s, &nested, ctx, task, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
 		frame = scalar(frame);
 		if (pending_calls.insert(&frame, &nested))
 			overwrite_pending(frame, &nested);
@@ -240,7 +238,7 @@ static __always_inline int entry_called(void *ctx, u64 frame, u32 gfp_mask, u32 
 	barrier();
 	if (unlikely(s->calls % REFRESH == 1))
 		refresh(&s->call.e.a);
-	begin(s, &s->call, ctx, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
+	begin(s, &s->call, ctx, task, frame, gfp_mask, order, preferred_nid, nodemask, entry_alloc_flags);
 	s->call.frame = frame;
 	barrier();
 	s->busy = 0;
@@ -298,7 +296,9 @@ static __always_inline void freelist_of_pending(struct slot *s, bool busy, u32 g
 /* Completes the call in the slot: the common case. */
 static __always_inline void freelist_of_slot(struct slot *s, u32 cpu, u32 gfp_mask, u32 alloc_flags, u64 ac)
 {
-#ifndef TYPED_CONTEXT
+#ifdef RDONLY_CAST
+	ac = (u64)rdonly_cast((void *)ac, ALLOC_CONTEXT_ID);
+#elif !defined(TYPED_CONTEXT)
 	u64 copy[ALLOC_CONTEXT_WORDS] = {};
 
 	READ(copy, ac);
@@ -316,12 +316,10 @@ static __always_inline void freelist_of_slot(struct slot *s, u32 cpu, u32 gfp_ma
 static __always_inline int freelist_called(u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	u32 cpu = bpf_get_smp_processor_id();
-	struct slot *s = slots.lookup(&cpu);
+	struct slot *s = slot_of(cpu);
 	struct control *c;
 	bool busy, here;
 
-	if (!s)
-		return 0;
 	if (unlikely(s->capturing == IDLE)) {
 		c = in_mode(CALIBRATE);
 		if (c)

@@ -30,8 +30,12 @@ enum counter {
 	OVERWRITTEN,		/* pending calls whose frame was used again before they returned */
 	FREELIST_BUSY,		/* get_page_from_freelist() whose call could not be looked up: another program held the slot */
 	FILTERED,		/* calls that a filter rejected after they were prepared, or had returned */
+	REJECTED,		/* requests that the entry rejected, seen where it does */
 	COMMS_DROPPED,		/* task names that found their ring buffer full */
 	ZONES_DROPPED,		/* zonelists of slow calls that were not copied completely for lack of space */
+	OWN,			/* calls of the recorder, which are left out */
+	UNMATCHED,		/* calls that a filter rejected at once */
+	OVERFLOWED,		/* counts that found their ring buffer full, so that the hash has them */
 	NR_COUNTERS,
 };
 
@@ -44,6 +48,7 @@ struct record {
 	u64 time;			/* CLOCK_MONOTONIC at the entry, ns */
 	u64 pid_tgid;			/* as bpf_get_current_pid_tgid() */
 	u64 task;			/* current */
+	u64 cgroup;			/* id of its control group, 0 if groups are not recorded */
 	u64 nodemask;			/* the entry's argument, a pointer */
 	u64 page;			/* what the entry returned, a pointer or NULL */
 	u64 mems_allowed[NODEMASK_WORDS];	/* current->mems_allowed at the entry */
@@ -80,7 +85,7 @@ struct record {
 
 /*
  * The identity of an allocation: the request, the other state that the kernel reads, and the prepared context. Two of
- * these are compared as 64-bit words. Members after `switches` are 0 unless `present` says that they were captured.
+ * these are compared as 64-bit words. Members after `by` are 0 unless `present` says that they were captured.
  */
 struct allocation {
 	u32 gfp_mask;			/* the entry's arguments */
@@ -99,6 +104,7 @@ struct allocation {
 	u32 present;			/* enum present */
 	u32 gfp_allowed_mask;
 	u32 switches;			/* enum switches */
+	u64 by[BY_WORDS];		/* current->comm, or the id of its control group, if calls are counted by it; else empty */
 	u64 mems_allowed[NODEMASK_WORDS];	/* current->mems_allowed at the entry */
 	u64 nodemask_nodes[NODEMASK_WORDS];	/* *nodemask at the entry */
 	u64 ac_nodemask_nodes[NODEMASK_WORDS];	/* *ac->nodemask */
@@ -130,12 +136,30 @@ struct event {
 	struct allocation a;
 };
 
-/* A new task, or a task that changes its name. */
+#define STACK_DEPTH 127		/* PERF_MAX_STACK_DEPTH: what the stack map keeps */
+
+/* The stack with an id. */
+struct stack {
+	u64 addresses[STACK_DEPTH];	/* innermost first */
+	s32 id;
+	s32 bytes;			/* of the addresses, or a negative error */
+};
+
+/* A new task, or a task that changes its name or its control group. */
 struct task_comm {
 	u64 time;			/* CLOCK_MONOTONIC, ns */
+	u64 cgroup;			/* id of the new control group; 0: the name changes */
 	u32 tid;
-	u32 unused;
+	u32 pid;			/* tgid; 0 if groups are not recorded */
 	char comm[TASK_COMM_LEN];
+};
+
+#define CGROUP_PATH_LEN 1024		/* the kernel's TRACE_CGROUP_PATH_LEN */
+
+/* A new control group. */
+struct cgroup_path {
+	u64 id;
+	char path[CGROUP_PATH_LEN];
 };
 
 /* How often an allocation was made: an entry of a CPU's cache, or one evicted from it. */
@@ -162,6 +186,28 @@ struct call {
 
 enum capturing { IDLE, CAPTURING, CLOSING };	/* CLOSING: pending calls are completed, new ones ignored */
 
+/* What the short way of one.bpf.c compares, in memory that user space maps. */
+struct look {
+	u64 state;			/* enum capturing, plus LOOK for each reason not to take the short way */
+	u64 return_to_ac;		/* written by user space: ac minus the address of the first call's return address */
+	u64 distance;			/* of the last first call: ac minus the stack pointer, or the context */
+	u64 rejects;			/* written by user space: 1 if the probe at rejected requests is to count them */
+};
+
+#define LOOK 256
+
+/*
+ * Distances between frames of functions that user space cannot call, and so cannot calibrate. Each is the same at every
+ * call; the first call measures it.
+ */
+struct frame_offsets {
+	u64 nolock_to_ac;		/* frame of the nolock entry minus ac, 0 until measured */
+	u64 bulk_to_single;		/* frame of the bulk allocator minus that of the normal entry that it calls */
+	u64 bulk_running;		/* calls of the bulk allocator that have an open record */
+	u64 return_measured;		/* 1 once sp_to_frame is known */
+	u64 sp_to_frame;		/* frame of a call minus the stack pointer that kprobe.multi shows at its return */
+};
+
 /* The state of one CPU, in memory that user space maps. */
 struct slot {
 	u32 capturing;			/* enum capturing, written by user space */
@@ -175,6 +221,9 @@ struct slot {
 	u64 tokens;			/* records that may still be sent, written by user space */
 	u64 producer_pos;		/* events written to this CPU's buffer */
 	u64 consumer_pos;		/* events that user space has read, written by user space */
+	u64 short_until;		/* one.bpf.c: the number of the event that its short way leaves to one_long() */
+	u64 foreign;			/* the last task that was seen not to be the recorder's */
+	u64 counters[NR_COUNTERS];	/* enum counter */
 	struct call call;		/* gfp_allowed_mask, switches, cpu and stack persist between calls */
 };
 

@@ -28,8 +28,14 @@ static __always_inline struct slow_event *slow_event_of(u32 kind)
 	u64 signal, *lost;
 	int zero = 0;
 
+	if (is_own())
+		return NULL;
 #ifdef TGID
 	if (bpf_get_current_pid_tgid() >> 32 != TGID)
+		return NULL;
+#endif
+#ifdef CHILDREN
+	if (!is_followed(bpf_get_current_pid_tgid() >> 32))
 		return NULL;
 #endif
 	lost = slow_lost.lookup(&zero);

@@ -12,7 +12,9 @@ struct buffer_entry {
 	u64 words[BUFFER_ENTRY_WORDS];
 };
 
+#ifndef ONE
 BPF_F_TABLE("array", u32, struct buffer_entry, percpu_buffer, NR_CPUS << PERCPU_BUFFER_BITS, BPF_F_MMAPABLE);
+#endif
 BPF_RINGBUF_OUTPUT(events, EVENTS_PAGES);
 /* Task names are sent separately: to read one at each allocation would cost as much as the rest of the request. */
 BPF_RINGBUF_OUTPUT(task_comms, TASK_COMMS_PAGES);
@@ -21,6 +23,9 @@ static __always_inline void send_task_comm(struct task_comm *n, u64 task)
 {
 	n->time = bpf_ktime_get_ns();
 	READ(n->tid, task + TASK_STRUCT__PID);
+#ifdef TASK_STRUCT__CGROUPS
+	READ(n->pid, task + TASK_STRUCT__TGID);
+#endif
 	if (task_comms.ringbuf_output(n, sizeof(*n), BPF_RB_NO_WAKEUP))
 		count(COMMS_DROPPED);
 }
@@ -31,6 +36,7 @@ RAW_TRACEPOINT_PROBE(task_newtask)
 
 	/* A new task still has the name of its parent. */
 	bpf_get_current_comm(&n.comm, sizeof(n.comm));
+	n.cgroup = cgroup_of(ctx->args[0]);
 	send_task_comm(&n, ctx->args[0]);
 	return 0;
 }
@@ -44,16 +50,30 @@ RAW_TRACEPOINT_PROBE(task_rename)
 	return 0;
 }
 
+#ifdef TASK_STRUCT__CGROUPS
+/* The task is the first of its process if the whole process moves. */
+RAW_TRACEPOINT_PROBE(cgroup_attach_task)
+{
+	struct task_comm n = {};
+
+	READ(n.comm, ctx->args[2] + TASK_STRUCT__COMM);
+	n.cgroup = cgroup_of(ctx->args[2]);
+	send_task_comm(&n, ctx->args[2]);
+	return 0;
+}
+#endif
+
 /* Only the stack needs `ctx`. */
 static __always_inline void begin_event(struct event *e, void *ctx)
 {
 	e->time = bpf_ktime_get_ns();
 	e->pid_tgid = bpf_get_current_pid_tgid();
 #ifdef STACKS
-	e->stack = stacks.get_stackid(ctx, 0);
+	e->stack = stack_id(ctx);
 #endif
 }
 
+#ifndef ONE
 static __always_inline void emit_pending(struct call *c)
 {
 	/* User space polls: a wake-up for each allocation would itself allocate. */
@@ -77,3 +97,4 @@ static __always_inline void emit(struct slot *s, u32 cpu, u32 gfp_mask, u32 allo
 	barrier();
 	s->producer_pos = producer_pos + 1;
 }
+#endif

@@ -38,9 +38,10 @@ def run() -> None:
     for number in ENDING_SIGNALS if recorder else (signal.SIGINT,):
         _handle(number, lambda *_: os._exit(code))
     _open_standard_files()
+    sys.meta_path.insert(0, _WithoutPandas())
     from kalloctrace import cli
     from kalloctrace.console import guard_tracebacks
-    from kalloctrace.output import discard_unfinished
+    from kalloctrace.output.temporary import discard_unfinished
     from kalloctrace.signals import Terminated
 
     guard_tracebacks()
@@ -95,6 +96,16 @@ class _Messages(io.FileIO):
         except OSError:
             pass
         return memoryview(data).nbytes
+
+
+class _WithoutPandas:
+    """Makes the import of pandas fail: pyarrow tries it with its first array, and no command needs it."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        """Fail for pandas, and leave other modules to the other finders."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name, name=name)
 
 
 def _open_standard_files() -> None:

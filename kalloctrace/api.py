@@ -18,7 +18,7 @@ from kalloctrace.commands.kernel_source import kernel_snapshot, kernel_tables
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.explain.request import WhatIf
 from kalloctrace.flags.builtin import default_tables
-from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp, parse_flags
+from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp, decode_text, parse_flags
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import Preparation, Step, UnknownFact
 from kalloctrace.trace.reader import TraceReader
@@ -58,12 +58,14 @@ class ExplainedRow:
         outcome: "matched", "mismatched", or "unknown" where a fact that decides was not captured.
         reason: why the outcome is unknown; empty otherwise.
         differences: the fields that differ, with the model's value, the kernel's value and the rule.
+        not_judged: rules that were not judged, because a fact that they need is inferred and not captured.
         preparation: the prediction, with its steps; None where it depends on a fact that was not captured.
     """
 
     outcome: Literal["matched", "mismatched", "unknown"]
     reason: str
     differences: tuple[Difference, ...]
+    not_judged: tuple[str, ...]
     preparation: Preparation | None
 
 
@@ -124,12 +126,15 @@ class Trace:
         plain = {field.name: _plain(row[field.name], field.type) for field in ALLOCATION}
         judged = self._judge(plain)
         try:
-            preparation = None if plain["entry"] == TRACEPOINT else predict_row(self._kernel, plain)
+            preparation = (
+                None if plain["entry"] == TRACEPOINT else predict_row(self._kernel, plain, self._reader.inferred)
+            )
         except UnknownFact:
             preparation = None
         if judged.unknown:
-            return ExplainedRow("unknown", judged.unknown, (), preparation)
-        return ExplainedRow("mismatched" if judged.differences else "matched", "", judged.differences, preparation)
+            return ExplainedRow("unknown", judged.unknown, (), (), preparation)
+        outcome: Literal["matched", "mismatched"] = "mismatched" if judged.differences else "matched"
+        return ExplainedRow(outcome, "", judged.differences, judged.not_judged, preparation)
 
     def allocations(self) -> Iterator[tuple[dict[str, Any], int]]:
         """Yield each distinct allocation and how many calls it stands for.
@@ -179,7 +184,7 @@ class Trace:
     @cached_property
     def _judge(self) -> Judge:
         rows, ending = self._reader.distinct()
-        return Judge.of(self._kernel, Shown(row for row, _ in rows), ending.totals)
+        return Judge.of(self._kernel, Shown(row for row, _ in rows), ending.totals, self._reader.inferred)
 
 
 def open_trace(path: str | os.PathLike[str]) -> Trace:
@@ -253,8 +258,9 @@ def decode(value: int | str, kernel: str | None = None, kind: Literal["gfp", "al
         KalloctraceError: no such kernel is known, it has no such name, or the value does not fit 32 bits.
     """
     tables = default_tables() if kernel is None else kernel_tables(kernel)
-    number = parse_flags(value, tables, kind) if isinstance(value, str) else value
-    return decode_gfp(number, tables) if kind == "gfp" else decode_alloc(number, tables)
+    if isinstance(value, str):
+        return decode_text(value, tables, kind)
+    return decode_gfp(value, tables) if kind == "gfp" else decode_alloc(value, tables)
 
 
 def _plain(value: Any, kind: pa.DataType) -> Any:  # noqa: ANN401  (whatever a data frame holds)

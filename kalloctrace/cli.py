@@ -25,6 +25,7 @@ COMMANDS = {
     "doctor": "check whether this machine can be traced, and how to fix it",
     "explain": "show how one request is prepared, or why those in a kernel log failed",
     "export": "write a trace for other tools",
+    "fleet": "ask one question over the traces of many machines",
     "import": "make a trace from what perf or trace-cmd recorded",
     "lab": "boot a real kernel in a virtual machine and run a command in it",
     "live": "watch page allocations as they happen",
@@ -51,6 +52,16 @@ class _LazyGroup(click.Group):
         module = f"{cmd_name}_" if keyword.iskeyword(cmd_name) else cmd_name.replace("-", "_")
         command: click.Command = importlib.import_module(f"kalloctrace.commands.{module}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named; refuse another name with the one that was probably meant."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            from kalloctrace.habits import no_command
+
+            raise no_command(args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
@@ -116,6 +127,12 @@ def _misused(error: click.UsageError) -> Exit:
         error.show()
     else:
         command = error.ctx.command_path if error.ctx is not None else "kalloctrace"
+        if isinstance(error, click.NoSuchOption):
+            from kalloctrace.habits import no_option
+
+            if known := no_option(command.split()[-1], error.option_name):
+                stderr().error(known)
+                return Exit.USAGE
         # On one line: click lists the choices of a missing option on lines of their own.
         what = " ".join(error.format_message().split()).rstrip(".")
         missing = isinstance(error, click.MissingParameter)

@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import BinaryIO, Literal, TextIO
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.text import fitting, printable
+from kalloctrace.text import fitting, printable, wrap_names
 
 Style = Literal["bold", "red", "green", "yellow"]
 Part = str | tuple[str, Style]
 """A part of a line; a pair has a style, which only terminals show."""
 
-_COLUMNS = 80
+_COLUMNS, _DIGITS = 80, 5
 _CODES: dict[Style, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
 
@@ -41,6 +41,16 @@ class Console:
         """Whether people watch the stream."""
         return self.stream is not None and self.stream.isatty()
 
+    @property
+    def columns(self) -> int:
+        """How wide the terminal is, or its user wants it; 80 elsewhere."""
+        if self.stream is None or not self.stream.isatty():
+            return _COLUMNS
+        chosen = os.environ.get("COLUMNS", "")
+        if chosen.isdecimal() and len(chosen) < _DIGITS and int(chosen) > 0:
+            return int(chosen)
+        return os.get_terminal_size(self.stream.fileno()).columns or _COLUMNS
+
     def line(self, *parts: Part) -> None:
         """Print one line."""
         # https://no-color.org
@@ -50,6 +60,12 @@ class Console:
     def lines(self, texts: Iterable[str]) -> None:
         """Print lines without styles."""
         self._write(f"{printable(text)}\n" for text in texts)
+
+    def wrapped_lines(self, texts: Iterable[str]) -> None:
+        """Print lines without styles; a terminal gets those that are too long in parts, and no word is broken."""
+        if self.is_terminal:
+            texts = (part for text in texts for part in wrap_names(printable(text), self.columns))
+        self.lines(texts)
 
     def rewrite(self, text: str) -> None:
         """Replace the line of a terminal on which the cursor stands by as much of a text as it holds.
@@ -69,7 +85,7 @@ class Console:
 
     def error(self, error: KalloctraceError) -> None:
         """Print the three lines of an error."""
-        self.lines(error.lines())
+        self.wrapped_lines(error.lines())
 
     def json(self, value: object, *, compact: bool = False) -> None:
         """Print a value as one line of JSON.

@@ -46,6 +46,26 @@ class Interrupted(KeyboardInterrupt):
     """A recording was ended before it began, or while it was writing to a reader that does not read."""
 
 
+class _Held:
+    """Whether signals must not raise now, and one that came meanwhile."""
+
+    now = False
+    interruption: Interrupted | None = None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let `Interrupted` be raised at the end of the block, not inside it; the block must be short."""
+    _Held.now = True
+    try:
+        yield
+    finally:
+        _Held.now = False
+        held, _Held.interruption = _Held.interruption, None
+        if held is not None:
+            raise held
+
+
 class Ending:
     """Notices what ends a recording: a signal, or `end`.
 
@@ -56,13 +76,16 @@ class Ending:
     Attributes:
         reason: why the recording ended; empty while it runs.
         code: the exit code if the process must be ended here.
+
+    Args:
+        aborts: what to call, in another thread, if the process must be ended here; the last one first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *aborts: Callable[[], object]) -> None:
         self.reason = ""
         self.code = 0
         self._raising = True
-        self._aborts: list[Callable[[], object]] = []
+        self._aborts = aborts
         self._work: Callable[[], None] = lambda: None
         self._noticed, self._over = threading.Event(), threading.Event()
         self._read_end, self._write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -115,10 +138,6 @@ class Ending:
         self._note(reason)
         self._wake()
 
-    def on_abort(self, clean_up: Callable[[], object]) -> None:
-        """Call a function, in another thread, if the process must be ended here."""
-        self._aborts.append(clean_up)
-
     def in_watcher(self, what: Callable[[], None]) -> None:
         """Run a function in the watching thread, for what the kernel does for one thread only; raise what it raises.
 
@@ -158,7 +177,10 @@ class Ending:
         self._note(f"signal {signal.Signals(number).name}")
         if first and self._raising:
             self.noticed()
-            raise Interrupted(self.reason)
+            interruption = Interrupted(self.reason)
+            if not _Held.now:
+                raise interruption
+            _Held.interruption = interruption
 
     def _note(self, reason: str) -> None:
         self.reason = self.reason or reason

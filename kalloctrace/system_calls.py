@@ -15,6 +15,8 @@ PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
+PR_SET_IO_FLUSHER = 57
+PR_GET_IO_FLUSHER = 58
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 
@@ -24,9 +26,13 @@ PERF_TYPE_SOFTWARE = 1
 PERF_TYPE_TRACEPOINT = 2
 _SYS_PERF_EVENT_OPEN = 298
 _PERF_FLAG_FD_CLOEXEC = 8
-_PERF_EVENT_ATTR = "IIQQQQQIIQ"
-"""The first published version of the structure, the smallest that the kernel accepts: type, size, config,
-sample_period, …, wakeup_events, …"""
+_PERF_EVENT_ATTR = "IIQQQQQIIQQ"
+"""PERF_ATTR_SIZE_VER1: type, size, config, sample_period, …, wakeup_events, bp_type, config1, config2."""
+
+# include/uapi/linux/bpf.h
+_SYS_BPF = 321
+_BPF_ATTR = 144
+"""Bytes of `union bpf_attr` that are passed; older kernels accept more than they know if the rest is 0."""
 
 
 def prctl(option: int, value: int = 0) -> int:
@@ -54,7 +60,22 @@ def system_call(name: str, number: int, *arguments: Any) -> int:  # noqa: ANN401
     return _checked(_LIBC.syscall(ctypes.c_long(number), *passed), name)
 
 
-def perf_event_open(kind: int, config: int, *, pid: int, cpu: int, wakes: bool = False) -> int:
+def bpf(command: int, layout: str, *values: int | bytes) -> int:
+    """Make the system call for BPF, and return what it returns: mostly a file.
+
+    Args:
+        command: of `enum bpf_cmd`.
+        layout: of the first members of `union bpf_attr`, as `struct` takes it.
+        values: of these members.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    attr = ctypes.create_string_buffer(struct.pack(layout, *values), _BPF_ATTR)
+    return system_call("bpf", _SYS_BPF, command, attr, _BPF_ATTR)
+
+
+def perf_event_open(kind: int, config: int, *, pid: int, cpu: int, wakes: bool = False, address: int = 0) -> int:
     """Open a perf event, and return its file.
 
     Args:
@@ -63,12 +84,13 @@ def perf_event_open(kind: int, config: int, *, pid: int, cpu: int, wakes: bool =
         pid: a thread; 0 for this one, -1 for all.
         cpu: a CPU; -1 for all.
         wakes: each occurrence is a sample that wakes whoever polls the file.
+        address: `kprobe_addr`, for an event of the type kprobe.
 
     Raises:
         OSError: the kernel refused.
     """
     size, each = struct.calcsize(_PERF_EVENT_ATTR), int(wakes)
-    attr = struct.pack(_PERF_EVENT_ATTR, kind, size, config, each, 0, 0, 0, each, 0, 0)
+    attr = struct.pack(_PERF_EVENT_ATTR, kind, size, config, each, 0, 0, 0, each, 0, 0, address)
     return system_call("perf_event_open", _SYS_PERF_EVENT_OPEN, attr, pid, cpu, -1, _PERF_FLAG_FD_CLOEXEC)
 
 

@@ -72,12 +72,21 @@ class Terminal:
 
 
 @contextmanager
-def on_terminal(command: Sequence[str], rows: int = 24, columns: int = 80) -> Iterator[Terminal]:
-    """Run a program on a terminal of a given size; end it in any case."""
+def on_terminal(
+    command: Sequence[str], rows: int = 24, columns: int = 80, pager: str | None = "cat"
+) -> Iterator[Terminal]:
+    """Run a program on a terminal of a given size; end it in any case.
+
+    Args:
+        command: the program and its arguments.
+        rows: of the terminal.
+        columns: of the terminal.
+        pager: for $PAGER, as nobody would leave one that waits; None for the inherited one.
+    """
     end, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     settings = termios.tcgetattr(theirs)
-    environment = {**os.environ, "TERM": "xterm-256color"}
+    environment = {**os.environ, **({} if pager is None else {"PAGER": pager}), "TERM": "xterm-256color"}
     with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
         try:
             yield Terminal(process, end, settings, theirs)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.containers import Containers
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS
 from kalloctrace.trace.totals import Totals
@@ -33,11 +34,18 @@ def source() -> tuple[Snapshot, Totals, Row]:
         return trace.snapshot, totals, row
 
 
-def stream(path: Path, *changes: Mapping[str, Any], recording: Mapping[str, Any] | None = None) -> Path:
+def stream(
+    path: Path,
+    *changes: Mapping[str, Any],
+    recording: Mapping[str, Any] | None = None,
+    containers: Containers | None = None,
+) -> Path:
     """Write a stream with one call for each set of changed columns."""
     snapshot, totals, row = source()
     with TraceWriter(path, snapshot, {"mode": "stream", **(recording or {})}) as writer:
         writer.write(pa.RecordBatch.from_pylist([{**row, **change} for change in changes], schema=COLUMNS))
+        if containers is not None:
+            writer.write_containers(containers)
         writer.close(replace(totals, opened=len(changes), submitted=len(changes)))
     return path
 
@@ -87,13 +95,21 @@ def varied(path: Path, number: int) -> Path:
 
 
 def aggregate(path: Path, *counted: tuple[Mapping[str, Any], int], recording: Mapping[str, Any] | None = None) -> Path:
-    """Write an aggregate with a count for each set of changed columns."""
+    """Write an aggregate with a count for each set of changed columns.
+
+    Args:
+        path: the file.
+        counted: columns and their count; also the column that `recording["by"]` names.
+        recording: how the trace was made.
+    """
     snapshot, totals, row = source()
     calls = sum(count for _, count in counted)
-    with TraceWriter(path, snapshot, {"mode": "aggregate", **(recording or {})}) as writer:
+    how = {"mode": "aggregate", **(recording or {})}
+    by = None if how.get("by") is None else pa.array([change[how["by"]] for change, _ in counted]).dictionary_encode()
+    with TraceWriter(path, snapshot, how) as writer:
         rows = [{field.name: {**row, **change}[field.name] for field in ALLOCATION} for change, _ in counted]
         first = writer.add(pa.array(rows, ALLOCATION))
         counts = np.array([count for _, count in counted], np.uint64)
-        writer.write_aggregate(counts, np.arange(first, first + len(counted), dtype=np.int32))
+        writer.write_aggregate(counts, np.arange(first, first + len(counted), dtype=np.int32), by)
         writer.close(replace(totals, opened=calls, submitted=calls))
     return path

@@ -24,8 +24,9 @@ ROUNDS = 100
 _READY = "kalloctrace-bench-ready"
 # `cat` prints what it is given as soon as the tool runs it, and ends with its input.
 _WORK = ("cat",)
-_START_TIMEOUT = 600.0
 _POLL = 0.05
+_START_POLLS = 12_000
+"""How often to look whether a tool has started. Not a time: the instruction clock jumps while a guest waits."""
 
 
 @dataclass
@@ -99,7 +100,13 @@ def _intervals(pairs: list[tuple[float, float]]) -> Interval | None:
     return interval([one for one, _ in pairs], min(least for _, least in pairs)) if pairs else None
 
 
-def measure(rows: Sequence[Row], repeat: int, folder: Path, progress: Callable[[float], None]) -> Result:
+def measure(
+    rows: Sequence[Row],
+    repeat: int,
+    folder: Path,
+    progress: Callable[[float], None],
+    enough: float | None = None,
+) -> Result:
     """Measure tools on this machine, one after another, several times.
 
     Args:
@@ -107,14 +114,20 @@ def measure(rows: Sequence[Row], repeat: int, folder: Path, progress: Callable[[
         repeat: how often, at least `FEWEST`.
         folder: for their output.
         progress: called with the finished share, from 0 to 1.
+        enough: seconds after which `FEWEST` repetitions suffice; None for all of them.
     """
+    began, repeated = time.monotonic(), 0
+
+    def passed() -> float:
+        return time.monotonic() - began
+
     added = [Added(row) for row in rows]
     differences = [_Differences() for _ in rows]
     bare: list[_Block] = []
     done = 0
     with _worker() as work:
         work()
-        for _ in range(repeat):
+        while repeated < repeat and not (repeated >= FEWEST and enough is not None and passed() > enough):
             for one, difference in zip(added, differences, strict=True):
                 if not one.gap:
                     before = work()
@@ -128,6 +141,7 @@ def measure(rows: Sequence[Row], repeat: int, folder: Path, progress: Callable[[
                         difference.add(before, during, after)
                 done += 1
                 progress(done / (len(rows) * repeat))
+            repeated += 1
         while len(bare) < FEWEST:
             bare.append(work())
     for one, difference in zip(added, differences, strict=True):
@@ -136,7 +150,7 @@ def measure(rows: Sequence[Row], repeat: int, folder: Path, progress: Callable[[
     cycles = [block.cycles for block in bare if block.cycles is not None]
     ns = [block.ns for block in bare]
     return Result(
-        interval([median for median, _ in ns], min(least for _, least in ns)), _intervals(cycles), added, repeat
+        interval([median for median, _ in ns], min(least for _, least in ns)), _intervals(cycles), added, repeated
     )
 
 
@@ -203,11 +217,12 @@ def _with_tool(added: Added, folder: Path, work: Callable[[], _Block]) -> _Block
 
 
 def _wait_until_ready(process: subprocess.Popen[str], printed: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT
-    while process.poll() is None and _READY not in printed.read_text(encoding="utf-8", errors="replace"):
-        if time.monotonic() > deadline:
-            process.kill()
+    for _ in range(_START_POLLS):
+        if process.poll() is not None or _READY in printed.read_text(encoding="utf-8", errors="replace"):
+            return
         time.sleep(_POLL)
+    process.kill()
+    process.wait()
 
 
 def _words(command: Sequence[str], folder: Path) -> list[str]:

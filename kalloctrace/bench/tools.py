@@ -90,7 +90,15 @@ def numbers(pattern: str | None, text: str) -> int:
     return sum(int(number.replace(",", "")) if number else 1 for number in found)
 
 
+_SIGN = re.compile(r"error|fatal|cannot|does not|unable|not supported", re.IGNORECASE)
+_SHOUTED = re.compile(r"^(?:.*\b(?:fatal(?: error)?|error|warning)\b: *)+", re.IGNORECASE)
+
+
 def reason(text: str) -> str:
-    """Return the line of a tool's output with the error: the first that mentions one, or the last."""
+    """Return the line of a tool's output with the error, without words such as `FATAL:` or the place in its program.
+
+    That is the first line that mentions an error, or the last.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()] or ["it printed nothing"]
-    return next((line for line in lines if re.search(r"error|fatal|cannot|does not", line, re.IGNORECASE)), lines[-1])
+    found = next((line for line in lines if _SIGN.search(line)), lines[-1])
+    return _SHOUTED.sub("", found) or found

@@ -6,17 +6,20 @@ import click
 from kalloctrace.bench.interval import FEWEST
 from kalloctrace.errors import Exit, KalloctraceError
 
+_REPEAT = 9
+_MINUTES = 5
+
 
 @click.command()
 @click.option(
     "--repeat",
     type=click.IntRange(min=FEWEST),
-    default=9,
-    show_default=True,
-    help="How often each tool is measured; more give narrower intervals.",
+    metavar="N",
+    help=f"Measure each tool N times; more give narrower intervals. [default: {_REPEAT}, or from {FEWEST} on what fits "
+    f"into {_MINUTES} minutes]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(repeat: int, as_json: bool) -> int:
+def command(repeat: int | None, as_json: bool) -> int:
     """Measure what tracing adds to an allocation on this machine, as root.
 
     A process touches and frees memory, alone and while each tool traces: this program's two modes, and perf stat, perf
@@ -42,14 +45,14 @@ def command(repeat: int, as_json: bool) -> int:
 
     kernel = LiveKernel()
     require_live(kernel)
-    attachment = make_plan(kernel).attachment
+    attachment = make_plan(kernel).attach
     rows = (ours("aggregate", "auto"), ours("stream", "auto"), PERF_STAT, PERF_RECORD, BPFTRACE)
     done = [0.0]
     with (
         tempfile.TemporaryDirectory(prefix="kalloctrace-bench-") as folder,
         show_progress("measuring", lambda: done[-1]),
     ):
-        result = measure(rows, repeat, Path(folder), done.append)
+        result = measure(rows, repeat or _REPEAT, Path(folder), done.append, None if repeat else _MINUTES * 60)
     if as_json:
         stdout().json(result_json(result, this_machine(), attachment))
     else:

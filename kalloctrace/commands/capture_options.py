@@ -9,6 +9,7 @@ import click
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags.tables import FlagTables
+from kalloctrace.probe.attach.choice import ASKED
 
 if TYPE_CHECKING:
     from kalloctrace.probe.attach.filters import Filters
@@ -30,6 +31,16 @@ _OPTIONS = (
         "--max-rate", type=click.IntRange(min=1), metavar="N", help="At most N calls a second; needs stream mode."
     ),
 )
+
+attach_option = click.option(
+    "--attach",
+    type=click.Choice(list(ASKED)),
+    default="auto",
+    show_default=True,
+    metavar="WORD",
+    help="How to attach: one or pair, with :fentry, :multi or :jump as the way. auto loses no call, at the least cost.",
+)
+"""How programs are attached; `ASKED` has what its values mean. fentry and kprobe are its earlier values."""
 
 
 class CaptureOptions(TypedDict):

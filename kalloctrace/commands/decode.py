@@ -2,29 +2,35 @@
 """`kalloctrace decode`: the names of the bits in a mask."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from kalloctrace.commands import complete
 from kalloctrace.console import stdout
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags.builtin import default_tables
-from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp, parse_flags
+from kalloctrace.flags.decode import Decoded, decode_text
 from kalloctrace.flags.tables import FlagTables
 
 if TYPE_CHECKING:
     from kalloctrace.flags.textsearch import Found
 
 _STDIN = "-"
-_DECODERS: dict[str, Callable[[int, FlagTables], Decoded]] = {"gfp": decode_gfp, "alloc": decode_alloc}
+_KINDS = ("gfp", "alloc")
 
 
 @click.command()
 @click.argument("values", metavar="VALUE... | -", nargs=-1, required=True)
-@click.option("--kernel", metavar="K", help="The kernel whose flags to use: 5.10, 6.1, ..., 'live', or a trace file.")
-@click.option("--kind", type=click.Choice(list(_DECODERS)), default="gfp", show_default=True, help="The kind of mask.")
+@click.option(
+    "--kernel",
+    metavar="K",
+    shell_complete=complete.kernels,
+    help="The kernel whose flags to use: 5.10, 6.1, ..., 'live', or a trace file.",
+)
+@click.option("--kind", type=click.Choice(_KINDS), default="gfp", show_default=True, help="The kind of mask.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line for each mask.")
 def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: bool) -> None:
     """Explain what the bits of gfp masks and alloc_flags mean.
@@ -42,7 +48,7 @@ def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: boo
     """
     if _STDIN not in values:
         tables = _named_tables(kernel) or default_tables()
-        decoded = [_DECODERS[kind](_parse(value, tables, kind), tables) for value in values]
+        decoded = [_decode(value, tables, kind) for value in values]
         _print_values(decoded, tables, as_json)
         return
     if len(values) > 1 or kind != "gfp":
@@ -55,10 +61,10 @@ def command(values: tuple[str, ...], kernel: str | None, kind: str, as_json: boo
     _search_stdin(_named_tables(kernel), as_json)
 
 
-def _parse(value: str, tables: FlagTables, kind: str) -> int:
+def _decode(value: str, tables: FlagTables, kind: str) -> Decoded:
     if not value.strip():
         raise KalloctraceError("an empty VALUE", "there is nothing to decode", "give a number or names", Exit.USAGE)
-    return parse_flags(value, tables, kind)
+    return decode_text(value, tables, kind)
 
 
 def _named_tables(kernel: str | None) -> FlagTables | None:

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from kalloctrace.commands import complete
 from kalloctrace.console import stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -24,8 +25,18 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
 
 @click.command
 @click.argument("logs", metavar="[LOG... | -]", nargs=-1)
-@click.option("--kernel", metavar="K", help="A release such as 5.10 or 7.3, 'live', or a trace file.")
-@click.option("--gfp", metavar="MASK", help="The gfp mask: a number, or names joined by | in quotes.")
+@click.option(
+    "--kernel",
+    metavar="K",
+    shell_complete=complete.kernels,
+    help="A release such as 5.10 or 7.3, 'live', or a trace file.",
+)
+@click.option(
+    "--gfp",
+    metavar="MASK",
+    shell_complete=complete.gfp_masks,
+    help="The gfp mask: a number, or names joined by | in quotes.",
+)
 @click.option("--order", metavar="N", help="The order: 2**N pages.")
 @click.option("--nid", metavar="N", help="The preferred node; by default the first.")
 @click.option("--nodemask", metavar="LIST", help="The caller's nodemask, such as 0,2-3; by default NULL.")
@@ -49,9 +60,15 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
     help="Change one input, and show the result before and after: cpusets, PF_MEMALLOC_NOFS, __GFP_WRITE=off, order=1. "
     "Can be repeated.",
 )
-@click.option("--brief", is_flag=True, help="Print the steps and the outcome only.")
 @click.option(
-    "--term", metavar="NAME", help="Print the page about a term, such as ALLOC_CPUSET; 'index' lists the terms."
+    "--brief", is_flag=True, help="Print the answer and the rules that decided it, the default; no lesson in JSON."
+)
+@click.option("--full", is_flag=True, help="Print every step, how other kernels differ, and what would change it.")
+@click.option(
+    "--term",
+    metavar="NAME",
+    shell_complete=complete.terms,
+    help="Print the page about a term, such as ALLOC_CPUSET; 'index' lists the terms.",
 )
 @click.option(
     "--lang", type=click.Choice(["en", "zh-cn"]), help="The page's language; by default the locale's, or English."
@@ -88,6 +105,7 @@ def command(
     machine_trace: str | None,
     settings: tuple[str, ...],
     brief: bool,
+    full: bool,
     term: str | None,
     lang: str | None,
     as_json: bool,
@@ -96,15 +114,15 @@ def command(
     force: bool,
     batch: str | None,
 ) -> int:
-    """Show how the page allocator prepares one request, rule by rule.
+    """Show how the page allocator prepares one request, and the rules that decided it.
 
-    Each step shows the kernel's function and condition, its inputs, its result, how other kernels differ, and what
-    would change the result: the model runs again with one input changed.
+    With --full each step shows the kernel's function and condition, its inputs, its result, how other kernels differ,
+    and what would change the result: the model runs again with one input changed.
 
     \b
     Examples:
       kalloctrace explain --kernel 5.10 --gfp GFP_KERNEL --order 0
-      kalloctrace explain --kernel 7.3 --gfp 0x820 --order 1 --context hardirq --cpusets
+      kalloctrace explain --full --kernel 7.3 --gfp 0x820 --order 1 --context hardirq --cpusets
       kalloctrace explain --kernel 6.12 --gfp GFP_KERNEL --order 0 --set PF_MEMALLOC_NOFS --set cpusets
       kalloctrace explain --term ALLOC_CPUSET
       kalloctrace explain --batch requests.jsonl
@@ -146,7 +164,9 @@ def command(
         "--machine": machine_trace,
         "--set": settings or None,
         "--brief": brief or None,
+        "--full": full or None,
     }
+    _check_language(lang, term)
     of_logs: dict[str, object] = {"--page-size": page_size, "--html": html, "--force": force or None}
     if logs and term is None:
         from kalloctrace.commands.explain_log import explain_logs
@@ -190,12 +210,17 @@ def command(
             machine["mems_allowed"] = _nodes(mems_allowed, "--mems-allowed")
         if defrag_mode:
             machine["defrag_mode"] = True
-    _single(snapshot, line, settings, brief=brief, as_json=as_json)
+    _single(snapshot, line, settings, brief=brief, full=full, as_json=as_json)
     return Exit.OK
 
 
 def _given(options: dict[str, object]) -> list[str]:
     return [option for option, value in options.items() if value is not None]
+
+
+def _check_language(lang: str | None, term: str | None) -> None:
+    if lang is not None and term is None:
+        raise _usage("--lang needs --term", "only pages about terms are in two languages", "leave it out")
 
 
 def _refuse_with_term(options: dict[str, object]) -> None:
@@ -215,8 +240,16 @@ def _term(name: str, lang: str | None, *, as_json: bool) -> int:
 
 
 def _single(
-    snapshot: "Snapshot", line: dict[str, Any], settings: tuple[str, ...], *, brief: bool, as_json: bool
+    snapshot: "Snapshot",
+    line: dict[str, Any],
+    settings: tuple[str, ...],
+    *,
+    brief: bool,
+    full: bool,
+    as_json: bool,
 ) -> None:
+    if brief and full:
+        raise _usage("--brief does not go with --full", "one is the answer, the other every step", "leave one out")
     from kalloctrace.explain.explanation import Explanation
     from kalloctrace.explain.request import BadRequestError, WhatIf
 
@@ -229,7 +262,7 @@ def _single(
     if as_json:
         stdout().json(explanation.to_json(brief=brief))
     else:
-        explanation.write(stdout(), brief=brief)
+        explanation.write(stdout(), full=full)
 
 
 def _batch(name: str, kernel: str | None) -> int:

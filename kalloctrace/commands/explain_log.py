@@ -56,21 +56,22 @@ def _say_paste(names: Sequence[str]) -> None:
 
 
 def _write_page(logs: "Sequence[LogFile]", reader: LogReader, html: Path, *, force: bool) -> int:
-    from kalloctrace.output import complete_output
+    from kalloctrace.output.files import STANDARD_OUTPUT, page_output
     from kalloctrace.report.page.document import logs_html
     from kalloctrace.report.page.logs import LogsPage, page_group
 
     inputs = [Path(log.name) for log in logs if log.name != "-"]
-    with complete_output(html, overwrite=force, inputs=inputs, option="--html") as file:
+    with page_output(html, overwrite=force, inputs=inputs) as file:
         _say_paste([log.name for log in logs])
         results = Results(logs, partial(explained, reader, page_group))
         page = LogsPage()
         for groups in results:
             page.add(groups or [])
-        code = results.exit_code()
-        file.write(logs_html(page.to_json(results.read)).encode(errors="backslashreplace"))
-    stderr().line(f"wrote {html}; open it in a browser")
-    return code
+        results.require_groups()
+        file.writelines(part.encode(errors="backslashreplace") for part in logs_html(page.to_json(results.read)))
+    if html != STANDARD_OUTPUT:
+        stderr().line(f"wrote {html}; open it in a browser")
+    return results.exit_code()
 
 
 def _print_answers(log: "LogFile", reader: LogReader) -> int:
@@ -81,9 +82,11 @@ def _print_answers(log: "LogFile", reader: LogReader) -> int:
     if error is not None:
         raise error
     if found is None or not found.groups:
-        raise no_failure()
+        raise no_failure() if found is None or found.error is None else found.error
     write_alike(found, name, stdout())
     say_beyond(found.beyond)
+    if found.error is not None:
+        raise found.error
     return Exit.OK
 
 

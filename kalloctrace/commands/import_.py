@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from kalloctrace.commands import complete
 from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -20,6 +21,7 @@ from kalloctrace.errors import Exit, KalloctraceError
 @click.option(
     "--kernel",
     metavar="K",
+    shell_complete=complete.kernels,
     help="The kernel whose flags to use: 5.10, 6.1, ..., 'live' or a trace.  [default: the text's]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -40,7 +42,7 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
     from kalloctrace.commands.input_lines import input_lines
     from kalloctrace.commands.kernel_source import kernel_snapshot
     from kalloctrace.commands.recording_summary import print_next_step, print_recording_json
-    from kalloctrace.output import complete_output
+    from kalloctrace.output.files import complete_output
     from kalloctrace.text import file_name
     from kalloctrace.trace.ftrace_import import import_text
     from kalloctrace.trace.ftrace_text import EventText

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import IO
 
 from kalloctrace.console import stderr
+from kalloctrace.errors import KalloctraceError
 from kalloctrace.logs.files import LogLines, open_log
 from kalloctrace.logs.pieces import LONGEST as LONGEST_LOGGED
+from kalloctrace.text import file_name, printable
 
 LONGEST = 1 << 14
 """Bytes that are read of one line. A kernel message has 1 KiB at most, an event and the names in a mask as much."""
@@ -68,13 +70,18 @@ def log_lines(name: str, say: Callable[[str], None] = _say) -> Iterator[LogLines
     Args:
         name: a file, or "-" for standard input.
         say: gets a line of text; by default it is printed on standard error.
+
+    Raises:
+        KalloctraceError: when all is read that can be: the rest of a compressed file is damaged or missing.
     """
     with open_log(name) as lines:
         yield lines
     if lines.cut:
         say(_cut_text(lines.cut, f"{LONGEST_LOGGED:,} characters"))
     if lines.damage:
-        say(f"the file is damaged, and was read up to there: {lines.damage}")
+        what = f"cannot read all of {'standard input' if name == '-' else file_name(name)}"
+        why = f"the compressed file is damaged or cut off, and was read up to there ({printable(lines.damage)})"
+        raise KalloctraceError(what, why, "copy the file again, or unpack what can be read of it first")
 
 
 @contextmanager

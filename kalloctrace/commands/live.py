@@ -6,17 +6,25 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Unpack, cast
+from typing import TYPE_CHECKING, Unpack, cast
 
 import click
 
-from kalloctrace.commands.capture_options import CaptureOptions, filters_of, require, with_capture_options
+from kalloctrace.commands.capture_options import (
+    CaptureOptions,
+    attach_option,
+    filters_of,
+    require,
+    with_capture_options,
+)
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.probe.attach.choice import ASKED, Asked
 from kalloctrace.text import file_name
 
 if TYPE_CHECKING:
     from kalloctrace.kernel.snapshot import Snapshot
+    from kalloctrace.live.grouped import Fields
     from kalloctrace.live.table import By, SortName
     from kalloctrace.live.view import View
     from kalloctrace.signals import Ending
@@ -25,13 +33,30 @@ if TYPE_CHECKING:
 _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone", "migratetype", "alloc_flags")
 
 
+_FIELDS = ("comm", "pid", "gfp", "order", "node", "zone", "migratetype", "alloc_flags", "stack")
+
+
+def _by(_: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Return the fields that a text names, each once; none for a word for all fields."""
+    if value in ("request", "task"):
+        return (value,)
+    names = tuple(dict.fromkeys(value.split(",")))
+    for name in names:
+        if name not in _FIELDS:
+            words = ", ".join(_FIELDS)
+            raise click.BadParameter(f"{name!r} is not one of request, task, nor one of {words}", param=param)
+    return names
+
+
 @click.command()
 @click.option(
     "--by",
-    type=click.Choice(["request", "task"]),
     default="request",
     show_default=True,
-    help="What a row stands for. task also shows the task, and needs each call, as record --mode stream does.",
+    callback=_by,
+    metavar="request|task|FIELD[,FIELD...]",
+    help="What a row stands for. task also shows the task, and needs each call, as record --mode stream does. Fields "
+    "add up all calls that share them: comm, pid, gfp, order, node, zone, migratetype, alloc_flags, stack.",
 )
 @click.option("--stack", is_flag=True, help="One row for each kernel stack; implies --by task.")
 @click.option(
@@ -61,16 +86,10 @@ _SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone
 @click.option(
     "--replay", metavar="TRACE", type=click.Path(path_type=Path, readable=False), help="Replay a recorded stream."
 )
-@click.option(
-    "--attach",
-    type=click.Choice(["auto", "fentry", "kprobe"]),
-    default="auto",
-    show_default=True,
-    help="How to attach, as record does.",
-)
+@attach_option
 @with_capture_options
 def command(
-    by: Literal["request", "task"],
+    by: tuple[str, ...],
     stack: bool,
     interval: float,
     count: int | None,
@@ -82,7 +101,7 @@ def command(
     output: Path | None,
     force: bool,
     replay: Path | None,
-    attach: Literal["auto", "fentry", "kprobe"],
+    attach: str,
     **options: Unpack[CaptureOptions],
 ) -> int:
     """Watch page allocations as they happen, as root: rates, and the model's verdict on each.
@@ -95,21 +114,27 @@ def command(
     Examples:
       kalloctrace live
       kalloctrace live --by task --comm python
+      kalloctrace live --by comm,order --filter 'order>0'
       kalloctrace live --interval 5 --count 12 -o minute.arrows | tee log
       kalloctrace live --replay fixtures/5.10/two-nodes.arrows    needs no root
     """
     from kalloctrace.probe.privileges.threads import import_libraries_without_threads
 
     import_libraries_without_threads()
-    chosen: By = "stack" if stack else by
-    show = _Show(chosen, sort, words, interval, count, top, plain or as_json or not _on_terminal(), as_json)
+    from kalloctrace.live.grouped import finest
+
+    fields = None if by in (("request",), ("task",)) else cast("Fields", by)
+    chosen: By = "stack" if stack else cast("By", by[0]) if fields is None else finest(fields)
+    if stack and fields is not None:
+        fields = (*fields, "stack") if "stack" not in fields else fields
+    show = _Show(chosen, fields, sort, words, interval, count, top, plain or as_json or not _on_terminal(), as_json)
     show.check()
     if replay is not None:
         given: dict[str, object] = {"-o": output, "--attach": attach != "auto"}
         given |= {f"--{name.replace('_', '-')}": value is not None for name, value in options.items()}
         return _replay(replay, show, given)
     require("watch", "--by task", {"--max-rate": options["max_rate"] if chosen == "request" else None})
-    return _record(show, output, options, force=force, attachment=None if attach == "auto" else attach)
+    return _record(show, output, options, force=force, asked=ASKED[attach])
 
 
 @dataclass(frozen=True)
@@ -117,6 +142,7 @@ class _Show:
     """How to show a recording."""
 
     by: "By"
+    fields: "Fields | None"
     sort: str
     words: str
     interval: float
@@ -129,11 +155,13 @@ class _Show:
         """Refuse a sort column that the table lacks."""
         from kalloctrace.live.table import sort_names
 
-        if self.sort not in sort_names(self.by):
+        if self.sort not in sort_names(self.by, self.fields):
+            by = self.by if self.fields is None else ",".join(self.fields)
+            fix = "add --stack" if self.sort == "stack" else "add --by task"
             raise KalloctraceError(
                 f"cannot sort by {self.sort}",
-                f"with --by {self.by} there is no such column",
-                "add --stack" if self.sort == "stack" else "add --by task",
+                f"with --by {by} there is no such column",
+                fix if self.fields is None else f"add it: --by {by},{self.sort}",
                 Exit.USAGE,
             )
 
@@ -141,16 +169,15 @@ class _Show:
         """Return the view of a recording."""
         from kalloctrace.live.view import View
 
-        return View(snapshot, self.by, cast("SortName", self.sort), self.words)
+        return View(snapshot, self.by, cast("SortName", self.sort), self.words, self.fields)
 
-    def printer(self, view: "View") -> "Callable[[], None]":
+    def printer(self, view: "View", *, replayed: bool = False) -> "Callable[[], None]":
         """Return what prints the view's last observation."""
-        from kalloctrace.live.plain import MAX_ROWS, TextBlocks, json_block
+        from kalloctrace.live.plain import MAX_ROWS, json_block, text_block
 
         if self.as_json:
             return lambda: stdout().json_lines(json_block(view, self.top))
-        block = TextBlocks(view, self.top or MAX_ROWS)
-        return lambda: stdout().lines(block())
+        return lambda: stdout().lines(text_block(view, self.top or MAX_ROWS, replayed=replayed))
 
     def screen(self, source: "Source", view: "View", ending: "Ending", replayed: str = "") -> tuple[str, list[Path]]:
         """Run the screen until it ends; return why, and the traces that were written from it."""
@@ -177,6 +204,7 @@ def _on_terminal() -> bool:
 def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
     from kalloctrace.commands.recording_summary import print_next_step
     from kalloctrace.live.plain import replayed_observations
+    from kalloctrace.output.temporary import discard_unfinished
     from kalloctrace.signals import Ending
     from kalloctrace.trace.replay import Replay
 
@@ -190,18 +218,19 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
         )
     with Replay(path) as replay:
         view = show.view(replay.snapshot)
+        view.describe(replay.recording)
         if show.by == "stack" and not replay.recording.get("stacks"):
             raise KalloctraceError(
                 f"cannot show the stacks of {path}", "it was recorded without --stack", "leave out --stack", Exit.USAGE
             )
         written: list[Path] = []
         if show.plain:
-            print_last = show.printer(view)
+            print_last = show.printer(view, replayed=True)
             for seen in replayed_observations(replay, show.interval, show.count):
                 view.update(seen)
                 print_last()
         else:
-            with Ending() as ending:
+            with Ending(discard_unfinished) as ending:
                 ending.running()
                 _, written = show.screen(replay, view, ending, file_name(path.name))
                 ending.noticed()
@@ -219,7 +248,7 @@ def _record(
     options: CaptureOptions,
     *,
     force: bool,
-    attachment: Literal["fentry", "kprobe"] | None,
+    asked: Asked,
 ) -> int:
     import psutil
 
@@ -227,7 +256,9 @@ def _record(
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.live.plain import watch
     from kalloctrace.live.text import mode_text
-    from kalloctrace.output import discard_unfinished, require_output
+    from kalloctrace.output.files import require_output
+    from kalloctrace.output.temporary import discard_unfinished
+    from kalloctrace.probe.attach.kprobes import detach_all
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
     from kalloctrace.probe.recorder import no_such_process
@@ -244,19 +275,18 @@ def _record(
     stderr().line(f"attaching to {kernel.snapshot.release}")
     print_last, written = show.printer(view), [] if output is None else [output]
     with (
-        Ending() as ending,
+        Ending(discard_unfinished, detach_all) as ending,
         Observer(
             kernel,
             filters,
             mode="aggregate" if show.by == "request" else "stream",
-            attachment=attachment,
+            asked=asked,
             stacks=show.by == "stack",
             output=output,
             overwrite=force,
         ) as observer,
     ):
-        ending.on_abort(discard_unfinished)
-        ending.on_abort(observer.detach)
+        view.describe(observer.recording)
         # The screen writes traces into the current folder.
         print_strangers(observer.confine([] if show.plain else [Path.cwd()], in_other_thread=ending.in_watcher))
         ending.running()
@@ -267,7 +297,7 @@ def _record(
                 print_last()
 
         if show.plain:
-            how = mode_text(kernel.snapshot, observer.recording, show.by)
+            how = mode_text(kernel.snapshot, observer.recording, show.by, fields=show.fields)
             end = "" if show.count else "; Ctrl-C ends it"
             try:
                 with ending.blocking():
@@ -283,7 +313,7 @@ def _record(
         ending.code = _exit(view)
     if show.plain:
         print_last()
-    print_totals(totals)
+    print_totals(totals, view.recording)
     for trace in written:
         print_next_step(trace)
     return _exit(view)

@@ -95,10 +95,17 @@ class LogReader:
         if is_trace(name):
             fix = "name a log; report --failures explains the failures of a trace"
             raise KalloctraceError(f"cannot read {file_name(name)} as a log", "it is a trace", fix)
-        with log_lines(name) if notes is None else log_lines(name, notes.append) as lines:
-            tables = self.kernel.tables if self.kernel is not None else None
-            reports = find_failures(read_messages(lines), tables, self.given.page_kb or PAGE_KB)
-            return group_alike(reports, self._judge)
+        tables = self.kernel.tables if self.kernel is not None else None
+        found: AlikeFailures | None = None
+        try:
+            with log_lines(name) if notes is None else log_lines(name, notes.append) as lines:
+                reports = find_failures(read_messages(lines), tables, self.given.page_kb or PAGE_KB)
+                found = group_alike(reports, self._judge)
+        except KalloctraceError as error:
+            if found is None:
+                raise
+            found.error = error
+        return found
 
     def _judge(self, logged: "LoggedFailure") -> "Failure":
         from kalloctrace.diagnose.from_log import explain_failure
@@ -119,17 +126,28 @@ def _gfp(text: str) -> tuple[str, ...] | int:
             return number
     names = tuple(name.strip() for name in text.split("|"))
     of_any = [tables_of(release) for release in all_releases()]
-    if all(name in _OLD_NAMES or any(tables.has_gfp(name) for tables in of_any) for name in names):
+    unknown = [name for name in names if name not in _OLD_NAMES and not any(each.has_gfp(name) for each in of_any)]
+    if not unknown:
         return names
+    if unknown[0] and not unknown[0][:1].isdecimal():
+        raise _no_flag(unknown[0], {name for each in of_any for name, _ in each.gfp_print + each.gfp_bits})
     parse_flags(text, default_tables())
     raise _wrong("--gfp", text, "it is neither one number of 32 bits nor names", "give 0xcc0, or GFP_KERNEL|__GFP_COMP")
 
 
-def _order(text: str | None) -> int | None:
-    from kalloctrace.explain.settings import parse_number
+def _no_flag(name: str, known: set[str]) -> KalloctraceError:
+    from difflib import get_close_matches
 
+    close = get_close_matches(name.upper(), sorted(known | _OLD_NAMES))
+    fix = f"did you mean {' or '.join(close)}?" if close else "give a number, or a name such as GFP_KERNEL"
+    return KalloctraceError(f"cannot read {name!r}", "no kernel has a gfp flag of that name", fix, Exit.USAGE)
+
+
+def _order(text: str | None) -> int | None:
     if text is None:
         return None
+    from kalloctrace.explain.settings import parse_number
+
     with suppress(ValueError):
         order = parse_number(text)
         if 0 <= order <= _MAX_ORDER:
@@ -159,18 +177,20 @@ class Explained(NamedTuple):
         groups: one object for each group of alike failures.
         beyond: failures in further groups.
         notes: what was not read of it.
+        error: why its end was not read; None if it was.
     """
 
     groups: list[dict[str, Any]]
     beyond: int
     notes: list[str]
+    error: KalloctraceError | None
 
 
 def explained(reader: LogReader, form: "Callable[[Alike, str], dict[str, Any]]", name: str) -> Explained:
     """Explain a log, and return an object for each group."""
     notes: list[str] = []
     found = reader.explain(name, notes)
-    return Explained([form(group, name) for group in found.groups], found.beyond, notes)
+    return Explained([form(group, name) for group in found.groups], found.beyond, notes, found.error)
 
 
 class Results:
@@ -205,10 +225,11 @@ class Results:
     def _groups(self, results: "Iterable[LogResult[Explained]]") -> Iterator[list[dict[str, Any]] | None]:
         for result in results:
             self._done += 1
-            if result.error is not None:
-                self._failed.append(result.error)
+            error = result.error if result.made is None else result.made.error
+            if error is not None:
+                self._failed.append(error)
                 if len(self._logs) > 1:
-                    stderr().error(result.error)
+                    stderr().error(error)
             if result.made is None:
                 yield None
                 continue
@@ -219,6 +240,19 @@ class Results:
             self._beyond += result.made.beyond
             yield result.made.groups
 
+    def require_groups(self) -> None:
+        """Check that there is something to show.
+
+        Raises:
+            KalloctraceError: the only log cannot be read, or no log has a failure.
+        """
+        if self.groups:
+            return
+        if len(self._logs) == 1 and self._failed:
+            raise self._failed[0]
+        if self.read:
+            raise no_failure()
+
     def exit_code(self, *, may_be_empty: bool = False) -> Exit:
         """Return the exit code after all logs.
 
@@ -226,12 +260,12 @@ class Results:
             may_be_empty: logs without any failure are no error.
 
         Raises:
-            KalloctraceError: the only log cannot be read, or no log has a failure.
+            KalloctraceError: the only log cannot be read to its end, or no log has a failure.
         """
         if len(self._logs) == 1 and self._failed:
             raise self._failed[0]
-        if self.read and not self.groups and not may_be_empty:
-            raise no_failure()
+        if not may_be_empty:
+            self.require_groups()
         say_beyond(self._beyond)
         return Exit.FAILED if self._failed else Exit.OK
 

@@ -8,7 +8,8 @@ import click
 
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
-from kalloctrace.output import complete_output, create_folder
+from kalloctrace.output.files import complete_output
+from kalloctrace.output.folders import create_folder
 from kalloctrace.version import __version__
 
 

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Many logs: finds them in folders, and reads them on all processors, in the order in which they were named."""
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -116,6 +113,17 @@ def read_logs(logs: Sequence[LogFile], make: Callable[[str], _T]) -> Iterator[Lo
         for log in logs:
             yield _result(log, make)
         return
+    yield from _on_all_processors(logs, apart, processes, make)
+
+
+def _on_all_processors(
+    logs: Sequence[LogFile], apart: Sequence[LogFile], processes: int, make: Callable[[str], _T]
+) -> Iterator[LogResult[_T]]:
+    # They take long to import, and one log needs none of them.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
     # Forked, so that the kernel to judge by is there already.
     executor = ProcessPoolExecutor(processes, multiprocessing.get_context("fork"), _begin, (make, os.getpid()))
     try:

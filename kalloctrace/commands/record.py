@@ -3,14 +3,22 @@
 
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import click
 
-from kalloctrace.commands.capture_options import CaptureOptions, filters_of, require, with_capture_options
+from kalloctrace.commands.capture_options import (
+    CaptureOptions,
+    attach_option,
+    filters_of,
+    require,
+    with_capture_options,
+)
 from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.probe.attach.choice import ASKED
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -27,21 +35,25 @@ from kalloctrace.errors import Exit, KalloctraceError
     help="aggregate counts equal calls, with the lowest overhead; stream has a row for each call, with time and task.",
 )
 @click.option(
+    "--by",
+    type=click.Choice(["comm", "cgroup"]),
+    help="With aggregate: also count calls by the name (comm) or the control group of their task.",
+)
+@click.option(
     "--returns",
     is_flag=True,
     help="With stream: also record what each call returned. Needs a third probe; highest overhead.",
 )
-@click.option(
-    "--attach",
-    type=click.Choice(["auto", "fentry", "kprobe"]),
-    default="auto",
-    show_default=True,
-    help="How to attach. fentry has the lowest overhead; kprobe also sees calls of tasks that preempt one another.",
-)
+@attach_option
 @with_capture_options
+@click.option("--children", is_flag=True, help="Only calls of COMMAND and its descendants.")
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
 @click.option("--slow/--no-slow", default=True, show_default=True, help="Also record each attempt of the slow path.")
 @click.option("--stack", is_flag=True, help="Record the kernel stack of each call.")
+@click.option("--self", "own", is_flag=True, help="Also record the recorder's own calls, which are left out otherwise.")
+@click.option(
+    "--pseudonymous", is_flag=True, help="Hash the names of tasks and of COMMAND, with a key that is thrown away."
+)
 @click.option("--user", metavar="NAME", help="Run COMMAND as this user, without privileges.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, after COMMAND's output.")
 @click.argument("command_line", nargs=-1, metavar="[-- COMMAND...]", type=click.UNPROCESSED)
@@ -50,11 +62,15 @@ def command(
     force: bool,
     duration: float | None,
     mode: Literal["aggregate", "stream"],
+    by: Literal["comm", "cgroup"] | None,
     returns: bool,
-    attach: Literal["auto", "fentry", "kprobe"],
+    attach: str,
+    children: bool,
     failed: bool,
     slow: bool,
     stack: bool,
+    own: bool,
+    pseudonymous: bool,
     user: str | None,
     as_json: bool,
     command_line: tuple[str, ...],
@@ -62,7 +78,8 @@ def command(
 ) -> int:
     """Capture page allocations live, as root, into a trace.
 
-    Records while COMMAND runs, for a time, or until Ctrl-C. All processes are recorded unless --pid names one.
+    Records while COMMAND runs, for a time, or until Ctrl-C. All processes are recorded, unless --children
+    or a filter says otherwise; the first line of output says which.
 
     COMMAND has the caller's privileges, or with --user those of that user: its groups, no capabilities, and the
     environment of the caller with the user's HOME, SHELL, USER and LOGNAME, as su does. The recorder itself gives up
@@ -71,8 +88,9 @@ def command(
     \b
     Examples:
       kalloctrace record -- make -j8
-      kalloctrace record --user alice -- make -j8
+      kalloctrace record --children --user alice -- make -j8
       kalloctrace record -d 10 -o ten-seconds.arrows
+      kalloctrace record --by comm -d 10
       kalloctrace record --mode stream --stack --pid 1234
     """
     from kalloctrace.probe.privileges.threads import import_libraries_without_threads
@@ -81,13 +99,14 @@ def command(
     import psutil
 
     from kalloctrace.commands.recording_summary import (
+        print_inferred_filters,
         print_next_step,
         print_recording_json,
         print_strangers,
         print_totals,
     )
     from kalloctrace.kernel.live import LiveKernel
-    from kalloctrace.output import require_output
+    from kalloctrace.output.files import require_output
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.child import find_user
     from kalloctrace.probe.recorder import Options, no_such_process, record
@@ -96,15 +115,30 @@ def command(
     require("record", "--returns", {"--failed": failed and not returns})
     streamed = {"--returns": returns, "--stack": stack, "--max-rate": options["max_rate"]}
     require("record", "--mode stream", streamed if mode != "stream" else {})
-    require("record", "a command after --", {"--user": user is not None and not command_line})
+    require("record", "--mode aggregate", {"--by": by is not None and mode != "aggregate"})
+    of_command = {"--user": user is not None, "--children": children}
+    require("record", "a command after --", of_command if not command_line else {})
     path = output or default_name(os.uname().release)
     pid = options["pid"]
+    if children and pid is not None:
+        raise KalloctraceError(
+            "--children does not go with --pid", "each says whose calls to record", "leave out one of them", Exit.USAGE
+        )
     require_output(path, overwrite=force)
     if pid is not None and not psutil.pid_exists(pid):
         raise no_such_process(pid)
     command_user = None if user is None else find_user(user)
     kernel = LiveKernel()
     require_live(kernel)
+
+    def started(recording: Mapping[str, Any]) -> None:
+        stderr().line(
+            f"recording {_whose(options, children=children)} on {kernel.snapshot.release}",
+            f" while {shlex.join(command_line)} runs" if command_line else "",
+            "" if command_line or duration else "; Ctrl-C ends it",
+        )
+        print_inferred_filters(recording, kernel.tables)
+
     result = record(
         kernel,
         Options(
@@ -115,25 +149,35 @@ def command(
             filters_of(options, kernel.tables, failed=failed),
             stack,
             "returns" if returns else mode,
-            None if attach == "auto" else attach,
+            ASKED[attach],
             slow,
             command_user,
+            pseudonymous,
+            own,
+            children,
+            by,
         ),
-        started=lambda: stderr().line(
-            f"recording on {kernel.snapshot.release}",
-            f" while {shlex.join(command_line)} runs" if command_line else "",
-            "" if command_line or duration else "; Ctrl-C ends it",
-        ),
+        started=started,
     )
     print_strangers(result.strangers)
-    print_totals(result.totals)
+    print_totals(result.totals, result.recording)
     print_next_step(path)
     if as_json:
         print_recording_json(path, kernel.snapshot.release, "kalloctrace record", result.totals, result.exit_status)
-    if result.exit_status not in (None, 0):
+    # A signal that ends the recording ends the command too.
+    if result.exit_status not in (None, 0) and not result.totals.reason.startswith("signal "):
         raise KalloctraceError(
             f"the command {shlex.join(command_line)} failed",
             f"it ended with exit status {result.exit_status}",
             "the trace is complete; fix the command if it should not fail",
         )
     return Exit.OK
+
+
+def _whose(options: CaptureOptions, *, children: bool) -> str:
+    """Return whose calls are recorded, for people."""
+    if children:
+        return "the command and its descendants"
+    pid, comm = options["pid"], options["comm"]
+    whose = "all processes" if pid is None else f"process {pid}"
+    return whose if comm is None else f"tasks named {comm} of {whose}"

@@ -1,25 +1,49 @@
 # SPDX-License-Identifier: MIT
 """The summary that a command prints after it wrote a trace."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kalloctrace.console import stderr, stdout
+from kalloctrace.flags.tables import FlagTables
 from kalloctrace.text import file_name, shell_word
-from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.filter_text import inferred_filters
+from kalloctrace.trace.missed_text import missed_causes
+from kalloctrace.trace.totals import Totals, missed_json
 
 
-def print_totals(totals: Totals) -> None:
-    """Print how much was captured, and what is missing."""
+def print_totals(totals: Totals, recording: Mapping[str, Any]) -> None:
+    """Print how much was captured, what is missing and why, and what was left out.
+
+    Args:
+        totals: the counts of the recording.
+        recording: how it was made, as its trace describes it.
+    """
     stderr().line(
         f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
         f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
     )
+    stderr().lines(f"missed: {cause}" for cause in missed_causes(totals, recording))
+    if totals.own:
+        stderr().line(f"left out: {totals.own:,} calls of the recorder itself")
     if totals.slow:
         stderr().line(
             f"slow path: {totals.slow:,} calls, failed {totals.slow_failed or 0:,}, "
             f"still running {totals.slow_running}; events lost {totals.slow_lost}, missed {totals.slow_missed}",
         )
+
+
+def print_inferred_filters(recording: Mapping[str, Any], tables: FlagTables) -> None:
+    """Print which filters select by a fact that the recording infers.
+
+    Args:
+        recording: how it is made, as its trace describes it.
+        tables: of the recorded kernel.
+    """
+    for name, about in inferred_filters(recording, tables).items():
+        option = f"--{'node' if name == 'nid' else name.replace('_', '-')}"
+        stderr().line(f"note: {option} is inferred: {about}; --attach pair captures it")
 
 
 def print_strangers(threads: Sequence[str]) -> None:
@@ -51,6 +75,9 @@ def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, e
         "allocations": totals.submitted,
         "lost": totals.lost,
         "missed": totals.missed,
+        **missed_json(totals),
+        "own": totals.own,
+        "filtered": totals.filtered,
         "running": totals.running,
         "slow": totals.slow,
         "slow_failed": totals.slow_failed,

@@ -1,41 +1,48 @@
 # SPDX-License-Identifier: MIT
 """The `report` command."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 from click.core import ParameterSource
 
+from kalloctrace.commands.newest import trace_or_newest
+from kalloctrace.commands.pager import paged
+from kalloctrace.commands.report_query import QueryOptions, check_query, with_query_options, write_answer
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
     from kalloctrace.diagnose.slow_calls import SlowGroups
+    from kalloctrace.trace.clock import Clock
     from kalloctrace.trace.reader import Ending
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --by or --failures one a line.")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
 @click.option(
     "--failures",
     is_flag=True,
-    help="Explain why the slow path refused allocations, attempt by attempt: all of them, or the first --top.",
+    help="List why the slow path refused allocations, then explain some, attempt by attempt: five, or --top. With "
+    "--json explain each, or the first --top.",
 )
 @click.option(
     "--slower-than",
     type=click.FloatRange(min=0),
     metavar="MS",
-    help="With --failures: also explain why the fast path did not serve the calls whose slow path took longer.",
+    help="With --failures: also explain why the fast path did not serve the calls whose slow path took longer. "
+    "With --by: only these calls.",
 )
+@with_query_options
 @click.option(
     "--html", type=click.Path(path_type=Path, readable=False), metavar="FILE", help="Write a page that opens offline."
 )
 @click.option("-f", "--force", is_flag=True, help="Replace the page if it exists.")
-@click.argument("trace", metavar="TRACE", type=click.Path(path_type=Path, readable=False))
+@click.argument("named", metavar="[TRACE]", required=False, type=click.Path(path_type=Path, readable=False))
 def command(
     as_json: bool,
     top: int,
@@ -43,26 +50,39 @@ def command(
     slower_than: float | None,
     html: Path | None,
     force: bool,
-    trace: Path,
+    named: Path | None,
+    **query: Unpack[QueryOptions],
 ) -> int:
     """Summarise a trace: who allocated what, from where, and whether the model agrees.
 
-    Needs no root and no bcc. Names are the recorded kernel's. The text shows half as many kernel stacks as rows, if the
-    trace has stacks. --html writes everything into one file: charts, filters, how each request is prepared, and the
-    slow path attempt by attempt.
+    Needs no root and no bcc. On a terminal, the newest trace of this folder is read if none is named. Names are the
+    recorded kernel's. The text shows half as many kernel stacks as rows, if the trace has stacks. --html writes
+    everything into one file: charts, filters, how each request is prepared, and the slow path attempt by attempt.
+
+    --by answers questions: it adds up the calls, their bytes, the failed ones and their time in the slow path. With
+    --slower-than only calls of the slow path count; these have a task and a stack in every trace. Of a slow call the
+    alloc_flags are those of its fast path, as the model predicts them.
 
     \b
     Examples:
       kalloctrace report my.arrows
       kalloctrace report --top 30 my.arrows | less
       kalloctrace report --json my.arrows | jq '.by.gfp.rows[0]'
+      kalloctrace report --by gfp,order --sort bytes my.arrows
+      kalloctrace report --by comm,stack --slower-than 10 --sort time my.arrows
+      kalloctrace report --by comm --order 3- --gfp GFP_ATOMIC --json my.arrows
       kalloctrace report --failures --slower-than 10 my.arrows
       kalloctrace report --html my.html my.arrows
     """
-    if slower_than is not None and not failures:
+    check_query(query, {"--failures": failures, "--html": html})
+    if slower_than is not None and not (failures or query["by"]):
         raise KalloctraceError(
-            "--slower-than has no effect alone", "it adds slow calls to --failures", "add --failures", Exit.USAGE
+            "--slower-than has no effect alone",
+            "it selects calls for --by, and adds slow calls to --failures",
+            "add --by or --failures",
+            Exit.USAGE,
         )
+    chosen = click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT
     if failures and html is not None:
         raise KalloctraceError(
             "--failures does not go with --html",
@@ -70,8 +90,11 @@ def command(
             "leave out one of them",
             Exit.USAGE,
         )
+    trace = trace_or_newest(named)
+    if query["by"]:
+        write_answer(trace, query, slower_than, top if chosen else None, as_json=as_json)
+        return Exit.OK
     if failures:
-        chosen = click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT
         _write_failures(trace, slower_than, top if chosen else None, as_json=as_json)
         return Exit.OK
     if html is not None:
@@ -87,7 +110,8 @@ def command(
     else:
         from kalloctrace.report.summary_text import write_summary
 
-        write_summary(summary, verdict, stdout(), top=top)
+        with paged() as console:
+            write_summary(summary, verdict, console, top=top)
     return Exit.OK
 
 
@@ -95,6 +119,7 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
     from kalloctrace.commands.progress import reading
     from kalloctrace.diagnose.slow_calls import SlowCallDescriber, grouped, slow_call_json
     from kalloctrace.model.kernel import Kernel
+    from kalloctrace.trace.clock import clock_of
     from kalloctrace.verify.slowpath.trace import SlowJudge
 
     with reading(trace) as reader:
@@ -106,30 +131,35 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
         judge = SlowJudge.of(reader.snapshot, kernel, reader.ending().totals)
         describer = SlowCallDescriber(reader.snapshot, kernel, judge)
         calls = reader.slow_calls()
-        reports = (describer.describe(call) for call in calls if _is_selected(call, slower_than))
+        first: int | None = None
+
+        def selected() -> Iterator[Mapping[str, Any]]:
+            nonlocal first
+            for call in calls:
+                first = call["time"] if first is None else min(first, call["time"])
+                if _is_selected(call, slower_than):
+                    yield call
+
+        reports = map(describer.describe, selected())
         if as_json:
             stdout().json_lines(map(slow_call_json, islice(reports, top)))
         else:
             found = grouped(reports)
         ending = calls.finish()
+        recording = reader.recording
     if not as_json:
-        _write_groups(found, top)
+        _write_groups(found, clock_of(recording, first, "the first call of the slow path"), top)
     _print_missing(ending)
 
 
-def _write_groups(found: "SlowGroups", top: int | None) -> None:
+def _write_groups(found: "SlowGroups", clock: "Clock", top: int | None) -> None:
     from kalloctrace.diagnose.slow_calls_text import write_slow_calls
 
     if not found.groups:
         stdout().line("none")
         return
-    write_slow_calls(found.groups[:top], stdout())
-    more = [
-        *([f"{hidden:,} more groups"] if (hidden := len(found.groups) - len(found.groups[:top])) else []),
-        *([f"{found.beyond:,} calls of further causes"] if found.beyond else []),
-    ]
-    if more:
-        stdout().lines(["", f"… and {' and '.join(more)}; --json has each call"])
+    with paged() as console:
+        write_slow_calls(found, console, clock, top)
 
 
 def _is_selected(call: Mapping[str, Any], slower_than: float | None) -> bool:
@@ -150,7 +180,7 @@ def _print_missing(ending: "Ending") -> None:
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
-    from kalloctrace.output import complete_output
+    from kalloctrace.output.files import STANDARD_OUTPUT, page_output
     from kalloctrace.report.page.data import Limits, page_data
     from kalloctrace.report.page.document import page_html
 
@@ -158,8 +188,9 @@ def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
         raise KalloctraceError(
             "--html does not go with --json", "one writes a page, the other prints", "use one of them", Exit.USAGE
         )
-    with complete_output(html, overwrite=force, inputs=[trace], option="--html") as file:
+    with page_output(html, overwrite=force, inputs=[trace]) as file:
         with reading(trace) as reader:
-            page = page_html(page_data(reader, Limits()))
-        file.write(page.encode(errors="backslashreplace"))
-    stderr().line(f"wrote {html}; open it in a browser")
+            data = page_data(reader, Limits())
+        file.writelines(part.encode(errors="backslashreplace") for part in page_html(data))
+    if html != STANDARD_OUTPUT:
+        stderr().line(f"wrote {html}; open it in a browser")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kalloctrace.commands.capture_options import attach_option
 from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.probe.attach.choice import ASKED, Asked
 from kalloctrace.text import file_name
 
 if TYPE_CHECKING:
@@ -31,8 +33,9 @@ _UNPRIVILEGED = 1024
     show_default=True,
     help="The port to listen on; 0 takes a free one.",
 )
+@attach_option
 @click.argument("trace", metavar="[TRACE]", required=False, type=click.Path(path_type=Path, readable=False))
-def command(address: str, port: int, trace: Path | None) -> int:
+def command(address: str, port: int, attach: str, trace: Path | None) -> int:
     """Serve a recording's numbers to Prometheus, also while it is recorded.
 
     Without TRACE it captures, as root, like record --mode aggregate, and writes nothing. The metrics are what was
@@ -47,6 +50,13 @@ def command(address: str, port: int, trace: Path | None) -> int:
       kalloctrace record -o my.arrows & kalloctrace serve-metrics my.arrows
       curl http://127.0.0.1:9913/metrics
     """
+    if trace is not None and attach != "auto":
+        raise KalloctraceError(
+            "cannot serve a trace with --attach",
+            "it says how to capture, and the trace is captured already",
+            "leave out --attach",
+            Exit.USAGE,
+        )
     try:
         import prometheus_client  # noqa: F401  (tried before anything is attached)
     except ModuleNotFoundError as error:
@@ -54,7 +64,7 @@ def command(address: str, port: int, trace: Path | None) -> int:
             "cannot serve metrics", "prometheus-client is not installed", "pip install 'kalloctrace[metrics]'"
         ) from error
     if trace is None:
-        _serve_capture(address, port)
+        _serve_capture(address, port, ASKED[attach])
     else:
         from kalloctrace.report.metrics.source import TraceSource
         from kalloctrace.signals import Ending
@@ -69,7 +79,7 @@ def command(address: str, port: int, trace: Path | None) -> int:
     return Exit.OK
 
 
-def _serve_capture(address: str, port: int) -> None:
+def _serve_capture(address: str, port: int, asked: Asked) -> None:
     from kalloctrace.probe.privileges.threads import import_libraries_without_threads
 
     import_libraries_without_threads()
@@ -78,6 +88,7 @@ def _serve_capture(address: str, port: int) -> None:
     from kalloctrace.commands.recording_summary import print_strangers
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.probe.attach.filters import Filters
+    from kalloctrace.probe.attach.kprobes import detach_all
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.observer import Observer
     from kalloctrace.probe.privileges.capabilities import Capability
@@ -87,11 +98,8 @@ def _serve_capture(address: str, port: int) -> None:
     kernel = LiveKernel()
     require_live(kernel)
     lock = Lock()
-    observer = Observer(
-        kernel, Filters(), mode="aggregate", attachment=None, stacks=False, output=None, overwrite=False
-    )
-    with Ending() as ending, observer as seen:
-        ending.on_abort(seen.detach)
+    observer = Observer(kernel, Filters(), mode="aggregate", asked=asked, stacks=False, output=None, overwrite=False)
+    with Ending(detach_all) as ending, observer as seen:
         # The server's threads start afterwards, without privileges but one for its port.
         kept = [Capability.NET_BIND_SERVICE] if 0 < port < _UNPRIVILEGED else []
         print_strangers(seen.confine(kept=kept, in_other_thread=ending.in_watcher))

@@ -66,7 +66,7 @@ def command(as_json: bool, strict: bool, as_ktap: bool, traces: tuple[Path, ...]
             else:
                 from kalloctrace.report.verification_text import verification_lines
 
-                stdout().lines(verification_lines(verdict, tables))
+                stdout().wrapped_lines(verification_lines(verdict, tables))
             code = verdict.exit_code(strict=strict)
         worst = max(worst, code, key=WORST.index)
     return worst

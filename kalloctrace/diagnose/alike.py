@@ -11,7 +11,11 @@ from kalloctrace.diagnose.findings import leaves_out_nodes
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.reports.model import Constraint, LoggedFailure
 from kalloctrace.diagnose.to_json import failure_json
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.logs.batches import in_batches
 
+_BATCH = 32
+"""Reports that are read before the first of them is judged."""
 MOST_GROUPS = 2_000
 """How many groups of a log are reported separately; each keeps a failure, of about 20 KB."""
 
@@ -31,6 +35,8 @@ class Moment(NamedTuple):
 @dataclass(slots=True)
 class Alike:
     """Failures of one log with the same event, order, gfp mask, caller, constraint, conclusion and kernel.
+
+    Of contiguous ranges, the number of pages and the error are the same too.
 
     Attributes:
         failure: the first of them.
@@ -59,10 +65,12 @@ class AlikeFailures:
     Attributes:
         groups: in the order of their first lines.
         beyond: how many failures are in further groups, which are not kept.
+        error: why the end of the log was not read; None if it was.
     """
 
     groups: list[Alike]
     beyond: int = 0
+    error: KalloctraceError | None = None
 
 
 def group_alike(
@@ -77,7 +85,7 @@ def group_alike(
     """
     groups: dict[tuple[object, ...], Alike] = {}
     beyond = 0
-    for logged in reports:
+    for logged in in_batches(reports, _BATCH):
         failure = judge(logged)
         key, moment = _key(failure), _moment(logged)
         group = groups.get(key)
@@ -108,6 +116,8 @@ def _key(failure: Failure) -> tuple[object, ...]:
         constraint(failure),
         failure.conclusion,
         failure.kernel,
+        logged.errno,
+        logged.pages,
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from kalloctrace.diagnose.from_log import Certainty, Failure
-from kalloctrace.diagnose.kinds import nothing_given, older_state
+from kalloctrace.diagnose.kinds import nothing_given, older_state, policy_binds
 from kalloctrace.diagnose.states import populated
 from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.flags.releases import Release, upstream_release
@@ -78,7 +78,7 @@ def _bound(failure: Failure) -> Iterator[Finding]:
     Source: `constrained_alloc`, mm/oom_kill.c of Linux 2.6.32 to 7.3.
     """
     logged = failure.logged
-    if logged.constraint == "mempolicy" and failure.attempt.nodemask is not None:
+    if policy_binds(logged) and failure.attempt.nodemask is not None:
         yield Finding("bound", "certain", f"its memory policy binds it to node {logged.nodemask}")
     elif logged.constraint == "cpuset" and logged.mems_allowed is not None:
         name = f" {logged.cpuset}" if logged.cpuset else ""

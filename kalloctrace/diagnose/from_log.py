@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal, NamedTuple
 
 from kalloctrace.diagnose.diagnosis import in_every_case, judge_zones
@@ -16,6 +16,7 @@ from kalloctrace.diagnose.kinds import (
     older_state,
     order_is_too_large,
     refused_before_pages,
+    shows_request,
     vmalloc_size_is_refused,
 )
 from kalloctrace.diagnose.mask import OLD_TABLES, Mask, mask_of
@@ -73,11 +74,11 @@ class Failure:
         highest_zone: the highest zone that may serve the mask; None if unknown.
         attempt: the request of the decisive attempts.
         why: the diagnosis; None if the zones did not decide, or are unknown.
-        missing: what the log lacks for a certain diagnosis.
         page_size: of the kernel.
         source: where the failure was recorded.
         mask: the mask in a log; None for a trace.
         unshown: zones that may serve the request, but whose line the log lacks: node and name.
+        unrecorded: what a trace lacks for a certain diagnosis.
     """
 
     logged: LoggedFailure
@@ -88,11 +89,16 @@ class Failure:
     highest_zone: str | None
     attempt: AllocationAttempt
     why: Diagnosis | None
-    missing: tuple[str, ...]
     page_size: PageSize = KNOWN
     source: Literal["log", "trace"] = "log"
     mask: Mask | None = None
     unshown: tuple[tuple[int, str], ...] = ()
+    unrecorded: tuple[str, ...] = ()
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """What is lacking for a certain diagnosis; of alike failures only one is asked for it."""
+        return self.unrecorded if self.mask is None else tuple(_missing(self, self.mask))
 
     @property
     def page_kb(self) -> int:
@@ -190,15 +196,16 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None, pa
     highest_zone = GFP_ZONE_TABLE.get(mask.modifiers) if mask.modifiers is not None else None
     possible = list(cases(logged, highest_zone, size))
     highest = possible[0].highest(highest_zone)
-    attempt = replace(_attempt(logged, mask, judged), highest_zoneidx=highest)
+    attempt = _attempt(logged, mask, judged, highest)
     why = None
-    if logged.event in _JUDGED and _zones_decide(logged) and not older_state(logged):
+    if logged.event in _JUDGED and _zones_decide(logged) and shows_request(logged) and not older_state(logged):
         check = Watermarks(rules, judged.snapshot.tables.bits)
         states = [shown_states(logged, case, judged.absent_counters) for case in possible]
-        tried = [replace(attempt, highest_zoneidx=case.highest(highest_zone)) for case in possible]
+        others = [replace(attempt, highest_zoneidx=case.highest(highest_zone)) for case in possible[1:]]
+        tried = [attempt, *others]
         answers = [judge_zones(check, *each) for each in zip(tried, states, strict=True)] if states[0] else []
         why = _in_every_case(logged, possible, answers)
-    failure = Failure(
+    return Failure(
         logged=logged,
         kernel=judged.release,
         tables=judged.tables,
@@ -207,12 +214,10 @@ def explain_failure(logged: LoggedFailure, kernel: NamedKernel | None = None, pa
         highest_zone=None if highest is None else possible[0].layout[highest],
         attempt=attempt,
         why=why,
-        missing=(),
         page_size=size,
         mask=mask,
         unshown=unshown_zones(logged, possible[0], highest),
     )
-    return replace(failure, missing=tuple(_missing(failure, mask)))
 
 
 def _zones_decide(logged: LoggedFailure) -> bool:
@@ -235,10 +240,15 @@ def _rules_shown(logged: LoggedFailure, rules: WatermarkRules) -> WatermarkRules
     """
     counted = [zone.kilobytes.keys() for zone in logged.zones if "reserved_highatomic" in zone.kilobytes]
     if any("free_highatomic" in names for names in counted):
-        return replace(rules, highatomic="free")
+        return _counting(rules, "free")
     # Something after it shows that the line is not just cut off.
     whole = any(names & {"active_anon", "free_pcp", "free_cma"} for names in counted)
-    return replace(rules, highatomic="reserved") if whole and rules.known and rules.highatomic == "unknown" else rules
+    return _counting(rules, "reserved") if whole and rules.known and rules.highatomic == "unknown" else rules
+
+
+@lru_cache(maxsize=16)
+def _counting(rules: WatermarkRules, highatomic: Literal["free", "reserved"]) -> WatermarkRules:
+    return replace(rules, highatomic=highatomic)
 
 
 @lru_cache(maxsize=8)
@@ -251,30 +261,30 @@ def _mask_flags(kernel: LoggedKernel, value: int, order: int) -> tuple[int, tupl
     return mask_alloc_flags(_slow_kernel(kernel), value, order, unsure=kernel.unsure)
 
 
-def _attempt(logged: LoggedFailure, mask: Mask, kernel: LoggedKernel) -> AllocationAttempt:
+def _attempt(logged: LoggedFailure, mask: Mask, kernel: LoggedKernel, highest: int | None) -> AllocationAttempt:
     order, slow = max(logged.order, 0), _slow_kernel(kernel)
-    attempt = AllocationAttempt(
-        order=order,
-        alloc_flags=0,
-        highest_zoneidx=None,
-        direct_reclaim=True if logged.event in _WAITED else mask.direct_reclaim,
-        nodemask=nodes_of(logged.nodemask),
-        mems_allowed=nodes_of(logged.mems_allowed),
-        oom=logged.event == "oom",
-    )
-    names, tables, bits = mask.names, slow.kernel.tables, slow.bits
+    names, bits = mask.names, slow.bits
+    waits = True if logged.event in _WAITED else mask.direct_reclaim
+    mems_allowed = nodes_of(logged.mems_allowed)
     if names is None:
-        waits = attempt.direct_reclaim is True
-        return replace(attempt, conditions=_possible(logged, _conditions_without_names(slow, order, waits=waits)))
-    value = tables.gfp_of(names) if mask.bits is None else mask.bits[1]
-    flags, conditions = _mask_flags(kernel, value, order)
-    return replace(
-        attempt,
+        value = 0
+        flags, conditions = _flags_without_names(slow, mask, order, waits=waits is True)
+    else:
+        value = slow.kernel.tables.gfp_of(names) if mask.bits is None else mask.bits[1]
+        flags, conditions = _mask_flags(kernel, value, order)
+    only_outside = names is not None and _only_node_outside(logged, mems_allowed)
+    return AllocationAttempt(
+        order=order,
         alloc_flags=flags,
+        highest_zoneidx=highest,
         gfp_mask=value if mask.bits is not None else 0,
-        hardwall=bool(value & bits.gfp_hardwall) or _only_node_outside(logged, attempt),
+        direct_reclaim=waits,
+        nodemask=nodes_of(logged.nodemask),
+        mems_allowed=mems_allowed,
+        hardwall=bool(value & bits.gfp_hardwall) or only_outside,
         thisnode=bool(value & bits.gfp_thisnode),
         nomemalloc=bool(value & bits.gfp_nomemalloc),
+        oom=logged.event == "oom",
         conditions=_possible(logged, conditions),
     )
 
@@ -284,9 +294,16 @@ def _possible(logged: LoggedFailure, conditions: tuple[Condition, ...]) -> tuple
 
     A task with PF_MEMALLOC leaves `__alloc_pages_slowpath` before `__alloc_pages_may_oom`, mm/page_alloc.c of
     linux-source-5.10 5.10.262-1:4760 to 7.3.4-1~bpo13+1. `out_of_memory` returns for an OOM victim before it prints the
-    report (`task_will_free_mem`), mm/oom_kill.c of Linux 4.7 to 7.3; before, for a task with TIF_MEMDIE.
+    report (`task_will_free_mem`), mm/oom_kill.c of Linux 4.7 to 7.3; before, for a task with TIF_MEMDIE. The idle task
+    has no memory and no priority of a real-time task (`init_idle`, kernel/sched/core.c); it may have PF_MEMALLOC while
+    `__netif_receive_skb` handles a packet for swap.
     """
-    ruled_out = ("oom_victim", "pf_memalloc") if logged.event == "oom" else ()
+    if logged.event == "oom":
+        ruled_out = ("oom_victim", "pf_memalloc")
+    elif logged.pid == 0:
+        ruled_out = ("oom_victim", "real_time")
+    else:
+        return conditions
     return tuple(condition for condition in conditions if condition.fact not in ruled_out)
 
 
@@ -294,28 +311,46 @@ _WAITED = ("oom", "stall")
 """Only a request that may reclaim gets there."""
 
 
-def _only_node_outside(logged: LoggedFailure, attempt: AllocationAttempt) -> bool:
+def _only_node_outside(logged: LoggedFailure, mems_allowed: int | None) -> bool:
     """Return whether the OOM killer found that the cpuset excludes a node, and only one node is outside it.
 
     Then no ancestor of the cpuset allows that node either: `constrained_alloc`, mm/oom_kill.c of Linux 2.6.32 to 7.3.
     """
-    outside = {zone.node for zone in logged.zones if not (attempt.mems_allowed or 0) >> zone.node & 1}
-    return logged.constraint == "cpuset" and attempt.mems_allowed is not None and len(outside) == 1
+    if logged.constraint != "cpuset" or mems_allowed is None:
+        return False
+    return len({zone.node for zone in logged.zones if not mems_allowed >> zone.node & 1}) == 1
 
 
-def _conditions_without_names(slow: SlowKernel, order: int, *, waits: bool) -> tuple[Condition, ...]:
-    """Return what a mask may hold whose bits are not known, and what its task may be."""
+def _flags_without_names(slow: SlowKernel, mask: Mask, order: int, *, waits: bool) -> tuple[int, tuple[Condition, ...]]:
+    """Return the ALLOC_* bits of a mask whose bits are not known, what else it may hold, and what its task may be.
+
+    Up to 4.3 __GFP_HIGH is all of GFP_ATOMIC, and on every kernel it is this bit. A movable request may use CMA pages.
+    """
     tables = slow.kernel.tables
-    _, (realtime, *others) = mask_alloc_flags(slow, tables.gfp("__GFP_HIGH"), order)
-    atomic, _ = mask_alloc_flags(slow, tables.gfp("GFP_ATOMIC"), order)
-    first = realtime if waits else Condition("atomic_mask", atomic)
-    return (first, *others)
+    high = tables.gfp("__GFP_HIGH")
+    _, (realtime, *others) = mask_alloc_flags(slow, high, order)
+    flags, (atomic, _) = 0, mask_alloc_flags(slow, tables.gfp("GFP_ATOMIC"), order)
+    if (mask.value or 0) & high:
+        flags, conditions = atomic, [Condition("plain_mask", 0), *others]
+    elif waits:
+        conditions = [realtime, *others]
+    else:
+        conditions = [Condition("atomic_mask", atomic), *others]
+    if mask.modifiers is None:
+        conditions.append(Condition("movable_mask", flags | slow.bits.alloc_cma))
+    elif mask.modifiers & tables.gfp("__GFP_MOVABLE"):
+        cma = slow.bits.alloc_cma
+        flags, conditions = flags | cma, [replace(each, alloc_flags=each.alloc_flags | cma) for each in conditions]
+    return flags, tuple(conditions)
 
 
 def nodes_of(text: str | None) -> int | None:
     """Read a nodemask as printed; None if it is NULL or cannot be read."""
-    if text is None or text == NULL:
-        return None
+    return None if text is None or text == NULL else _nodes_in(text)
+
+
+@lru_cache(maxsize=256)
+def _nodes_in(text: str) -> int | None:
     try:
         return parse_nodelist(text)
     except ValueError:
@@ -324,16 +359,16 @@ def nodes_of(text: str | None) -> int | None:
 
 def _missing(failure: Failure, mask: Mask) -> Iterator[str]:
     logged, why = failure.logged, failure.why
-    if logged.event not in _JUDGED or not _zones_decide(logged):
+    if logged.event not in _JUDGED or not _zones_decide(logged) or (logged.event == "hugetlb" and why is None):
         return
     if not failure.kernel:
         yield "the kernel's release (name it with --kernel)"
     yield from _missing_of_mask(mask)
     if older_state(logged):
         yield f"the zones: those that follow are {-1000 * (logged.state_age or 0):,.0f} ms older than the failure"
-    elif why is None:
+    elif why is None and not logged.zones:
         yield "the zones (the lines 'Node 0 Normal free:… min:… low:… high:…' after Mem-Info)"
-    else:
+    elif why is not None:
         yield from _missing_of_zones(failure, why)
         if not failure.rules.known:
             yield _unknown_rules(failure.kernel, failure.rules)

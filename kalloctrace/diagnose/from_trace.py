@@ -62,7 +62,7 @@ def slow_start(snapshot: Snapshot, kernel: Kernel, call: Row) -> Failure:
         prepared = alloc_pages(kernel, request_of_call(call), context_of_call(kernel, call))
     except (UnknownFact, ImpossibleRequestError) as error:
         failure = _judged(snapshot, call, check, _Search("stall", "begins", {**given, "alloc_flags": 0}), waited)
-        return replace(failure, why=None, missing=(f"what the fast path asked for ({error})",))
+        return replace(failure, why=None, unrecorded=(f"what the fast path asked for ({error})",))
     first = {**given, "gfp_mask": prepared.gfp or 0, "alloc_flags": prepared.alloc_flags or 0}
     return _judged(snapshot, call, check, _Search("stall", "begins", first), waited)
 
@@ -121,7 +121,7 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, search: _Search, w
         highest_zone=tables.zone_name(given["highest_zoneidx"]),
         attempt=attempt,
         why=judge_zones(check, attempt, states) if states else None,
-        missing=() if states else ("the zones: there was no room for them",),
+        unrecorded=() if states else ("the zones: there was no room for them",),
         source="trace",
     )
 

@@ -69,8 +69,21 @@ def vmalloc_size_is_refused(logged: LoggedFailure, page_kb: int | None) -> bool 
     return False if pages <= logged.total_ram_pages - logged.reserved_pages else None
 
 
+def is_by_bpf(logged: LoggedFailure) -> bool:
+    """Return whether a BPF program called the OOM killer, so that neither a request nor a limit has to be the cause.
+
+    `bpf_out_of_memory` of Roman Gushchin's series "mm: BPF OOM" does it. A program that only chooses whom to kill
+    (`bpf_handle_oom`) runs below `out_of_memory`, which a request or a limit has called as ever.
+    """
+    return logged.event == "oom" and any(
+        frame.reliable and frame.function == "bpf_out_of_memory" for frame in logged.trace
+    )
+
+
 def is_memcg(logged: LoggedFailure) -> bool:
     """Return whether the limit of a memory cgroup caused the report."""
+    if is_by_bpf(logged):
+        return False
     return logged.memcg or logged.constraint == "memcg" or is_cgroup_cache(logged)
 
 
@@ -82,6 +95,17 @@ def is_cgroup_cache(logged: LoggedFailure) -> bool:
     return logged.cache is not None and logged.cache.cgroup is not None
 
 
+def policy_binds(logged: LoggedFailure) -> bool:
+    """Return whether an OOM report shows that a memory policy binds the request to some nodes.
+
+    4.19 prints the constraint. Since 4.9 the nodemask is printed, and it is kept for a memory policy alone
+    (`out_of_memory`, mm/oom_kill.c); 4.9 and 4.10 print the nodes of the cpuset where there is none.
+    """
+    if logged.constraint is not None or logged.event != "oom":
+        return logged.constraint == "mempolicy"
+    return logged.nodemask not in (None, "(null)", logged.mems_allowed) and logged.mems_allowed is not None
+
+
 def has_request(logged: LoggedFailure) -> bool:
     """Return whether the report is of a request whose mask and order decide.
 
@@ -89,9 +113,16 @@ def has_request(logged: LoggedFailure) -> bool:
     mask: which request failed is not known there (mm/oom_kill.c of Linux 2.6.35 to 7.3).
     """
     if logged.event == "oom":
+        if is_by_bpf(logged):
+            return False
         page_fault = logged.mask is not None and logged.mask.value == 0 and not logged.mask.printed
         return logged.order >= 0 and not page_fault
     return logged.event != "memory" or (logged.mask is not None and logged.order_shown)
+
+
+def shows_request(logged: LoggedFailure) -> bool:
+    """Return whether a report shows its request: of an OOM report whose first line is missing, nothing is known."""
+    return logged.event != "oom" or logged.mask is not None or logged.order_shown
 
 
 def older_state(logged: LoggedFailure) -> bool:

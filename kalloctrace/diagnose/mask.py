@@ -2,10 +2,11 @@
 """The gfp mask of a logged request, as far as its kernel and its printed names show what it means."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.flags.builtin import builtin_tables
+from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, names_before_4_4, zone_modifiers
 from kalloctrace.flags.decode import U32_MAX, decode_gfp, parse_flags
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.builtin import OLD_STAND_IN
@@ -76,12 +77,16 @@ def mask_of(logged: LoggedFailure, kernel: LoggedKernel) -> Mask:
         logged: the report.
         kernel: the kernel to judge by.
     """
-    tables = kernel.tables
     value = logged.mask.value if logged.mask is not None else None
     if value is not None and value > U32_MAX:
         # A damaged line.
         value = None
-    printed = logged.mask.printed if logged.mask is not None else ()
+    return _read(value, logged.mask.printed if logged.mask is not None else (), kernel)
+
+
+@lru_cache(maxsize=256)
+def _read(value: int | None, printed: tuple[str, ...], kernel: LoggedKernel) -> Mask:
+    tables = kernel.tables
     if tables is not None and value is not None:
         named = _as_named(value, printed, tables)
         decoded = decode_gfp(named, tables)
@@ -96,10 +101,13 @@ def mask_of(logged: LoggedFailure, kernel: LoggedKernel) -> Mask:
     text = "|".join(printed) or ("" if value is None else f"{value:#x}")
     if printed or value == 0:
         return Mask(tables, value, frozenset(printed), text, OLD_TABLES.gfp_of(printed) & GFP_ZONEMASK)
-    if value is None or not kernel.low_zone_modifiers:
+    if value is None:
         return Mask(tables, value, None, text)
-    waits = None if kernel.wait_bit is None else bool(value & kernel.wait_bit)
-    return Mask(tables, value, None, text, value & GFP_ZONEMASK, waits)
+    modifiers, wait = zone_modifiers(value, kernel.parsed), gfp_wait_bit(kernel.parsed)
+    names = names_before_4_4(value, kernel.parsed)
+    if names is not None:
+        return Mask(tables, value, frozenset(names), "|".join(names), modifiers)
+    return Mask(tables, value, None, text, modifiers, None if wait is None else bool(value & wait))
 
 
 def _as_named(value: int, printed: tuple[str, ...], tables: FlagTables) -> int:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from kalloctrace.diagnose.findings import Finding, findings_of
 from kalloctrace.diagnose.from_log import Failure, FailureConclusion
-from kalloctrace.diagnose.kinds import nothing_given, refused_before_pages
+from kalloctrace.diagnose.kinds import is_by_bpf, nothing_given, refused_before_pages, shows_request
+from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.zones import Change, Diagnosis, Doubt, Kind, Remedy, ZoneVerdict
 from kalloctrace.model.watermark import Range, WatermarkCheck, ZoneState
 
@@ -28,6 +29,8 @@ CLAUSES: dict[Doubt, str] = {
     "highatomic_for_all": "the kernel gave ALLOC_HIGHATOMIC to all that cannot block, as some releases did",
     "highatomic_for_high": "the kernel gave ALLOC_HIGHATOMIC to __GFP_HIGH requests alone, as later releases do",
     "atomic_mask": "the request were atomic (GFP_ATOMIC)",
+    "plain_mask": "the request were not atomic",
+    "movable_mask": "the request were movable (__GFP_MOVABLE), so that CMA pages could serve it",
     "cpuset_ancestors": "the cpuset's ancestors did not allow this node either",
     "other_node": "__GFP_THISNODE asked for another node",
     "zone_not_allowed": "the request could not use this zone at all",
@@ -68,14 +71,22 @@ def _requested(failure: Failure) -> str:
     logged = failure.logged
     order = f"order {logged.order}" + (f" ({size(failure, logged.order)})" if logged.order >= 0 else "")
     if logged.event in ("vmalloc", "vmap"):
-        return "vmalloc" if logged.size is None else f"vmalloc of {-(-logged.size // 1024):,} kB"
+        if not logged.size:
+            return "vmalloc" if logged.size is None else "vmalloc of 0 bytes"
+        return f"vmalloc of {-(-logged.size // 1024):,} kB"
     if logged.event in ("cma", "contig"):
         return "a range of pages" if logged.pages is None else f"{logged.pages:,} contiguous {_pages(logged.pages)}"
     if logged.event == "slub" and logged.cache is not None:
         return f"a slab of {logged.cache.name}" + (f", {order}," if logged.order_shown else "")
     if not logged.order_shown:
-        return "huge pages" if logged.event == "hugetlb" else "a request"
+        return _huge_pages(logged) if logged.event == "hugetlb" else "a request"
     return order
+
+
+def _huge_pages(logged: LoggedFailure) -> str:
+    if logged.pages is None or logged.size is None:
+        return "huge pages"
+    return f"{logged.pages:,} huge {_pages(logged.pages)} of {logged.size >> 10:,} kB"
 
 
 def headline(failure: Failure) -> str:
@@ -102,7 +113,17 @@ def reason_sentence(failure: Failure) -> str:
         return first[0] if nothing_given(failure.logged) else "; ".join((*first, _by_zones(failure, failure.why)))
     if failure.source == "trace":
         return f"unknown, the trace lacks {failure.missing[0]}"
-    return "; ".join((*(first or ["unknown"]), "the log does not show the zones")).replace("unknown; ", "unknown, ")
+    return "; ".join(
+        (*(first or (["unknown"] if failure.logged.event != "hugetlb" else [])), _without_zones(failure.logged))
+    ).replace("unknown; ", "unknown, ")
+
+
+def _without_zones(logged: LoggedFailure) -> str:
+    if logged.event == "hugetlb":
+        _, _, got = (logged.warning_text or "").rpartition(". ")
+        return f"no more blocks of that size were free, also after compaction: {got.strip().lower()}"
+    lacking = "the zones" if shows_request(logged) or not logged.zones else "which request failed"
+    return f"the log does not show {lacking}"
 
 
 _FIRST = ("nothing_given", "older_state", "bound", "no_reclaim")
@@ -160,6 +181,8 @@ def _no_request(failure: Failure) -> str:
         return "a person invoked the OOM killer (SysRq f), no request failed"
     if failure.logged.event == "memory":
         return "no request is shown"
+    if is_by_bpf(failure.logged):
+        return "a BPF program called the OOM killer; why it did is not shown"
     return "a page fault found no memory (an empty mask); which request failed before is not shown"
 
 
@@ -180,11 +203,15 @@ def _by_zones(failure: Failure, answer: Diagnosis) -> str:
         return "it may use none of the zones that are shown"
     if answer.conclusion == "passes":
         passed = _zone_list([verdict.state for verdict in tried if verdict.kind == "passes"])
+        if failure.logged.event == "memory":
+            return f"{passed} would serve it"
         return f"{passed} could serve it in the state that is shown, which is later than the failure"
     blocks = f"no free block of {size(failure, failure.attempt.order)} or more of a type that it may take"
     refused = _mixed([verdict for verdict in tried if verdict.kind in ("watermark", "block")], blocks)
     doubtful = [verdict.state for verdict in tried if verdict.kind in ("unknown", "passes")]
     open_still = f"the {failure.source} does not decide it for {_zone_list(doubtful)}" if doubtful else ""
+    if failure.logged.event == "memory" and refused and not open_still:
+        refused = f"it would get none: {refused}"
     return "; ".join(filter(None, (refused, open_still)))
 
 

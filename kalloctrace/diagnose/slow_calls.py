@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Reports of slow-path calls: the task, why the call failed or was slow, and each attempt with its verdict."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from kalloctrace.diagnose.alike import caller_name
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.from_trace import slow_failure, slow_start
 from kalloctrace.diagnose.to_json import failure_json
@@ -18,6 +20,9 @@ Row = Mapping[str, Any]
 """A call with the columns of trace/slowpath.py."""
 MOST_GROUPS = 2_000
 """How many causes are reported separately; each keeps a call, of about 20 KB."""
+_MOST_CALLERS = 50
+_OTHERS = "(others)"
+"""Replaces the callers of a group that exceed the limit."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +112,37 @@ class SlowGroup:
         calls: how many there are.
         first: time of the earliest in ns.
         last: time of the latest in ns.
+        callers: who asked, with the number of calls; empty without stacks.
     """
 
     slowest: SlowCallReport
     calls: int
     first: int
     last: int
+    callers: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, report: SlowCallReport) -> "SlowGroup":
+        """Return the group of one call."""
+        time = report.call["time"]
+        group = cls(report, 1, time, time)
+        group._count_caller(report)
+        return group
 
     def add(self, report: SlowCallReport) -> None:
         """Add a call."""
         time = report.call["time"]
         self.calls += 1
+        self._count_caller(report)
         self.first, self.last = min(self.first, time), max(self.last, time)
         if (report.call["duration"] or 0) > (self.slowest.call["duration"] or 0):
             self.slowest = report
+
+    def _count_caller(self, report: SlowCallReport) -> None:
+        caller = caller_name(report.why)
+        if caller is not None:
+            known = caller in self.callers or len(self.callers) < _MOST_CALLERS
+            self.callers[caller if known else _OTHERS] += 1
 
 
 @dataclass(frozen=True)
@@ -146,11 +168,11 @@ def grouped(reports: Iterable[SlowCallReport], most: int = MOST_GROUPS) -> SlowG
     groups: dict[tuple[object, ...], SlowGroup] = {}
     beyond = 0
     for report in reports:
-        cause, time = report.why.cause, report.call["time"]
+        cause = report.why.cause
         if cause in groups:
             groups[cause].add(report)
         elif len(groups) < most:
-            groups[cause] = SlowGroup(report, 1, time, time)
+            groups[cause] = SlowGroup.of(report)
         else:
             beyond += 1
     return SlowGroups(sorted(groups.values(), key=lambda group: -group.calls), beyond)

@@ -2,11 +2,12 @@
 """The zones of a log as the watermark check reads them, in each case that the log leaves open."""
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
 
 from kalloctrace.diagnose.page_size import PAGE_SIZES_KB, PageSize
-from kalloctrace.diagnose.reports.model import ZONE_NAMES, LoggedFailure, LoggedZone, zone_layouts
+from kalloctrace.diagnose.reports.model import ZONE_NAMES, Blocks, LoggedFailure, LoggedZone, zone_layouts
 from kalloctrace.diagnose.zones import Doubt
 from kalloctrace.model.watermark import FreeBlocks, ZoneState
 
@@ -138,9 +139,12 @@ def _contradicted(zones: list[LoggedZone], layout: Layout) -> frozenset[tuple[in
     return frozenset(wrong)
 
 
+_SHOWN = frozenset(("free", "min", "low", "high"))
+
+
 def is_shown(zone: LoggedZone) -> bool:
     """Return whether the log has the zone's free pages and watermarks."""
-    return all(name in zone.kilobytes for name in ("free", "min", "low", "high"))
+    return zone.kilobytes.keys() >= _SHOWN
 
 
 def populated(zones: Iterable[LoggedZone]) -> list[LoggedZone]:
@@ -199,33 +203,33 @@ def _blocks_alone(zone: LoggedZone, shared: _Shared) -> ZoneState:
 
 
 def _blocks(zone: LoggedZone) -> tuple[FreeBlocks, ...] | None:
-    return tuple(FreeBlocks(block.number, block.types) for block in zone.blocks) if zone.blocks else None
+    return tuple(map(_free_blocks, zone.blocks)) if zone.blocks else None
+
+
+@lru_cache(maxsize=4096)
+def _free_blocks(blocks: Blocks) -> FreeBlocks:
+    return FreeBlocks(blocks.number, blocks.types)
 
 
 def _state(zone: LoggedZone, shared: _Shared) -> ZoneState:
     page_kb = shared.case.page_kb
-
-    def pages(name: str) -> int | None:
-        if name in shared.absent:
-            return 0
-        return zone.kilobytes[name] // page_kb if name in zone.kilobytes else None
-
-    files = [pages(name) for name in ("active_file", "inactive_file")]
-    anonymous = sum(pages(name) or 0 for name in ("active_anon", "inactive_anon"))
-    cma = pages("free_cma")
+    pages = {name: kilobytes // page_kb for name, kilobytes in zone.kilobytes.items()}
+    pages.update(dict.fromkeys(shared.absent, 0))
+    active, inactive, cma = pages.get("active_file"), pages.get("inactive_file"), pages.get("free_cma")
+    anonymous = pages.get("active_anon", 0) + pages.get("inactive_anon", 0)
     return ZoneState(
         node=zone.node,
         zone=zone.zone,
         index=shared.case.layout.index(zone.zone),
-        free=pages("free") or 0,
-        watermarks=(pages("min") or 0, pages("low") or 0, pages("high") or 0),
-        boost=pages("boost"),
-        reserved_highatomic=pages("reserved_highatomic"),
-        free_highatomic=pages("free_highatomic"),
+        free=pages["free"],
+        watermarks=(pages["min"], pages["low"], pages["high"]),
+        boost=pages.get("boost"),
+        reserved_highatomic=pages.get("reserved_highatomic"),
+        free_highatomic=pages.get("free_highatomic"),
         free_cma=shared.free_cma.get((zone.node, zone.zone)) if cma is None else cma,
         lowmem_reserve=shared.reserve(zone),
-        managed=pages("managed"),
+        managed=pages.get("managed"),
         blocks=_blocks(zone),
-        reclaimable=sum(number for number in files if number is not None) if None not in files else None,
+        reclaimable=None if active is None or inactive is None else active + inactive,
         swappable=min(anonymous, shared.free_swap),
     )

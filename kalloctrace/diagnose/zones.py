@@ -151,15 +151,18 @@ def judge_zone(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState)
     kind = _kind(check)
     others = [(other.fact, _kind(_check(kernel, attempt, state, other.alloc_flags))) for other in attempt.conditions]
     refused = kind in ("watermark", "block")
-    passes_if = tuple(fact for fact, other in others if other == "passes" != kind)
+    # A task is hardly ever in such a state; but many a mask that the log does not show is movable.
+    passes_if = tuple(fact for fact, other in others if other == "passes" != kind and fact != "movable_mask")
     unless: list[Doubt] = [
-        fact for fact, other in others if other == "unknown" != kind or (other != kind and not refused)
+        fact
+        for fact, other in others
+        if other == "unknown" != kind or (other != kind and (not refused or other == "passes"))
     ]
     unless = [doubt for doubt in unless if doubt not in passes_if]
     if not state.counted:
         unless.append("not_counted")
     # A zone that refused did not serve, whether it was tried or not.
-    if not refused and _doubtful_node(kernel, attempt, state):
+    if not refused and _outside_cpuset(kernel, attempt, state):
         unless.append("cpuset_ancestors")
     if not refused and attempt.thisnode and attempt.preferred_nid is None:
         unless.append("other_node")
@@ -190,10 +193,6 @@ def excluded_by(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState
 def _outside_cpuset(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> bool:
     confined = attempt.mems_allowed is not None and bool(attempt.alloc_flags & kernel.bits.alloc_cpuset)
     return confined and not (attempt.mems_allowed or 0) >> state.node & 1
-
-
-def _doubtful_node(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState) -> bool:
-    return not attempt.hardwall and _outside_cpuset(kernel, attempt, state)
 
 
 def _check(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState, alloc_flags: int) -> WatermarkCheck:

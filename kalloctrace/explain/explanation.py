@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from kalloctrace.console import Console
+from kalloctrace.explain.answer_text import write_answer
 from kalloctrace.explain.request import Answer, answer_json
 from kalloctrace.explain.settings import parse_setting, with_setting
-from kalloctrace.explain.text import write_explanation
+from kalloctrace.explain.text import WIDTH, explanation
 from kalloctrace.explain.walkthrough import compared, walkthrough_of
 from kalloctrace.explain.walkthrough_text import walkthrough_lines, write_alternatives, write_comparison
 
@@ -41,22 +42,26 @@ class Explanation:
             after = with_setting(after, parse_setting(after.kernel, setting))
         return cls(name, answer, tuple(settings), after)
 
-    def write(self, console: Console, *, brief: bool) -> None:
+    def write(self, console: Console, *, full: bool) -> None:
         """Print it for people.
 
         Args:
             console: where to print.
-            brief: leave out the walkthrough.
+            full: print the walkthrough, as wide as the terminal; otherwise the answer, or what the settings change.
         """
+        width = max(WIDTH, console.columns)
         if self.settings:
             comparison = compared(self.answer, self.after, self.settings)
-            write_comparison(comparison, walkthrough_of(self.answer), walkthrough_of(self.after), console)
-        elif brief:
-            write_explanation(self.name, self.answer, console)
-        else:
-            walkthrough = walkthrough_of(self.answer)
-            write_explanation(self.name, self.answer, console, walkthrough_lines(walkthrough))
-            write_alternatives(walkthrough, console)
+            write_comparison(comparison, walkthrough_of(self.answer), walkthrough_of(self.after), console, width)
+        if full:
+            walkthrough = walkthrough_of(self.after)
+            lines = walkthrough_lines(walkthrough, width)
+            for heading, text in explanation(self.after.kernel.tables.kernel, self.after, lines, width):
+                console.line((heading, "bold"))
+                console.lines(text)
+            write_alternatives(walkthrough, console, width)
+        elif not self.settings:
+            write_answer(self.name, self.answer, console)
 
     def to_json(self, *, brief: bool) -> dict[str, Any]:
         """Return the preparation as JSON values, with "lesson" (unless brief) and "set" (if there are settings)."""

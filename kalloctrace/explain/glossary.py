@@ -11,6 +11,7 @@ from typing import Any
 
 from kalloctrace.console import Console
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.explain.gfp_entry import PAGE, gfp_entry, gfp_flag
 
 LANGUAGES = ("en", "zh-cn")
 _SOURCES = Path(__file__).resolve().parent.parent
@@ -25,15 +26,17 @@ class Term:
         name: the term; kernel identifiers are spelled as in the kernel.
         language: one of LANGUAGES.
         text: the page, Markdown.
+        page: the name of the page that it is an entry of; empty for a page of its own.
     """
 
     name: str
     language: str
     text: str
+    page: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the page as JSON values; "path" is relative to docs/."""
-        path = f"{self.language}/terms/{self.name}.md"
+        path = f"{self.language}/terms/{self.page or self.name}.md"
         return {"type": "term", "name": self.name, "language": self.language, "path": path, "text": self.text}
 
     def write(self, console: Console) -> None:
@@ -64,12 +67,16 @@ def read_term(name: str, language: str) -> Term:
     """Return the page about a term.
 
     Args:
-        name: its name, or the beginning of it; case, spaces, - and _ do not matter.
+        name: its name, or the beginning of it; case, spaces, - and _ do not matter. A gfp flag has an entry of its own;
+            of its name only the case does not matter.
         language: one of LANGUAGES.
 
     Raises:
         KalloctraceError: there is no such page (exit code 2).
     """
+    flag = gfp_flag(name)
+    if flag is not None:
+        return Term(flag, language, gfp_entry(flag, language, _read(PAGE, language)), PAGE)
     names = {_plain(name): name for name in term_names(language)}
     plain = _plain(name)
     matching = [plain] if plain in names else [name for name in names if plain and name.startswith(plain)]
@@ -83,8 +90,11 @@ def read_term(name: str, language: str) -> Term:
             Exit.USAGE,
         )
     term = names[matching[0]]
-    path = docs_folder() / language / "terms" / f"{term}.md"
-    return Term(term, language, path.read_text(encoding="utf-8"))
+    return Term(term, language, _read(term, language))
+
+
+def _read(term: str, language: str) -> str:
+    return (docs_folder() / language / "terms" / f"{term}.md").read_text(encoding="utf-8")
 
 
 def language_of(environment: Mapping[str, str]) -> str:

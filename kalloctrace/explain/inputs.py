@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from kalloctrace.explain.received import nodemask_text, nodes_text, zone_text
 from kalloctrace.explain.request import Answer
 from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.model.cpuset import cpusets_enabled
 from kalloctrace.model.gfp import GFP_MOVABLE_MASK, GFP_MOVABLE_SHIFT, GFP_ZONEMASK
-from kalloctrace.model.page_alloc import gfp_nolock
+from kalloctrace.model.page_alloc import MIGRATE_MOVABLE, gfp_nolock
 from kalloctrace.model.sched_mm import current_gfp_context
 
 
@@ -43,6 +44,14 @@ def result(answer: Answer, rule: str) -> object:
     if done.outcome == "rejected":
         return ("rejected", done.warns) if taken is done.steps[-1] else "passed"
     return _RESULTS[rule](answer, _masks(answer)) if rule in _RESULTS else "passed"
+
+
+def decides(answer: Answer, rule: str) -> bool:
+    """Return whether a step of this request decides something of its outcome, rather than let it pass as it is."""
+    done = answer.preparation
+    if done.outcome == "rejected":
+        return rule == done.steps[-1].rule
+    return rule not in _DECIDES or _DECIDES[rule](answer, _masks(answer))
 
 
 def _masks(answer: Answer) -> _Masks:
@@ -178,3 +187,16 @@ _RESULTS: Mapping[str, Callable[[Answer, _Masks], object]] = {
     ),
     "highatomic": lambda answer, _: _alloc_bits(answer, answer.kernel.bits.alloc_highatomic),
 }
+
+_DECIDES: Mapping[str, Callable[[Answer, _Masks], bool]] = {
+    **dict.fromkeys(("alloc_flags_check", "order", "trylock"), lambda *_: False),
+    "gfp_allowed_mask": lambda answer, _: bool(answer.request.gfp_mask & ~answer.context.gfp_allowed_mask),
+    "gfp_context": lambda _, masks: masks.allowed != masks.working,
+    "zonelist": lambda answer, _: answer.preparation.zonelist_kind == "NOFALLBACK",
+    "gfp_migratetype": lambda _, masks: bool(masks.working & GFP_MOVABLE_MASK << GFP_MOVABLE_SHIFT),
+    "cpuset": lambda answer, _: cpusets_enabled(answer.kernel, answer.context),
+    "cma": lambda answer, _: answer.preparation.migratetype == MIGRATE_MOVABLE,
+    "spread_dirty_pages": lambda answer, _: bool(answer.preparation.spread_dirty_pages),
+    "highatomic": lambda answer, _: bool(_alloc_bits(answer, answer.kernel.bits.alloc_highatomic)),
+}
+"""Of rules that let most requests pass as they are: whether one decides. The others decide for every request."""

@@ -4,7 +4,6 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from kalloctrace.console import Console
 from kalloctrace.explain.received import nodes_text, received
 from kalloctrace.explain.request import Answer
 from kalloctrace.flags.decode import WMARK_MASK, decode_gfp
@@ -16,37 +15,27 @@ Field = tuple[str, str]
 """A label and its text."""
 
 WIDTH = 80
+RECEIVES = "get_page_from_freelist receives"
 _LABEL = 24
 
 
-def write_explanation(name: str, answer: Answer, console: Console, steps: Iterable[str] | None = None) -> None:
-    """Print the request, the steps in their order, and what `get_page_from_freelist` receives.
+def explanation(
+    name: str, answer: Answer, steps: Iterable[str] | None = None, width: int = WIDTH
+) -> Iterator[tuple[str, Iterable[str]]]:
+    """Yield headings and their lines: the request, the steps in order, and what `get_page_from_freelist` receives.
 
     Args:
         name: the kernel's name in the request.
         answer: the request and its preparation.
-        console: where to print; headings are bold on a terminal.
         steps: lines about the steps; by default the function and the effect of each.
+        width: columns of a line.
     """
-    for heading, lines in explanation(name, answer, steps):
-        console.line((heading, "bold"))
-        console.lines(lines)
-
-
-def explanation(name: str, answer: Answer, steps: Iterable[str] | None = None) -> Iterator[tuple[str, Iterable[str]]]:
-    """Yield the headings and their lines, of at most WIDTH characters.
-
-    Args:
-        name: the kernel's name in the request.
-        answer: the request and its preparation.
-        steps: as for `write_explanation`.
-    """
-    yield f"request to {entry_name(answer)} on Linux {name}", _lines(request_fields(answer))
+    yield f"request to {entry_name(answer)} on Linux {name}", field_lines(request_fields(answer), width)
     yield "steps", step_lines(answer.preparation.steps) if steps is None else steps
     if answer.preparation.outcome == "rejected":
-        yield "outcome", _lines(rejection_fields(answer))
+        yield "outcome", field_lines(rejection_fields(answer), width)
     else:
-        yield "get_page_from_freelist receives", _lines(argument_fields(answer))
+        yield RECEIVES, field_lines(argument_fields(answer), width)
 
 
 def entry_name(answer: Answer) -> str:
@@ -114,21 +103,28 @@ def argument_fields(answer: Answer) -> Iterator[Field]:
             yield "order", str(answer.request.order)
 
 
-def _lines(fields: Iterator[Field]) -> Iterator[str]:
+def field_lines(fields: Iterable[Field], width: int = WIDTH, label_width: int = _LABEL) -> Iterator[str]:
+    """Yield labels and their texts in two columns.
+
+    Args:
+        fields: the labels and texts.
+        width: columns of a line.
+        label_width: columns of the labels.
+    """
     for label, value in fields:
-        yield from _wrapped(label, value)
+        yield from _wrapped(label, value, width, label_width)
 
 
-def _wrapped(label: str, value: str) -> list[str]:
+def _wrapped(label: str, value: str, width: int, label_width: int) -> list[str]:
     # A long mask is one word to textwrap; a space after each | would no longer be what the kernel prints.
-    indent = " " * (_LABEL + 2)
+    indent = " " * (label_width + 2)
     lines: list[str] = []
     rest = value.rstrip()
-    room = WIDTH - len(indent)
+    room = width - len(indent)
     while len(rest) > room:
         cut = max(rest.rfind("|", 0, room), rest.rfind(" ", 0, room)) + 1 or room
         lines.append(rest[:cut].rstrip())
         rest = rest[cut:]
     lines.append(rest)
     first, *others = lines
-    return [f"  {label:<{_LABEL}}{first}", *(indent + line for line in others)]
+    return [f"  {label:<{label_width}}{first}", *(indent + line for line in others)]

@@ -134,6 +134,18 @@ def walkthrough_of(answer: Answer) -> Walkthrough:
     )
 
 
+def own_terms(answer: Answer, terms: Iterable[str]) -> tuple[str, ...]:
+    """Return the terms that are this kernel's own: flags that were renamed by the name that it has for them.
+
+    Args:
+        answer: the request, for its kernel.
+        terms: names of documentation pages.
+    """
+    alloc = dict(answer.kernel.tables.alloc)
+    own = (_FORMER.get(term, term) if term.startswith("ALLOC_") and term not in alloc else term for term in terms)
+    return tuple(own)
+
+
 def walkthrough_sections(walkthrough: Walkthrough) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return a walkthrough as headings with labels and texts; every heading has some."""
     sections = [
@@ -195,15 +207,8 @@ def _step(answer: Answer, number: int, step: Step, alternatives: tuple[Alternati
         effect=step.effect,
         differs=_history(answer, rule),
         would_change=tuple(one.setting for one in alternatives if step.rule in one.rules),
-        terms=_terms(answer, rule.terms),
+        terms=own_terms(answer, rule.terms),
     )
-
-
-def _terms(answer: Answer, terms: Iterable[str]) -> tuple[str, ...]:
-    """Return the terms that are this kernel's own: flags that were renamed by the name that it has for them."""
-    alloc = dict(answer.kernel.tables.alloc)
-    own = (_FORMER.get(term, term) if term.startswith("ALLOC_") and term not in alloc else term for term in terms)
-    return tuple(own)
 
 
 def _all_terms(answer: Answer, steps: Iterable[WalkthroughStep]) -> tuple[str, ...]:

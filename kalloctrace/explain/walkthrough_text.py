@@ -7,48 +7,41 @@ from collections.abc import Iterable, Iterator
 from kalloctrace.console import Console
 from kalloctrace.explain.walkthrough import SAME_EVERYWHERE, Alternative, Difference, Walkthrough, WalkthroughStep
 
-WIDTH = 80
 _LABEL = 9
 _INDENT = " " * 5
 _HERE = " (here)"
 
-
-def walkthrough_lines(walkthrough: Walkthrough) -> Iterator[str]:
-    """Yield the lines of the steps, and of the rules that this kernel lacks."""
-    for step in walkthrough.steps:
-        yield from _step(step)
-    if walkthrough.not_here:
-        yield "  not on this kernel:"
-        for difference in walkthrough.not_here:
-            yield from _wrapped("", f"{difference.since}: {difference.what} [{difference.source}]")
+Entry = str | tuple[str, str]
+"""A line, or a label and a text that is wrapped."""
 
 
-def write_alternatives(walkthrough: Walkthrough, console: Console) -> None:
+def walkthrough_lines(walkthrough: Walkthrough, width: int) -> Iterator[str]:
+    """Yield the lines of the steps, and of the rules that this kernel lacks.
+
+    Args:
+        walkthrough: the walkthrough.
+        width: columns.
+    """
+    return _lines(_steps(walkthrough), width)
+
+
+def write_alternatives(walkthrough: Walkthrough, console: Console, width: int) -> None:
     """Print what would change the answer, and where to read more.
 
     Args:
         walkthrough: the walkthrough.
         console: where to print; headings are bold on a terminal.
+        width: columns.
     """
-    _write(console, "what would change the answer", _what_would_change(walkthrough))
+    _write(console, "what would change the answer", _what_would_change(walkthrough), width)
     if walkthrough.kernels:
-        _write(console, "other kernels, same request", _alternatives(walkthrough.kernels))
-    _write(console, "read more", _read_more(walkthrough))
+        _write(console, "other kernels, same request", _alternatives(walkthrough.kernels), width)
+    _write(console, "read more", _read_more(walkthrough), width)
 
 
-def _what_would_change(walkthrough: Walkthrough) -> Iterator[str]:
-    yield from _alternatives(walkthrough.alternatives)
-    if walkthrough.passed_through:
-        yield "  these gfp bits only pass through to get_page_from_freelist:"
-        yield from _wrapped("", ", ".join(walkthrough.passed_through))
-
-
-def _read_more(walkthrough: Walkthrough) -> Iterator[str]:
-    yield from _wrapped("", ", ".join(walkthrough.terms))
-    yield f"  for example: kalloctrace explain --term {walkthrough.terms[0]}"
-
-
-def write_comparison(alternative: Alternative, before: Walkthrough, after: Walkthrough, console: Console) -> None:
+def write_comparison(
+    alternative: Alternative, before: Walkthrough, after: Walkthrough, console: Console, width: int
+) -> None:
     """Print the effect of settings: the arguments before and after, and the steps whose result changes.
 
     Args:
@@ -56,83 +49,115 @@ def write_comparison(alternative: Alternative, before: Walkthrough, after: Walkt
         before: the walkthrough of the original request.
         after: the walkthrough with the settings.
         console: where to print; headings are bold on a terminal.
+        width: columns.
     """
-    _write(console, f"with --set {alternative.setting}", _before_and_after(alternative))
+    _write(console, f"with --set {alternative.setting}", _before_and_after(alternative), width)
     if alternative.rules:
-        _write(console, "steps that change", _other_steps(alternative.rules, before, after))
+        _write(console, "steps that change", _other_steps(alternative.rules, before, after), width)
 
 
-def _before_and_after(alternative: Alternative) -> Iterator[str]:
+def _steps(walkthrough: Walkthrough) -> Iterator[Entry]:
+    for step in walkthrough.steps:
+        yield from _step(step)
+    if walkthrough.not_here:
+        yield "  not on this kernel:"
+        for difference in walkthrough.not_here:
+            yield "", f"{difference.since}: {difference.what} [{difference.source}]"
+
+
+def _what_would_change(walkthrough: Walkthrough) -> Iterator[Entry]:
+    yield from _alternatives(walkthrough.alternatives)
+    if walkthrough.passed_through:
+        yield "  these gfp bits only pass through to get_page_from_freelist:"
+        yield "", ", ".join(walkthrough.passed_through)
+
+
+def _read_more(walkthrough: Walkthrough) -> Iterator[Entry]:
+    yield "", ", ".join(walkthrough.terms)
+    yield f"  for example: kalloctrace explain --term {walkthrough.terms[0]}"
+
+
+def _before_and_after(alternative: Alternative) -> Iterator[Entry]:
     if not alternative.changes:
         yield "  nothing changes: get_page_from_freelist receives the same"
     for change in alternative.changes:
         yield f"  {change.field}"
-        yield from _wrapped("before", change.before)
-        yield from _wrapped("after", change.after)
+        yield "before", change.before
+        yield "after", change.after
 
 
-def _other_steps(rules: Iterable[str], before: Walkthrough, after: Walkthrough) -> Iterator[str]:
+def _other_steps(rules: Iterable[str], before: Walkthrough, after: Walkthrough) -> Iterator[Entry]:
     for rule in rules:
         steps = [
             next((step for step in walkthrough.steps if step.rule == rule), None) for walkthrough in (before, after)
         ]
         taken = next(step for step in steps if step is not None)
         yield f"  {taken.function}"
-        yield from _wrapped("if", taken.condition)
+        yield "if", taken.condition
         for label, step in zip(("before", "after"), steps, strict=True):
-            yield from _wrapped(label, "this step is not reached" if step is None else step.effect)
+            yield label, "this step is not reached" if step is None else step.effect
 
 
-def _step(step: WalkthroughStep) -> Iterator[str]:
+def _step(step: WalkthroughStep) -> Iterator[Entry]:
     yield f"  {step.number:2} {step.function}"
-    yield from _wrapped("if", step.condition)
-    yield from _wrapped("with", "; ".join(f"{name} = {value}" for name, value in step.values))
-    yield from _wrapped("then", step.effect)
-    yield from _history(step.differs) if step.differs else _wrapped("kernels", SAME_EVERYWHERE)
-    yield from _wrapped("try", ", ".join(f"--set {setting}" for setting in step.would_change))
-    yield from _wrapped("read", ", ".join(step.terms))
+    yield "if", step.condition
+    yield "with", "; ".join(f"{name} = {value}" for name, value in step.values)
+    yield "then", step.effect
+    if not step.differs:
+        yield "kernels", SAME_EVERYWHERE
+    yield from _history(step.differs)
+    yield "try", ", ".join(f"--set {setting}" for setting in step.would_change)
+    yield "read", ", ".join(step.terms)
 
 
-def _history(differs: tuple[Difference, ...]) -> Iterator[str]:
+def _history(differs: tuple[Difference, ...]) -> Iterator[Entry]:
     label = "kernels"
     for difference in differs:
         here = _HERE if difference.here else ""
-        yield from _wrapped(label, f"{difference.since}{here}: {difference.what} [{difference.source}]")
+        yield label, f"{difference.since}{here}: {difference.what} [{difference.source}]"
         label = ""
 
 
-def _alternatives(alternatives: Iterable[Alternative]) -> Iterator[str]:
+def _alternatives(alternatives: Iterable[Alternative]) -> Iterator[Entry]:
     for alternative in alternatives:
         yield f"  {alternative.setting}"
         for change in alternative.changes:
-            yield from _wrapped("", f"{change.field}: {change.before} -> {change.after}")
+            yield "", f"{change.field}: {change.before} -> {change.after}"
 
 
-def _wrapped(label: str, text: str) -> list[str]:
+def _lines(entries: Iterable[Entry], width: int) -> Iterator[str]:
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from _wrapped(*entry, width)
+
+
+def _wrapped(label: str, text: str, width: int) -> list[str]:
     if not text:
         return []
     start = f"{_INDENT}{label:<{_LABEL}}"
     lines = textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent=start,
         subsequent_indent=" " * len(start),
         break_on_hyphens=False,
         break_long_words=False,
     )
     # A long mask is one word to textwrap.
-    return [part for line in lines for part in _at_bars(line, len(start))]
+    return [part for line in lines for part in _at_bars(line, len(start), width)]
 
 
-def _at_bars(line: str, indent: int) -> Iterator[str]:
-    if len(line) > WIDTH and (cut := max(line.rfind("|", indent, WIDTH), line.rfind(" ", indent, WIDTH)) + 1) > indent:
+def _at_bars(line: str, indent: int, width: int) -> Iterator[str]:
+    if len(line) > width and (cut := max(line.rfind("|", indent, width), line.rfind(" ", indent, width)) + 1) > indent:
         yield line[:cut].rstrip()
         rest = " " * indent + line[cut:]
-        yield from _at_bars(rest, indent)
+        yield from _at_bars(rest, indent, width)
         return
     yield line
 
 
-def _write(console: Console, title: str, lines: Iterable[str]) -> None:
+def _write(console: Console, title: str, entries: Iterable[Entry], width: int) -> None:
     console.line((title, "bold"))
-    console.lines(lines)
+    console.lines(_lines(entries, width))

@@ -117,6 +117,44 @@ def gfp_wait_bit(release: Release | None) -> int | None:
     return wait.value if release is not None and wait.is_in(release) else None
 
 
+def zone_modifiers(value: int, release: Release | None) -> int | None:
+    """Return the zone modifiers of a gfp mask as the four lowest bits of today; None if the release must be known.
+
+    Args:
+        value: `gfp_t`.
+        release: of the kernel; None if it is not known.
+    """
+    movable = rows.GFP_MOVABLE_HIGH
+    if has_low_zone_modifiers(release) or not value & movable.value:
+        return value & 0xF
+    if release is None:
+        return None
+    return value & 0x7 | (0x8 if movable.is_in(release) else 0)
+
+
+def names_before_4_4(value: int, release: Release | None) -> tuple[str, ...] | None:
+    """Return the names in a gfp mask of a kernel with __GFP_WAIT.
+
+    A mask without __GFP_WAIT and __GFP_HIGH has no name of today: GFP_NOWAIT had access to reserves.
+
+    Returns:
+        None if the kernel is another one, or a bit of the mask has no certain name.
+    """
+    wait = gfp_wait_bit(release)
+    if wait is None or not value & (wait | _HIGH_BEFORE_4_4):
+        return None
+    names, rest = list[str](), value
+    for name, bits in rows.GFP_BEFORE_4_4:
+        compound, waits = not name.startswith("__"), bool(value & wait)
+        if rest & bits == bits and (not compound or (not names and waits == bool(bits & wait))):
+            names.append(name)
+            rest &= ~bits
+    return None if rest else tuple(names)
+
+
+_HIGH_BEFORE_4_4 = dict(rows.GFP_BEFORE_4_4)["__GFP_HIGH"]
+
+
 def releases_with(name: str) -> tuple[str, ...]:
     """Return the kernels of `builtin_kernels` that have a gfp flag or ALLOC_* bit of this name, oldest first."""
     named = [row for row in rows.GFP_BITS + rows.GFP_COMPOUNDS + rows.ALLOC if row.name == name]

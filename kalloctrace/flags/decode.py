@@ -65,6 +65,24 @@ def decode_alloc(value: int, tables: FlagTables) -> Decoded:
     return _decoded("alloc_flags", value, (watermark, *names), unknown)
 
 
+def decode_text(text: str, tables: FlagTables, kind: str = "gfp") -> Decoded:
+    """Decode a mask as people write it; the arguments and errors are those of `parse_flags`.
+
+    Names of alloc_flags without a watermark's are taken for single flags, not for whole alloc_flags: the watermark
+    ALLOC_WMARK_MIN, whose value is 0, is not added.
+    """
+    value = parse_flags(text, tables, kind)
+    if kind == "gfp":
+        return decode_gfp(value, tables)
+    watermarks = {name for name, member in tables.alloc if member <= WMARK_MASK}
+    decoded = decode_alloc(value, tables)
+    words = {word.strip() for word in text.split("|")}
+    if words & watermarks or not words <= {name for name, _ in tables.alloc}:
+        return decoded
+    names = tuple(name for name in decoded.names if name not in watermarks)
+    return _decoded("alloc_flags", value, names, decoded.unknown)
+
+
 def _walk(value: int, table: Named) -> tuple[tuple[str, ...], int]:
     names = []
     for name, mask in table:

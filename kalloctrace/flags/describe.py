@@ -4,7 +4,7 @@
 import textwrap
 from typing import TYPE_CHECKING
 
-from kalloctrace.flags.decode import WMARK_MASK, Decoded
+from kalloctrace.flags.decode import Decoded
 from kalloctrace.flags.meanings import meaning
 from kalloctrace.flags.tables import FlagTables
 
@@ -88,10 +88,7 @@ def _bits(decoded: Decoded, tables: FlagTables) -> list[tuple[int, str, str]]:
     if decoded.kind == "gfp":
         known = [(bit, name) for name, bit in tables.gfp_bits if decoded.value & bit]
     else:
-        index = decoded.value & WMARK_MASK
-        known = [
-            (bit, name) for name, bit in tables.alloc if bit == index or (bit > WMARK_MASK and decoded.value & bit)
-        ]
+        known = [(bit, name) for name, bit in tables.alloc if name in decoded.names]
     listed = [(bit, name, meaning(name)) for bit, name in known]
     rest = decoded.value
     for bit, _ in known:

@@ -28,7 +28,7 @@ _GFP_NAME = re.compile(r"_{0,3}GFP_")
 _FORMS = (
     ("Unexpected gfp", re.compile(r"Unexpected gfp:")),
     ("oom-killer", re.compile(r"invoked oom-killer")),
-    ("page allocation stall", re.compile(r"page allocation stalls for")),
+    ("page allocation stall", re.compile(r"page allocation stalls? for")),
     ("page allocation failure", re.compile(r"page allocation failure")),
     ("SLUB", re.compile(r"SLUB: ")),
     ("SLAB", re.compile(r"SLAB: ")),
@@ -110,7 +110,7 @@ class ReleaseText(NamedTuple):
 
 def masks_in(line: str) -> Iterator[MaskText]:
     """Yield the masks of a line, from left to right."""
-    if not any(hint in line for hint in _MASK_HINTS):
+    if not any(map(line.__contains__, _MASK_HINTS)):
         return
     report, task = _report(line), _before_report(line)
     for match in _MASK.finditer(line):
@@ -121,7 +121,7 @@ def masks_in(line: str) -> Iterator[MaskText]:
 
 def release_in(line: str) -> ReleaseText | None:
     """Return the kernel release in a line, or None."""
-    if not any(hint in line for hint in _RELEASE_HINTS):
+    if not any(map(line.__contains__, _RELEASE_HINTS)):
         return None
     task = _TASK_LINE.match(line, max(line.find("CPU: "), line.find("Pid: "), 0))
     if task is not None:

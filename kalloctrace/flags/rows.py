@@ -70,6 +70,44 @@ GFP_WAIT = Row(
     'waking kswapd") (in v4.4)',
 )
 
+GFP_MOVABLE_HIGH = Row(
+    "__GFP_MOVABLE",
+    0x100000,
+    _since(2, 6, 23),
+    ZONE_MODIFIERS_LOWEST_SINCE,
+    "include/linux/gfp.h of 2.6.24 and 2.6.29, before b70d94ee438b",
+)
+# The bits that no release between moved, and the compounds, which are tried first: include/linux/gfp.h of 2.6.32,
+# 3.0.8, 3.10 and 4.1.
+GFP_BEFORE_4_4 = (
+    ("GFP_HIGHUSER_MOVABLE", 0x200DA),
+    ("GFP_HIGHUSER", 0x200D2),
+    ("GFP_USER", 0x200D0),
+    ("GFP_TEMPORARY", 0x800D0),
+    ("GFP_KERNEL", 0xD0),
+    ("GFP_NOFS", 0x50),
+    ("GFP_NOIO", 0x10),
+    ("GFP_ATOMIC", 0x20),
+    ("__GFP_DMA", 0x1),
+    ("__GFP_HIGHMEM", 0x2),
+    ("__GFP_DMA32", 0x4),
+    ("__GFP_MOVABLE", 0x8),
+    ("__GFP_HIGH", 0x20),
+    ("__GFP_IO", 0x40),
+    ("__GFP_FS", 0x80),
+    ("__GFP_COLD", 0x100),
+    ("__GFP_NOWARN", 0x200),
+    ("__GFP_REPEAT", 0x400),
+    ("__GFP_NOFAIL", 0x800),
+    ("__GFP_NORETRY", 0x1000),
+    ("__GFP_COMP", 0x4000),
+    ("__GFP_ZERO", 0x8000),
+    ("__GFP_NOMEMALLOC", 0x10000),
+    ("__GFP_HARDWALL", 0x20000),
+    ("__GFP_THISNODE", 0x40000),
+    ("__GFP_RECLAIMABLE", 0x80000),
+)
+
 _NO_ATOMIC = '2973d8229b78 ("mm: discard __GFP_ATOMIC") (in v6.3)'
 GFP_BITS = (
     Row("__GFP_DMA", 0x1),

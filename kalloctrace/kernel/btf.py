@@ -116,6 +116,22 @@ class Btf:
         """Return whether BTF describes a function; fentry and fexit programs can attach to no other."""
         return self._find(name, _FUNC) is not None
 
+    def function_id(self, name: str) -> int:
+        """Return the number of a function's type; BPF names functions of the kernel by it.
+
+        Raises:
+            KalloctraceError: BTF describes no such function.
+        """
+        return self._need(name, _FUNC)
+
+    def struct_id(self, name: str) -> int:
+        """Return the number of a structure's type.
+
+        Raises:
+            KalloctraceError: BTF describes no such structure.
+        """
+        return self._need(name, _STRUCT)
+
     def size(self, struct: str) -> int:
         """Return `sizeof(struct name)` in bytes."""
         return self._size(self._need(struct, _STRUCT))
@@ -127,9 +143,24 @@ class Btf:
             raise _missing(f"struct {struct} has no member {member}")
         return found[0] // 8
 
-    def has_member(self, struct: str, member: str) -> bool:
-        """Return whether a structure has a member; members of anonymous members are found too."""
-        return self._member(self._need(struct, _STRUCT), member) is not None
+    def has_struct(self, name: str) -> bool:
+        """Return whether there is a structure of that name."""
+        return self._find(name, _STRUCT) is not None
+
+    def has_member(self, struct: str, *path: str) -> bool:
+        """Return whether a structure has a member; members of anonymous members are found too.
+
+        Args:
+            struct: the structure.
+            path: the name of the member; further names are of a member of the one before.
+        """
+        at = self._need(struct, _STRUCT)
+        for name in path:
+            found = self._member(at, name)
+            if found is None:
+                return False
+            at = found[1]
+        return True
 
     def member_size(self, struct: str, member: str) -> int:
         """Return the size of a structure's member in bytes."""
@@ -195,7 +226,8 @@ class Btf:
     def _need(self, name: str, kind: int) -> int:
         found = self._find(name, kind)
         if found is None:
-            raise _missing(f"the kernel's BTF has no struct {name}")
+            kinds = {_STRUCT: "struct", _FUNC: "function"}
+            raise _missing(f"the kernel's BTF has no {kinds[kind]} {name}")
         return found
 
     def _size(self, type_id: int) -> int:

@@ -56,6 +56,11 @@ class Features:
     nolock_orders: tuple[int, ...]
     config_preempt_rt: bool = False
 
+    @property
+    def reads_task_flags(self) -> bool:
+        """Return whether the stage reads `current->flags`: before 5.13 only to keep a task out of CMA areas."""
+        return self.gfp_context_on_fast_path or (self.config_cma and self.pf_memalloc_nocma)
+
     def to_json(self) -> dict[str, Any]:
         """Return the features as JSON values."""
         return asdict(self)

@@ -35,11 +35,17 @@ class Kcore:
     def __init__(self, path: Path = KCORE) -> None:
         try:
             self._fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise KalloctraceError(
+                f"cannot read the kernel's memory through {path}",
+                f"{path} is missing: CONFIG_PROC_KCORE is off",
+                "use a kernel built with CONFIG_PROC_KCORE=y (Debian's are)",
+            ) from error
         except OSError as error:
             raise KalloctraceError(
                 f"cannot read the kernel's memory through {path}",
-                error.strerror or str(error),
-                "run as root, on a kernel with CONFIG_PROC_KCORE and no lockdown=confidentiality",
+                f"{path}: {error.strerror or error}",
+                "run as root, on a kernel without lockdown=confidentiality",
             ) from error
         if not os.pread(self._fd, 1, 0):
             os.close(self._fd)

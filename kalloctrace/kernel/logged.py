@@ -4,7 +4,7 @@
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from kalloctrace.flags.builtin import builtin_tables, gfp_wait_bit, has_low_zone_modifiers, known_release, tables_of
+from kalloctrace.flags.builtin import builtin_tables, known_release, tables_of
 from kalloctrace.flags.releases import Release, parse_release, upstream_release
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.builtin import OLD_STAND_IN, features_in
@@ -29,8 +29,7 @@ class LoggedKernel:
         slowpath: its slow path.
         unsure: members of `slowpath` that the release may or may not have.
         absent_counters: zone counters that it does not have, so that its log cannot show them.
-        low_zone_modifiers: the low bits of a gfp mask are the zone modifiers.
-        wait_bit: the value of __GFP_WAIT, which kernels before 4.4 have; None elsewhere.
+        parsed: the release as a number, also of a vendor that moves code between releases; None if unknown.
     """
 
     release: str
@@ -40,8 +39,7 @@ class LoggedKernel:
     slowpath: SlowpathRules
     unsure: frozenset[str]
     absent_counters: frozenset[str]
-    low_zone_modifiers: bool
-    wait_bit: int | None
+    parsed: Release | None
 
 
 @lru_cache(maxsize=8)
@@ -63,7 +61,6 @@ def logged_kernel(release: str, version: str, tables: FlagTables | None = None) 
     if tables is None and known is not None:
         tables = tables_of(known)
     flags = tables or builtin_tables(OLD_STAND_IN)
-    low_zone_modifiers, wait_bit = has_low_zone_modifiers(parsed), gfp_wait_bit(parsed)
     features = features_in(known or _OLD_RELEASE)
     machine = machine_of({0: ()}, gfp_allowed_mask=0)
     return LoggedKernel(
@@ -74,6 +71,5 @@ def logged_kernel(release: str, version: str, tables: FlagTables | None = None) 
         slowpath=SlowpathRules() if known is None else rules_in(known),
         unsure=unsure_rules(known),
         absent_counters=absent_counters(upstream),
-        low_zone_modifiers=low_zone_modifiers,
-        wait_bit=wait_bit,
+        parsed=parsed,
     )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The kernels on which the model was proven, as `make matrix` measured them: reads `proven.json`.
 
-`tests/matrix/proofs.py` writes the file and the README's table.
+`tests/matrix/proofs.py` writes the file and the table of docs/kernels.md.
 """
 
 import json

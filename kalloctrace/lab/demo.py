@@ -21,8 +21,12 @@ from kalloctrace.probe.checks import require_live
 
 KERNEL = "5.10"
 TRACE = Path("demo.arrows")
+PAGE = Path("demo.html")
 FIXTURE = Path("fixtures/5.10/two-nodes.arrows")
-_RECORD = ["record", "-f", "-o", str(TRACE), "--", "python", "-m", "kalloctrace.lab.workload", "mixed"]
+_RECORD = ["record", "-f", "-o", str(TRACE), "--"]
+_WORKLOAD = ["-m", "kalloctrace.lab.workload", "mixed"]
+# A guest finds the environment's programs by their names.
+_IN_GUEST = [*_RECORD, "python", *_WORKLOAD]
 
 
 def main() -> int:
@@ -34,7 +38,22 @@ def main() -> int:
     trace = _live() or _guest() or _fixture()
     run("decode", "0x100cca", "--kernel", str(trace))
     run("report", "--top", "5", str(trace))
-    return run("verify", "--strict", str(trace))
+    run("report", "--html", str(PAGE), "-f", str(trace))
+    code = run("verify", "--strict", str(trace))
+    log(f"the page is {PAGE.resolve()}: open it in a browser")
+    log("what to try next:")
+    for words in _next_steps(trace):
+        stdout().line(f"   {_command(*words)}")
+    return code
+
+
+def _next_steps(trace: Path) -> list[list[str]]:
+    """Return commands that work here, without root."""
+    return [
+        ["report", "--by", "gfp,order", "--sort", "bytes", str(trace)],
+        ["explain", "--gfp", "GFP_ATOMIC", "--order", "3", "--machine", str(trace)],
+        ["live", "--replay", str(FIXTURE)],
+    ]
 
 
 def _live() -> Path | None:
@@ -44,7 +63,7 @@ def _live() -> Path | None:
         log(f"not live on this machine: {error.why}")
         return None
     log("live on this machine: doctor finds no obstacle")
-    return TRACE if run(*_RECORD) == 0 else None
+    return TRACE if run(*_RECORD, _program("python"), *_WORKLOAD) == 0 else None
 
 
 def _guest() -> Path | None:
@@ -59,10 +78,10 @@ def _guest() -> Path | None:
         log(f"not in a guest: {error.what}: {error.why}")
         return None
     log(f"on {kernel.release} in a guest: QEMU and the kernel are available")
-    show("lab", "run", "--kernel", KERNEL, "--", "kalloctrace", *_RECORD)
+    show("lab", "run", "--kernel", KERNEL, "--", "kalloctrace", *_IN_GUEST)
     try:
         result = run_in_guest(
-            ["kalloctrace", *_RECORD],
+            ["kalloctrace", *_IN_GUEST],
             kernel=kernel,
             stdout=stdout_bytes(),
             stderr=stderr_bytes(),
@@ -90,7 +109,17 @@ def run(*words: str) -> int:
 
 def show(*words: str) -> None:
     """Print a kalloctrace command as a user would type it."""
-    stdout().lines(["", f"$ kalloctrace {shlex.join(words)}"])
+    stdout().lines(["", f"$ {_command(*words)}"])
+
+
+def _command(*words: str) -> str:
+    return shlex.join([_program("kalloctrace"), *words])
+
+
+def _program(name: str) -> str:
+    """Return a program of this environment by a path that works in this folder, where no environment is activated."""
+    program, here = Path(sys.executable).with_name(name), Path.cwd()
+    return str(program.relative_to(here) if program.is_relative_to(here) else program)
 
 
 def log(text: str) -> None:

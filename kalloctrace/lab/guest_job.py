@@ -16,7 +16,8 @@ from kalloctrace.lab import agent
 from kalloctrace.lab.cpio import CpioWriter, Tree
 from kalloctrace.lab.guest import command_script
 from kalloctrace.lab.host_files import is_elf, linked_libraries
-from kalloctrace.output import OutputFile, temporary_folder
+from kalloctrace.output.opened import OutputFile
+from kalloctrace.output.temporary import temporary_folder
 from kalloctrace.text import file_name
 
 MAX_BYTES = 256 << 20

@@ -23,8 +23,8 @@ LIBRARY_CACHE = Path("/etc/ld.so.cache")
 
 _SELF = "kalloctrace"
 _PACKAGES = (_SELF, "pytest")  # pytest, if installed, runs the tests that need a guest
-# Libraries that bcc and kalloctrace/kernel/btf.py load by name; nothing is linked to them.
-_LOADED = ("libbcc.so.0", "libbpf.so.1", "librt.so.1")
+# Libraries that bcc, kalloctrace/kernel/btf.py and capstone load by name; nothing is linked to them.
+_LOADED = ("libbcc.so.0", "libbpf.so.1", "librt.so.1", "libcapstone.so")
 _EXCLUDED_NAMES = frozenset(
     {
         # Test suites and build files
@@ -137,11 +137,12 @@ def _files_of(distribution: importlib.metadata.Distribution) -> Iterator[Path]:
 def with_libraries(files: Sequence[Path]) -> list[Path]:
     """Return files with the shared libraries that they require.
 
-    Libraries inside packages, such as Arrow's, stay only if something is linked to them.
+    Libraries inside packages, such as Arrow's, stay only if something is linked to them or loads them.
     """
     programs = [path for path in files if is_elf(path) and not _LIBRARY.fullmatch(path.name)]
     named = _libraries_by_name()
     loaded = [Path(named[name]) for name in _LOADED if name in named]
+    loaded += [path for path in files if path.name in _LOADED]
     linked = {Path(path) for path in linked_libraries([*programs, *loaded])}
     kept = [path for path in files if path in linked or not _LIBRARY.fullmatch(path.name)]
     return sorted({*kept, *loaded, *linked})

@@ -19,7 +19,7 @@ from kalloctrace.lab.apt import Suite
 from kalloctrace.lab.local_packages import LocalPackages
 from kalloctrace.lab.needs import find_tool
 from kalloctrace.lab.series import KernelName, KernelPackages, Package, newest, why_missing
-from kalloctrace.output import complete_output
+from kalloctrace.output.files import complete_output
 
 _LOG = logging.getLogger(__name__)
 _DAY = 24 * 60 * 60

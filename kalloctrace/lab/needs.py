@@ -11,7 +11,7 @@ from kalloctrace.errors import KalloctraceError
 
 _TOOLS = {
     "qemu-system-x86_64": "the package qemu-system-x86",
-    "virtme-run": "virtme-ng (pip install 'kalloctrace[lab]')",
+    "virtme-run": "virtme-ng (pip install '.[lab]' in the source tree)",
     "busybox": "the package busybox-static",
     "depmod": "the package kmod",
     "file": "the package file",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The columns of a live table: which ones fit a width, and the text of their cells."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
@@ -87,14 +87,15 @@ _WEIGHTS: Mapping[SortName, int] = MappingProxyType({"stack": 3, "gfp": 1, "allo
 """Columns that divide the remaining width, by weight."""
 
 
-def place_columns(by: By, width: int) -> list[PlacedColumn]:
+def place_columns(by: By, width: int, fields: Collection[SortName] | None = None) -> list[PlacedColumn]:
     """Choose columns for a width, from left to right.
 
     Args:
         by: what a row groups calls by.
         width: characters in a line.
+        fields: the only fields that rows show; None for all.
     """
-    available = set(sort_names(by))
+    available = set(sort_names(by, fields))
     columns = {column.name: column for column in _COLUMNS}
     widths: dict[SortName, int] = {}
     left = width + GAP

@@ -11,8 +11,9 @@ from kalloctrace.live.table import JudgedAllocations, LiveRow
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
+from kalloctrace.trace.inferred import Inferred
 from kalloctrace.trace.schema import TRACEPOINT, frames_of
-from kalloctrace.verify.compare import RowVerdict, compared, predict
+from kalloctrace.verify.compare import RowVerdict, compared, predict, row_as_taken
 from kalloctrace.verify.field_text import value_text
 from kalloctrace.verify.rows import DamagedRowError, Row, context_of, request_of
 
@@ -48,9 +49,9 @@ def detail(
         *_task(row),
         Line(f"allocation {position + 1} of {len(chosen)} in this row: {count:,} call{'s' * (count != 1)}", "heading"),
         *_verdict(allocations.judged(index)),
-        *(_comparison(allocations.kernel, allocation) if captured else ()),
+        *(_comparison(allocations.kernel, allocation, allocations.inferred) if captured else ()),
         Line(""),
-        *(_explanation(allocations.kernel, release, allocation) if captured else ()),
+        *(_explanation(allocations, release, allocation) if captured else ()),
     ]
 
 
@@ -74,13 +75,15 @@ def _verdict(judged: RowVerdict) -> Iterator[Line]:
         yield Line(f"unknown: {judged.unknown}", "doubt")
     elif not judged.differences:
         yield Line("the kernel prepared it as the model predicts", "good")
+    if judged.not_judged:
+        yield Line(f"not judged, as facts are inferred: {', '.join(judged.not_judged)}", "faint")
     for difference in judged.differences:
         yield Line(f"MISMATCH in {difference.field}, rule {difference.rule}: {difference.effect}", "bad")
 
 
-def _comparison(kernel: Kernel, row: Row) -> Iterator[Line]:
+def _comparison(kernel: Kernel, row: Row, inferred: frozenset[Inferred]) -> Iterator[Line]:
     try:
-        fields = list(compared(kernel, row))
+        fields = list(compared(kernel, row, inferred))
     except (UnknownFact, ImpossibleRequestError, DamagedRowError, TypeError):
         # The verdict names the missing fact.
         return
@@ -108,7 +111,8 @@ def _value(kernel: Kernel, field: str, value: object) -> str:
     return value_text(field, value, kernel.tables).replace("|", "| ")
 
 
-def _explanation(kernel: Kernel, release: str, row: Row) -> Iterator[Line]:
+def _explanation(allocations: JudgedAllocations, release: str, row: Row) -> Iterator[Line]:
+    kernel = allocations.kernel
     try:
         if row["entry"] == "bulk":
             done = predict(kernel, row)
@@ -117,7 +121,8 @@ def _explanation(kernel: Kernel, release: str, row: Row) -> Iterator[Line]:
             if done.reason:
                 yield Line(f"  {done.reason}")
             return
-        request, context = request_of(row), context_of(kernel, row)
+        context = context_of(kernel, row)
+        request = request_of(row_as_taken(kernel, row, context, allocations.inferred))
         answer = Answer(kernel, request, context, alloc_pages(kernel, request, context))
     except (UnknownFact, ImpossibleRequestError, DamagedRowError) as error:
         yield Line(f"cannot be explained: {error}", "doubt")

@@ -5,42 +5,37 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kalloctrace.live.text import legend_lines, row_json, table_lines, totals_json
+from kalloctrace.live.text import clock, count_groups, row_json, row_words, totals_json
 from kalloctrace.live.view import View
 from kalloctrace.probe.observer import Observer
 from kalloctrace.signals import Ending
 from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.replay import Replay
 
-WIDTH = 80
 MAX_ROWS = 20
 
 
-class TextBlocks:
-    """Makes blocks of lines for people; the first block with a short name explains it.
+def text_block(view: View, top: int, *, replayed: bool = False) -> list[str]:
+    """Return the last observation as lines for people: each names its time and what it counts; an empty line ends them.
 
     Args:
         view: of the recording.
         top: maximum number of rows.
+        replayed: the recording is a trace that is replayed.
     """
-
-    def __init__(self, view: View, top: int) -> None:
-        self._view = view
-        self._top = top
-        self._explained: set[tuple[str, str]] = set()
-
-    def __call__(self) -> list[str]:
-        """Return the lines of the last observation; an empty line ends them."""
-        view = self._view
-        if view.table is None:
-            return []
-        rows = view.rows()
-        lines, legend = table_lines(view.table, rows[: self._top], view.by, view.snapshot.tables, WIDTH)
-        hidden = len(rows) - self._top
-        more = [f"… and {hidden:,} more rows"] if hidden > 0 else []
-        new = [pair for pair in legend if pair not in self._explained]
-        self._explained.update(new)
-        return [*lines, *more, *legend_lines(new, WIDTH), ""]
+    table = view.table
+    if table is None:
+        return []
+    groups = count_groups(table, replayed=replayed, over=f" in the last {table.interval:.3g} s")
+    rows = view.rows()
+    hidden = len(rows) - top
+    lines = [
+        *("  ".join(text for text, _ in group) for group in groups),
+        *(f"missed: {cause}" for cause in view.missed_causes),
+        *("  ".join(row_words(row, view.snapshot.tables)) for row in rows[:top]),
+        *([f"… and {hidden:,} more rows"] if hidden > 0 else []),
+    ]
+    return [*(f"{clock(table.seconds)}  {line}" for line in lines), ""]
 
 
 def json_block(view: View, top: int | None) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The rows of a live table, from two observations of a recording: rates, counts, and the model's verdicts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -14,6 +14,7 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.trace.dedup import python_rows
+from kalloctrace.trace.inferred import NOTHING_INFERRED
 from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
 from kalloctrace.trace.tally import counts_of
@@ -98,6 +99,7 @@ class LiveRow:
         matched: calls since the start that the kernel prepared as the model predicts.
         mismatched: calls since the start that differ from the model.
         unknown: calls since the start that cannot be judged.
+        shown: the fields that the calls of the row share; None for all. The others have no meaning.
     """
 
     request: RequestKey
@@ -109,6 +111,11 @@ class LiveRow:
     matched: int
     mismatched: int
     unknown: int
+    shown: frozenset[SortName] | None = None
+
+    def shows(self, name: SortName) -> bool:
+        """Return whether a field has a meaning."""
+        return self.shown is None or name in self.shown
 
     @property
     def verdict(self) -> Verdict:
@@ -136,6 +143,8 @@ class LiveTable:
         unknown: calls since the start, as in a row.
         totals: the recorder's counts, such as lost and missed.
         rows: in no order.
+        slow_rate: calls of the slow path per second in the interval; None where it is not recorded.
+        failed_rate: the same for those that got no page; None where they are not counted.
     """
 
     seconds: float
@@ -148,6 +157,8 @@ class LiveTable:
     unknown: int
     totals: Totals
     rows: tuple[LiveRow, ...]
+    slow_rate: float | None = None
+    failed_rate: float | None = None
 
 
 class JudgedAllocations:
@@ -155,6 +166,7 @@ class JudgedAllocations:
 
     Attributes:
         kernel: the recorded kernel.
+        inferred: the facts that the recording infers, which are known once it is attached.
 
     Args:
         snapshot: of the recording.
@@ -162,6 +174,7 @@ class JudgedAllocations:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.kernel = Kernel.of(snapshot)
+        self.inferred = NOTHING_INFERRED
         self._allocations = pa.array([], ALLOCATION)
         self._request_codes: dict[RequestKey, int] = {}
         self._codes: list[int] = []
@@ -177,7 +190,7 @@ class JudgedAllocations:
         for row in python_rows(self._allocations, have):
             self._codes.append(self._request_codes.setdefault(request_key(row), len(self._request_codes)))
             self._shown.add(row)
-        judge = Judge.of(self.kernel, self._shown, seen.totals)
+        judge = Judge.of(self.kernel, self._shown, seen.totals, self.inferred)
         if judge != self._judge:
             self._judge = judge
             self._judged = []
@@ -256,7 +269,17 @@ def live_table(allocations: JudgedAllocations, before: Observation | None, now: 
         unknown=unknown,
         totals=now.totals,
         rows=tuple(_rows(allocations, pa.table(columns), int(new.sum()), interval)),
+        slow_rate=_total_rate("slow", before, now),
+        failed_rate=_total_rate("slow_failed", before, now),
     )
+
+
+def _total_rate(name: Literal["slow", "slow_failed"], before: Observation | None, now: Observation) -> float | None:
+    count = getattr(now.totals, name)
+    if count is None:
+        return None
+    had, begin = (0, 0.0) if before is None else (getattr(before.totals, name) or 0, before.seconds)
+    return _rate(max(0, count - had), now.seconds - begin)
 
 
 def _rows(allocations: JudgedAllocations, table: pa.Table, all_new: int, interval: float) -> list[LiveRow]:
@@ -299,8 +322,15 @@ def members(allocations: JudgedAllocations, now: Observation, row: LiveRow, by: 
     return sorted(sums.items(), key=lambda item: (not allocations.judged(item[0]).differences, -item[1]))
 
 
-def sort_names(by: By) -> tuple[SortName, ...]:
-    """Return the columns that a table has."""
+def sort_names(by: By, fields: Collection[SortName] | None = None) -> tuple[SortName, ...]:
+    """Return the columns that a table has.
+
+    Args:
+        by: what a row groups calls by.
+        fields: the only fields that rows show; None for all.
+    """
+    if fields is not None:
+        return tuple(name for name in get_args(SortName) if name in {*_NUMBERS, *fields})
     absent = {"request": {"comm", "pid", "stack"}, "task": {"stack"}, "stack": set()}[by]
     return tuple(name for name in get_args(SortName) if name not in absent)
 
@@ -343,6 +373,8 @@ def alloc_text(row: LiveRow, tables: FlagTables) -> str | None:
     return None if value is None else decode_alloc(value, tables).text
 
 
+_NUMBERS: tuple[SortName, ...] = ("rate", "count", "share", "verdict")
+"""The columns of every table."""
 _VERDICT_ORDER = {"ok": 0, "unknown": 1, "MISMATCH": 2}
 
 _SORT_VALUES: dict[str, Callable[[LiveRow, FlagTables], Any]] = {

@@ -16,18 +16,9 @@ from textual.widgets import DataTable, Footer, Input, Static
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.live.columns import GAP, Cells, PlacedColumn, place_columns
 from kalloctrace.live.detail import detail
-from kalloctrace.live.table import By, LiveRow
+from kalloctrace.live.table import By, LiveRow, RequestKey, TaskKey
 from kalloctrace.live.terminal import TerminalDriver
-from kalloctrace.live.text import (
-    Part,
-    clock,
-    count_parts,
-    legend_lines,
-    mode_text,
-    padded,
-    slow_parts,
-    verdict_parts,
-)
+from kalloctrace.live.text import Part, clock, count_groups, legend_lines, mode_text, padded, row_words, wrapped
 from kalloctrace.live.tui_screens import STYLES, Detail, Head, Help
 from kalloctrace.live.view import View
 from kalloctrace.probe.recorder import DRAIN_INTERVAL
@@ -38,8 +29,10 @@ from kalloctrace.trace.observation import Source
 from kalloctrace.trace.writer import default_name
 
 MAX_ROWS = 200
-_LEGEND_SHARE = 6
+_LEGEND_SHARE = 10
 """At most one line in this many is legend."""
+_ROW_SHARE = 4
+"""At most one line in this many shows the selected row in full."""
 _VERDICT_STYLES = {"ok": "green", "unknown": "bold yellow", "MISMATCH": "bold white on red"}
 _TABLE_ACTIONS = {"pause", "filter", "sort", "reverse", "by", "write", "legend", "help", "no_filter"}
 
@@ -74,6 +67,7 @@ class LiveApp(App[None]):
     CSS = """
     Screen { layers: base; }
     DataTable { height: 1fr; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
+    #row { height: auto; min-height: 2; background: $panel; }
     #legend { height: auto; color: $text-muted; }
     #filter { display: none; height: 3; }
     #filter.open { display: block; }
@@ -117,6 +111,8 @@ class LiveApp(App[None]):
         self._legend = True
         self._short_names: list[tuple[str, str]] = []
         self._shown: list[LiveRow] = []
+        self._chosen: tuple[RequestKey, TaskKey] | None = None
+        self._cursor_at = 0
         self._filling = False
 
     def compose(self) -> ComposeResult:
@@ -125,6 +121,7 @@ class LiveApp(App[None]):
         # Red stays red under the cursor.
         own: Literal["renderable"] = "renderable"
         yield Rows(cursor_type="row", cell_padding=0, cursor_foreground_priority=own, cursor_background_priority=own)
+        yield Static(id="row")
         yield Static(id="legend")
         yield Input(id="filter", placeholder="order>0 zone=Normal gfp&__GFP_ZERO comm~python", select_on_focus=False)
         yield Footer(compact=True)
@@ -157,7 +154,7 @@ class LiveApp(App[None]):
         except (NoMatches, IndexError):
             return
         self._show_heads()
-        placed = place_columns(self.view.by, self.size.width - 1)
+        placed = place_columns(self.view.by, self.size.width - 1, self.view.fields)
         selected, top = self._selected(table), table.scroll_y
         rows = self.view.rows()
         self._shown = rows[:MAX_ROWS]
@@ -173,15 +170,28 @@ class LiveApp(App[None]):
         if selected is not None and table.row_count:
             table.move_cursor(row=selected, animate=False)
         self._filling = False
+        self._cursor_at = table.cursor_row
+        self._show_row(self._cursor_at)
         self._show_legend(in_sight, len(rows))
 
     def _selected(self, table: Rows) -> int | None:
-        """Return where the selected row is now: the cursor stays on the first line, and follows any other row."""
+        """Return where the row is now that the user chose; None until the cursor was moved: it is on the first line."""
         at = table.cursor_row
-        if not 0 < at < len(self._shown):
+        if at != self._cursor_at and at < len(self._shown):
+            self._chosen = self._shown[at].key
+        if self._chosen is None:
             return None
-        key = self._shown[at].key
-        return next((i for i, row in enumerate(self.view.rows()[:MAX_ROWS]) if row.key == key), at)
+        return next((i for i, row in enumerate(self.view.rows()[:MAX_ROWS]) if row.key == self._chosen), at)
+
+    def _show_row(self, at: int) -> None:
+        """Show a row in full."""
+        lines: list[str] = []
+        if at < len(self._shown):
+            lines = wrapped(row_words(self._shown[at], self.view.snapshot.tables), self.size.width - 1)
+            most = max(3, self.size.height // _ROW_SHARE)
+            if len(lines) > most:
+                lines[most - 1 :] = ["… Enter shows the whole stack"]
+        self.screen_stack[0].query_one("#row", Static).update(styled_lines((line, "") for line in lines))
 
     def _heading(self, part: PlacedColumn) -> StyledText:
         text = part.heading
@@ -208,11 +218,12 @@ class LiveApp(App[None]):
             state.append(("PAUSED", "doubt"))
         if self._source.ended:
             state.append((f"ended: {self._source.ended}; rates cover the whole recording", "doubt"))
+        state += [(f"missed: {cause}", "doubt") for cause in view.missed_causes]
         if view.filter:
             state.append((f"filter: {view.filter}", "doubt"))
-        mode = mode_text(view.snapshot, self._source.recording, view.by, replayed=self._replayed)
-        verdicts = [*verdict_parts(table), *slow_parts(table.totals)]
-        return [state, count_parts(table), verdicts, [(mode, "faint")]]
+        mode = mode_text(view.snapshot, self._source.recording, view.by, fields=view.fields, replayed=self._replayed)
+        counts = count_groups(table, replayed=bool(self._replayed), history=view.history)
+        return [state, *counts, [(mode, "faint")]]
 
     def _show_legend(self, cells: Cells, rows: int) -> None:
         self._short_names = cells.legend()
@@ -347,9 +358,14 @@ class LiveApp(App[None]):
 
     def on_data_table_header_selected(self, event: "DataTable.HeaderSelected") -> None:
         """Sort by the clicked column."""
-        placed = place_columns(self.view.by, self.size.width - 1)
+        placed = place_columns(self.view.by, self.size.width - 1, self.view.fields)
         self.view.set_sort(placed[event.column_index].column.name)
         self.refresh_table()
+
+    def on_data_table_row_highlighted(self, _: "DataTable.RowHighlighted") -> None:
+        """Show the row under the cursor in full."""
+        # The event may be older than the rows.
+        self._show_row(self.screen_stack[0].query_one(Rows).cursor_row)
 
     def on_data_table_row_selected(self, event: "DataTable.RowSelected") -> None:
         """Show the details of the selected row."""

@@ -148,7 +148,8 @@ _SECTIONS = (
     (
         "numbers",
         """\
-  calls       allocations since the start; calls/s in the last interval
+  calls       allocations since the start; per second in the last interval;
+              the bars are the intervals before it
   distinct    distinct allocations, including fields that no column shows
   lost        calls that were captured but not counted: a buffer was full
   missed      probe hits that the kernel skipped
@@ -162,6 +163,7 @@ _SECTIONS = (
     (
         "columns",
         """\
+  dim         a row without calls in the last interval
   pid         -: tasks of this name that were idle for long, merged
   order       a request is for 2^order pages
   node, zone  the preferred zone, where the allocator looks first

@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Which rows of a live table the user sees, and in which order."""
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.live.filter import parse_filter
+from kalloctrace.live.grouped import Fields, group_key, grouped
+from kalloctrace.live.history import History
 from kalloctrace.live.table import (
     By,
     JudgedAllocations,
@@ -15,6 +21,8 @@ from kalloctrace.live.table import (
     sorted_rows,
     sorts_descending,
 )
+from kalloctrace.trace.inferred import inferred_of
+from kalloctrace.trace.missed_text import missed_causes
 from kalloctrace.trace.observation import Observation
 
 
@@ -25,31 +33,55 @@ class View:
         snapshot: of the recording.
         allocations: the distinct allocations of the recording.
         by: what a row groups calls by.
+        fields: rows are added up by these fields, after the filter; None if they are not.
         sort: the column that the rows are sorted by.
         descending: the largest value comes first.
         filter: the filter's text; see `parse_filter`.
         table: the table of the last observation; None before the first.
+        history: the rates of the last intervals.
+        recording: how the recording is made; empty until `describe`.
 
     Args:
         snapshot: of the recording.
         by: what a row groups calls by.
         sort: the column to sort by.
         words: the filter's text.
+        fields: the fields to add rows up by, which `by` has; None for none.
 
     Raises:
         KalloctraceError: the filter is not valid.
     """
 
-    def __init__(self, snapshot: Snapshot, by: By = "request", sort: SortName = "rate", words: str = "") -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        by: By = "request",
+        sort: SortName = "rate",
+        words: str = "",
+        fields: Fields | None = None,
+    ) -> None:
         self.snapshot = snapshot
         self.allocations = JudgedAllocations(snapshot)
         self.by: By = by
+        self.fields = fields
         self.sort: SortName = sort
         self.descending = sorts_descending(sort)
         self.table: LiveTable | None = None
+        self.history = History()
+        self.recording: Mapping[str, Any] = {}
         self._before: Observation | None = None
         self._now: Observation | None = None
         self.set_filter(words)
+
+    @property
+    def missed_causes(self) -> list[str]:
+        """Return why probe hits were missed so far, in words."""
+        return [] if self.table is None else list(missed_causes(self.table.totals, self.recording))
+
+    def describe(self, recording: Mapping[str, Any]) -> None:
+        """Take in how the recording is made, which is known once it is attached."""
+        self.recording = recording
+        self.allocations.inferred = inferred_of(recording)
 
     def update(self, seen: Observation, *, whole: bool = False, held: bool = False) -> None:
         """Take in an observation.
@@ -60,6 +92,8 @@ class View:
             held: keep the table as it is.
         """
         self.allocations.update(seen)
+        if not whole:
+            self.history.add(self._now, seen)
         self._before, self._now = None if whole else self._now, seen
         if not held:
             self.refresh()
@@ -68,12 +102,25 @@ class View:
         """Return the rows that pass the filter, sorted."""
         if self.table is None:
             return []
-        chosen = [row for row in self.table.rows if self._condition(row)]
+        chosen = self._filtered(self.table)
+        if self.fields is not None:
+            chosen = grouped(chosen, self.fields)
         return sorted_rows(chosen, self.sort, self.snapshot.tables, descending=self.descending)
 
     def members(self, row: LiveRow) -> list[tuple[int, int]]:
         """Return the index and count of each allocation in a row; see `members` of the table."""
-        return [] if self._now is None else members(self.allocations, self._now, row, self.by)
+        if self._now is None or self.table is None:
+            return []
+        fields, sums = self.fields, Counter[int]()
+        if fields is None:
+            return members(self.allocations, self._now, row, self.by)
+        for part in self._filtered(self.table):
+            if group_key(part, fields) == row.key:
+                sums.update(dict(members(self.allocations, self._now, part, self.by)))
+        return sorted(sums.items(), key=lambda item: (not self.allocations.judged(item[0]).differences, -item[1]))
+
+    def _filtered(self, table: LiveTable) -> list[LiveRow]:
+        return [row for row in table.rows if self._condition(row)]
 
     def set_filter(self, words: str) -> None:
         """Set the filter.
@@ -86,7 +133,7 @@ class View:
 
     def set_by(self, by: By) -> None:
         """Group the rows by something else."""
-        self.by = by
+        self.by, self.fields = by, None
         if self.sort not in sort_names(by):
             self.set_sort("rate")
         self.refresh()
@@ -98,7 +145,7 @@ class View:
 
     def next_sort(self, step: int) -> None:
         """Sort by the next column to the right, or to the left."""
-        names = sort_names(self.by)
+        names = sort_names(self.by, self.fields)
         self.set_sort(names[(names.index(self.sort) + step) % len(names)])
 
     def refresh(self) -> None:

@@ -4,7 +4,7 @@
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from kalloctrace.logs.escapes import plain_lines
@@ -26,6 +26,8 @@ _PRETTY = re.compile(rf'\s*"(?P<key>[\w@. -]{{1,64}})"\s*:\s*(?:{_STRING}"|[^"{{
 _CUT_OFF = re.compile(rf'"(?:{"|".join(_MESSAGE_KEYS[:5])})"\s*:\s*{_STRING}', re.IGNORECASE)
 _JSON = json.JSONDecoder()
 _NEXT_FIELD = re.compile(r" *(?P<separator>[,;\t])\s*[^\s,;\]]")
+_FIELD_BEGINS = re.compile(r'(?:^|[,;\t])\s{0,8}"[^"]*$')
+_FIELD_ENDS = re.compile(r'(?<!")"(?=\s*(?:[,;\t]|$))')
 
 # Documentation/ABI/testing/dev-kmsg and Documentation/networking/netconsole.rst of linux.
 _KMSG = re.compile(
@@ -41,8 +43,8 @@ _JOURNAL_FIELDS = frozenset({"__CURSOR", "__REALTIME_TIMESTAMP", "__MONOTONIC_TI
 _CRI = re.compile(
     r"(?P<time>\d{4}-\d\d-\d\dT[\d:.,]{8,20}(?:Z|[+-]\d\d:\d\d)) (?:stdout|stderr) (?P<tag>[FP])(?::\w+)* ?"
 )
-_BRACKETS = frozenset(("{", "}", "},", "[", "]", "],"))
-"""Lines of JSON that was printed for people."""
+_BRACKETS = re.compile(r"[{}\[\], ]+")
+"""A line of JSON that was printed for people; `dmesg --json` writes "},{"."""
 _MOST_FRAGMENTS = 64
 
 
@@ -59,9 +61,10 @@ class Containers:
         self._binary = False
         self._in_message = False
         self._is_json = False
+        self._in_field = False
 
-    def pieces(self, number: int, line: str) -> Iterator[Piece]:
-        """Yield what one line holds: nothing, if it only describes or continues another piece.
+    def pieces(self, number: int, line: str) -> Sequence[Piece]:
+        """Return what one line holds: nothing, if it only describes or continues another piece.
 
         A piece that a later line continues grows; it is complete when the lines of its block are read.
         """
@@ -69,39 +72,43 @@ class Containers:
         if self._binary:
             # The field's length stands before it, in eight bytes.
             self._binary, self._in_message = False, True
-            yield from self._journal_pieces(number, text[8:], len(text))
-            return
+            return self._journal_pieces(number, text[8:], len(text))
         if "\0" in text:
             text = text.replace("\0", "")
         if ";" in text and (match := _KMSG.match(text)) is not None:
             begun = self._read_kmsg(number, text, match)
-            if begun is not None:
-                yield begun
-            return
+            return () if begun is None else (begun,)
         if self._kmsg is not None and _DICTIONARY.match(text) is not None:
-            return
+            return ()
         if (cri := _CRI.match(text)) is not None:
-            yield from self._read_cri(number, text, cri)
-            return
+            return self._read_cri(number, text, cri)
         found = list(_json_pieces(number, text)) if '"' in text else []
         self._is_json = self._is_json or bool(found) or text in {"{", "["}
-        if found or (self._is_json and text.strip() in _BRACKETS):
-            yield from (piece for piece in found if piece.text)
-            return
-        yield from self._read_text(number, text)
+        if found or (self._is_json and _BRACKETS.fullmatch(text.strip())):
+            return [piece for piece in found if piece.text]
+        return self._read_text(number, text)
 
-    def _read_text(self, number: int, text: str) -> Iterator[Piece]:
+    def _read_text(self, number: int, text: str) -> Sequence[Piece]:
         if (field := _FIELD.match(text)) is not None and (self._is_export or field["key"] in _JOURNAL_FIELDS):
             self._is_export = True
             if field["key"] in _DESCRIBING:
                 self._journal[field["key"]] = field["value"]
             self._in_message = field["key"] == "MESSAGE"
-            if self._in_message:
-                yield from self._journal_pieces(number, field["value"], len(text))
-        elif self._is_export:
-            yield from self._read_export(number, text)
-        else:
-            yield from _plain_pieces(number, text)
+            return self._journal_pieces(number, field["value"], len(text)) if self._in_message else ()
+        if self._is_export:
+            return self._read_export(number, text)
+        return _plain_pieces(number, self._unquoted(text) if '"' in text else text)
+
+    def _unquoted(self, text: str) -> str:
+        """Return a line without the end of a table's field of several lines, and without the fields behind it."""
+        if text.count('"') % 2 == 0:
+            return text
+        if not self._in_field:
+            self._in_field = _FIELD_BEGINS.search(text) is not None
+            return text
+        end = _FIELD_ENDS.search(text)
+        self._in_field = end is None
+        return text if end is None else text[: end.start()]
 
     def _read_kmsg(self, number: int, text: str, match: re.Match[str]) -> Piece | None:
         head, fields, body = match["head"], match["fields"], text[match.end() :]
@@ -131,47 +138,45 @@ class Containers:
             self._fragments[head] = self._kmsg
         return self._kmsg
 
-    def _read_cri(self, number: int, text: str, match: re.Match[str]) -> Iterator[Piece]:
+    def _read_cri(self, number: int, text: str, match: re.Match[str]) -> Sequence[Piece]:
         body, begun = text[match.end() :], self._cri
         if begun is not None:
             begun.grow(body)
             self._cri = begun if match["tag"] == "P" else None
-            return
+            return ()
         piece = Piece(number, body, len(text), match.end(), wall=match["time"])
         if match["tag"] == "P":
             self._cri = piece
-            yield piece
-            return
+            return (piece,)
         lines = plain_lines(body)
         if lines == [body]:
-            yield piece
-            return
-        for line in lines:
-            yield Piece(number, line, len(text), None, wall=match["time"])
+            return (piece,)
+        return [Piece(number, line, len(text), None, wall=match["time"]) for line in lines]
 
-    def _read_export(self, number: int, text: str) -> Iterator[Piece]:
+    def _read_export(self, number: int, text: str) -> Sequence[Piece]:
         if text == "MESSAGE":
             self._binary = True
         elif not text or "[s=" in text:
             self._in_message = False
             self._journal.clear()
         elif self._in_message:
-            yield from self._journal_pieces(number, text, len(text))
+            return self._journal_pieces(number, text, len(text))
+        return ()
 
-    def _journal_pieces(self, number: int, text: str, width: int) -> Iterator[Piece]:
-        for line in plain_lines(text):
-            yield _described(Piece(number, line, width, None, record=True), self._journal)
+    def _journal_pieces(self, number: int, text: str, width: int) -> Sequence[Piece]:
+        return list(_string_pieces(number, width, text, self._journal))
 
 
-def _plain_pieces(number: int, text: str) -> Iterator[Piece]:
+def _plain_pieces(number: int, text: str) -> Sequence[Piece]:
     lines = plain_lines(text)
     if len(lines) == 1 and lines[0] == text:
-        yield Piece(number, text, len(text))
-        return
-    for at, line in enumerate(lines, 1):
-        # Only what stands last ends where the line does.
-        width = len(text) if at == len(lines) else 0
-        yield Piece(number, line, width, None, record=at > 1)
+        return (Piece(number, text, len(text)),)
+    # Only what stands last ends where the line does.
+    widths = [*([0] * (len(lines) - 1)), len(text)]
+    return [
+        Piece(number, line, width, None, record=at > 0)
+        for at, (line, width) in enumerate(zip(lines, widths, strict=True))
+    ]
 
 
 def _unescaped(text: str) -> str:

@@ -3,17 +3,17 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from kalloctrace.logs.blocks import Block, blocks
 from kalloctrace.logs.containers import Containers
-from kalloctrace.logs.lines import HEADER, may_be_header
+from kalloctrace.logs.lines import HEADER, may_be_header, starts, with_beginning
 from kalloctrace.logs.pieces import Piece
 from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, next_prefix, without_host
 from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
-from kalloctrace.logs.unwrap import Break, Line, joined, terminal_width
+from kalloctrace.logs.unwrap import Break, Line, is_apart, joined, terminal_width
 from kalloctrace.text import printable
 
 
@@ -75,17 +75,18 @@ class _Entry:
     width: int
     ends_blank: bool
     host_follows: bool
+    stamped: bool
 
 
-def _with_prefixes(piece: Piece) -> Iterator[tuple[Piece, Prefix]]:
-    """Yield a piece with its prefix; several, if it is several lines without line ends."""
-    known = known_prefix(piece.text)
-    while (end := next_prefix(piece.text, known.end)) < len(piece.text):
+def _with_prefixes(piece: Piece) -> list[tuple[Piece, Prefix]]:
+    """Return a piece with its prefix; several, if it is several lines without line ends."""
+    known, parts = known_prefix(piece.text), []
+    while (end := next_prefix(piece.text, known)) < len(piece.text):
         rest = replace(piece, text=piece.text[end:], indent=None, record=False)
         piece.text, piece.width = piece.text[:end], 0
-        yield piece, known
+        parts.append((piece, known))
         piece, known = rest, known_prefix(rest.text)
-    yield piece, known
+    return [*parts, (piece, known)]
 
 
 class _Reader:
@@ -101,10 +102,9 @@ class _Reader:
         self._stamped = False
         self._lately: list[bool] = []
 
-    def read(self, block: Block) -> Iterator[Message]:
-        """Read a block; it is yielded when the next one is known, from which its prefixes are learned too."""
-        if not block.follows:
-            yield from self.rest()
+    def read(self, block: Block) -> list[Message]:
+        """Read a block; it is returned when the next one is known, from which its prefixes are learned too."""
+        before = [] if block.follows else self.rest()
         lines: Iterable[tuple[int, str]] = enumerate(block.lines, block.first)
         self._is_mail = is_quoted_printable(block.lines, before=self._is_mail)
         if self._is_mail:
@@ -117,17 +117,19 @@ class _Reader:
         ]
         self._prefixes.learn(pieces)
         waiting, self._waiting = self._waiting, pieces
-        yield from self._yield_lines(waiting)
+        return before + self._read_lines(waiting)
 
-    def rest(self) -> Iterator[Message]:
-        """Yield what was held back: the log ends here, or lines are passed over."""
+    def rest(self) -> list[Message]:
+        """Return what was held back: the log ends here, or lines are passed over."""
         waiting, self._waiting = self._waiting, []
-        yield from self._yield_lines(waiting)
+        messages = self._read_lines(waiting)
         while self._entries:
-            yield from self._messages()
+            messages += self._messages()
         self._open.clear()
+        return messages
 
-    def _yield_lines(self, pieces: list[tuple[Piece, Prefix]]) -> Iterator[Message]:
+    def _read_lines(self, pieces: list[tuple[Piece, Prefix]]) -> list[Message]:
+        messages: list[Message] = []
         lines = [self._line(piece, known) for piece, known in pieces]
         self._width = terminal_width(lines, self._width)
         # A mail may wrap a line into several; text with hardly any stamp is something else.
@@ -136,24 +138,31 @@ class _Reader:
         for (piece, _), line in zip(pieces, lines, strict=True):
             self._add(piece, line)
             if len(self._entries) > _HELD:
-                yield from self._messages()
+                messages += self._messages()
+        return messages
 
     def _line(self, piece: Piece, known: Prefix) -> Line:
         prefix = self._prefixes.prefix(piece.text, known)
-        text = printable(piece.text[prefix.end :], instead=" ")
+        rest = piece.text[prefix.end :]
+        text = printable(rest, instead=" ")
+        if "alloction" in text:
+            # So spelled by 63f53dea0c98 ("mm: warn about allocations which stall for too long").
+            text = text.replace("page alloction stall", "page allocation stall")
         if prefix.closing and text.rstrip().endswith(prefix.closing):
             text = text.rstrip()[: -len(prefix.closing)]
-        return Line(text, piece.width, prefix, stamped=prefix.stamped or piece.record)
+        begins = prefix.starts if text == rest and not text[-1:].isspace() else starts(text.strip()) is not None
+        return Line(text, piece.width, prefix, prefix.stamped or piece.record, begins)
 
     def _add(self, piece: Piece, line: Line) -> None:
         text, prefix, stamped = line.text, line.prefix, line.stamped
         caller = prefix.caller or piece.caller
         last = self._open.get(caller) if stamped else self._last()
-        if last is not None:
-            cut = last.width == self._width > 0 and not stamped
-            how = Break(cut, stamped, loose=self._stamped and not stamped)
+        if last is not None and stamped and not last.stamped:
+            # What has no stamp is no message of the kernel, or the rest of one.
+            last = None
+        if last is not None and not is_apart(last.text, line):
             above = f"{last.text} " if last.ends_blank else last.text
-            both = joined(above, text.rstrip(), how)
+            both = joined(above, text.rstrip(), self._break(last, line))
             if both is not None:
                 last.text, last.width, last.ends_blank = both, piece.width, text.endswith(" ")
                 return
@@ -169,12 +178,17 @@ class _Reader:
             width=piece.width,
             ends_blank=text.endswith(" "),
             host_follows=prefix.host_follows,
+            stamped=stamped,
         )
         if last is not None and self._stamped and not stamped:
             # A message of several lines has its stamp on the first.
             entry.time, entry.wall, entry.caller, entry.host = last.time, last.wall, last.caller, last.host
         self._entries.append(entry)
         self._open[entry.caller] = entry
+
+    def _break(self, last: _Entry, line: Line) -> Break:
+        cut = last.width == self._width > 0 and not line.stamped
+        return Break(cut, line.stamped, self._stamped and not line.stamped, line.starts)
 
     def _time(self, piece: Piece, prefix: Prefix) -> float | None:
         """Return the time of a line: where some lines have the time since boot, only that is comparable."""
@@ -186,12 +200,15 @@ class _Reader:
     def _last(self) -> _Entry | None:
         return self._entries[-1] if self._entries else None
 
-    def _messages(self) -> Iterator[Message]:
-        """Yield the message that was held back longest; several, if a terminal cut an escaped newline within it."""
+    def _messages(self) -> Sequence[Message]:
+        """Return the message that was held back longest; several, if a terminal cut an escaped newline within it."""
         entry = self._entries.popleft()
         if self._open.get(entry.caller) is entry:
             del self._open[entry.caller]
         text, indent = entry.text, entry.indent
+        if "order:" in text or ": gfp_mask=" in text:
+            whole = with_beginning(text)
+            text, indent = whole, indent if whole == text else None
         if may_be_header(text) and (header := HEADER.match(text)) is not None:
             # "tmux: server" looks like a host and a task.
             whole = f"{entry.host}: {header['comm']}" if entry.host else ""
@@ -201,10 +218,11 @@ class _Reader:
                 text = without_host(text, self._comms(), host_follows=entry.host_follows)
             indent = None if indent is None else indent + len(entry.text) - len(text)
         if "#012" not in text:
-            yield Message(entry.line, text, entry.time, entry.wall, entry.caller, entry.host, indent)
-            return
-        for part in text.split("#012"):
-            yield Message(entry.line, part.strip(), entry.time, entry.wall, entry.caller, entry.host, None)
+            return (Message(entry.line, text, entry.time, entry.wall, entry.caller, entry.host, indent),)
+        return [
+            Message(entry.line, part.strip(), entry.time, entry.wall, entry.caller, entry.host, None)
+            for part in text.split("#012")
+        ]
 
     def _comms(self) -> Iterator[str]:
         for entry in self._entries:

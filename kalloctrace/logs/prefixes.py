@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
 
-from kalloctrace.logs.lines import ANCHOR, HEADER, START
+from kalloctrace.logs.lines import ANCHOR, HEADER, START, starts, starts_certainly
 from kalloctrace.logs.pieces import Piece
 
 _TIME = r"\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?"
@@ -32,7 +32,7 @@ _FIRST_LINE = r"(?::? ?page allocation (?:failure|stall)| invoked oom-killer|: v
 _STARTS_MESSAGE = rf"(?!vmalloc)(?={START}|.{{1,40}}?{_FIRST_LINE})"
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<])))"
+    r"\s*+(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<])))"
     r"|(?P<bullet>(?:[-*+•·‣◦–#│┃]|/\*|//|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
     r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
     rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
@@ -45,21 +45,21 @@ _TOKEN = re.compile(
     rf"|(?:kern|user|daemon|syslog|local\d)\s*:{_LEVEL}\s*:\s?)"
 )
 _KERNEL = re.compile(
-    rf"\s*(?:(?P<host>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?\s+)?kernel(?:\[[\d-]{{1,10}}\])?"
+    rf"\s*+(?:(?P<host>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?\s+)?kernel(?:\[[\d-]{{1,10}}\])?"
     r"(?::(?: :)?|\s+\S{1,16}\s+\S{1,32}\s+(?:-|(?:\[[^\[\]]{0,256}\])+)(?=\s))\s?"
 )
 # What grep prints, names of files and numbers of lines, and the address of a machine.
 _FIRST = re.compile(
-    r"\s*(?:(?P<address>\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?:?\s+"
+    r"\s*+(?:(?P<address>\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?:?\s+"
     rf"|(?:[\w./@+-]{{1,128}}[:-])?(?:\d{{1,7}}[:-])(?=\[\s*\d{{1,12}}\.\d|<\d|{_STAMP})"
     rf"|[\w./@+-]{{1,128}}:(?=\[\s*\d{{1,12}}\.\d|<\d{{1,3}}>))"
 )
 # Tokens that mean this only behind a stamp.
 _LATER = re.compile(
-    r"\s*(?:(?P<address>\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?:?\s+"
+    r"\s*+(?:(?P<address>\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?:?\s+"
     r"|[A-Z]?\[\s*\d{1,4}:[^\[\]]{1,32}:\s*\d{1,10}\]\s?"
     r"|-?\(\d{1,4}\)\s?(?:\[\s*\d{1,10}:[^\[\]]{1,32}\]\s?)?"
-    r"|c\d{1,4}\s+\d{1,10}\s"
+    r"|c\d{1,4}\s+\d{1,10}\s(?!total |pages )"
     r"|(?:stdout|stderr) [FP](?::\w{1,16})* ?"
     r"|[VDIWEF]/?(?=\s)"
     r"|\d{1,7}\s+\d{1,7}\s+[VDIWEF]\s"
@@ -69,6 +69,7 @@ _LATER = re.compile(
     rf"|(?:(?P<syslog>{_HOST})\s+)?(?:<?\w{{1,16}}\.{_LEVEL}>?|klogd|vmunix)(?:\[\d{{1,10}}\])?:?\s+"
     rf"|(?!{START})(?P<host>{_HOST}):\s+{_STARTS_MESSAGE})"
 )
+_starts_behind_blanks = re.compile(rf"\s*+{START}").match
 _CALLER = re.compile(r"\b[TC]\d{1,10}\b")
 _WHEN = re.compile(
     r"(?:(?P<year>\d{4})[-/](?P<month>\d\d)[-/](?P<mday>\d\d)[T _]"
@@ -76,10 +77,9 @@ _WHEN = re.compile(
     r"(?P<hour>\d\d):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,](?P<part>\d{1,9}))?)?"
 )
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_SOME_YEAR = 30
+"""Years since 1970 of a stamp without one."""
 _DAYS_BEFORE = (0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335)
-
-
-START_MATCH = re.compile(START).match
 
 
 class Prefix(NamedTuple):
@@ -95,6 +95,7 @@ class Prefix(NamedTuple):
         closing: what the prefix opens and the message's end closes, such as a quotation mark; or "".
         host_follows: it ends in a stamp of RFC 3164, which has a host's name next.
         since_boot: the time is since boot, not by the wall clock.
+        starts: what stands behind it and its blanks begins as a message does.
     """
 
     end: int
@@ -106,6 +107,7 @@ class Prefix(NamedTuple):
     closing: str = ""
     host_follows: bool = False
     since_boot: bool = False
+    starts: bool = False
 
 
 def known_prefix(text: str) -> Prefix:
@@ -114,13 +116,15 @@ def known_prefix(text: str) -> Prefix:
     time: float | None = None
     wall: str | None = None
     caller = host = closing = ""
-    while True:
+    certain = False
+    # At the very beginning, what looks like a message may be the name of a file.
+    while not (certain := at > 0 and starts_certainly(text, at) is not None):
         match = _TOKEN.match(text, at)
         if match is None:
             named = _named(text, at, stamped=stamped)
             if named is None or named.end == at:
                 break
-            at, stamped, host, host_follows = named.end, stamped or named.stamped, named.host or host, False
+            at, stamped, host, host_follows = named.end, stamped or named.stamped, host or named.host, False
             continue
         at, closing = match.end(), _closing(match, closing)
         if match["quote"] is not None or match["bullet"] is not None:
@@ -132,12 +136,25 @@ def known_prefix(text: str) -> Prefix:
         elif match["kmsg"] is not None:
             time = int(match["kmsg"]) / 1e6
         wall = match["bracket"] or match["wall"] or wall
-        found = _CALLER.search(match["more"] or match["fields"] or "")
-        caller = match["caller"] or (found[0] if found is not None else caller)
+        if more := match["more"] or match["fields"]:
+            found = _CALLER.search(more)
+            caller = found[0] if found is not None else caller
+        caller = match["caller"] or caller
     since_boot = time is not None
     if time is None and wall is not None:
         time = wall_seconds(wall)
-    return Prefix(at, stamped, time, wall, caller, host, closing, host_follows, since_boot)
+    begins = certain or starts_behind(text, at)
+    return Prefix(at, stamped, time, wall, caller, host, closing, host_follows, since_boot, begins)
+
+
+def starts_behind(text: str, at: int) -> bool:
+    """Return whether what stands behind a prefix and its blanks begins as a message does.
+
+    Args:
+        text: a line.
+        at: the end of the prefix.
+    """
+    return _starts_behind_blanks(text, at) is not None
 
 
 def _closing(match: re.Match[str], before: str) -> str:
@@ -147,24 +164,37 @@ def _closing(match: re.Match[str], before: str) -> str:
     return "|" if (match["quote"] or "").startswith("|") else before
 
 
-_EMBEDDED = re.compile(r"\[ {0,8}\d{1,8}\.\d{6}\](?:\[ {0,6}[TC]\d{1,10}\])? ")
+_EMBEDDED = re.compile(r"\[ {0,8}(?P<boot>\d{1,8}\.\d{6})\](?:\[ {0,6}[TC]\d{1,10}\])? ")
 _EMBEDDED_SYSLOG = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} kernel: ")
 
 
-def next_prefix(text: str, begin: int) -> int:
+_AT_ONCE = 1.0
+"""Seconds between two messages that ran into each other on a console."""
+
+
+def next_prefix(text: str, known: Prefix) -> int:
     """Return where another prefix follows in a line that lost its line ends, or the text's length.
 
     Args:
         text: a line.
-        begin: the end of its own prefix.
+        known: its own prefix.
     """
+    begin = known.end
     match = _EMBEDDED.search(text, begin + 1) if text.find("[", begin + 1) > 0 else None
-    if " kernel: " in text[begin:]:
+    if text.find(" kernel: ", begin) >= 0:
         syslog = _EMBEDDED_SYSLOG.search(text, begin + 1)
         if syslog is not None and (match is None or syslog.start() < match.start()):
             match = syslog
-    begins = match is not None and (START_MATCH(text, begin) is not None or HEADER.match(text, begin) is not None)
-    return match.start() if match is not None and begins else len(text)
+    if match is None:
+        return len(text)
+    begins = starts(text, begin) is not None or HEADER.match(text, begin) is not None
+    return match.start() if begins or _is_at_once(text, known, match) else len(text)
+
+
+def _is_at_once(text: str, known: Prefix, match: re.Match[str]) -> bool:
+    """Return whether a message begins within another one's line, which a second CPU wrote at the same time."""
+    boot = match.re is _EMBEDDED and known.since_boot and known.time is not None
+    return boot and starts_behind(text, match.end()) and abs(float(match["boot"]) - (known.time or 0)) < _AT_ONCE
 
 
 def _named(text: str, at: int, *, stamped: bool) -> Prefix | None:
@@ -186,6 +216,8 @@ def _named(text: str, at: int, *, stamped: bool) -> Prefix | None:
 def wall_seconds(stamp: str) -> float | None:
     """Return a wall-clock time as seconds that are comparable within one log; None if it names no day.
 
+    No time since boot is as large.
+
     Args:
         stamp: as printed; without a fraction the result is a whole number. Stamps without a year are of one year.
     """
@@ -195,7 +227,7 @@ def wall_seconds(stamp: str) -> float | None:
     if match["name"] is not None:
         if match["name"] not in _MONTHS:
             return None
-        years, month, day = 0, _MONTHS.index(match["name"]), int(match["day"])
+        years, month, day = _SOME_YEAR, _MONTHS.index(match["name"]), int(match["day"])
     else:
         years, month, day = int(match["year"]) - 1970, int(match["month"]) - 1, int(match["mday"])
         if month not in range(12):
@@ -257,16 +289,19 @@ class LearnedPrefixes:
         """Return the prefix of a line whose known prefix is given."""
         if not self._shapes:
             return known
+        if known.starts:
+            return known
         rest = text[known.end :]
         at = len(rest) - len(rest.lstrip())
-        if START_MATCH(rest, at) is not None:
-            return known
         ends = [match.end() for pattern in self._shapes.values() if (match := pattern.match(rest, at)) is not None]
         if not ends:
             return known
         end = max(ends)
         return known._replace(
-            end=known.end + end, stamped=True, closing='"' if rest[:end].count('"') % 2 else known.closing
+            end=known.end + end,
+            stamped=True,
+            closing='"' if rest[:end].count('"') % 2 else known.closing,
+            starts=starts_behind(rest, end),
         )
 
 
@@ -277,8 +312,7 @@ def _unknown(pieces: Sequence[tuple[Piece, Prefix]]) -> Iterator[str]:
     first = {piece.line: known.stamped for piece, known in reversed(pieces)}
     stamped = sum(first.values()) * 10 > len(first)
     for piece, known in pieces:
-        rest = piece.text[known.end :].lstrip()
-        if rest and START_MATCH(rest) is None and known.stamped == stamped:
+        if known.stamped == stamped and not known.starts and (rest := piece.text[known.end :].lstrip()):
             yield rest
 
 

@@ -17,8 +17,9 @@ from kalloctrace.logs.lines import (
     Form,
     form_of,
     may_be_header,
+    starts,
 )
-from kalloctrace.logs.prefixes import START_MATCH, Prefix
+from kalloctrace.logs.prefixes import Prefix
 
 LONGEST = 1536
 """Characters of a joined message: a kernel message has 1 KiB with its prefix (kernel/printk/printk.c)."""
@@ -33,13 +34,20 @@ MAILED = -1
 _SHORT = 24
 """Characters of a beginning that is too short to tell."""
 _REACH = LONGEST_PHRASE + 8
+_PAIRS = frozenset(one + next_one for phrase in PHRASES for one, next_one in pairwise(phrase))
+"""The characters that follow each other in these phrases."""
 _NEXT_WORDS = (
     (":", re.compile(r"page$").match),
-    ("", re.compile(r"invoked$").match),
+    ("", re.compile(r"invoked$|cpuset=\S+ mems_allowed=").match),
     ("page", re.compile(r"allocation\b").match),
+    ("=>", re.compile(r"\d+ free of \d").match),
     ("ut of memory:", re.compile(r"Killed process\b").match),
 )
-"""What the first words of a report's first line end in, and what follows, where each word has its line."""
+"""What the first words of a report's first line end in, and what follows, where each word has its line; and the end of
+CMA's list of free ranges."""
+_ADDRESS = re.compile(r"\[<[0-9a-f]{8,16}>\](?: \?)?$")
+_FUNCTION = re.compile(r"(?:\? )?[\w.]{1,128}\+0x[0-9a-f]{1,8}/0x")
+"""A frame of kernels up to 4.9, where a mail may have broken it."""
 _LONGEST_NAME = 200
 """Characters of the name and of what is left of a prefix."""
 
@@ -52,12 +60,14 @@ class Line(NamedTuple):
         width: characters of the physical line; 0 if something else ends this line there.
         prefix: what stands before.
         stamped: a stamp or a container says that a message or a part of one begins here.
+        starts: it begins as a message does.
     """
 
     text: str
     width: int
     prefix: Prefix
     stamped: bool
+    starts: bool
 
 
 def terminal_width(lines: Sequence[Line], before: int) -> int:
@@ -76,7 +86,7 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
     continued = Counter(
         line.width
         for line, below in pairwise(lines)
-        if line.width >= _NARROWEST and not (below.stamped if stamped else _begins(below.text.lstrip()))
+        if line.width >= _NARROWEST and not (below.stamped if stamped else _begins(below))
     )
     widest = max((line.width for line in lines), default=0)
     # A copy may lose the blank at the end of a line.
@@ -87,9 +97,9 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
     return before if others < _MOST_OTHERS else MAILED
 
 
-def _begins(text: str) -> bool:
-    """Return whether a text is the beginning of a line, a report's first line included."""
-    return START_MATCH(text) is not None or (may_be_header(text) and HEADER.match(text) is not None)
+def _begins(line: Line) -> bool:
+    """Return whether a line is the beginning of one, a report's first line included."""
+    return line.starts or (may_be_header(line.text) and HEADER.match(line.text.lstrip()) is not None)
 
 
 class Break(NamedTuple):
@@ -99,11 +109,23 @@ class Break(NamedTuple):
         cut: the line above fills a terminal's width exactly.
         stamped: the line has a prefix of its own.
         loose: it has none, but messages of this log have one.
+        starts: it begins as a message does.
     """
 
     cut: bool = False
     stamped: bool = False
     loose: bool = False
+    starts: bool = False
+
+
+def is_apart(last: str, line: Line) -> bool:
+    """Return whether a line continues no other for certain; this is quick.
+
+    Args:
+        last: the line above, without prefix.
+        line: the line.
+    """
+    return line.stamped and line.starts and len(last) > _SHORT
 
 
 def joined(last: str, text: str, how: Break) -> str | None:
@@ -117,25 +139,26 @@ def joined(last: str, text: str, how: Break) -> str | None:
     below = text.strip()
     if not below or not last or len(last) + len(below) > LONGEST:
         return below if how.loose and not last else None
-    if how.stamped and len(last) > _SHORT and START_MATCH(below) is not None:
-        return None
     phrase = _across(last.rstrip(), below)
     if phrase is not None:
         return phrase
     if HEADLESS.match(below) is not None:
         # Several CPUs that fail at once leave first lines without a name: each is a report of its own.
-        own = HEADER.match(last) is not None or START_MATCH(last) is not None or len(last) > _LONGEST_NAME
+        own = HEADER.match(last) is not None or starts(last) is not None or len(last) > _LONGEST_NAME
         return None if own else _glued(last, text, None, how)
     form = form_of(last)
     if form is None:
         return _begun(last, text, how)
-    return None if form.is_complete(last.rstrip()) and not how.cut else _continued(last, text, form, how)
+    if form.is_complete(last.rstrip()) and not how.cut:
+        named = f"{last.rstrip()} {below}"
+        return named if how.loose and not how.starts and form.is_named(named) else None
+    return _continued(last, text, form, how)
 
 
 def _continued(last: str, text: str, form: Form, how: Break) -> str | None:
     below, glued = text.strip(), _glued(last, text, form, how)
-    begins = FORMS["totals"].begin.match(below) if how.cut and how.loose else START_MATCH(below)
-    if begins is not None and not _is_one_word(last, below, glued, form):
+    begins = FORMS["totals"].begin.match(below) is not None if how.cut and how.loose else how.starts
+    if begins and not _is_one_word(last, below, glued, form):
         return None
     return glued if how.loose or how.cut or _fits(last, below, glued, form, how) else None
 
@@ -149,8 +172,8 @@ def _begun(last: str, text: str, how: Break) -> str | None:
     if how.cut and FORMS["totals"].begin.match(text.strip()) is None:
         return _glued(last, text, None, how)
     spaced = f"{last.rstrip()} {text.strip()}"
-    begins = len(last) <= _SHORT and (START_MATCH(spaced) is not None or form_of(spaced) is not None)
-    return spaced if begins and START_MATCH(text.strip()) is None else None
+    begins = len(last) <= _SHORT and (starts(spaced) is not None or form_of(spaced) is not None)
+    return spaced if begins and not how.starts else None
 
 
 def _is_one_word(last: str, below: str, glued: str, form: Form) -> bool:
@@ -175,6 +198,10 @@ def _across(last: str, below: str) -> str | None:
     for end, begins in _NEXT_WORDS:
         if last.endswith(end) and begins(below) is not None and len(last) <= _LONGEST_NAME:
             return f"{last} {below}"
+    if last.endswith((">]", "?")) and _ADDRESS.search(last) is not None and _FUNCTION.match(below) is not None:
+        return f"{last} {below}"
+    if last[-1:] + below[:1] not in _PAIRS:
+        return None
     tail, head = last[-_REACH:].replace(" ", ""), below[:_REACH].replace(" ", "")
     both = tail + head
     for phrase in PHRASES:
@@ -184,7 +211,23 @@ def _across(last: str, below: str) -> str | None:
     return None
 
 
-_WORDS = ("page", "allocation", "failure", "stall", "invoked", "oom-killer", "vm", "error")
+_WORDS = (
+    *("page", "allocation", "alloc", "failure", "stall", "invoked", "oom-killer", "error:", "for", "size"),
+    *(
+        "vmalloc:",
+        "vmalloc_node_range",
+        "vmalloc",
+        "vmemmap",
+        "vmap",
+        "failed:",
+        "out",
+        "of",
+        "space",
+        "Out",
+        "memory:",
+    ),
+)
+"""Of a phrase; a longer one before its beginning."""
 
 
 def _spaced(last: str, below: str, cut: int, phrase: str) -> str:
@@ -203,11 +246,11 @@ def _completed(last: str, text: str, how: Break) -> str | None:
         return None
     below = text.strip()
     first = below.split(None, 1)[0]
-    if START_MATCH(below) is not None and not any(map(PARTIAL.fullmatch, (last + first, f"{last} {first}"))):
+    if how.starts and not any(map(PARTIAL.fullmatch, (last + first, f"{last} {first}"))):
         return None
     both = (last + below, f"{last} {below}")
     ways = both if how.cut else both[::-1]
-    for begins in (lambda glued: form_of(glued) is not None, PARTIAL.fullmatch, START_MATCH):
+    for begins in (lambda glued: form_of(glued) is not None, PARTIAL.fullmatch, starts):
         found = next((glued for glued in ways if begins(glued)), None)
         if found is not None:
             return found

@@ -224,27 +224,30 @@ def zone_watermark_ok(
     order_pages = (1 << order) - 1
     highatomic = highatomic_pages(kernel, state, alloc_flags)
     cma = NONE if alloc_flags & kernel.bits.alloc_cma else free_cma_pages(state)
-    check = WatermarkCheck(
-        outcome="unknown",
+    mark = state.watermarks[watermark]
+    lowered, reserve = lowered_mark(kernel, mark, alloc_flags), lowmem_reserve_pages(state, highest_zoneidx)
+    most = state.free - order_pages - highatomic.low - cma.low
+    least = state.free - order_pages - min(highatomic.high + cma.high, max(state.free, highatomic.low + cma.low))
+    if most <= lowered + reserve.low:
+        found = Found("watermark", None, frozenset())
+    else:
+        found = suitable_block(kernel, state, order, alloc_flags)
+        # Without a free block the request is refused, whatever the watermark.
+        if found.outcome != "block" and least <= lowered + reserve.high:
+            found = found._replace(outcome="unknown")
+    return WatermarkCheck(
+        outcome=found.outcome,
         watermark=WMARK_NAMES[watermark],
-        mark=state.watermarks[watermark],
-        lowered=lowered_mark(kernel, state.watermarks[watermark], alloc_flags),
-        lowmem_reserve=lowmem_reserve_pages(state, highest_zoneidx),
+        mark=mark,
+        lowered=lowered,
+        lowmem_reserve=reserve,
         order_pages=order_pages,
         highatomic=highatomic,
         cma=cma,
-        usable=Range(
-            state.free - order_pages - min(highatomic.high + cma.high, max(state.free, highatomic.low + cma.low)),
-            state.free - order_pages - highatomic.low - cma.low,
-        ),
+        usable=Range(least, most),
+        largest=found.largest,
+        types_there=found.types_there,
     )
-    if check.usable.high <= check.needed.low:
-        return replace(check, outcome="watermark")
-    found = suitable_block(kernel, state, order, alloc_flags)
-    check = replace(check, largest=found.largest, types_there=found.types_there)
-    # Without a free block the request is refused, whatever the watermark.
-    decided = found.outcome == "block" or check.usable.low > check.needed.high
-    return replace(check, outcome=found.outcome if decided else "unknown")
 
 
 def zone_watermark_fast(
@@ -336,7 +339,7 @@ class Found(NamedTuple):
     """Whether a free block serves a request.
 
     Attributes:
-        outcome: "ok", "block" (there is none) or "unknown".
+        outcome: "ok", "block" (there is none), "unknown", or "watermark" (no block was looked for).
         largest: the largest order of a block whose type it may take or that is unknown; None if there is no such block.
         types_there: types of the blocks that are large enough, if none of them serves.
     """

@@ -17,7 +17,8 @@ from kalloctrace.kernel.kcore import MASKED, UNMASK, Kcore
 from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
 from kalloctrace.kernel.proven import load, proof_status
 from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
-from kalloctrace.probe.attach.plan import FREELIST, PREPARE, choose_attachment, make_plan, prototype
+from kalloctrace.probe.attach.others import bpf_processes, tracers
+from kalloctrace.probe.attach.plan import FREELIST, PREPARE, make_plan, prototype
 from kalloctrace.probe.privileges.capabilities import effective
 from kalloctrace.probe.privileges.confine import protections
 from kalloctrace.probe.privileges.needed import missing_capabilities, sufficient_capabilities
@@ -79,6 +80,23 @@ def run_checks(kernel: LiveKernel) -> Iterator[Check]:
         yield _guarded(name, look, kernel)
 
 
+def others(kernel: LiveKernel) -> Iterator[Check]:
+    """Look for others that make a recording dearer, or miss calls; nothing that they do makes one impossible.
+
+    Args:
+        kernel: the running kernel.
+    """
+    for name, look in (("other tracers", _other_tracers), ("other users of BPF", _other_bpf)):
+        yield _guarded(name, look, kernel)
+
+
+INSTEAD = (
+    "record on a real kernel in a virtual machine: "
+    "kalloctrace lab run --kernel 6.12 -- kalloctrace record -o my.arrows -- ls"
+)
+"""What works on every machine."""
+
+
 def require_live(kernel: LiveKernel) -> None:
     """Raise an error if this machine cannot be traced.
 
@@ -86,11 +104,17 @@ def require_live(kernel: LiveKernel) -> None:
         kernel: the running kernel.
 
     Raises:
-        KalloctraceError: the first check that failed.
+        KalloctraceError: with every check that failed.
     """
-    for check in run_checks(kernel):
-        if check.status == "fail":
-            raise KalloctraceError(f"cannot trace this machine ({check.name})", check.detail, check.fix)
+    failed = [check for check in run_checks(kernel) if check.status == "fail"]
+    if failed:
+        # One cause, such as a missing privilege, fails several checks in the same words.
+        fixes = dict.fromkeys(check.fix for check in failed)
+        raise KalloctraceError(
+            f"cannot trace this machine ({', '.join(check.name for check in failed)})",
+            "; ".join(dict.fromkeys(check.detail for check in failed)),
+            f"{'; '.join(fixes)}; or {INSTEAD}",
+        )
 
 
 def _guarded(name: str, look: _Look, kernel: LiveKernel) -> Check:
@@ -214,11 +238,24 @@ def _plan(kernel: LiveKernel) -> _Found:
 
 
 def _attachment(kernel: LiveKernel) -> _Found:
-    chosen, reason = choose_attachment(None, kernel.preemption)
-    if chosen == "kprobe" and not any((folder / "kprobe_events").exists() for folder in TRACEFS):
+    chosen = make_plan(kernel).attachment
+    if chosen.way == "jump" and not any((folder / "kprobe_events").exists() for folder in TRACEFS):
         fix = "mount tracefs: mount -t tracefs nodev /sys/kernel/tracing; or record with --attach fentry"
-        return "warn", f"{chosen}: {reason}; but there is no kprobe_events", fix
-    return "pass", f"{chosen}: {reason}", ""
+        return "warn", f"{chosen}: {chosen.reason}; but there is no kprobe_events", fix
+    return "pass", f"{chosen}: {chosen.reason}", ""
+
+
+def _other_tracers(kernel: LiveKernel) -> _Found:
+    found = tracers((find_entry(kernel.symbols), FREELIST))
+    if not found:
+        return "pass", "nothing else is attached to these functions", ""
+    return "warn", "; ".join(found), "stop these tracers: each makes an allocation dearer"
+
+
+def _other_bpf(_: LiveKernel) -> _Found:
+    found = bpf_processes()
+    detail = f"{', '.join(found)}; while one calls bpf(2), kprobes miss calls, which are counted" if found else "none"
+    return "pass", detail, ""
 
 
 def _flag_tables(kernel: LiveKernel) -> _Found:

@@ -91,6 +91,10 @@ class Child:
         command: the program and its arguments.
         user: who runs it, without capabilities; None for the caller, with the caller's privileges.
 
+    Attributes:
+        pid: its process id.
+        pidfd: a file descriptor of the process.
+
     Raises:
         KalloctraceError: there is no such program.
     """
@@ -109,7 +113,8 @@ class Child:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         helper_end.close()
         try:
-            self.pidfd = os.pidfd_open(_pid_of_held(self._control.recv(_MESSAGE), command, user))
+            self.pid = _pid_of_held(self._control.recv(_MESSAGE), command, user)
+            self.pidfd = os.pidfd_open(self.pid)
         except BaseException:
             # The helper ends with its control, and a held command with the helper.
             self._control.close()

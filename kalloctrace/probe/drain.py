@@ -2,13 +2,17 @@
 """Moves captured allocations into the trace: one consumer for each kind of map."""
 
 import time
+from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from kalloctrace.probe.decode.allocations import AllocationMaker
 from kalloctrace.probe.decode.comm import TaskComms
+from kalloctrace.probe.decode.groups import TaskGroups
 from kalloctrace.probe.decode.rows import Records, RowMaker
 from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.grouping import Grouper
@@ -137,10 +141,18 @@ class StreamConsumer:
         maker: makes the trace's allocations.
         rows: makes the text of stacks.
         writer: the trace.
+        groups: the control groups of processes; None if groups are not recorded.
     """
 
     def __init__(
-        self, events: PerCpuBuffer, task_comms: Ring, maker: AllocationMaker, rows: RowMaker, writer: RowWriter
+        self,
+        events: PerCpuBuffer,
+        task_comms: Ring,
+        maker: AllocationMaker,
+        rows: RowMaker,
+        writer: RowWriter,
+        *,
+        groups: TaskGroups | None = None,
     ) -> None:
         self.consumed = self.unnamed = 0
         self._events = events
@@ -150,6 +162,7 @@ class StreamConsumer:
         self._writer = writer
         self._grouper = Grouper(events.dtype["a"])
         self._comms = TaskComms()
+        self._groups = groups
         self._waiting: list[_Columns] = []
         self._written_at = time.monotonic()
 
@@ -182,28 +195,86 @@ class StreamConsumer:
         """Write what was read."""
         self._written_at = time.monotonic()
         # After the events, so that a change that is missing here is later than all of these events.
-        self._comms.update(self._comm_changes.drain())
+        changes = self._comm_changes.drain()
+        self._comms.update(changes)
+        if self._groups is not None:
+            self._groups.update(changes)
         if self._waiting:
             self._write_waiting()
         self._comms.discard()
+        if self._groups is not None:
+            self._groups.discard()
         self.unnamed = self._comms.unknown
 
     def _write_waiting(self) -> None:
         columns = _Columns(*(np.concatenate(parts) for parts in zip(*self._waiting, strict=True)))
         self._waiting.clear()
         tids = columns.pid_tgid.astype(np.uint32)
+        pids = (columns.pid_tgid >> np.uint64(32)).astype(np.uint32)
         self._writer.write_stream(
             StreamColumns(
                 time=columns.time,
                 cpu=columns.cpu,
-                pid=(columns.pid_tgid >> np.uint64(32)).astype(np.int32),
+                pid=pids.view(np.int32),
                 tid=tids.view(np.int32),
                 comm=self._comms.column(tids, columns.cpu, columns.time),
                 stack=self._rows.stacks(columns.stack),
                 indices=columns.indices,
+                cgroup=None if self._groups is None else self._groups.column(pids, columns.cpu, columns.time),
             )
         )
         self.consumed += len(columns.time)
+
+
+def comm_text(words: npt.NDArray[np.uint64]) -> str:
+    """Return the name of a task from its bytes.
+
+    strlcpy() left the end of an earlier, longer name behind the zero: __set_task_comm() in fs/exec.c of 5.10.
+    """
+    return words.tobytes().split(b"\0")[0].decode(errors="replace")
+
+
+class _CountedBy:
+    """What the counters of calls count by: an allocation of the trace, and a text such as the name of a task.
+
+    Args:
+        dtype: numpy's description of `struct allocation`.
+        written: the allocations of the trace.
+        text: returns the text, from the words of `by`.
+    """
+
+    def __init__(
+        self, dtype: np.dtype[np.void], written: _WrittenAllocations, text: Callable[[npt.NDArray[np.uint64]], str]
+    ) -> None:
+        self._grouper = Grouper(dtype)
+        self._written = written
+        self._text = text
+        self._allocations = np.zeros(0, np.int32)
+        self._codes = np.zeros(0, np.int32)
+        self._texts: dict[str, int] = {}
+        self._dictionary = pa.array([], pa.utf8())
+
+    def add(self, new: Calls) -> None:
+        """Add counted allocations, as `struct allocation` of record.h; they get the next numbers."""
+        if not len(new):
+            return
+        codes = [self._texts.setdefault(self._text(words), len(self._texts)) for words in new["by"]]
+        alike = new.copy()
+        alike["by"] = 0
+        numbers, first = self._grouper.numbers(words_of(alike))
+        self._written.add(first)
+        self._allocations = np.concatenate([self._allocations, numbers])
+        self._codes = np.concatenate([self._codes, np.array(codes, np.int32)])
+        added = list(islice(self._texts, len(self._dictionary), None))
+        self._dictionary = pa.concat_arrays([self._dictionary, pa.array(added, pa.utf8())])
+
+    def indices(self, numbers: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.int32]:
+        """Return the trace's indices of the allocations with these numbers."""
+        return self._written.indices(self._allocations[numbers])
+
+    def column(self, numbers: npt.NDArray[np.integer[Any]]) -> pa.DictionaryArray:
+        """Return the texts of those with these numbers."""
+        return pa.DictionaryArray.from_arrays(pa.array(self._codes[numbers]), self._dictionary)
 
 
 class AggregateConsumer:
@@ -213,18 +284,29 @@ class AggregateConsumer:
         counters: the program's counters.
         maker: makes the trace's allocations.
         writer: the trace.
+        by_text: returns the text of what calls are counted by in addition to the request, from its words; None if by
+            nothing.
     """
 
-    def __init__(self, counters: Counters, maker: AllocationMaker, writer: RowWriter) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        maker: AllocationMaker,
+        writer: RowWriter,
+        *,
+        by_text: Callable[[npt.NDArray[np.uint64]], str] | None = None,
+    ) -> None:
         self.consumed = self.unnamed = 0
         self._counters = counters
         self._written_allocations = _WrittenAllocations(maker, writer)
+        self._by = None if by_text is None else _CountedBy(counters.dtype, self._written_allocations, by_text)
         self._writer = writer
         self._written = np.zeros(0, np.uint64)
         self._written_at = time.monotonic()
 
     def drain(self) -> None:
-        """Write the counts from time to time, so that a crash loses little."""
+        """Make room for evicted counts, and write from time to time, so that a crash loses little."""
+        self._counters.drain()
         if time.monotonic() - self._written_at >= _CHECKPOINT_SECONDS:
             self.write()
 
@@ -238,14 +320,16 @@ class AggregateConsumer:
     def write(self) -> None:
         """Write what was read."""
         totals, new = self._counters.totals()
-        self._written_allocations.add(new)
+        counted = self._written_allocations if self._by is None else self._by
+        counted.add(new)
         before = np.zeros(len(totals), np.uint64)
         before[: len(self._written)] = self._written
         # A count that is moving from one map to another is written the next time.
         more = np.flatnonzero(totals > before)
         counts = totals[more] - before[more]
         if len(more):
-            self._writer.write_aggregate(counts, self._written_allocations.indices(more))
+            texts = None if self._by is None else self._by.column(more)
+            self._writer.write_aggregate(counts, counted.indices(more), texts)
         self._written = np.maximum(totals, before)
         self.consumed += int(counts.sum())
         self._written_at = time.monotonic()

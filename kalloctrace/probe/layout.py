@@ -97,6 +97,8 @@ class Header:
                 return constants[name]
             case ast.Name(id=name) if name in self.constants:
                 return self.evaluate(self.constants[name], constants)
+            case ast.Name(id=name) if (enum := next((e for e in self.enums.values() if name in e), None)) is not None:
+                return enum[name]
             case ast.BinOp(left=left, op=op, right=right):
                 return _OPERATORS[type(op)](self._value(left, constants), self._value(right, constants))
         raise KeyError(ast.unparse(node))

@@ -10,10 +10,12 @@ from typing import Any, Self
 import pyarrow as pa
 
 from kalloctrace.kernel.live import LiveKernel
+from kalloctrace.probe.attach.choice import Asked
 from kalloctrace.probe.attach.filters import Filters
-from kalloctrace.probe.attach.plan import Attachment, Mode
+from kalloctrace.probe.attach.plan import Mode
 from kalloctrace.probe.privileges.capabilities import Capability
 from kalloctrace.probe.recorder import Session, attached, output_folders
+from kalloctrace.trace.containers import Containers
 from kalloctrace.trace.observation import Observation, observation, write_observation
 from kalloctrace.trace.tally import RunningTally
 from kalloctrace.trace.totals import Totals
@@ -35,7 +37,7 @@ class Observer:
         kernel: the running kernel.
         filters: which calls to capture.
         mode: what is recorded of a call.
-        attachment: how to attach; None chooses.
+        asked: how to attach.
         stacks: capture kernel stacks.
         output: a trace to write as `record` does; None for none.
         overwrite: replace that file if it exists.
@@ -50,7 +52,7 @@ class Observer:
         filters: Filters,
         *,
         mode: Mode,
-        attachment: Attachment | None,
+        asked: Asked,
         stacks: bool,
         output: Path | None,
         overwrite: bool,
@@ -58,7 +60,7 @@ class Observer:
         self.snapshot = kernel.snapshot
         self.recording: Mapping[str, Any] = {}
         self.ended = ""
-        self._capture = attached(kernel, filters, mode=mode, attachment=attachment, stacks=stacks, slow=True)
+        self._capture = attached(kernel, filters, mode=mode, asked=asked, stacks=stacks, slow=True)
         self._tally = RunningTally(tasks=mode != "aggregate")
         self._output = output
         self._overwrite = overwrite
@@ -110,10 +112,6 @@ class Observer:
             kept=kept,
             in_other_thread=in_other_thread,
         )
-
-    def detach(self) -> None:
-        """Detach without finishing; see `Probe.detach`."""
-        self._attached.probe.detach()
 
     def drain(self) -> None:
         """Read what was captured."""
@@ -182,14 +180,18 @@ class _Tee:
         for writer in (self._trace, self._tally):
             writer.write_stream(calls)
 
-    def write_aggregate(self, counts: Column, indices: Column) -> None:
+    def write_aggregate(self, counts: Column, indices: Column, by: pa.DictionaryArray | None = None) -> None:
         """Write how many calls there were of each allocation."""
-        self._trace.write_aggregate(counts, indices)
-        self._tally.write_aggregate(counts, indices)
+        self._trace.write_aggregate(counts, indices, by)
+        self._tally.write_aggregate(counts, indices, by)
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Write slow-path calls."""
         self._trace.write_slow(calls)
+
+    def write_containers(self, containers: Containers) -> None:
+        """Write names of containers."""
+        self._trace.write_containers(containers)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write calls that are not grouped yet."""

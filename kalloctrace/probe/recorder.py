@@ -1,38 +1,49 @@
 # SPDX-License-Identifier: MIT
 """Records until the command ends, the time limit is reached or a signal comes, and writes a complete trace."""
 
+import gc
 import os
+import platform
+import secrets
 import select
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import psutil
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
-from kalloctrace.output import discard_unfinished
+from kalloctrace.output.temporary import discard_unfinished
+from kalloctrace.probe.attach.choice import NOTHING_ASKED, Asked
 from kalloctrace.probe.attach.filters import Filters
+from kalloctrace.probe.attach.kprobes import detach_all
 from kalloctrace.probe.attach.loader import Probe
-from kalloctrace.probe.attach.plan import Attachment, Mode, Plan, make_plan
+from kalloctrace.probe.attach.plan import By, Mode, Plan, make_plan
 from kalloctrace.probe.child import Child, User
 from kalloctrace.probe.decode.allocations import AllocationMaker
+from kalloctrace.probe.decode.containers import ContainerFinder
+from kalloctrace.probe.decode.groups import GroupPaths, TaskGroups
 from kalloctrace.probe.decode.rows import RowMaker
 from kalloctrace.probe.decode.slowpath import SlowPathConsumer
 from kalloctrace.probe.decode.stacks import stack_text
 from kalloctrace.probe.decode.zones import ZoneCopies
-from kalloctrace.probe.drain import AggregateConsumer, Consumer, RecordConsumer, StreamConsumer
+from kalloctrace.probe.drain import AggregateConsumer, Consumer, RecordConsumer, StreamConsumer, comm_text
 from kalloctrace.probe.privileges.capabilities import Capability
 from kalloctrace.probe.privileges.confine import confine, protections
 from kalloctrace.signals import Ending, Interrupted
 from kalloctrace.text import file_name
-from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.filter_text import inferred_filters
+from kalloctrace.trace.pseudonyms import PseudonymousWriter
+from kalloctrace.trace.totals import MissedBy, Totals
 from kalloctrace.trace.writer import RowWriter, TraceWriter
 
 DRAIN_INTERVAL = 0.1
@@ -52,9 +63,13 @@ class Options:
         filters: which calls to record.
         stacks: record kernel stacks.
         mode: what is recorded of a call.
-        attachment: how to attach; None chooses.
+        asked: how to attach.
         slow: record slow-path calls too.
         user: who runs the command; None for the caller.
+        pseudonymous: write pseudonyms in place of names.
+        own: record the calls of this process too.
+        children: record only the command and its descendants.
+        by: what aggregate mode counts calls by in addition to the request; None for nothing.
     """
 
     path: Path
@@ -64,9 +79,13 @@ class Options:
     filters: Filters
     stacks: bool
     mode: Mode = "aggregate"
-    attachment: Attachment | None = None
+    asked: Asked = NOTHING_ASKED
     slow: bool = True
     user: User | None = None
+    pseudonymous: bool = False
+    own: bool = False
+    children: bool = False
+    by: By | None = None
 
 
 @dataclass(frozen=True)
@@ -77,20 +96,22 @@ class Recorded:
         totals: what was captured.
         exit_status: of the command; None without one.
         strangers: the names of threads that kept their capabilities; see `confine`.
+        recording: how it was made, as the trace describes it.
     """
 
     totals: Totals
     exit_status: int | None
     strangers: list[str]
+    recording: Mapping[str, Any]
 
 
-def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) -> Recorded:
+def record(kernel: LiveKernel, options: Options, started: Callable[[Mapping[str, Any]], None]) -> Recorded:
     """Record page allocations of this machine into a trace.
 
     Args:
         kernel: the running kernel.
         options: what to record.
-        started: called when capture has begun.
+        started: called when capture has begun, with how the recording is made.
 
     Raises:
         KalloctraceError: the machine cannot be traced, or the trace cannot be written.
@@ -98,30 +119,30 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[], None]) ->
     # Started before there are threads, which a fork would lose, and with the caller's handling of signals.
     with (
         Child(options.command, options.user) if options.command else nullcontext() as child,
-        Ending() as ending,
+        Ending(discard_unfinished, detach_all, *(() if child is None else (child.kill,))) as ending,
         attached(
             kernel,
-            options.filters,
+            options.filters if child is None or not options.children else replace(options.filters, children=child.pid),
             mode=options.mode,
-            attachment=options.attachment,
+            asked=options.asked,
             stacks=options.stacks,
             slow=options.slow,
+            own=options.own,
             command=options.command,
+            by=options.by,
         ) as capture,
-        TraceWriter(options.path, kernel.snapshot, capture.description, overwrite=options.overwrite) as writer,
+        (PseudonymousWriter if options.pseudonymous else TraceWriter)(
+            options.path, kernel.snapshot, capture.description, overwrite=options.overwrite
+        ) as writer,
     ):
-        if child is not None:
-            ending.on_abort(child.kill)
-        ending.on_abort(discard_unfinished)
-        ending.on_abort(capture.probe.detach)
         session = Session(capture, writer)
         strangers = capture.confine(
             output_folders(options.path), files_later=options.overwrite, in_other_thread=ending.in_watcher
         )
-        recorded = session.run(child, options.seconds, ending, started)
+        recorded = session.run(child, options.seconds, ending, partial(started, capture.description))
         totals = session.totals(capture.machine_changed(), recorded.reason, recorded.seconds)
         writer.close(totals)
-    return Recorded(totals, recorded.exit_status, strangers)
+    return Recorded(totals, recorded.exit_status, strangers, capture.description)
 
 
 def output_folders(path: Path | None) -> list[Path]:
@@ -175,10 +196,12 @@ def attached(
     filters: Filters,
     *,
     mode: Mode,
-    attachment: Attachment | None,
+    asked: Asked,
     stacks: bool,
     slow: bool,
+    own: bool = False,
     command: Sequence[str] = (),
+    by: By | None = None,
 ) -> Iterator[Capture]:
     """Attach to this machine's kernel; everything is detached when the context ends.
 
@@ -186,45 +209,82 @@ def attached(
         kernel: the running kernel.
         filters: which calls to record.
         mode: what is recorded of a call.
-        attachment: how to attach; None chooses.
+        asked: how to attach.
         stacks: record kernel stacks.
         slow: record slow-path calls too.
+        own: record the calls of this process too.
         command: the recorded command, for the description.
+        by: what aggregate mode counts calls by in addition to the request; None for nothing.
 
     Raises:
         KalloctraceError: the machine cannot be traced.
     """
-    plan = make_plan(kernel, mode, attachment)
-    if filters.by_result:
-        # The prepared context and the result of a bulk call cannot be filtered.
-        plan = plan.without_bulk()
-    if not slow or filters.alloc_flags is not None:
+
+    def planned(asked: Asked) -> Plan:
+        plan = make_plan(kernel, mode, asked, by)
+        if filters.by_result:
+            # The prepared context and the result of a bulk call cannot be filtered.
+            plan = plan.without_bulk()
         # The slow path does not know the alloc_flags of the first attempt any more.
-        plan = plan.without_slow()
-    with Probe(kernel, plan, filters=filters, stacks=stacks) as probe:
-        frame_to_ac = probe.calibrate()
+        return plan.without_slow() if not slow or filters.alloc_flags is not None else plan
+
+    plan = planned(asked)
+    with ExitStack() as contexts:
+        try:
+            probe, frame_to_ac = contexts.enter_context(_calibrated(kernel, plan, filters, stacks=stacks, own=own))
+        except KalloctraceError as error:
+            # Whatever is wrong with one probe, the pair may be possible.
+            if asked.probes is not None or plan.one is None:
+                raise
+            plan = planned(replace(asked, probes="pair")).because(error)
+            probe, frame_to_ac = contexts.enter_context(_calibrated(kernel, plan, filters, stacks=stacks, own=own))
         description = {
+            "id": secrets.token_hex(16),
+            "host": platform.node(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            # CLOCK_MONOTONIC, which the times of calls are of.
+            "started_monotonic": round(time.monotonic(), 6),
             "command": [file_name(word) for word in command],
             "mode": "aggregate" if mode == "aggregate" else "stream",
             "returns": mode == "returns",
             "filters": filters.to_json(),
             "stacks": stacks,
             "attached": plan.attached(),
-            "attachment": plan.attachment,
-            "attachment_reason": plan.attachment_reason,
+            "attach": plan.attach,
+            "inferred": list(plan.inferred),
+            "attachment_reason": plan.attachment.reason,
             "kprobes_as_jumps": probe.jumps,
             "slow": plan.slow is not None,
+            "cgroups": None if plan.hierarchy is None else plan.hierarchy.version,
+            "by": plan.by,
             "protections": protections(),
             "left_out": list(plan.left_out),
             "frame_to_ac": frame_to_ac,
             "cpus": psutil.cpu_count(),
             "memory_bytes": psutil.virtual_memory().total,
         }
+        description["filters_inferred"] = list(inferred_filters(description, kernel.tables))
         yield Capture(kernel, plan, probe, filters, description)
 
 
-def _consumers(capture: Capture, writer: RowWriter) -> tuple[list[Consumer], SlowPathConsumer | None]:
+@contextmanager
+def _calibrated(
+    kernel: LiveKernel, plan: Plan, filters: Filters, *, stacks: bool, own: bool
+) -> Iterator[tuple[Probe, int]]:
+    """Attach the program and calibrate it; return the result of the latter too."""
+    with Probe(kernel, plan, filters=filters, stacks=stacks, own=own) as probe:
+        yield probe, probe.calibrate()
+
+
+def _group_paths(capture: Capture) -> GroupPaths | None:
+    if capture.plan.hierarchy is None or capture.probe.cgroup_paths is None:
+        return None
+    return GroupPaths(capture.plan.hierarchy, capture.probe.cgroup_paths)
+
+
+def _consumers(
+    capture: Capture, paths: GroupPaths | None, writer: RowWriter
+) -> tuple[list[Consumer], SlowPathConsumer | None]:
     kernel, plan, probe = capture.kernel, capture.plan, capture.probe
     possible = (1 << nr_node_ids()) - 1
     text = partial(stack_text, kernel.symbols, {plan.entry, plan.nolock, plan.bulk})
@@ -234,17 +294,26 @@ def _consumers(capture: Capture, writer: RowWriter) -> tuple[list[Consumer], Slo
         kernel.features,
         possible,
         lambda stack: text(probe.stack(stack)),
+        group_path=None if paths is None else paths.path,
     )
-    maker = AllocationMaker(kernel.layout, kernel.btf, kernel.features, possible)
+    maker = AllocationMaker(kernel.layout, kernel.btf, kernel.features, possible, plan.inferred)
     consumers: list[Consumer] = [RecordConsumer(probe.records, rows, writer)]
     if probe.events is not None and probe.task_comms is not None:
-        consumers.append(StreamConsumer(probe.events, probe.task_comms, maker, rows, writer))
+        groups = None if paths is None or plan.hierarchy is None else TaskGroups(plan.hierarchy, paths)
+        consumers.append(StreamConsumer(probe.events, probe.task_comms, maker, rows, writer, groups=groups))
     if probe.counters is not None:
-        consumers.append(AggregateConsumer(probe.counters, maker, writer))
+        consumers.append(AggregateConsumer(probe.counters, maker, writer, by_text=_by_text(plan, paths)))
     if probe.slow is None:
         return consumers, None
     copies = ZoneCopies(kernel.btf, kernel.layout.zone_addresses)
     return consumers, SlowPathConsumer(probe.slow, rows, copies, text, filters=capture.filters, writer=writer)
+
+
+def _by_text(plan: Plan, paths: GroupPaths | None) -> Callable[[npt.NDArray[np.uint64]], str] | None:
+    """Return what makes the text of what calls are counted by, from its words; None if by nothing."""
+    if plan.by == "cgroup" and paths is not None:
+        return lambda words: paths.path(int(words[0]))
+    return None if plan.by is None else comm_text
 
 
 @dataclass(frozen=True)
@@ -264,7 +333,11 @@ class Session:
 
     def __init__(self, capture: Capture, writer: RowWriter) -> None:
         self._probe = capture.probe
-        self._consumers, self._slow = _consumers(capture, writer)
+        self._paths, self._containers, self._writer = _group_paths(capture), ContainerFinder(), writer
+        self._consumers, self._slow = _consumers(capture, self._paths, writer)
+        # One probe does not count calls apart from their rows.
+        self._one = capture.plan.one is not None
+        self._uncounted = self._consumers[1:] if self._one else []
         self._max_order = capture.kernel.features.max_order
         self._filters = capture.filters
         # The share of one CPU and one interval in the records of a second.
@@ -293,6 +366,9 @@ class Session:
     def begin(self) -> None:
         """Begin to capture."""
         self._allow()
+        # No collection looks through what was made so far: that takes as long as ten thousand allocations.
+        gc.collect()
+        gc.freeze()
         self._probe.start()
 
     def drain(self) -> None:
@@ -302,6 +378,7 @@ class Session:
             consumer.drain()
         if self._slow is not None:
             self._slow.drain()
+        self._name_containers()
 
     def write(self) -> None:
         """Write everything captured so far."""
@@ -312,6 +389,7 @@ class Session:
     def stop(self) -> None:
         """Stop capturing."""
         self._probe.stop()
+        gc.unfreeze()
 
     def finish(self) -> None:
         """Read and write the rest, after `stop`."""
@@ -325,7 +403,17 @@ class Session:
             consumer.finish(unfinished[rejected])
         if self._slow is not None:
             self._slow.finish()
+        self._name_containers(last=True)
         self._running = int((~rejected).sum()) + self._probe.running()
+
+    def _name_containers(self, *, last: bool = False) -> None:
+        """Write the names of containers that are new."""
+        if self._paths is None:
+            return
+        self._paths.drain()
+        found = self._containers.found(self._paths.new(), last=last)
+        if found:
+            self._writer.write_containers(found)
 
     @property
     def pause(self) -> float:
@@ -341,9 +429,10 @@ class Session:
         """Return the counts; before `finish`, calls that are still in a buffer count as running."""
         submitted = sum(consumer.consumed for consumer in self._consumers)
         counts, slow = self._probe.counts(), self._slow
-        in_flight = max(0, counts.opened - submitted - counts.dropped - counts.pending_full - counts.overwritten)
+        opened = counts.opened + sum(consumer.consumed for consumer in self._uncounted)
+        in_flight = max(0, opened - submitted - counts.dropped - counts.pending_full - counts.overwritten)
         return Totals(
-            opened=counts.opened,
+            opened=opened,
             submitted=submitted,
             dropped=counts.dropped,
             no_room=counts.pending_full,
@@ -351,7 +440,10 @@ class Session:
             running=in_flight if self._running is None else self._running,
             freelist_alone=counts.unpaired_freelist,
             return_alone=counts.unpaired_return,
-            missed=counts.missed,
+            missed=counts.missed_by_program + counts.missed_by_kprobe,
+            # A probe that finds no memory counts as a kprobe's miss.
+            missed_by=MissedBy(counts.missed_by_kprobe, counts.missed_by_program, 0),
+            bpf_calls=counts.bpf_calls,
             missed_freelist=counts.missed_freelist,
             names_dropped=counts.comms_dropped + sum(consumer.unnamed for consumer in self._consumers),
             slow=None if slow is None else slow.consumed,
@@ -360,7 +452,11 @@ class Session:
             slow_alone=0 if slow is None else slow.assembler.unpaired,
             slow_lost=0 if slow is None else slow.assembler.lost,
             slow_missed=counts.slow_missed,
+            rejected=counts.rejected,
+            dropped_by_flags=0 if self._one else None,
             zones_dropped=counts.zones_dropped,
+            own=counts.own,
+            filtered=counts.filtered,
             machine_changed=machine_changed,
             reason=reason,
             seconds=round(seconds, 6),

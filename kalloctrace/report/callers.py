@@ -40,18 +40,33 @@ class Callers:
 
     def add(self, rows: RowBatch) -> None:
         """Count the rows of a batch that has the columns time, pid, comm and stack."""
-        if rows.allocations is not self._allocations:
-            self._allocations = rows.allocations
-            table = pa.Table.from_arrays(rows.allocations.flatten(), names=KEYS)
-            # float64 because bincount() adds up floats; exact below 2^53.
-            self._pages = pages_of(table).to_numpy().astype(np.float64)
-        pages = self._pages[rows.indices]
+        pages = self._pages_of(rows)
         # Rows are in order of time for each CPU only.
         times = rows.task_columns["time"].to_numpy()
         self.first = min(int(times.min()), int(times.max()) if self.first is None else self.first)
         self.last = max(int(times.max()), self.last)
         self._add_tasks(rows.task_columns["comm"], rows.task_columns["pid"].to_numpy(), pages)
         self._add_stacks(rows.task_columns["stack"], pages)
+
+    def add_counts(self, rows: RowBatch) -> None:
+        """Count the rows of a batch of an aggregate that has the column comm."""
+        comm: pa.DictionaryArray = rows.task_columns["comm"]
+        codes = comm.indices.to_numpy()
+        weights = np.ones(len(codes)) if rows.counts is None else rows.counts.astype(np.float64)
+        counts = np.bincount(codes, weights)
+        pages = np.bincount(codes, weights * self._pages_of(rows))
+        for code in np.flatnonzero(counts).tolist():
+            name = comm.dictionary[code].as_py(), None
+            group = name if name in self.tasks or len(self.tasks) < MOST_CALLERS else (OTHERS, None)
+            self.tasks.setdefault(group, Amount()).add(Amount(int(counts[code]), int(pages[code])))
+
+    def _pages_of(self, rows: RowBatch) -> npt.NDArray[np.float64]:
+        if rows.allocations is not self._allocations:
+            self._allocations = rows.allocations
+            table = pa.Table.from_arrays(rows.allocations.flatten(), names=KEYS)
+            # float64 because bincount() adds up floats; exact below 2^53.
+            self._pages = pages_of(table).to_numpy().astype(np.float64)
+        return self._pages[rows.indices]
 
     def _add_tasks(self, comm: pa.DictionaryArray, pid: npt.NDArray[np.int32], pages: npt.NDArray[np.float64]) -> None:
         names = comm.dictionary

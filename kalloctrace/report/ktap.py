@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Verifications as KTAP, the kernel's test protocol, version 1: https://docs.kernel.org/dev-tools/ktap.html.
 
-A trace is a test. Its subtests are the judged fields, the zonelists, and two about gaps: `judged` (unknown
-allocations) and `complete` (lost, missed or truncated). Unknown is never a pass: such a subtest is skipped, or fails
-with `strict`.
+A trace is a test. Its subtests are the judged fields, the zonelists, the rules of which a part was not judged, and two
+about gaps: `judged` (unknown allocations) and `complete` (lost, missed or truncated). Unknown is never a pass: such a
+subtest is skipped, or fails with `strict`.
 
 Checked by hand with the kernel's own parser, `tools/testing/kunit/kunit.py parse` of linux-source-6.1 6.1.192-2 and
 linux-source-6.12 6.12.117-1~deb12u1: no errors, and the same tests pass, fail and are skipped.
@@ -20,6 +20,7 @@ from kalloctrace.report.verification_text import (
     slow_mismatch_lines,
     zonelist_mismatch_lines,
 )
+from kalloctrace.verify.inferred import NOT_JUDGED
 from kalloctrace.verify.verification import Verification
 
 VERSION = "KTAP version 1"
@@ -73,6 +74,7 @@ def verification_ktap(number: int, verdict: Verification, tables: FlagTables, *,
         *_fields(verdict, tables),
         *_slow_path(verdict, tables),
         _zonelists(verdict, tables),
+        *_not_judged(verdict),
         *_gaps(verdict, strict=strict),
     ]
     yield f"  {VERSION}"
@@ -118,6 +120,13 @@ def _zonelists(verdict: Verification, tables: FlagTables) -> _Result:
     return _Result(not zonelists.mismatches, "zonelists", zonelists.reason, diagnostics=tuple(lines))
 
 
+def _not_judged(verdict: Verification) -> Iterator[_Result]:
+    """Yield a skipped test for each rule of which a part was not judged; the fields show the judged parts."""
+    for rule, count in verdict.not_judged.most_common():
+        skipped = f"{NOT_JUDGED[rule]}: inferred in {count} of {verdict.allocations} allocations"
+        yield _Result(ok=True, name=f"rule_{rule}", skipped=skipped)
+
+
 def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
     counts = [(verdict.unknown, verdict.allocations, "allocations")]
     unknown_reasons = [*verdict.unknown_reasons.items()]
@@ -136,7 +145,8 @@ def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
         "truncated": int(verdict.truncated),
     }
     missing = ", ".join(f"{name} {count}" for name, count in gaps.items() if count)
-    for name, gap, lines in (("judged", unknown, reasons), ("complete", missing, ())):
+    causes = tuple(f"missed: {cause}" for cause in verdict.missed_causes)
+    for name, gap, lines in (("judged", unknown, reasons), ("complete", missing, causes)):
         if strict and gap:
             yield _Result(ok=False, name=name, diagnostics=(*lines, gap))
         else:

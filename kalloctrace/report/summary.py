@@ -13,12 +13,13 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.preempt import context_name
 from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.report.callers import Callers
+from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.text import file_name
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import COUNT, TRACEPOINT, frames_of
-from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.totals import Totals, missed_json
 from kalloctrace.verify.verification import Verification, verify_counted
 
 
@@ -86,6 +87,7 @@ class Summary:
         events: events of another tool; whether they were slow or rejected is not known.
         first: time of the first allocation in ns; None without times.
         last: time of the last allocation in ns.
+        slow: the time in the slow path; None if it was not recorded.
         by: the breakdowns.
     """
 
@@ -105,6 +107,7 @@ class Summary:
     events: int = 0
     first: int | None = None
     last: int = 0
+    slow: SlowTime | None = None
     by: tuple[Breakdown, ...] = ()
 
     @property
@@ -152,8 +155,12 @@ class Summary:
             "slow_calls": totals.slow if totals else None,
             "slow_failed": totals.slow_failed if totals else None,
             "slow_lost": totals.slow_lost + totals.slow_missed if totals and totals.slow is not None else None,
+            **({"slow_ns": None, "slowest": None} if self.slow is None else self.slow.to_json()),
             "lost": self.lost,
             "missed": totals.missed if totals else None,
+            **missed_json(totals),
+            "own": totals.own if totals else None,
+            "filtered": totals.filtered if totals else None,
             "running": totals.running if totals else None,
             "truncated": totals is None,
             "damage": self.damage,
@@ -165,6 +172,7 @@ class Summary:
                 "matched": verdict.matched,
                 "mismatched": verdict.mismatched,
                 "unknown": verdict.unknown,
+                "not_judged": dict(verdict.not_judged),
             },
         }
 
@@ -174,6 +182,7 @@ class SummaryCounter:
 
     Attributes:
         tally: how often each distinct allocation occurred.
+        slow: the time in the slow path, whose calls are added to it; None if it was not recorded.
 
     Args:
         trace: the trace.
@@ -183,12 +192,15 @@ class SummaryCounter:
         self.tally = Tally()
         self._trace = trace
         self._callers = Callers()
+        self.slow = SlowTime() if trace.recording.get("slow") else None
 
     def add(self, rows: RowBatch) -> None:
         """Count a batch."""
         self.tally.add(rows.allocations, rows.indices, rows.counts)
         if not self._trace.aggregate:
             self._callers.add(rows)
+        elif self._trace.by == "comm":
+            self._callers.add_counts(rows)
 
     def summary(self, ending: Ending, *, breakdowns: bool = True) -> Summary:
         """Return the summary, once all batches are counted.
@@ -208,14 +220,17 @@ class SummaryCounter:
             damage=ending.damage,
             first=callers.first,
             last=callers.last,
+            slow=self.slow,
         )
         table = _weighted(self.tally.table())
         _count_totals(summary, table)
         if not breakdowns:
             return summary
         groups = {prop.name: _groups(table, prop.columns) for prop in _PROPERTIES if prop.columns}
-        if not trace.aggregate:
-            groups |= {"comm": callers.tasks, "stack": callers.stacks}
+        if trace.has("comm"):
+            groups["comm"] = callers.tasks
+        if trace.has("stack"):
+            groups["stack"] = callers.stacks
         summary.by = tuple(
             _breakdown(prop, groups[prop.name], trace.snapshot, summary.sample)
             for prop in _PROPERTIES
@@ -231,8 +246,20 @@ def summarize(trace: TraceReader) -> tuple[Summary, Verification]:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
     counter = SummaryCounter(trace)
-    ending = trace.read(rows=counter.add)
+    ending = trace.read(rows=counter.add, slow_call=None if counter.slow is None else counter.slow.add)
     return counter.summary(ending), verify_counted(trace, counter.tally.rows(), ending)
+
+
+def slow_path_totals(summary: Summary) -> Totals | None:
+    """Return the totals where the slow path's recording knows more about failures: not every return was traced."""
+    totals = summary.totals
+    known = totals is not None and totals.slow is not None and summary.sample == 1
+    return totals if known and summary.not_followed else None
+
+
+def only_events(summary: Summary) -> bool:
+    """Return whether all rows are events of another tool, which do not show get_page_from_freelist()."""
+    return 0 < summary.events == summary.all.count
 
 
 def populated_zones(snapshot: Snapshot) -> Iterator[tuple[int, list[dict[str, Any]]]]:

@@ -6,10 +6,14 @@ from collections.abc import Iterator
 
 from kalloctrace.console import Console
 from kalloctrace.report.amount import PAGE_SIZE, Amount
-from kalloctrace.report.summary import Breakdown, Part, Summary, populated_zones
+from kalloctrace.report.headline import Line, headline, model_line
+from kalloctrace.report.summary import Breakdown, Part, Summary, only_events, populated_zones, slow_path_totals
+from kalloctrace.report.verification_text import not_judged_lines
 from kalloctrace.styled import Sheet, Table
 from kalloctrace.text import printable, wrap_names
 from kalloctrace.trace.filter_text import filter_words
+from kalloctrace.trace.inferred import INFERRED, INFERRED_TEXT, inferred_of
+from kalloctrace.trace.missed_text import missed_causes
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
 
@@ -18,6 +22,7 @@ _WIDEST = 120
 """Wider tables are not easier to read."""
 _MIB = 1 << 20
 _SHARE_WIDTH = len("100.0%")
+_TONES = {"good": "green", "bad": "red", "doubt": "yellow", "plain": ""}
 _GAP = 2
 
 _HEADINGS = {
@@ -82,6 +87,13 @@ class _Page:
         self._pages_width = max(len(f"{self._mark}pages"), len(f"{summary.all.pages:,}"))
 
     def add(self, verdict: Verification) -> None:
+        for answer in headline(self._summary):
+            self._headline(answer)
+        self._headline(model_line(verdict))
+        for line in not_judged_lines(verdict):
+            self._sheet.line(line)
+        self._commands(verdict)
+        self._sheet.blank()
         self._pairs(header_fields(self._summary))
         self._heading("totals" if not self._mark else f"totals, estimated from 1 call in {self._summary.sample:,}")
         self._totals()
@@ -93,8 +105,6 @@ class _Page:
                 self._stacks(breakdown)
             elif breakdown.parts and (breakdown.name not in _ONLY_WHERE_VARYING or len(breakdown.parts) > 1):
                 self._table(breakdown)
-        self._heading("model")
-        self._verdict(verdict)
         self._sheet.blank()
         for legend in _legends(self._summary):
             for line in legend.splitlines():
@@ -168,12 +178,17 @@ class _Page:
         mark = self._mark
         self._sheet.line(f"  {mark}{count} allocations, {share}, {mark}{pages} pages{suffix}", "bold")
 
-    def _verdict(self, verdict: Verification) -> None:
-        style = "red" if verdict.mismatched else "yellow" if verdict.unknown else "green"
-        numbers = f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
-        self._sheet.line(numbers, style)
-        # Never wrapped, so that it can be copied.
-        self._sheet.line(f"  more: kalloctrace verify {shlex.quote(verdict.trace)}", wrap=False)
+    def _headline(self, line: Line) -> None:
+        self._sheet.line(line.text, _TONES[line.tone])
+
+    def _commands(self, verdict: Verification) -> None:
+        """Print the commands that say more. They are never wrapped, so that they can be copied."""
+        trace = shlex.quote(verdict.trace)
+        self._sheet.line(f"  more: kalloctrace verify {trace}", wrap=False)
+        if self._summary.slow is not None and self._summary.slow.calls:
+            self._sheet.line(f"        kalloctrace report --failures {trace}", wrap=False)
+        if self._summary.recording.get("by") == "cgroup":
+            self._sheet.line(f"        kalloctrace report --by cgroup {trace}", wrap=False)
 
 
 def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
@@ -197,6 +212,9 @@ def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
     filters = list(filter_words(recording, snapshot.tables))
     if filters:
         yield "filters", "; ".join(filters)
+    inferred = inferred_of(recording)
+    if inferred:
+        yield "inferred", "; ".join(INFERRED_TEXT[fact] for fact in INFERRED if fact in inferred)
 
 
 def _method(summary: Summary) -> Iterator[str]:
@@ -207,7 +225,8 @@ def _method(summary: Summary) -> Iterator[str]:
         yield "masks after the kernel changed them"
         return
     pid, attached = recording.get("pid"), recording.get("attached")
-    yield str(recording.get("mode", "mode not known"))
+    by = recording.get("by")
+    yield f"{recording.get('mode', 'mode not known')}{'' if by is None else f' by {by}'}"
     if pid is not None:
         yield f"process {pid}"
     elif not any(filter_words(recording, summary.snapshot.tables)):
@@ -225,7 +244,7 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
     rate = f"{summary.all.count / seconds:,.0f} per second" if seconds > 0 else ""
     yield "allocations", summary.all.count, rate
     yield "pages", summary.all.pages, f"{summary.all.pages * PAGE_SIZE / _MIB:,.1f} MiB"
-    by_slow_path = _slow_path_totals(summary)
+    by_slow_path = slow_path_totals(summary)
     if by_slow_path is None:
         yield "failed", _known(summary, summary.failed), f"returned no page{_but(summary)}"
     else:
@@ -245,7 +264,13 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
         gaps = f"; events lost or missed: {lost:,}" if lost else ""
         yield "slow path", by_slow_path.slow, f"recorded calls of the slow path{gaps}"
     yield "lost", summary.lost, "captured, but not in the trace: a buffer was full"
-    yield "missed", totals.missed if totals else None, "probe hits that the kernel skipped"
+    causes = [] if totals is None else list(missed_causes(totals, summary.recording))
+    yield (
+        "missed",
+        totals.missed if totals else None,
+        ": ".join(["probe hits that the kernel skipped", *(["; ".join(causes)] if causes else [])]),
+    )
+    yield from _left_out(totals)
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
     if totals is not None and totals.names_dropped:
         yield (
@@ -257,21 +282,21 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
         yield "changed", len(totals.machine_changed), f"facts about the machine: {', '.join(totals.machine_changed)}"
 
 
-def _slow_path_totals(summary: Summary) -> Totals | None:
-    """Return the totals where the slow path's recording knows more about failures: not every return was traced."""
-    totals = summary.totals
-    known = totals is not None and totals.slow is not None and summary.sample == 1
-    return totals if known and summary.not_followed else None
+def _left_out(totals: Totals | None) -> Iterator[tuple[str, int | None, str]]:
+    """Yield the calls that are not in the trace on purpose, where they were counted."""
+    if totals is None:
+        return
+    if totals.own is not None:
+        yield "own", totals.own, "calls of the recorder itself, left out"
+    if totals.filtered is not None:
+        yield "filtered", totals.filtered, "calls that the filters left out"
+    if totals.dropped_by_flags:
+        yield "by flags", totals.dropped_by_flags, "taken for later attempts, by their alloc_flags"
 
 
 def _known(summary: Summary, number: int) -> int | None:
     """Return a number that depends on traced returns; None where no return was traced."""
     return None if number == 0 and 0 < summary.not_followed == summary.all.count else number
-
-
-def only_events(summary: Summary) -> bool:
-    """Return whether all rows are events of another tool, which do not show get_page_from_freelist()."""
-    return 0 < summary.events == summary.all.count
 
 
 def _but(summary: Summary) -> str:
@@ -280,16 +305,18 @@ def _but(summary: Summary) -> str:
 
 def _legends(summary: Summary) -> Iterator[str]:
     yield _LEGEND.format(none=_NONE_OF_EVENTS if only_events(summary) else _NONE)
+    if summary.recording.get("pseudonymous"):
+        yield "pseudonymous: the names of tasks, commands and cgroups are hashed"
     if summary.sample > 1:
         yield _ESTIMATE.format(sample=summary.sample)
     if summary.not_followed:
-        yield _NOT_FOLLOWED if _slow_path_totals(summary) is None else _SLOW_FOLLOWED
+        yield _NOT_FOLLOWED if slow_path_totals(summary) is None else _SLOW_FOLLOWED
 
 
 def _label(name: str, part: Part) -> str:
     if name == "comm":
         pids = part.key["pids"]
-        who = f"pid {pids[0]}" if len(pids) == 1 else f"{len(pids):,} processes" if pids else "too many to list"
+        who = f"pid {pids[0]}" if len(pids) == 1 else f"{len(pids):,} processes" if pids else "processes not listed"
         # No line begins with a name that a process has chosen.
         return f"  {part.label} ({who})"
     return part.label

@@ -7,6 +7,7 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.field_text import gfp_text, value_text
+from kalloctrace.verify.inferred import NOT_JUDGED
 from kalloctrace.verify.slowpath.trace import SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import Mismatch, Verification
 from kalloctrace.verify.zonelists import ZonelistMismatch
@@ -23,6 +24,8 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
         f"  matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
         f"  lost {lost}  missed {missed}"
     )
+    for cause in verdict.missed_causes:
+        yield f"  missed: {cause}"
     if verdict.sample > 1:
         yield f"  sample: 1 call in {verdict.sample:,} was recorded; numbers are of the recorded calls"
     if verdict.bulk:
@@ -32,6 +35,7 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
         yield f"  truncated: the end of the recording is missing{why}; judged up to the last whole batch"
     for reason, count in verdict.unknown_reasons.items():
         yield f"  unknown: {count:,} × {reason}"
+    yield from not_judged_lines(verdict)
     yield from _event_lines(verdict)
     for mismatch in verdict.mismatches[:MAX_MISMATCHES]:
         yield from mismatch_lines(mismatch, tables)
@@ -71,6 +75,12 @@ def slow_mismatch_lines(mismatch: SlowMismatch, tables: FlagTables) -> Iterator[
     yield f"      observed {value_text(difference.field, difference.observed, tables)}"
     yield f"      rule     {difference.rule}: {difference.effect}"
     yield f"      request  {gfp_text(given['gfp_mask'], tables)}, order {given['order']}, of {mismatch.call['comm']}"
+
+
+def not_judged_lines(verdict: Verification) -> Iterator[str]:
+    """Yield a line for each rule of which a part was not judged, because a fact that it needs is inferred."""
+    for rule, count in verdict.not_judged.most_common():
+        yield f"  not judged: {count:,} × {rule}: {NOT_JUDGED[rule]}; it is inferred"
 
 
 def _event_lines(verdict: Verification) -> Iterator[str]:
@@ -123,7 +133,8 @@ def mismatch_lines(mismatch: Mismatch, tables: FlagTables) -> Iterator[str]:
         f"node {request['preferred_nid']}, nodemask {nodemask}"
     )
     yield (
-        f"    context  task_flags {request['task_flags']:#x}, preempt_count {_captured(request['preempt_count'])}, "
+        f"    context  task_flags {_captured(request['task_flags'])}, "
+        f"preempt_count {_captured(request['preempt_count'])}, "
         f"mems_allowed {_captured(request['mems_allowed'])}, cpusets_enabled {request['cpusets_enabled']}"
     )
 

@@ -23,6 +23,8 @@ _MOST_NS = 1 << 62
 _TEXT = 256
 MOST_STACK = 1 << 14
 """Bytes: 127 functions, the most that a kernel follows (PERF_MAX_STACK_DEPTH), of 128 characters each."""
+_PATH_MAX = 4096
+"""The kernel's."""
 _NODELIST = 4096
 """Bytes: every second of 1,024 nodes, which is the longest list, has 2,414."""
 
@@ -68,6 +70,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _LENGTHS: Mapping[str, int] = MappingProxyType(
     {
         "stack": MOST_STACK,
+        "cgroup": _PATH_MAX,
         **dict.fromkeys(("nodemask", "mems_allowed", "ac_nodemask_nodes", "bulk_nodes", "bulk_zones"), _NODELIST),
     }
 )

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 from kalloctrace.trace.checks import MOST_CALLS, check_orders, check_values
 from kalloctrace.trace.dedup import MOST_ALLOCATIONS, Indices, dictionary_encode
 from kalloctrace.trace.rebatch import rebatched
-from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, LATER, ROWS, TASK_COLUMNS
+from kalloctrace.trace.schema import ALLOCATION, CGROUP, COLUMNS, COUNT, LATER, ROWS, TASK_COLUMNS
 
-_TASKS = {field.name: field for field in TASK_COLUMNS}
+_TASKS = {field.name: field for field in (*TASK_COLUMNS, CGROUP)}
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class RowBatch:
         allocations: of type ALLOCATION; the same object as in the previous batch if nothing changed.
         indices: for each row, its allocation.
         counts: for each row, how many calls it represents; None if each represents one.
-        task_columns: those columns of TASK_COLUMNS that were requested and that the trace has.
+        task_columns: those columns of TASK_COLUMNS, and CGROUP, that were requested and that the trace has.
     """
 
     allocations: pa.StructArray
@@ -169,7 +169,7 @@ class Flattener:
         indices = pa.array(rows.indices)
         counts = np.ones(len(indices), np.uint64) if rows.counts is None else rows.counts
         columns = {
-            **{field.name: pa.nulls(len(indices), field.type) for field in TASK_COLUMNS},
+            **{name: pa.nulls(len(indices), field.type) for name, field in _TASKS.items()},
             **rows.task_columns,
             **{name: _take(column, indices) for name, column in self._fields.items()},
             COUNT.name: pa.array(counts),

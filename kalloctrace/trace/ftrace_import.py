@@ -150,7 +150,7 @@ def _named(text: EventText, name: str) -> Snapshot:
         raise KalloctraceError(
             f"the kernel of {name} is not known",
             "the text names no release before its first event, and flags differ between kernels",
-            "name it with --kernel, such as --kernel 6.1; or run perf script with --header",
+            "name it with --kernel, such as 6.1, or live for this machine's; or run perf script with --header",
             Exit.USAGE,
         )
     return builtin_snapshot(text.release.release, version=text.release.version)

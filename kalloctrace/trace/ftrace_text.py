@@ -26,7 +26,7 @@ _TIME = r"(?P<time>\d{1,20}(?:\.\d{1,20})?):"
 _FTRACE = re.compile(
     rf"\s*(?:[\w.-]+: +)?(?P<comm>\S.{{0,15}}?)-(?P<tid>{_ID})\s+(?:\(\s*(?P<pid>{_ID}|-+)\)\s+)?"
     rf"\[(?P<cpu>{_ID})\]\s+(?:[^\s:]+\s+)?"
-    rf"{_TIME}\s+(?:kmem:)?mm_page_alloc:\s+(?P<fields>.*)"
+    rf"{_TIME}\s+(?:kmem:)?mm_page_alloc:(?P<gap>\s+)(?P<fields>.*)"
 )
 _PERF = re.compile(
     rf"\s*(?P<comm>\S.{{0,15}}?)\s+(?:(?P<pid>{_ID})/)?(?P<tid>{_ID})\s+\[(?P<cpu>{_ID})\]\s+(?:[^\s:]+\s+)?"
@@ -156,12 +156,17 @@ class EventText:
         perf = _PERF.match(line)
         match = perf or _FTRACE.match(line)
         event = None if match is None else _event_of(match)
-        if event is None:
+        if match is None or event is None:
             self.unreadable += 1
             self.first_unreadable = self.first_unreadable or number
         elif self.form is None:
-            self.form = "perf script" if perf else "tracefs trace" if tracefs else "trace-cmd report"
+            self.form = "perf script" if perf else _ftrace_form(match, tracefs=tracefs)
         return event
+
+
+def _ftrace_form(match: re.Match[str], *, tracefs: bool) -> Form:
+    """Return which tool wrote an event: lines of trace_pipe have no head, but only trace-cmd pads the event's name."""
+    return "tracefs trace" if tracefs or match["gap"] == " " else "trace-cmd report"
 
 
 def _event_of(match: re.Match[str]) -> Event | None:

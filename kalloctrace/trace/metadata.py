@@ -10,6 +10,7 @@ from kalloctrace.kernel.shapes import (
     Shape,
     array,
     boolean,
+    choice,
     integer,
     number,
     optional,
@@ -19,6 +20,8 @@ from kalloctrace.kernel.shapes import (
     text,
 )
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.inferred import INFERRED
+from kalloctrace.trace.schema import COUNTED_BY
 from kalloctrace.trace.totals import Totals
 
 _MOST_BYTES = 16 << 20
@@ -33,17 +36,30 @@ _FILTERS: Mapping[str, Shape] = {
 }
 _RECORDING = record(
     {
+        "id": text(64),
+        "host": text(256),
         "mode": text(64),
         "command": optional(array(text(1 << 20), 1 << 16)),
         "started": text(256),
+        "started_monotonic": number(0, _FOREVER),
         "pid": optional(integer(0, U31)),
         "attached": optional(array(text(256), 256)),
         "filters": optional(record(_FILTERS, later=_FILTERS)),
         "stacks": boolean,
         "slow": boolean,
+        "cgroups": optional(choice("v1", "v2")),
+        "by": optional(choice(*COUNTED_BY)),
         "cpus": optional(integer(0, 1 << 16)),
+        "attach": text(64),
+        # A fact that this version does not know would be judged against itself, so it needs a new format.
+        "inferred": array(choice(*INFERRED), len(INFERRED)),
+        "filters_inferred": array(text(64), 64),
+        "pseudonymous": boolean,
     },
-    later=("mode", "command", "started", "pid", "attached", "filters", "stacks", "slow", "cpus"),
+    later=(
+        *("mode", "command", "started", "started_monotonic", "pid", "attached", "filters", "stacks", "slow", "cpus"),
+        *("id", "host", "attach", "inferred", "filters_inferred", "pseudonymous", "cgroups", "by"),
+    ),
 )
 
 _TOTALS = record(
@@ -56,10 +72,12 @@ _TOTALS = record(
         **dict.fromkeys(("missed_freelist", "slow", "slow_failed"), optional(_COUNT)),
         **dict.fromkeys(("names_dropped", "slow_running", "slow_alone", "slow_lost", "slow_missed"), _COUNT),
         "zones_dropped": _COUNT,
+        **dict.fromkeys(("own", "filtered", "rejected", "dropped_by_flags", "bpf_calls"), optional(_COUNT)),
+        "missed_by": optional(record(dict.fromkeys(("kprobe", "program", "memory"), _COUNT))),
     },
     later=(
         *("missed_freelist", "slow", "slow_failed", "names_dropped", "slow_running", "slow_alone", "slow_lost"),
-        *("slow_missed", "zones_dropped"),
+        *("slow_missed", "zones_dropped", "own", "filtered", "rejected", "dropped_by_flags", "bpf_calls", "missed_by"),
     ),
 )
 

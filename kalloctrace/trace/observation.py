@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.output import complete_output
+from kalloctrace.output.files import complete_output
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Indices
 from kalloctrace.trace.tally import RunningTally, counts_of
@@ -111,7 +111,7 @@ def write_observation(
     present = np.flatnonzero(counts).astype(np.int32)
     with (
         complete_output(path, overwrite=False, private=True) as file,
-        TraceWriter(file, snapshot, {**recording, "mode": "aggregate", "stacks": False}) as writer,
+        TraceWriter(file, snapshot, {**recording, "mode": "aggregate", "by": None, "stacks": False}) as writer,
     ):
         writer.add(seen.rows.allocations)
         writer.write_aggregate(counts[present], present)

@@ -5,7 +5,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,12 +13,13 @@ import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.containers import CONTAINERS_KEY, MOST_CONTAINERS, ContainerNames, Containers, decode_containers
 from kalloctrace.trace.decode import Decoder, Flattener, RowBatch, check_calls, from_format_1
 from kalloctrace.trace.dedup import Counted, Tally
+from kalloctrace.trace.inferred import Inferred, inferred_of
 from kalloctrace.trace.messages import open_messages
 from kalloctrace.trace.metadata import recording_of, snapshot_of, totals_of
 from kalloctrace.trace.schema import (
-    AGGREGATE,
     ALLOCATION,
     COLUMNS,
     COUNT,
@@ -31,6 +32,7 @@ from kalloctrace.trace.schema import (
     SNAPSHOT_KEY,
     STREAM,
     TOTALS_KEY,
+    aggregate_schema,
 )
 from kalloctrace.trace.slowpath import SLOW_KEY, decode_slow_calls
 from kalloctrace.trace.totals import Totals
@@ -51,12 +53,14 @@ class Ending:
         truncated: the end of the recording is missing.
         damage: what stopped the reading; empty where the file simply ended.
         slow_damage: what is wrong with the calls of the slow path, where `TraceReader.read` read rows beyond it.
+        containers: the names of containers that the recording found.
     """
 
     totals: Totals | None
     truncated: bool
     damage: str = ""
     slow_damage: str = ""
+    containers: Containers = field(default_factory=dict)
 
 
 class Pass(Iterator[_T]):
@@ -180,7 +184,7 @@ class TraceReader:
     def _check_columns(self) -> None:
         _refuse_twice(self._schema.names, self._damaged)
         have: dict[str, Any] = {field.name: field.type for field in self._schema}
-        layout = COLUMNS if self._format == 1 else AGGREGATE if self.aggregate else STREAM
+        layout = COLUMNS if self._format == 1 else self._layout()
         want = {field.name: field.type for field in layout}
         if want.pop("allocation", None) is not None:
             kind = have.get("allocation", pa.null())
@@ -192,6 +196,20 @@ class TraceReader:
         for name, kind in want.items():
             if have.get(name, kind if name in LATER else None) != kind:
                 raise self._damaged(f"its column {name} is missing or of another type")
+
+    def _layout(self) -> pa.Schema:
+        """Return the columns of a file of format 2."""
+        return aggregate_schema(self.by) if self.aggregate else STREAM
+
+    @property
+    def by(self) -> str | None:
+        """Return the task column that an aggregate counts calls by; None for a stream, and if it has none."""
+        by: str | None = self.recording.get("by") if self.aggregate else None
+        return by
+
+    def has(self, column: str) -> bool:
+        """Return whether the trace has a column of TASK_COLUMNS, or CGROUP."""
+        return column == self.by if self.aggregate else True
 
     def _damaged(self, why: str) -> KalloctraceError:
         return KalloctraceError(f"cannot read {self.path}", why, "record it again")
@@ -304,7 +322,7 @@ class TraceReader:
     def _decoded(self, *, slow: bool) -> Generator[tuple[RowBatch | None, Sequence[dict[str, Any]]], None, Ending]:
         """Yield the contents of each message of a file of format 2: rows, calls of the slow path, or nothing."""
         # All columns, so that whoever reads the rows finds the same damage.
-        known = {*(AGGREGATE if self.aggregate else STREAM).names}
+        known = {*self._layout().names}
         decoder = Decoder()
         messages = self._messages([i for i, name in enumerate(self._schema.names) if name in known])
         slow_damage, read = "", False
@@ -357,6 +375,7 @@ class TraceReader:
         self, fields: list[int]
     ) -> Generator[tuple[pa.RecordBatch, Mapping[bytes, bytes]], None, Ending]:
         totals, damage, read = None, "", 0
+        containers: dict[str, ContainerNames] = {}
         cursor = self._cursor()
         reader = pa.ipc.open_stream(cursor, options=pa.ipc.IpcReadOptions(included_fields=fields))
         while True:
@@ -373,12 +392,17 @@ class TraceReader:
                     totals = totals_of(metadata[TOTALS_KEY])
                 except ValueError as error:
                     damage = f"its totals are damaged: {_first_line(error)}"
+            if metadata is not None and CONTAINERS_KEY in metadata and len(containers) < MOST_CONTAINERS:
+                try:
+                    containers |= decode_containers(metadata[CONTAINERS_KEY])
+                except ValueError as error:
+                    damage = f"its names of containers are damaged: {_first_line(error)}"
             yield batch, metadata or {}
             read += 1
         if damage and not read and cursor.tell() < self._size:
             # Nothing of it can be read, and not because the recorder was stopped before it wrote something.
             raise self._damaged(damage)
-        return Ending(totals, truncated=totals is None, damage=damage)
+        return Ending(totals, truncated=totals is None, damage=damage, containers=containers)
 
     def _cursor(self) -> pa.NativeFile:
         """Return the file with a position of its own, at its start."""
@@ -390,6 +414,11 @@ class TraceReader:
         filters = self.recording.get("filters")
         sample = filters.get("sample") if isinstance(filters, dict) else None
         return sample if isinstance(sample, int) and sample > 1 else 1
+
+    @property
+    def inferred(self) -> frozenset[Inferred]:
+        """Return the facts that the recording infers."""
+        return inferred_of(self.recording)
 
 
 def _refuse_twice(names: Sequence[str], damaged: Callable[[str], KalloctraceError]) -> None:

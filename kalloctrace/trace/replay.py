@@ -2,6 +2,7 @@
 """Replays a recorded stream in its own time."""
 
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,10 @@ _NEVER = (1 << 64) - 1
 
 
 class Replay:
-    """A trace as a running recording. Lost and missed counts are those of the whole trace from the start.
+    """A trace as a running recording.
+
+    Calls, and among them those of the slow path that have returned and those that failed, are as of the replay's time.
+    All other counts, such as lost and missed, are of the whole trace, which does not say when they happened.
 
     Attributes:
         snapshot: the kernel and machine that were recorded.
@@ -56,6 +60,7 @@ class Replay:
             )
         self.snapshot = self._reader.snapshot
         self.recording: Mapping[str, Any] = self._reader.recording
+        self._slow = _SlowReturns()
         self._begin, self._last, self._totals, self.cut_off = self._survey()
         self._tally = RunningTally(tasks=True, most=most)
         self._batches = self._reader.row_batches()
@@ -92,7 +97,10 @@ class Replay:
 
     def observe(self) -> Observation:
         """Return the counts so far."""
-        totals = replace(self._totals, submitted=self._submitted, seconds=round(self._seconds, 6))
+        until = _NEVER if self.ended else self._begin + int(self._seconds * 1e9)
+        slow, failed = self._slow.counts(until)
+        seconds = round(self._seconds, 6)
+        totals = replace(self._totals, submitted=self._submitted, seconds=seconds, slow=slow, slow_failed=failed)
         return observation(self._seconds, self._tally, totals)
 
     def finish(self, reason: str) -> Observation:
@@ -111,18 +119,21 @@ class Replay:
 
     def _survey(self) -> tuple[int, int, Totals, str]:
         """Return the time of the first and the last call, what the recording counted, and `cut_off`."""
-        first, last, rows = None, 0, 0
-        reading = self._reader.row_batches()
-        for batch in reading:
+        first, last, rows = _NEVER, 0, 0
+
+        def see(batch: RowBatch) -> None:
+            nonlocal first, last, rows
             times = batch.task_columns["time"].to_numpy()
-            first = int(times.min()) if first is None else min(first, int(times.min()))
-            last = max(last, int(times.max()))
+            first, last = min(first, int(times.min())), max(last, int(times.max()))
             rows += len(times)
-        totals = reading.finish().totals
+
+        totals = self._reader.read(see, self._slow.add).totals
+        first = first if rows else 0
         if totals is None:
             totals = Totals(rows, rows, 0, 0, 0, 0, 0, 0, 0, (), "the end of the trace is missing", 0.0)
-            return first or 0, last, totals, _CUT_OFF
-        return first or 0, last, totals, ""
+            return first, last, totals, _CUT_OFF
+        self._slow.recorded |= totals.slow is not None
+        return first, last, totals, ""
 
     def _play(self, until: int) -> None:
         """Count the calls up to a time, in ns."""
@@ -157,6 +168,36 @@ class Replay:
             self._allocations = batch.allocations
         indices: npt.NDArray[np.int32] = self._interned[batch.indices]
         return indices
+
+
+class _SlowReturns:
+    """When the calls of the slow path returned, and which of them failed.
+
+    Attributes:
+        recorded: the slow path was recorded.
+    """
+
+    def __init__(self) -> None:
+        self.recorded = False
+        self._all = array("Q")
+        self._failed = array("Q")
+
+    def add(self, call: Mapping[str, Any]) -> None:
+        """Take in a call, which has the columns of SLOW."""
+        self.recorded = True
+        # A call whose return was not captured counts from its begin.
+        returned = min(call["time"] + (call["duration"] or 0), _NEVER)
+        self._all.append(returned)
+        if call["page"] is False:
+            self._failed.append(returned)
+
+    def counts(self, until: int) -> tuple[int | None, int | None]:
+        """Return how many returned up to a time, in ns, and how many failed: None if the slow path was not recorded."""
+        if not self.recorded:
+            return None, None
+        numbers = (np.asarray(times) for times in (self._all, self._failed))
+        slow, failed = (int(np.count_nonzero(times <= np.uint64(until))) for times in numbers)
+        return slow, failed
 
 
 _SLACK = 2_000_000_000

@@ -12,8 +12,9 @@ layouts:
 
 - STREAM, if `recording["mode"]` is "stream": a row is a call, with its time and task. Batches are not compressed,
   because lz4 would take more instructions for an event than all other parts of writing.
-- AGGREGATE, if it is "aggregate": a row is the number of calls of an allocation since the previous row of the same
-  allocation. It does not have the time and task of a call.
+- `aggregate_schema`, if it is "aggregate": a row is the number of calls of an allocation since the previous row of the
+  same allocation. It does not have the time and task of a call; but if `recording["by"]` is "comm" or "cgroup", calls
+  are also counted by the column of this name.
 
 In format 1, which many fixtures have, a row is a call with all COLUMNS. The reader and `export` return both formats as
 ROWS.
@@ -47,6 +48,7 @@ TOTALS_KEY = b"kalloctrace.totals"
 
 TRACEPOINT = "tracepoint"
 
+_COUNTED_BY = ("comm", "cgroup")
 _NAMES = pa.dictionary(pa.int32(), pa.utf8())
 
 
@@ -90,7 +92,12 @@ REQUEST = (
 )
 
 CONTEXT = (
-    _column("task_flags", pa.uint32(), "current->flags", nullable=True),
+    _column(
+        "task_flags",
+        pa.uint32(),
+        "current->flags; null if not captured because the stage does not read them",
+        nullable=True,
+    ),
     _column(
         "preempt_count",
         pa.uint32(),
@@ -181,12 +188,19 @@ BULK = (
     ),
 )
 
-COLUMNS = pa.schema([*TASK_COLUMNS, *REQUEST, *CONTEXT, *OBSERVED, *BULK])
+CGROUP = _column(
+    "cgroup", _NAMES, "path of the task's control group; null if not recorded, ? if it is not known", nullable=True
+)
+"""A task column that was added later, so it is the last one in rows."""
+
+COLUMNS = pa.schema([*TASK_COLUMNS, *REQUEST, *CONTEXT, *OBSERVED, *BULK, CGROUP])
 """A call as the recorder passes it to the writer."""
 
 COUNT = _column("count", pa.uint64(), "calls that the row represents")
 
-ROWS = pa.schema([*(field.with_nullable(True) for field in TASK_COLUMNS), *REQUEST, *CONTEXT, *OBSERVED, *BULK, COUNT])
+ROWS = pa.schema(
+    [*(field.with_nullable(True) for field in TASK_COLUMNS), *REQUEST, *CONTEXT, *OBSERVED, *BULK, COUNT, CGROUP]
+)
 """A row as the reader returns it, of any format; the task columns are null in an aggregate."""
 
 ALLOCATION = pa.struct(
@@ -199,15 +213,27 @@ ALLOCATION = pa.struct(
 
 _ALLOCATIONS = _column("allocation", pa.dictionary(pa.int32(), ALLOCATION), "request, context and observation")
 
-STREAM = pa.schema([*TASK_COLUMNS, _ALLOCATIONS])
-AGGREGATE = pa.schema([COUNT, _ALLOCATIONS])
+STREAM = pa.schema([*TASK_COLUMNS, CGROUP, _ALLOCATIONS])
+
+COUNTED_BY = MappingProxyType({field.name: field for field in (*TASK_COLUMNS, CGROUP) if field.name in _COUNTED_BY})
+"""The task columns that an aggregate may count calls by: one of them, if `recording["by"]` names it."""
+
+
+def aggregate_schema(by: str | None) -> pa.Schema:
+    """Return the columns of an aggregate.
+
+    Args:
+        by: a name of COUNTED_BY; None if calls are counted by their allocation alone.
+    """
+    return pa.schema([COUNT, *(() if by is None else (COUNTED_BY[by],)), _ALLOCATIONS])
+
 
 LATER = MappingProxyType(
     {
         "entry": "normal",
         **dict.fromkeys(("nr_pages", "nr_populated", "softirq_disable_cnt", "numa_node_id")),
         **dict.fromkeys(("memcg_kmem_online", "page_owner_inited", "bulk_returned", "bulk_seen", "bulk_nodes")),
-        **dict.fromkeys(("bulk_zones", "bulk_list", "bulk_single_gfp_mask")),
+        **dict.fromkeys(("bulk_zones", "bulk_list", "bulk_single_gfp_mask", CGROUP.name)),
     }
 )
 """Columns that were added after the first traces, and the values that they have where they are missing."""

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.trace.checks import check_orders, check_values
 from kalloctrace.trace.messages import open_messages
+from kalloctrace.trace.schema import CGROUP
 
 SLOW_KEY = b"kalloctrace.slow"
 
@@ -78,6 +79,8 @@ def _struct(columns: Sequence[_Column]) -> pa.StructType:
     return pa.struct([pa.field(name, kind, metadata={"about": about}) for name, kind, about in columns])
 
 
+_CGROUP = CGROUP.with_type(pa.utf8())
+
 SLOW = pa.schema(
     [
         pa.field(name, kind, metadata={"about": about})
@@ -95,6 +98,7 @@ SLOW = pa.schema(
             ("duration", pa.uint64(), "ns until it returned; null if its return was not captured"),
             ("complete", pa.bool_(), "no event was lost while it ran"),
             ("zones", pa.list_(_struct(_ZONE)), "the zones of its zonelist; empty if the buffer for them was full"),
+            (_CGROUP.name, _CGROUP.type, CGROUP.metadata[b"about"].decode()),
         )
     ]
 )
@@ -106,7 +110,7 @@ MOST_UNPACKED = 32 << 20
 
 _NULLABLE = frozenset(
     (
-        *("stack", "zonelist_kind", "zonelist_nid", "ac_nodemask", "ac_nodemask_nodes", "preferred_node"),
+        *("stack", CGROUP.name, "zonelist_kind", "zonelist_nid", "ac_nodemask", "ac_nodemask_nodes", "preferred_node"),
         *("preferred_zone", "spread_dirty_pages", "ac_alloc_flags", "softirq_disable_cnt", "mems_allowed"),
         *("page", "duration", "free_highatomic"),
     )
@@ -144,8 +148,12 @@ def decode_slow_calls(text: bytes) -> list[dict[str, Any]]:
     data = base64.b64decode(text, validate=True)
     try:
         reader = pa.ipc.open_stream(open_messages(pa.BufferReader(data), len(data), MOST_UNPACKED))
-        _check_type("", pa.struct(SLOW), pa.struct(reader.schema))
+        # The column was added after the first traces.
+        has_cgroup = CGROUP.name in reader.schema.names
+        _check_type("", pa.struct(SLOW), pa.struct(reader.schema if has_cgroup else reader.schema.append(_CGROUP)))
         table = reader.read_all()
+        if not has_cgroup:
+            table = table.append_column(_CGROUP, pa.nulls(table.num_rows, _CGROUP.type))
         # Before anything looks at a value: Arrow ends the program where an offset points outside its buffer.
         table.validate(full=True)
         for batch in table.to_batches():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Counts rows while they are captured or replayed: by allocation, and in a stream also by task and stack."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from kalloctrace.trace.containers import Containers
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Indices, allocations_of, dictionary_encode, digests, refuse_more
 from kalloctrace.trace.schema import ALLOCATION
@@ -89,14 +91,18 @@ class RunningTally:
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Ignore calls of the slow path: each is counted by its first attempt."""
 
+    def write_containers(self, containers: Containers) -> None:
+        """Ignore names of containers: calls are not counted by group."""
+
     def write_stream(self, calls: StreamColumns) -> None:
         """Count calls of added allocations."""
         self.count(np.asarray(calls.indices, np.int32), comm=calls.comm, pid=pa.array(calls.pid), stack=calls.stack)
 
-    def write_aggregate(self, counts: Column, indices: Column) -> None:
-        """Add counts of added allocations."""
-        for index, count in zip(np.asarray(indices).tolist(), np.asarray(counts).tolist(), strict=True):
-            self._add((index, 0, _NO_PID, _NO_STACK), count)
+    def write_aggregate(self, counts: Column, indices: Column, by: pa.DictionaryArray | None = None) -> None:
+        """Add counts of added allocations; `by` is the names of their tasks, if tasks are counted."""
+        comms = itertools.repeat(0) if by is None or not self._tasks else _codes(by, self._comms).tolist()
+        for index, comm, count in zip(np.asarray(indices).tolist(), comms, np.asarray(counts).tolist(), strict=False):
+            self._add((index, comm, _NO_PID, _NO_STACK), count)
 
     def count(
         self, indices: Indices, *, comm: pa.DictionaryArray, pid: pa.Array, stack: pa.DictionaryArray | None

@@ -7,6 +7,25 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True)
+class MissedBy:
+    """Probe hits that the kernel skipped, by the counter that shows them.
+
+    Attributes:
+        kprobe: hits while a kprobe's handler was running on that CPU: nmissed of the kprobe.
+        program: hits while a BPF program was running on that CPU, or while somebody's bpf(2) call changed a map.
+        memory: hits for which the kernel had no memory.
+    """
+
+    kprobe: int
+    program: int
+    memory: int
+
+    def to_json(self) -> dict[str, int]:
+        """Return the counts as JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
 class Totals:
     """The closing record of a trace.
 
@@ -36,6 +55,14 @@ class Totals:
         machine_changed: names of facts about the machine that changed during the recording.
         reason: why the recording ended.
         seconds: its length.
+        own: calls of the recorder itself, which were left out; None if they were not counted.
+        filtered: calls that did not match the filters; None if they were not counted.
+        rejected: calls that the entry rejected, so that get_page_from_freelist() was never called, as seen by a probe
+            of their own; None if there was no such probe.
+        dropped_by_flags: calls of get_page_from_freelist() that were taken for later attempts because of their
+            alloc_flags; 0 where the return address decides, None if these were not counted.
+        missed_by: `missed` by the kernel's counters; None if these were not kept apart.
+        bpf_calls: bpf(2) calls of all processes during the recording; None if they could not be counted.
     """
 
     opened: int
@@ -59,6 +86,12 @@ class Totals:
     slow_lost: int = 0
     slow_missed: int = 0
     zones_dropped: int = 0
+    own: int | None = None
+    filtered: int | None = None
+    rejected: int | None = None
+    dropped_by_flags: int | None = None
+    missed_by: MissedBy | None = None
+    bpf_calls: int | None = None
 
     @property
     def lost(self) -> int:
@@ -79,4 +112,21 @@ class Totals:
             field.name: data[field.name] for field in fields(cls) if field.name in data or field.default is MISSING
         }
         values["machine_changed"] = tuple(values["machine_changed"])
+        if values.get("missed_by") is not None:
+            values["missed_by"] = MissedBy(
+                **{field.name: values["missed_by"][field.name] for field in fields(MissedBy)}
+            )
         return cls(**values)
+
+
+def missed_json(totals: Totals | None) -> dict[str, Any]:
+    """Return what is known about the cause of missed hits, as JSON values that several commands print.
+
+    Args:
+        totals: of the recording; None if its end is missing.
+    """
+    missed_by = None if totals is None else totals.missed_by
+    return {
+        "missed_by": None if missed_by is None else missed_by.to_json(),
+        "bpf_calls": None if totals is None else totals.bpf_calls,
+    }

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.output import GrowingOutput
+from kalloctrace.output.growing import GrowingOutput
+from kalloctrace.trace.containers import CONTAINERS_KEY, Containers, encode_containers
 from kalloctrace.trace.dedup import allocations_of, dictionary_encode
 from kalloctrace.trace.schema import (
-    AGGREGATE,
     ALLOCATION,
+    CGROUP,
     FORMAT,
     FORMAT_KEY,
     RECORDING_KEY,
@@ -26,6 +27,7 @@ from kalloctrace.trace.schema import (
     STREAM,
     TASK_COLUMNS,
     TOTALS_KEY,
+    aggregate_schema,
 )
 from kalloctrace.trace.slowpath import SLOW_KEY, encode_slow_calls
 from kalloctrace.trace.totals import Totals
@@ -35,6 +37,8 @@ MOST_ROWS = 1 << 16
 copies all of them."""
 _MOST_SLOW_CALLS = 1 << 10
 """In one batch; most have one attempt, and take 2 KB."""
+
+_TEXTS = STREAM.field(CGROUP.name).type
 
 Column: TypeAlias = "npt.NDArray[Any] | pa.Array"
 
@@ -49,6 +53,7 @@ class StreamColumns(NamedTuple):
         tid: see STREAM.
         comm: see STREAM; cheapest if each dictionary is the previous one, or starts with it.
         stack: see STREAM; None if stacks are not recorded.
+        cgroup: see STREAM; None if groups are not recorded.
         indices: for each row, the index of its allocation, int32.
     """
 
@@ -59,6 +64,7 @@ class StreamColumns(NamedTuple):
     comm: pa.DictionaryArray
     stack: pa.DictionaryArray | None
     indices: Column
+    cgroup: pa.DictionaryArray | None = None
 
 
 class RowWriter(Protocol):
@@ -70,14 +76,17 @@ class RowWriter(Protocol):
     def write_stream(self, calls: StreamColumns) -> None:
         """Take calls, a row for each."""
 
-    def write_aggregate(self, counts: Column, indices: Column) -> None:
-        """Take counts of calls by allocation."""
+    def write_aggregate(self, counts: Column, indices: Column, by: pa.DictionaryArray | None = None) -> None:
+        """Take counts of calls by allocation, and by what else they are counted by."""
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take calls that are not grouped yet."""
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Take calls of the slow path."""
+
+    def write_containers(self, containers: Containers) -> None:
+        """Take names of containers."""
 
 
 class TraceWriter:
@@ -103,7 +112,8 @@ class TraceWriter:
         self, target: Path | IO[bytes], snapshot: Snapshot, recording: Mapping[str, Any], *, overwrite: bool = False
     ) -> None:
         aggregate = recording.get("mode") == "aggregate"
-        self._schema = (AGGREGATE if aggregate else STREAM).with_metadata(
+        self._by: str | None = recording.get("by") if aggregate else None
+        self._schema = (aggregate_schema(self._by) if aggregate else STREAM).with_metadata(
             {
                 FORMAT_KEY: str(FORMAT),
                 SNAPSHOT_KEY: json.dumps(snapshot.to_json()),
@@ -159,19 +169,20 @@ class TraceWriter:
 
     def write_stream(self, calls: StreamColumns) -> None:
         """Write calls, a row for each; they are in the file when this returns."""
-        stack = calls.stack
-        if stack is None:
-            stack = pa.nulls(len(calls.indices), STREAM.field("stack").type)
-        self._write([calls.time, calls.cpu, calls.pid, calls.tid, calls.comm, stack], calls.indices)
+        stack, cgroup = (
+            pa.nulls(len(calls.indices), _TEXTS) if column is None else column for column in (calls.stack, calls.cgroup)
+        )
+        self._write([calls.time, calls.cpu, calls.pid, calls.tid, calls.comm, stack, cgroup], calls.indices)
 
-    def write_aggregate(self, counts: Column, indices: Column) -> None:
+    def write_aggregate(self, counts: Column, indices: Column, by: pa.DictionaryArray | None = None) -> None:
         """Write counts of calls by allocation; the rows are in the file when this returns.
 
         Args:
-            counts: calls since the previous row with the same index, uint64.
+            counts: calls since the previous row with the same index and the same `by`, uint64.
             indices: for each row, the index of its allocation, int32.
+            by: for each row, the value of the column that `recording["by"]` names; None if it names none.
         """
-        self._write([counts], indices)
+        self._write([counts] if by is None else [counts, by], indices)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Write calls that are not grouped yet; they are in the file when this returns.
@@ -183,11 +194,18 @@ class TraceWriter:
             return
         allocations, local = dictionary_encode(pa.Table.from_batches([batch]))
         indices = self._indices(allocations)[local]
-        if self._aggregate:
+        if self._by is not None:
+            column = batch.column(self._by)
+            rows = pa.table({"index": indices, "by": column.indices}).group_by(["index", "by"], use_threads=False)
+            groups = rows.aggregate([([], "count_all")]).combine_chunks()
+            by = pa.DictionaryArray.from_arrays(groups["by"].combine_chunks(), column.dictionary)
+            counts = groups["count_all"].to_numpy().astype(np.uint64)
+            self.write_aggregate(counts, groups["index"].to_numpy(), by)
+        elif self._aggregate:
             present, counts = np.unique(indices, return_counts=True)
             self.write_aggregate(counts.astype(np.uint64), present)
         else:
-            self._write([batch.column(field.name) for field in TASK_COLUMNS], indices)
+            self._write([batch.column(field.name) for field in (*TASK_COLUMNS, CGROUP)], indices)
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Write calls of the slow path, each with all columns of SLOW; they are in the file when this returns."""
@@ -195,6 +213,10 @@ class TraceWriter:
             part = calls[start : start + _MOST_SLOW_CALLS]
             for text in encode_slow_calls(part):
                 self._write_batch(self._last, {SLOW_KEY: text})
+
+    def write_containers(self, containers: Containers) -> None:
+        """Write names of containers; they are in the file when this returns."""
+        self._write_batch(self._last, {CONTAINERS_KEY: encode_containers(containers)})
 
     def close(self, totals: Totals) -> None:
         """Write the totals, after the last rows."""

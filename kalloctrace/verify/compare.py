@@ -2,7 +2,7 @@
 """Compares the model's prediction for one distinct row with what the probe captured."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from kalloctrace.kernel.nodelist import format_nodelist
@@ -10,7 +10,9 @@ from kalloctrace.model.bulk import alloc_pages_bulk
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import Context, ImpossibleRequestError, Preparation, UnknownFact
+from kalloctrace.trace.inferred import NOTHING_INFERRED, Inferred
 from kalloctrace.verify.bulk import bulk_comparisons, unobserved_bulk
+from kalloctrace.verify.inferred import possible_rows, rules_not_judged
 from kalloctrace.verify.rows import (
     DAMAGED,
     DamagedRowError,
@@ -50,7 +52,7 @@ class FieldCount:
         return {"equal": self.equal, "different": self.different, "unknown": self.unknown}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One field in which prediction and kernel differ.
 
@@ -70,10 +72,10 @@ class Difference:
 
     def to_json(self) -> dict[str, Any]:
         """Return the difference as JSON values."""
-        return dict(vars(self))
+        return asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowVerdict:
     """The verdict on one distinct row.
 
@@ -81,11 +83,14 @@ class RowVerdict:
         differences: empty where prediction and kernel agree.
         unknown: why the row could not be judged; empty if it could.
         fields: the verdict on each field, also on those that an unknown row shows. Not compared by `==`.
+        not_judged: the rules of which a part was not judged, because it needs a fact that is inferred; empty in a row
+            that could not be judged at all.
     """
 
     differences: tuple[Difference, ...] = ()
     unknown: str = ""
     fields: Mapping[str, FieldVerdict] = field(default_factory=dict, compare=False)
+    not_judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,14 @@ class Switches:
     defrag_mode: frozenset[bool]
 
 
-def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> RowVerdict:
+def judge(
+    kernel: Kernel,
+    row: Row,
+    switches: Switches,
+    *,
+    may_miss: bool,
+    inferred: frozenset[Inferred] = NOTHING_INFERRED,
+) -> RowVerdict:
     """Predict a row's preparation and compare.
 
     Args:
@@ -111,6 +123,7 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ro
         row: one distinct row of the trace.
         switches: the values that the switches had during the recording.
         may_miss: the kernel skipped probe hits, so a missing call proves nothing.
+        inferred: the facts that the recording infers.
 
     Raises:
         ModelFailure: the model failed on this request.
@@ -118,7 +131,7 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ro
     try:
         context = context_of(kernel, row)
         unknown = _unobserved(kernel, row, may_miss=may_miss)
-        return RowVerdict(unknown=unknown) if unknown else _judge_observed(kernel, row, context, switches)
+        return RowVerdict(unknown=unknown) if unknown else _judge_observed(kernel, row, context, switches, inferred)
     except UnknownFact as error:
         return RowVerdict(unknown=str(error))
     except (DamagedRowError, ImpossibleRequestError):
@@ -127,41 +140,87 @@ def judge(kernel: Kernel, row: Row, switches: Switches, *, may_miss: bool) -> Ro
         raise ModelFailure(request_text(row), error) from error
 
 
-def _judge_observed(kernel: Kernel, row: Row, context: Context, switches: Switches) -> RowVerdict:
-    expected = expected_of(kernel, row, context)
-    compared = tuple(_comparisons(kernel, expected, row))
+def _judge_observed(
+    kernel: Kernel, row: Row, context: Context, switches: Switches, inferred: frozenset[Inferred]
+) -> RowVerdict:
+    taken = row_as_taken(kernel, row, context, inferred)
+    expected = expected_of(kernel, taken, context)
+    compared = tuple(_comparisons(kernel, expected, taken))
     differences = tuple(_differences(expected, compared))
     fields: dict[str, FieldVerdict] = {name: "equal" if want == got else "different" for name, want, got, _ in compared}
+    wrong = {difference.rule for difference in differences}
+    not_judged = rules_not_judged(kernel, row, context, expected, inferred)
+    # A part of such a rule is judged, and differs.
+    not_judged = tuple(rule for rule in not_judged if rule not in wrong)
     if not differences:
-        return RowVerdict(fields=fields)
-    if expected.nodemask == "mems_allowed" == row["ac_nodemask"] and _mems_changed(row):
+        return RowVerdict(not_judged=not_judged, fields=fields)
+    if expected.nodemask == "mems_allowed" == taken["ac_nodemask"] and _mems_changed(taken):
         return RowVerdict(unknown="mems_allowed changed during the call")
     for other in _other_contexts(context, switches):
-        if all(want == got for _, want, got, _ in _comparisons(kernel, expected_of(kernel, row, other), row)):
+        if _fits(kernel, row_as_taken(kernel, row, other, inferred), other):
             return RowVerdict(unknown="a switch of the machine changed during the call")
-    return RowVerdict(differences, fields=fields)
+    return RowVerdict(differences, not_judged=not_judged, fields=fields)
 
 
-def predict(kernel: Kernel, row: Row) -> Preparation:
-    """Predict the preparation of a row's request in the row's context.
+def row_as_taken(kernel: Kernel, row: Row, context: Context, inferred: frozenset[Inferred]) -> Row:
+    """Return the row with the request that fits what it shows, if inferred facts allow several; else the usual one.
+
+    Args:
+        kernel: the kernel that was recorded.
+        row: one distinct row of the trace.
+        context: the context that the call ran in.
+        inferred: the facts that the recording infers.
 
     Raises:
         UnknownFact: the prediction depends on a fact that was not captured.
         DamagedRowError: the row is damaged.
         ImpossibleRequestError: the kernel has no such request.
     """
-    return expected_of(kernel, row, context_of(kernel, row))
+    usual, *others = possible_rows(kernel, row, context, inferred)
+    if others and not _fits(kernel, usual, context):
+        return next((other for other in others if _fits(kernel, other, context)), usual)
+    return usual
 
 
-def compared(kernel: Kernel, row: Row) -> Iterator[tuple[str, Any, Any]]:
+def _fits(kernel: Kernel, row: Row, context: Context) -> bool:
+    return all(want == got for _, want, got, _ in _comparisons(kernel, expected_of(kernel, row, context), row))
+
+
+def predict(kernel: Kernel, row: Row, inferred: frozenset[Inferred] = NOTHING_INFERRED) -> Preparation:
+    """Predict the preparation of a row's request in the row's context.
+
+    Args:
+        kernel: the kernel that was recorded.
+        row: one distinct row of the trace.
+        inferred: the facts that the recording infers.
+
+    Raises:
+        UnknownFact: the prediction depends on a fact that was not captured.
+        DamagedRowError: the row is damaged.
+        ImpossibleRequestError: the kernel has no such request.
+    """
+    context = context_of(kernel, row)
+    return expected_of(kernel, row_as_taken(kernel, row, context, inferred), context)
+
+
+def compared(
+    kernel: Kernel, row: Row, inferred: frozenset[Inferred] = NOTHING_INFERRED
+) -> Iterator[tuple[str, Any, Any]]:
     """Yield each compared field with the model's value and the kernel's value.
+
+    Args:
+        kernel: the kernel that was recorded.
+        row: one distinct row of the trace.
+        inferred: the facts that the recording infers.
 
     Raises:
         UnknownFact: as `predict`.
         DamagedRowError: as `predict`.
         ImpossibleRequestError: as `predict`.
     """
-    for name, want, got, _ in _comparisons(kernel, predict(kernel, row), row):
+    context = context_of(kernel, row)
+    taken = row_as_taken(kernel, row, context, inferred)
+    for name, want, got, _ in _comparisons(kernel, expected_of(kernel, taken, context), taken):
         yield name, want, got
 
 

@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 """Values by column: a distinct allocation, a call of the slow path, or one of its attempts."""
 
 DAMAGED = "the row is damaged"
-_ALWAYS_CAPTURED = ("cpusets_enabled", "gfp_allowed_mask", "task_flags", "defrag_mode")
+_ALWAYS_CAPTURED = ("cpusets_enabled", "gfp_allowed_mask", "defrag_mode")
 
 
 class DamagedRowError(Exception):
@@ -84,7 +84,7 @@ def bulk_request_of(row: Row) -> BulkRequest:
 
 
 def missing_facts(row: Row) -> list[str]:
-    """Return the facts that a row lacks although they are always captured; only a damaged row lacks one."""
+    """Return the facts that a row lacks although they are captured on each kernel; only a damaged row lacks one."""
     return [column for column in _ALWAYS_CAPTURED if row[column] is None]
 
 
@@ -95,12 +95,14 @@ def context_of(kernel: Kernel, row: Row) -> Context:
         DamagedRowError: its mems_allowed is no list of nodes, or a fact that is always captured is missing.
     """
     missing = missing_facts(row)
+    if row["task_flags"] is None and kernel.features.reads_task_flags:
+        missing.append("task_flags")
     if missing:
         raise DamagedRowError(f"no {', '.join(missing)}")
     return Context(
         cpusets_enabled=row["cpusets_enabled"] > 0,
         gfp_allowed_mask=row["gfp_allowed_mask"],
-        task_flags=row["task_flags"],
+        task_flags=row["task_flags"] or 0,
         preempt_count=row["preempt_count"],
         softirq_disable_cnt=row["softirq_disable_cnt"] or 0,
         mems_allowed=node_mask(row, "mems_allowed"),

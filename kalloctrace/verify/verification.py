@@ -2,7 +2,7 @@
 """Verifies a whole trace: the verdict on each distinct allocation, and their sums."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -12,9 +12,11 @@ from kalloctrace.kernel.proven import ProofStatus, load, proof_status
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.text import file_name
+from kalloctrace.trace.inferred import Inferred, inferred_of
+from kalloctrace.trace.missed_text import missed_causes
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
 from kalloctrace.trace.schema import CONTEXT, REQUEST, TRACEPOINT
-from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.totals import Totals, missed_json
 from kalloctrace.verify.compare import Difference, FieldCount, RowVerdict, Switches, judge
 from kalloctrace.verify.events import EventJudge
 from kalloctrace.verify.rows import Row, missing_facts
@@ -71,12 +73,16 @@ class Verification:
         sample: 1 call in this many was recorded; the counts here are not scaled up.
         lost: captured calls that are not in the trace because a buffer was full.
         missed: probe hits that the kernel skipped.
+        missed_by: these by the kernel's counters, and the bpf(2) calls meanwhile, as JSON values.
+        missed_causes: why they were skipped, in words.
         truncated: the end of the recording is missing.
         damage: what stopped the reading early; empty if nothing did.
         mismatches: what differs, most frequent first.
         not_shown: how many more mismatches there are.
         differing: how many allocations differ in each field; one that differs in two is counted for both.
         unknown_reasons: why allocations could not be judged, with counts.
+        not_judged: by rule, how many of the matched and mismatched allocations it applied to without being judged,
+            because a fact that it needs is inferred; see `kalloctrace.verify.inferred`.
         fields: the verdicts by field.
         zonelists: the verdict on the machine's zonelists.
         proven: how far the rules for this kernel are proven.
@@ -96,12 +102,15 @@ class Verification:
     sample: int = 1
     lost: int = 0
     missed: int = 0
+    missed_by: dict[str, Any] = field(default_factory=lambda: missed_json(None))
+    missed_causes: tuple[str, ...] = ()
     truncated: bool = False
     damage: str = ""
     mismatches: list[Mismatch] = field(default_factory=list)
     not_shown: int = 0
     differing: Counter[str] = field(default_factory=Counter)
     unknown_reasons: dict[str, int] = field(default_factory=dict)
+    not_judged: Counter[str] = field(default_factory=Counter)
     fields: dict[str, FieldCount] = field(default_factory=dict)
     zonelists: ZonelistVerdict = field(default_factory=lambda: ZonelistVerdict("nothing was compared"))
     proven: ProofStatus = field(default_factory=ProofStatus)
@@ -136,11 +145,13 @@ class Verification:
             "sample": self.sample,
             "lost": self.lost,
             "missed": self.missed,
+            **self.missed_by,
             "truncated": self.truncated,
             "damage": self.damage,
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
             **({"mismatches_not_shown": self.not_shown} if self.not_shown else {}),
             "unknown_reasons": self.unknown_reasons,
+            "not_judged": dict(self.not_judged),
             "fields": {name: counts.to_json() for name, counts in self.fields.items()},
             "zonelists": self.zonelists.to_json(),
             "proven": self.proven.to_json(),
@@ -173,6 +184,10 @@ class Recorded(Protocol):
     @property
     def sample(self) -> int:
         """Return N where 1 call in N was recorded; 1 where all were."""
+
+    @property
+    def recording(self) -> Mapping[str, Any]:
+        """Return how it was made, as a trace describes it."""
 
 
 def verify_trace(trace: TraceReader) -> Verification:
@@ -268,8 +283,10 @@ def verify_counted(
     verdict.distinct = len(rows)
     verdict.truncated, verdict.damage = ending.truncated, ending.damage
     totals = ending.totals
-    verdict.missed = 0 if totals is None else totals.missed
-    judge_row = Judge.of(kernel, Shown(row for row, _ in rows), totals)
+    if totals is not None:
+        verdict.missed, verdict.missed_by = totals.missed, missed_json(totals)
+        verdict.missed_causes = tuple(missed_causes(totals, trace.recording))
+    judge_row = Judge.of(kernel, Shown(row for row, _ in rows), totals, inferred_of(trace.recording))
     shared = SharedVerdicts()
     for row, count in rows:
         verdict.allocations += count
@@ -302,6 +319,7 @@ class Judge:
         may_miss_freelist: the kernel skipped hits of get_page_from_freelist().
         machine_changed: names of facts about the machine that changed during the recording.
         events: judges the rows that are events of another tool.
+        inferred: the facts that the recording infers.
     """
 
     kernel: Kernel
@@ -310,15 +328,17 @@ class Judge:
     may_miss_freelist: bool
     machine_changed: tuple[str, ...]
     events: EventJudge
+    inferred: frozenset[Inferred]
 
     @classmethod
-    def of(cls, kernel: Kernel, shown: "Shown", totals: Totals | None) -> Self:
+    def of(cls, kernel: Kernel, shown: "Shown", totals: Totals | None, inferred: frozenset[Inferred]) -> Self:
         """Return the judge of a recording.
 
         Args:
             kernel: the kernel that was recorded.
             shown: by all its distinct rows.
             totals: its totals; None if the end of the trace is missing.
+            inferred: the facts that it infers.
         """
         missed = 0 if totals is None else totals.missed
         missed_freelist = None if totals is None else totals.missed_freelist
@@ -329,6 +349,7 @@ class Judge:
             may_miss_freelist=(missed if missed_freelist is None else missed_freelist) > 0,
             machine_changed=() if totals is None else totals.machine_changed,
             events=EventJudge.of(kernel, shown.events.values()),
+            inferred=inferred,
         )
 
     def __call__(self, row: Row) -> RowVerdict:
@@ -339,7 +360,7 @@ class Judge:
             return RowVerdict(unknown=f"the machine changed during the recording: {', '.join(self.machine_changed)}")
         # A bulk call shows by its call of the normal entry, which is a hit of another program.
         may_miss = self.may_miss if row["entry"] == "bulk" else self.may_miss_freelist
-        return judge(self.kernel, row, self.switches, may_miss=may_miss)
+        return judge(self.kernel, row, self.switches, may_miss=may_miss, inferred=self.inferred)
 
 
 class SharedVerdicts:
@@ -352,7 +373,8 @@ class SharedVerdicts:
         """Return an earlier verdict if it is the same, without differences."""
         if verdict.differences:
             return verdict
-        return self._known.setdefault((verdict.unknown, tuple(verdict.fields.items())), verdict)
+        key = (verdict.unknown, verdict.not_judged, tuple(verdict.fields.items()))
+        return self._known.setdefault(key, verdict)
 
 
 def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> None:
@@ -362,6 +384,8 @@ def _enter(verdict: Verification, row: Row, count: int, judged: RowVerdict) -> N
         verdict.events += count
     for name, found in judged.fields.items():
         verdict.fields.setdefault(name, FieldCount()).add(found, count)
+    for rule in judged.not_judged:
+        verdict.not_judged[rule] += count
     if judged.unknown:
         verdict.unknown += count
         verdict.unknown_reasons[judged.unknown] = verdict.unknown_reasons.get(judged.unknown, 0) + count

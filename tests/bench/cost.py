@@ -17,16 +17,18 @@ from typing import Any
 
 import click
 
-from kalloctrace.bench.tools import Row
+from kalloctrace.bench.tools import PERF_STAT, Row
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.run import run_in_guest
-from tests.bench.rows import OURS, PEERS, WATCHED
+from tests.bench.rows import APART, DEFAULT, FLOORS, OURS, PEERS, WATCHED
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "bench"
 GUEST = Path(__file__).with_name("guest.py")
 WORK = {"processes": 4, "pages": 512, "warm": 30, "rounds": 30}
-TIMEOUT = 3600
+TIMEOUT = 7200
+TESTED = "5.10"
+"""The kernel on which tests/live/test_cost.py measures."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,13 @@ class Cost:
     """The overhead of a row per allocation.
 
     Attributes:
-        least: instructions, the minimum of all rounds minus the untraced minimum.
+        least: instructions, the minimum of all rounds minus that of the untraced runs right before and after it.
         mean: instructions, the same of the means, which include the tool's own work.
+        drift: instructions by which the minima of these two untraced runs differ.
         captured: the captured allocations.
         lost: the lost allocations.
         gap: why there is no figure; empty if there is one.
+        boot: the id of the boot in which it was measured.
     """
 
     least: float = 0
@@ -46,12 +50,17 @@ class Cost:
     captured: int = 0
     lost: int = 0
     gap: str = ""
+    drift: float = 0
+    boot: str = ""
 
     def __str__(self) -> str:
         """Return the figures as text."""
         if self.gap:
             return self.gap
-        return f"+{self.least:,.1f} (mean +{self.mean:,.1f}), captured {self.captured:,}, lost {self.lost:,}"
+        return (
+            f"+{self.least:,.1f} (mean +{self.mean:,.1f}), captured {self.captured:,}, lost {self.lost:,}, "
+            f"untraced figure moved by {self.drift:,.1f}"
+        )
 
 
 def compiled(folder: Path) -> Path:
@@ -103,19 +112,21 @@ def untraced(result: dict[str, Any]) -> Cost:
 
 
 def costs(result: dict[str, Any]) -> dict[str, Cost]:
-    """Return the overhead of each row over the untraced figure of the same boot."""
-    bare = untraced(result)
-    return {
-        name: Cost(gap=figures["gap"])
-        if "gap" in figures
-        else Cost(figures["min"] - bare.least, figures["mean"] - bare.mean, figures["captured"], figures["lost"])
-        for name, figures in result["rows"].items()
-    }
+    """Return the overhead of each row over the untraced runs right before and after it."""
+    return {name: _cost(row, result["boot"]) for name, row in result["rows"].items()}
+
+
+def _cost(row: dict[str, Any], boot: str) -> Cost:
+    if "gap" in row:
+        return Cost(gap=row["gap"], boot=boot)
+    before, after = row["before"], row["after"]
+    least, mean = (row[name] - (before[name] + after[name]) / 2 for name in ("min", "mean"))
+    return Cost(least, mean, row["captured"], row["lost"], drift=abs(after["min"] - before["min"]), boot=boot)
 
 
 def alone(kernel: str) -> dict[str, Cost]:
-    """Return the overhead of our fentry rows in a boot without peers, which change the kernel slightly."""
-    return costs(measure(kernel, [row for row in (*OURS, *WATCHED) if row.name.endswith("fentry")]))
+    """Return the overhead of our default rows, and of counting, in a boot without the other peers."""
+    return costs(measure(kernel, (PERF_STAT, *DEFAULT, APART, *WATCHED)))
 
 
 @click.command()
@@ -128,7 +139,7 @@ def alone(kernel: str) -> dict[str, Cost]:
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def main(kernels: tuple[str, ...], captured: str, lost: str, only: tuple[str, ...], words: tuple[str, ...]) -> None:
     """Print the instructions that a command, or rows of the table, add to an allocation."""
-    rows = [row for row in (*PEERS, *OURS) if any(text in row.name for text in only)]
+    rows = [row for row in (*PEERS, *FLOORS, *OURS) if any(text in row.name for text in only)]
     if words:
         rows.append(Row("command", "", "", words, captured, lost=lost))
     for kernel in kernels:

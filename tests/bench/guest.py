@@ -34,6 +34,7 @@ _LONGER = 10
 # The guest's clock jumps ahead while it waits for files.
 _START_TIMEOUT = 36000.0
 _BTF = Path("/sys/kernel/btf/vmlinux")
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _STANDINS = HERE.parents[1] / "bpf"
 
 
@@ -97,6 +98,8 @@ def command_of(row: dict[str, Any], work: Work) -> list[str]:
             words += work.words()
         elif word.endswith(".bt"):
             words.append(adapt(word))
+        elif word.endswith(".py"):
+            words += [sys.executable, str(HERE / word)]
         else:
             words.append(fill(word, work))
     return words
@@ -119,8 +122,24 @@ def run(words: Sequence[str], env: Mapping[str, str]) -> tuple[str, dict[str, fl
         process.returncode = os.waitstatus_to_exitcode(status)
     text = (SCRATCH / "printed").read_text(encoding="utf-8", errors="replace")
     if process.returncode:
-        raise Gap(f"{words[0]} ended with {process.returncode}: {reason(text)}")
+        raise Gap(refusal(words, text))
     return text, {"user": usage.ru_utime * 1e9, "system": usage.ru_stime * 1e9}
+
+
+def refusal(words: Sequence[str], text: str) -> str:
+    """Return why an installed tool did not run: the kernel lacks what it needs, or the tool broke.
+
+    Args:
+        words: its command.
+        text: what it printed.
+    """
+    broke = "Traceback (most recent call last)" in text
+    return f"{'failed' if broke else 'not on this kernel'}: {named(words)}{reason(text)}"
+
+
+def named(words: Sequence[str]) -> str:
+    """Return the tool's name before what it says; a program of this folder has none."""
+    return "" if words[0] == sys.executable else f"{words[0]}: "
 
 
 def started(words: Sequence[str], printed: int, more: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -165,10 +184,10 @@ def run_beside(words: Sequence[str], begins: str, work: Work, env: Mapping[str, 
             # Some tools print at intervals, and not at the end.
             time.sleep(_SETTLED)
             process.send_signal(signal.SIGINT)
-        code = process.wait()
+        process.wait()
     text = path.read_text(encoding="utf-8", errors="replace")
     if not work.times.exists():
-        raise Gap(f"{words[0]} ended with {code} before the work began: {reason(text)}")
+        raise Gap(refusal(words, text))
     return text
 
 
@@ -196,9 +215,9 @@ def _measure(row: dict[str, Any], work: Work, env: Mapping[str, str]) -> dict[st
         text, _ = run([fill(word, work) for word in row["counter"]], {})
     captured = numbers(row["captured"], text)
     if not captured:
-        raise Gap(f"it captured nothing: {reason(text)}")
+        raise Gap(f"{named(words)}captured nothing: {reason(text)}")
     # Other programs allocate too, so a tool may capture more than the work allocates and still have lost some.
-    lost = max(numbers(row["lost"], text), figures["allocations"] - captured, 0)
+    lost = max(numbers(row["lost"], text), figures["allocations"] - captured, 0) if row["kind"] != "floor" else 0
     if usage:
         usage["tool"] = usage["user"] + usage["system"] - figures["cpu"]
     return {**figures, **usage, "captured": captured, "lost": lost}
@@ -243,16 +262,28 @@ def main(job: Path, result: Path) -> int:
     SCRATCH.mkdir(exist_ok=True)
     if HUGE_PAGES.exists():
         HUGE_PAGES.write_text("never", encoding="ascii")
-    untraced = []
+    untraced: list[dict[str, float]] = []
     rows: dict[str, dict[str, Any]] = {}
     own: dict[str, dict[str, Any]] = {}
 
-    def bare() -> None:
+    def bare() -> dict[str, float]:
         subprocess.run(work.words(), check=True)
         untraced.append(work.measured())
+        return untraced[-1]
+
+    def between(row: dict[str, Any]) -> dict[str, Any]:
+        before, figures = untraced[-1], measure(row, work)
+        return {**figures, "before": before, "after": bare()}
 
     def save() -> None:
-        content = {"release": os.uname().release, "work": asdict(work), "untraced": untraced, "rows": rows, "own": own}
+        content = {
+            "release": os.uname().release,
+            "boot": _BOOT.read_text(encoding="ascii").strip(),
+            "work": asdict(work),
+            "untraced": untraced,
+            "rows": rows,
+            "own": own,
+        }
         result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     bare()
@@ -270,9 +301,7 @@ def main(job: Path, result: Path) -> int:
         save()
 
     for row in given["rows"]:
-        keep(rows, row["name"], partial(measure, row, work))
-    bare()
-    save()
+        keep(rows, row["name"], partial(between, row))
     for row in given["own"]:
         keep(own, f"{row['name']}: consumer", partial(consumer, row, work))
         keep(own, f"{row['name']}: start", partial(start, row))

@@ -36,7 +36,7 @@ _PID_MAX = 1 << 22
 _FIRST_TID = 300
 _MOST_GROWTH = 1.05
 
-CALL = struct_dtype("call", {"NODEMASK_WORDS": 1})
+CALL = struct_dtype("call", {"NODEMASK_WORDS": 1, "BY_WORDS": 0})
 NAME = struct_dtype("task_comm", {})
 Structs = npt.NDArray[np.void]
 
@@ -103,6 +103,9 @@ class _Counters:
         self._grouper = Grouper(forks.dtype["a"])
         self._counts = np.zeros(0, np.uint64)
 
+    def drain(self) -> None:
+        """Nothing is evicted here."""
+
     def totals(self) -> tuple[npt.NDArray[np.uint64], Structs]:
         """Return the counts, with the calls of the latest forks, and the allocations that are new."""
         (events,) = self._forks.drain()
@@ -156,11 +159,11 @@ class _Both:
         self._trace.write_stream(calls)
         self._tally.write_stream(calls)
 
-    def write_aggregate(self, counts: Column, indices: Column) -> None:
+    def write_aggregate(self, counts: Column, indices: Column, by: pa.DictionaryArray | None = None) -> None:
         """Write counts to both."""
         self.calls += int(np.asarray(counts).sum())
-        self._trace.write_aggregate(counts, indices)
-        self._tally.write_aggregate(counts, indices)
+        self._trace.write_aggregate(counts, indices, by)
+        self._tally.write_aggregate(counts, indices, by)
 
 
 def replay(forks: int, output: IO[bytes], mode: str = "stream") -> Measured:

@@ -10,6 +10,7 @@ The time must not grow much faster than the trace. Exits with 1 if either does.
 import argparse
 import contextlib
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,9 +50,11 @@ _FINE = {0, 1, 3}
 COMMANDS: Mapping[str, Sequence[str]] = {
     **{
         f"export {form}": ("export", "--format", form, "-f", "-o", "OUTPUT", "TRACE")
-        for form in ("csv", "jsonl", "parquet", "perfetto", "folded", "speedscope")
+        for form in ("csv", "jsonl", "parquet", "perfetto", "folded", "speedscope", "tables", "duckdb")
     },
+    "export --pseudonymous": ("export", "--format", "csv", "--pseudonymous", "-f", "-o", "OUTPUT", "TRACE"),
     "report": ("report", "TRACE"),
+    "report --by": ("report", "--by", "comm,gfp", "TRACE"),
     "report --failures": ("report", "--failures", "--slower-than", "0", "TRACE"),
     "report --failures --json": ("report", "--failures", "--slower-than", "0", "--json", "TRACE"),
     "report --html": ("report", "--html", "OUTPUT", "-f", "TRACE"),
@@ -215,6 +218,8 @@ def measured(kinds: Sequence[str], commands: Sequence[str], share: float) -> Ite
                 for path in traces:
                     place = {"TRACE": str(path), "OUTPUT": str(output)}
                     costs.append(cost([place.get(word, word) for word in COMMANDS[command]]))
+                    if output.is_dir():
+                        shutil.rmtree(output)
                     output.unlink(missing_ok=True)
                 yield kind, command, costs[0], costs[1]
             for path in traces:

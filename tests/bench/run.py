@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Measures the overhead of this program and of its peers, and writes the tables: `make bench` runs it.
 
-The figures go into recorded.json, with which the tests compare; docs/performance.md and the README's section are
-generated from it. A missing figure is a gap with its reason.
+The figures go into recorded.json, with which the tests compare; page.py writes docs/performance.md and the README's
+section from it. A missing figure is a gap with its reason.
 """
 
-import json
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,20 +20,16 @@ from typing import Any
 
 import click
 
+from kalloctrace.bench.tools import PERF_STAT
 from kalloctrace.probe.attach.bcc_import import import_bcc
-from tests.bench import tables
-from tests.bench.cost import alone, costs, measure, untraced
+from tests.bench import page
+from tests.bench.cost import TESTED, alone, costs, measure, untraced
 from tests.bench.peers import readings
 from tests.bench.reading import read_large
-from tests.bench.rows import OURS, PEERS, WATCHED
-from tests.section import write_section
+from tests.bench.recorded import load, save
+from tests.bench.rows import DEFAULT, FLOORS, OURS, PEERS
 
-ROOT = Path(__file__).resolve().parents[2]
-RECORDED = Path(__file__).with_name("recorded.json")
-PAGE = ROOT / "docs" / "performance.md"
-README = ROOT / "README.md"
-BEGIN = "<!-- what it costs: written by make bench -->"
-END = "<!-- end of what it costs -->"
+DEFAULT_KERNELS = ("5.10", "6.12", "7.3")
 
 LARGE = 20_000_000
 LARGE_READERS = ("verify", "report", "diff", "export to Parquet")
@@ -48,15 +43,19 @@ _VERSIONS = (
 
 
 def kernel_figures(kernel: str) -> dict[str, Any]:
-    """Return the figures of one boot of a kernel, and for the tests those of a boot with our rows alone."""
-    result = measure(kernel, (*PEERS, *OURS, *WATCHED), [row for row in OURS if row.kind == "stream"])
-    return {
+    """Return the figures of one boot of a kernel, and for the tests those of a boot without other peers."""
+    result = measure(kernel, (*PEERS, *FLOORS, *OURS), [row for row in DEFAULT if row.kind == "stream"])
+    figures = {
+        "date": _today(),
         "release": result["release"],
         "untraced": asdict(untraced(result)),
         "rows": {name: asdict(cost) for name, cost in costs(result).items()},
         "own": result["own"],
-        "alone": {name: asdict(cost) for name, cost in alone(kernel).items()},
+        "own_date": _today(),
     }
+    if kernel == TESTED:
+        figures["alone"] = {name: asdict(cost) for name, cost in alone(kernel).items()}
+    return figures
 
 
 def versions() -> list[str]:
@@ -90,34 +89,47 @@ def starting() -> dict[str, float]:
     }
 
 
-def write(figures: tables.Figures) -> None:
-    """Write the page and the README's section.
+def measure_again(recorded: dict[str, Any], parts: Sequence[str], kernels: Sequence[str]) -> None:
+    """Measure parts again.
 
-    Raises:
-        KalloctraceError: the README lacks the markers of the section.
+    Args:
+        recorded: all figures, which are changed.
+        parts: names of `_PARTS`; or texts, for the rows whose names contain one of them.
+        kernels: where to measure rows, all in one boot; none for every recorded kernel.
     """
-    write_section(README, BEGIN, END, tables.summary(figures))
-    PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(tables.page(figures), encoding="utf-8")
+    for part in [part for part in parts if part in _PARTS]:
+        recorded[part] = _PARTS[part]()
+    texts = [part for part in parts if part not in _PARTS and part != "alone"]
+    if "alone" in parts:
+        recorded["kernels"][TESTED]["alone"] = {name: asdict(cost) for name, cost in alone(TESTED).items()}
+    # Our limits are multiples of what counting costs in the same boot.
+    rows = [row for row in (*PEERS, *FLOORS, *OURS) if row is PERF_STAT or any(text in row.name for text in texts)]
+    for kernel in (kernels or recorded["kernels"]) if texts else ():
+        result = measure(kernel, rows)
+        figures = recorded["kernels"].setdefault(kernel, {"rows": {}, "own": {}})
+        figures |= {"date": _today(), "release": result["release"], "untraced": asdict(untraced(result))}
+        figures["rows"] |= {name: asdict(cost) for name, cost in costs(result).items()}
 
 
-def measure_again(recorded: dict[str, Any], part: str) -> None:
-    """Measure a part again: one of those below, or the rows whose names contain a text."""
-    parts: dict[str, Callable[[], Any]] = {
-        "starting": starting,
-        "reading": lambda: [asdict(reading) for reading in readings(next(iter(recorded["kernels"])))],
-        "large": lambda: read_large(LARGE, only=LARGE_READERS),
-    }
-    if part in parts:
-        recorded[part] = parts[part]()
-        return
-    if part == "alone":
-        for kernel, figures in recorded["kernels"].items():
-            figures["alone"] = {name: asdict(cost) for name, cost in alone(kernel).items()}
-        return
-    rows = [row for row in (*PEERS, *OURS, *WATCHED) if part in row.name]
-    for kernel, figures in recorded["kernels"].items():
-        figures["rows"] |= {name: asdict(cost) for name, cost in costs(measure(kernel, rows)).items()}
+_PARTS: Mapping[str, Callable[[], Any]] = {
+    "starting": starting,
+    "reading": lambda: [asdict(reading) for reading in readings(DEFAULT_KERNELS[0])],
+    "large": lambda: read_large(LARGE, only=LARGE_READERS),
+}
+"""What is measured on this machine."""
+
+
+def measure_kernels(recorded: dict[str, Any], kernels: Sequence[str]) -> None:
+    """Measure all rows of kernels, and keep each kernel's figures as soon as they are there."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {pool.submit(kernel_figures, kernel): kernel for kernel in kernels}
+        for done in as_completed(running):
+            recorded["kernels"][running[done]] = done.result()
+            save(recorded)
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 @click.command()
@@ -126,36 +138,23 @@ def measure_again(recorded: dict[str, Any], part: str) -> None:
     "--again",
     multiple=True,
     metavar="PART",
-    help="Measure starting, reading, large or alone again, or the rows whose names contain PART; keep the rest.",
+    help="Measure starting, reading, large or alone again, or the rows of KERNELS whose names contain PART.",
 )
 @click.argument("kernels", nargs=-1)
 def main(tables_only: bool, again: tuple[str, ...], kernels: tuple[str, ...]) -> None:
-    """Measure KERNELS, by default 5.10 and 7.3."""
-    if tables_only or again:
-        recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
-        for part in again:
-            measure_again(recorded, part)
-        if again:
-            RECORDED.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
-        write(recorded)
-        return
-    names = kernels or ("5.10", "7.3")
-    # First, on an idle machine. The rest counts instructions, which do not depend on other load.
-    reading = [asdict(reading) for reading in readings(names[0])]
-    large = read_large(LARGE, only=LARGE_READERS)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        measured = dict(zip(names, pool.map(kernel_figures, names), strict=True))
-    figures = {
-        "date": datetime.now(UTC).date().isoformat(),
-        "tools": versions(),
-        "starting": starting(),
-        "reading": reading,
-        "large": large,
-        "kernels": measured,
-    }
-    RECORDED.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    write(figures)
-    click.echo(tables.page(figures))
+    """Measure KERNELS and keep all other figures; without KERNELS, measure 5.10, 6.12 and 7.3, and the readers."""
+    recorded = load()
+    if not tables_only and not again:
+        recorded |= {"date": _today(), "tools": versions()}
+        if not kernels:
+            # First, on an idle machine. The rest counts instructions, which do not depend on other load.
+            measure_again(recorded, tuple(_PARTS), ())
+        measure_kernels(recorded, kernels or DEFAULT_KERNELS)
+    if again:
+        measure_again(recorded, again, kernels)
+        save(recorded)
+    page.write(recorded)
+    click.echo(page.page(recorded))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The figures of `make bench` as Markdown tables, compared with their limits."""
+"""The figures of `make bench` as Markdown tables; limits.py compares those of an allocation with their limits."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kalloctrace.bench.tools import Row
-from tests.bench.rows import OURS, PEERS, WATCHED
+from tests.bench.rows import FLOORS, OURS, PEERS
 
 Figures = Mapping[str, Any]
 """The content of recorded.json."""
+
+EARLIER = "¹"
+"""Marks a row that has a date of its own: it was compared with the smallest of all untraced rounds of its boot."""
 
 CONSUMER = 400
 """Limit: instructions of a recorder per event, from the buffer to the file."""
@@ -17,41 +19,8 @@ READING = 100
 """Limit: CPU time per event of the peers' readers, as a multiple of that of `verify`."""
 LARGE = 20_000_000
 """Limit: events per second and core that `verify` must read."""
-SAME = 0.02
-"""The relative difference of two measurements of the same."""
 STARTING = 2.5
 """Limit: the duration of `decode`, as a multiple of Python importing click."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The maximum cost of our rows.
-
-    Attributes:
-        mode: the mode that it applies to.
-        factor: the maximum fraction of the peer's figure.
-        peers: prefix of the peer's name; among several rows the cheapest counts.
-        aim: whether it is a goal rather than a requirement.
-    """
-
-    mode: str
-    factor: float
-    peers: str
-    aim: bool = False
-
-    def title(self) -> str:
-        """Return the column's title."""
-        return f"{'aim' if self.aim else 'limit'}: {self.factor:.2f} × {self.peers}"
-
-
-LIMITS = (
-    Limit("aggregate", 0.40, "perf record"),
-    Limit("aggregate", 0.85, "trace-cmd record"),
-    Limit("aggregate", 0.30, "bpftrace equal information"),
-    Limit("aggregate", 1.00, "perf stat", aim=True),
-    Limit("stream", 0.45, "perf record"),
-    Limit("watch", 1 + SAME, "kalloctrace aggregate, fentry"),
-)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -65,51 +34,33 @@ def met(value: float, limit: float) -> str:
     return f"{value:.2f}, {'met' if value <= limit else '**not met**'}"
 
 
-def cost_table(figures: Figures) -> str:
-    """Return the overhead of each tool per allocation, one column per kernel."""
+def cost_table(figures: Figures, rows: Sequence[Row] = (*PEERS, *FLOORS, *OURS)) -> str:
+    """Return the overhead of tools per allocation, one column per kernel.
+
+    Args:
+        figures: of all kernels.
+        rows: the tools.
+    """
     kernels = figures["kernels"]
     bare = [f"{kernel['untraced']['least']:,.0f}" for kernel in kernels.values()]
-    rows = [["(none: the allocation itself)", "", *bare]]
-    rows += [
-        [_name(row), row.gets, *(_cost(kernel["rows"].get(row.name)) for kernel in kernels.values())]
-        for row in (*PEERS, *OURS, *WATCHED)
+    cells = [["(none: the allocation itself)", "", *bare]]
+    cells += [
+        [_name(row), row.gets, *(_cost(kernel["rows"].get(row.name)) for kernel in kernels.values())] for row in rows
     ]
-    return table(["tool", "what it captures", *kernels], rows)
+    return table(["tool", "what it captures", *kernels], cells)
 
 
 def _name(row: Row) -> str:
-    return f"**{row.name}**" if row in (*OURS, *WATCHED) else row.name
+    return f"**{row.name}**" if row in OURS else row.name
 
 
 def _cost(cost: Figures | None) -> str:
     if cost is None:
-        return "gap: not measured"
+        return "not measured"
     if cost["gap"]:
-        return f"gap: {cost['gap']}"
-    lost = f", lost {cost['lost'] / (cost['lost'] + cost['captured']):.0%}" if cost["lost"] else ""
-    return f"{cost['least']:,.0f} ({cost['mean']:,.0f}{lost})"
-
-
-def limits_table(figures: Figures) -> str:
-    """Return our rows as fractions of the peers' figures, and whether they meet their limits."""
-    kernels = figures["kernels"]
-    rows = [
-        [row.name, limit.title(), *(_judged(kernel["rows"], row, limit) for kernel in kernels.values())]
-        for row in (*OURS, *WATCHED)
-        for limit in LIMITS
-        if limit.mode == row.kind
-    ]
-    return table(["tool", "at most", *kernels], rows)
-
-
-def _judged(rows: Mapping[str, Figures], row: Row, limit: Limit) -> str:
-    ours = rows.get(row.name)
-    if ours is None or ours["gap"]:
-        return "gap: ours was not measured"
-    peers = [cost["least"] for name, cost in rows.items() if name.startswith(limit.peers) and not cost["gap"]]
-    if not peers:
-        return "gap: the peer was not measured"
-    return met(ours["least"] / min(peers), limit.factor)
+        return str(cost["gap"])
+    lost = f", lost {cost['lost'] / (cost['lost'] + cost['captured']):.1%}" if cost["lost"] else ""
+    return f"{cost['least']:,.0f} ({cost['mean']:,.0f}{lost}){EARLIER if 'date' in cost else ''}"
 
 
 def own_table(figures: Figures) -> str:
@@ -126,8 +77,8 @@ def own_table(figures: Figures) -> str:
 
 def _own(figures: Figures | None, text: Any) -> str:  # noqa: ANN401 one of the functions below
     if figures is None:
-        return "gap: not measured"
-    return f"gap: {figures['gap']}" if "gap" in figures else text(figures)
+        return "not measured"
+    return str(figures["gap"]) if "gap" in figures else text(figures)
 
 
 def _an_event(figures: Figures) -> str:
@@ -148,6 +99,28 @@ _START = (
 )
 
 
+def processors_table(measured: Iterable[Figures]) -> str:
+    """Return, by number of processors and mode, whether everything was captured, and the recorder's memory."""
+    return table(
+        ["processors", "mode", "counted", "captured", "lost", "missed", "maps, MiB", "resident, MiB", "… anonymous"],
+        [[f"{one['cpus']}", mode, *_processors(one[mode])] for one in measured for mode in ("aggregate", "stream")],
+    )
+
+
+def _processors(figures: Figures) -> list[str]:
+    counted, captured = figures["counted"], figures["captured"]
+    difference = "equal" if counted == captured else f"**{captured - counted:+,}**"
+    return [
+        f"{counted:,}",
+        f"{captured:,}, {difference}",
+        f"{figures['lost']:,}",
+        f"{figures['missed']:,}",
+        f"{figures['maps'] / (1 << 20):,.1f}",
+        f"{figures['VmRSS'] / 1024:,.0f}",
+        f"{figures['RssAnon'] / 1024:,.0f}",
+    ]
+
+
 def reading_table(figures: Figures) -> str:
     """Return the cost of reading, and the peers' costs as multiples of ours."""
     own, *peers = figures["reading"]
@@ -159,12 +132,12 @@ def reading_table(figures: Figures) -> str:
 
 def _reading(one: Figures, own: Figures) -> list[str]:
     if one["gap"]:
-        return [f"`{one['command']}`", f"gap: {one['gap']}", "", "", ""]
+        return [f"`{one['command']}`", one["gap"], "", "", ""]
     cells = [f"`{one['command']}`", f"{one['events']:,}", f"{one['nanoseconds']:,.1f} ns", f"{one['start']:.2f} s"]
     if one is own:
         return [*cells, "1"]
     if own["gap"]:
-        return [*cells, "gap: ours was not measured"]
+        return [*cells, "ours was not measured"]
     times = one["nanoseconds"] / own["nanoseconds"]
     return [*cells, f"{times:,.0f}, {'met' if times >= READING else '**not met**'}"]
 
@@ -211,66 +184,3 @@ def starting_table(figures: Figures) -> str:
             ],
         ],
     )
-
-
-METHOD = """\
-Guests run in QEMU's emulator with its instruction clock (`kalloctrace lab run --icount`): one nanosecond of the guest
-is one instruction, so that figures are reproducible. They count instructions, not cache misses or waiting for locks;
-each step of a string instruction counts as one. The guest has one processor. The work touches and frees anonymous
-memory without huge pages, with one order-0 allocation per page, after a warm-up. A figure is the minimum of all rounds
-with the tool, minus the minimum of all rounds without a tool in the same boot; the figure in brackets is the same of
-the means, which include the tool's own work. A tool that captured nothing has no figure."""
-
-
-def page(figures: Figures) -> str:
-    """Return docs/performance.md."""
-    return "\n\n".join(["# What tracing costs", "Written by `make bench`; do not edit.", *_sections(figures)]) + "\n"
-
-
-def _sections(figures: Figures) -> Iterator[str]:
-    kernels = ", ".join(f"{name}: {kernel['release']}" for name, kernel in figures["kernels"].items())
-    yield f"Measured on {figures['date']}. Kernels: {kernels}. Tools: {', '.join(figures['tools'])}."
-    yield "## The overhead of a traced allocation"
-    yield f"Instructions that a tool adds to each allocation.\n\n{METHOD}"
-    yield cost_table(figures)
-    yield "As fractions of the peers' figures (among several rows the cheapest):"
-    yield limits_table(figures)
-    yield (
-        "The bpftrace programs with equal information are [equal-fentry.bt](../tests/bench/equal-fentry.bt) and "
-        "[equal-kprobe.bt](../tests/bench/equal-kprobe.bt)."
-    )
-    yield "## The recorder itself"
-    yield (
-        "Measured in the same boots. Instructions per event are the difference between a short and a long run, which "
-        "excludes start and end. The recorder shares one processor with the work, which never waits for it. bcc keeps "
-        "its compiler (LLVM) loaded; resident memory that is not anonymous consists of pages of such files, which the "
-        "system can reclaim."
-    )
-    yield own_table(figures)
-    yield "## Reading a recording"
-    yield (
-        "One guest recorded the same work with each tool, and the machine that wrote this page read each recording: "
-        "minimum CPU time of three runs, output discarded. The time of reading a nearly empty recording is subtracted. "
-        "`verify` read each of its traces a hundred times in one command."
-    )
-    yield reading_table(figures)
-    large = figures["large"]
-    yield (
-        f"A trace of {large['events']:,} allocations ({large['size'] / large['events']:.1f} bytes each), on the same "
-        f"machine with {large['cores']} cores; `python -m tests.bench.reading` also measures the other readers. "
-        "The time of reading an empty trace is subtracted from CPU time."
-    )
-    yield large_table(large)
-    yield "## Starting"
-    yield "Medians on the machine that wrote this page."
-    yield starting_table(figures)
-
-
-def summary(figures: Figures) -> str:
-    """Return the README's section."""
-    introduction = (
-        "Instructions that a tool adds to each allocation: the minimum of many rounds (in brackets the mean, which "
-        "includes the tool's own work). `make bench` measures it in an emulator, without caches and waiting for locks."
-    )
-    more = "Limits, method, memory, reading and starting: [docs/performance.md](docs/performance.md)."
-    return f"{introduction}\n\n{cost_table(figures)}\n\n{more}"

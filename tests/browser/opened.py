@@ -17,7 +17,7 @@ def write_page(trace: Path, page: Path | None = None) -> Path:
     """Write the page of a trace, next to it by default, and return its path."""
     page = page or trace.with_suffix(".html")
     with TraceReader(trace) as reader:
-        page.write_text(page_html(page_data(reader, Limits())), "utf-8")
+        page.write_text("".join(page_html(page_data(reader, Limits()))), "utf-8")
     return page
 
 

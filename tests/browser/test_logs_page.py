@@ -36,7 +36,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ]
         page.add([page_group(group, f"{HOSTILE}/{name}") for group in group_alike(reports, explain_failure).groups])
     path = tmp_path_factory.mktemp("logs") / "logs.html"
-    path.write_text(logs_html(page.to_json(3)), "utf-8")
+    path.write_text("".join(logs_html(page.to_json(3))), "utf-8")
     return path
 
 

@@ -20,6 +20,7 @@ from playwright.sync_api import Page, expect
 
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.page.explained import explained
+from kalloctrace.trace.inferred import NOTHING_INFERRED
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import verify_trace
 from tests import traces
@@ -39,6 +40,13 @@ TOO_SMALL = """() => [...document.querySelectorAll("body *")]
     const found = `${one.tagName} ${one.textContent.trim().slice(0, 40)}: ${size} ${box.left} ${box.right}`;
     return size < 12 || outside || cut ? [found] : [];
   })"""
+
+EMPTY = """() => [...document.querySelectorAll("section, section table, figure")].filter((one) => {
+    const copy = one.cloneNode(true);
+    copy.querySelectorAll("h2, .lead, .controls, caption, thead").forEach((part) => part.remove());
+    return !copy.textContent.trim() && !one.parentElement.querySelector(".note");
+  }).map((one) => one.outerHTML.slice(0, 200))"""
+"""Sections, tables and charts without content or a line that says why."""
 
 
 def table(page: Page, caption: str) -> dict[str, list[str]]:
@@ -90,6 +98,7 @@ def test_odd_traces(opener: Opener, tmp_path: Path, make: Callable[[Path], Path]
     """The page names what a trace lacks, and every filter still works."""
     page = opener.open(write_page(make(tmp_path / "t.arrows")))
     expect(page.locator("#filters select").first).to_be_visible()
+    assert page.evaluate(EMPTY) == []
     for select in page.locator("#filters select").all():
         values = select.locator("option:not([disabled])").evaluate_all("(all) => all.map((one) => one.value)")
         select.select_option(values[-1])
@@ -120,9 +129,9 @@ def test_everything_is_counted(opener: Opener, demo: Path) -> None:
     """Without filters the numbers are those of the trace."""
     page = opener.open(demo)
     assert page.locator("#selected").inner_text().startswith(f"All {ALL} allocations: 561 pages")
-    assert table(page, "Tasks")["make"] == ["300", "300", "1.2 MiB", "53.5%"]
+    assert table(page, "Tasks")["make"] == ["300", "300", "1,200 kB", "70.9%"]
     assert table(page, "Outcomes")["failed"][:2] == ["2", "0"]
-    assert table(page, "order × migratetype")["3"] == ["160"]
+    assert table(page, "order × migratetype")["3"] == ["20"]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +190,9 @@ def test_rows_of_tables_are_filters(opener: Opener, demo: Path) -> None:
 
 def test_state_is_in_the_address(opener: Opener, demo: Path) -> None:
     """A link shows what its sender saw; a link to a section keeps it; a change of the address is followed."""
-    page = opener.open(demo, "#order=3&weight=allocations&theme=dark")
+    page = opener.open(demo, "#order=3&weight=pages&theme=dark")
     assert page.locator("#selected").inner_text().startswith(f"{ORDER_3} of {ALL}")
-    assert page.locator("#choice-weight").input_value() == "allocations"
+    assert page.locator("#choice-weight").input_value() == "pages"
     page.locator("nav a", has_text="Callers").click()
     expect(page.locator("#filter-order")).to_have_value("3")
     assert "order=3" in page.url
@@ -196,7 +205,7 @@ def test_unknown_state_is_harmless(opener: Opener, demo: Path) -> None:
     """A value that the trace lacks matches nothing and can be reset; an unknown choice is the default one."""
     page = opener.open(demo, "#order=99&weight=<b>&theme=blue&nonsense=1")
     assert page.locator("#selected").inner_text().startswith(f"0 of {ALL}")
-    assert page.locator("#choice-weight").input_value() == "pages"
+    assert page.locator("#choice-weight").input_value() == "allocations"
     page.locator("#chips button").click()
     assert page.locator("#selected").inner_text().startswith(f"All {ALL}")
 
@@ -253,7 +262,7 @@ def test_mismatches_come_first_with_their_explanation(opener: Opener, demo: Path
     with TraceReader(demo.with_suffix(".arrows")) as trace:
         kernel = Kernel.of(trace.snapshot)
         row = next(row for row, _ in trace.counted() if row["alloc_flags"] == 1)
-    (_, steps) = explained(kernel, row)[1]
+    (_, steps) = explained(kernel, row, NOTHING_INFERRED)[1]
     expect(page.locator("#findings .steps li")).to_have_text([f"{function} {effect}" for function, effect in steps])
 
 
@@ -304,7 +313,9 @@ def test_calls_of_the_slow_path_open(opener: Opener, pressed: Path, kind: str) -
     expect(item.locator("h3").first).to_have_text("caller")
     text = item.inner_text()
     for name in ("time", "pid", "cpu"):
-        assert (f"{reported[name] / 1e9:.6f} s" if name == "time" else f"{name} {reported[name]}") in text
+        assert (
+            f"{reported[name] / 1e9:.6f} s in the kernel's log" if name == "time" else f"{name} {reported[name]}"
+        ) in text
     rows = item.locator(".zones tbody tr").evaluate_all(
         "(rows) => rows.map((row) => [...row.children].map((cell) => cell.innerText.trim()))"
     )
@@ -368,6 +379,25 @@ def test_failures_are_listed(opener: Opener, demo: Path) -> None:
     assert "returned NULL" in item.inner_text()
 
 
+def test_callers_come_before_time(opener: Opener, demo: Path, tmp_path: Path) -> None:
+    """Where there are stacks they are the main picture; without, a line says so further down."""
+    for path, before in (
+        (demo, True),
+        (write_page(one_call(tmp_path / "t.arrows")), True),
+        (write_page(traces.slow(tmp_path / "s.arrows")), False),
+    ):
+        headings = opener.open(path).locator("h2").all_inner_texts()
+        assert (headings.index("Callers") < headings.index("Over time")) == before
+
+
+def test_requests_that_look_alike_differ(opener: Opener, demo: Path) -> None:
+    """Each of them shows its values of what differs."""
+    page = opener.open(demo)
+    lines = page.locator("#requests summary .what").all_inner_texts()
+    assert len(lines) == len(set(lines)) > 3
+    assert any("alloc_flags 0x1 ALLOC_WMARK_LOW" in line for line in lines)
+
+
 def test_icicle_zooms_by_keyboard_and_pointer(opener: Opener, demo: Path) -> None:
     """A selected frame fills the width, and a breadcrumb leads back."""
     page = opener.open(demo)
@@ -397,12 +427,34 @@ def test_icicle_is_one_stop_of_the_tab_key(opener: Opener, demo: Path) -> None:
 
 
 def test_icicle_is_weighed_by_what_is_chosen(opener: Opener, demo: Path) -> None:
-    """By pages at first, by allocations on demand."""
+    """By allocations at first, by pages on demand."""
     page = opener.open(demo)
     frame = page.locator(".icicle g[aria-label^=ksys_read]")
-    expect(frame).to_have_attribute("aria-label", re.compile("120 allocations, 260 pages .* 46.3%"))
-    page.locator("#choice-weight").select_option("allocations")
-    expect(frame).to_have_attribute("aria-label", re.compile("28.4%"))
+    expect(frame).to_have_attribute("aria-label", re.compile("120 allocations, 260 pages .* 28.4%"))
+    page.locator("#choice-weight").select_option("pages")
+    expect(frame).to_have_attribute("aria-label", re.compile("46.3%"))
+
+
+@pytest.mark.parametrize("width", [1000, 1600])
+def test_headings_are_below_the_filters(opener: Opener, demo: Path, width: int) -> None:
+    """A link to a section shows its heading, although the filters stay on top."""
+    page = opener.open(demo, width=width)
+    for name in ("Callers", "Failures", "Over time"):
+        page.locator("nav a", has_text=name).click()
+        heading = page.locator("section > h2", has_text=name)
+        filters = page.locator("#filters").bounding_box()
+        place = heading.bounding_box()
+        assert filters is not None
+        assert place is not None
+        assert filters["y"] + filters["height"] <= place["y"] < 900
+
+
+def test_the_answer_comes_first(opener: Opener, demo: Path) -> None:
+    """The overview begins with the failed calls, in the colour of a failure."""
+    page = opener.open(demo)
+    first = page.locator("#headline li").first
+    assert re.fullmatch(r"2 of \d+ allocations failed \(.*%\)", first.inner_text())
+    assert first.get_attribute("class") == "bad"
 
 
 def test_time_has_bars_and_words(opener: Opener, demo: Path) -> None:
@@ -412,6 +464,36 @@ def test_time_has_bars_and_words(opener: Opener, demo: Path) -> None:
     assert "Each bar is 1.246 milliseconds" in page.locator("#time figcaption").inner_text()
     page.locator("#choice-split").select_option("comm")
     assert {"make", "cc1", "ld"} <= set(page.locator("#time .legend li").all_inner_texts())
+
+
+def test_failures_are_on_the_time_line(opener: Opener, demo: Path, pressed: Path) -> None:
+    """Those that pass the filters have a mark; without times of allocations, those of the slow path have."""
+    page = opener.open(pressed)
+    with TraceReader(pressed.with_suffix(".arrows")) as trace:
+        failed = sum(call["page"] is False for call in trace.slow_calls())
+    caption = page.locator("#time figcaption").inner_text()
+    assert f"Triangles mark {failed} failed calls of the slow path (filters do not apply to them)." in caption
+    page = opener.open(demo)
+    assert f"Triangles mark {FAILED} failed calls." in page.locator("#time figcaption").inner_text()
+    assert page.locator("#time .failure path").count() == 1
+    page.locator("#filter-comm").select_option("make")
+    assert page.locator("#time .failure path").count() == 0
+
+
+def test_durations_have_charts(opener: Opener, pressed: Path) -> None:
+    """A legend counts the calls by the gravest event; the histogram and the map over time have a caption each."""
+    page = opener.open(pressed)
+    with TraceReader(pressed.with_suffix(".arrows")) as trace:
+        events = [
+            {*call["after_last"], *(e for one in call["attempts"] for e in one["between"])}
+            for call in trace.slow_calls()
+        ]
+    killed = sum("oom" in each for each in events)
+    reclaimed = sum("direct_reclaim" in each and "oom" not in each for each in events)
+    legend = page.locator("#durations .legend li").all_inner_texts()
+    assert {f"direct reclaim: {reclaimed} calls", f"the OOM killer: {killed} calls"} <= set(legend)
+    assert page.locator("#durations svg[role=img]").count() == page.locator("#durations figcaption").count() == 2
+    assert page.locator("#durations svg").last.locator("rect").count() > 10
 
 
 def test_download_is_the_data(opener: Opener, demo: Path) -> None:

@@ -21,6 +21,11 @@ from kalloctrace import api, cli
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.signals import Ending
 
+EXPORTS = (
+    *(("parquet",), ("csv",), ("jsonl",), ("perfetto",), ("folded",), ("speedscope",), ("tables",), ("duckdb",)),
+    *(("csv", "--pseudonymous"), ("tables", "--pseudonymous"), ("arrows", "--pseudonymous")),
+)
+"""Each format, and options."""
 READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "verify": (("verify", "{}"), ("verify", "--json", "{}"), ("verify", "--ktap", "{}")),
     "report": (
@@ -29,17 +34,18 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("report", "--failures", "--slower-than", "0", "{}"),
         ("report", "--failures", "--slower-than", "0", "--json", "{}"),
         ("report", "--html", "page.html", "-f", "{}"),
+        ("report", "--by", "gfp,order,node,zone,migratetype,alloc_flags,outcome", "{}"),
+        ("report", "--by", "comm,pid,cgroup,stack", "--sort", "bytes", "{}"),
+        ("report", "--by", "comm,stack,cpu", "--slower-than", "0", "--sort", "time", "--json", "{}"),
     ),
-    "export": tuple(
-        ("export", "--format", form, "-f", "-o", "out", "{}")
-        for form in ("parquet", "csv", "jsonl", "perfetto", "folded", "speedscope")
-    ),
+    "export": tuple(("export", "--format", form, *more, "-f", "-o", f"out.{form}", "{}") for form, *more in EXPORTS),
     "diff": (("diff", "{}", "{}"), ("diff", "--json", "{}", "{}")),
     "explain": (
         ("explain", "--kernel", "6.12", "--gfp", "0xcc0", "--order", "0", "--machine", "{}"),
         ("explain", "--kernel", "{}", "--gfp", "0xcc0", "--order", "0"),
     ),
     "decode": (("decode", "--kernel", "{}", "0xcc0"),),
+    "fleet": (("fleet", "add", "fleet", "{}"), ("fleet", "add", "--json", "--pseudonymous", "fleet", "{}")),
     "live": (
         ("live", "--plain", "--replay", "{}", "--count", "1", "-i", "0.1"),
         ("live", "--json", "--replay", "{}", "--count", "1", "-i", "0.1"),

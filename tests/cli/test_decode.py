@@ -142,9 +142,9 @@ def test_the_column_is_that_of_the_line() -> None:
 
 
 def test_a_damaged_file_is_decoded_up_to_there() -> None:
-    """What could be read has an answer; the rest is named on standard error."""
+    """What could be read has an answer; the rest is named on standard error, and the exit code is that of a failure."""
     done = _decode("--json", "-", stdin=gzip.compress(_FAILURE + os.urandom(100_000).hex().encode())[:-1000])
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert json.loads(done.stdout)["value"] == 0x40CC0
     assert "damaged" in done.stderr
 

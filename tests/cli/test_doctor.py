@@ -75,6 +75,8 @@ def test_record_without_root_is_three_lines_and_no_file(tmp_path: Path) -> None:
         ("--returns",),
         ("--stack",),
         ("--max-rate", "5"),
+        ("--children",),
+        ("--children", "--pid", "1", "--", "true"),
         ("--mode", "stream", "--failed"),
         ("--sample", "1"),
     ],

@@ -24,6 +24,7 @@ from kalloctrace.cli import cli
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_SHOWN = re.compile(r"^([$#]) (.*)\n((?:(?![$#] ).*\n)*)", re.MULTILINE)
 _COMMENT = re.compile(r"\s{2,}#\s.*$|\s+#\s.*$")
 # The output of `dmesg` and `journalctl -k` here; the real ones may require root and have no failures.
 _LOG = ROOT / "tests/unit/data/failures/made-two-nodes.log"
@@ -60,7 +61,7 @@ COMMANDS = commands()
 
 def own_words(command: str) -> list[str] | None:
     """Return the words after "kalloctrace" up to a pipe; None for another program's command."""
-    words = shlex.split(command.replace("$(command -v kalloctrace)", "kalloctrace"))
+    words = shlex.split(command.removeprefix("sudo ").replace("$(command -v kalloctrace)", "kalloctrace"))
     for stage in _stages(words):
         if stage[0] == "kalloctrace":
             return stage[1:]
@@ -182,6 +183,62 @@ def parse(command: click.Command, name: str, words: list[str]) -> None:
     inner = context.params.get("argv") or context.params.get("command_line") or ()
     if inner and inner[0] == "kalloctrace":
         parse(cli, "kalloctrace", list(inner[1:]))
+
+
+def test_no_root_prompt_looks_for_a_program_of_the_user() -> None:
+    """A "# " prompt is root's already: `command -v` there finds nothing that pipx installed for a user."""
+    prompts = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines() if line[:2] == "# "]
+    assert [line for line in prompts if "command -v" in line] == []
+
+
+def outputs() -> list[tuple[str, str, str]]:
+    """Return each command of docs/ whose output is shown, with its page and that output."""
+    found = []
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        for block in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            for prompt, command, shown in _SHOWN.findall(block):
+                if prompt == "$" and shown.strip():
+                    found.append((str(page.relative_to(ROOT)), command, shown))
+    return found
+
+
+def is_shown(shown: str, printed: str) -> bool:
+    """Return whether an output is what a page shows, in which a line "…" stands for any lines."""
+    pattern = "".join(r"(?:.*\n)*" if line == "…" else re.escape(line) + r"\n" for line in shown.splitlines())
+    return re.fullmatch(pattern, printed) is not None
+
+
+SHOWN = outputs()
+
+
+@pytest.mark.parametrize(("page", "command", "shown"), SHOWN, ids=[f"{page}: {command}" for page, command, _ in SHOWN])
+def test_it_prints_what_its_page_shows(page: str, command: str, shown: str, folder: Path) -> None:
+    """An output in docs/ is what the program prints, to the letter."""
+    del page
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=folder,
+        env={**os.environ, "HOME": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert is_shown(shown, done.stdout), done.stdout
+
+
+def test_a_changed_output_is_found() -> None:
+    """One other word, a line too many and a line too few are differences; left-out lines are none."""
+    assert is_shown("one\n…\nfour\n", "one\ntwo\nthree\nfour\n")
+    assert is_shown("one\n…\n", "one\n")
+    for printed in ("one\nfour\nfive\n", "one\nfour \n", "zero\none\nfour\n", "one\n"):
+        assert not is_shown("one\n…\nfour\n", printed)
+
+
+def test_both_tutorials_show_outputs() -> None:
+    """The tutorial's steps are shown with what they print, in both languages."""
+    pages = [page for page, _, _ in SHOWN]
+    assert pages.count("docs/en/tutorial.md") == pages.count("docs/zh-cn/tutorial.md") >= 5
 
 
 def test_list_of_commands_tested_elsewhere_is_current() -> None:

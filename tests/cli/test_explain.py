@@ -16,7 +16,7 @@ from kalloctrace.kernel.machine import machine_of
 
 EXPECTATIONS = Path(__file__).parents[1] / "unit" / "data" / "model" / "expectations.json"
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-WIDTH = 80
+LINES, WIDTH = 24, 80
 
 
 @pytest.fixture(autouse=True)
@@ -98,9 +98,48 @@ def test_options(options: list[str], expected: dict[str, Any]) -> None:
     assert {key: got[key] for key in expected} == expected
 
 
+def test_the_answer_fits_a_terminal() -> None:
+    """By default, and with --brief, the answer and the rules that decided it take at most 24 lines of 80 columns."""
+    request = (
+        "--kernel",
+        "7.3",
+        "--gfp",
+        "GFP_ATOMIC|__GFP_WRITE",
+        "--order",
+        "1",
+        "--cpusets",
+        "--context",
+        "hardirq",
+    )
+    done = run(*request)
+    lines = done.stdout.decode().splitlines()
+    assert done.returncode == 0
+    assert len(lines) <= LINES
+    assert max(map(len, lines)) <= WIDTH
+    assert lines[0] == "prepared: the search for pages starts in Normal of node 0"
+    text = " ".join(done.stdout.decode().split())
+    for part in (
+        "gfp_mask 0x101820 GFP_ATOMIC|__GFP_WRITE|__GFP_HARDWALL",
+        "is no task's, so ALLOC_CPUSET",
+        "__GFP_WRITE is set: spread_dirty_pages true",
+        "__GFP_HIGH of order 1 that cannot reclaim: ALLOC_HIGHATOMIC",
+        "--full",
+    ):
+        assert part in text
+    assert run(*request, "--brief").stdout == done.stdout
+
+
+def test_brief_and_full_contradict_each_other() -> None:
+    """Both together are wrong usage, explained in three lines."""
+    done = run("--kernel", "6.12", "--gfp", "0xcc0", "--order", "0", "--brief", "--full")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, b"", 3)
+
+
 def test_text() -> None:
-    """People get the request, each step with the kernel's function, and the arguments, within 80 columns."""
-    done = run("--kernel", "5.10", "--gfp", "0x1cc0|__GFP_COMP|__GFP_ZERO|__GFP_NOWARN|__GFP_ACCOUNT", "--order", "2")
+    """--full shows the request, each step with the kernel's function, and the arguments, within 80 columns."""
+    done = run(
+        "--full", "--kernel", "5.10", "--gfp", "0x1cc0|__GFP_COMP|__GFP_ZERO|__GFP_NOWARN|__GFP_ACCOUNT", "--order", "2"
+    )
     text = done.stdout.decode()
     assert done.returncode == 0
     assert max(map(len, text.splitlines())) <= WIDTH
@@ -117,8 +156,8 @@ def test_text() -> None:
 
 
 def test_the_text_explains_each_step() -> None:
-    """People get each step's condition, what went in, where kernels differ with the commit, and what changes it."""
-    done = run("--kernel", "5.10", "--gfp", "GFP_HIGHUSER_MOVABLE", "--order", "0")
+    """--full shows each step's condition, what went in, where kernels differ with the commit, and what changes it."""
+    done = run("--full", "--kernel", "5.10", "--gfp", "GFP_HIGHUSER_MOVABLE", "--order", "0")
     text = " ".join(done.stdout.decode().split())
     for part in (
         "if cpusets_enabled(), then !in_interrupt() && !ac->nodemask",
@@ -170,10 +209,10 @@ def test_wrong_setting(setting: str, why: str) -> None:
 
 
 def test_text_of_a_rejection() -> None:
-    """A rejected request shows the reason, and no arguments of get_page_from_freelist."""
+    """A rejected request begins with the reason, and shows no arguments of get_page_from_freelist."""
     text = run("--kernel", "6.12", "--gfp", "0xcc0", "--order", "11").stdout.decode()
-    assert "order 11 exceeds the largest, 10" in text
-    assert "the kernel prints a warning" in text
+    assert text.splitlines()[0] == "rejected: order 11 exceeds the largest, 10"
+    assert "the kernel prints a warning" in " ".join(text.split())
     assert "receives" not in text
 
 

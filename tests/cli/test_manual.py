@@ -165,7 +165,7 @@ def on_a_terminal(*arguments: str, **environment: str) -> str:
         [sys.executable, "-m", "kalloctrace", *arguments],
         stdout=terminal,
         stderr=terminal,
-        env={**os.environ, "TERM": "xterm-256color", **environment},
+        env={**os.environ, "PAGER": "cat", "TERM": "xterm-256color", **environment},
     ) as process:
         os.close(terminal)
         printed = b""

@@ -394,7 +394,11 @@ def test_standard_output_is_not_the_input(folder: Path) -> None:
     assert trace.read_bytes() == traces.RECORDED.read_bytes()
 
 
-@pytest.mark.parametrize("words", [["export", "--format", "csv"], ["verify", "--json"], ["report"]], ids=lambda w: w[0])
+@pytest.mark.parametrize(
+    "words",
+    [["export", "--format", "csv"], ["verify", "--json"], ["report"], ["report", "--html", "-"]],
+    ids=["export", "verify", "report", "page"],
+)
 def test_full_standard_output_is_named(words: list[str]) -> None:
     """Whatever prints there."""
     with Path("/dev/full").open("wb") as full:
@@ -406,9 +410,10 @@ def test_full_standard_output_is_named(words: list[str]) -> None:
             check=False,
             timeout=60,
         )
-    what, why, _ = done.stderr.splitlines()
+    what, why, fix = done.stderr.splitlines()
     assert (done.returncode, why) == (1, "  why: No space left on device")
     assert what.endswith(" standard output")
+    assert ("--html" in fix) == ("--html" in words)
 
 
 @pytest.mark.parametrize("name", WRITERS)

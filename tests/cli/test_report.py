@@ -57,7 +57,7 @@ def on_a_terminal(columns: int, **environment: str) -> str:
         [sys.executable, "-m", "kalloctrace", "report", str(TRACE)],
         stdin=theirs,
         stdout=theirs,
-        env={**inherited, "TERM": "xterm", **environment},
+        env={**inherited, "PAGER": "cat", "TERM": "xterm", **environment},
     ) as process:
         os.close(theirs)
         written = b""
@@ -154,7 +154,7 @@ def test_same_numbers_as_verify(data: dict[str, Any]) -> None:
     """The verdict is the one of `kalloctrace verify`."""
     program = [sys.executable, "-m", "kalloctrace", "verify", "--json", str(TRACE)]
     verdict = json.loads(subprocess.run(program, capture_output=True, check=True, timeout=60).stdout)
-    assert data["verification"] == {key: verdict[key] for key in ("matched", "mismatched", "unknown")}
+    assert data["verification"] == {key: verdict[key] for key in ("matched", "mismatched", "unknown", "not_judged")}
     assert (data["allocations"], data["lost"]) == (verdict["allocations"], verdict["lost"])
 
 
@@ -278,7 +278,7 @@ def test_slow_path_replaces_missing_returns() -> None:
 
 
 def test_first_failures(tmp_path: Path) -> None:
-    """--top shows the first groups of failures, and the number of the others."""
+    """A table lists all; then come five groups, or --top, and the number of the others."""
     failed = [call for call in traces.slow_calls() if call["page"] is False]
     kinds = {call["given"]["order"]: call for call in failed}
     assert len(kinds) > 2
@@ -287,7 +287,10 @@ def test_first_failures(tmp_path: Path) -> None:
     assert len(re.findall(r"^order \d+ ", shown, re.MULTILINE)) == 2
     assert f"… and {len(kinds) - 2} more groups" in shown
     assert len(run("--failures", "--top", "2", "--json", path).stdout.splitlines()) == 2
-    assert "more groups" not in run("--failures", path).stdout
+    shown = run("--failures", path).stdout
+    assert shown.split()[:6] == ["reason", "zones", "order", "calls", "worst", "callers"]
+    assert len(re.findall(r"^order \d+ ", shown, re.MULTILINE)) == 5
+    assert "more groups" not in run("--failures", "--top", str(len(kinds)), path).stdout
 
 
 def test_sample_is_scaled_and_marked(tmp_path: Path) -> None:
@@ -330,3 +333,48 @@ def test_filters_are_shown(tmp_path: Path) -> None:
     assert "all processes" not in head
     for name in ("pid", "order", "none of gfp", "zone", "sample", "at most"):
         assert f"{name} " not in head[head.index("filters") :]
+
+
+def test_groups_as_text() -> None:
+    """The sums come first, then the largest groups, and what is left; no line is wider than a pipe's sheet."""
+    done = run("--by", "gfp,order", "--sort", "bytes", "--top", "3", TRACE)
+    assert (done.returncode, done.stderr) == (0, "")
+    head, blank, heading, *rows = done.stdout.splitlines()
+    assert re.fullmatch(r"[\d,]+ calls, [\d,.]+ MiB, \d+ failed: \d+ groups by gfp, order", head)
+    assert (blank, heading.split()) == ("", ["gfp", "order", "calls", "size", "failed", "slow", "path"])
+    assert rows[-1].startswith("other (")
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_groups_as_json() -> None:
+    """All groups without --top, the first ones with it; each has its type first."""
+    every = [json.loads(line) for line in run("--by", "order", "--json", TRACE).stdout.splitlines()]
+    assert {one["type"] for one in every} == {"group"}
+    assert [one["calls"] for one in every] == sorted((one["calls"] for one in every), reverse=True)
+    assert sum(one["calls"] for one in every) == report(TRACE)["allocations"]
+    assert len(run("--by", "order", "--json", "--top", "1", TRACE).stdout.splitlines()) == 1
+    ranged = run("--by", "order", "--json", "--order", "1-", TRACE).stdout.splitlines()
+    assert [json.loads(line) for line in ranged] == [one for one in every if one["by"]["order"] >= 1]
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("--sort", "bytes"), "--sort has no effect alone"),
+        (("--failed",), "--failed has no effect alone"),
+        (("--slower-than", "1"), "--slower-than has no effect alone"),
+        (("--by", "gfp", "--failures"), "--by does not go with --failures"),
+        (("--by", "nonsense"), "'nonsense' is not one of comm, pid"),
+        (("--by", "gfp,"), "'' is not one of comm, pid"),
+        (("--by", "gfp", "--order", "3:4"), "'3:4' is not an order"),
+        (("--by", "gfp", "--gfp", "GFP_NONESUCH"), "GFP_NONESUCH"),
+        (("--by", "gfp", "--slower-than", "1"), "cannot select slow calls"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_questions_that_are_refused(words: tuple[str, ...], what: str) -> None:
+    """Three lines on standard error, exit code 2, nothing printed."""
+    done = run(*words, TRACE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert what in done.stderr
+    assert len(done.stderr.splitlines()) == 3

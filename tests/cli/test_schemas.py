@@ -115,6 +115,16 @@ def test_report(traces: list[Path]) -> None:
         hold("report", *objects("report", "--json", trace))
 
 
+@pytest.mark.parametrize("options", [(), ("--failed",), ("--slower-than", "1")], ids=" ".join)
+def test_groups(options: tuple[str, ...]) -> None:
+    """Groups by every field that a trace can have."""
+    stacks = FIXTURES / "6.12" / "slow-stream.arrows"
+    fields = "comm,pid,gfp,order,node,zone,migratetype,alloc_flags,stack,cpu,outcome"
+    hold("group", *objects("report", "--by", fields, "--json", *options, stacks))
+    if not options:
+        hold("group", *objects("report", "--by", "gfp,node,zone,migratetype,alloc_flags,outcome", "--json", NEWEST))
+
+
 @pytest.mark.parametrize("kernel", ["5.10", "6.1", "6.12", "7.3"])
 def test_failures_of_a_trace(kernel: str) -> None:
     """Calls of the slow path that failed or took long, with their attempts."""

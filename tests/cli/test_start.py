@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+TRACE = Path(__file__).parents[2] / "fixtures" / "5.10" / "two-nodes.arrows"
 _PRINT = "import json, sys; json.dump({n: getattr(m, '__file__', None) for n, m in sys.modules.items()}, sys.stderr)"
 _CLICK = f"import click\n{_PRINT}"
 # The rooms that decoding a number needs; see CONTRIBUTING.md.
@@ -48,7 +49,18 @@ def test_decoding_a_number_loads_little_beyond_click(words: list[str]) -> None:
     packages = {name.partition(".")[0] for name in modules}
     assert "kalloctrace.commands.decode" in own
     assert not {name for name in own if not name.startswith((*_ROOMS, "kalloctrace.commands"))}
-    needed = {"kalloctrace.commands.decode", *({"kalloctrace.commands.kernel_source"} if "--kernel" in words else ())}
+    needed = {"kalloctrace.commands.complete", "kalloctrace.commands.decode"}
+    needed |= {*({"kalloctrace.commands.kernel_source"} if "--kernel" in words else ())}
     assert {name for name in own if name.startswith("kalloctrace.commands.")} == needed
     assert not installed
     assert not packages & {"numpy", "pyarrow", "rich", "bcc", "psutil"}
+
+
+@pytest.mark.parametrize("words", [["verify"], ["report"], ["report", "--json"]], ids=" ".join)
+def test_no_command_loads_pandas(words: list[str]) -> None:
+    """It would be imported with the first array of pyarrow, which takes longer than the command."""
+    command = [sys.executable, "-X", "importtime", "-m", "kalloctrace", *words, str(TRACE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow" in names
+    assert not {name for name in names if name.startswith("pandas.")}

@@ -90,10 +90,20 @@ def arguments(trace: str) -> dict[str, list[list[str]]]:
             ["explain", ARGUMENT],
         ],
         "export": [["export", trace], ["export", ARGUMENT]],
+        "fleet add": [["fleet", "add", "fleet", trace, log, ARGUMENT], ["fleet", "add", ARGUMENT, trace]],
+        "fleet compact": [["fleet", "compact", "fleet"], ["fleet", "compact", ARGUMENT]],
+        "fleet report": [["fleet", "report", "fleet"], ["fleet", "report", ARGUMENT]],
+        "fleet sql": [["fleet", "sql", "fleet", "FROM recordings"], ["fleet", "sql", "fleet", ARGUMENT]],
+        "fleet verify": [["fleet", "verify", "fleet"], ["fleet", "verify", ARGUMENT]],
         "import": [["import", log], ["import", ARGUMENT]],
         "live": [["live", "--plain", "--interval", "60", "--replay", trace], ["live", "--plain", "--replay", ARGUMENT]],
         "man": [["man"], ["man", "verify"], ["man", ARGUMENT]],
-        "report": [["report", trace], ["report", "--failures", trace], ["report", ARGUMENT]],
+        "report": [
+            ["report", trace],
+            ["report", "--failures", trace],
+            ["report", "--by", "comm,stack,gfp", trace],
+            ["report", ARGUMENT],
+        ],
         "verify": [["verify", trace], ["verify", trace, ARGUMENT, str(TRACE)], ["verify", ARGUMENT]],
     }
 
@@ -156,7 +166,7 @@ def printed(argv: Sequence[str], *, terminal: bool, monkeypatch: pytest.MonkeyPa
         patch.setattr(sys, "stdin", _Input(io.BytesIO(LOG.read_bytes() + ATTACK.encode())))
         patch.setattr(sys, "stdout", streams[0])
         patch.setattr(sys, "stderr", streams[1])
-        patch.setattr("kalloctrace.output.standard_output", lambda _: _bytes_of(streams[0]))
+        patch.setattr("kalloctrace.output.files.standard_output", lambda _: _bytes_of(streams[0]))
         # Its cursor movements are ours, and its text is escaped as here.
         patch.setattr("kalloctrace.commands.progress.PATIENCE", 1e6)
         patch.setenv("TERM", "xterm-256color")

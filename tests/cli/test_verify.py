@@ -31,10 +31,13 @@ KEYS = {
         "sample",
         "lost",
         "missed",
+        "missed_by",
+        "bpf_calls",
         "truncated",
         "damage",
         "mismatches",
         "unknown_reasons",
+        "not_judged",
         "events",
         "fields",
         "zonelists",
@@ -341,3 +344,45 @@ def test_mismatch_without_the_facts_is_shown(tmp_path: Path) -> None:
     shown = run(traces.stream(tmp_path / "t.arrows", change))
     assert (shown.returncode, shown.stderr) == (3, "")
     assert "preempt_count not captured, mems_allowed not captured" in shown.stdout
+
+
+@pytest.fixture
+def inferred(tmp_path: Path) -> Path:
+    """A trace of one probe: two calls, one of them wrongly prepared."""
+    recording = {"attach": "one:multi", "inferred": ["preferred_nid", "gfp_outside_allowed_mask", "scope_bits"]}
+    return traces.stream(tmp_path / "t.arrows", {}, {"migratetype": 99}, recording=recording)
+
+
+def test_rules_of_inferred_facts_are_counted(inferred: Path) -> None:
+    """They are no part of the sum: each allocation is matched or mismatched by its other rules."""
+    done = run("--json", "--strict", inferred)
+    (verdict,) = verdicts(done)
+    assert (done.returncode, verdict["matched"], verdict["mismatched"], verdict["unknown"]) == (3, 1, 1, 0)
+    assert verdict["not_judged"] == {"zonelist": 2, "gfp_allowed_mask": 2}
+    assert "not judged: 2 × zonelist: whose zonelist it is" in run(inferred).stdout
+
+
+def test_rules_of_inferred_facts_are_skipped_in_ktap(inferred: Path) -> None:
+    """A skipped test is no pass, and it does not hide the judged fields."""
+    shown = run("--ktap", "--strict", inferred).stdout
+    assert "rule_zonelist # SKIP whose zonelist it is: inferred in 2 of 2 allocations" in shown
+    assert "not ok" in shown
+    plan = int(shown.split("1..")[2].split()[0])
+    assert plan == sum(line.startswith(("  ok ", "  not ok ")) for line in shown.splitlines())
+
+
+def test_inferred_facts_are_no_gap_for_strict(tmp_path: Path) -> None:
+    """The recording is complete, and all that it shows is as predicted."""
+    path = traces.stream(tmp_path / "t.arrows", {}, recording={"inferred": ["preferred_nid"]})
+    assert run("--strict", path).returncode == 0
+
+
+def test_cause_of_missed_hits_is_printed(tmp_path: Path) -> None:
+    """The counters of the kernel that saw the misses, and the bpf(2) calls that are their likely cause."""
+    missed_by = {"kprobe": 0, "program": 10_211, "memory": 0}
+    path = write(tmp_path / "t.arrows", missed=10_211, missed_by=missed_by, bpf_calls=52_000)
+    cause = "missed: 10,211 kprobe hits were skipped while other programs used bpf(2); 52,000 such calls meanwhile"
+    assert cause in run(path).stdout
+    assert cause in run("--ktap", path).stdout
+    (verdict,) = verdicts(run("--json", path))
+    assert (verdict["missed_by"], verdict["bpf_calls"]) == (missed_by, 52_000)

@@ -99,14 +99,15 @@ def _stronger(full: Answer, cut: Answer) -> Iterator[str]:
         yield f"event {cut['event']}"
     yield from _other_facts(full, cut)
     known, certain = verdicts(full), certain_zones(full)
+    # A zone's list alone can refuse a request that its watermark refuses first; both are true then.
+    listed = {(zone["node"], zone["zone"]) for zone in cut["zones"] if zone["free_kb"] is None}
+    listed |= {(zone["node"], zone["zone"]) for zone in full["zones"] if _has_no_block_either(zone, full["order"])}
     if cut["certainty"] == "certain" and cut["conclusion"] != "memcg":
         yield from (f"certain without {zone}" for zone in _proven(cut) - verdicts(cut).keys())
         if full["certainty"] != "certain" and not verdicts(cut).keys() <= certain.keys():
             yield f"certain of {cut['conclusion']} instead of {full['certainty']} of {full['conclusion']}"
-        if cut["conclusion"] != _shown(full, cut):
+        if cut["conclusion"] != _shown(full, cut, listed):
             yield f"certain of {cut['conclusion']} instead of {full['conclusion']}"
-    # A zone's list alone can refuse a request that its watermark refuses first.
-    listed = {(zone["node"], zone["zone"]) for zone in cut["zones"] if zone["free_kb"] is None}
     for zone, verdict in verdicts(cut).items():
         if verdict not in {known.get(zone), "unknown"} and not (zone in listed and verdict == "block"):
             yield f"{zone} {verdict} instead of {known.get(zone)}"
@@ -131,9 +132,15 @@ def _other_facts(full: Answer, cut: Answer) -> Iterator[str]:
         yield f"{key} {value!r} instead of {whole!r}"
 
 
-def _shown(full: Answer, cut: Answer) -> str:
+def _has_no_block_either(zone: dict[str, Any], order: int) -> bool:
+    """Return whether a zone that its watermark refused has no block of an order or more either, whatever its type."""
+    return zone["verdict"] == "watermark" and zone["free_blocks"] is not None and not any(zone["free_blocks"][order:])
+
+
+def _shown(full: Answer, cut: Answer, listed: set[tuple[int, str]]) -> str:
     """Return the whole log's conclusion, of the zones that the part shows."""
-    kinds = {verdicts(full).get(zone, "") for zone in verdicts(cut)} - {"excluded"}
+    by_list = {zone for zone, verdict in verdicts(cut).items() if verdict == "block" and zone in listed}
+    kinds = {"block" if zone in by_list else verdicts(full).get(zone, "") for zone in verdicts(cut)} - {"excluded"}
     if len(kinds & {"watermark", "block"}) == len(kinds) > 0:
         return kinds.pop() if len(kinds) == 1 else "mixed"
     return str(full["conclusion"])

@@ -239,6 +239,270 @@ RIGHT: dict[str, list[Right]] = {
     "zoneinfo.txt": [Right({"event": "memory"})],
     "buddyinfo.txt": [Right({"event": "memory"})],
     "oom-6.1-kubelet-cat.log": [Right({"event": "oom", "harm": "killed", "constraint": "none"}, {})],
+    # 0xd0 has no zone modifier on any kernel; DMA 2791 of 2 + 8052 pages, DMA32 3117 of 819 + 4797. 2.6.18 has no
+    # Movable, and prints HighMem on x86_64. 1,940,221 pages are mapped and anonymous.
+    "rhel5-oom.log": [
+        Right(
+            {"event": "oom", "comm": "oracle", "highest_zone": "Normal", "harm": "killed"},
+            {(0, "DMA"): "watermark", (0, "DMA32"): "watermark", NORMAL: "unknown"},
+            holds=('"kb": 7760884',),
+        )
+    ],
+    # 122 of 232 pages; 5 GB of HighMem are closed to GFP_KERNEL, and 206,511 pages are the slab's.
+    "rhel4-highmem.log": [
+        Right(
+            {"event": "oom", "highest_zone": "Normal", "out_of_memory": False, "harm": "killed"},
+            {(0, "DMA"): "unknown", NORMAL: "watermark", (0, "HighMem"): "excluded"},
+            holds=('"kb": 826044',),
+        )
+    ],
+    # GFP_ATOMIC lowers 15323 to 5747 pages: Normal has 7030, but the kernels before 4.4 compare the blocks too.
+    "rhel6-atomic.log": [
+        Right(
+            _failure("swapper", 1, gfp_text="GFP_ATOMIC", harm="dropped", out_of_memory=False),
+            {(0, "DMA"): "watermark", (0, "DMA32"): "unknown", NORMAL: "unknown"},
+            holds=('"vm.min_free_kbytes"',),
+        )
+    ],
+    "memcg-stats-5.4.log": [
+        Right(
+            {"event": "oom", "comm": "node", "conclusion": "memcg"},
+            # 526,016,512 bytes; "pause" holds one page, which is not worth a line.
+            holds=('"kb": 513688', "anonymous memory of the cgroup"),
+            never=("pause",),
+        )
+    ],
+    # Other sizes and other errors are no alike failures.
+    "cma-two-reasons.log": [
+        Right({"event": "cma", "count": 1}, {}, holds=("EBUSY", "2,025")),
+        Right({"event": "cma", "count": 1}, {}, holds=("ENOMEM", "4,096")),
+    ],
+    "hugetlb-too-few.log": [
+        Right(
+            {"event": "hugetlb", "missing": [], "harm": "failed"},
+            holds=("2,048 huge pages of 2,048 kB", "only allocated 1311 hugepages"),
+        ),
+        Right(_failure("khugepaged", 9, harm="retried")),
+    ],
+    # 4.15 prints no constraint, but a nodemask that differs from the cpuset's nodes. 11228 of 11253 pages.
+    "mempolicy-4.15.log": [
+        Right(
+            {"event": "oom", "comm": "postgres", "constraint": "mempolicy", "out_of_memory": False},
+            {(1, "Normal"): "watermark"},
+            holds=("its memory policy binds it to node 1", '"setting": "mempolicy"'),
+        )
+    ],
+    # 11002 of 11603 pages; the first kernel with such reports misspells them.
+    "stall-4.9.log": [
+        Right(
+            {"event": "stall", "comm": "kworker/u24:2", "order": 0, "conclusion": "watermark"},
+            {(0, "DMA"): "watermark", (0, "DMA32"): "watermark", NORMAL: "watermark"},
+            holds=("12312ms", "XFS"),
+        )
+    ],
+    # 10675 - 512 of 10753 pages; swap is full. tmpfs asks on behalf of i915, whose last try this mask is.
+    "i915-second-try.log": [
+        Right(
+            _failure("chrome", 0, harm="failed", out_of_memory=True, conclusion="watermark"),
+            {(0, "DMA"): "watermark", (0, "DMA32"): "watermark", NORMAL: "watermark"},
+            holds=('"function": "shmem_sg_alloc_table"',),
+        )
+    ],
+    # The idle task is no OOM victim and not real-time; a packet that cannot be copied is dropped.
+    "atomic-softirq.log": [
+        Right(
+            _failure("swapper/11", 4, harm="dropped"),
+            never=("killed by the OOM killer", "real-time"),
+        )
+    ],
+    # (154304 - 147456) / 64 - 3 of 1408 pages: with __GFP_NORETRY too, a machine without memory needs more of it.
+    "noretry-out-of-memory.log": [
+        Right(
+            _failure("systemd-udevd", 2, out_of_memory=True, conclusion="watermark"),
+            {NORMAL: "watermark"},
+            never=("nothing has to change",),
+        )
+    ],
+    # Another program's line ends within a word of the report's first line.
+    "cut-by-systemd.log": [
+        Right(
+            _failure("kworker/u64:7", 5, gfp=0x40DC0, conclusion="mixed"),
+            {(0, "DMA"): "watermark", (0, "DMA32"): "watermark", NORMAL: "block"},
+        )
+    ],
+    # The first line is missing: one report all the same.
+    "oom-without-head.log": [
+        Right({"event": "oom", "gfp": None, "harm": "killed", "constraint": "none", "out_of_memory": False})
+    ],
+    # 11653 - 1024 - 1 of 9532 pages, and blocks of order 1: the state is later. 2.8 GB are HighMem.
+    "highmem-pae-oom.log": [
+        Right(
+            {"event": "oom", "comm": "apache2", "order": 1, "conclusion": "passes", "out_of_memory": False},
+            {(0, "DMA"): "watermark", NORMAL: "passes", (0, "HighMem"): "excluded"},
+            holds=("use a 64-bit kernel",),
+        )
+    ],
+    # 34501 - 15 of 1953 pages; the largest block has order 3. The only zone is called DMA there.
+    "android-huawei-4.19.log": [
+        Right(
+            _failure("CameraServer", 4, gfp_text="GFP_KERNEL|__GFP_COMP", kernel="4.19.95", certainty="certain"),
+            {(0, "DMA"): "block"},
+            holds=('"function": "hisp_alloc_cpu_map"',),
+        )
+    ],
+    # 14785 - 3 - 11008 CMA pages of a part of 1536; all blocks of order 2 are CMA's. lmkd is not the OOM killer.
+    "android-lmkd-5.10.log": [
+        Right(
+            _failure("NetdEvents", 2, gfp_text="GFP_ATOMIC|__GFP_COMP", conclusion="block", certainty="certain"),
+            {(0, "DMA32"): "block"},
+        )
+    ],
+    # DMA 409 - 31 of 22 + 462 pages; DMA32 8576 - 31 of 685, and the largest block has order 3.
+    "xen-balloon-4.9.log": [
+        Right(
+            _failure("xenwatch", 5, conclusion="mixed", certainty="certain", out_of_memory=False),
+            {(0, "DMA"): "watermark", (0, "DMA32"): "block"},
+            holds=('"function": "talk_to_blkback"', '"module": "xen_blkfront"'),
+        )
+    ],
+    # DMA 2881 - 63 of 8 + 2912 pages; DMA32 20897 - 63 of 1403, and the largest block has order 4.
+    "xen-swiotlb-5.10.log": [
+        Right(
+            _failure("kworker/u8:1", 6, highest_zone="DMA32", conclusion="mixed", certainty="certain"),
+            {(0, "DMA"): "watermark", (0, "DMA32"): "block"},
+            holds=('"function": "megasas_alloc_cmds_fusion"', '"module": "megaraid_sas"'),
+        )
+    ],
+    # 894 - 7 of a part of 256 pages; the largest block has order 2. No node is printed.
+    "mips-ath10k-5.15.log": [
+        Right(
+            _failure("ksoftirqd/0", 3, conclusion="block", certainty="certain"),
+            {NORMAL: "block"},
+            holds=('"module": "ath10k_core"',),
+        )
+    ],
+    # 881 - 15 of a part of 255 pages; the largest block has order 3.
+    "arm-ath9k-logread.log": [
+        Right(
+            _failure("kworker/0:3", 4, conclusion="block", certainty="certain", kernel="4.14.221"),
+            {NORMAL: "block"},
+            holds=('"function": "ath9k_hif_usb_alloc_urbs"', '"module": "ath9k_htc"'),
+        )
+    ],
+    # 121 of 176 pages of 64 kB; no swap, and one page of files.
+    "ppc64-oom-64k-4.18.log": [
+        Right(
+            {"event": "oom", "comm": "mysqld", "conclusion": "watermark", "out_of_memory": True, "harm": "killed"},
+            {NORMAL: "watermark"},
+            holds=('"kb": 3840768',),
+        )
+    ],
+    # 937 - 31 of 774 pages; the largest block has order 3. 944 MB are above the zone that the request may use.
+    "s390x-dma-5.14.log": [
+        Right(
+            _failure("kworker/3:1", 5, highest_zone="DMA", conclusion="block", certainty="certain"),
+            {(0, "DMA"): "block", NORMAL: "excluded"},
+            holds=('"module": "qeth"',),
+        )
+    ],
+    # DMA32 4572 - 15 of 1280 + 4012 pages, Normal 1257 - 15 of 1790.
+    "riscv-6.6.log": [
+        Right(
+            _failure("stmmac-tx", 4, conclusion="watermark", certainty="certain"),
+            {(0, "DMA32"): "watermark", NORMAL: "watermark"},
+            holds=('"function": "stmmac_open"',),
+        )
+    ],
+    # 6116 - 7 of a part of 880 pages; the largest block has order 2, which is in a line that another CPU began.
+    "serial-two-cpus.log": [
+        Right(
+            _failure("ksoftirqd/1", 3, conclusion="block", certainty="certain", contradictions=[]),
+            {(0, "DMA32"): "block"},
+            holds=('"function": "bcmgenet_rx_refill"',),
+        )
+    ],
+    # Lines of kubelet and containerd stand between those of the kernel.
+    "kubelet-memcg-6.8.log": [
+        Right(
+            {"event": "oom", "comm": "java", "conclusion": "memcg", "certainty": "certain", "harm": "killed"},
+            {},
+            holds=("kubepods-burstable-pod12.slice", "1,048,576 kB"),
+        )
+    ],
+    "docker-memcg-v1-4.18.log": [
+        Right(
+            {"event": "oom", "comm": "python3", "conclusion": "memcg", "constraint": "memcg", "harm": "killed"},
+            {},
+            holds=("/docker/4f1b", "524,288 kB"),
+        )
+    ],
+    # DMA 2821 of 3 + 31512 pages, DMA32 9995 of 1453 + 28700, Normal 10831 of 16703. What systemd-oomd killed is none.
+    "systemd-oomd-6.12.log": [
+        Right(
+            {"event": "oom", "comm": "ld.lld", "conclusion": "watermark", "certainty": "certain", "harm": "killed"},
+            {(0, "DMA"): "watermark", (0, "DMA32"): "watermark", NORMAL: "watermark"},
+            never=("firefox",),
+        )
+    ],
+    # No page at all, for a task that no watermark stops.
+    "zram-6.1.log": [
+        Right(_failure("kswapd0", 0, conclusion="watermark", certainty="certain"), {(0, "DMA"): "watermark"}),
+    ],
+    # 207881 - 31 of 11203 pages; the largest block has order 3. What XFS says before is no report of the allocator.
+    "xfs-deadlock-4.4.log": [
+        Right(
+            _failure("rsync", 5, conclusion="block", certainty="certain", kernel="4.4.0-210-generic"),
+            {NORMAL: "block"},
+            holds=('"function": "xfs_iext_realloc_indirect"', '"subsystem": "XFS"'),
+        )
+    ],
+    # DMA32 has 40 blocks of order 8, Normal 3 of order 7.
+    "nvidia-order10-6.5.log": [
+        Right(
+            _failure("Xorg", 10, conclusion="block", certainty="certain", out_of_memory=False),
+            {(0, "DMA32"): "block", NORMAL: "block"},
+            holds=('"module": "nvidia"',),
+        )
+    ],
+    # The largest block has order 7; TTM then asks for smaller ones.
+    "amdgpu-order9-6.17.log": [
+        Right(
+            _failure("kwin_wayland", 9, conclusion="block", certainty="certain", harm="fallback"),
+            {NORMAL: "block"},
+            holds=('"function": "ttm_pool_alloc"',),
+        )
+    ],
+    # 1469 of 1753 pages.
+    "stall-4.14.log": [
+        Right(
+            {"event": "stall", "comm": "mysqld", "order": 0, "conclusion": "watermark", "certainty": "certain"},
+            {(0, "DMA32"): "watermark"},
+            holds=("21012ms",),
+        )
+    ],
+    # Two ranges of 262,144 pages, and the two huge pages of 1 GB that there are.
+    "hugetlb-contig-5.10.log": [
+        Right({"event": "contig", "conclusion": "contiguous_range", "count": 2}, {}),
+        Right({"event": "hugetlb", "harm": "failed"}, {}),
+    ],
+    "slub-6.12.log": [Right({"event": "slub", "order": 0, "gfp_text": "GFP_ATOMIC|__GFP_ZERO"}, {})],
+    # 166873 - 31 of 11253 pages; the largest block has order 4.
+    "zfs-5.15.log": [
+        Right(
+            _failure("z_wr_iss", 5, conclusion="block", certainty="certain"),
+            {NORMAL: "block"},
+            holds=('"function": "abd_alloc_chunks"', '"module": "zfs"'),
+        )
+    ],
+    # 274 of 2030 pages, in a quoted mail.
+    "btrfs-quoted-6.6.log": [
+        Right(
+            _failure("btrfs-transacti", 0, conclusion="watermark", certainty="certain"),
+            {NORMAL: "watermark"},
+            holds=('"function": "alloc_extent_buffer"',),
+        )
+    ],
+    "page-fault-3.16.log": [Right({"event": "oom", "comm": "Xorg", "conclusion": "no_request"}, never=("find_lock",))],
 }
 """By the name of the file."""
 

@@ -171,6 +171,8 @@ class Guest:
                 "kalloctrace",
                 "record",
                 *self.mode(name),
+                # All arguments are captured.
+                *("--attach", "pair"),
                 "--no-slow",
                 "-f",
                 "-o",

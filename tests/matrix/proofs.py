@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Writes the proofs that `make matrix` measured: `kalloctrace/kernel/proven.json` and the README's table.
+"""Writes the proofs that `make matrix` measured: `kalloctrace/kernel/proven.json` and the table of docs/kernels.md.
 
 `python -m tests.matrix.proofs` prints the table.
 """

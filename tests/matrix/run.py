@@ -3,8 +3,8 @@
 
 `make matrix` runs it. It boots each kernel on each machine of `machines.py`. The stimulus module (or ordinary programs,
 if a kernel's headers are no longer available) makes the requests while `kalloctrace record` runs. It then verifies
-every trace, and writes the results into `proven.json` and the README's table. A kernel or machine that cannot be
-measured is a failed row with its reason; the others continue.
+every trace, and writes the results into `proven.json` and the table of docs/kernels.md. A kernel or machine that cannot
+be measured is a failed row with its reason; the others continue.
 """
 
 import argparse
@@ -78,7 +78,7 @@ def main() -> int:
     if not options.dry_run:
         measured = {proof.kernel for proof in proofs}
         save([*(proof for proof in load() if proof.kernel not in measured), *proofs])
-        write_section(ROOT / "README.md", BEGIN, END, table(load()))
+        write_section(ROOT / "docs/kernels.md", BEGIN, END, table(load()))
     print(table(proofs))
     for proof in proofs:
         for failure in proof.failures:

@@ -10,6 +10,7 @@ import os
 import shlex
 import subprocess
 import sys
+import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def run(line: str) -> int:
         try:
             code = main(words)
             sys.stdout.flush()
+        except BaseException:  # noqa: BLE001 - the process ends here, and what ended it must be seen
+            traceback.print_exc()
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Calls functions in forked processes, some at a time, each with a time limit."""
+"""Calls functions in forked processes, some at a time, each with a limit of CPU time."""
 
 import ctypes
 import json
@@ -14,6 +14,9 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 
+PATIENCE = 10
+"""A busy machine gives a process a part of a CPU. One that has waited this many times its limit hangs."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -22,7 +25,7 @@ class Call:
     Attributes:
         key: what the result is returned with.
         function: returns what JSON can carry.
-        seconds: the time limit.
+        seconds: the limit of its CPU time, without that of the processes that it starts.
     """
 
     key: Any
@@ -83,24 +86,25 @@ def _start(call: Call) -> tuple[int, _Running]:
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        _child(call.function, writer)
+        _child(call, writer)
     os.close(writer)
-    return reader, _Running(call, pid, time.monotonic() + call.seconds)
+    return reader, _Running(call, pid, time.monotonic() + PATIENCE * call.seconds)
 
 
-def _child(function: Callable[[], Any], writer: int) -> None:
+def _child(call: Call, writer: int) -> None:
     """Call the function, write its result, and end this process without any cleanup of the parent's."""
     try:
         os.setsid()
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPROF):
             signal.signal(number, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, call.seconds)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
             os.dup2(nowhere, standard)
         sys.stdout = sys.stderr = os.fdopen(nowhere, "w", encoding="utf-8")
         with os.fdopen(writer, "w", encoding="utf-8") as out:
-            json.dump(function(), out)
+            json.dump(call.function(), out)
     finally:
         os._exit(0)
 
@@ -112,7 +116,9 @@ def _end(reader: int, child: _Running, otherwise: str) -> tuple[Any, Any]:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
         os.kill(child.pid, signal.SIGKILL)
-    os.waitpid(child.pid, 0)
+    _, status = os.waitpid(child.pid, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF:
+        return child.call.key, "timeout"
     if otherwise != "crash" or not child.said:
         return child.call.key, otherwise
     return child.call.key, json.loads(child.said)

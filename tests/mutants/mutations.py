@@ -2,6 +2,7 @@
 """The mutations of a module: mutmut's operators, one that drops an operand, and the rules for what is left alone."""
 
 import ast
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,18 +63,35 @@ def mutations(source: str) -> list[Mutation]:
     positions = wrapper.resolve(PositionProvider)
     spans = wrapper.resolve(WhitespaceInclusivePositionProvider)
     starts = list(itertools.accumulate(map(len, source.splitlines(keepends=True)), initial=0))
+    statement = _statements(source, starts)
     found: dict[str, Mutation] = {}
     for node, function, lines in _mutable(module, "", range(0), positions):
         span = spans[node]
         before = source[: starts[span.start.line - 1] + span.start.column]
         after = source[starts[span.end.line - 1] + span.end.column :]
+        begin, end = statement.get(span.start.line, (0, 0))
         for kind, operator in OPERATORS:
             if isinstance(node, kind):
                 for new in operator(node):
                     code = before + module.code_for_node(new) + after
-                    if code != source and code not in found and _compiles(code):
+                    if code != source and code not in found and _compiles(code[begin : len(code) - end]):
                         found[code] = Mutation(function, *_changed_lines(source, code), lines, code)
     return list(found.values())
+
+
+def _statements(source: str, starts: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """Return for each line its statement at the module's level: the characters before it and those behind it.
+
+    Args:
+        source: the module.
+        starts: the place of each line's first character.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    for node in ast.parse(source).body:
+        first = min([node.lineno, *(each.lineno for each in getattr(node, "decorator_list", ()))])
+        last = node.end_lineno or first
+        found |= dict.fromkeys(range(first, last + 1), (starts[first - 1], len(source) - starts[last]))
+    return found
 
 
 def _compiles(code: str) -> bool:
@@ -106,7 +124,7 @@ def changed_code(source: str, mutated: str, path: str) -> list[tuple[CodeType, C
         None when the mutation changes what runs while the module is imported.
     """
     pairs = []
-    pending = [(compile(source, path, "exec"), compile(mutated, path, "exec"), True)]
+    pending = [(_compiled(source, path), compile(mutated, path, "exec"), True)]
     while pending:
         old, new, imported = pending.pop()
         inner, inner_new = _inner(old), _inner(new)
@@ -119,6 +137,12 @@ def changed_code(source: str, mutated: str, path: str) -> list[tuple[CodeType, C
             (a, b, imported and not a.co_flags & inspect.CO_OPTIMIZED) for a, b in zip(inner, inner_new, strict=False)
         ]
     return pairs
+
+
+@functools.lru_cache(1)
+def _compiled(source: str, path: str) -> CodeType:
+    """Compile a module, which all its mutants are compared with."""
+    return compile(source, path, "exec")
 
 
 def _inner(code: CodeType) -> list[CodeType]:
@@ -186,6 +210,8 @@ def _is_text_assignment(node: cst.Assign | cst.AnnAssign | cst.AugAssign) -> boo
 
 def _is_type_alias(node: cst.Assign | cst.AnnAssign | cst.AugAssign) -> bool:
     value = node.value
+    while isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.BitOr):
+        value = value.right
     if isinstance(value, cst.Call):
         return _called(value) in {"TypeVar", "NewType", "NamedTuple"}
     return isinstance(value, cst.Subscript) and cst.Module([]).code_for_node(value.value) in {

@@ -10,7 +10,6 @@ the file of the test that killed it changes, a survivor when any of the tests ch
 import argparse
 import ast
 import functools
-import hashlib
 import json
 import os
 import shutil
@@ -18,132 +17,21 @@ import signal
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from tests.mutants.constants import defined, users
 from tests.mutants.forks import Call, in_forks
-from tests.mutants.mutations import Mutation, changed_code, mutations
+from tests.mutants.mutations import changed_code, mutations
+from tests.mutants.score import MOST, Score, UsageError, equivalents, keys, listed, short_hash
 from tests.mutants.session import Work, profile, run_anew, run_in_forks
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "mutants"
-EQUIVALENT = Path(__file__).with_name("equivalent.toml")
 QUICK = 6.0
 FOLDERS = ("unit", "replay", "logs")
 SLOW = {"tests/replay/test_broken_rules.py", "tests/replay/test_slow_fixtures.py"}  # minutes each
-ALL = (
-    "kalloctrace/model/watermark.py",
-    "kalloctrace/model/page_alloc.py",
-    "kalloctrace/model/gfp.py",
-    "kalloctrace/model/cpuset.py",
-    "kalloctrace/model/slowpath/flags.py",
-)
-"""Here every mutant must be killed, or be listed as equivalent."""
-
-MOST = ("kalloctrace/model/", "kalloctrace/verify/", "kalloctrace/flags/", "kalloctrace/probe/decode/")
-"""Here 90 % of the mutants."""
-
-
-class UsageError(Exception):
-    """The equivalents or the module named are wrong."""
-
-
-@dataclass
-class Score:
-    """What came of a module's mutants.
-
-    Attributes:
-        module: its path in the checkout.
-        total: how many mutants it has.
-        equivalent: those listed as equivalent.
-        survived: those that no test noticed.
-        wrong: those that are listed as equivalent, but that a test notices, with the test.
-    """
-
-    module: str
-    total: int = 0
-    equivalent: int = 0
-    survived: list[Mutation] = field(default_factory=list)
-    wrong: list[tuple[Mutation, str]] = field(default_factory=list)
-
-    @property
-    def percent(self) -> float:
-        """How many of a hundred mutants are killed or listed."""
-        return 100 * (self.total - len(self.survived)) / self.total if self.total else 100.0
-
-    @property
-    def enough(self) -> bool:
-        """Whether the module reaches the score that it must have."""
-        return self.percent >= required(self.module) and not self.wrong
-
-    def __str__(self) -> str:
-        """Return one line."""
-        killed = self.total - self.equivalent - len(self.survived)
-        return (
-            f"{self.module}: {self.total} mutants, {killed} killed, {len(self.survived)} survived, "
-            f"{self.equivalent} equivalent: {self.percent:.1f} % (required: {required(self.module)} %)"
-        )
-
-
-def required(module: str) -> int:
-    """Return the score that a module must have, in percent."""
-    if module in ALL:
-        return 100
-    return 90 if module.startswith(MOST) else 0
-
-
-def keys(found: Sequence[Mutation]) -> dict[str, Mutation]:
-    """Return the mutations, each with a key that another run gives it too."""
-    named: dict[str, Mutation] = {}
-    for mutation in found:
-        text = f"{mutation.function}\0{mutation.was}\0{mutation.becomes}"
-        number = 0
-        while (key := _hash(f"{text}\0{number}")) in named:
-            number += 1
-        named[key] = mutation
-    return named
-
-
-def equivalents(module: str, named: dict[str, Mutation], entries: Sequence[dict[str, str]]) -> set[str]:
-    """Return the keys of the mutants that are listed as equivalent.
-
-    Args:
-        module: the module's path in the checkout.
-        named: its mutants.
-        entries: the list of equivalents.
-
-    Raises:
-        UsageError: an entry is incomplete, or no mutant is as it says.
-    """
-    found = set()
-    for entry in entries:
-        missing = {"module", "function", "was", "becomes", "reason"} - {name for name, text in entry.items() if text}
-        missing -= {"function"} if "function" in entry else set()
-        if missing:
-            raise UsageError(f"equivalent.toml: an entry has no {', '.join(sorted(missing))}: {entry}")
-        if entry["module"] == module:
-            same = {
-                key
-                for key, mutation in named.items()
-                if (mutation.function, mutation.was, mutation.becomes)
-                == (entry["function"], entry["was"].strip(), entry["becomes"].strip())
-            }
-            if not same:
-                raise UsageError(
-                    f"equivalent.toml: no mutant of {module} is as this entry says; remove or correct it:\n"
-                    f"in {entry['function']}\n- {entry['was']}\n+ {entry['becomes']}"
-                )
-            found |= same
-    return found
-
-
-def listed() -> list[dict[str, str]]:
-    """Read the list of equivalents."""
-    entries: list[dict[str, str]] = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).get("equivalent", [])
-    return entries
 
 
 def room_of(module: str) -> str:
@@ -180,11 +68,7 @@ def _imports(path: Path) -> tuple[set[str], str]:
         new = {helper for helper in helpers - seen if helper.is_file()}
         seen |= new
         pending += new
-    return names, _hash("\0".join(sorted(path.read_text(encoding="utf-8") for path in seen)))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return names, short_hash("\0".join(sorted(path.read_text(encoding="utf-8") for path in seen)))
 
 
 def _save(file: Path, kept: dict[str, Any]) -> None:
@@ -202,14 +86,20 @@ class Module:
         module: its path in the checkout.
         files: the tests' files, each with its hash.
         jobs: how many mutants are judged at a time.
+        sample: how many of its mutants are judged, chosen at random but always the same; None for all.
     """
 
-    def __init__(self, module: str, files: dict[str, str], jobs: int) -> None:
+    def __init__(self, module: str, files: dict[str, str], jobs: int, sample: int | None = None) -> None:
         self.module = module
         self.path = ROOT / module
         self.name = ".".join(Path(module).with_suffix("").parts)
         self.source = self.path.read_text(encoding="utf-8")
         self.named = keys(mutations(self.source))
+        self.all = self.named
+        self._sampled = None if sample is None or sample >= len(self.named) else len(self.named)
+        if self._sampled is not None:
+            chosen = set(sorted(self.named)[:sample])
+            self.named = {key: mutation for key, mutation in self.named.items() if key in chosen}
         self._files = files
         self._jobs = jobs
         self._file = KEPT / f"{self.name}.json"
@@ -217,25 +107,42 @@ class Module:
         kept: dict[str, Any] = {}
         if self._file.is_file():
             kept = json.loads(self._file.read_text(encoding="utf-8"))
-        if kept.get("module") != _hash(self.source + machinery):
-            kept = {"module": _hash(self.source + machinery), "results": {}, "survived_forks": {}}
+        if kept.get("module") != short_hash(self.source + machinery):
+            kept = {"module": short_hash(self.source + machinery), "results": {}, "survived_forks": {}}
         self._kept = kept
         # What an interrupted run has judged holds for this module and these tests.
-        self._journal = KEPT / f"{self.name}.{_hash(kept['module'] + self._all_tests())}.journal"
+        self._journal = KEPT / f"{self.name}.{short_hash(kept['module'] + self._all_tests())}.journal"
         self._tests: dict[str, tuple[float, frozenset[int]]] = {}
+        self._quick: dict[str, float] = {}
+        self._defined: dict[str, frozenset[str]] = {}
+        self._room_lines: dict[str, dict[str, list[int]]] = {}
+        self._room: list[Path] = []
         self._shared: dict[str, frozenset[int]] = {}
 
-    def judge(self, equivalent: set[str]) -> Score:
-        """Judge the mutants of which nothing is known, and return the score."""
+    def judge(self, equivalent: set[str], *, anew: bool = True) -> Score:
+        """Judge the mutants of which nothing is known, and return the score.
+
+        Args:
+            equivalent: the keys of the mutants that are listed as equivalent.
+            anew: judge those that survive in forks once more, with all imported anew. Without it the score may be
+                lower than it is.
+        """
         self._read_journal()
         pending = [key for key in self.named if not self._is_known(key)]
         if pending:
             self._say(f"{len(pending)} of {len(self.named)} mutants to judge")
             self._profile()
+            self._defined = {
+                key: defined(self.source, self.named[key].lines)
+                for key in pending
+                if changed_code(self.source, self.named[key].source, str(self.path)) is None
+            }
             self._judge_in_forks([key for key in pending if key not in equivalent])
             self._judge_in_forks([key for key in pending if key in equivalent])
-            self._judge_anew([key for key in pending if key not in equivalent and not self._killer(key)])
-        score = Score(self.module, len(self.named), len(equivalent))
+            left = [key for key in pending if key not in equivalent and not self._killer(key)]
+            if anew:
+                self._judge_anew(left)
+        score = Score(self.module, len(self.named), len(equivalent & self.named.keys()), sampled=self._sampled)
         for key, mutation in self.named.items():
             killer = self._killer(key)
             if key in equivalent and killer:
@@ -252,7 +159,7 @@ class Module:
         return bool(hashed == (self._files.get(killer.partition("::")[0], "") if killer else self._all_tests()))
 
     def _all_tests(self) -> str:
-        return _hash(json.dumps(self._files, sort_keys=True))
+        return short_hash(json.dumps(self._files, sort_keys=True))
 
     def _killer(self, key: str) -> str:
         return str(self._kept["results"].get(key, ("", ""))[0])
@@ -272,13 +179,13 @@ class Module:
         modules = sorted(folder.rglob("*.py")) if folder.is_dir() else [self.path]
         file = KEPT / f"{room}.profile.json"
         kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        mine = _hash(self.source)
+        mine = short_hash(self.source)
         new = [
             name
             for name, hashed in self._files.items()
             if kept.get(name, {}).get("hash") != hashed or kept[name]["modules"].get(str(self.path)) != mine
         ]
-        hashes = {str(path): _hash(path.read_text(encoding="utf-8")) for path in modules}
+        hashes = {str(path): short_hash(path.read_text(encoding="utf-8")) for path in modules}
         calls = [Call(name, functools.partial(profile, modules, name), 200) for name in new]
         for name, tests in in_forks(calls, self._jobs):
             if isinstance(tests, str):
@@ -292,15 +199,28 @@ class Module:
             for test, (seconds, lines) in sorted(kept[name]["tests"].items(), key=lambda item: item[1][0])
             if test
         }
+        quick = {test: seconds for test, (seconds, _) in self._tests.items() if seconds < QUICK}
+        self._quick = dict(sorted(quick.items(), key=lambda item: item[1]))
+        self._room = modules
+        self._room_lines = {
+            test: lines for name in self._files for test, (_, lines) in kept[name]["tests"].items() if test
+        }
         self._shared = {
             name: frozenset(kept[name]["tests"].get("", (0.0, {}))[1].get(str(self.path), ())) for name in self._files
         }
         self._say(f"{sum(bool(lines) for _, lines in self._tests.values())} tests run it")
 
-    def _quick(self) -> dict[str, tuple[float, frozenset[int]]]:
-        """Return the quick tests that run a line of the module, quickest first."""
-        found = {test: known for test, known in self._tests.items() if known[1] and known[0] < QUICK}
-        return dict(sorted(found.items(), key=lambda item: item[1][0]))
+    def _covering(self, key: str) -> list[str]:
+        """Return the quick tests that run the lines of a mutation, or a function that uses what it defines."""
+        if key not in self._defined:
+            lines = frozenset(self.named[key].lines)
+            return [test for test in self._quick if self._tests[test][1] & lines]
+        using = [(path, used) for path, used in users(self._room, self._defined[key]).items() if used]
+        return [
+            test
+            for test in self._quick
+            if any(not used.isdisjoint(self._room_lines[test].get(path, ())) for path, used in using)
+        ]
 
     def _read_journal(self) -> None:
         """Note the results of forks, those of an interrupted run as well."""
@@ -314,17 +234,14 @@ class Module:
             self._journal.unlink()
 
     def _judge_in_forks(self, pending: Sequence[str]) -> None:
-        tests = self._quick()
         mutants = {}
         for key in pending:
-            mutation = self.named[key]
-            covering = [test for test, (_, lines) in tests.items() if lines & set(mutation.lines)]
+            covering = self._covering(key)
             if covering and self._kept["survived_forks"].get(key) != self._all_tests():
-                mutants[key] = (mutation, covering)
+                mutants[key] = (self.named[key], covering)
         if not mutants:
             return
-        seconds = {test: time for test, (time, _) in tests.items()}
-        work = Work(self.path, self.source, mutants, seconds, self._jobs, self._journal)
+        work = Work(self.path, self.source, mutants, self._defined, self._quick, self._jobs, self._journal)
         for _ in in_forks([Call("", functools.partial(run_in_forks, work), 3600)], 1):
             self._read_journal()
         killed = sum(bool(self._killer(key)) for key in mutants)
@@ -332,19 +249,26 @@ class Module:
 
     def _judge_anew(self, pending: Sequence[str]) -> None:
         """Judge the survivors among mutants of what runs at import, or for several tests, with all imported anew."""
-        tests = self._quick()
         slow = frozenset(test for test, (seconds, _) in self._tests.items() if seconds >= QUICK)
         costs: dict[str, float] = {}
-        for test, (seconds, _) in tests.items():
+        for test, seconds in self._quick.items():
             name = test.partition("::")[0]
             costs[name] = costs.get(name, 0.0) + seconds
-        files = sorted(costs, key=lambda name: costs[name])
+        running = {test.partition("::")[0] for test in self._quick if self._tests[test][1]}
         limit = 60 + 6 * sum(costs.values())
         calls = []
         for key in pending:
             mutation = self.named[key]
-            imported = changed_code(self.source, mutation.source, str(self.path)) is None
-            chosen = [name for name in files if imported or self._shared[name] & set(mutation.lines)]
+            imported = key in self._defined
+            using = {test.partition("::")[0] for test in self._covering(key)} if imported else set()
+            chosen = sorted(
+                (
+                    name
+                    for name in costs
+                    if (imported and name in running) or name in using or self._shared[name] & set(mutation.lines)
+                ),
+                key=lambda name: costs[name],
+            )
             if chosen:
                 work = functools.partial(run_anew, self.name, self.path, mutation.source, chosen, slow)
                 calls.append(Call(key, work, limit))
@@ -379,6 +303,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="files or folders; by default all that must have a score")
     parser.add_argument("--jobs", type=int, default=2, help="how many mutants are judged at a time")
+    parser.add_argument("--sample", type=int, help="how many mutants of each module are judged, always the same")
+    parser.add_argument("--forks-only", action="store_true", help="no second judgement: the score may be too low")
     parser.add_argument("--tests", default="test_*.py", help="which files of tests take part, as test_model_*.py")
     options = parser.parse_args(words)
 
@@ -392,8 +318,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         entries = listed()
         for module in chosen_modules(options.modules):
-            judged = Module(module, test_files(module, options.tests), options.jobs)
-            score = judged.judge(equivalents(module, judged.named, entries))
+            judged = Module(module, test_files(module, options.tests), options.jobs, options.sample)
+            score = judged.judge(equivalents(module, judged.all, entries), anew=not options.forks_only)
             show(score)
             scores.append(score)
     except UsageError as error:

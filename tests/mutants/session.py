@@ -8,35 +8,50 @@ than a tenth of a second. What runs at import is mutated by the slow way: a fork
 import functools
 import gc
 import importlib.util
+import resource
+import signal
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 import coverage
 import pytest
 
+from tests.mutants.constants import replace
 from tests.mutants.forks import Call, in_forks
 from tests.mutants.mutations import Mutation, changed_code
 
 TEST_SECONDS = 30
-"""A test that takes longer with a mutant hangs, and so has noticed it."""
+"""A test that takes more CPU time with a mutant hangs, and so has noticed it."""
+
+PROFILED_SECONDS = 15
+"""A file with two tests that take more CPU time than this is no fast one."""
 
 _CACHED = type(functools.cache(lambda: None))
-_OPTIONS = ("-q", "--capture=no", "-p", "no:cacheprovider")
-_JUDGING = (*_OPTIONS, "-x", "-o", f"timeout={TEST_SECONDS}")
-# A file with two tests that take longer than this is no fast one.
-_PROFILING = (*_OPTIONS, "--maxfail=2", "-o", "timeout=15")
+# The recorder sets the limits.
+_OPTIONS = ("-q", "--capture=no", "-p", "no:cacheprovider", "-o", "timeout=0")
+_JUDGING = (*_OPTIONS, "-x")
+_PROFILING = (*_OPTIONS, "--maxfail=2")
 
 
 class _Recorder:
-    """A pytest plugin: which test failed first, how long each took, and which lines of a module it ran."""
+    """A pytest plugin: which test failed first, the CPU time of each, and which lines of a module it ran.
 
-    def __init__(self, skipped: frozenset[str] = frozenset(), measured: "coverage.Coverage | None" = None) -> None:
+    A test that takes too much CPU time fails; how much a busy machine lets it wait decides nothing.
+    """
+
+    def __init__(
+        self,
+        limit: float = TEST_SECONDS,
+        skipped: frozenset[str] = frozenset(),
+        measured: "coverage.Coverage | None" = None,
+    ) -> None:
         self.failed: list[str] = []
+        self._limit = limit
         self.seconds: dict[str, float] = {}
         self._skipped = skipped
         self._measured = measured
@@ -63,16 +78,37 @@ class _Recorder:
             if self._measured is not None and fixturedef.scope != "function":
                 self._measured.switch_context(self._running)
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Limit and note the CPU time."""
+        began = _cpu_seconds()
+        signal.signal(signal.SIGVTALRM, _too_long)
+        signal.setitimer(signal.ITIMER_VIRTUAL, self._limit)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            self.seconds[item.nodeid] = _cpu_seconds() - began
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note a failure and the time."""
+        """Note a failure."""
         if report.failed:
             self.failed.append(report.nodeid)
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Note a file that cannot be imported."""
         if report.failed:
             self.failed.append(report.nodeid)
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it started."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def _too_long(*_: object) -> NoReturn:
+    pytest.fail("the test takes too long", pytrace=False)
 
 
 class _Mutated(SourceFileLoader):
@@ -110,7 +146,7 @@ def profile(modules: Sequence[Path], file: str) -> dict[str, Any]:
     The test called "" has the lines that run while the tests are imported, and in fixtures that several tests share.
     """
     measured = coverage.Coverage(data_file=None, include=list(map(str, modules)), config_file=False)
-    recorder = _Recorder(measured=measured)
+    recorder = _Recorder(PROFILED_SECONDS, measured=measured)
     measured.start()
     pytest.main([*_PROFILING, file], plugins=[recorder])
     measured.stop()
@@ -129,7 +165,7 @@ def profile(modules: Sequence[Path], file: str) -> dict[str, Any]:
 def run_anew(name: str, path: Path, mutated: str, files: Sequence[str], skipped: frozenset[str]) -> str:
     """Import everything with the mutated module, run the tests, and return the first that fails, or ""."""
     sys.meta_path.insert(0, _Finder(name, path, mutated))
-    recorder = _Recorder(skipped)
+    recorder = _Recorder(skipped=skipped)
     code = pytest.main([*_JUDGING, *files], plugins=[recorder])
     if recorder.failed:
         return recorder.failed[0]
@@ -144,6 +180,7 @@ class Work:
         path: the module's file.
         source: its text.
         mutants: each with its key, and the tests that run its lines, quickest first.
+        defined: of those that change what runs at import what they define, by key.
         seconds: how long each test takes.
         jobs: how many mutants are judged at a time.
         journal: where each result is appended at once, so that an interrupted run loses none.
@@ -152,6 +189,7 @@ class Work:
     path: Path
     source: str
     mutants: Mapping[str, tuple[Mutation, Sequence[str]]]
+    defined: Mapping[str, frozenset[str]]
     seconds: Mapping[str, float]
     jobs: int
     journal: Path
@@ -184,28 +222,32 @@ class _Server:
     ) -> Iterator[Call]:
         work = self._work
         for key, (mutation, tests) in work.mutants.items():
-            # One that changes what runs at import changes no function: it survives here.
-            pairs = changed_code(work.source, mutation.source, str(work.path)) or []
-            chosen = [items[test] for test in tests if test in items] if pairs else []
+            chosen = [items[test] for test in tests if test in items]
+            if key in work.defined:
+                change = functools.partial(replace, work.path, mutation.source, work.defined[key])
+            else:
+                pairs = changed_code(work.source, mutation.source, str(work.path)) or ()
+                change = functools.partial(_replace_code, functions, pairs)
             limit = 10 + 4 * sum(work.seconds[item.nodeid] for item in chosen) + TEST_SECONDS
-            yield Call(key, functools.partial(_judge, functions, caches, pairs, chosen), limit)
+            yield Call(key, functools.partial(_judge, change, caches, chosen), limit)
 
 
-def _judge(
-    functions: Sequence[FunctionType],
-    caches: Sequence[Any],
-    pairs: Sequence[tuple[CodeType, CodeType]],
-    items: Sequence[pytest.Item],
-) -> str:
-    """Replace the code of functions, run tests, and return the first that fails, or "".
-
-    A mutation that nothing holds, such as one in a function that a table's construction called and dropped, survives
-    here and is then judged anew.
-    """
+def _replace_code(functions: Sequence[FunctionType], pairs: Sequence[tuple[CodeType, CodeType]]) -> bool:
+    """Replace the code of functions; one that a table's construction called and dropped is not among them."""
     for function in functions:
         for old, new in pairs:
             if function.__code__ == old and len(old.co_freevars) == len(new.co_freevars):
                 function.__code__ = new
+    return True
+
+
+def _judge(change: Callable[[], bool], caches: Sequence[Any], items: Sequence[pytest.Item]) -> str:
+    """Make a change, run tests, and return the first that fails, or "".
+
+    A mutation that nothing holds survives here, and is then judged anew.
+    """
+    if not change():
+        return ""
     for cache in caches:
         cache.cache_clear()
     recorder = _Recorder()

@@ -66,12 +66,29 @@ def test_tools_run_beside_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert captures.ns.low <= captures.ns.median <= captures.ns.high
     assert (captures.captured, captures.lost) == (made * FEWEST, 3 * FEWEST)
     assert [gap.ns for gap in gaps] == [None] * 3
-    assert gaps[0].gap.endswith("ended with 3: error: no such kernel")
+    assert gaps[0].gap.endswith("ended with 3: no such kernel")
     assert "captured nothing" in gaps[1].gap
     assert gaps[2].gap.endswith("is not installed")
     assert result.ns.median > 0
     assert shares == sorted(shares)
     assert shares[-1] == 1
+
+
+def test_a_slow_machine_gets_fewer_repetitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the time is over, the fewest that have an interval suffice; without a limit there are all."""
+    monkeypatch.setattr(measuring, "ROUNDS", 2)
+    counts = script(tmp_path, "counts", '"$@"\necho captured 1')
+    for enough, repeated in ((0.0, FEWEST), (None, FEWEST + 1)):
+        result = measure([row(counts, "{work}")], FEWEST + 1, tmp_path, lambda _: None, enough)
+        assert result.repeated == repeated
+
+
+def test_a_tool_that_never_starts_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a gap, and no process is left."""
+    monkeypatch.setattr(measuring, "ROUNDS", 2)
+    monkeypatch.setattr(measuring, "_START_POLLS", 3)
+    (hangs,) = measure([row(script(tmp_path, "hangs", "exec sleep 1000"))], FEWEST, tmp_path, lambda _: None).added
+    assert "ended with -9" in hangs.gap
 
 
 @pytest.fixture

@@ -1,25 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""The benchmark's tables: limits that are met, limits that are not, and gaps."""
+"""The benchmark's tables and its page: figures, and gaps with their reasons."""
 
 from typing import Any
 
 import pytest
 
-from kalloctrace.bench.tools import numbers
-from tests.bench import tables
+from kalloctrace.bench.tools import numbers, reason
+from tests.bench import page, tables
 from tests.bench.cost import Cost, costs
-from tests.bench.rows import OURS, PEERS, WATCHED
+from tests.bench.rows import FLOORS, OURS, PEERS
 
 
 def figure(least: float, gap: str = "", lost: int = 0) -> dict[str, Any]:
     """Return a row's figures."""
-    return {"least": least, "mean": least * 2, "captured": 100, "lost": lost, "gap": gap}
+    return {"least": least, "mean": least * 2, "captured": 100, "lost": lost, "gap": gap, "drift": 3.0}
 
 
 @pytest.fixture
 def figures() -> dict[str, Any]:
     """Return the figures of one kernel, as in recorded.json."""
-    rows = {row.name: figure(1000) for row in PEERS} | {row.name: figure(400) for row in (*OURS, *WATCHED)}
+    rows = {row.name: figure(1000) for row in (*PEERS, *FLOORS)} | {row.name: figure(400) for row in OURS}
     own = {
         "ours: consumer": {"an event": 401.0, "events": 1000, "lost": 3},
         "ours: start": {"begins": 2_000_000, "compiles": 1_000_000, "VmRSS": 2048, "RssAnon": 1024, "VmHWM": 4096},
@@ -28,7 +28,16 @@ def figures() -> dict[str, Any]:
     return {
         "date": "2026-01-01",
         "tools": ["perf version 6.1"],
-        "kernels": {"5.10": {"release": "5.10.0", "untraced": figure(3000), "rows": rows, "own": own}},
+        "kernels": {
+            "5.10": {
+                "date": "2026-01-02",
+                "release": "5.10.0",
+                "untraced": figure(3000),
+                "rows": rows,
+                "own": own,
+                "own_date": "2026-01-02",
+            }
+        },
         "reading": [
             reading,
             {**reading, "command": "perf script", "nanoseconds": 1000.0},
@@ -48,21 +57,6 @@ def figures() -> dict[str, Any]:
     }
 
 
-def judged(text: str, mode: str, limit: str) -> str:
-    """Return the first kernel's cell in a row of the limits."""
-    (cell,) = [line.split(" | ")[2].rstrip(" |") for line in text.splitlines() if mode in line and limit in line]
-    return cell
-
-
-def test_limits_are_judged_by_the_figures(figures: dict[str, Any]) -> None:
-    """A value at the limit meets it, a value above does not, and both are printed."""
-    text = tables.limits_table(figures)
-    assert judged(text, "aggregate, fentry", "0.40 × perf record") == "0.40, met"
-    assert judged(text, "live, fentry", "1.02 × kalloctrace aggregate") == "1.00, met"
-    assert judged(text, "aggregate, fentry", "0.30 × bpftrace") == "0.40, **not met**"
-    assert judged(text, "stream, kprobe", "0.45 × perf record") == "0.40, met"
-
-
 def test_only_verify_has_a_required_rate(figures: dict[str, Any]) -> None:
     """Sixty nanoseconds per event are too slow for verify; other rates are only printed."""
     verify, report = tables.large_table(figures["large"]).splitlines()[-2:]
@@ -70,29 +64,60 @@ def test_only_verify_has_a_required_rate(figures: dict[str, Any]) -> None:
     assert "| 16,666,667 |" in report
 
 
-def test_cheapest_of_several_peers_counts(figures: dict[str, Any]) -> None:
-    """A limit is not met by comparison with the most expensive peer."""
-    figures["kernels"]["5.10"]["rows"]["bpftrace equal information, fentry"] = figure(2000)
-    assert judged(tables.limits_table(figures), "aggregate, fentry", "0.30 × bpftrace") == "0.40, **not met**"
-
-
 def test_missing_row_is_a_gap(figures: dict[str, Any]) -> None:
-    """A missing peer, a failed one and a missing row of ours are gaps with reasons, and meet no limit."""
+    """A missing peer and a failed one have no figure, and say why."""
     rows = figures["kernels"]["5.10"]["rows"]
     rows["perf record"] = figure(0, gap="perf is not installed")
     del rows["trace-cmd record"]
-    rows["kalloctrace stream, fentry"] = figure(0, gap="no such mode")
-    costs, limits = tables.cost_table(figures), tables.limits_table(figures)
-    assert "| perf record | gfp, order, migratetype, pfn | gap: perf is not installed |" in costs
-    assert "| trace-cmd record | gfp, order, migratetype, pfn | gap: not measured |" in costs
-    assert judged(limits, "aggregate, fentry", "× perf record") == "gap: the peer was not measured"
-    assert judged(limits, "stream, fentry", "× perf record") == "gap: ours was not measured"
+    costs = tables.cost_table(figures)
+    assert "| perf record | gfp, order, migratetype, pfn | perf is not installed |" in costs
+    assert "| trace-cmd record | gfp, order, migratetype, pfn | not measured |" in costs
+
+
+def test_page_says_how_far_the_untraced_figure_moved(figures: dict[str, Any]) -> None:
+    """The page has the method, when each kernel was measured, and the largest difference of two untraced runs."""
+    figures["kernels"]["5.10"]["rows"]["perf stat"]["drift"] = 61.0
+    text = page.page(figures)
+    assert "5.10: 5.10.0 (2026-01-02)" in text
+    assert "differed by at most 61, " in text
+    assert "right before and right after each tool" in text
+
+
+def test_earlier_figure_has_its_date(figures: dict[str, Any]) -> None:
+    """A row of another day is marked, and the page says when and how it was measured; it does not count as drift."""
+    assert tables.EARLIER not in page.page(figures)
+    figures["kernels"]["5.10"]["rows"]["perf record"] |= {"date": "2025-12-24", "drift": 900.0}
+    for text in (page.page(figures), page.summary(figures)):
+        assert f"| perf record | gfp, order, migratetype, pfn | 1,000 (2,000){tables.EARLIER} |" in text
+        assert f"{tables.EARLIER} Measured on 2025-12-24 in another boot" in text
+    assert "differed by at most 3, " in page.page(figures)
+    del figures["kernels"]["5.10"]["rows"]["perf record"]["date"]
+    figures["kernels"]["5.10"]["rows"]["trace-cmd record"]["date"] = "2025-12-24"
+    assert tables.EARLIER not in page.summary(figures)
+
+
+def test_readme_has_a_small_table(figures: dict[str, Any]) -> None:
+    """It has the rows that most readers look for, and no floors."""
+    text = page.summary(figures)
+    assert "| perf stat |" in text
+    assert "| **kalloctrace aggregate** |" in text
+    assert "empty" not in text
+    assert len(text.splitlines()) <= 12
 
 
 def test_loss_is_printed_with_the_cost(figures: dict[str, Any]) -> None:
     """A tool saves the cost of events that it loses, so the loss is printed."""
     figures["kernels"]["5.10"]["rows"]["perf record"] = figure(1000, lost=100)
-    assert "1,000 (2,000, lost 50%)" in tables.cost_table(figures)
+    assert "1,000 (2,000, lost 50.0%)" in tables.cost_table(figures)
+
+
+def test_processors_must_have_equal_counts() -> None:
+    """A difference is printed with its sign; memory is in MiB."""
+    one = {"counted": 100, "captured": 100, "lost": 0, "missed": 0, "maps": 3 << 19, "VmRSS": 2048, "RssAnon": 1024}
+    two = {**one, "captured": 98, "missed": 2}
+    _, _, first, second = tables.processors_table([{"cpus": 64, "aggregate": one, "stream": two}]).splitlines()
+    assert first == "| 64 | aggregate | 100 | 100, equal | 0 | 0 | 1.5 | 2 | 1 |"
+    assert second == "| 64 | stream | 100 | 98, **-2** | 0 | 2 | 1.5 | 2 | 1 |"
 
 
 def test_own_reading_and_starting_are_judged(figures: dict[str, Any]) -> None:
@@ -101,19 +126,33 @@ def test_own_reading_and_starting_are_judged(figures: dict[str, Any]) -> None:
     reading = tables.reading_table(figures)
     assert "1.00 s | 100, met |" in reading
     assert "1.00 s | 100, **not met** |" in reading
-    assert "| `perf kmem` | gap: not here |" in reading
+    assert "| `perf kmem` | not here |" in reading
     assert "2.50, met" in tables.starting_table(figures)
     figures["starting"]["decode"] = 0.26
     assert "2.60, **not met**" in tables.starting_table(figures)
 
 
-def test_costs_are_relative_to_the_untraced_figure() -> None:
-    """Minimum and mean are relative to those of the same boot; a gap stays a gap."""
+def test_costs_are_relative_to_the_runs_right_before_and_after() -> None:
+    """The untraced figure moves within a boot, so that of another time does not count; a gap stays a gap."""
     result = {
-        "untraced": [{"min": 100.0, "mean": 110.0}, {"min": 101.0, "mean": 130.0}],
-        "rows": {"a": {"min": 150.0, "mean": 200.0, "captured": 7, "lost": 0}, "b": {"gap": "not installed"}},
+        "boot": "3f2e",
+        "untraced": [{"min": 40.0, "mean": 50.0}],
+        "rows": {
+            "a": {
+                "min": 150.0,
+                "mean": 200.0,
+                "captured": 7,
+                "lost": 0,
+                "before": {"min": 100.0, "mean": 110.0},
+                "after": {"min": 104.0, "mean": 130.0},
+            },
+            "b": {"gap": "not installed"},
+        },
     }
-    assert costs(result) == {"a": Cost(50.0, 80.0, 7, 0), "b": Cost(gap="not installed")}
+    assert costs(result) == {
+        "a": Cost(48.0, 80.0, 7, 0, drift=4.0, boot="3f2e"),
+        "b": Cost(gap="not installed", boot="3f2e"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -139,10 +178,40 @@ def test_costs_are_relative_to_the_untraced_figure() -> None:
         ("bcc funccount", "FUNC                 COUNT\nb'get_page_from_freelist'      42\n", 42),
         ("bcc argdist", "\t30         gfp = 1051850\n\t12         gfp = 3264\n", 42),
         ("bcc trace", "1 1 touch get_page_from_freelist 100cca 0\n1 1 touch get_page_from_freelist cc0 1\n", 2),
-        ("kalloctrace stream, fentry", "69,787 allocations in 8.5 s (the command ended); lost 0, missed 0\n", 69787),
+        ("empty jump, both", "each program ran 2058 times for 2048 allocations\n", 2058),
+        ("kalloctrace stream", "69,787 allocations in 8.5 s (the command ended); lost 0, missed 0\n", 69787),
     ],
 )
 def test_captured_events_are_counted_for_each_tool(name: str, text: str, count: int) -> None:
     """The patterns match each tool's output."""
-    (row,) = [row for row in (*PEERS, *OURS) if row.name == name]
+    (row,) = [row for row in (*PEERS, *FLOORS, *OURS) if row.name == name]
     assert numbers(row.captured, text) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            "FATAL: Invalid probe type made it to attachpoint parser\n",
+            "Invalid probe type made it to attachpoint parser",
+        ),
+        (
+            "/x/equal-fentry.bt:1-6: ERROR: kfunc/kretfunc not available for your kernel version.\n",
+            "kfunc/kretfunc not available for your kernel version.",
+        ),
+        (
+            "/virtual/main.c:3:10: fatal error: 'linux/sched.h' file not found\n",
+            "'linux/sched.h' file not found",
+        ),
+        (
+            "error: Invalid value for '--attach': 'one' is not one of 'auto'\n  why: x\n",
+            "Invalid value for '--attach': 'one' is not one of 'auto'",
+        ),
+        ("error:\n", "error:"),
+        ("first\nlast\n", "last"),
+        ("", "it printed nothing"),
+    ],
+)
+def test_reason_is_plain(text: str, why: str) -> None:
+    """What a tool prints before its reason is left out."""
+    assert reason(text) == why

@@ -254,7 +254,35 @@ def test_boost() -> None:
     state = LOW.replace("free:12000kB boost:0kB", "free:40000kB boost:20000kB").replace("3000*4kB", "10000*4kB")
     state = state.replace("= 12000kB", "= 40000kB")
     kernel = KERNEL.replace("order:4", "order:0")
-    assert settings(answers_of(log(kernel, state=state)))["vm.watermark_boost_factor"] == 0
+    # Higher watermarks would only raise the limit that refused it.
+    assert settings(answers_of(log(kernel, state=state))) == {"vm.watermark_boost_factor": 0}
+
+
+def test_watermarks_are_left_alone_where_lowmem_reserve_refused() -> None:
+    """DMA32 has 60,000 kB, above min 45,056; with 4,096 pages of reserve it would need 61,440: a ratio twice as large.
+
+    14,944 kB above min are 3,736 pages, of which 3,735 may be kept: 4,096 / 3,735 is more than 1.
+    """
+    state = LOW.replace("Normal free:12000kB", "DMA32 free:60000kB").replace("[]: 0 0 0 0 0", "[]: 0 0 4096 4096 4096")
+    state = state.replace("Normal: 3000*4kB", "DMA32: 15000*4kB").replace("= 12000kB", "= 60000kB")
+    answers = answers_of(log(ATOMIC.replace("0x820(GFP_ATOMIC)", "0xcc0(GFP_KERNEL)"), state=state))
+    assert settings(answers) == {"vm.lowmem_reserve_ratio": None}
+    assert "DMA32" in answers.advice[0].text
+    assert "2 times" in answers.advice[0].text
+
+
+def test_watermarks_are_raised_for_the_zone_that_they_refused() -> None:
+    """DMA, which its reserve refused, has no part in it: min and managed are Normal's."""
+    dma = """Node 0 DMA free:15360kB boost:0kB min:64kB low:80kB high:96kB reserved_highatomic:0KB free_cma:0kB \
+present:15992kB managed:15360kB
+lowmem_reserve[]: 0 0 4000 4000 4000
+"""
+    state = LOW.replace("Node 0 Normal free", f"{dma}Node 0 Normal free")
+    # (45,056 + 64) kB twice, in whole MB; 22,528 of 4,096,000 kB.
+    assert settings(answers_of(log(ATOMIC, state=state))) == {
+        "vm.min_free_kbytes": 91136,
+        "vm.watermark_scale_factor": 55,
+    }
 
 
 OOM = """cc1 invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE|__GFP_COMP|__GFP_ZERO), order=0, oom_score_adj=0

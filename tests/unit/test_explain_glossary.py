@@ -13,7 +13,8 @@ from kalloctrace.explain.request import BadRequestError, WhatIf
 from kalloctrace.explain.rules import RULES
 from kalloctrace.explain.walkthrough import walkthrough_of
 from kalloctrace.flags import rows
-from kalloctrace.flags.builtin import builtin_kernels
+from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
+from kalloctrace.flags.meanings import meaning
 from kalloctrace.flags.releases import Release, parse_release
 
 # What BTF says of `struct alloc_context` in Debian's kernels: its size, and the offset of each member.
@@ -130,6 +131,41 @@ def test_what_explain_says_has_a_page(kernel: str, entry: str) -> None:
 def test_terms_are_found_as_people_write_them(word: str, name: str) -> None:
     """Case and fillers do not matter, and the beginning of a name will do."""
     assert read_term(word, "en").name == name
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_gfp_flag_has_an_entry(language: str) -> None:
+    """The page lists every name that a kernel of the tables has, in English with the meaning that `decode` prints."""
+    names = {name for kernel in builtin_kernels() for name, _ in _gfp_names(kernel)}
+    listed = {cells[0]: cells[1] for cells in table(page("gfp-flags", language)) if len(cells) == 2}
+    listed.pop("bit" if language == "en" else "位", None)
+    listed = {name: about for name, about in listed.items() if "GFP" in name}
+    assert set(listed) == names
+    for name in names:
+        assert bool(_CHINESE.search(listed[name])) == (language == "zh-cn")
+        assert language != "en" or listed[name] == meaning(name)
+        entry = read_term(name, language)
+        assert (entry.name, entry.to_json()["path"]) == (name, f"{language}/terms/gfp-flags.md")
+        assert entry.text.startswith(f"# {name}\n\n{listed[name]}\n")
+
+
+def _gfp_names(kernel: str) -> list[tuple[str, int]]:
+    tables = builtin_tables(kernel)
+    return [*tables.gfp_print, *tables.gfp_bits]
+
+
+def test_an_entry_has_the_values_of_all_kernels() -> None:
+    """GFP_ATOMIC lost __GFP_ATOMIC in 6.3, or Debian's 6.1: mm: discard __GFP_ATOMIC."""
+    (before, value, bits), *later = table(read_term("gfp_atomic", "en").text)
+    assert (before[:4], int(value, 16)) == ("5.10", 0xA20)
+    assert bits == "__GFP_HIGH, __GFP_ATOMIC, __GFP_KSWAPD_RECLAIM"
+    assert {(int(value, 16), bits) for _, value, bits in later} == {(0x820, "__GFP_HIGH, __GFP_KSWAPD_RECLAIM")}
+
+
+@pytest.mark.parametrize("word", ["prepare_alloc_pages", "pageblock", "GFP_KERNEL", "__GFP_IO", "__gfp_dma", "GFP_DMA"])
+def test_what_people_look_up(word: str) -> None:
+    """It has a page or an entry under its own name."""
+    assert read_term(word, "en").name.lower() == word.lower()
 
 
 @pytest.mark.parametrize(("word", "part"), [("ALLOC_CPUSETS", "ALLOC_CPUSET"), ("xyz", "--term index"), ("", "index")])

@@ -7,7 +7,7 @@ import pytest
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
-from kalloctrace.flags.decode import decode_alloc, decode_gfp, parse_flags
+from kalloctrace.flags.decode import decode_alloc, decode_gfp, decode_text, parse_flags
 
 _ALL_KERNELS = (*builtin_kernels(), "5.8", "5.15", "6.2", "6.6", "6.9", "6.14")
 
@@ -72,6 +72,24 @@ def test_unknown_bits_are_kept_apart_from_the_names() -> None:
 def test_alloc_flags_name_the_watermark_first(kernel: str, value: int, text: str) -> None:
     """The two low bits are an index, the rest are bits; an index without a name stays a number."""
     assert decode_alloc(value, builtin_tables(kernel)).text == text
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("ALLOC_NOFRAGMENT", ("ALLOC_NOFRAGMENT",)),
+        ("ALLOC_KSWAPD | ALLOC_CPUSET", ("ALLOC_CPUSET", "ALLOC_KSWAPD")),
+        ("ALLOC_WMARK_MIN|ALLOC_NOFRAGMENT", ("ALLOC_WMARK_MIN", "ALLOC_NOFRAGMENT")),
+        ("ALLOC_WMARK_LOW|ALLOC_NOFRAGMENT", ("ALLOC_WMARK_LOW", "ALLOC_NOFRAGMENT")),
+        ("ALLOC_WMARK_MIN", ("ALLOC_WMARK_MIN",)),
+        ("0x100", ("ALLOC_WMARK_MIN", "ALLOC_NOFRAGMENT")),
+        ("ALLOC_NOFRAGMENT|0x800", ("ALLOC_WMARK_MIN", "ALLOC_NOFRAGMENT", "ALLOC_KSWAPD")),
+    ],
+)
+def test_a_watermark_is_not_added_to_named_flags(text: str, names: tuple[str, ...]) -> None:
+    """Numbers are whole alloc_flags, whose watermark 0 is ALLOC_WMARK_MIN; names are what was named."""
+    decoded = decode_text(text, builtin_tables("6.12"), "alloc")
+    assert (decoded.names, decoded.text) == (names, "|".join(names))
 
 
 @pytest.mark.parametrize("kernel", _ALL_KERNELS)

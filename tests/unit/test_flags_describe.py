@@ -7,7 +7,7 @@ import pytest
 
 from kalloctrace.flags import rows
 from kalloctrace.flags.builtin import builtin_tables
-from kalloctrace.flags.decode import decode_alloc, decode_gfp
+from kalloctrace.flags.decode import decode_alloc, decode_gfp, decode_text
 from kalloctrace.flags.describe import block, decoded_json, found_json, found_line
 from kalloctrace.flags.meanings import SHORT_ALLOC, SHORT_GFP, SHORT_MIGRATETYPE, meaning, short_name
 from kalloctrace.flags.textsearch import Found, find_masks
@@ -131,6 +131,15 @@ def test_a_gfp_mask_as_a_block() -> None:
         "       0x800  __GFP_KSWAPD_RECLAIM  wake kswapd when free memory runs low",
         "  0x80000000  ?                     no name on this kernel",
         "  GFP_ATOMIC: cannot sleep; may use part of the reserves, as in interrupts",
+    ]
+
+
+def test_named_alloc_flags_have_no_line_about_a_watermark() -> None:
+    """A fallback takes whole pageblocks: min_order is pageblock_order with ALLOC_NOFRAGMENT (__rmqueue_claim)."""
+    tables = builtin_tables("6.12")
+    assert block(decode_text("ALLOC_NOFRAGMENT", tables, "alloc"), tables)[2:] == [
+        "  0x100  ALLOC_NOFRAGMENT  fall back to another migratetype only by taking a",
+        "                           whole pageblock",
     ]
 
 

@@ -43,6 +43,7 @@ def test_a_tracepoint_gives_its_name() -> None:
         ("x: Unexpected gfp: 0x2", "Unexpected gfp", True),
         ("java invoked oom-killer: gfp_mask=0x2", "oom-killer", True),
         ("java: page allocation stalls for 10ms, mode:0x2", "page allocation stall", True),
+        ("java: page allocation stall for 10ms, mode:0x2", "page allocation stall", True),
         ("java: page allocation failure: mode:0x2", "page allocation failure", True),
         ("SLUB: Unable to allocate memory (gfp=0x2)", "SLUB", True),
         ("SLAB: Unable to allocate memory (gfp=0x2)", "SLAB", True),

@@ -14,7 +14,8 @@ from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.proven import MachineProof, Proof, differing_features, load, proof_status
 from tests.matrix.proofs import BEGIN, END, save, table, variant_of
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/kernels.md"
 ONE = MachineProof("one node", 600_123, 400, 0, 0, 0)
 TWO = MachineProof("two nodes", 400_000, 500, 0, 0, 0)
 
@@ -211,12 +212,12 @@ def test_table_cells_stay_cells() -> None:
     assert "a\\|b c" in line
 
 
-def test_readme_has_the_table_of_the_packaged_file() -> None:
-    """README shows what was measured, and the module prints the same."""
-    text = README.read_text()
+def test_page_has_the_table_of_the_packaged_file() -> None:
+    """docs/kernels.md shows what was measured, and the module prints the same."""
+    text = PAGE.read_text()
     assert text.partition(BEGIN)[2].partition(END)[0] == f"\n\n{table(load())}\n\n"
     printed = subprocess.run(
-        [sys.executable, "-m", "tests.matrix.proofs"], capture_output=True, text=True, check=True, cwd=README.parent
+        [sys.executable, "-m", "tests.matrix.proofs"], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert printed.stdout == f"{table(load())}\n"
 

@@ -103,7 +103,19 @@ def test_json_that_is_none(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"seconds": 1e300}, {"seconds": -1}, {"opened": 1 << 63}, {"missed": None}, {"slow_lost": []}, {"reason": 1}],
+    [
+        {"seconds": 1e300},
+        {"seconds": -1},
+        {"opened": 1 << 63},
+        {"missed": None},
+        {"slow_lost": []},
+        {"reason": 1},
+        {"own": -1},
+        {"bpf_calls": "1"},
+        {"missed_by": 1},
+        {"missed_by": {"kprobe": 1, "program": 1}},
+        {"missed_by": {"kprobe": 1, "program": -1, "memory": 0}},
+    ],
     ids=str,
 )
 def test_damaged_totals(change: dict[str, Any]) -> None:
@@ -122,6 +134,11 @@ def test_damaged_totals(change: dict[str, Any]) -> None:
         {"filters": 1},
         {"filters": {"sample": "x"}},
         {"filters": {"gfp_any": -1}},
+        {"attach": 1},
+        {"inferred": None},
+        {"inferred": "hardwall"},
+        {"inferred": ["what nobody infers"]},
+        {"inferred": [[]]},
         {"x": {"y": "\ud800"}},
     ],
     ids=str,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A live table: rates, shares and verdicts from two observations of a recording."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.live.columns import GAP, Cells, place_columns, rate_text
 from kalloctrace.live.detail import detail
 from kalloctrace.live.table import By, LiveRow, TaskKey
+from kalloctrace.live.text import row_json, row_words
 from kalloctrace.live.view import View
 from kalloctrace.trace.ftrace_import import import_text
 from kalloctrace.trace.ftrace_text import EventText
@@ -293,3 +295,31 @@ def test_stack_is_shown_innermost_first(wrong: Replay) -> None:
 def test_source_of_these_tests_is_real() -> None:
     """Every allocation of the row got its page."""
     assert source()[2]["page"]
+
+
+def test_rows_are_added_up_by_fields(wrong: Replay) -> None:
+    """Each group has the calls of its rows that pass the filter; nothing else of them is shown."""
+    view = View(wrong.snapshot, "task", fields=("comm",))
+    wrong.advance(3.0)
+    view.update(wrong.observe())
+    assert view.table is not None
+    sums: Counter[str | None] = Counter()
+    for row in view.table.rows:
+        sums[row.task.comm] += row.count
+    assert {row.task.comm: row.count for row in view.rows()} == sums
+    assert sum(row.share for row in view.rows()) == pytest.approx(1)
+    assert sum(row.mismatched for row in view.rows()) == view.table.mismatched > 0
+    for row in view.rows():
+        assert sum(count for _, count in view.members(row)) == row.count
+        words = {word.partition("=")[0] for word in row_words(row, view.snapshot.tables)}
+        assert words == {"calls/s", "calls", "share", "comm", "verdict"}
+        shown = row_json(view.table, row, view.snapshot.tables)
+        assert (shown["comm"], shown["order"], shown["gfp"], shown["entry"]) == (row.task.comm, None, None, None)
+    names = {part.column.name for part in place_columns(view.by, 200, view.fields)}
+    assert names == {"rate", "count", "share", "comm", "verdict"}
+    (some,) = {row.request.order for row in view.table.rows if row.count == max(row.count for row in view.table.rows)}
+    view.set_filter(f"order={some}")
+    chosen = sum(row.count for row in view.table.rows if row.request.order == some)
+    assert sum(row.count for row in view.rows()) == chosen
+    view.set_by("request")
+    assert view.fields is None

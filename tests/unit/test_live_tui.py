@@ -130,11 +130,11 @@ def test_mismatch_loss_and_stacks_on_the_screen(wrong: Stepped, size: tuple[int,
 
 def test_slow_path_and_failures_are_visible(wrong: Stepped) -> None:
     """The numbers are complete, also at 80 columns."""
-    wrong.slow, wrong.failed = 123_456, 7_890
 
     async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        wrong.slow, wrong.failed = 123_456, 7_890
         await advanced(wrong, 3.0)(app, pilot)
-        assert any(line.endswith("unknown 0  slow 123,456  failed 7,890") for line in lines_of(app))
+        assert lines_of(app)[1] == "failed 7,890 calls, 2,630/s █  slow 123,456 calls, 41,152/s █"
 
     run(wrong, look)
 
@@ -337,8 +337,48 @@ def test_chosen_row_is_followed(wrong: Stepped) -> None:
         await advanced(wrong, 1.0)(app, pilot)
         assert texts(app, "comm")[0] == "sh"
         assert table_of(app).cursor_row == 0
+        for key in ("greater_than_sign", "r", "less_than_sign"):
+            await pilot.press(key)
+            await pilot.pause()
+            chosen = table_of(app).cursor_row
+            assert (texts(app, "comm")[chosen], texts(app, "verdict")[chosen]) == ("sh", "ok")
 
     run(wrong, look, by="task")
+
+
+def test_selected_row_is_shown_in_full(wrong: Stepped) -> None:
+    """The lines below the table have the kernel's names of the row under the cursor, at 80 columns too."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await advanced(wrong, 3.0)(app, pilot)
+        seen = []
+        for key in ("up", "down"):
+            await pilot.press(key)
+            await pilot.pause()
+            seen.append(" ".join(lines_of(app)))
+        assert "alloc_flags=ALLOC_WMARK_LOW" in seen[0]
+        assert "calls=35" in seen[0]
+        assert "verdict=ok" in seen[0]
+        assert "calls=1 " in seen[1]
+        assert "verdict=MISMATCH" in seen[1]
+
+    run(wrong, look)
+
+
+def test_head_says_what_is_wrong_first(wrong: Stepped) -> None:
+    """Failed calls with their rate and history come before all other counts, and the colours have reasons."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await advanced(wrong, 1.0)(app, pilot)
+        wrong.slow, wrong.failed = 8, 4
+        await advanced(wrong, 2.0)(app, pilot)
+        lines = lines_of(app)
+        assert lines[1].startswith("failed 4 calls, 2.0/s")
+        assert "█  slow 8 calls, 4.0/s" in lines[1]
+        assert any("failed: the call got no page" in line for line in lines)
+        assert any(line.startswith("of the whole trace:  lost 0 calls") for line in lines)
+
+    run(wrong, look)
 
 
 def test_narrower_screen_has_fewer_columns(real: Stepped) -> None:

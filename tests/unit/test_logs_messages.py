@@ -71,6 +71,18 @@ def test_wrapped_lines_are_joined(name: str) -> None:
     assert texts((DATA / name).read_text(encoding="utf-8").splitlines()) == WRAPPED[name]
 
 
+def test_taints_with_their_names_have_a_line() -> None:
+    """`dump_stack_print_info()` of lib/dump_stack.c of 6.12 prints them below the line of CPU and task."""
+    lines = [FAILURE, "CPU: 3 UID: 0 PID: 1108 Comm: task Tainted: G        W 6.12.0 #1", "Tainted: [W]=WARN"]
+    assert texts(f"[  {number}.1] {line}" for number, line in enumerate(lines)) == lines
+
+
+def test_blocks_without_a_type_are_words_of_their_list() -> None:
+    """`show_migration_types()` of mm/page_alloc.c prints the brackets even if no list had one of these blocks."""
+    first, second = "Node 1 DMA32: 0*4kB 116*8kB (U) 120*16kB (U) 147*32kB (U)", "277*64kB () 1830*128kB (U) = 259520kB"
+    assert texts([*REPORT[:4], first, second]) == [*REPORT[:4], f"{first} {second}"]
+
+
 KNOWN = [
     # Those that OOMAnalyser (Carsten Grohmann) tests itself with: https://www.carstengrohmann.de/oom/
     *("[11686.888109] ", "Apr 01 14:13:32 mysrv: ", "Apr 01 14:13:32 mysrv kernel: ", "kernel:"),
@@ -409,3 +421,194 @@ def test_a_task_with_a_colon_in_its_name() -> None:
     first = next(iter(read_messages(lines)))
     assert first.text.startswith("tmux: server invoked oom-killer: ")
     assert first.host == ""
+
+
+@pytest.mark.parametrize("prefix", ["", "[ 6207.637280] "])
+def test_names_with_blanks_in_wrapped_lines(prefix: str) -> None:
+    """The kernel prints a task's name before "cpuset=", and in the line of a kill."""
+    killed = "Out of memory: Killed process 77 (Web Content) total-vm:160000kB, anon-rss:80000kB, UID:1000"
+    for line in ("Web Content cpuset=/ mems_allowed=0-1", killed):
+        for at in (at for at, letter in enumerate(line) if letter == " " and at > len("Web")):
+            assert texts([f"{prefix}{line[:at]}", line[at + 1 :], f"{prefix}{TASK}"]) == [line, TASK]
+
+
+def test_a_name_with_blanks_in_a_wrapped_row() -> None:
+    """A row is complete with the first word of a name, which has no more than 15 characters."""
+    row, stamp = "[   77]     0    77    40000    20000   1       0 tmux:", "[ 6207.637670] "
+    assert texts([f"{stamp}{row}", "server", f"{stamp}{TASK}"]) == [f"{row} server", TASK]
+    for below in ("a line of another program", f"{stamp}server", "Mem-Info:"):
+        assert texts([f"{stamp}{row}", below, f"{stamp}{TASK}"])[0] == row
+    assert texts([row, "server", TASK])[0] == row
+
+
+def test_two_processors_write_one_line() -> None:
+    """A message that begins within another one's line has nearly its time; that of a guest has its own clock."""
+    both = f"[   70.100060] mmc0: Timeout waiting for an interrupt.[   70.100075] {RESERVE}"
+    assert texts([both]) == ["mmc0: Timeout waiting for an interrupt.", RESERVE]
+    for one in (both.replace("70.100075", "12.345678"), both.replace(RESERVE, "8 kB of the second port"), both[13:]):
+        assert len(texts([one])) == 1
+
+
+def test_the_time_of_day_is_never_near_the_time_since_boot() -> None:
+    """A stamp without a year on the first day of one, and a machine that has run as long."""
+    day = "Jan  1 00:02:03 host kernel: "
+    first, second = read_messages([f"{day}{FAILURE}", f"{day}[  123.500000] {TASK}"])
+    assert first.time is not None
+    assert second.time == 123.5
+    assert first.time - second.time > 1e8
+
+
+def test_text_without_a_stamp_is_no_beginning_of_a_stamped_line() -> None:
+    """A task may be called kernel, so that its name looks like the end of a prefix."""
+    lines = ["Hello, it fails:", "[ 6207.637234] kernel: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL)"]
+    assert [message.line for message in read_messages(lines)] == [1, 2]
+
+
+def test_a_device_is_no_host() -> None:
+    """Its message ran into a failure's; the lines below are still of the same machine."""
+    stamp = "Nov 16 10:00:00 web1 kernel: "
+    messages = list(read_messages([f"{stamp}eth0: link down{FAILURE}", f"{stamp}{TASK}"]))
+    assert {message.host for message in messages} == {"web1"}
+
+
+@pytest.mark.parametrize("end", ['"', '",host1', '";x;y', '",2026-11-16T10:00:00Z,"web 1"'])
+def test_a_field_of_several_lines(end: str) -> None:
+    """Its quotation mark, and what the row has behind it, is no part of the last line."""
+    for last in (RESERVE, BLOCKS, "Free swap  = 8kB", "1000 pages RAM"):
+        lines = [f'7,2026-11-16T10:00:00Z,"{FAILURE}', TASK, f"{last}{end}", '8,2026-11-16T10:00:01Z,"usb 1-1: new"']
+        assert texts(lines)[-2] == last
+
+
+def test_quotation_marks_of_other_lines() -> None:
+    """A line with a pair of them ends no field, and neither does one that began none."""
+    for line in ('x says "a", and more', 'inch: 5"'):
+        assert texts([TASK, line, RESERVE]) == [TASK, line, RESERVE]
+
+
+def test_a_wrapped_row_of_the_idle_task() -> None:
+    """Its name begins like the word in "0 pages in swap cache", and the number before it is no amount of swap."""
+    row = "[     77]     0    77    40000    20000    40960        0             0 swapper/0"
+    stamp = "[ 6207.637670] "
+    assert texts([f"{stamp}{row[:64]}", row[64:].strip(), f"{stamp}{TASK}"]) == [
+        " ".join((row[:64].strip(), row[64:].strip())),
+        TASK,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ("tion failure: order:5, mode:0x40dc0", "page allocation failure: order:5, mode:0x40dc0"),
+        (" failure: order:8, mode:0xcc0", "page allocation failure: order:8, mode:0xcc0"),
+        ("n failure. order:1, mode:0x20", "page allocation failure. order:1, mode:0x20"),
+        ("re: order:3, mode:0x20", "page allocation failure: order:3, mode:0x20"),
+        ("ler: gfp_mask=0xd0, order=0, oomkilladj=0", "invoked oom-killer: gfp_mask=0xd0, order=0, oomkilladj=0"),
+        ("killer: gfp_mask=0x0, order=-1", "invoked oom-killer: gfp_mask=0x0, order=-1"),
+    ],
+)
+def test_a_first_line_that_begins_within_its_words(cut: str, whole: str) -> None:
+    """The log begins there, or another writer's line was in the way; the task's name is lost."""
+    assert texts([cut, TASK])[0] == whole
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # "vmemmap alloc failure" has these orders.
+        *(f"c failure: order:{order}, mode:0xcc0" for order in (0, 9)),
+        *(f"failure: order:{order}, mode:0xcc0" for order in (9, 11, 13)),
+        "page allocation failure: order:5, mode:0x40dc0",
+        "my failure: order:5, mode:0x40dc0",
+        "ler: order:5, mode:0x40dc0",
+        "tion failure: gfp_mask=0xd0, order=0",
+        "tion failure: order:5, node 0",
+        "killer: gfp_mask=0xd0",
+    ],
+)
+def test_other_words_stay_as_they_are(text: str) -> None:
+    """Without the rest of such a line, or with other words before it."""
+    assert texts([text, TASK])[0] == text
+
+
+def test_dmesg_prints_json() -> None:
+    """With util-linux 2.38, its objects begin behind the end of the one before."""
+    objects = [
+        f'         "pri": 4,\n         "time": 7.000000,\n         "msg": {json.dumps(text)}\n' for text in REPORT
+    ]
+    whole = '{\n   "dmesg": [\n      {\n' + "      },{\n".join(objects) + "      }\n   ]\n}\n"
+    assert texts(whole.splitlines()) == REPORT
+
+
+def test_a_misspelled_stall() -> None:
+    """63f53dea0c98 writes so."""
+    line = "cc1: page alloction stalls for 10004ms, order:0, mode:0x24201ca(GFP_HIGHUSER_MOVABLE|__GFP_COLD)"
+    assert texts([line, TASK])[0] == line.replace("alloction", "allocation")
+
+
+def test_a_processor_before_the_text_is_no_task() -> None:
+    """A number behind it may be the text's own."""
+    report = [*REPORT, "2097022 pages RAM", "1024 total pagecache pages"]
+    assert texts([f"<4>[    7.000000] c3 {text}" for text in report]) == report
+    assert texts([f"<4>[    7.000000] c3   1108 {text}" for text in report]) == report
+
+
+def test_a_module_with_its_build_id_may_be_wrapped() -> None:
+    """The kernel prints it behind the frame with CONFIG_STACKTRACE_BUILD_ID."""
+    frame, module = "dc_create_plane_state+0x2c/0xa0", "[amdgpu 4e8b7a9c6d5f4e3d2c1b0a9f8e7d6c5b4a392817]"
+    for cut in (f" {frame}\n{module}", f" {frame} {module.replace(' ', chr(10))}"):
+        lines = "\n".join([*REPORT[:2], "Call Trace:", cut, " worker_thread+0x4d/0x480", *REPORT[2:]]).split("\n")
+        assert f"{frame} {module}" in texts(lines)
+
+
+SHORT_REPORTS = {
+    "slub": (
+        "SLUB: Unable to allocate memory on node -1, gfp=0x600040(GFP_NOFS)",
+        "  cache: ext4_inode_cache, object size: 1080, buffer size: 1088, default order: 3, min order: 0",
+        "  node 0: slabs: 112, objs: 3360, free: 0",
+    ),
+    "cma": (
+        "cma: cma_alloc: linux,cma: alloc failed, req-size: 2025 pages, ret: -16",
+        "cma: number of available pages: 7@25+12@116=> 2532 free of 16384 total pages",
+    ),
+    "hugetlb": ("HugeTLB: allocating 2048 of page size 2.00 MiB failed.  Only allocated 1311 hugepages.",),
+}
+
+
+@pytest.mark.parametrize("name", SHORT_REPORTS)
+@pytest.mark.parametrize(
+    "prefix", ["INFO  serial: [   61.221312] ", "03-05 11:00:01.123     0     0 W         : ", "> "]
+)
+def test_a_prefix_of_a_report_of_few_lines(name: str, prefix: str) -> None:
+    """They have no state of memory from which a prefix could be learned."""
+    report = SHORT_REPORTS[name] * 3
+    assert texts([prefix + text for text in report]) == [text.strip() for text in report]
+
+
+@pytest.mark.parametrize("name", SHORT_REPORTS)
+@pytest.mark.parametrize("width", range(48, 72, 5))
+def test_a_report_of_few_lines_is_wrapped(name: str, width: int) -> None:
+    """Each line says by itself whether it is complete."""
+    lines = [
+        part
+        for text in SHORT_REPORTS[name] * 3
+        for part in textwrap.wrap(f"[   61.221312] {text}", width, break_long_words=False, break_on_hyphens=False)
+    ]
+    begins = {" ".join(text.split())[:40] for text in texts(lines)}
+    assert begins == {" ".join(text.split())[:40] for text in SHORT_REPORTS[name]}
+    assert texts(lines)[0].split()[-1] == SHORT_REPORTS[name][0].split()[-1]
+
+
+@pytest.mark.parametrize("name", SHORT_REPORTS)
+def test_a_mail_says_that_it_is_quoted_printable(name: str) -> None:
+    """Its header decides where hardly any line is encoded."""
+    body = quopri.encodestring("\n".join(f"[   61.221312] {text}" for text in SHORT_REPORTS[name]).encode()).decode()
+    head = ["Content-Type: text/plain; charset=utf-8", "Content-Transfer-Encoding: quoted-printable", ""]
+    assert texts([*head, *body.split("\n")])[3:] == [text.strip() for text in SHORT_REPORTS[name]]
+
+
+def test_an_old_frame_is_wrapped_behind_its_address() -> None:
+    """The function without its question mark would look as if it had been called."""
+    frames = [f" [<ffffffffb19d6e8{at}>] ? alloc_pages_current+0x{at}/0x140" for at in range(4)]
+    parts = [part for frame in frames for part in (frame.rpartition(" ")[0], frame.rpartition(" ")[2])]
+    log = [*REPORT[:2], "Call Trace:", *parts, *REPORT[2:]]
+    assert [text for text in texts(log) if "+0x" in text] == [frame.strip() for frame in frames]

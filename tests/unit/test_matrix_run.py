@@ -88,22 +88,22 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Replace the checkout's `proven.json` and README."""
-    matrix, readme = tmp_path / "proven.json", tmp_path / "README.md"
+    """Replace the checkout's `proven.json` and the page."""
+    matrix, page = tmp_path / "proven.json", tmp_path / "kernels.md"
     matrix.write_text("[]", encoding="utf-8")
-    readme.write_text(f"above\n{BEGIN}\n{END}\nbelow\n", encoding="utf-8")
+    page.write_text(f"above\n{BEGIN}\n{END}\nbelow\n", encoding="utf-8")
 
     def save(proofs: Sequence[Proof]) -> None:
         proof_file.save(proofs, matrix)
 
     def write(path: Path, *section: str) -> None:
-        assert path == ROOT / "README.md"
-        write_section(readme, *section)
+        assert path == ROOT / "docs/kernels.md"
+        write_section(page, *section)
 
     monkeypatch.setattr(run, "load", lambda: load(matrix))
     monkeypatch.setattr(run, "save", save)
     monkeypatch.setattr(run, "write_section", write)
-    return matrix, readme
+    return matrix, page
 
 
 Matrix = Callable[..., tuple[int, dict[str, Proof]]]
@@ -124,7 +124,7 @@ def matrix(lab: Lab, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_proven_kernels_are_recorded(matrix: Matrix, files: tuple[Path, Path], lab: Lab) -> None:
-    """The file and README's table get every default kernel, measured on every machine."""
+    """The file and the table of docs/kernels.md get every default kernel, measured on every machine."""
     code, rows = matrix("--jobs", "2")
     assert code == 0
     assert tuple(rows) == run.KERNELS

@@ -16,7 +16,10 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.output import GrowingOutput, OutputFile, complete_output, discard_unfinished, temporary_folder
+from kalloctrace.output.files import complete_output
+from kalloctrace.output.growing import GrowingOutput
+from kalloctrace.output.opened import OutputFile
+from kalloctrace.output.temporary import discard_unfinished, temporary_folder
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.writer import TraceWriter
@@ -224,10 +227,20 @@ def test_what_an_exception_misses_goes_at_the_end(tmp_path: Path) -> None:
     folder = temporary_folder(tmp_path)
     file.__enter__().write(OLD)
     (folder.__enter__() / "file").write_bytes(OLD)
-    assert len(names(tmp_path)) == 2
-    discard_unfinished()
+    growing = GrowingOutput(tmp_path / "growing", overwrite=False)
+    assert len(names(tmp_path)) == 3
     discard_unfinished()
     assert names(tmp_path) == []
+    growing.close()
+
+
+def test_recording_that_has_begun_stays_at_the_end(tmp_path: Path) -> None:
+    """What is whole in it can be read."""
+    growing = GrowingOutput(tmp_path / "growing", overwrite=False)
+    growing.write_whole(lambda: growing.file.write(OLD))
+    discard_unfinished()
+    growing.close()
+    assert (tmp_path / "growing").read_bytes() == OLD
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes owners")

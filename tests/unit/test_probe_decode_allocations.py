@@ -12,12 +12,13 @@ from kalloctrace.kernel.machine import ZoneRef
 from kalloctrace.kernel.memory_layout import MemoryLayout
 from kalloctrace.probe.decode.allocations import AllocationMaker
 from kalloctrace.probe.layout import struct_dtype
+from kalloctrace.trace.inferred import Inferred
 
 # As the program has them.
 NODEMASK, TASK_CONTEXT, PREPARED, CALLER, MEMS_ALLOWED, OTHER, BULK_SINGLE = 1, 2, 4, 8, 16, 32, 64
 CPUSETS_ENABLED, CPUSETS_SWITCHING, DEFRAG_MODE = 1, 2, 4
 
-ALLOCATION = struct_dtype("allocation", {"NODEMASK_WORDS": 1})
+ALLOCATION = struct_dtype("allocation", {"NODEMASK_WORDS": 1, "BY_WORDS": 0})
 LAYOUT = MemoryLayout(
     nodes=(),
     zonelists={"FALLBACK": {0: (ZoneRef(0, 2), ZoneRef(0, 1))}, "NOFALLBACK": {1: ()}},
@@ -34,7 +35,13 @@ class FakeBtf:
         return {"zoneref": 16}[struct]
 
 
-def made(kernel: str = "5.10", *, rt: bool = False, **changes: Any) -> dict[str, Any]:  # noqa: ANN401 fields have types of their own
+def made(
+    kernel: str = "5.10",
+    *,
+    rt: bool = False,
+    inferred: tuple[Inferred, ...] = (),
+    **changes: Any,  # noqa: ANN401 fields have types of their own
+) -> dict[str, Any]:
     """Return the allocation of a usual capture, with some fields changed."""
     captured = np.zeros(1, ALLOCATION)
     usual = {
@@ -50,7 +57,8 @@ def made(kernel: str = "5.10", *, rt: bool = False, **changes: Any) -> dict[str,
     for name, value in {**usual, **changes}.items():
         captured[name][0] = value
     features = replace(builtin_features(kernel), config_preempt_rt=rt)
-    (found,) = AllocationMaker(LAYOUT, FakeBtf(), features, 0b11).make(captured).to_pylist()  # type: ignore[arg-type] # the method it calls
+    maker = AllocationMaker(LAYOUT, FakeBtf(), features, 0b11, inferred)  # type: ignore[arg-type] # the method it calls
+    (found,) = maker.make(captured).to_pylist()
     return found  # type: ignore[no-any-return] # Arrow has no types
 
 
@@ -180,3 +188,11 @@ def test_softirq_count_needs_the_context() -> None:
     """On PREEMPT_RT too it is captured only together with preempt_count."""
     assert made(rt=True, softirq_disable_cnt=0x200)["softirq_disable_cnt"] is None
     assert made()["spread_dirty_pages"] is False
+
+
+@pytest.mark.parametrize(("zonelist", "nid"), [(0x7000, 0), (0x8000, 1), (0x9000, None)])
+def test_inferred_node_is_the_owner_of_the_zonelist(zonelist: int, nid: int | None) -> None:
+    """What the program left in its place is no node; an unknown zonelist has no owner."""
+    found = made(inferred=("preferred_nid",), preferred_nid=-1, zonelist=zonelist)
+    assert found["preferred_nid"] == nid
+    assert made(preferred_nid=1, zonelist=zonelist)["preferred_nid"] == 1

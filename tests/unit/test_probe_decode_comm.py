@@ -34,7 +34,7 @@ def named(tasks: TaskComms, *calls: tuple[int, int, int]) -> Sequence[str]:
 
 def change(time: int, tid: int, comm: bytes) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """Return one change as the program sends it."""
-    return np.array([(time, tid, 0, comm)], NAME)
+    return np.array([(time, 0, tid, 0, comm)], NAME)
 
 
 def test_threads_that_existed_at_the_start_have_names(tasks: TaskComms) -> None:
@@ -148,7 +148,7 @@ def test_a_thread_that_ended_hides_no_other(monkeypatch: pytest.MonkeyPatch, tmp
 
 def forks(first: int, last: int, comm: bytes = b"child") -> npt.NDArray[np.void]:
     """Return the changes of new threads with ids and times from the first to before the last."""
-    return np.array([(time, time, 0, comm) for time in range(first, last)], NAME)
+    return np.array([(time, 0, time, 0, comm) for time in range(first, last)], NAME)
 
 
 def test_threads_that_ended_are_discarded_and_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,7 +224,7 @@ def test_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = TaskComms(kept=500)
     kept = []
     for start in range(1000, 16_000, 50):
-        new = np.array([(time, time % 32768, 0, f"t{time}".encode()) for time in range(start, start + 50)], NAME)
+        new = np.array([(time, 0, time % 32768, 0, f"t{time}".encode()) for time in range(start, start + 50)], NAME)
         tasks.update(new)
         column = tasks.column(new["tid"], np.zeros(50, np.uint32), new["time"])
         assert column.take([0, 49]).to_pylist() == [f"t{start}", f"t{start + 49}"]

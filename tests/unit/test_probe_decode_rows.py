@@ -61,7 +61,7 @@ def row(
         rt: of that kernel's rt flavour.
         changes: fields of the record; `ac` as a tuple of zonelist, nodemask, migratetype, highest_zoneidx, dirty.
     """
-    records = np.zeros(1, struct_dtype(struct, {"NODEMASK_WORDS": words, "ALLOC_CONTEXT_WORDS": 5}))
+    records = np.zeros(1, struct_dtype(struct, {"NODEMASK_WORDS": words, "BY_WORDS": 0, "ALLOC_CONTEXT_WORDS": 5}))
     zonelist, nodemask, migratetype, highest, dirty = changes.pop("ac", (0x7000, 0, 1, 3, 0))
     usual = {
         "task": TASK,
@@ -80,6 +80,19 @@ def row(
     maker = RowMaker(LAYOUT, FakeBtf(), features, (1 << 64 * words) - 1, lambda stack: f"stack {stack}")  # type: ignore[arg-type] # the method it calls
     (found,) = maker.rows(records).to_pylist()
     return found  # type: ignore[no-any-return] # Arrow has no types
+
+
+def test_group_is_named() -> None:
+    """By the path of its id, if groups are recorded."""
+    records = np.zeros(2, struct_dtype("record", {"NODEMASK_WORDS": 1, "BY_WORDS": 0, "ALLOC_CONTEXT_WORDS": 5}))
+    records["cgroup"] = [7, 9]
+    features, paths = builtin_features("5.10"), {7: "/init.scope", 9: "/a"}
+    named, unnamed = (
+        RowMaker(LAYOUT, FakeBtf(), features, 1, str, group_path=path)  # type: ignore[arg-type] # as above
+        for path in (paths.__getitem__, None)
+    )
+    assert named.rows(records)["cgroup"].to_pylist() == ["/init.scope", "/a"]
+    assert unnamed.rows(records)["cgroup"].to_pylist() == [None, None]
 
 
 def test_task_is_named() -> None:
@@ -359,7 +372,7 @@ def test_each_member_of_a_bulk_record_has_its_column() -> None:
 
 def test_nodes_that_cannot_exist_are_left_out() -> None:
     """Bits beyond the possible nodes mean nothing."""
-    records = np.zeros(1, struct_dtype("record", {"NODEMASK_WORDS": 1, "ALLOC_CONTEXT_WORDS": 5}))
+    records = np.zeros(1, struct_dtype("record", {"NODEMASK_WORDS": 1, "BY_WORDS": 0, "ALLOC_CONTEXT_WORDS": 5}))
     records["mems_allowed"] = 0xFF
     maker = RowMaker(LAYOUT, FakeBtf(), builtin_features("5.10"), 0b101, str)  # type: ignore[arg-type] # the method it calls
     assert maker.rows(records)["mems_allowed"].to_pylist() == ["0,2"]
@@ -367,7 +380,7 @@ def test_nodes_that_cannot_exist_are_left_out() -> None:
 
 def test_rows_keep_their_order_and_share_texts() -> None:
     """A text is made once for each distinct value, and not for values of absent rows."""
-    records = np.zeros(4, struct_dtype("record", {"NODEMASK_WORDS": 1, "ALLOC_CONTEXT_WORDS": 5}))
+    records = np.zeros(4, struct_dtype("record", {"NODEMASK_WORDS": 1, "BY_WORDS": 0, "ALLOC_CONTEXT_WORDS": 5}))
     records["stack"] = [4, -1, 3, 4]
     records["cpu"] = range(4)
     made = []

@@ -22,7 +22,7 @@ from kalloctrace.trace.slowpath import SLOW
 # As the program numbers the steps of a call.
 BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = range(6)
 
-LENGTHS = {"NODEMASK_WORDS": 1, "ALLOC_CONTEXT_WORDS": 5, "ZONE_WORDS": 184}
+LENGTHS = {"NODEMASK_WORDS": 1, "BY_WORDS": 0, "ALLOC_CONTEXT_WORDS": 5, "ZONE_WORDS": 184}
 EVENT = struct_dtype("slow_event", LENGTHS)
 
 
@@ -346,6 +346,7 @@ def test_call_is_written_with_its_context_and_zones() -> None:
             "pid": 7,
             "tid": 8,
             "comm": "cc1",
+            "cgroup": None,
             "stack": "0x30;0x20;0x10",
             "given": CONTEXT,
             "attempts": [

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.probe.decode import comm
-from kalloctrace.probe.drain import AggregateConsumer, StreamConsumer
+from kalloctrace.probe.drain import AggregateConsumer, StreamConsumer, comm_text
 from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.trace.writer import StreamColumns
 
-CALL = struct_dtype("call", {"NODEMASK_WORDS": 1})
+CALL = struct_dtype("call", {"NODEMASK_WORDS": 1, "BY_WORDS": 0})
 ALLOCATION = CALL["e"]["a"]
+COUNTED_BY_COMM = struct_dtype("allocation", {"NODEMASK_WORDS": 1, "BY_WORDS": 2})
 
 
 class FakeCounters:
@@ -29,6 +30,9 @@ class FakeCounters:
         """Return the counts, and as many new allocations as the test set."""
         new, self.new = self.new, 0
         return np.array(self.counts, np.uint64), np.zeros(new, ALLOCATION)
+
+    def drain(self) -> None:
+        """Do nothing: no count was sent."""
 
     def settled(self) -> bool:
         """Return True: no count is moving."""
@@ -59,8 +63,11 @@ class FakeWriter:
         self.known += len(allocations)
         return self.known - len(allocations)
 
-    def write_aggregate(self, counts: npt.NDArray[np.uint64], indices: npt.NDArray[np.int32]) -> None:
-        """Take in counts of known allocations."""
+    def write_aggregate(
+        self, counts: npt.NDArray[np.uint64], indices: npt.NDArray[np.int32], by: pa.DictionaryArray | None = None
+    ) -> None:
+        """Take in counts of known allocations, which nothing else is counted by."""
+        assert by is None
         for index, count in zip(indices.tolist(), counts.tolist(), strict=True):
             assert index < self.known
             self.sums[index] = self.sums.get(index, 0) + count
@@ -95,6 +102,47 @@ def test_rejected_calls_are_counted_at_the_end() -> None:
     consumer = AggregateConsumer(counters, FakeMaker(), writer)  # type: ignore[arg-type] # the methods it calls
     consumer.finish(np.zeros(3, CALL))
     assert counters.added == 3
+
+
+class CountersByComm(FakeCounters):
+    """Counters of requests by the name of a task."""
+
+    dtype = COUNTED_BY_COMM
+
+    def __init__(self, *counted: tuple[int, bytes, int]) -> None:
+        super().__init__()
+        self._allocations = np.zeros(len(counted), COUNTED_BY_COMM)
+        for allocation, (gfp_mask, name, _) in zip(self._allocations, counted, strict=True):
+            allocation["gfp_mask"] = gfp_mask
+            allocation["by"] = np.frombuffer(name.ljust(16, b"\0"), np.uint64)
+        self.counts = [count for _, _, count in counted]
+
+    def totals(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.void]]:
+        """Return all at the first call."""
+        new, self._allocations = self._allocations, self._allocations[:0]
+        return np.array(self.counts, np.uint64), new
+
+
+def test_counts_by_a_name_share_their_allocations() -> None:
+    """One allocation of two tasks is written once, with a count for each; what is behind the end of a name is none."""
+    counters = CountersByComm((1, b"sh", 5), (1, b"cat", 2), (2, b"sh\0old", 3), (1, b"sh\0old", 4))
+    written: list[tuple[int, int, str]] = []
+
+    class Writer(FakeWriter):
+        def write_aggregate(
+            self, counts: npt.NDArray[np.uint64], indices: npt.NDArray[np.int32], by: pa.DictionaryArray | None = None
+        ) -> None:
+            assert by is not None
+            written.extend(zip(indices.tolist(), counts.tolist(), by.to_pylist(), strict=True))
+
+    writer = Writer()
+    consumer = AggregateConsumer(counters, FakeMaker(), writer, by_text=comm_text)  # type: ignore[arg-type] # likewise
+    consumer.write()
+    counters.counts = [5, 3, 3, 4]
+    consumer.write()
+    assert writer.known == 2
+    assert written == [(0, 5, "sh"), (0, 2, "cat"), (1, 3, "sh"), (0, 4, "sh"), (0, 1, "cat")]
+    assert consumer.consumed == 15
 
 
 class FakeEvents:

@@ -36,3 +36,10 @@ def test_what_shows_late_is_known(filters: Filters, context: bool, by_result: bo
     assert constants["FILTERS"] == 1
     assert ("CONTEXT_FILTER" in constants) == context
     assert filters.by_result == by_result
+
+
+def test_children_need_a_program_of_their_own() -> None:
+    """It follows the processes; without the filter no program does."""
+    assert Filters().sources() == []
+    assert Filters(children=7).sources() == ["children.bpf.c"]
+    assert Filters(children=7).constants() == {"CHILDREN": 7, "FILTERS": 1}

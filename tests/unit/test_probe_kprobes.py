@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Kprobes of tracefs: their definitions, and what is read from them."""
 
+import os
+import signal
+import traceback
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.probe.attach.kprobes import Hook, left_behind, profile_misses
+from kalloctrace.probe.attach import kprobes
+from kalloctrace.probe.attach.kprobes import GROUP, Hook, Kprobes, detach_all, left_behind, profile_misses
 from kalloctrace.probe.attach.loader import agreed_distance, check_task_context
 from kalloctrace.probe.attach.optprobe import is_jump, past_ftrace
+from kalloctrace.signals import Ending, Interrupted
 
 IN_TASK_6_1 = 0x00FF0100
 NMI_AND_HARDIRQ = 0x00110000
@@ -86,3 +92,98 @@ def test_jump_is_no_breakpoint() -> None:
     """A kprobe is a breakpoint before it becomes a jump."""
     assert is_jump(b"\xe9")
     assert not is_jump(b"\xcc")
+
+
+class _Tracefs:
+    """A folder that looks like tracefs, and a kernel that opens an event for each definition."""
+
+    def __init__(self, folder: Path, signalled_in: str) -> None:
+        self.folder = folder
+        self.events = folder / "kprobe_events"
+        self.opened: list[int] = []
+        self._signalled_in = signalled_in
+        self.events.touch()
+        (folder / "kprobe_profile").touch()
+        for program in ("on_f", "on_g"):
+            event = folder / "events" / GROUP / f"{program}_{os.getpid()}"
+            event.mkdir(parents=True)
+            (event / "id").write_text("7\n")
+
+    def open(self, *_: object, **__: object) -> int:
+        """Stand in for perf_event_open(2)."""
+        self.opened.append(os.open(os.devnull, os.O_RDONLY))
+        self._signal("open")
+        return self.opened[-1]
+
+    def ioctl(self, *_: object) -> int:
+        """Stand in for the system call of this name."""
+        self._signal("ioctl")
+        return 0
+
+    def _signal(self, here: str) -> None:
+        if self._signalled_in == here and len(self.opened) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def defined(self) -> list[str]:
+        """Return the definitions, each line of the file being one or the end of one."""
+        found: list[str] = []
+        for line in self.events.read_text().splitlines():
+            if line.startswith("-:"):
+                found.remove(line.removeprefix("-:"))
+            else:
+                found.append(line.partition(":")[2].split()[0])
+        return found
+
+
+@pytest.fixture
+def tracefs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Tracefs:
+    """Return a tracefs of this process's own."""
+    made = _Tracefs(tmp_path, request.param)
+    monkeypatch.setattr(kprobes, "TRACEFS", (tmp_path,))
+    monkeypatch.setattr(kprobes, "perf_event_open", made.open)
+    monkeypatch.setattr(kprobes, "ioctl", made.ioctl)
+    return made
+
+
+TWO = {Hook("f", "on_f"): 3, Hook("g", "on_g"): 4}
+
+
+@pytest.mark.parametrize("tracefs", ["open", "ioctl"], indirect=True)
+def test_signal_while_attaching_leaves_nothing(tracefs: _Tracefs) -> None:
+    """Wherever it comes, all definitions are removed and all events closed."""
+    # In a process of its own, as one that was interrupted is ended.
+    if (pid := os.fork()) == 0:
+        try:
+            _interrupted(tracefs)
+        except BaseException:  # noqa: BLE001 a failed assertion too
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def _interrupted(tracefs: _Tracefs) -> None:
+    for event in (tracefs.folder / "events" / GROUP).iterdir():
+        event.rename(event.with_name(f"{event.name.rpartition('_')[0]}_{os.getpid()}"))
+    with Ending():
+        with pytest.raises(Interrupted, match="SIGINT"):
+            Kprobes(TWO, lambda _: b"")
+        assert len(tracefs.opened) == 2
+        assert tracefs.events.read_text().count("p:") == 2
+        assert tracefs.defined() == []
+        for file in tracefs.opened:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(file)
+
+
+@pytest.mark.parametrize("tracefs", [""], indirect=True)
+def test_end_of_the_process_detaches_what_nobody_closed(tracefs: _Tracefs) -> None:
+    """A signal may come while a context is entered; then nothing else would."""
+    attached = Kprobes(TWO, lambda _: b"")
+    assert len(tracefs.defined()) == 2
+    detach_all()
+    assert tracefs.defined() == []
+    written = tracefs.events.read_text()
+    attached.close()
+    detach_all()
+    assert tracefs.events.read_text() == written

@@ -20,7 +20,7 @@ from kalloctrace.probe.layout import (
     struct_dtype,
 )
 
-LENGTHS = {"NODEMASK_WORDS": 3, "ALLOC_CONTEXT_WORDS": 5, "ZONE_WORDS": 184}
+LENGTHS = {"NODEMASK_WORDS": 3, "BY_WORDS": 0, "ALLOC_CONTEXT_WORDS": 5, "ZONE_WORDS": 184}
 
 MEANINGS = {
     "entry": ["ENTRY_NORMAL", "ENTRY_NOLOCK", "ENTRY_BULK", "ENTRY_BULK_SINGLE"],
@@ -34,8 +34,12 @@ MEANINGS = {
         "OVERWRITTEN",
         "FREELIST_BUSY",
         "FILTERED",
+        "REJECTED",
         "COMMS_DROPPED",
         "ZONES_DROPPED",
+        "OWN",
+        "UNMATCHED",
+        "OVERFLOWED",
         "NR_COUNTERS",
     ],
     "capturing": ["IDLE", "CAPTURING", "CLOSING"],

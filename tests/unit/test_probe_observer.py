@@ -13,6 +13,7 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.probe import observer
+from kalloctrace.probe.attach.choice import NOTHING_ASKED
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.observer import Observer
 from kalloctrace.trace.observation import Observation
@@ -108,7 +109,7 @@ def observing(output: Path | None = None, *, overwrite: bool = False) -> Observe
     """Return an observer in aggregate mode."""
     kernel: Any = SimpleNamespace(snapshot=source()[0])
     return Observer(
-        kernel, Filters(), mode="aggregate", attachment=None, stacks=False, output=output, overwrite=overwrite
+        kernel, Filters(), mode="aggregate", asked=NOTHING_ASKED, stacks=False, output=output, overwrite=overwrite
     )
 
 

@@ -15,7 +15,7 @@ from kalloctrace.probe.maps.ringbuf import Ring
 
 CPUS, BITS = 3, 2
 SIZE = 1 << BITS
-LENGTHS = {"NODEMASK_WORDS": 1}
+LENGTHS = {"NODEMASK_WORDS": 1, "BY_WORDS": 0}
 EVENT = struct_dtype("event", LENGTHS)
 ENTRY = entry_dtype(EVENT)
 SLOT = struct_dtype("slot", LENGTHS)

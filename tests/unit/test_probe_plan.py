@@ -9,19 +9,19 @@ import pytest
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.builtin import builtin_features
 from kalloctrace.kernel.preemption import Preemption
+from kalloctrace.probe.attach.choice import ASKED, Asked, Attachment, Shown, Way, choose_attachment
 from kalloctrace.probe.attach.optprobe import call_sites
 from kalloctrace.probe.attach.plan import (
-    Attachment,
     Mode,
     Plan,
     UnknownPrototypeError,
     check_prototypes,
-    choose_attachment,
     find_bulk,
     find_nolock,
 )
 from kalloctrace.probe.layout import bpf_folder
 
+JUMPS = Attachment("pair", "jump", "")
 PAGE = "struct page *"
 ENTRY_5_10 = ("gfp_t", "unsigned int", "int", "nodemask_t *")
 FREELIST = ("gfp_t", "unsigned int", "int", "const struct alloc_context *")
@@ -164,30 +164,30 @@ def test_unknown_entry_without_locks_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("nolock", "bulk", "prepare", "mode", "attachment", "sources"),
+    ("nolock", "bulk", "prepare", "mode", "way", "sources"),
     [
         (None, None, False, "returns", "fentry", "common alloc fentry"),
-        (None, None, False, "returns", "kprobe", "common alloc kprobe"),
-        ("n", "b", True, "returns", "kprobe", "common bulk nolock alloc prepare kprobe"),
+        (None, None, False, "returns", "jump", "common alloc kprobe"),
+        ("n", "b", True, "returns", "jump", "common bulk nolock alloc prepare kprobe"),
         (None, None, False, "aggregate", "fentry", "common context aggregate pair fentry"),
-        ("n", "b", False, "stream", "kprobe", "common bulk nolock context stream pair kprobe"),
+        ("n", "b", False, "stream", "jump", "common bulk nolock context stream pair kprobe"),
     ],
 )
 def test_program_has_what_the_kernel_has(
-    nolock: str | None, bulk: str | None, mode: Mode, attachment: Attachment, sources: str, *, prepare: bool
+    nolock: str | None, bulk: str | None, mode: Mode, way: Way, sources: str, *, prepare: bool
 ) -> None:
     """What comes first is used by what follows."""
-    plan = Plan("e", nolock, bulk, prepare, None, (), {}, mode, attachment, "")
+    plan = Plan("e", nolock, bulk, prepare, None, (), {}, mode, Attachment("pair", way, ""))
     assert plan.sources() == [f"{name}.bpf.c" for name in sources.split()]
     assert all((bpf_folder() / name).is_file() for name in plan.sources())
     extra = [name for name in (nolock, bulk, "prepare_alloc_pages" if prepare else None) if name]
     assert plan.attached() == ["e", "get_page_from_freelist", *extra]
 
 
-@pytest.mark.parametrize("attachment", ["fentry", "kprobe"])
-def test_slow_path_is_followed_where_the_entry_calls_it(attachment: Attachment) -> None:
+@pytest.mark.parametrize("way", ["fentry", "jump"])
+def test_slow_path_is_followed_where_the_entry_calls_it(way: Way) -> None:
     """With kprobes at the call and after it, however the rest is attached; not if it is disabled."""
-    plan = Plan("e", None, None, False, 0x99, (), {"SLOW": 1}, "aggregate", attachment, "")
+    plan = Plan("e", None, None, False, 0x99, (), {"SLOW": 1}, "aggregate", Attachment("pair", way, ""))
     hooks = [hook for hook in plan.hooks() if not hook.hot]
     assert [hook.definition(1) for hook in hooks] == [
         "p:kalloctrace/on_slowpath_1 e+153\n",
@@ -211,7 +211,7 @@ def test_calls_are_found_by_their_target() -> None:
 
 def test_every_hook_has_its_program() -> None:
     """Each function is hooked at its entry and its return, get_page_from_freelist() at its entry alone."""
-    hooks = Plan("e", "n", "b", False, None, (), {}, "returns", "kprobe", "").hooks()
+    hooks = Plan("e", "n", "b", False, None, (), {}, "returns", JUMPS).hooks()
     assert {(hook.function, hook.at_return) for hook in hooks} == {
         ("get_page_from_freelist", False),
         *((function, at_return) for function in "enb" for at_return in (False, True)),
@@ -219,19 +219,55 @@ def test_every_hook_has_its_program() -> None:
     source = (bpf_folder() / "kprobe.bpf.c").read_text()
     functions = re.findall(r"^int (\w+)\(struct pt_regs \*ctx\)$", source, re.MULTILINE)
     assert {hook.program for hook in hooks} == set(functions)
-    fewer = Plan("e", None, None, False, None, (), {}, "returns", "kprobe", "").hooks()
+    fewer = Plan("e", None, None, False, None, (), {}, "returns", JUMPS).hooks()
     assert [hook.program for hook in fewer] == ["on_freelist", "on_entry", "on_entry_return"]
-    pair = Plan("e", None, None, False, None, (), {}, "aggregate", "kprobe", "").hooks()
+    pair = Plan("e", None, None, False, None, (), {}, "aggregate", JUMPS).hooks()
     assert [hook.program for hook in pair] == ["on_freelist", "on_entry"]
-    assert Plan("e", "n", "b", False, None, (), {}, "returns", "fentry", "").hooks() == []
+    assert Plan("e", "n", "b", False, None, (), {}, "returns", Attachment("pair", "fentry", "")).hooks() == []
 
 
-def test_preemptible_kernel_gets_kprobes() -> None:
-    """Unless the user requests another; the reason names the evidence."""
-    yes, no = Preemption(preemptible=True, evidence="lazy"), Preemption(preemptible=False, evidence="voluntary")
-    assert choose_attachment(None, yes)[0] == "kprobe"
-    assert "lazy" in choose_attachment(None, yes)[1]
-    assert choose_attachment(None, no)[0] == "fentry"
-    assert "voluntary" in choose_attachment(None, no)[1]
-    assert choose_attachment("fentry", yes)[0] == "fentry"
-    assert choose_attachment("kprobe", no)[0] == "kprobe"
+LAZY, VOLUNTARY = Preemption(preemptible=True, evidence="lazy"), Preemption(preemptible=False, evidence="voluntary")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (Shown(VOLUNTARY, multi=True, multi_is_cheap=True), "pair:fentry"),
+        (Shown(LAZY, multi=True, multi_is_cheap=True), "pair:multi"),
+        (Shown(LAZY, multi=True, multi_is_cheap=False), "pair:jump"),
+        (Shown(LAZY, multi=False, multi_is_cheap=True), "pair:jump"),
+    ],
+)
+def test_default_misses_no_call_at_the_lowest_cost(shown: Shown, expected: str) -> None:
+    """A preemptible kernel gets kprobes, in the cheaper way; the reason names the evidence."""
+    chosen = choose_attachment(Asked(), shown)
+    assert str(chosen) == expected
+    assert shown.preemption.evidence in chosen.reason
+
+
+@pytest.mark.parametrize("preemption", [LAZY, VOLUNTARY])
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        *((word, word) for word in ("pair:fentry", "pair:multi", "pair:jump")),
+        *(("fentry", "pair:fentry"), ("kprobe", "pair:jump")),
+    ],
+)
+def test_request_decides(word: str, expected: str, preemption: Preemption) -> None:
+    """On every kernel, by its word or an earlier one."""
+    chosen = choose_attachment(ASKED[word], Shown(preemption, multi=True, multi_is_cheap=False))
+    assert str(chosen) == expected
+    assert chosen.reason == "as requested"
+
+
+def test_missing_way_is_refused() -> None:
+    """A kernel without kprobe.multi does not silently get another one."""
+    with pytest.raises(KalloctraceError, match=r"kprobe\.multi"):
+        choose_attachment(ASKED["pair:multi"], Shown(LAZY, multi=False, multi_is_cheap=False))
+
+
+def test_pair_alone_leaves_the_way_open() -> None:
+    """As the default does."""
+    for preemption, expected in ((LAZY, "pair:jump"), (VOLUNTARY, "pair:fentry")):
+        shown = Shown(preemption, multi=False, multi_is_cheap=False)
+        assert str(choose_attachment(ASKED["pair"], shown)) == expected

@@ -117,7 +117,7 @@ def test_fill_tells_how_much_waits(producer: Producer) -> None:
         assert ring.utilization == pytest.approx(0.5, abs=0.01)
 
 
-LENGTHS = {"NODEMASK_WORDS": 2, "ALLOC_CONTEXT_WORDS": 6}
+LENGTHS = {"NODEMASK_WORDS": 2, "BY_WORDS": 0, "ALLOC_CONTEXT_WORDS": 6}
 
 
 @pytest.mark.parametrize("struct", ["record", "bulk_record"])

@@ -13,7 +13,7 @@ from kalloctrace.probe.attach.loader import Counts
 from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.probe.recorder import DRAIN_INTERVAL, Session
 
-CALL = struct_dtype("call", {"NODEMASK_WORDS": 1})
+CALL = struct_dtype("call", {"NODEMASK_WORDS": 1, "BY_WORDS": 0})
 MAX_ORDER = 10
 
 
@@ -45,7 +45,7 @@ class FakeProbe:
 
     def counts(self) -> Counts:
         """Return the counts."""
-        return Counts(10, 1, *(0 for _ in range(9)))
+        return Counts(10, 1, *(0 for _ in range(13)))
 
 
 class FakeConsumer:
@@ -77,7 +77,9 @@ def played(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, FakeProbe, FakeCon
     consumer = FakeConsumer(probe.log)
     monkeypatch.setattr(recorder, "_consumers", lambda *_: ([consumer], None))
     kernel = SimpleNamespace(features=SimpleNamespace(max_order=MAX_ORDER))
-    capture: Any = SimpleNamespace(probe=probe, kernel=kernel, filters=Filters())
+    capture: Any = SimpleNamespace(
+        probe=probe, kernel=kernel, filters=Filters(), plan=SimpleNamespace(one=None, hierarchy=None)
+    )
     return Session(capture, None), probe, consumer  # type: ignore[arg-type] # no consumer writes
 
 
@@ -113,3 +115,20 @@ def test_full_buffer_is_drained_without_a_pause(played: tuple[Session, FakeProbe
     assert session.pause == DRAIN_INTERVAL
     probe.utilization = 0.5
     assert session.pause == 0.0
+
+
+def test_one_probe_has_counted_the_calls_in_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No program counts them apart: they are opened besides those that other programs opened, such as bulk calls."""
+    probe = FakeProbe()
+    records, counts = FakeConsumer(probe.log), FakeConsumer(probe.log)
+    monkeypatch.setattr(recorder, "_consumers", lambda *_: ([records, counts], None))
+    kernel = SimpleNamespace(features=SimpleNamespace(max_order=MAX_ORDER))
+    plan = SimpleNamespace(one=SimpleNamespace(), hierarchy=None)
+    capture: Any = SimpleNamespace(probe=probe, kernel=kernel, filters=Filters(), plan=plan)
+    session = Session(capture, None)  # type: ignore[arg-type] # no consumer writes
+    session.begin()
+    records.waiting, counts.waiting = 9, 700
+    session.write()
+    totals = session.totals((), "still recording", 1.0)
+    assert (totals.opened, totals.submitted, totals.dropped, totals.running) == (710, 709, 1, 0)
+    assert totals.dropped_by_flags == 0

@@ -6,7 +6,7 @@ import numpy as np
 from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.probe.maps.structs import first_word, joined, padded, words_of
 
-EVENT = struct_dtype("event", {"NODEMASK_WORDS": 2})
+EVENT = struct_dtype("event", {"NODEMASK_WORDS": 2, "BY_WORDS": 0})
 
 
 def test_parts_follow_each_other() -> None:

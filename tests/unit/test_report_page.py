@@ -22,8 +22,10 @@ from kalloctrace.report.diff import side_of
 from kalloctrace.report.page.data import Limits, page_data
 from kalloctrace.report.page.document import embedded_json, page_html
 from kalloctrace.report.page.explained import explained
+from kalloctrace.report.page.moments import Moments
 from kalloctrace.report.page.slowpath import SlowLimits, slow_verdict
 from kalloctrace.report.summary import summarize
+from kalloctrace.trace.containers import ContainerNames
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.slowpath import decode_slow_calls
 from kalloctrace.verify.compare import Difference
@@ -79,17 +81,31 @@ def texts(data: dict[str, Any], row: int) -> list[tuple[str, list[tuple[str, str
 @pytest.mark.parametrize("text", HOSTILE)
 def test_embedded_data_end_no_script(text: str) -> None:
     """No text leaves the element it stands in or breaks a line of it, and all come back as they were."""
-    embedded = embedded_json({text: [text]})
+    embedded = "".join(embedded_json({text: [text]}))
     assert not set(embedded) & set("<>&\u2028\u2029\n")
     assert embedded.isascii()
     assert json.loads(embedded) == {text: [text]}
+
+
+def test_embedded_data_are_made_in_parts() -> None:
+    """A part has a few items of a long list, and together they are the data."""
+    data = {
+        "long": [[number, "<"] for number in range(25_000)],
+        "short": [1],
+        "none": [],
+        "empty": {},
+        "in": {"it": {}},
+    }
+    parts = list(embedded_json(data))
+    assert json.loads("".join(parts)) == data
+    assert max(map(len, parts)) < len("".join(parts)) / 2
 
 
 def test_page_holds_the_data_whatever_the_names(tmp_path: Path) -> None:
     """A task's name is neither markup nor a place to put something else in."""
     path = traces.stream(tmp_path / "t.arrows", *({"comm": text} for text in HOSTILE))
     with TraceReader(path) as trace:
-        page = page_html(page_data(trace, Limits()))
+        page = "".join(page_html(page_data(trace, Limits())))
     (block,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     shown = json.loads(block)["values"]["comm"]
     assert shown == [*HOSTILE[:3], r"a\u2028b\u2029c", *HOSTILE[4:]]
@@ -98,7 +114,7 @@ def test_page_holds_the_data_whatever_the_names(tmp_path: Path) -> None:
 
 def test_policy_names_each_script_and_nothing_else() -> None:
     """Scripts that may run are listed by hash; network requests are forbidden."""
-    page = page_html(data_of(traces.RECORDED))
+    page = "".join(page_html(data_of(traces.RECORDED)))
     (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     assert page.count("<script>") == policy.count("&#x27;sha256-") == 3
     assert policy.startswith("default-src &#x27;none&#x27;; script-src &#x27;sha256-")
@@ -107,7 +123,7 @@ def test_policy_names_each_script_and_nothing_else() -> None:
 
 def test_page_names_no_address_to_load_from() -> None:
     """Nothing in the page refers to another file."""
-    page = page_html(data_of(traces.RECORDED))
+    page = "".join(page_html(data_of(traces.RECORDED)))
     markup = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"""\bsrc=|\bhref=(?!"#)|url\(|@import""", markup)
 
@@ -121,7 +137,7 @@ def test_libraries_are_those_of_the_list() -> None:
         for path in VENDOR.iterdir()
         if path.name != "libraries.json"
     }
-    page = page_html(data_of(traces.RECORDED))
+    page = "".join(page_html(data_of(traces.RECORDED)))
     for name in listed:
         assert VENDOR.joinpath(name).read_text("utf-8") in page
 
@@ -372,7 +388,7 @@ def test_steps_are_those_of_the_model() -> None:
     data = data_of(BULK)
     with TraceReader(BULK) as trace:
         kernel = Kernel.of(trace.snapshot)
-        sections = [explained(kernel, row) for row, _ in trace.counted()]
+        sections = [explained(kernel, row, trace.inferred) for row, _ in trace.counted()]
     known = {json.dumps(one) for one in sections}
     assert len(data["explained"]) == Limits().explained
     assert {json.dumps(texts(data, int(row))[:3]) for row in data["explained"]} <= known
@@ -399,6 +415,29 @@ def test_stacks_start_at_the_entry(tmp_path: Path) -> None:
     stacks = [[callers["frames"][frame] for frame in stack] for stack in callers["stacks"]]
     assert stacks == [[entry, "b", "a"], [entry, "a"], []]
     assert sum(callers["count"]) == 3
+
+
+def test_calls_by_control_group(tmp_path: Path) -> None:
+    """Each group has the calls of its tasks, beyond a limit only the largest; a container has its name."""
+    container = f"/docker/{'0123456789abcdef' * 4}"
+    paths = [container] * 5 + ["/init.scope"] * 3 + [None]
+    path = traces.stream(
+        tmp_path / "t.arrows",
+        *({"cgroup": group, "time": 10**9 + number} for number, group in enumerate(paths)),
+        containers={container: ContainerNames(None, None, "web")},
+    )
+
+    def found(**limits: Any) -> tuple[dict[str, int], dict[str, int]]:  # noqa: ANN401 those of Limits
+        data = data_of(path, **limits)
+        groups = data["groups"]
+        sums = zip((groups["names"][x] for x in groups["x"]), groups["count"], strict=True)
+        return dict(sums), data["rest"]["groups"]
+
+    assert found()[0] == {"web": 5, "/init.scope": 3, "none": 1}
+    few, rest = found(cells=2)
+    assert few == {"web": 5, "/init.scope": 3}
+    assert (rest["cells"], rest["count"]) == (1, 1)
+    assert data_of(traces.RECORDED)["groups"] is None
 
 
 def test_trace_without_stacks_has_no_callers() -> None:
@@ -519,3 +558,50 @@ def test_the_first_requests_have_walkthroughs() -> None:
         for row in bulk["explained"]
     }
     assert (True, True) not in kinds
+
+
+def test_alike_requests_show_what_differs(tmp_path: Path) -> None:
+    """By the columns in which they differ, with the kernel's names; a request without a twin has nothing to add."""
+    rows: list[tuple[dict[str, Any], int]] = [({}, 9), ({"migratetype": 1, "task_flags": 0x40}, 5), ({"order": 5}, 3)]
+    data = data_of(traces.aggregate(tmp_path / "t.arrows", *rows))
+    apart = {row: data["texts"][text] for row, text in data["apart"].items()}
+    orders = [value(data, "order", row) for row in range(3)]
+    assert set(map(int, apart)) == {row for row, order in enumerate(orders) if order != 5}
+    assert any("migratetype MOVABLE" in text and "task_flags 0x40" in text for text in apart.values())
+    assert all("order" not in text for text in apart.values())
+
+
+def test_calls_are_counted_by_time_and_duration() -> None:
+    """In parts of the time, quarters of a power of ten, the gravest event, and whether they failed."""
+    moments = Moments(1_000, 1_000 + 2_399)
+    attempts = [{"between": []}, {"between": ["compaction", "direct_reclaim"]}]
+    base = {"time": 1_000, "duration": 1_000, "page": True, "attempts": [], "after_last": []}
+    for change in (
+        {},
+        {"time": 1_009, "duration": 1_700},
+        {"time": 1_010, "duration": 1_800},
+        {"time": 3_399, "page": False, "attempts": attempts},
+        {"time": 3_399, "page": False, "attempts": attempts, "after_last": ["oom"]},
+        {"duration": 0},
+        {"duration": None},
+    ):
+        moments.add({**base, **change})
+    found = moments.to_json()
+    assert (found["span"], found["buckets"]) == (2_400, 240)
+    cells = zip(*(found[name] for name in ("x", "y", "what", "failed", "count")), strict=True)
+    kinds = found["kinds"]
+    assert [(x, y, kinds[what], failed, count) for x, y, what, failed, count in cells] == [
+        (0, 0, "none", 0, 1),
+        (0, 12, "none", 0, 2),
+        (1, 13, "none", 0, 1),
+        (239, 12, "direct_reclaim", 1, 1),
+        (239, 12, "oom", 1, 1),
+    ]
+
+
+def test_times_are_counted_from_the_recording(tmp_path: Path) -> None:
+    """From when it began where the recorder wrote that, else from the first call that has a time."""
+    path = traces.stream(tmp_path / "t.arrows", {"time": 5_000}, {"time": 9_000})
+    assert data_of(path)["clock"] == {"began": 5_000, "event": "the first call that has a time", "first": 0}
+    path = traces.stream(tmp_path / "s.arrows", {"time": 5_000}, recording={"started_monotonic": 2e-6})
+    assert data_of(path)["clock"] == {"began": 2_000, "event": "the recording began", "first": 3_000}

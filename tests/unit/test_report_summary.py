@@ -34,7 +34,8 @@ KEYS = {
     *("type", "trace", "kernel", "version", "nodes", "recording", "seconds", "ended", "allocations", "pages"),
     *("bytes", "per_second", "failed", "rejected", "slow_path", "lost", "missed", "running", "truncated"),
     *("damage", "by", "verification", "estimated", "sample", "not_followed", "events"),
-    *("slow_calls", "slow_failed", "slow_lost"),
+    *("slow_calls", "slow_failed", "slow_lost", "slow_ns", "slowest"),
+    *("missed_by", "bpf_calls", "own", "filtered"),
 }
 TABLES = [
     *("gfp", "order", "migratetype", "preferred_zone", "alloc_flags", "comm", "zonelist", "context", "entry", "stack"),
@@ -225,7 +226,7 @@ def test_json_numbers_are_numbers(summary_of: Summarise) -> None:
         "nid": 1,
         "zones": [{"zone": "DMA32", "present_pages": 1}, {"zone": "Normal", "present_pages": 1}],
     }
-    assert data["verification"] == {"matched": 2, "mismatched": 0, "unknown": 0}
+    assert data["verification"] == {"matched": 2, "mismatched": 0, "unknown": 0, "not_judged": {}}
 
 
 def test_json_has_the_rest(summary_of: Summarise) -> None:
@@ -259,4 +260,4 @@ def test_tasks_and_stacks_beyond_a_limit_are_counted_together(tmp_path: Path, mo
     assert sum(page["time"]["count"]) == sum(page["callers"]["count"]) == 5
     output = io.StringIO()
     write_summary(summary, verdict, Console(output), top=10)
-    assert "(others) (too many to list)" in output.getvalue()
+    assert "(others) (processes not listed)" in output.getvalue()

@@ -23,6 +23,9 @@ FAILURE = "x: page allocation failure: order:0, mode:0xcc0(GFP_KERNEL), nodemask
 OOM = "x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"
 
 
+ZONE = ("Mem-Info:", "Node 0 DMA32 free:8kB min:16kB low:20kB high:24kB")
+
+
 def found(*lines: str) -> list[LoggedFailure]:
     """Return the reports of some messages."""
     return list(find_failures(Message(number, line.strip()) for number, line in enumerate(lines, 1)))
@@ -266,6 +269,40 @@ def test_totals_nodes_and_the_rest() -> None:
     }
     assert (report.swap, report.total_ram_pages, report.reserved_pages) == ((84, 25165820), 524157, 81)
     assert report.hugepages == [HugePages(0, 1, 2, 3, 1048576)]
+
+
+@pytest.mark.parametrize(
+    "other", ["BUG: soft lockup - CPU#1 stuck for 67s! [cc1:7]", "eth0: link down", "usb 1-1: reset"]
+)
+def test_a_message_of_another_cpu_within_a_line(other: str) -> None:
+    """What it cuts off is unknown: 50000 pages are not 500, and "_file:400000" is no counter."""
+    report = only(
+        FAILURE,
+        "Mem-Info:",
+        f"active_anon:100000 inactive_anon:500{other}",
+        f" active_file:300000 inactive{other}_file:400000 isolated_file:0",
+        f"Node 0 active_anon:400000kB inactive{other}_anon:200kB active_file:1200kB",
+        f"Node 0 DMA32 free:15360kB boost:0kB min:164kB l{other}ow:204kB high:240kB",
+        f"lowmem_reserve[]: 0 0 39{other}",
+        f"Node 0 DMA32: 0*4kB 0*8kB 10*16kB {other}0*32kB = 160kB",
+    )
+    [zone] = report.zones
+    counters = ("active_anon", "inactive_anon", "active_file", "inactive_file", "isolated_file")
+    assert [report.totals.get(name) for name in counters] == [100000, None, 300000, None, 0]
+    assert [report.nodes[0].get(name) for name in counters[:3]] == [400000, None, 1200]
+    assert [zone.kilobytes.get(name) for name in ("free", "min", "low", "high")] == [15360, 164, None, 240]
+    assert (zone.lowmem_reserve, zone.blocks) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "other", ["BUG: soft lockup - CPU#1 stuck for 67s! [cc1:7]", "eth0: link down", "<0>WARNING: x"]
+)
+def test_a_message_of_another_cpu_behind_a_first_line(other: str) -> None:
+    """The failure counts; its mask is unknown where the other line may have changed it."""
+    report = only(f"x: page allocation failure: order:2{other}", "CPU: 1 PID: 7 Comm: x Not tainted 4.12.0 #1", *ZONE)
+    assert (report.event, report.comm, report.order, report.mask) == ("failure", "x", 2, None)
+    report = only(f"x: page allocation failure: order:2, mode:0x20{other}")
+    assert (report.order, report.mask and report.mask.value) == (2, 0x20 if other.startswith("<") else None)
 
 
 def test_the_state_of_old_kernels() -> None:

@@ -59,6 +59,30 @@ def test_vmalloc(line: str) -> None:
     assert (report.comm, report.mask and report.mask.value, report.mems_allowed) == ("x", 0xCC0, "0")
 
 
+WRAPPED = (
+    *VMALLOC,
+    f"x: vmemmap alloc failure: order:9, {TAIL}",
+    "vmap allocation for size 393216 failed: use vmalloc=<size> to increase size",
+)
+
+
+def _read(report: LoggedFailure) -> tuple[object, ...]:
+    mask = report.mask.value if report.mask is not None else None
+    return report.event, report.comm, report.size, report.order, mask, report.warning_text, report.mems_allowed
+
+
+@pytest.mark.parametrize("prefix", ["", "[   12.345678] ", "Nov 28 01:02:03 host kernel: "])
+@pytest.mark.parametrize("line", WRAPPED)
+def test_wrapped_at_any_blank(line: str, prefix: str) -> None:
+    """A mail breaks the first line at one of its blanks, and may repeat the prefix there."""
+    rest = [f"{prefix}CPU: 3 PID: 7 Comm: x Not tainted 6.2.0 #1", f"{prefix}Mem-Info:"]
+    [whole] = find_failures(read_messages([f"{prefix}{line}", *rest]))
+    for at in (at for at, letter in enumerate(line) if letter == " "):
+        for again in (prefix, ""):
+            [report] = find_failures(read_messages([f"{prefix}{line[:at]}", f"{again}{line[at + 1 :]}", *rest]))
+            assert _read(report) == _read(whole), line[:at]
+
+
 @pytest.mark.parametrize(
     ("line", "size"),
     [

@@ -342,3 +342,33 @@ def test_panic_of_another_task() -> None:
     assert (report.comm, report.trace) == ("a", ())
     [warning] = found("WARNING: CPU: 1 PID: 20 at mm/page_alloc.c:9 __alloc_pages+0x1/0x2", TASK_B, *trace)
     assert [frame.function for frame in warning.trace] == ["dump_stack", "panic", "other_driver"]
+
+
+def test_the_trace_of_another_report_behind_a_beginning() -> None:
+    """What follows b's "Call Trace:" is the end of a's, as it does not begin with the functions that print."""
+    reports = found(A, TASK_A, *TRACE_A[:3], B, TASK_B, TRACE_B[0], TRACE_A[3], *state(100), *TRACE_B[1:], *state(200))
+    assert [report.contradictions for report in reports if report.event == "failure"] == [[MIXED], [MIXED]]
+
+
+def test_one_more_state_than_reports() -> None:
+    """Task b began while a's state was not whole; the rest of its own state begins one of its own."""
+    whole, other = state(100), state(200)
+    reports = found(A, TASK_A, *TRACE_A, *whole[:2], B, TASK_B, *TRACE_B, other[0], *whole[2:], *other[1:])
+    assert [report.contradictions for report in reports if report.event == "failure"] == [[MIXED], [MIXED]]
+
+
+def test_two_ends_of_a_state() -> None:
+    """A machine has one number of pages; where the ends of two states differ, one is another report's."""
+    [report] = found(A, TASK_A, *state(100), "Free swap  = 8kB", "2000 pages RAM")
+    assert (report.total_ram_pages, report.contradictions) == (1000, [MIXED])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Web Content", "Web Content"), ("Web Content", "web1: Web Content"), ("Content", "Content")],
+)
+def test_the_line_of_the_cpuset(first: str, second: str) -> None:
+    """A host may stand before the name."""
+    begin = f"{first}: page allocation failure: order:0, mode:0x14000c0(GFP_KERNEL), nodemask=(null)"
+    assert [report.mems_allowed for report in found(begin, f"{second} cpuset=/ mems_allowed=0-1")] == ["0-1"]
+    assert [report.mems_allowed for report in found(begin, "other cpuset=/ mems_allowed=0-1")] == [None]

@@ -14,10 +14,12 @@ import pytest
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.trace.decode import RowBatch
+from kalloctrace.trace.inferred import inferred_of
+from kalloctrace.trace.metadata import totals_of
 from kalloctrace.trace.reader import Ending, TraceReader, read_snapshot
 from kalloctrace.trace.rebatch import rebatched
 from kalloctrace.trace.schema import COLUMNS, FORMAT_KEY, LATER, RECORDING_KEY, ROWS, SNAPSHOT_KEY, TOTALS_KEY
-from kalloctrace.trace.totals import Totals
+from kalloctrace.trace.totals import MissedBy, Totals
 from kalloctrace.trace.writer import TraceWriter
 
 SNAPSHOT = builtin_snapshot("5.10")
@@ -162,6 +164,37 @@ def test_lost_is_what_found_no_room() -> None:
 def test_totals_ignore_what_a_newer_writer_adds() -> None:
     """An unknown key is no reason to refuse a trace."""
     assert Totals.from_json({**TOTALS.to_json(), "added": 1}) == TOTALS
+
+
+def test_totals_of_one_probe_come_back() -> None:
+    """What only a probe at get_page_from_freelist() counts is written and read; a newer counter is ignored."""
+    counted = {"own": 1, "filtered": 2, "rejected": 3, "dropped_by_flags": 0, "bpf_calls": 52_000}
+    missed_by = {"kprobe": 4, "program": 5, "memory": 6}
+    totals = Totals.from_json({**TOTALS.to_json(), **counted, "missed_by": {**missed_by, "added": 7}})
+    assert totals.missed_by == MissedBy(kprobe=4, program=5, memory=6)
+    written = totals.to_json()
+    assert {name: written[name] for name in counted} == counted
+    assert written["missed_by"] == missed_by
+    assert totals_of(json.dumps(written).encode()) == totals
+
+
+def test_totals_of_an_older_version_lack_what_it_did_not_count() -> None:
+    """A counter that did not exist is not known, which is not 0."""
+    later = ("own", "filtered", "rejected", "dropped_by_flags", "bpf_calls", "missed_by")
+    older = {name: value for name, value in TOTALS.to_json().items() if name not in later}
+    assert totals_of(json.dumps(older).encode()) == TOTALS
+    assert [getattr(TOTALS, name) for name in later] == [None] * len(later)
+
+
+def test_inferred_facts_of_a_recording(tmp_path: Path) -> None:
+    """They are read as they were written; a recording of the pair, or of an older version, has none."""
+    assert inferred_of(RECORDING) == frozenset()
+    recording = {**RECORDING, "attach": "one:multi", "inferred": ["hardwall", "preferred_nid"]}
+    with TraceWriter(tmp_path / "t.arrows", SNAPSHOT, recording) as writer:
+        writer.close(TOTALS)
+    with TraceReader(tmp_path / "t.arrows") as trace:
+        assert trace.recording["attach"] == "one:multi"
+        assert inferred_of(trace.recording) == {"hardwall", "preferred_nid"}
 
 
 def test_reading_does_not_change_the_reader(tmp_path: Path) -> None:

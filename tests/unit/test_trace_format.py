@@ -16,7 +16,19 @@ from kalloctrace.trace.dedup import MOST_ALLOCATIONS, Tally, count_distinct
 from kalloctrace.trace.messages import MOST_UNPACKED
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
-from kalloctrace.trace.schema import ALLOCATION, COLUMNS, COUNT, FORMAT, FORMAT_KEY, ROWS, STREAM, TASK_COLUMNS
+from kalloctrace.trace.schema import (
+    ALLOCATION,
+    CGROUP,
+    COLUMNS,
+    COUNT,
+    COUNTED_BY,
+    FORMAT,
+    FORMAT_KEY,
+    RECORDING_KEY,
+    ROWS,
+    STREAM,
+    TASK_COLUMNS,
+)
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import MOST_ROWS, StreamColumns, TraceWriter
 from tests import traces
@@ -189,6 +201,40 @@ def test_calls_are_grouped_for_an_aggregate(tmp_path: Path) -> None:
             writer.write(pa.RecordBatch.from_pylist(rows, schema=COLUMNS))
         writer.close(TOTALS)
     assert counted(path) == [(1, 2), (2, 2), (3, 1)]
+
+
+@pytest.mark.parametrize("by", COUNTED_BY)
+def test_calls_are_grouped_by_what_they_are_counted_by(tmp_path: Path, by: str) -> None:
+    """Calls that are not grouped yet become counts of each name or control group; no other task column is kept."""
+    path = tmp_path / "t.arrows"
+    with TraceWriter(path, SNAPSHOT, {"mode": "aggregate", "by": by}) as writer:
+        for batch in (((1, "a"), (1, "b"), (1, "a")), ((1, "c"), (2, "a"))):
+            rows = [{**WHOSE, **ROW, "order": order, by: text} for order, text in batch]
+            writer.write(pa.RecordBatch.from_pylist(rows, schema=COLUMNS))
+        writer.close(TOTALS)
+    assert counted(path) == [(1, 4), (2, 1)]
+    with TraceReader(path) as trace:
+        assert [field.name for field in (*TASK_COLUMNS, CGROUP) if trace.has(field.name)] == [by]
+        found = [(row["order"], row[by], row["count"]) for batch in trace.batches() for row in batch.to_pylist()]
+    assert sorted(found) == [(1, "a", 2), (1, "b", 1), (1, "c", 1), (2, "a", 1)]
+
+
+def test_an_aggregate_without_its_column_is_refused(tmp_path: Path) -> None:
+    """The description says that calls are counted by name, and there is no name."""
+    path = tmp_path / "t.arrows"
+    with TraceWriter(path, SNAPSHOT, {"mode": "aggregate"}) as writer:
+        writer.add(allocations(1))
+        writer.write_aggregate(np.array([1], np.uint64), np.array([0], np.int32))
+        writer.close(TOTALS)
+    with pa.ipc.open_stream(path) as stored:
+        batches = list(stored)
+        metadata = {**stored.schema.metadata, RECORDING_KEY: b'{"mode": "aggregate", "by": "comm"}'}
+    schema = batches[0].schema.with_metadata(metadata)
+    with pa.ipc.new_stream(path, schema) as again:
+        for batch in batches:
+            again.write_batch(pa.RecordBatch.from_arrays(batch.columns, schema=schema))
+    with pytest.raises(KalloctraceError, match="comm is missing"):
+        TraceReader(path)
 
 
 def test_rows_of_a_stream_count_once(tmp_path: Path) -> None:

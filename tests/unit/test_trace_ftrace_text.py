@@ -8,6 +8,7 @@ import pytest
 
 from kalloctrace.trace.ftrace_text import Event, EventText
 
+DATA = Path(__file__).parent / "data" / "events"
 EVENT = Event(22498450000, 0, 6429, 6429, "perf", None, 0, 0, "GFP_KERNEL", failed=False)
 
 
@@ -50,7 +51,7 @@ def read(*lines: str) -> tuple[list[Event], EventText]:
                 "  <...>-22275 [006] ....   889.213383: mm_page_alloc: page=00000000d2be5665 pfn=970744 order=0 "
                 "migratetype=0 nr_free=3650 gfp_flags=GFP_HIGHUSER|__GFP_ZERO"
             ),
-            "trace-cmd report",
+            "tracefs trace",
             {
                 "time": 889213383000,
                 "cpu": 6,
@@ -65,7 +66,7 @@ def read(*lines: str) -> tuple[list[Event], EventText]:
                 "  gnome-terminal-1567  [000]  4415.246506: mm_page_alloc: page=ffffea0003db9f40 pfn=1155800 order=0 "
                 "migratetype=0 gfp_flags=GFP_KERNEL"
             ),
-            "trace-cmd report",
+            "tracefs trace",
             {"time": 4415246506000, "pid": 1567, "tid": 1567, "comm": "gnome-terminal"},
         ),
         (
@@ -81,7 +82,7 @@ def read(*lines: str) -> tuple[list[Event], EventText]:
                 "   <idle>-0       (-----) [003] d.h2.  5.000001: mm_page_alloc: page=0000000000000000 pfn=0x0 order=0 "
                 "migratetype=0 gfp_flags=GFP_NOWAIT"
             ),
-            "trace-cmd report",
+            "tracefs trace",
             {
                 "time": 5000001000,
                 "cpu": 3,
@@ -97,7 +98,7 @@ def read(*lines: str) -> tuple[list[Event], EventText]:
                 " a-b-12-77      (     76) [002] ...1.  5.1: mm_page_alloc: page=00000000d2be5665 pfn=0x7 order=0 "
                 "migratetype=2 gfp_flags=none"
             ),
-            "trace-cmd report",
+            "tracefs trace",
             {
                 "time": 5100000000,
                 "cpu": 2,
@@ -109,13 +110,16 @@ def read(*lines: str) -> tuple[list[Event], EventText]:
             },
         ),
         (
-            "  dd-133   [000]    18.541851: mm_page_alloc: pfn=0xffffffffffffffff order=0 gfp_flags=3264 migratetype=0",
+            (
+                "  dd-133   [000]    18.541851: mm_page_alloc:         pfn=0xffffffffffffffff order=0 gfp_flags=3264 "
+                "migratetype=0"
+            ),
             "trace-cmd report",
             {"time": 18541851000, "pid": 133, "tid": 133, "comm": "dd", "gfp_flags": "3264", "failed": True},
         ),
         (
             "dd-133 [000] ..... 123456789: mm_page_alloc: page=1 pfn=0x1 order=0 migratetype=0 gfp_flags=GFP_KERNEL",
-            "trace-cmd report",
+            "tracefs trace",
             {"time": 123456789, "pid": 133, "tid": 133, "comm": "dd"},
         ),
     ],
@@ -168,6 +172,15 @@ def test_tracefs_is_recognised_by_its_header() -> None:
     assert read("# tracer: nop", "#", LINE)[1].form == "tracefs trace"
 
 
+@pytest.mark.parametrize(("name", "form"), [("tracefs.txt", "tracefs trace"), ("trace-cmd.txt", "trace-cmd report")])
+def test_lines_without_a_head_are_recognised(name: str, form: str) -> None:
+    """What `trace_pipe` or grep give: the kernel puts one space after the event's name, trace-cmd pads to 20."""
+    lines = (DATA / name).read_text(encoding="utf-8").splitlines()
+    events, text = read(*(line for line in lines if "mm_page_alloc:" in line and not line.startswith("#")))
+    assert (text.form, text.unreadable) == (form, 0)
+    assert events
+
+
 @pytest.mark.parametrize(
     ("line", "lost"),
     [
@@ -190,9 +203,6 @@ def test_lines_that_cannot_be_read_are_counted() -> None:
         "noise", LINE, LINE[:-30], graph, LINE.replace("order=0", "order=x"), "kmem:mm_page_alloc stats"
     )
     assert (len(events), text.unreadable, text.first_unreadable) == (1, 3, 3)
-
-
-DATA = Path(__file__).parent / "data" / "events"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A stream that is played back, and the tally behind it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ from kalloctrace.live.view import View
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
-from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.schema import ALLOCATION, COLUMNS
 from kalloctrace.trace.tally import OTHERS, RunningTally
+from kalloctrace.trace.writer import TraceWriter
 from kalloctrace.verify.verification import verify_trace
 from tests import played
-from tests.traces import RECORDED, aggregate, stream
+from tests.traces import RECORDED, aggregate, slow_calls, source, stream
 
 
 def tasks(rows: RowBatch) -> dict[tuple[str | None, int | None, str | None], int]:
@@ -165,3 +167,37 @@ def test_texts_of_merged_tasks_are_discarded() -> None:
     assert int(rows.counts.sum()) == 3000
     named = dict(zip(comm.to_pylist(), stack.to_pylist(), strict=True))
     assert {f"t{number}": f"ft{number}" for number in range(2990, 3000)}.items() <= named.items()
+
+
+def test_slow_calls_count_once_they_have_returned(tmp_path: Path) -> None:
+    """One of half a second counts after it; one that got no page failed; one without a return counts from its begin."""
+    begin, second = 5 * played.SECOND, played.SECOND
+    call = {**slow_calls()[0], "page": True}
+    path = tmp_path / "t.arrows"
+    snapshot, totals, _ = source()
+    row = {"time": begin, "cpu": 0, "pid": 1, "tid": 1, "comm": "a"}
+    with TraceWriter(path, snapshot, {"mode": "stream", "slow": True}) as writer:
+        writer.write(pa.RecordBatch.from_pylist([{**source()[2], **row}], COLUMNS))
+        writer.write_slow(
+            [
+                {**call, "time": begin, "duration": second // 2},
+                {**call, "time": begin + second, "duration": second, "page": False},
+                {**call, "time": begin + 3 * second, "duration": None, "page": None},
+            ]
+        )
+        writer.close(replace(totals, opened=1, submitted=1, slow=3, slow_failed=1, seconds=4.0))
+    with Replay(path) as replay:
+        seen = []
+        for step in (0.4, 0.2, 1.2, 0.3, 0.8, 0.2, 9.0):
+            replay.advance(step)
+            now = replay.observe().totals
+            seen.append((now.slow, now.slow_failed))
+        assert replay.ended
+    assert seen == [(0, 0), (1, 0), (1, 0), (2, 1), (2, 1), (3, 1), (3, 1)]
+
+
+def test_slow_path_that_was_not_recorded_is_not_zero(tmp_path: Path) -> None:
+    """Its numbers stay unknown."""
+    with Replay(played.trace(tmp_path / "t.arrows")) as replay:
+        replay.advance(1.0)
+        assert (replay.observe().totals.slow, replay.observe().totals.slow_failed) == (None, None)

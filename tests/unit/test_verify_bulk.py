@@ -11,6 +11,7 @@ from kalloctrace.kernel.machine import Machine, ZoneRef, machine_of
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.page_alloc import alloc_pages
 from kalloctrace.model.types import Context, Request
+from kalloctrace.trace.inferred import NOTHING_INFERRED
 from kalloctrace.trace.schema import COLUMNS
 from kalloctrace.verify.bulk import eligible
 from kalloctrace.verify.compare import RowVerdict, Switches, judge
@@ -223,7 +224,7 @@ def test_bulk_call_is_judged_by_all_hits_that_were_missed(missed: int, missed_fr
     """A missed hit of the normal entry hides the call for a single page; one of get_page_from_freelist() does not."""
     totals = replace(traces.source()[1], missed=missed, missed_freelist=missed_freelist, machine_changed=())
     row = {**TAKEN, **NONE_SEEN, "bulk_returned": 0}
-    verdict = Judge.of(Kernel.of(builtin_snapshot("6.12", ONE)), Shown([row]), totals)(row)
+    verdict = Judge.of(Kernel.of(builtin_snapshot("6.12", ONE)), Shown([row]), totals, NOTHING_INFERRED)(row)
     assert (verdict.unknown, bool(verdict.differences)) == (
         ("nothing of the bulk call was seen, and probe hits were missed", False) if missed else ("", True)
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Rows become the model's arguments, column by column, and compared values become text."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,13 +95,28 @@ def test_facts_that_not_every_kernel_has_may_be_null() -> None:
     assert (context.cpusets_enabled, context.memcg_kmem_online, context.page_owner_inited) == (False, False, False)
 
 
-@pytest.mark.parametrize("column", ["cpusets_enabled", "gfp_allowed_mask", "task_flags", "defrag_mode"])
+@pytest.mark.parametrize("column", ["cpusets_enabled", "gfp_allowed_mask", "defrag_mode"])
 def test_a_fact_that_is_always_captured_must_be_there(column: str) -> None:
     """Only a damaged row lacks it."""
     row = {**ROW, column: None}
     assert missing_facts(row) == [column]
     with pytest.raises(DamagedRowError, match=f"^no {column}$"):
         context_of(kernel(), row)
+
+
+def test_task_flags_are_missing_only_where_the_stage_reads_them() -> None:
+    """5.10 without CONFIG_CMA does not read them on the fast path; with it, or later, a row without them is damaged."""
+    row = {**ROW, "task_flags": None}
+    assert missing_facts(row) == []
+    without, with_cma = (
+        Kernel.of(replace(one, features=replace(one.features, config_cma=cma)))
+        for one in [builtin_snapshot("5.10", MACHINE)]
+        for cma in (False, True)
+    )
+    assert context_of(without, row).task_flags == 0
+    for this in (with_cma, kernel()):
+        with pytest.raises(DamagedRowError, match=r"^no task_flags$"):
+            context_of(this, row)
 
 
 def test_nothing_is_missing_from_a_whole_row() -> None:

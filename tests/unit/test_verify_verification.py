@@ -42,10 +42,13 @@ def test_an_empty_verdict_as_json() -> None:
         "trace": "t",
         "kernel": "6.12",
         "sample": 1,
+        "missed_by": None,
+        "bpf_calls": None,
         "truncated": False,
         "damage": "",
         "mismatches": [],
         "unknown_reasons": {},
+        "not_judged": {},
         "fields": {},
         "slow": None,
     }
@@ -188,7 +191,7 @@ def test_switches_have_all_values_of_the_recording() -> None:
         {**row, "cpusets_enabled": 1, "gfp_allowed_mask": 2},
         {**row, "cpusets_enabled": 2, "defrag_mode": True},
         {**row, "entry": "tracepoint", "migratetype": 0, "gfp_allowed_mask": 4},
-        {**row, "gfp_allowed_mask": 8, "task_flags": None},
+        {**row, "gfp_allowed_mask": 8, "defrag_mode": None},
     ]
     assert Shown(rows).switches() == Switches(frozenset({False, True}), frozenset({1, 2}), frozenset({False, True}))
     assert Shown([{**row, "cpusets_enabled": 1}]).switches().cpusets_enabled == {True}

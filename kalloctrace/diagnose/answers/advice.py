@@ -3,13 +3,13 @@
 
 from collections.abc import Iterator
 
-from kalloctrace.diagnose.answers.facts import allowed, amount, excluded, size_kb, total
+from kalloctrace.diagnose.answers.facts import allowed, amount, below_mark, excluded, size_kb, total
 from kalloctrace.diagnose.answers.out_of_memory import has_given_up
-from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free
+from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free, smaller_reserve
 from kalloctrace.diagnose.answers.types import Advice, Caller, Certainty, Harm, Holder, OutOfMemory
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.kinds import refused_before_pages
+from kalloctrace.diagnose.kinds import policy_binds, refused_before_pages
 from kalloctrace.diagnose.zones import Remedy
 from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
@@ -26,7 +26,8 @@ def advise(
         return ()
     if failure.conclusion == "memcg" or (logged.cache is not None and logged.cache.cgroup is not None):
         return (_memcg(failure, holders),)
-    if harm.kind in ("fallback", "retried") and logged.event != "stall":
+    harmless = harm.kind in ("fallback", "retried") and logged.event != "stall"
+    if harmless and (harm.certainty == "certain" or not memory.verdict):
         text = f"nothing has to change: {harm.why}"
         return (Advice(text, None, None, harm.certainty, harm.line),)
     if logged.event in ("cma", "vmap", "hugetlb", "warning"):
@@ -70,6 +71,9 @@ def _memcg(failure: Failure, holders: tuple[Holder, ...]) -> Advice:
     largest = next((each for each in holders if each.kind == "task"), None)
     if largest is not None:
         text += f"; {largest.what} (pid {largest.pid}) holds {amount(largest.kilobytes)}"
+    shared = logged.memcg_stats.get("shmem", 0)
+    if logged.memcg_limit is not None and shared * 4 >= logged.memcg_limit[1]:
+        text += f"; {amount(shared)} are shared memory and tmpfs, which killing a process does not free"
     return Advice(text, "memory.max", None, certainty, logged.places.get("memcg_limit", logged.line))
 
 
@@ -132,7 +136,7 @@ def _bound(failure: Failure) -> Iterator[Advice]:
     names = ",".join(str(node) for node in nodes) or None
     line = logged.places.get("constraint", logged.line)
     where = f" node {names}" if names else " other nodes"
-    if logged.constraint == "mempolicy":
+    if policy_binds(logged):
         text = f"let its memory policy prefer node {logged.nodemask} instead of binding to it, or allow{where} too"
         yield Advice(text, "mempolicy", "preferred", "likely", line)
     elif logged.constraint == "cpuset" or (nodes and any(each.excluded_by == "cpuset" for each in kept_out)):
@@ -202,22 +206,40 @@ def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
         yield Advice(text, None, None, "likely", line)
         return
     if answer is None or answer.conclusion in ("passes", "no_zone", "unknown"):
+        yield from _undecided(failure)
         return
     remedies = {remedy.change: remedy for remedy in answer.remedies}
     if failure.attempt.order > 0 and any(each.kind == "block" for each in allowed(failure)):
         yield from _smaller(failure, caller, remedies.get("smaller_order"))
     yield from _closed_memory(failure)
-    if failure.logged.event != "oom" and _kswapd_helps(failure):
-        if "watermark_boost" in remedies:
-            text = "turn the boost of the watermarks off: without it the zone would have had enough free pages"
-            yield Advice(text, "vm.watermark_boost_factor", 0, "likely", failure.logged.state_line)
+    if failure.logged.event == "oom":
+        return
+    if "watermark_boost" in remedies:
+        text = "turn the boost of the watermarks off: without it the zone would have had enough free pages"
+        yield Advice(text, "vm.watermark_boost_factor", 0, "likely", failure.logged.state_line)
+    elif _kswapd_helps(failure):
         yield from larger_min_free(failure)
         yield from earlier_kswapd(failure)
+    elif failure.conclusion == "watermark":
+        yield from smaller_reserve(failure)
+
+
+def _undecided(failure: Failure) -> Iterator[Advice]:
+    """Yield what helps whatever the zones decided."""
+    if failure.why is not None and failure.why.conclusion == "passes":
+        yield from _high_memory(failure)
+    if failure.attempt.direct_reclaim is False and _is_below_min(failure):
+        yield from larger_min_free(failure)
+
+
+def _is_below_min(failure: Failure) -> bool:
+    """Return whether a zone has less than kswapd should leave to requests that cannot wait."""
+    return any(each.state.counted and each.state.free < each.state.watermarks[0] for each in allowed(failure))
 
 
 def _kswapd_helps(failure: Failure) -> bool:
-    """Return whether a zone was below its watermark, and has one: while the machine boots it has none."""
-    return any(each.kind == "watermark" and each.state.watermarks[2] for each in allowed(failure))
+    """Return whether a zone was below its own watermark, and has one: while the machine boots it has none."""
+    return any(each.state.watermarks[2] for each in below_mark(failure))
 
 
 def _closed_memory(failure: Failure) -> Iterator[Advice]:
@@ -233,10 +255,15 @@ def _closed_memory(failure: Failure) -> Iterator[Advice]:
             )
             text = f"make the CMA area smaller (boot parameter): {free} are in it, where only movable pages may go"
             yield Advice(text, "cma=", _half_cma(failure, check.needed.high - check.usable.low + 1), "likely", line)
+    yield from _high_memory(failure)
+
+
+def _high_memory(failure: Failure) -> Iterator[Advice]:
+    """Yield how to use the high memory of a 32-bit kernel that is free and closed to the request."""
     high = [each.state for each in excluded(failure) if each.state.zone == "HighMem"]
     if any(state.free > state.watermarks[2] for state in high):
         text = "use a 64-bit kernel if the processor can run one: the kernel cannot use the free high memory for itself"
-        yield Advice(text, None, None, "likely", line)
+        yield Advice(text, None, None, "likely", failure.logged.state_line)
 
 
 def _half_cma(failure: Failure, pages: int) -> str | None:

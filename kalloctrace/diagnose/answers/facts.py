@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 
 from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.states import populated
 from kalloctrace.diagnose.zones import ZoneVerdict
 
 LOWMEM = ("DMA", "DMA32", "Normal")
@@ -73,6 +74,21 @@ def allowed(failure: Failure) -> list[ZoneVerdict]:
     return [] if failure.why is None else [each for each in failure.why.zones if each.kind != "excluded"]
 
 
+def below_mark(failure: Failure) -> list[ZoneVerdict]:
+    """Return the zones that the request may use and that their watermark alone refused, without lowmem_reserve.
+
+    Raising the watermarks keeps more free in these; where lowmem_reserve refused, it would only raise the limit.
+    """
+    low = [each for each in allowed(failure) if each.kind == "watermark" and each.check is not None]
+    return [each for each in low if each.check is not None and each.check.usable.low <= each.check.lowered]
+
+
+def kept_for_lower(failure: Failure) -> list[ZoneVerdict]:
+    """Return the zones that the request may use and that lowmem_reserve alone refused."""
+    below = below_mark(failure)
+    return [each for each in allowed(failure) if each.kind == "watermark" and each not in below]
+
+
 def excluded(failure: Failure) -> list[ZoneVerdict]:
     """Return the zones that it may not."""
     return [] if failure.why is None else [each for each in failure.why.zones if each.kind == "excluded"]
@@ -86,15 +102,24 @@ def free_kb(failure: Failure, verdicts: Iterable[ZoneVerdict]) -> int:
 def free_elsewhere(failure: Failure) -> int | None:
     """Return the free memory in kB that the request may not use; None if the log does not show it.
 
-    Of a request that a policy or a cpuset binds, the kernel prints only the nodes that it may use; its own count of
-    free pages shows the rest.
+    Of a request that a policy or a cpuset binds, the kernel prints either all nodes or only those that it may use; then
+    its own count of free pages shows the rest, if no line of the nodes that are printed is missing.
     """
-    shown = free_kb(failure, excluded(failure))
-    whole = total(failure, "free")
-    bound = failure.logged.constraint in ("mempolicy", "cpuset") or failure.attempt.nodemask is not None
-    if failure.why is None or whole is None or not bound:
-        return shown or None
-    return shown + max(whole - free_kb(failure, failure.why.zones), 0)
+    shown, whole = excluded(failure), total(failure, "free")
+    if failure.why is None or whole is None or not _hides_nodes(failure):
+        return free_kb(failure, shown) or None
+    return free_kb(failure, shown) + max(whole - free_kb(failure, failure.why.zones), 0)
+
+
+def _hides_nodes(failure: Failure) -> bool:
+    """Return whether the kernel left out the nodes that the request may not use, and the state is whole."""
+    logged = failure.logged
+    outside = (failure.attempt.mems_allowed or 0) & ~(failure.attempt.nodemask or 0) if failure.attempt.nodemask else 0
+    bound = logged.constraint in ("mempolicy", "cpuset") or bool(outside)
+    if not bound or failure.unshown or any(each.excluded_by in ("nodemask", "cpuset") for each in excluded(failure)):
+        return False
+    ended = logged.swap is not None or logged.total_ram_pages is not None
+    return ended and all(zone.blocks and "free" in zone.kilobytes for zone in populated(logged.zones))
 
 
 def amount(kilobytes: int) -> str:

@@ -174,5 +174,13 @@ FALLBACKS = (
         "likely",
         atomic=True,
     ),
+    _row(
+        r"_{0,2}pskb_\w+|skb_(?:copy|cow|segment|ensure_writable|make_writable)\w*|_{0,2}skb_linearize",
+        "dropped",
+        "a packet that gets no room for a copy or for its headers is dropped; TCP sends it again",
+        "net/core/skbuff.c, pskb_expand_head and __pskb_pull_tail",
+        "likely",
+        atomic=True,
+    ),
 )
 """The first row holds that matches a frame between the allocator and its caller, and the request."""

@@ -10,6 +10,7 @@ from kalloctrace.diagnose.answers.fallbacks import FALLBACKS, Fallback
 from kalloctrace.diagnose.answers.types import Caller, Harm
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.kinds import has_request
 from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
 LARGEST_ORDER = 10
@@ -44,7 +45,8 @@ def _stall(failure: Failure) -> Harm:
 
 
 def _memory(failure: Failure) -> Harm:
-    why = "the log shows the state of memory, and no request that failed"
+    asked = "the request is the one that the options name" if has_request(failure.logged) else "no request that failed"
+    why = f"the log shows the state of memory, and {asked}"
     return Harm("unknown", why, "unknown", failure.logged.line)
 
 

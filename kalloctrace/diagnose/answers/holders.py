@@ -26,22 +26,36 @@ _ALSO_ACCOUNTED = ("isolated_anon", "isolated_file", "free_pcp", "bounce", "sec_
 
 _COUNTERS: tuple[tuple[HolderKind, str, tuple[str, ...]], ...] = (
     ("anonymous", "anonymous memory of all processes, with shared memory", ("active_anon", "inactive_anon")),
+    ("anonymous", "anonymous memory of all processes", ("mapped-anon",)),
     ("shmem", "shared memory and tmpfs", ("shmem",)),
     ("file", "page cache of files", ("active_file", "inactive_file")),
     ("unevictable", "locked in memory (mlock, ramfs)", ("unevictable",)),
     ("slab", "slab caches that cannot be freed", ("slab_unreclaimable",)),
     ("reclaimable_slab", "slab caches that can be freed", ("slab_reclaimable",)),
+    ("slab", "slab caches", ("slab",)),
     ("page_tables", "page tables", ("pagetables",)),
 )
+
+_OF_CGROUP: tuple[tuple[HolderKind, str, tuple[str, ...]], ...] = (
+    ("anonymous", "anonymous memory of the cgroup", ("anon", "rss")),
+    ("shmem", "shared memory and tmpfs of the cgroup", ("shmem",)),
+    ("slab", "slab caches of the cgroup that cannot be freed", ("slab_unreclaimable",)),
+    ("reclaimable_slab", "slab caches of the cgroup that can be freed", ("slab_reclaimable",)),
+    ("page_tables", "page tables of the cgroup", ("pagetables",)),
+    ("kernel_stacks", "kernel stacks of the cgroup", ("kernel_stack",)),
+)
+"""`mem_cgroup_print_oom_meminfo` and `memory_stats`, mm/memcontrol.c; up to 5.2 "rss" and "cache"."""
 
 
 def find_holders(failure: Failure) -> tuple[Holder, ...]:
     """Return who holds the memory, the largest first; what is not accounted for is the last one."""
-    size = size_kb(failure)
-    found = [holder for holder in _holders(failure) if size is None or holder.kilobytes * _LEAST >= size]
+    limit = failure.logged.memcg_limit if failure.conclusion == "memcg" else None
+    size = size_kb(failure) if limit is None else limit[1]
+    least = 1 if size is None else max(size // _LEAST, 1)
+    found = [holder for holder in _holders(failure) if holder.kilobytes >= least]
     ordered = sorted(found, key=operator.attrgetter("kilobytes"), reverse=True)
     rest = unaccounted(failure)
-    if rest is not None and size is not None and rest * _LEAST >= size:
+    if rest is not None and rest >= least and size is not None:
         what = "not accounted for by any counter of the log (drivers, vmalloc, balloons)"
         ordered.append(Holder("unaccounted", what, rest, line=failure.logged.places.get("total_ram_pages")))
     return tuple(ordered)
@@ -64,6 +78,7 @@ def _holders(failure: Failure) -> Iterator[Holder]:
         if held is not None:
             largest = _largest_slabs(failure) if names == ("slab_unreclaimable",) else ""
             yield Holder(kind, what + largest, held, line=places.get("totals"))
+    yield from _of_cgroup(failure)
     if stacks := _kernel_stacks(failure):
         yield Holder("kernel_stacks", "kernel stacks", stacks, line=places.get("nodes") or logged.state_line)
     if huge := _hugetlb(failure):
@@ -72,6 +87,18 @@ def _holders(failure: Failure) -> Iterator[Holder]:
         yield Holder("hugetlb", f"huge pages that are set aside{unused}", huge, line=places.get("hugepages"))
     for site in sorted(logged.profile, key=operator.attrgetter("bytes"), reverse=True)[:_SITES]:
         yield Holder("site", f"allocated at {site.where}", site.bytes >> 10, line=places.get("profile"))
+
+
+def _of_cgroup(failure: Failure) -> Iterator[Holder]:
+    stats, line = failure.logged.memcg_stats, failure.logged.places.get("memcg_stats")
+    for kind, what, names in _OF_CGROUP:
+        held = next((stats[name] for name in names if name in stats), 0)
+        if held:
+            yield Holder(kind, what, held, line=line)
+    # The page cache has shared memory too.
+    cached = stats.get("file", stats.get("cache", 0)) - stats.get("shmem", 0)
+    if cached > 0:
+        yield Holder("file", "page cache of the cgroup", cached, line=line)
 
 
 def _tasks(failure: Failure) -> Iterator[Holder]:

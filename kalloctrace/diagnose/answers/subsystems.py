@@ -15,8 +15,8 @@ ALLOCATORS = re.compile(
     r"|el1_sync|do_debug_exception|debug_exception_enter"
     # mm/page_alloc.c, mm/mempolicy.c, mm/oom_kill.c, mm/show_mem.c, mm/compaction.c, mm/vmscan.c
     r"|warn_alloc(?:_failed|_show_mem)?|dump_header.*|_{0,2}show_mem.*|show_free_areas|_{0,2}out_of_memory"
-    r"|(?:__)?oom_kill_process|pagefault_out_of_memory|check_panic_on_oom|moom_callback"
-    r"|_{0,3}alloc_(?:frozen_)?pages?(?:_.*)?|_{0,2}get_free_pages?|get_zeroed_page|get_page_from_freelist"
+    r"|(?:__)?oom_kill_process|pagefault_out_of_memory|check_panic_on_oom|moom_callback|find_lock_task_mm|oom_badness"
+    r"|_{0,3}alloc_(?:frozen_|kmem_)?pages?(?:_.*)?|_{0,2}get_free_pages?|get_zeroed_page|get_page_from_freelist"
     r"|_{0,2}folio_alloc(?:_.*)?|vma_alloc_\w+|alloc_zeroed_user_highpage\w*|filemap_alloc_folio|__page_cache_alloc"
     r"|alloc_contig_\w+|_{0,2}alloc_contig_frozen\w*|page_frag_alloc\w*|_{0,2}page_frag_(?:cache_)?(?:refill|alloc)\w*"
     r"|try_to_free_pages|do_try_to_free_pages|__perform_reclaim|try_to_compact_pages"
@@ -33,12 +33,14 @@ ALLOCATORS = re.compile(
     r"|_{0,2}v[mz]alloc\w*|vmap|vm_area_alloc_pages|alloc_vmap_area|_{0,2}get_vm_area\w*|__vmalloc\w*"
     # kernel/dma, drivers/iommu, arch/*/mm/dma-mapping.c, mm/dmapool.c, mm/cma.c
     r"|_{0,2}dmam?_(?:direct_|common_|generic_)?alloc\w*|_{0,2}dma_pool_alloc|pool_alloc_page|_{0,2}cma_alloc\w*"
-    r"|_{0,2}iommu_dma_alloc\w*|iommu_alloc_coherent|intel_alloc_coherent|alloc_coherent|(?:arm|x86|swiotlb)_\w*alloc\w*"
+    r"|_{0,2}iommu_dma_alloc\w*|iommu_alloc_coherent|intel_alloc_coherent|alloc_coherent|(?:arm|x86|(?:xen_)?swiotlb)_\w*alloc\w*"
     r"|pci_z?alloc_consistent|remap_allocator_alloc|cma_allocator_alloc|simple_allocator_alloc|__alloc_(?:from_|remap_)\w+"
 )
 """Functions of the allocators and of what prints the report: they never ask for themselves."""
 
 LIBRARIES = re.compile(
+    # mm/shmem.c
+    r"shmem_alloc_\w+|shmem_get(?:page|_folio)\w*|shmem_read_(?:mapping_page|folio)\w*|"
     # net/core, include/linux/skbuff.h
     r"_{0,3}(?:alloc_skb|netdev_alloc|napi_alloc|dev_alloc_skb|build_skb|pskb_|skb_|sock_alloc_send|sk_page_frag)\w*"
     r"|page_pool_\w+|__page_pool_\w+|napi_\w*build_skb|sock_[ow]malloc|sock_kmalloc"
@@ -47,17 +49,23 @@ LIBRARIES = re.compile(
     r"|ida_\w+|mas_\w+|pcpu_(?:alloc\w*|create_chunk|populate_\w+|mem_\w+)|__alloc_percpu\w*|alloc_percpu\w*"
     r"|_{0,2}bio_alloc\w*|bvec_alloc\w*|bio_(?:kmalloc|copy)\w*|usb_alloc_\w+|hcd_buffer_alloc|alloc_large_system_hash"
     r"|seq_buf_alloc|simple_xattr_alloc|_{0,2}alloc_workqueue\w*|alloc_workqueue_attrs"
+    # fs/xfs/kmem.c up to 6.8; module/os/linux/spl of OpenZFS
+    r"|kmem_z?alloc(?:_large|_io)?|kmem_realloc|kmem_zone_z?alloc|spl_k?v?mem_\w*alloc\w*|spl_kvmalloc"
 )
 """Functions that ask on behalf of their caller. They are named only if the trace shows no caller."""
 
 ENTRIES = re.compile(
+    # arch/x86/mm/fault.c, arch/arm64/mm/fault.c and kernel/entry-common.c, arch/arm/mm/fault.c, arch/powerpc
     r"(?:asm_)?exc_page_fault|(?:__|trace_)?do_page_fault|do_user_addr_fault|(?:async_)?page_fault|_{0,2}do_kernel_fault"
-    r"|do_mem_abort|do_translation_fault|el0_(?:da|ia)|el0t?_.*|el0_svc\w*|do_DataAbort|do_PrefetchAbort|__dabt_\w+"
+    r"|mm_fault_error|do_mem_abort|do_translation_fault|el0_(?:da|ia)|el0t?_.*|el0_svc\w*|do_DataAbort|do_PrefetchAbort|__dabt_\w+"
     r"|__pabt_\w+|ret_from_exception|data_access_common_virt|instruction_access_common\w*|handle_page_fault"
+    # arch/*/entry and kernel/entry*
     r"|entry_SYSCALL_.*|entry_(?:INT|SYSENTER|SYSCALL)\w*|do_syscall_\w+|do_int80\w*|do_fast_syscall_32|system_call\w*"
     r"|sysenter\w*|syscall_\w+|ret_fast_syscall|invoke_syscall\w*|do_el0_svc\w*|x64_sys_call|ia32_sys_call|tracesys\w*"
+    # kernel/kthread.c, kernel/workqueue.c, init/main.c, kernel/sched/idle.c, arch/x86/kernel/head64.c
     r"|ret_from_(?:fork|kernel_thread)\w*|kernel_thread_(?:helper|starter)|kthread|worker_thread|process_(?:one_work|scheduled_works)"
     r"|kernel_init(?:_freeable)?|start_kernel|rest_init|cpu_startup_entry|start_secondary|secondary_startup_.*|do_idle"
+    # kernel/softirq.c, arch/*/kernel/irq*.c, kernel/irq/irqdesc.c, drivers/irqchip/irq-gic*.c
     r"|(?:asm_)?(?:sysvec|common_interrupt|call_function|fred)_?\w*|_{0,2}do_softirq\w*|(?:__)?irq_exit\w*|handle_softirqs"
     r"|invoke_softirq|__irq_svc|el1h?_(?:64_)?irq\w*|do_IRQ|ret_from_intr|apic_timer_interrupt|smp_\w*interrupt|run_ksoftirqd"
     r"|tasklet_action\w*|call_on_stack|__handle_domain_irq|handle_IRQ|generic_handle_\w*irq\w*|gic_handle_irq"
@@ -98,7 +106,7 @@ SUBSYSTEMS = (
         r"do_anonymous_page|alloc_anon_folio|do_cow_(?:page|fault)|do_wp_page|wp_page_copy|folio_prealloc"
         r"|(?:__)?handle_mm_fault|handle_pte_fault|do_pte_missing|do_no_page|(?:__)?do_fault|do_read_fault"
         r"|do_shared_fault|faultin_page|_{0,2}get_user_pages\w*|populate_vma_page_range|__mm_populate"
-        r"|_{0,2}p[tmu4g]d_alloc\w*|__pte_alloc\w*|pte_alloc_one\w*",
+        r"|_{0,2}p[mu4]d_alloc\w*|__pte_alloc\w*|pte_alloc_one\w*",
         "page fault of a process",
         "mm/memory.c",
     ),
@@ -118,7 +126,7 @@ SUBSYSTEMS = (
     ),
     _row(
         r"alloc_thread_stack_node|dup_task_struct|copy_process|kernel_clone|_?do_fork|alloc_thread_info\w*|copy_\w+_mm"
-        r"|dup_mmap?|mm_init|pgd_alloc",
+        r"|dup_mm(?:ap)?|mm_init|pgd_alloc",
         "creating a process",
         "kernel/fork.c",
     ),
@@ -251,4 +259,7 @@ MODULES = {
     "ttm": "TTM (graphics memory)",
     "drm": "DRM (graphics)",
 }
-"""By the module's name; a module that is not here is named as it is."""
+"""By the module's name, which is obj-m of the folder's Makefile: those of `SUBSYSTEMS`, drivers/gpu/drm/xe, fs/xfs,
+fs/smb/client, fs/overlayfs, arch/x86/kvm, drivers/vhost, drivers/misc/vmw_balloon.c, drivers/hv and net/mac80211;
+outside the kernel's tree NVIDIA's open-gpu-kernel-modules, openzfs/zfs, VirtualBox's vboxdrv and VMware's vmmon. A
+module that is not here is named as it is."""

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator
 
-from kalloctrace.diagnose.answers.facts import LOWMEM, allowed, amount
+from kalloctrace.diagnose.answers.facts import LOWMEM, amount, below_mark, kept_for_lower
 from kalloctrace.diagnose.answers.types import Advice
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.flags.releases import upstream_release
@@ -42,7 +42,7 @@ def earlier_kswapd(failure: Failure) -> Iterator[Advice]:
     release = upstream_release(failure.kernel)
     if release is None or release < (4, 6, 0):
         return
-    zones = [each.state for each in allowed(failure) if each.kind == "watermark" and each.state.managed]
+    zones = [each.state for each in below_mark(failure) if each.state.managed]
     if not zones:
         return
     state = max(zones, key=lambda each: each.managed or 0)
@@ -55,12 +55,31 @@ def earlier_kswapd(failure: Failure) -> Iterator[Advice]:
     yield Advice(text, "vm.watermark_scale_factor", value, "likely", failure.logged.state_line)
 
 
+def smaller_reserve(failure: Failure) -> Iterator[Advice]:
+    """Yield how much larger the zone's vm.lowmem_reserve_ratio must be, where lowmem_reserve alone refused.
+
+    A zone keeps, for requests that can use higher zones, the pages of those zones divided by its ratio
+    (`setup_per_zone_lowmem_reserve`, mm/page_alloc.c). DMA is small, and its reserve there for a reason.
+    """
+    kept = [each for each in kept_for_lower(failure) if each.state.zone != "DMA"]
+    for each in sorted(kept, key=lambda one: one.check.usable.low if one.check is not None else 0, reverse=True)[:1]:
+        check = each.check
+        spare = check.usable.low - check.lowered - 1 if check is not None else 0
+        if check is None or spare <= 0 or check.lowmem_reserve.low != check.lowmem_reserve.high:
+            continue
+        times = -(-check.lowmem_reserve.low // spare)
+        place = f"node {each.state.node} {each.state.zone}"
+        free = amount(_kb(failure, check.usable.low))
+        text = f"let such requests use more of {place}, where {free} are free: a ratio {times:,} times as large for it"
+        yield Advice(text, "vm.lowmem_reserve_ratio", None, "likely", failure.logged.state_line)
+
+
 def _missing(failure: Failure) -> int | None:
     """Return how many kB the zone that was nearest to its watermark lacked; None if no zone was below it."""
     lacking = [
-        _kb(failure, each.check.needed.high - each.check.usable.low + 1)
-        for each in allowed(failure)
-        if each.kind == "watermark" and each.check is not None and _is_lowmem(each.state)
+        _kb(failure, each.check.lowered - each.check.usable.low + 1)
+        for each in below_mark(failure)
+        if each.check is not None and _is_lowmem(each.state)
     ]
     return min(lacking, default=None)
 

@@ -14,8 +14,9 @@ from kalloctrace.diagnose.reports.model import Cache, LoggedFailure
 _NODES = r"\(null\)|[\d,-]*\d"
 _WHO = r"(?P<comm>.*?):? ?"
 _FAILURE = re.compile(rf"{_WHO}page allocation failure[.:] ?order:(?P<order>\d{{1,3}})(?P<rest>.*)")
-# What follows the order where another CPU's line ran into this one: nothing, or a word of a register or stack dump.
-_NO_MASK = re.compile(r",?\s*(?:[0-9a-f]{8,16}\s*)?$")
+# What follows the order where another CPU's line ran into this one: nothing, a word of a register or stack dump, or a
+# message without a space before it.
+_NO_MASK = re.compile(r",?\s*(?:[0-9a-f]{8,16}\s*)?$|[A-Za-z_<]")
 _RUN_ON = re.compile(r"(?:[^\s,:()]{1,15}: ?)?page allocation failure[.:] ?order:\d")
 _STALL = re.compile(
     r"(?P<comm>.*?): page allocation stalls? for (?P<time>\d+ ?m?secs?|\d+ms)[,:] order: ?(?P<order>\d{1,3}), "
@@ -71,6 +72,11 @@ def begun(text: str, line: int) -> LoggedFailure | None:
         if hint in text and (report := read(text, line)) is not None:
             return report
     return None
+
+
+def may_begin(text: str) -> bool:
+    """Return whether a message has the words of a first line; this is quick."""
+    return any(map(text.__contains__, _SIGNS)) and any(map(text.__contains__, BEGINNINGS))
 
 
 def pieces(text: str) -> list[str]:
@@ -202,7 +208,8 @@ def _hugetlb(text: str, line: int) -> LoggedFailure | None:
     if match is None:
         return None
     size = int(match["size"]) * _UNITS[match["unit"]]
-    return LoggedFailure("hugetlb", line, "", 0, size=size, warning_text=match["why"], order_shown=False)
+    pages = int(match["pages"])
+    return LoggedFailure("hugetlb", line, "", 0, size=size, pages=pages, warning_text=match["why"], order_shown=False)
 
 
 def _memory(text: str, line: int) -> LoggedFailure | None:
@@ -234,6 +241,9 @@ _KINDS: tuple[tuple[str, Callable[[str, int], LoggedFailure | None]], ...] = (
     (": Show Memory", _memory),
 )
 """A text without the words has no report of the kind."""
+
+_SIGNS = ("alloc", "oom-killer:", " for size ", "PFNs busy", ": Show Memory")
+"""Each of these words has one of them."""
 
 BEGINNINGS = tuple(hint for hint, _ in _KINDS)
 """A line with none of these words begins no report."""

@@ -199,8 +199,10 @@ class LoggedFailure:
         host: the machine's name; "" if not printed.
         constraint: as the OOM killer prints it; None if not printed.
         memcg_path: the memory cgroup whose limit was reached.
+        memcg_stats: what it holds in kB, by the kernel's names.
         size: bytes asked for, of vmalloc, vmap and contig; None if not printed.
-        pages: pages asked for, of cma, contig and vmalloc, and of a warning that follows a cma; None if not printed.
+        pages: pages asked for, of cma, contig, vmalloc and a warning that follows a cma, and huge pages; None if not
+            printed.
         trace: the call trace, innermost function first.
         trace_lines: the number of each frame's line.
         totals: the lines after "Mem-Info:" in pages, by the kernel's name.
@@ -248,6 +250,7 @@ class LoggedFailure:
     host: str = ""
     constraint: Constraint | None = None
     memcg_path: str | None = None
+    memcg_stats: dict[str, int] = field(default_factory=dict)
     size: int | None = None
     pages: int | None = None
     trace: tuple[Frame, ...] = ()
@@ -288,13 +291,17 @@ def zone_layouts(zones: Iterable[LoggedZone]) -> tuple[tuple[str, ...], ...]:
     """Return each possible set of zones of the kernel, in the order of `enum zone_type`.
 
     The length of lowmem_reserve is the number of zones, and the printed ones are among them. No kernel has
-    HighMem (32 bits) together with DMA32 or Device (64 bits).
+    HighMem (32 bits) together with DMA32 or Device (64 bits), but those before 2.6.23, which have no Movable: then all
+    zones are shown.
     """
     shown = list(zones)
     lengths = {len(zone.lowmem_reserve) for zone in shown if zone.lowmem_reserve is not None}
     if len(lengths) != 1:
         return ()
-    return tuple(_layouts(lengths.pop(), frozenset(("Normal", "Movable", *(zone.zone for zone in shown)))))
+    length, names = lengths.pop(), frozenset(zone.zone for zone in shown)
+    if len(names) == length and "Normal" in names and "Movable" not in names:
+        return (tuple(name for name in ZONE_NAMES if name in names),)
+    return tuple(_layouts(length, names | {"Normal", "Movable"}))
 
 
 @lru_cache(maxsize=64)

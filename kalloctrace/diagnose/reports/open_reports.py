@@ -56,6 +56,15 @@ class OpenReports:
         report.time, report.wall, report.host = message.time, message.wall, message.host
         report.release = self.release
         writer = Writer(report, message, mask, self.number, self.number, message.line, message.time)
+        for other in self.open:
+            if (
+                not writer.first.caller
+                and other.wants_state
+                and writer.wants_state
+                and not self.is_past(other, message)
+            ):
+                writer.rivals.append(other)
+                other.rivals.append(writer)
         self.open.append(writer)
         self._events[report.event] += 1
         self._queue.append(writer)
@@ -81,6 +90,18 @@ class OpenReports:
         last.touch(self.number, message)
         self.current = last
         return True
+
+    def adopted(self, message: Message) -> Writer | None:
+        """Return the report of an OOM kill that so far was a state of memory without a first line; None for none."""
+        writer = self.latest(message, "memory")
+        if writer is None or writer.report.state_line != writer.report.line or writer.report.in_pages:
+            return None
+        if self.number - writer.touched > NEAR:
+            return None
+        self._events["memory"] -= 1
+        self._events["oom"] += 1
+        writer.report.event = "oom"
+        return writer
 
     def latest(self, message: Message, event: str) -> Writer | None:
         """Return the latest report of an event that a message can be of."""
@@ -133,6 +154,8 @@ class OpenReports:
 
     def _close(self, writer: Writer) -> None:
         self.open.remove(writer)
+        # Else each report would keep the one before it for as long as the log goes on.
+        writer.rivals = []
         self._events[writer.report.event] -= 1
         self._closed.add(writer)
         self.done = self.done or self._queue[0] is writer

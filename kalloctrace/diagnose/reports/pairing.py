@@ -8,18 +8,21 @@ its time.
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
 from kalloctrace.diagnose.reports.fallbacks import with_fallbacks
 from kalloctrace.diagnose.reports.headers import BEGINNINGS, begun, pieces, read_nodes
 from kalloctrace.diagnose.reports.model import Frame, LoggedFailure
 from kalloctrace.diagnose.reports.open_reports import AFTERWARDS, OpenReports
 from kalloctrace.diagnose.reports.proc import PROC_HINTS, begins_file, owner_sites, read_owner, read_proc, zone_key
+from kalloctrace.diagnose.reports.said import Said, said_by
 from kalloctrace.diagnose.reports.states import States
 from kalloctrace.diagnose.reports.tasks import (
     OOM_HINTS,
     begins_table,
     is_about_kill,
     names_victim,
+    of_cgroup,
     read_cache,
     read_kill,
     read_list,
@@ -30,26 +33,21 @@ from kalloctrace.diagnose.reports.traces import (
     frames_in,
     is_incomplete,
     is_mixed,
+    lacks_beginning,
     trace_begins,
     trace_ends,
 )
 from kalloctrace.diagnose.reports.writer import NEAR, Writer
-from kalloctrace.diagnose.reports.zones import STATE_HINTS, state_line
-from kalloctrace.flags.logforms import ReleaseText, masks_in, release_in
+from kalloctrace.flags.logforms import MaskText, ReleaseText, masks_in
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.flags.textsearch import read_mask
+from kalloctrace.logs.batches import in_batches
 from kalloctrace.logs.messages import Message
 
 PAGE_KB = 4
 """The page size in kB where only pages are printed."""
 
-_TASK_LINE = re.compile(
-    r"(?:CPU: (?P<cpu>\d{1,5}) )?(?:UID: \d{1,10} )?(?:PID|Pid): (?P<pid>\d{1,10}),? [Cc]omm: (?P<comm>.{1,64}?) {1,8}"
-    r"(?:Kdump: loaded {1,8})?(?:Not tainted|Tainted:)"
-)
-_CPUSET_LINE = re.compile(r"(?P<comm>.{1,64}?) cpuset=\S{0,255}? mems_allowed=[\d,-]*\d$")
 _LAST_TOTAL = re.compile(r"(?P<name>[a-z_]{1,32}):\d{1,15}$")
-_SUPPRESSED = re.compile(r"(?:.*\s)?(?P<function>\w+): (?P<number>\d{1,10}) (?:\w+ )?callbacks suppressed")
 _CMA_FREE = re.compile(r".*=> (?P<free>\d{1,15}) free of (?P<all>\d{1,15}) total pages")
 _LATE_MASK = re.compile(r",? ?mode:0x")
 _SHOWN_BY = (
@@ -63,6 +61,9 @@ _SHOWN_BY = (
 
 # These call the OOM killer for the limit of a memory cgroup: mm/memcontrol.c, 2.6.25 to 7.3.
 _MEMCG_FUNCTIONS = frozenset(("mem_cgroup_out_of_memory", "mem_cgroup_oom_synchronize", "mem_cgroup_handle_oom"))
+
+_BATCH = 128
+"""Messages that are read before the first of them is given to its report."""
 
 _MAY_PANIC = ("oom", "warning")
 """Events that may themselves end the kernel: panic_on_oom and panic_on_warn."""
@@ -95,7 +96,7 @@ def find_failures(
 
 def _paired(messages: Iterable[Message], pairing: "_Pairing") -> Iterator[LoggedFailure]:
     last = None
-    for message in messages:
+    for message in in_batches(messages, _BATCH):
         pairing.feed(message)
         last = message
         if pairing.reports.done:
@@ -122,7 +123,7 @@ class _Pairing:
     def feed(self, message: Message) -> None:
         """Read the next message."""
         text = message.text
-        if not self.reports.open and not any(hint in text for hint in _HINTS):
+        if not self.reports.open and not any(map(text.__contains__, _HINTS)):
             self.reports.number += 1
             return
         for piece in pieces(text):
@@ -143,11 +144,12 @@ class _Pairing:
         text = message.text
         if self.reports.number % AFTERWARDS == 0:
             self.reports.close_stale(message)
-        report = begun(text, message.line)
+        said = said_by(text)
+        report = begun(text, message.line) if said.may_begin else None
         if report is not None:
             self._begin(report, message)
-        elif not self._read_identity(message):
-            self._read_body(message)
+        elif not self._read_identity(message, said):
+            self._read_body(message, said)
 
     def take(self) -> Iterator[LoggedFailure]:
         """Yield the reports that are over, up to the first that is not."""
@@ -157,7 +159,7 @@ class _Pairing:
                 yield report
 
     def _begin(self, report: LoggedFailure, message: Message) -> None:
-        mask = next(masks_in(message.text), None)
+        mask = _mask_in(message.text)
         if self.reports.continued(report, message, mask):
             return
         self.reports.begin(report, message, mask)
@@ -181,23 +183,20 @@ class _Pairing:
             report.mask = read_mask(report.line, writer.mask, report.release, self._tables)
         return report
 
-    def _read_identity(self, message: Message) -> bool:
+    def _read_identity(self, message: Message, said: Said) -> bool:
         """Read a line that names its task or the kernel; return whether it is one."""
-        text = message.text
-        release = release_in(text)
+        release = said.release
         if release is not None and release.comm is None:
             self.reports.close_all()
             self.reports.release = release
-            return True
-        task = _TASK_LINE.match(text, max(text.find("CPU: "), text.find("Pid: "), 0)) if "omm:" in text else None
-        if task is not None:
-            self._read_task(message, task, release)
+        elif said.task is not None:
+            self._read_task(message, said.task, release)
             self.reports.release = release or self.reports.release
-            return True
-        if "mems_allowed=" in text and (line := _CPUSET_LINE.match(text)) is not None:
-            self._read_cpuset(message, line["comm"])
-            return True
-        return False
+        elif said.cpuset is not None:
+            self._read_cpuset(message, said.cpuset)
+        else:
+            return False
+        return True
 
     def _read_task(self, message: Message, task: re.Match[str], release: ReleaseText | None) -> None:
         comm, pid = task["comm"], int(task["pid"])
@@ -227,24 +226,22 @@ class _Pairing:
         writer.touch(self.reports.number, message)
 
     def _read_cpuset(self, message: Message, comm: str) -> None:
-        own = [w for w in self.reports.open if w.may_write(message) and w.report.comm.endswith(comm) and not w.named]
+        own = [w for w in self.reports.open if w.may_write(message) and _has_name(w, comm) and not w.named]
         writer = self.reports.current if self.reports.current in own else own[-1] if own else None
         if writer is not None and writer.report.mems_allowed is None:
             self.reports.current = writer
             read_nodes(writer.report, message.text)
             writer.touch(self.reports.number, message)
 
-    def _read_body(self, message: Message) -> None:
-        text = message.text
-        if any(hint in text for hint in OOM_HINTS) and self._read_kill(message):
+    def _read_body(self, message: Message, said: Said) -> None:
+        if said.kill and self._read_kill(message):
             return
-        if "suppressed" in text and (suppressed := _SUPPRESSED.match(text)) is not None:
+        if said.suppressed is not None:
             for events, functions in _SHOWN_BY:
-                if suppressed["function"] in functions:
-                    self._suppressed[events] = self._suppressed.get(events, 0) + int(suppressed["number"])
-            return
-        if any(hint in text for hint in STATE_HINTS) and (line := state_line(text)) is not None:
-            self._states.read(message, line)
+                if said.suppressed["function"] in functions:
+                    self._suppressed[events] = self._suppressed.get(events, 0) + int(said.suppressed["number"])
+        elif said.state is not None:
+            self._states.read(message, said.state)
         elif not (self._read_lists(message) or self._read_proc(message) or self._read_details(message)):
             self._read_trace(message)
 
@@ -254,11 +251,15 @@ class _Pairing:
         if writer is None or again:
             if not is_about_kill(message.text):
                 return False
-            report = LoggedFailure("oom", message.line, "", 0, order_shown=False)
-            writer = self.reports.begin(report, message)
+            writer = self._begin_oom(message)
         read_kill(writer.report, writer.lists, message.text, message.line)
         writer.touch(self.reports.number, message)
         return True
+
+    def _begin_oom(self, message: Message) -> Writer:
+        """Begin an OOM report whose first line is missing; it may have shown the state of memory already."""
+        writer = None if of_cgroup(message.text) else self.reports.adopted(message)
+        return writer or self.reports.begin(LoggedFailure("oom", message.line, "", 0, order_shown=False), message)
 
     def _read_lists(self, message: Message) -> bool:
         """Read a line of the OOM killer's lists; the allocation profile follows every state."""
@@ -266,7 +267,7 @@ class _Pairing:
             self.reports.showing if self.reports.showing in self.reports.open else None
         )
         if writer is None and begins_table(message.text):
-            writer = self.reports.begin(LoggedFailure("oom", message.line, "", 0, order_shown=False), message)
+            writer = self._begin_oom(message)
         if writer is None or not read_list(writer.report, writer.lists, message.text, self._page_kb):
             return False
         writer.touch(self.reports.number, message)
@@ -304,7 +305,7 @@ class _Pairing:
             ]
             writer = lacking[-1] if lacking else None
             if writer is not None:
-                writer.mask = next(masks_in(f"page allocation failure{text}"), None)
+                writer.mask = _mask_in(f"page allocation failure{text}")
                 read_nodes(writer.report, text)
         else:
             return False
@@ -320,7 +321,7 @@ class _Pairing:
             writer = self._traced(writer, begins=rest is not None)
         if writer is None or writer.trace_over:
             within = writer is not None and writer.tracing and writer.state in (1, 2) and not writer.whole
-            if writer is not None and within and next(frames_in(text, within=False), None) is not None:
+            if writer is not None and within and frames_in(text, within=False):
                 # The calls of another report, in the middle of this one's state.
                 writer.mixed()
             return
@@ -332,7 +333,9 @@ class _Pairing:
         for frame in frames_in(text if rest is None else rest, within=writer.tracing):
             if writer.report.in_pages:
                 read_owner(writer.file, frame, self._page_kb)
-            elif is_mixed(writer.trace, frame):
+            elif is_mixed(writer.trace, frame) or (
+                lacks_beginning(writer.trace, frame) and not message.caller and self._is_interrupting(writer)
+            ):
                 self._mixed_traces(writer)
                 return
             else:
@@ -354,12 +357,24 @@ class _Pairing:
             self._mixed_traces(writer)
         return writer
 
+    def _is_interrupting(self, writer: Writer) -> bool:
+        """Return whether the trace of an older report may go on behind the beginning of this one."""
+        return any(
+            w is not writer and w.tracing and not w.trace_over and w.touched > writer.opened - NEAR
+            for w in self.reports.open
+        )
+
     def _mixed_traces(self, writer: Writer) -> None:
         """Drop the traces whose lines run into each other: a function of one would be taken for the other's."""
         for other in self.reports.open:
             if other is writer or (other.tracing and not other.trace_over and other.touched > writer.opened - NEAR):
                 other.trace, other.trace_lines, other.trace_over = [], [], True
                 other.mixed()
+
+
+@lru_cache(maxsize=64)
+def _mask_in(text: str) -> MaskText | None:
+    return next(masks_in(text), None)
 
 
 def _add_frame(writer: Writer, frame: Frame, line: int) -> None:
@@ -370,8 +385,15 @@ def _add_frame(writer: Writer, frame: Frame, line: int) -> None:
         writer.trace_lines.append(line)
 
 
+def _has_name(writer: Writer, comm: str) -> bool:
+    """Return whether a task's name, perhaps behind a host's or without its first word, is that of a report."""
+    own = writer.report.comm
+    return own.endswith(comm) or (own != "" and comm.endswith(f": {own}"))
+
+
 def _is_task(writer: Writer, comm: str, pid: int) -> bool:
     report = writer.report
     if report.pid is not None:
         return report.pid == pid
-    return not report.comm or report.comm.endswith(comm)
+    # A name with a blank may be wrapped there, so that the first line has its end only.
+    return not report.comm or report.comm.endswith(comm) or comm.endswith(f" {report.comm}")

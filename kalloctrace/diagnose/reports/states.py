@@ -60,7 +60,8 @@ class States:
         if line.key:
             writer.keys.add(line.key)
         writer.place = max(writer.place, line.place)
-        self._note_interruptions(writer)
+        if writer.interrupted or writer.early:
+            self._note_interruptions(writer)
         report = writer.report
         if line.kind == "totals":
             zones.read_totals(report, line.text)
@@ -171,7 +172,16 @@ class States:
             for other in (writer, *others):
                 other.mixed()
 
+    def _note_surplus(self, message: Message) -> None:
+        """Note that one report may have the state of another: several were open at once, and here is one more state."""
+        for writer in self._reports.open:
+            others = [*writer.rivals, *([writer.interrupts] if writer.interrupts is not None else [])]
+            if others and not message.caller and writer.same_caller(message):
+                for other in (writer, *others):
+                    other.mixed()
+
     def _begin_orphan(self, message: Message) -> Writer:
+        self._note_surplus(message)
         writer = self._reports.current
         if writer is None or writer.report.event != "memory" or writer.state or not writer.may_write(message):
             writer = self._reports.begin(LoggedFailure("memory", message.line, "", 0, order_shown=False), message)

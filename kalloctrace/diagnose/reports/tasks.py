@@ -55,6 +55,9 @@ _MEMCG_PATH = re.compile(
 )
 _MEMCG = re.compile(r"Memory cgroup out of memory|killed as a result of limit of|Memory cgroup stats for")
 _MEMCG_LIMIT = re.compile(r"memory: usage (?P<usage>\d{1,15})kB, limit (?P<limit>\d{1,15})kB")
+_STATS = re.compile(r"Memory cgroup stats for .{1,4096}?:(?P<rest>(?: [a-z_]{1,32}:\d{1,15}KB)*)")
+_STAT_OF_LINE = re.compile(r"(?<!\S)([a-z_]{1,32}):(\d{1,15})KB")
+_STAT = re.compile(r"(?P<name>[a-z_]{1,32}) (?P<bytes>\d{1,20})$")
 _CACHE = re.compile(
     r"\s*cache: (?P<name>.{1,255}?), object size: \d+, "
     r"(?:buffer size: \d+, default order: (?P<default>\d{1,3}), min order: (?P<min>\d{1,3})|order: (?P<order>\d{1,3}))"
@@ -75,6 +78,7 @@ class Lists:
         columns: of the table of tasks, after total_vm; None until its head is read.
         slabs: the lines of the slab caches follow.
         profile: the lines of the allocation profile follow.
+        stats: the lines of what a memory cgroup holds follow.
         final: the line of the killed process is complete.
         group: the kernel kills a whole cgroup, one line for each process.
     """
@@ -82,6 +86,7 @@ class Lists:
     columns: tuple[str, ...] | None = None
     slabs: bool = False
     profile: bool = False
+    stats: bool = False
     final: bool = False
     group: bool = False
 
@@ -101,7 +106,7 @@ def read_list(report: LoggedFailure, lists: Lists, text: str, page_kb: int) -> b
         page_kb: the page size in kB, for kernels that print the number of page tables.
     """
     if (table := _TABLE.match(text)) is not None:
-        lists.columns, lists.slabs = tuple(table["columns"].split()), False
+        lists.columns, lists.slabs, lists.stats = tuple(table["columns"].split()), False, False
         return True
     if text.startswith((_SLABS, _PROFILE)):
         lists.slabs, lists.profile = text.startswith(_SLABS), text.startswith(_PROFILE)
@@ -111,12 +116,19 @@ def read_list(report: LoggedFailure, lists: Lists, text: str, page_kb: int) -> b
         if task is not None and len(report.tasks) < _LONGEST_TABLE:
             report.tasks.append(task)
         return task is not None
+    return _read_entry(report, lists, text)
+
+
+def _read_entry(report: LoggedFailure, lists: Lists, text: str) -> bool:
     if lists.profile and (match := _SITE.match(text)) is not None:
         size = int(float(match["size"]) * (1 << _SITE_UNITS[match["unit"]]))
         report.profile.append(Site(size, int(match["calls"]), match["where"]))
         return True
     if lists.slabs and (match := _SLAB.match(text)) is not None:
         report.slabs.append(Slab(match["name"], int(match["used"]), int(match["total"])))
+        return True
+    if lists.stats and (match := _STAT.match(text)) is not None:
+        report.memcg_stats.setdefault(match["name"], int(match["bytes"]) >> 10)
         return True
     return lists.slabs and _SLABS_EMPTY.match(text) is not None
 
@@ -160,6 +172,11 @@ def names_victim(text: str) -> bool:
     return _KILL.match(text) is not None
 
 
+def of_cgroup(text: str) -> bool:
+    """Return whether a line says that the limit of a memory cgroup was reached."""
+    return "CONSTRAINT_MEMCG" in text or _MEMCG.search(text) is not None or _MEMCG_LIMIT.match(text) is not None
+
+
 def is_about_kill(text: str) -> bool:
     """Return whether a line is about a kill, so that it stands for a report whose first line is missing."""
     return _OOM_KILL.search(text) is not None or _KILLED.match(text) is not None or names_victim(text)
@@ -168,6 +185,12 @@ def is_about_kill(text: str) -> bool:
 def read_kill(report: LoggedFailure, lists: Lists, text: str, line: int) -> None:
     """Read whom the OOM killer killed, and the limit that it kept."""
     _read_limits(report, text)
+    stats = _STATS.match(text)
+    if stats is not None:
+        # Up to 5.2 each cgroup below has a line of its own.
+        lists.stats = True
+        for name, kilobytes in _STAT_OF_LINE.findall(stats["rest"]):
+            report.memcg_stats[name] = report.memcg_stats.get(name, 0) + int(kilobytes)
     lists.group = lists.group or _GROUP in text
     victim = _VICTIM.search(text)
     if victim is not None and report.killed is None:

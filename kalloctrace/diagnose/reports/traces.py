@@ -2,7 +2,7 @@
 """The lines of a call trace, as the architectures print them."""
 
 import re
-from collections.abc import Iterator
+from functools import lru_cache
 
 from kalloctrace.diagnose.reports.model import Frame
 
@@ -48,8 +48,9 @@ def trace_ends(text: str) -> bool:
     return text.startswith(_END)
 
 
-def frames_in(text: str, *, within: bool) -> Iterator[Frame]:
-    """Yield the frames of a line, innermost first.
+@lru_cache(maxsize=1024)
+def frames_in(text: str, *, within: bool) -> tuple[Frame, ...]:
+    """Return the frames of a line, innermost first.
 
     Args:
         text: the line.
@@ -59,13 +60,12 @@ def frames_in(text: str, *, within: bool) -> Iterator[Frame]:
         match = _FROM.match(text) or _FRAME.match(text)
         if match is not None:
             unsure = "unsure" in match.re.groupindex and match["unsure"] is not None
-            yield _frame(match, reliable=not unsure and "(unreliable)" not in text)
-            return
+            return (_frame(match, reliable=not unsure and "(unreliable)" not in text),)
     if ">{" in text:
-        for match in _BRACED.finditer(text):
-            yield _frame(match, reliable=True)
-    elif within and (match := _DECODED.match(text)) is not None:
-        yield _frame(match, reliable=match["unsure"] is None)
+        return tuple(_frame(match, reliable=True) for match in _BRACED.finditer(text))
+    if within and (match := _DECODED.match(text)) is not None:
+        return (_frame(match, reliable=match["unsure"] is None),)
+    return ()
 
 
 def is_mixed(trace: list[Frame], frame: Frame) -> bool:
@@ -74,6 +74,11 @@ def is_mixed(trace: list[Frame], frame: Frame) -> bool:
         return False
     known = [other.function for other in trace if other.reliable]
     return frame.function in known or (frame.function in _DUMPERS and not _DUMPERS.issuperset(known))
+
+
+def lacks_beginning(trace: list[Frame], frame: Frame) -> bool:
+    """Return whether the first frame of a trace is not of what prints a report, so that another trace goes on here."""
+    return not trace and frame.reliable and frame.function not in _REPORTERS
 
 
 def is_incomplete(trace: list[Frame]) -> bool:

@@ -24,7 +24,7 @@ MIXED = "lines of several reports run into each other here, so some may be anoth
 
 _PARTS = (
     *("totals", "nodes", "hugepages", "swap", "total_ram_pages", "profile"),
-    *("tasks", "slabs", "memcg_limit", "constraint"),
+    *("tasks", "slabs", "memcg_limit", "memcg_stats", "constraint"),
 )
 """The parts whose first lines are noted."""
 
@@ -65,6 +65,7 @@ class Writer:
         tracing: "Call Trace:" is read, and the trace is not over.
         trace_over: no more frames are its own.
         unplaced: the parts that no line had yet.
+        rivals: reports without a caller id that were without a state when this one was, too.
         lists: the lists of an OOM report.
         file: where in a file of /proc the next line stands.
     """
@@ -89,6 +90,7 @@ class Writer:
     tracing: bool = False
     trace_over: bool = False
     unplaced: list[str] = field(default_factory=lambda: list(_PARTS))
+    rivals: "list[Writer]" = field(default_factory=list)
     lists: Lists = field(default_factory=Lists)
     file: ProcFile = field(default_factory=ProcFile)
 
@@ -97,9 +99,10 @@ class Writer:
         self.touched, self.line = number, message.line
         self.written = message.time if message.time is not None else self.written
         members = vars(self.report)
-        for part in [part for part in self.unplaced if members[part]]:
-            self.report.places.setdefault(part, message.line)
-            self.unplaced = [each for each in self.unplaced if each != part]
+        if any(map(members.__getitem__, self.unplaced)):
+            for part in filter(members.__getitem__, self.unplaced):
+                self.report.places.setdefault(part, message.line)
+            self.unplaced = [part for part in self.unplaced if not members[part]]
 
     def may_write(self, message: Message) -> bool:
         """Return whether a message can be its own, by caller, host and time."""
@@ -140,8 +143,8 @@ class Writer:
 
     def is_younger(self, message: Message) -> bool:
         """Return whether a message was written before its first line."""
-        passed = elapsed(self.first.time, message.time)
-        return passed is not None and passed < -TOLERANCE
+        begin, time = self.first.time, message.time
+        return begin is not None and time is not None and -_COMPARABLE <= time - begin < -TOLERANCE
 
     def mixed(self) -> None:
         """Note that some lines may be another report's."""

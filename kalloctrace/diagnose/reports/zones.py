@@ -4,6 +4,7 @@
 The lines are those of `show_mem` and `show_free_areas` (mm/page_alloc.c, lib/show_mem.c, mm/show_mem.c), 2.6 to 7.3.
 """
 
+import itertools
 import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -14,22 +15,23 @@ from kalloctrace.diagnose.reports.model import ZONE_NAMES, Blocks, HugePages, Lo
 _NUMBER, _NODE = r"\d{1,15}", r"\d{1,5}"
 _ZONE = "|".join(ZONE_NAMES)
 _ZONE_LINE = re.compile(rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}) free:(?P<free>{_NUMBER})kB(?P<rest>.*)")
-_FIELD = re.compile(r"(?<![a-z_])([a-z_]{1,32}):(\d{1,15})[kK]B")
+# Another CPU's message may stand within a line, so that only whole words count.
+_FIELD = re.compile(r"(?<!\S)([a-z_]{1,32}):(\d{1,15})[kK]B(?!\w)")
 _LOWMEM_RESERVE = re.compile(r"lowmem_reserve\[\]:(?P<pages>(?: \d{1,15})+)$")
 _BUDDY = re.compile(
     rf"(?:Node (?P<node>{_NODE}) )?(?P<zone>{_ZONE}): "
     rf"(?P<blocks>(?:{_NUMBER}[*_]{_NUMBER}kB(?: \([A-Z]*\))? *)+)(?:= (?P<total>{_NUMBER})kB)?$"
 )
-_BLOCKS = re.compile(r"(?P<count>\d{1,15})[*_](?P<size>\d{1,15})kB(?: \((?P<types>[A-Z]*)\))?")
+_BLOCKS = re.compile(r"(\d{1,15})[*_](\d{1,15})kB(?: (\([A-Z]*\)))?")
 _NODE_LINE = re.compile(rf"Node (?P<node>{_NODE}) (?P<rest>active_anon:.*)")
-_NODE_FIELD = re.compile(r"([a-z_]{1,32}(?:\((?:anon|file)\))?): ?(\d{1,15})kB")
+_NODE_FIELD = re.compile(r"(?<!\S)([a-z_]{1,32}(?:\((?:anon|file)\))?): ?(\d{1,15})kB(?!\w)")
 _UNRECLAIMABLE = re.compile(r"all_unreclaimable\? (?P<answer>yes|no)")
 _HUGE_PAGES = re.compile(
     rf"Node (?P<node>{_NODE}) hugepages_total=(?P<total>{_NUMBER}) hugepages_free=(?P<free>{_NUMBER}) "
     rf"hugepages_surp=(?P<surplus>{_NUMBER}) hugepages_size=(?P<size>{_NUMBER})kB"
 )
 _BEGIN = re.compile(r"Mem-[Ii]nfo:\s*(?P<rest>.*)")
-_TOTAL = re.compile(r"(?<![A-Za-z_])([A-Za-z_]{2,32}):(\d{1,15})(?![\dkK])")
+_TOTAL = re.compile(r"(?<!\S)([A-Za-z_-]{2,32}):(\d{1,15})(?=\s|#012|$)")
 _FIRST_TOTAL = re.compile(
     r"(?:active_anon|active_file|inactive_file|unevictable|dirty|slab_reclaimable|slab|mapped|shmem|sec_pagetables"
     r"|kernel_misc_reclaimable|free|Active|Active_anon):\d"
@@ -85,20 +87,14 @@ class StateLine(NamedTuple):
         key: what the line tells about, so that a second such line is another state's; "" if it may stand twice.
         match: of the expression of that kind.
         text: the line.
+        place: where in a state the kernel prints it: the rank of its kind, the node, and the index of the zone.
     """
 
     kind: Kind
     key: str
     match: re.Match[str]
     text: str
-
-    @property
-    def place(self) -> tuple[int, int, int]:
-        """Where in a state the kernel prints it: the rank of its kind, the node, and the index of the zone."""
-        rank = _RANKS[self.kind]
-        if self.kind not in ("zone", "blocks"):
-            return (rank, 0, 0)
-        return (rank, int(self.match["node"] or 0), ZONE_NAMES.index(self.match["zone"]))
+    place: tuple[int, int, int]
 
 
 def state_line(text: str) -> StateLine | None:
@@ -106,27 +102,36 @@ def state_line(text: str) -> StateLine | None:
     if "kB" in text or "KB" in text:
         return _line_with_sizes(text)
     if (match := _LOWMEM_RESERVE.match(text)) is not None:
-        return StateLine("reserve", "", match, text)
+        return _line("reserve", "", match, text)
     if (match := _BEGIN.match(text)) is not None:
-        return StateLine("begin", "", match, text)
+        return _line("begin", "", match, text)
     if (match := _FIRST_TOTAL.match(text)) is not None:
-        return StateLine("totals", match[0].partition(":")[0], match, text)
+        return _line("totals", match[0].partition(":")[0], match, text)
     if " pages" in text and (match := _TAIL.match(text)) is not None:
-        return StateLine("tail", match["what"], match, text)
+        return _line("tail", match["what"], match, text)
     return None
+
+
+def _line(kind: Kind, key: str, match: re.Match[str], text: str) -> StateLine:
+    return StateLine(kind, key, match, text, (_RANKS[kind], 0, 0))
+
+
+def _line_of_zone(kind: Kind, match: re.Match[str], text: str) -> StateLine:
+    node, zone = match["node"] or "0", match["zone"]
+    return StateLine(kind, f"{kind} {node} {zone}", match, text, (_RANKS[kind], int(node), ZONE_NAMES.index(zone)))
 
 
 def _line_with_sizes(text: str) -> StateLine | None:
     if (match := _ZONE_LINE.match(text)) is not None:
-        return StateLine("zone", f"zone {match['node'] or 0} {match['zone']}", match, text)
+        return _line_of_zone("zone", match, text)
     if (match := _BUDDY.match(text)) is not None:
-        return StateLine("blocks", f"blocks {match['node'] or 0} {match['zone']}", match, text)
+        return _line_of_zone("blocks", match, text)
     if (match := _NODE_LINE.match(text)) is not None:
-        return StateLine("node", f"node {match['node']}", match, text)
+        return _line("node", f"node {match['node']}", match, text)
     if (match := _HUGE_PAGES.match(text)) is not None:
-        return StateLine("huge", f"huge {match['node']} {match['size']}", match, text)
+        return _line("huge", f"huge {match['node']} {match['size']}", match, text)
     if (match := _SWAP.match(text)) is not None:
-        return StateLine("tail", match["which"], match, text)
+        return _line("tail", match["which"], match, text)
     return None
 
 
@@ -149,7 +154,7 @@ def read_zone(report: LoggedFailure, line: StateLine) -> LoggedZone | None:
     """Read the line of a zone; return the zone, or None if the report has other numbers for it already."""
     match = line.match
     zone = report.zone(int(match["node"] or 0), match["zone"])
-    fields = {"free": int(match["free"]), **{name: int(value) for name, value in _FIELD.findall(match["rest"])}}
+    fields = {"free": int(match["free"]), **_fields(match["rest"])}
     if zone.kilobytes and zone.kilobytes != fields:
         report.contradictions.append(f"{_name(zone)} is shown twice, with other numbers; the first are used")
         return None
@@ -165,22 +170,19 @@ def read_zone(report: LoggedFailure, line: StateLine) -> LoggedZone | None:
 def read_reserve(zone: LoggedZone | None, line: StateLine) -> None:
     """Set lowmem_reserve of the zone whose line was read last."""
     if zone is not None and zone.lowmem_reserve is None:
-        zone.lowmem_reserve = tuple(int(pages) for pages in line.match["pages"].split())
+        zone.lowmem_reserve = _pages(line.match["pages"])
 
 
 def read_blocks(report: LoggedFailure, line: StateLine) -> None:
     """Read the list of a zone's free blocks."""
     match = line.match
     zone = report.zone(int(match["node"] or 0), match["zone"])
-    blocks = tuple(
-        Blocks(int(count), int(size), _types(types))
-        for count, size, types in (block.groups() for block in _BLOCKS.finditer(match["blocks"]))
-    )
-    sizes = [block.size for block in blocks]
-    if any(size != max(sizes[0], 1) << order for order, size in enumerate(sizes)):
+    blocks = _listed(match["blocks"])
+    smallest = max(blocks[0].size, 1)
+    if [block.size for block in blocks] != [smallest << order for order in range(len(blocks))]:
         report.contradictions.append(f"the free blocks of {_name(zone)} are not listed by order")
         return
-    total = sum(block.number * block.size for block in blocks)
+    total = sum([block.number * block.size for block in blocks])
     if match["total"] is None:
         report.contradictions.append(f"the list of free blocks of {_name(zone)} is cut off")
     elif int(match["total"]) != total:
@@ -199,7 +201,11 @@ def read_huge_pages(report: LoggedFailure, line: StateLine) -> None:
 
 
 def says_otherwise(report: LoggedFailure, line: StateLine) -> bool:
-    """Return whether a report has another number for what a line of swap says; old kernels print some twice."""
+    """Return whether a report has another number for what a line of its end says; old kernels print some twice."""
+    if line.key in ("pages RAM", "pages of RAM"):
+        return report.total_ram_pages not in (None, int(line.match["pages"]))
+    if line.key in ("pages reserved", "reserved pages"):
+        return report.reserved_pages not in (None, int(line.match["pages"]))
     if line.key not in ("Free", "Total") or report.swap is None:
         return False
     return report.swap[line.key == "Total"] not in (None, int(line.match["kb"]))
@@ -224,8 +230,28 @@ def read_tail(report: LoggedFailure, line: StateLine) -> None:
 
 
 @lru_cache(maxsize=512)
-def _types(letters: str | None) -> frozenset[str] | None:
-    return None if letters is None else frozenset(_MIGRATETYPES.get(letter, letter) for letter in letters)
+def _fields(text: str) -> dict[str, int]:
+    return {name: int(value) for name, value in _FIELD.findall(text)}
+
+
+@lru_cache(maxsize=512)
+def _pages(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split()))
+
+
+@lru_cache(maxsize=512)
+def _listed(text: str) -> tuple[Blocks, ...]:
+    return tuple(itertools.starmap(_block, _BLOCKS.findall(text)))
+
+
+@lru_cache(maxsize=4096)
+def _block(number: str, size: str, types: str) -> Blocks:
+    return Blocks(int(number), int(size), _types(types) if types else None)
+
+
+@lru_cache(maxsize=512)
+def _types(letters: str) -> frozenset[str]:
+    return frozenset(_MIGRATETYPES.get(letter, letter) for letter in letters.strip("()"))
 
 
 def _name(zone: LoggedZone) -> str:

@@ -29,10 +29,17 @@ ORDINARY_TASK = Facts()
 
 
 ConditionFact = Literal[
-    "real_time", "oom_victim", "pf_memalloc", "highatomic_for_all", "highatomic_for_high", "atomic_mask"
+    "real_time",
+    "oom_victim",
+    "pf_memalloc",
+    "highatomic_for_all",
+    "highatomic_for_high",
+    "atomic_mask",
+    "plain_mask",
+    "movable_mask",
 ]
 """The task is real-time, an OOM victim, or has PF_MEMALLOC; the kernel gives ALLOC_HIGHATOMIC to all requests that
-cannot block, or only to __GFP_HIGH ones; the mask has the bits of GFP_ATOMIC."""
+cannot block, or only to __GFP_HIGH ones; the mask has the bits of GFP_ATOMIC, or not; it has __GFP_MOVABLE."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class Filters:
         failed: the call returned no page.
         sample: one in this many calls is recorded, on each CPU.
         max_rate: at most this many records per second, over all CPUs. Records beyond it count as lost.
+        children: the process that is recorded together with all of its descendants.
     """
 
     pid: int | None = None
@@ -41,6 +42,7 @@ class Filters:
     failed: bool = False
     sample: int | None = None
     max_rate: int | None = None
+    children: int | None = None
 
     @property
     def by_result(self) -> bool:
@@ -51,10 +53,15 @@ class Filters:
         """Return the filters as JSON values, null for those not set."""
         return {**asdict(self), "failed": self.failed or None}
 
+    def sources(self) -> list[str]:
+        """Return the files of the BPF program that the filters need."""
+        return [] if self.children is None else ["children.bpf.c"]
+
     def constants(self) -> dict[str, int]:
         """Return the preprocessor symbols of the program."""
         symbols = {
             "TGID": self.pid,
+            "CHILDREN": self.children,
             "ORDER": self.order,
             "GFP_ANY": self.gfp_any,
             "GFP_ALL": self.gfp_all,

@@ -3,9 +3,11 @@
 
 This uses tracefs and not the kprobe events of perf_event_open(2): only a tracefs definition sets how many calls may be
 active at once (maxactive), and only `kprobe_profile` shows missed hits on every kernel. The definitions of a killed
-process remain, but do nothing; the next recording removes them.
+process remain, but do nothing; the next recording removes them. Whatever else ends a process removes its own: see
+`detach_all`.
 """
 
+import atexit
 import os
 import re
 import time
@@ -19,6 +21,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.kernel.live import TRACEFS
 from kalloctrace.probe.attach.optprobe import is_jump
+from kalloctrace.signals import uninterrupted
 from kalloctrace.system_calls import PERF_TYPE_TRACEPOINT, perf_event_open
 
 GROUP = "kalloctrace"
@@ -112,8 +115,10 @@ class Kprobes:
         self._definitions = os.open(self._folder / "kprobe_events", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self._profile = HeldFile(self._folder / "kprobe_profile")
         self._files: dict[Hook, int] = {}
+        self._defined: list[str] = []
         for event in left_behind((self._folder / "kprobe_events").read_text(), _processes()):
             self._remove(event)
+        _all.append(self)
         try:
             for hook, program in programs.items():
                 self._attach_where_possible(hook, program)
@@ -149,7 +154,11 @@ class Kprobes:
     def close(self) -> None:
         """Detach everything."""
         for hook in list(self._files):
-            self._detach(hook)
+            os.close(self._files.pop(hook))
+        for event in list(self._defined):
+            self._undefine(event)
+        if self in _all:
+            _all.remove(self)
 
     def missed(self) -> dict[str, int]:
         """Return how many hits each program missed since it was attached, by the program's name.
@@ -170,15 +179,20 @@ class Kprobes:
             self._attach(replace(hook, offset=0), program)
 
     def _attach(self, hook: Hook, program: int) -> None:
-        self._write(hook.definition(self._pid))
-        event = self._folder / "events" / GROUP / hook.event(self._pid) / "id"
+        event = f"{GROUP}/{hook.event(self._pid)}"
+        # Before it exists, as the process may be aborted.
+        self._defined.append(event)
         try:
-            # Of all threads: a program attached to it runs on every CPU, not only on the one that is named here.
-            file = perf_event_open(PERF_TYPE_TRACEPOINT, int(event.read_text()), pid=-1, cpu=0, wakes=True)
+            # A file of whose number nobody knows would keep the definition.
+            with uninterrupted():
+                self._write(hook.definition(self._pid))
+                number = int((self._folder / "events" / event / "id").read_text())
+                # Of all threads: a program attached to it runs on every CPU, not only on the one that is named here.
+                self._files[hook] = perf_event_open(PERF_TYPE_TRACEPOINT, number, pid=-1, cpu=0, wakes=True)
         except OSError:
-            self._remove(f"{GROUP}/{hook.event(self._pid)}")
+            self._undefine(event)
             raise
-        self._files[hook] = file
+        file = self._files[hook]
         try:
             ioctl(file, _PERF_EVENT_IOC_SET_BPF, program)
             ioctl(file, _PERF_EVENT_IOC_ENABLE, 0)
@@ -188,7 +202,11 @@ class Kprobes:
 
     def _detach(self, hook: Hook) -> None:
         os.close(self._files.pop(hook))
-        self._remove(f"{GROUP}/{hook.event(self._pid)}")
+        self._undefine(f"{GROUP}/{hook.event(self._pid)}")
+
+    def _undefine(self, event: str) -> None:
+        self._remove(event)
+        self._defined.remove(event)
 
     def _remove(self, event: str) -> None:
         # A definition without its process does nothing, and the next recording tries again.
@@ -197,6 +215,21 @@ class Kprobes:
 
     def _write(self, line: str) -> None:
         os.write(self._definitions, line.encode())
+
+
+_all: list[Kprobes] = []
+
+
+def detach_all() -> None:
+    """Detach everything, before the process ends.
+
+    An exception, such as that of a signal, does so on its way, unless it comes while a context is entered or left.
+    """
+    for kprobes in _all.copy():
+        kprobes.close()
+
+
+atexit.register(detach_all)
 
 
 def _tracefs() -> Path:

@@ -7,6 +7,8 @@ import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,17 +19,24 @@ import numpy.typing as npt
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.kernel.kcore import Kcore
-from kalloctrace.kernel.live import LiveKernel
+from kalloctrace.kernel.live import LiveKernel, nr_node_ids
+from kalloctrace.probe.attach import one
 from kalloctrace.probe.attach.bcc_import import import_bcc
+from kalloctrace.probe.attach.bpf_calls import BpfCalls
+from kalloctrace.probe.attach.entry_code import refused
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.kprobes import Hook, Kprobes
+from kalloctrace.probe.attach.links import Links, counts_perf
 from kalloctrace.probe.attach.optprobe import CODE_BYTES, past_ftrace
 from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Mode, Plan
+from kalloctrace.probe.attach.programs import TRACE_KPROBE_MULTI, TYPE_KPROBE, load_program
 from kalloctrace.probe.layout import bpf_folder, constant, enum_values, struct_dtype
 from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.mmap_array import MmapArray
+from kalloctrace.probe.maps.overflow import OverflowHash
 from kalloctrace.probe.maps.percpu_buffer import PerCpuBuffer, buffer_bits, entry_dtype
 from kalloctrace.probe.maps.ringbuf import Ring
+from kalloctrace.probe.maps.single_value import LARGEST, create_single_value
 
 RING_BYTES = 32 << 20
 CACHE_BITS = 9
@@ -36,6 +45,7 @@ SPILLED_BYTES = 8 << 20
 PENDING = 16384
 FEW_BYTES = 4 << 20
 TASK_COMMS_BYTES = 1 << 20
+CGROUP_PATHS_BYTES = 1 << 20
 BULK_RING_BYTES = 2 << 20
 BULK_PENDING = 1024
 SLOW_BYTES = 16 << 20
@@ -64,8 +74,9 @@ _COUNTERS = (
         "OVERWRITTEN",
         "FREELIST_BUSY",
         "FILTERED",
+        "REJECTED",
     ),
-    *("COMMS_DROPPED", "ZONES_DROPPED"),
+    *("COMMS_DROPPED", "ZONES_DROPPED", "OWN", "UNMATCHED", "OVERFLOWED"),
 )
 *_COUNTER_INDICES, _ = enum_values("counter", *_COUNTERS, "NR_COUNTERS")
 _CALIBRATION_PAGES = 512
@@ -87,11 +98,16 @@ class Counts:
         unpaired_freelist: calls of get_page_from_freelist() without a pending call.
         unpaired_return: returns of an entry without a pending call.
         overwritten: pending calls whose frame was used again before they returned.
-        missed: hits that the kernel skipped because the program, or another kprobe, was already running on that CPU.
+        missed_by_program: hits that were skipped because a program, or a bpf(2) call, was running on that CPU.
+        missed_by_kprobe: hits that the kernel skipped because another kprobe was.
+        bpf_calls: bpf(2) calls of all processes; None if they are not counted.
         missed_freelist: those among them of get_page_from_freelist() whose call may have been seen.
         comms_dropped: task names that found their ring buffer full.
         zones_dropped: how often there was no room for the zones of a slow-path call.
         slow_missed: slow-path hits that the kernel skipped, or calls beyond its limit of active ones.
+        rejected: requests that the entry rejected; None if no probe sees where it does.
+        own: calls of the recorder, which were left out; None if they are captured.
+        filtered: calls that a filter rejected, at once or later.
     """
 
     opened: int
@@ -100,11 +116,16 @@ class Counts:
     unpaired_freelist: int
     unpaired_return: int
     overwritten: int
-    missed: int
+    missed_by_program: int
+    missed_by_kprobe: int
+    bpf_calls: int | None
     missed_freelist: int
     comms_dropped: int
     zones_dropped: int
     slow_missed: int
+    own: int | None
+    filtered: int
+    rejected: int | None = None
 
 
 class Probe:
@@ -117,34 +138,35 @@ class Probe:
         task_comms: the ring buffer with task names in stream mode; None in other modes.
         counters: the counters of aggregate mode; None in other modes.
         slow: the ring buffers with slow-path events and zones; None if the slow path is not traced.
+        cgroup_paths: the ring buffer with the paths of new control groups; None if groups are not recorded.
 
     Args:
         kernel: the running kernel.
         plan: what to attach to.
         filters: which calls to capture.
         stacks: capture the kernel stack of each call too.
+        own: capture the calls of this process too.
 
     Raises:
         KalloctraceError: bcc is missing, or the kernel rejects the program.
     """
 
-    def __init__(self, kernel: LiveKernel, plan: Plan, *, filters: Filters, stacks: bool = False) -> None:
+    def __init__(
+        self, kernel: LiveKernel, plan: Plan, *, filters: Filters, stacks: bool = False, own: bool = False
+    ) -> None:
         self._bcc = import_bcc()
-        self.mode = plan.mode
-        self._frame_to_ac = 0
-        self._bulk = plan.bulk is not None
+        self.mode, self._frame_to_ac = plan.mode, 0
+        self._plan, self._btf, self._gfp_bits = plan, kernel.btf, dict(kernel.tables.gfp_bits)
+        self._bulk, self._leaves_own_out = plan.bulk is not None, not own
         self._interrupt_mask = kernel.features.interrupt_mask
-        self._missed_before: Counter[str] = Counter()
-        self._missed_kprobes_before: Counter[str] = Counter()
+        self._missed_before, self._missed_kprobes_before = Counter[str](), Counter[str]()
         cpus = os.sysconf("SC_NPROCESSORS_CONF")
         with Kcore() as kcore:
             table = kernel.address("__per_cpu_offset")
             bases = [kcore.u64(table + 8 * cpu) for cpu in range(cpus)]
-            hooks = [_as_jump(hook, kcore, kernel) for hook in plan.hooks()]
-
-        def code(hook: Hook) -> bytes:
-            with Kcore() as kcore:
-                return kcore.read(kernel.address(hook.function) + hook.offset, 1)
+            hooks = plan.hooks()
+            if plan.attachment.way == "jump":
+                hooks = [_as_jump(hook, kcore, kernel) for hook in hooks]
 
         lengths = plan.lengths()
         event = struct_dtype("event", lengths)
@@ -154,46 +176,36 @@ class Probe:
             "PERCPU_BUFFER_BITS": bits,
             "BUFFER_ENTRY_WORDS": entry_bytes // 8,
         }
-        self._bpf = self._load(plan.sources(), constants, hooks)
-        offsets = self._bpf["per_cpu_offset"]
-        for cpu, base in enumerate(bases):
-            offsets[ctypes.c_int(cpu)] = ctypes.c_uint64(base)
+        self._maps = self._create_maps(cpus, bits, stacks=stacks)
+        constants |= {f"{name}_FD": file for name, file in self._maps.items()} | one.filter_constants(kernel, filters)
+        self._bpf = self._compile([*plan.sources(), *filters.sources()], constants)
+        self._programs = {hook: self._load(hook, multi=plan.attachment.way == "multi" and hook.hot) for hook in hooks}
         if plan.prepare:
             self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
             self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
         self._call = struct_dtype("call", lengths)
-        self._slots = MmapArray(self._bpf["slots"].map_fd, cpus, struct_dtype("slot", lengths))
-        address = int(plan.constants["PREEMPT_COUNT_ADDRESS"])
-        self._slots.items["preempt_count_address"] = [base + address & _U64 for base in bases]
-        self.records = [self._ring("records", _records_bytes(plan.mode), struct_dtype("record", lengths))]
-        if self._bulk:
-            self.records.append(self._ring("bulk_records", BULK_RING_BYTES, struct_dtype("bulk_record", lengths)))
-        # These are the same for every call.
-        own = self._slots.items["call"]["e"]
-        own["cpu"], own["stack"] = np.arange(cpus), -1
-        self.slow: tuple[Ring, Ring] | None = None
-        if plan.slow is not None:
-            self.slow = (
-                self._ring("slow_events", SLOW_BYTES, struct_dtype("slow_event", lengths)),
-                self._ring("slow_zones", ZONES_BYTES, struct_dtype("slow_zone", lengths)),
-            )
+        self._look = MmapArray(self._maps["LOOK"], 1, struct_dtype("look")) if "LOOK" in self._maps else None
+        self._slots = self._map_slots(plan, bases)
+        self.records = self._record_rings(plan)
+        sent_stacks = self._ring("sent_stacks", FEW_BYTES, struct_dtype("stack", lengths)) if stacks else None
+        self._stacks, self._sent_stacks = dict[int, tuple[int, ...]](), sent_stacks
+        self.slow, self.cgroup_paths = self._slow_rings(plan), self._cgroup_ring(plan)
         self.events = self.task_comms = self.counters = None
         if plan.mode == "stream":
             pending = self._ring("events", FEW_BYTES, event)
-            self.events = PerCpuBuffer(self._bpf["percpu_buffer"].map_fd, bits, self._slots.items, pending)
+            buffer = self._maps.get("EVENTS") or int(self._bpf["percpu_buffer"].map_fd)
+            self.events = PerCpuBuffer(buffer, bits, self._slots.items, pending)
             self.task_comms = self._ring("task_comms", TASK_COMMS_BYTES, struct_dtype("task_comm", lengths))
         if plan.mode == "aggregate":
-            entry = struct_dtype("count_entry", lengths)
-            spilled = self._ring("spilled", SPILLED_BYTES, entry)
-            entries = (cpus << CACHE_BITS) * constant("ASSOCIATIVITY")
-            self.counters = Counters(self._bpf, self._bcc.libbcc.lib, entries, entry, spilled)
-        programs = {hook: self._bpf.funcs[hook.program.encode()].fd for hook in hooks}
-        self._kprobes = Kprobes(programs, code) if hooks else None
-        # Open to the end: without privileges they could not be opened.
-        self._statistics = {
-            function.name.decode(): HeldFile(Path(f"/proc/self/fdinfo/{function.fd}"))
-            for function in self._bpf.funcs.values()
-        }
+            self.counters = self._counters(plan, cpus)
+        self._attached = self._attach(kernel, plan)
+        self._bpf_calls = BpfCalls(kernel, cpus)
+        try:
+            self._trampoline = self._attach_trampoline()
+            self._statistics = self._hold_statistics()
+        except BaseException:
+            self._detach()
+            raise
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -201,44 +213,150 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         """Detach everything."""
-        self.detach()
-        for buffer in (*self.records, *(self.slow or ()), self.events, self.task_comms, self.counters):
+        self._detach()
+        for buffer in (
+            *self.records,
+            *(self.slow or ()),
+            self.events,
+            self.task_comms,
+            self.counters,
+            self._sent_stacks,
+            self.cgroup_paths,
+        ):
             if buffer is not None:
                 buffer.close()
+        self._bpf_calls.close()
         self._slots.close()
+        if self._look is not None:
+            self._look.close()
+        for file in (*self._programs.values(), *self._maps.values(), *self._trampoline):
+            os.close(file)
         self._bpf.cleanup()
 
-    def detach(self) -> None:
-        """Remove the kprobes from tracefs; the kernel detaches all else when the process ends."""
-        if self._kprobes is not None:
-            self._kprobes.close()
+    def _detach(self) -> None:
+        if self._attached is not None:
+            self._attached.close()
+
+    def _create_maps(self, cpus: int, bits: int, *, stacks: bool) -> dict[str, int]:
+        """Create the maps that the program addresses without a look-up; return their files by the constant's name."""
+        lengths = self._plan.lengths()
+        sizes = {
+            "SLOTS": _power(cpus) * struct_dtype("slot", lengths).itemsize,
+            "FRAME_OFFSETS": struct_dtype("frame_offsets", lengths).itemsize,
+        }
+        if stacks:
+            sizes["STACKS_SENT"] = STACKS
+        if self._plan.one is not None:
+            sizes["LOOK"] = struct_dtype("look").itemsize
+        if self.mode == "aggregate":
+            sets = _power(cpus) << _cache_bits(self._plan, cpus)
+            sizes["CELLS"] = sets * struct_dtype("cache_set", lengths).itemsize
+        if self.mode == "stream" and self._plan.one is not None:
+            sizes["EVENTS"] = (cpus << bits) * entry_dtype(struct_dtype("event", lengths)).itemsize
+        try:
+            return {name: create_single_value(name.lower(), size) for name, size in sizes.items()}
+        except OSError as error:
+            why = f"maps of {sum(sizes.values())} bytes: {error.strerror or error}"
+            raise (_not_loaded if self._plan.one is None else refused)(why) from error
+
+    def _map_slots(self, plan: Plan, bases: list[int]) -> MmapArray:
+        """Return the slots of all CPUs, with what is the same for every call; tell the program where per-CPU memory is.
+
+        Args:
+            plan: what is attached to.
+            bases: the address of each CPU's per-CPU memory.
+        """
+        slots = MmapArray(self._maps["SLOTS"], len(bases), struct_dtype("slot", plan.lengths()))
+        address = int(plan.constants["PREEMPT_COUNT_ADDRESS"])
+        slots.items["preempt_count_address"] = [base + address & _U64 for base in bases]
+        call = slots.items["call"]["e"]
+        call["cpu"], call["stack"] = np.arange(len(bases)), -1
+        offsets = self._bpf["per_cpu_offset"]
+        for cpu, base in enumerate(bases):
+            offsets[ctypes.c_int(cpu)] = ctypes.c_uint64(base)
+        return slots
+
+    def _counters(self, plan: Plan, cpus: int) -> Counters:
+        entry = struct_dtype("count_entry", plan.lengths())
+        entries = (cpus << _cache_bits(plan, cpus)) * constant("ASSOCIATIVITY")
+        cache = MmapArray(self._maps["CELLS"], entries, entry)
+        spilled = self._ring("spilled", SPILLED_BYTES, entry)
+        fd, libbcc = self._bpf["overflow"].map_fd, self._bcc.libbcc.lib
+        overflow = OverflowHash(fd, entry["a"], libbcc, lambda: self._counted()["OVERFLOWED"])
+        return Counters(cache, spilled, overflow.read)
+
+    def _hold_statistics(self) -> dict[str, HeldFile]:
+        """Open the kernel's description of each program, by its name; without privileges it could not be opened."""
+        files = {function.name.decode(): function.fd for function in self._bpf.funcs.values()}
+        files |= {hook.program: file for hook, file in self._programs.items()}
+        if self._trampoline:
+            files[one.SHORT] = self._trampoline[0]
+        return {name: HeldFile(Path(f"/proc/self/fdinfo/{file}")) for name, file in files.items()}
 
     def _ring(self, name: str, size: int, dtype: np.dtype[np.void]) -> Ring:
         return Ring(self._bpf[name].map_fd, size, dtype)
+
+    def _record_rings(self, plan: Plan) -> list[Ring]:
+        lengths = plan.lengths()
+        rings = [self._ring("records", _records_bytes(plan.mode), struct_dtype("record", lengths))]
+        if plan.bulk is not None:
+            rings.append(self._ring("bulk_records", BULK_RING_BYTES, struct_dtype("bulk_record", lengths)))
+        return rings
+
+    def _slow_rings(self, plan: Plan) -> tuple[Ring, Ring] | None:
+        if plan.slow is None:
+            return None
+        lengths = plan.lengths()
+        return (
+            self._ring("slow_events", SLOW_BYTES, struct_dtype("slow_event", lengths)),
+            self._ring("slow_zones", ZONES_BYTES, struct_dtype("slow_zone", lengths)),
+        )
+
+    def _cgroup_ring(self, plan: Plan) -> Ring | None:
+        if plan.hierarchy is None:
+            return None
+        return self._ring("cgroup_paths", CGROUP_PATHS_BYTES, struct_dtype("cgroup_path", plan.lengths()))
+
+    def _attach(self, kernel: LiveKernel, plan: Plan) -> "Kprobes | Links | None":
+        def code(hook: Hook) -> bytes:
+            with Kcore() as kcore:
+                return kcore.read(kernel.address(hook.function) + hook.offset, 1)
+
+        if not self._programs:
+            return None
+        way = plan.attachment.way
+        if way == "multi" or (way == "fentry" and counts_perf(kernel.btf)):
+            return Links(self._programs, kernel.address)
+        return Kprobes(self._programs, code)
 
     def _constants(self, plan: Plan, cpus: int, filters: Filters, *, stacks: bool) -> dict[str, int | str]:
         constants: dict[str, int | str] = {
             **plan.constants,
             **filters.constants(),
             "PENDING": PENDING,
-            "CACHE_BITS": CACHE_BITS,
+            "CACHE_BITS": _cache_bits(plan, cpus),
+            "SENT_STACKS_PAGES": FEW_BYTES // mmap.PAGESIZE,
             "OVERFLOW": OVERFLOW,
             "SPILLED_PAGES": SPILLED_BYTES // mmap.PAGESIZE,
             "EVENTS_PAGES": FEW_BYTES // mmap.PAGESIZE,
             "RECORDS_PAGES": _records_bytes(plan.mode) // mmap.PAGESIZE,
             "TASK_COMMS_PAGES": TASK_COMMS_BYTES // mmap.PAGESIZE,
+            "CGROUP_PATHS_PAGES": CGROUP_PATHS_BYTES // mmap.PAGESIZE,
             "SLOW_PAGES": SLOW_BYTES // mmap.PAGESIZE,
             "ZONES_PAGES": ZONES_BYTES // mmap.PAGESIZE,
             "SLOW_OPEN": SLOW_OPEN,
             "BULK_PENDING": BULK_PENDING,
             "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
             "NR_CPUS": cpus,
+            "POWER_CPUS": _power(cpus),
         }
         if stacks:
             constants["STACKS"] = STACKS
+        if self._leaves_own_out:
+            constants["OWN_TGID"] = os.getpid()
         return constants
 
-    def _load(self, sources: list[str], constants: dict[str, int | str], hooks: list[Hook]) -> Any:  # noqa: ANN401 bcc has no types
+    def _compile(self, sources: list[str], constants: dict[str, int | str]) -> Any:  # noqa: ANN401 bcc has no types
         folder = bpf_folder()
         flags = [
             f"-D{name}={value:#x}ULL" if _wide(value) else f"-D{name}={value}" for name, value in constants.items()
@@ -246,25 +364,44 @@ class Probe:
         # Only bcc's own prologue includes kernel headers; the folder has replacements for these.
         os.environ["BCC_KERNEL_SOURCE"] = str(folder)
         try:
-            bpf = self._bcc.BPF(
+            return self._bcc.BPF(
                 text=b"".join((folder / name).read_bytes() for name in sources),
                 cflags=[f"-I{folder}", "-Wno-unused-command-line-argument", *flags],
             )
-            for hook in hooks:
-                bpf.load_func(hook.program, bpf.KPROBE)
         except Exception as error:
-            raise KalloctraceError(
-                "cannot load the BPF program", str(error), "see what is missing: kalloctrace doctor"
-            ) from error
-        return bpf
+            raise _not_loaded(str(error)) from error
+
+    def _load(self, hook: Hook, *, multi: bool) -> int:
+        """Load the program of a hook, and return its file."""
+        attach_type = TRACE_KPROBE_MULTI if multi else 0
+        if hook.program == one.SHORT:
+            instructions = one.joined_program(self._instructions, self._btf)
+        else:
+            instructions = one.with_cast(self._instructions(hook.program), self._btf)
+        try:
+            return load_program(instructions, TYPE_KPROBE, name=hook.program, attach_type=attach_type)
+        except OSError as error:
+            raise _not_loaded(error.strerror or str(error)) from error
+
+    def _attach_trampoline(self) -> list[int]:
+        """Attach the program of one probe by fentry, if that is the way; return the program and its link."""
+        if self._plan.one is None or self._plan.attachment.way != "fentry":
+            return []
+        program = one.load_fentry(self._instructions, self._btf, FREELIST)
+        return [program, one.link_fentry(program)]
+
+    def _instructions(self, program: str) -> bytes:
+        return bytes(self._bpf.dump_func(program.encode()))
 
     @property
     def jumps(self) -> list[str]:
         """Return the functions whose kprobe has become a jump."""
-        return [] if self._kprobes is None else self._kprobes.jumps
+        return self._attached.jumps if isinstance(self._attached, Kprobes) else []
 
     def calibrate(self) -> int:
         """Measure the distance of `struct alloc_context` from the frame of the entry's call, and check preempt_count.
+
+        One probe has no frame of that call: the distance is from the return address of get_page_from_freelist().
 
         Returns:
             The distance in bytes.
@@ -272,33 +409,74 @@ class Probe:
         Raises:
             KalloctraceError: the measurements do not agree, or the probes change preempt_count.
         """
-        self._switch(_CALIBRATE, tid=threading.get_native_id())
-        with mmap.mmap(-1, _CALIBRATION_PAGES * mmap.PAGESIZE) as memory:
-            for page in range(0, len(memory), mmap.PAGESIZE):
-                memory[page] = 1
-        self._switch(_OFF)
+        measured = self._measured()
         distances: Counter[int] = Counter()
         preempt_counts: Counter[int] = Counter()
-        for key, value in self._bpf["calibrated"].items():
-            distances[key.frame_to_ac] += value.value
-            preempt_counts[key.preempt_count] += value.value
+        for key, times in measured:
+            distances[key.frame_to_ac] += times
+            preempt_counts[key.preempt_count] += times
+        check_task_context(preempt_counts, self._interrupt_mask)
+        if self._look is not None:
+            self._look.items["return_to_ac"] = one.agreed_return(distances, _CALIBRATION_PAGES)
+            self._check_scope({key.gfp_mask for key, _ in measured})
+            self._look.items["rejects"] = self._sees_rejected()
+            return int(self._look.items["return_to_ac"][0])
         distance = self._frame_to_ac = agreed_distance(distances)
         self._slots.items["frame_to_ac"] = self._slots.items["slot_to_ac"] = distance
-        check_task_context(preempt_counts, self._interrupt_mask)
         # Stored while nothing is captured, so that the later switch changes only the mode.
         self._switch(_OFF)
         return distance
+
+    def _measured(self, request: Callable[[], None] | None = None) -> list[tuple[Any, int]]:
+        """Let this thread allocate, and return what these calls showed, as `struct calibrated`, with how many did.
+
+        Args:
+            request: makes the calls; None for page faults.
+        """
+        table = self._bpf["calibrated"]
+        table.clear()
+        self._switch(_CALIBRATE, tid=threading.get_native_id())
+        (request or _touch)()
+        self._switch(_OFF)
+        return [(key, value.value) for key, value in table.items()]
+
+    def _check_scope(self, usual: set[int]) -> None:
+        """Check the probe for scopes, if there is one, by calls in a scope that ask for the same as others."""
+        if self._plan.one is None or self._plan.one.scope is None:
+            return
+        masks: Counter[tuple[int, int]] = Counter()
+        with one.in_scope():
+            for key, times in self._measured():
+                masks[key.asked, key.gfp_mask] += times
+        cleared = self._gfp_bits["__GFP_IO"] | self._gfp_bits["__GFP_FS"]
+        one.check_scope(masks, usual, cleared, _CALIBRATION_PAGES)
+
+    def _sees_rejected(self) -> bool:
+        """Check the probe for rejected requests, if there is one, by such a request; return whether there is."""
+        if self._plan.one is None or self._plan.one.reject is None:
+            return False
+        requests = self._measured(one.be_rejected)
+        seen = {(k.asked, k.gfp_mask, k.preempt_count, k.frame_to_ac): times for k, times in requests if k.asked}
+        one.check_rejected(seen, nr_node_ids())
+        return True
 
     def start(self) -> None:
         """Begin to capture."""
         self._missed_before = self._missed()
         self._missed_kprobes_before = self._missed_kprobes()
+        if self._look is not None:
+            # First, because calls of the bulk allocator add to it once they are captured.
+            self._look.items["state"] = _CAPTURING
         self._switch(_CAPTURE)
+        self._bpf_calls.start()
         if self.mode != "returns":
             self._slots.items["capturing"] = _CAPTURING
 
     def stop(self) -> None:
         """Stop capturing. Pending calls have a moment to end, and so have programs that run on other CPUs."""
+        self._bpf_calls.stop()
+        if self._look is not None:
+            self._look.items["state"] = _IDLE
         if self.mode != "returns":
             self._slots.items["capturing"] = _CLOSING
         else:
@@ -314,21 +492,21 @@ class Probe:
     @property
     def utilization(self) -> float:
         """Return how full the fullest buffer is, from 0 to 1."""
-        buffers: list[Ring | PerCpuBuffer] = [*self.records, *(self.slow or ())]
-        if self.events is not None:
-            buffers.append(self.events)
+        buffers: list[Ring | PerCpuBuffer | Counters] = [*self.records, *(self.slow or ())]
+        buffers += [one for one in (self.events, self.counters) if one is not None]
         return max(buffer.utilization for buffer in buffers)
 
     def counts(self) -> Counts:
         """Return the counters."""
-        table = self._bpf["counters"]
-        counted = {
-            name: sum(table[ctypes.c_int(index)]) for name, index in zip(_COUNTERS, _COUNTER_INDICES, strict=True)
-        }
+        counted = self._counted()
         missed = self._missed()
         missed.subtract(self._missed_before)
         skipped = self._missed_kprobes()
         skipped.subtract(self._missed_kprobes_before)
+        # A call in a scope whose mask was not seen counts as dropped, and a rejected request is no allocation.
+        for program in (one.SCOPE, one.REJECT):
+            missed.pop(program, 0)
+            skipped.pop(program, 0)
         slow_missed = sum(missed.pop(name, 0) + skipped.pop(name, 0) for name in SLOW_PROGRAMS)
         freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
         return Counts(
@@ -338,16 +516,25 @@ class Probe:
             unpaired_freelist=counted["UNPAIRED_FREELIST"],
             unpaired_return=counted["UNPAIRED_RETURN"],
             overwritten=counted["OVERWRITTEN"],
-            missed=missed.total() + counted["FREELIST_BUSY"] + skipped.total(),
+            missed_by_program=missed.total() + counted["FREELIST_BUSY"],
+            missed_by_kprobe=skipped.total(),
+            bpf_calls=self._bpf_calls.counted(),
             missed_freelist=sum(freelist) + counted["FREELIST_BUSY"],
             comms_dropped=counted["COMMS_DROPPED"],
             zones_dropped=counted["ZONES_DROPPED"],
             slow_missed=slow_missed,
+            rejected=counted["REJECTED"] if self._look is not None and self._look.items["rejects"][0] else None,
+            own=counted["OWN"] if self._leaves_own_out else None,
+            filtered=counted["FILTERED"] + counted["UNMATCHED"],
         )
+
+    def _counted(self) -> dict[str, int]:
+        summed = self._slots.items["counters"].sum(axis=0)
+        return {name: int(summed[index]) for name, index in zip(_COUNTERS, _COUNTER_INDICES, strict=True)}
 
     def unfinished(self) -> npt.NDArray[np.void]:
         """Return the calls that did not reach get_page_from_freelist(), as `struct call` of record.h."""
-        if self.mode == "returns":
+        if self.mode == "returns" or self._look is not None:
             return np.zeros(0, self._call)
         slots = self._slots.items
         own = slots["call"][(slots["call"]["frame"] != 0) & (slots["migrated"] != slots["calls"])]
@@ -361,7 +548,14 @@ class Probe:
 
     def stack(self, stack_id: int) -> tuple[int, ...]:
         """Return the addresses of a captured stack, innermost first."""
-        return tuple(self._bpf["stacks"].walk(stack_id))
+        found = self._stacks.get(stack_id)
+        if found is None and self._sent_stacks is not None:
+            for sent in self._sent_stacks.drain():
+                words = sent["addresses"][: max(0, int(sent["bytes"])) // sent["addresses"].itemsize]
+                self._stacks[int(sent["id"])] = tuple(words.tolist())
+            found = self._stacks.get(stack_id)
+        # It is in the map too, in case the ring buffer was full.
+        return tuple(self._bpf["stacks"].walk(stack_id)) if found is None else found
 
     def maps_readable(self) -> bool:
         """Return whether this process may read the maps, with the capabilities that are now in effect."""
@@ -397,7 +591,11 @@ class Probe:
         These do not make a captured call look rejected: a handler runs with preemption disabled, so a hit in between
         belongs to a call of an interrupt, whose entry is missed too.
         """
-        return Counter(self._kprobes.missed() if self._kprobes is not None else {})
+        return Counter(self._attached.missed() if self._attached is not None else {})
+
+
+def _not_loaded(why: str) -> KalloctraceError:
+    return KalloctraceError("cannot load the BPF program", why, "see what is missing: kalloctrace doctor")
 
 
 def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
@@ -405,6 +603,27 @@ def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
     if hook.at_return or not hook.hot:
         return hook
     return replace(hook, offset=past_ftrace(kcore.read(kernel.address(hook.function), CODE_BYTES)))
+
+
+def _touch() -> None:
+    """Let this thread allocate pages, each by a call of its own."""
+    with mmap.mmap(-1, _CALIBRATION_PAGES * mmap.PAGESIZE) as memory:
+        # A kernel without huge pages rejects the advice.
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+        for page in range(0, len(memory), mmap.PAGESIZE):
+            memory[page] = 1
+
+
+def _power(number: int) -> int:
+    """Return the smallest power of two that is not less."""
+    return 1 << (number - 1).bit_length()
+
+
+def _cache_bits(plan: Plan, cpus: int) -> int:
+    """Return the base-2 logarithm of the number of sets of a CPU's cache: fewer where all are too large for a value."""
+    each = LARGEST // (_power(cpus) * struct_dtype("cache_set", plan.lengths()).itemsize)
+    return min(CACHE_BITS, each.bit_length() - 1)
 
 
 def _records_bytes(mode: Mode) -> int:

@@ -7,12 +7,20 @@ from typing import Literal, Self
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.btf import Btf
+from kalloctrace.kernel.cgroups import Hierarchy, find_hierarchy
 from kalloctrace.kernel.features import Features
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import NOLOCKS, LiveKernel, has_tracepoint, nr_node_ids
-from kalloctrace.kernel.preemption import Preemption
+from kalloctrace.probe.attach import one
+from kalloctrace.probe.attach.choice import NOTHING_ASKED, Asked, Attachment, Shown, Way, choose_attachment
+from kalloctrace.probe.attach.entry_code import EntryCode, OneRefusedError
+from kalloctrace.probe.attach.groups import group_constants
+from kalloctrace.probe.attach.joined import CALL_CAST
 from kalloctrace.probe.attach.kprobes import Hook
+from kalloctrace.probe.attach.links import counts_multi, counts_perf
 from kalloctrace.probe.attach.optprobe import CALL_BYTES, call_sites
+from kalloctrace.probe.layout import constant
+from kalloctrace.trace.inferred import INFERRED, Inferred
 
 FREELIST = "get_page_from_freelist"
 PREPARE = "prepare_alloc_pages"
@@ -31,9 +39,11 @@ b951aaff5035 ("mm: enable page allocation tagging") (in v6.10).
 Mode = Literal["aggregate", "stream", "returns"]
 """What the program records: counts of equal calls, an event for each call, or a record for each call at its return."""
 
-Attachment = Literal["fentry", "kprobe"]
-"""How programs are attached. Trampolines (fentry, fexit) are cheap, but the kernel skips such a program while a
-preempted task has not finished it on that CPU. Handlers of kprobes run with preemption disabled."""
+By = Literal["comm", "cgroup"]
+"""What aggregate mode counts calls by in addition to the request: the name of the task, or its control group."""
+
+_BY_WORDS: Mapping[By | None, int] = {None: 0, "comm": constant("TASK_COMM_LEN") // 8, "cgroup": 1}
+"""How many words `struct allocation` has for it."""
 
 _SLOW_EVENTS = {
     "RECLAIM": "vmscan/mm_vmscan_direct_reclaim_begin",
@@ -70,6 +80,14 @@ Linux kernel commit f7a449f77960 ("mm: memcontrol: rename memcg_kmem_enabled()")
 """
 
 
+_ENTRY_ONLY = "fprobe_ftrace_entry"
+"""What a kernel has whose kprobe.multi uses ftrace, and not the function graph tracer, where no return is traced.
+
+Linux kernel commit 2c67dc457bc6 ("tracing: fprobe: optimization for entry only case") and cd06078a38aa ("tracing:
+fprobe: use ftrace if CONFIG_DYNAMIC_FTRACE_WITH_ARGS"): after 6.19, in 7.1. Before, a hit costs more than a jump.
+"""
+
+
 class UnknownPrototypeError(Exception):
     """An optional function has an unknown prototype. The text of the error is that prototype."""
 
@@ -88,7 +106,9 @@ class Plan:
         constants: preprocessor symbols of the BPF program.
         mode: what the program records.
         attachment: how the functions are attached to.
-        attachment_reason: why, for people.
+        one: the entry's code, if one probe is attached and not the pair.
+        hierarchy: whose control groups are recorded; None if none are.
+        by: what calls are counted by in addition to the request; None for nothing.
     """
 
     entry: str
@@ -100,7 +120,26 @@ class Plan:
     constants: Mapping[str, int | str]
     mode: Mode
     attachment: Attachment
-    attachment_reason: str
+    one: EntryCode | None = None
+    hierarchy: Hierarchy | None = None
+    by: By | None = None
+
+    @property
+    def inferred(self) -> tuple[Inferred, ...]:
+        """Return the facts that are inferred; see `kalloctrace.trace.inferred`."""
+        if self.one is None:
+            return ()
+        return tuple(fact for fact in INFERRED if fact != "scope_bits" or self.one.scope is None)
+
+    @property
+    def attach(self) -> str:
+        """Return how the functions are attached to, as the trace names it: `pair:multi` and the like."""
+        return str(self.attachment)
+
+    def because(self, refusal: KalloctraceError) -> Self:
+        """Return the plan with the reason why the pair is attached."""
+        reason = f"{self.attachment.reason}; one probe is refused: {refusal.why}"
+        return replace(self, attachment=replace(self.attachment, reason=reason))
 
     def without_bulk(self) -> Self:
         """Return the plan without the bulk allocator."""
@@ -113,21 +152,24 @@ class Plan:
     def attached(self) -> list[str]:
         """Return the functions that are attached to."""
         optional = (self.nolock, self.bulk, PREPARE if self.prepare else None)
-        return [self.entry, FREELIST, *(name for name in optional if name is not None)]
+        entry = () if self.one is not None else (self.entry,)
+        return [*entry, FREELIST, *(name for name in optional if name is not None)]
 
     def sources(self) -> list[str]:
         """Return the files of the BPF program, in the order in which they are joined."""
         parts = {
             "common": True,
+            "cgroup": self.hierarchy is not None,
             "slow": self.slow is not None,
             "bulk": self.bulk,
             "nolock": self.nolock,
             "context": self.mode != "returns",
             self.mode: self.mode != "returns",
-            "pair": self.mode != "returns",
+            "pair": self.mode != "returns" and self.one is None,
+            "one": self.one is not None,
             "alloc": self.mode == "returns",
             "prepare": self.prepare,
-            self.attachment: True,
+            "fentry" if self.attachment.way == "fentry" else "kprobe": True,
         }
         return [f"{name}.bpf.c" for name, included in parts.items() if included]
 
@@ -141,10 +183,18 @@ class Plan:
                 Hook(self.entry, "on_slowpath", hot=False, offset=self.slow),
                 Hook(self.entry, "on_slowpath_return", hot=False, offset=self.slow + CALL_BYTES),
             ]
-        if self.attachment != "kprobe":
+        if self.one is not None and self.one.scope is not None:
+            hooks.append(Hook(self.entry, one.SCOPE, hot=False, offset=self.one.scope.offset))
+        if self.one is not None and self.one.reject is not None:
+            hooks.append(Hook(self.entry, one.REJECT, hot=False, offset=self.one.reject.offset))
+        if self.attachment.way == "fentry":
             return hooks
-        entries = {"entry": self.entry, "nolock": self.nolock, "bulk": self.bulk}
-        hooks.append(Hook(FREELIST, "on_freelist"))
+        entries = {"nolock": self.nolock, "bulk": self.bulk}
+        if self.one is None:
+            hooks.append(Hook(FREELIST, "on_freelist"))
+            entries["entry"] = self.entry
+        else:
+            hooks.append(Hook(FREELIST, one.SHORT))
         for name, function in entries.items():
             if function is not None:
                 hooks.append(Hook(function, f"on_{name}"))
@@ -154,7 +204,8 @@ class Plan:
 
     def lengths(self) -> dict[str, int]:
         """Return the constants that record.h uses as lengths of arrays."""
-        return {name: int(self.constants[name]) for name in ("NODEMASK_WORDS", "ALLOC_CONTEXT_WORDS", "ZONE_WORDS")}
+        names = ("NODEMASK_WORDS", "ALLOC_CONTEXT_WORDS", "ZONE_WORDS", "BY_WORDS")
+        return {name: int(self.constants[name]) for name in names}
 
 
 def prototype(btf: Btf, function: str) -> str:
@@ -243,31 +294,46 @@ def find_slow(kernel: LiveKernel) -> int | None:
     return sites[0] if len(sites) == 1 else None
 
 
-def choose_attachment(requested: Attachment | None, preemption: Preemption) -> tuple[Attachment, str]:
-    """Return how to attach, and the reason.
+def shown_by(kernel: LiveKernel) -> Shown:
+    """Return what decides how to attach to this kernel."""
+    multi = counts_multi(kernel.btf) and counts_perf(kernel.btf)
+    cheap = kernel.symbols.address(_ENTRY_ONLY) is not None or (multi and not _exits_by_fgraph(kernel.btf))
+    return Shown(kernel.preemption, multi, cheap)
 
-    Args:
-        requested: the user's choice; None selects the way that misses no calls on this kernel.
-        preemption: whether tasks can be preempted inside the kernel.
+
+def _exits_by_fgraph(btf: Btf) -> bool:
+    """Return whether kprobe.multi is built on the function graph tracer.
+
+    Linux kernel commit 4346ba160409 ("fprobe: Rewrite fprobe on function-graph tracer") (in v6.14) removed `rethook`.
     """
-    if requested is not None:
-        return requested, "as requested"
-    if preemption.preemptible:
-        return "kprobe", f"this kernel is preemptible ({preemption.evidence}), so it would skip some fentry programs"
-    return "fentry", f"this kernel is not preemptible ({preemption.evidence})"
+    return not btf.has_member("fprobe", "rethook")
 
 
-def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachment | None = None) -> Plan:
+def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", asked: Asked = NOTHING_ASKED, by: By | None = None) -> Plan:
     """Decide what to attach to, and find every constant of the program.
 
     Args:
         kernel: the running kernel.
         mode: what the program records.
-        attachment: how to attach; None chooses.
+        asked: how to attach.
+        by: what aggregate mode counts calls by in addition to the request; None for nothing.
 
     Raises:
-        KalloctraceError: a prototype is unknown, a symbol is missing, or the machine has too many possible nodes.
+        KalloctraceError: a prototype is unknown, a symbol is missing, the machine has too many possible nodes, it has
+            no control groups to count by, or the kernel cannot be attached to as asked.
     """
+    plan = _pair_plan(kernel, mode, asked, by)
+    if asked.probes == "pair":
+        return plan
+    try:
+        return _with_one(kernel, plan)
+    except OneRefusedError as error:
+        if asked.probes is not None:
+            raise
+        return plan.because(error)
+
+
+def _pair_plan(kernel: LiveKernel, mode: Mode, asked: Asked, by: By | None) -> Plan:
     btf, features = kernel.btf, kernel.features
     check_prototypes(btf, features)
     node_count = nr_node_ids()
@@ -282,7 +348,7 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
     nolock = _optional(left_out, lambda: find_nolock(btf, features))
     bulk = _optional(left_out, lambda: find_bulk(btf))
     prepare = mode == "returns" and kernel.symbols.address(PREPARE) is not None
-    chosen, reason = choose_attachment(attachment, kernel.preemption)
+    attachment = choose_attachment(asked, shown_by(kernel))
     constants: dict[str, int | str] = {
         "ENTRY": features.entry,
         "NODEMASK_WORDS": words,
@@ -290,6 +356,7 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
         **{f"ALLOC_CONTEXT__{name.upper()}": btf.offset("alloc_context", name) for name in _CONTEXT_MEMBERS},
         "TASK_STRUCT__FLAGS": btf.offset("task_struct", "flags"),
         "TASK_STRUCT__PID": btf.offset("task_struct", "pid"),
+        "TASK_STRUCT__TGID": btf.offset("task_struct", "tgid"),
         "TASK_STRUCT__MEMS_ALLOWED": btf.offset("task_struct", "mems_allowed"),
         "TASK_STRUCT__CPU": _task_cpu(btf),
         "ZONE_WORDS": btf.size("zone") // 8,
@@ -299,13 +366,7 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
         "CPUSETS_ENABLED_ADDRESS": kernel.address("cpusets_enabled_key"),
         "GFP_ALLOWED_MASK_ADDRESS": kernel.address("gfp_allowed_mask"),
     }
-    if features.entry_alloc_flags:
-        constants["ENTRY_ALLOC_FLAGS"] = 1
-    if features.defrag_mode:
-        constants["DEFRAG_MODE_ADDRESS"] = kernel.address("defrag_mode")
-    if features.config_preempt_rt:
-        constants["TASK_STRUCT__SOFTIRQ_DISABLE_CNT"] = btf.offset("task_struct", "softirq_disable_cnt")
-    constants |= _without_locks(kernel)
+    constants |= _feature_constants(kernel) | _without_locks(kernel)
     slow = find_slow(kernel)
     constants |= _slow_constants(kernel) if slow is not None else {}
     if nolock is not None:
@@ -317,9 +378,62 @@ def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", attachment: Attachme
     elif btf.has_function("bpf_get_current_task_btf"):
         # Linux kernel commit 3ca1032ab7ab ("bpf: Introduce bpf_get_current_task_btf()") (in v5.11).
         constants["CURRENT_BTF"] = 1
-    if chosen == "fentry":
-        constants["TYPED_CONTEXT"] = 1
-    return Plan(features.entry, nolock, bulk, prepare, slow, tuple(left_out), constants, mode, chosen, reason)
+    constants |= _way_constants(btf, attachment.way)
+    hierarchy = find_hierarchy()
+    groups = {} if hierarchy is None else group_constants(btf, hierarchy)
+    constants |= groups | {"BY_WORDS": _BY_WORDS[by]}
+    if by == "cgroup" and not groups:
+        raise KalloctraceError(
+            "cannot count calls by their control group",
+            "no hierarchy of control groups is mounted, or the kernel has none",
+            "mount one: mount -t cgroup2 none /sys/fs/cgroup; or count by --by comm",
+        )
+    if by is not None:
+        constants |= {f"BY_{by.upper()}": 1, "TASK_STRUCT__COMM": btf.offset("task_struct", "comm")}
+    return Plan(
+        *(features.entry, nolock, bulk, prepare, slow, tuple(left_out), constants, mode, attachment),
+        hierarchy=hierarchy if groups else None,
+        by=by,
+    )
+
+
+def _with_one(kernel: LiveKernel, plan: Plan) -> Plan:
+    """Return the plan with one probe in place of the pair.
+
+    Raises:
+        OneRefusedError: it is not possible on this kernel.
+    """
+    way = plan.attachment.way
+    one.require(kernel.btf, way, returns=plan.mode == "returns")
+    code = one.read_entry(kernel, FREELIST)
+    constants = {**plan.constants, **one.constants(kernel, code, way)}
+    return replace(plan, one=code, attachment=replace(plan.attachment, probes="one"), constants=constants)
+
+
+def _feature_constants(kernel: LiveKernel) -> dict[str, int | str]:
+    features = kernel.features
+    constants: dict[str, int | str] = {}
+    if features.entry_alloc_flags:
+        constants["ENTRY_ALLOC_FLAGS"] = 1
+    if features.defrag_mode:
+        constants["DEFRAG_MODE_ADDRESS"] = kernel.address("defrag_mode")
+    if features.reads_task_flags:
+        constants["TASK_FLAGS"] = 1
+    if features.config_preempt_rt:
+        constants["TASK_STRUCT__SOFTIRQ_DISABLE_CNT"] = kernel.btf.offset("task_struct", "softirq_disable_cnt")
+    return constants
+
+
+def _way_constants(btf: Btf, way: Way) -> dict[str, int | str]:
+    if way == "fentry":
+        return {"TYPED_CONTEXT": 1}
+    constants: dict[str, int | str] = {}
+    if btf.has_function("bpf_rdonly_cast"):
+        # Linux kernel commit a35b9af4ec2c ("bpf: Add a kfunc for generic type cast") (in v6.2).
+        constants = {"RDONLY_CAST": CALL_CAST, "ALLOC_CONTEXT_ID": btf.struct_id("alloc_context")}
+    if way == "multi" and _exits_by_fgraph(btf):
+        constants["RETURN_BY_FGRAPH"] = btf.size("pt_regs")
+    return constants
 
 
 def _optional(left_out: list[str], find: Callable[[], str | None]) -> str | None:
@@ -365,10 +479,10 @@ def _bulk_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
         "BULK_ARGUMENTS": len(kernel.btf.parameters(function) or ()),
     }
     keys = {"MEMCG_KMEM_ADDRESS": _MEMCG_KMEM, "PAGE_OWNER_ADDRESS": ("page_owner_inited",)}
-    for constant, names in keys.items():
+    for name_of_key, names in keys.items():
         found = [address for name in names if (address := kernel.symbols.address(name)) is not None]
         if found:
-            constants[constant] = found[0]
+            constants[name_of_key] = found[0]
     flags = kernel.page_flags
     if flags is not None:
         constants |= {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Turns captured `struct allocation`s into those of a trace: pointers become names, bits become columns."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from kalloctrace.kernel.machine import ZonelistKind, ZoneRef
 from kalloctrace.kernel.memory_layout import MemoryLayout
 from kalloctrace.kernel.nodelist import format_nodelist
 from kalloctrace.probe.layout import enum_values
+from kalloctrace.trace.inferred import Inferred
 from kalloctrace.trace.schema import ALLOCATION
 
 Allocations = npt.NDArray[np.void]
@@ -38,13 +40,22 @@ class AllocationMaker:
         btf: the kernel's types.
         features: the kernel's rules.
         possible_nodes: a bit mask of the node ids that may exist; other bits of a nodemask are ignored.
+        inferred: the facts that were not captured.
     """
 
-    def __init__(self, layout: MemoryLayout, btf: Btf, features: Features, possible_nodes: int) -> None:
+    def __init__(
+        self,
+        layout: MemoryLayout,
+        btf: Btf,
+        features: Features,
+        possible_nodes: int,
+        inferred: Collection[Inferred] = (),
+    ) -> None:
         self._owners = layout.zonelist_addresses
         self._zonerefs = _zoneref_addresses(layout, btf.size("zoneref"))
         self._possible = possible_nodes
         self._features = features
+        self._inferred = inferred
 
     def make(self, captured: Allocations) -> pa.StructArray:
         """Return one allocation for each captured one, in order.
@@ -61,7 +72,8 @@ class AllocationMaker:
         context = bool(present & TASK_CONTEXT)
         made = {
             "entry": "bulk_single" if present & BULK_SINGLE else "normal",
-            **{name: int(row[name]) for name in ("gfp_mask", "order", "preferred_nid", "task_flags")},
+            **{name: int(row[name]) for name in ("gfp_mask", "order", "preferred_nid")},
+            "task_flags": int(row["task_flags"]) if features.reads_task_flags else None,
             "nodemask": self._nodes(row["nodemask_nodes"]) if present & NODEMASK else None,
             "entry_alloc_flags": int(row["entry_alloc_flags"]) if features.entry_alloc_flags else None,
             "preempt_count": int(row["preempt_count"]) if context else None,
@@ -72,7 +84,12 @@ class AllocationMaker:
             "softirq_disable_cnt": int(row["softirq_disable_cnt"]) if context and features.config_preempt_rt else None,
             "freelist_calls": int(bool(present & PREPARED)),
         }
-        return made | (self._context(row, present) if present & PREPARED else {})
+        if not present & PREPARED:
+            return made
+        shown = self._context(row, present)
+        if "preferred_nid" in self._inferred:
+            made["preferred_nid"] = shown["zonelist_nid"]
+        return made | shown
 
     def _context(self, row: np.void, present: int) -> dict[str, Any]:
         """Return the columns with the arguments of the first get_page_from_freelist()."""

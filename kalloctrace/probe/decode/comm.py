@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The names of tasks (comm) at any time of a recording: the names at its start, and each change since."""
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -33,17 +34,17 @@ class _Running(NamedTuple):
     tids: frozenset[int]
 
 
-class TaskComms:
-    """The history of the name of each thread.
+class TaskHistory(ABC):
+    """The history of a text of each thread or process.
 
-    A name is stored as its position in a list, which is the dictionary of the trace's column. With many
-    names, a new list begins whenever names are discarded.
+    A text is stored as its position in a list, which is the dictionary of the trace's column. With many
+    texts, a new list begins whenever texts are discarded.
 
     Attributes:
-        unknown: calls whose thread had a name that is not kept any more.
+        unknown: calls whose thread had a text that is not kept any more.
 
     Args:
-        kept: how many changes and names to keep, apart from those of the threads that still run.
+        kept: how many changes and texts to keep, apart from those of the threads that still run.
     """
 
     def __init__(self, kept: int = KEPT) -> None:
@@ -56,23 +57,31 @@ class TaskComms:
         self._newest = 0
         self._running: _Running | None = None
         self._discarded_until = 0
-        for tid, comm in running_tasks():
-            self._history[tid] = [(0, self._position(comm))]
+        for tid, text in self.running():
+            self._history[tid] = [(0, self._position(text))]
 
-    def update(self, changes: npt.NDArray[np.void]) -> None:
-        """Add changes.
+    @abstractmethod
+    def running(self) -> Iterator[tuple[int, str]]:
+        """Yield the id and the text of each thread or process that exists."""
+
+    @abstractmethod
+    def idle(self, cpu: int) -> str:
+        """Return the text of the idle task of a CPU."""
+
+    def add(self, tids: npt.NDArray[Any], times: npt.NDArray[np.uint64], texts: Iterable[str]) -> None:
+        """Add changes, in any order.
 
         Args:
-            changes: `struct task_comm` of record.h, in any order.
+            tids: the threads, or processes.
+            times: CLOCK_MONOTONIC, ns.
+            texts: what each has from then on.
         """
-        ordered = changes[np.argsort(changes["time"], kind="stable")]
-        columns = (ordered[name].tolist() for name in ("tid", "time", "comm"))
-        for tid, time, comm in zip(*columns, strict=True):
+        for time, tid, text in sorted(zip(times.tolist(), tids.tolist(), texts, strict=True), key=_time_of):
             history = self._history.setdefault(tid, [])
             # Nearly always at the end: only the changes of two CPUs may arrive in another order than they were made.
-            insort(history, (time, self._position(comm.decode(errors="replace"))), key=_time_of)
-        self._changes += len(ordered)
-        self._newest = max(self._newest, int(ordered["time"].max(initial=0)))
+            insort(history, (time, self._position(text)), key=_time_of)
+        self._changes += len(times)
+        self._newest = max(self._newest, int(times.max(initial=0)))
 
     def column(
         self, tids: npt.NDArray[np.uint32], cpus: npt.NDArray[np.uint32], times: npt.NDArray[np.uint64]
@@ -119,7 +128,7 @@ class TaskComms:
             self._discard(self._running)
             self._running = None
         elif self._changes > self._most:
-            self._running = _Running(self._newest, frozenset(tid for tid, _ in running_tasks()))
+            self._running = _Running(self._newest, frozenset(tid for tid, _ in self.running()))
 
     def _discard(self, running: _Running) -> None:
         times = np.fromiter(map(_time_of, chain.from_iterable(self._history.values())), np.uint64)
@@ -193,11 +202,32 @@ class TaskComms:
     def _idle(self, cpus: npt.NDArray[np.uint32]) -> npt.NDArray[np.int32]:
         names = np.zeros(int(cpus.max()) + 1, np.int32)
         for cpu in np.flatnonzero(np.bincount(cpus)):
-            names[cpu] = self._position(f"swapper/{cpu}")
+            names[cpu] = self._position(self.idle(int(cpu)))
         return names[cpus]
 
     def _position(self, comm: str) -> int:
         return self._texts.setdefault(comm, len(self._texts))
+
+
+class TaskComms(TaskHistory):
+    """The history of the name of each thread."""
+
+    def running(self) -> Iterator[tuple[int, str]]:
+        """Yield the id and the name of each existing thread."""
+        return running_tasks()
+
+    def idle(self, cpu: int) -> str:
+        """Return the name of an idle task."""
+        return f"swapper/{cpu}"
+
+    def update(self, changes: npt.NDArray[np.void]) -> None:
+        """Add changes.
+
+        Args:
+            changes: `struct task_comm` of record.h, in any order.
+        """
+        comms = (comm.decode(errors="replace") for comm in changes["comm"].tolist())
+        self.add(changes["tid"], changes["time"], comms)
 
 
 def running_tasks() -> Iterator[tuple[int, str]]:

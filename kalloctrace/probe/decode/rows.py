@@ -28,6 +28,7 @@ class RowMaker:
         features: the kernel's rules.
         possible_nodes: a bit mask of the node ids that may exist; other bits of a nodemask are ignored.
         stack_text: returns the text of a captured stack by its id.
+        group_path: returns the path of a control group by its id; None if groups are not recorded.
     """
 
     def __init__(
@@ -37,6 +38,8 @@ class RowMaker:
         features: Features,
         possible_nodes: int,
         stack_text: Callable[[int], str],
+        *,
+        group_path: Callable[[int], str] | None = None,
     ) -> None:
         self._zone_addresses = layout.zone_addresses
         self._zonelist_addresses = layout.zonelist_addresses
@@ -47,6 +50,7 @@ class RowMaker:
         self._possible = possible_nodes
         self._features = features
         self._stack_text = stack_text
+        self._group_path = group_path
 
     def rows(self, records: Records) -> pa.RecordBatch:
         """Return one row for each record, in order. The records are all `struct record` or all `struct bulk_record`."""
@@ -59,6 +63,7 @@ class RowMaker:
             "tid": (records["pid_tgid"] & np.uint64(0xFFFFFFFF)).astype(np.int32),
             "comm": _named(records["comm"], lambda comm: comm.decode(errors="replace")),
             "stack": self.stacks(records["stack"]),
+            **self._groups(records["cgroup"]),
             "nodemask": self._nodes(records["nodemask_nodes"], records["nodemask"] != 0),
             "mems_allowed": self._nodes(records["mems_allowed"]),
             "defrag_mode": records["defrag_mode"] != 0,
@@ -112,6 +117,12 @@ class RowMaker:
     def stacks(self, ids: npt.NDArray[np.int32]) -> pa.DictionaryArray:
         """Return the text of each captured stack; null if the id is negative."""
         return _named(ids, self._stack_text, ids >= 0)
+
+    def _groups(self, groups: npt.NDArray[np.uint64]) -> dict[str, pa.Array]:
+        if self._group_path is None:
+            return {}
+        path = self._group_path
+        return {"cgroup": _named(groups, lambda group: path(int(group)))}
 
     def _nodes(self, words: npt.NDArray[np.uint64], present: Bools | None = None) -> pa.DictionaryArray:
         """Return node lists of nodemasks, given as rows of 64-bit words."""

@@ -37,7 +37,7 @@ _MOST_STEPS = 1 << 13
 """Steps of one call; one that may not fail repeats them without an end. A reader refuses a call of 32 MiB."""
 _CUT = -1
 
-_TASK_COLUMNS = ("time", "cpu", "pid", "tid", "comm")
+_TASK_COLUMNS = ("time", "cpu", "pid", "tid", "comm", "cgroup")
 _ASIDE = ("gfp_mask", "order", "prio", "oom_victim", "ac_alloc_flags")
 _NAMED = [*_TASK_COLUMNS, "freelist_gfp_mask", "freelist_order", "alloc_flags", *(n for n in _ARGS if n not in _ASIDE)]
 """The columns that `RowMaker` makes, as for other calls; `_ASIDE` are taken from the event."""

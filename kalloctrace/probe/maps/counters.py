@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Reads the counters of aggregate mode in place, while the program keeps counting."""
 
-import ctypes
-import errno
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,27 +11,30 @@ from kalloctrace.probe.maps.mmap_array import MmapArray
 from kalloctrace.probe.maps.ringbuf import Ring
 from kalloctrace.probe.maps.structs import words_of
 
-_AT_ONCE = 4096
+Overflow = Callable[[], tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]]
 
 
 class Counters:
     """How often each allocation was made: the sum over the CPU caches, the overflow hash and the ring buffer.
 
+    Attributes:
+        dtype: numpy's description of an allocation, `struct allocation`.
+
     Args:
-        bpf: the loaded program, from bcc.
-        libbcc: bcc's C library.
-        entries: the number of entries of all caches together.
-        entry: numpy's description of `struct count_entry`.
-        spilled: the ring buffer of counts that found the hash full.
+        cache: the entries of all caches, `struct count_entry`.
+        spilled: the ring buffer of evicted counts.
+        overflow: returns what the overflow hash has: allocations and their counts.
     """
 
-    def __init__(self, bpf: Any, libbcc: Any, entries: int, entry: np.dtype[np.void], spilled: Ring) -> None:  # noqa: ANN401 bcc has no types
-        self._cache = MmapArray(bpf["cache"].map_fd, entries, entry)
-        self._overflow = bpf["overflow"].map_fd
-        self._libbcc = libbcc
+    def __init__(self, cache: MmapArray, spilled: Ring, overflow: Overflow) -> None:
+        entry = cache.items.dtype
+        self.dtype = entry["a"]
+        self._cache = cache
+        self._overflow = overflow
         self._spilled = spilled
         self._grouper = Grouper(entry["a"])
         self._apart = np.zeros(0, np.uint64)
+        self._new: list[npt.NDArray[np.void]] = []
         self._added = np.zeros(0, entry["a"])
 
     def close(self) -> None:
@@ -44,20 +45,43 @@ class Counters:
         """Return the count of each allocation by its number, and the allocations that are new since the last call.
 
         While the program runs, a count that moves from one map to another may be missing, but no count is included
-        twice: an entry is cleared before its count is added to the hash, and the hash is read before the entries.
+        twice: an entry is cleared before its count is sent or added to the hash, and these are read before the entries.
         """
-        spilled = self._spilled.drain()
-        keys, values = self._read_overflow()
+        self.drain()
+        keys, values = self._overflow()
         entries = self._read_entries()
-        once = np.ones(len(self._added), np.uint64)
-        numbers, new = self._grouper.numbers(words_of(np.concatenate([spilled["a"], self._added, keys, entries["a"]])))
-        counts = np.concatenate([spilled["count"], once, values, entries["count"]])
+        numbers = self._numbers(np.concatenate([keys, entries["a"]]))
         size = max(len(self._apart), int(numbers.max(initial=-1)) + 1)
-        # These counts are not read again the next time.
-        gone = len(spilled) + len(self._added)
-        self._added = self._added[:0]
-        self._apart = _padded(self._apart, size) + _sums(numbers[:gone], counts[:gone], size)
-        return self._apart + _sums(numbers[gone:], counts[gone:], size), new
+        self._apart = _padded(self._apart, size)
+        new = np.concatenate([self._added[:0], *self._new])
+        self._new.clear()
+        return self._apart + _sums(numbers, np.concatenate([values, entries["count"]]), size), new
+
+    def drain(self) -> None:
+        """Read the ring buffer, and free its space."""
+        spilled = self._spilled.drain()
+        # Mostly there are none, and this is done many times per second.
+        if len(spilled):
+            self._keep(spilled["a"], spilled["count"])
+        if len(self._added):
+            self._keep(self._added, np.ones(len(self._added), np.uint64))
+            self._added = self._added[:0]
+
+    @property
+    def utilization(self) -> float:
+        """Return how full the ring buffer is, from 0 to 1."""
+        return self._spilled.utilization
+
+    def _keep(self, allocations: npt.NDArray[np.void], counts: npt.NDArray[np.uint64]) -> None:
+        """Add counts that are not read again."""
+        numbers = self._numbers(allocations)
+        size = max(len(self._apart), int(numbers.max(initial=-1)) + 1)
+        self._apart = _padded(self._apart, size) + _sums(numbers, counts, size)
+
+    def _numbers(self, allocations: npt.NDArray[np.void]) -> npt.NDArray[np.int32]:
+        numbers, new = self._grouper.numbers(words_of(np.ascontiguousarray(allocations)))
+        self._new.append(new)
+        return numbers
 
     def add(self, allocations: npt.NDArray[np.void]) -> None:
         """Add one call of each of these allocations, which the program did not count.
@@ -76,31 +100,6 @@ class Counters:
         entries: npt.NDArray[np.void] = self._cache.items.copy()
         whole = (before == self._cache.items["version"]) & (before & 1 == 0)
         return entries[np.flatnonzero(whole & (entries["count"] > 0))]
-
-    def _read_overflow(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]:
-        keys: list[npt.NDArray[np.void]] = []
-        values: list[npt.NDArray[np.uint64]] = []
-        position = (ctypes.c_uint32 * 2)()
-        start: Any = None
-        while True:
-            some_keys = np.zeros(_AT_ONCE, self._cache.items.dtype["a"])
-            some_values = np.zeros(_AT_ONCE, np.uint64)
-            found = ctypes.c_uint32(_AT_ONCE)
-            code = self._libbcc.bpf_lookup_batch(
-                self._overflow,
-                start,
-                ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32)),
-                some_keys.ctypes.data_as(ctypes.c_void_p),
-                some_values.ctypes.data_as(ctypes.c_void_p),
-                ctypes.byref(found),
-            )
-            keys.append(some_keys[: found.value])
-            values.append(some_values[: found.value])
-            if code < 0:
-                if ctypes.get_errno() != errno.ENOENT:
-                    raise OSError(ctypes.get_errno(), "the overflow hash of the counters cannot be read")
-                return np.concatenate(keys), np.concatenate(values)
-            start = ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32))
 
 
 def _sums(numbers: npt.NDArray[np.int32], counts: npt.NDArray[np.uint64], size: int) -> npt.NDArray[np.uint64]:

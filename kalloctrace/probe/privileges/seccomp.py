@@ -30,8 +30,16 @@ lremovexattr 198, utime 132, utimes 235, futimesat 261
 """Calls that fail with EPERM, by name and number: other programs, processes and namespaces, the kernel's settings,
 identities, and changes of files other than writing, renaming and removing them."""
 
-_BPF_COMMANDS = {"LOOKUP_ELEM": 1, "UPDATE_ELEM": 2, "DELETE_ELEM": 3, "GET_NEXT_KEY": 4, "LOOKUP_BATCH": 24}
-"""What is allowed of bpf(2), from enum bpf_cmd in include/uapi/linux/bpf.h: reading and changing maps that are open."""
+_BPF_COMMANDS = {
+    "LOOKUP_ELEM": 1,
+    "UPDATE_ELEM": 2,
+    "DELETE_ELEM": 3,
+    "GET_NEXT_KEY": 4,
+    "LOOKUP_BATCH": 24,
+    "OBJ_GET_INFO_BY_FD": 15,
+}
+"""What is allowed of bpf(2), from enum bpf_cmd in include/uapi/linux/bpf.h: reading and changing maps that are
+open, and asking for the missed hits of a link that is open."""
 
 # include/uapi/linux/seccomp.h, include/uapi/linux/audit.h
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2

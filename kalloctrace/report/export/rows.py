@@ -15,7 +15,7 @@ from kalloctrace.text import printable
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import begins_with
 from kalloctrace.trace.reader import Ending, TraceReader
-from kalloctrace.trace.schema import ALLOCATION, COUNT, ROWS, TASK_COLUMNS
+from kalloctrace.trace.schema import ALLOCATION, CGROUP, COUNT, ROWS, TASK_COLUMNS
 
 Format = Literal["parquet", "csv", "jsonl"]
 
@@ -117,7 +117,8 @@ class _Lines:
         for field in TASK_COLUMNS:
             parts += [self._labels[field.name], self._column(rows.task_columns.get(field.name))]
         counts = self._one if rows.counts is None else pa.array(rows.counts).cast(pa.utf8())
-        parts += [texts.take(pa.array(indices)), self._labels[COUNT.name], counts, self._end]
+        parts += [texts.take(pa.array(indices)), self._labels[COUNT.name], counts]
+        parts += [self._labels[CGROUP.name], self._column(rows.task_columns.get(CGROUP.name)), self._end]
         lines = pc.binary_join_element_wise(*parts, self._nothing)
         # The lines are adjacent in the array's memory.
         _, offsets, data = lines.buffers()

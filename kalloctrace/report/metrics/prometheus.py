@@ -29,6 +29,10 @@ _MAX_LABELS = 200
 OTHER = "other"
 _UP = "1 when the recording could be read."
 _NONE = "none"
+_MISSED_BY = (
+    "Probe hits that the kernel skipped, by counter. kprobe: while a kprobe's handler was running on that CPU; "
+    "program: while a BPF program was running there, or somebody used bpf(2); memory: there was no memory."
+)
 
 Row = Mapping[str, Any]
 
@@ -180,6 +184,12 @@ def _verdicts(verdict: Verification) -> Iterator[Metric]:
     yield _gauges(
         "unknown_allocations", "Allocations that could not be judged, by reason.", "reason", verdict.unknown_reasons
     )
+    yield _gauges(
+        "not_judged_allocations",
+        "Judged allocations by rule of which a part was not judged, because a fact that it needs is inferred.",
+        "rule",
+        verdict.not_judged,
+    )
     zonelists = verdict.zonelists
     if not zonelists.reason:
         yield _gauge("mismatched_zonelists", "Zonelists that differ from the prediction.", len(zonelists.mismatches))
@@ -190,6 +200,15 @@ def _missing(totals: Totals | None) -> Iterator[Metric]:
         return
     yield _counter("lost", "Captured calls that were not recorded because a buffer was full.", (), {(): totals.lost})
     yield _counter("missed", "Probe hits that the kernel skipped.", (), {(): totals.missed})
+    if totals.missed_by is not None:
+        yield _counter("missed_by", _MISSED_BY, ("counter",), {(k,): v for k, v in totals.missed_by.to_json().items()})
+    for name, about, count in (
+        ("bpf_calls", "bpf(2) calls of all processes, during which kprobe hits are skipped.", totals.bpf_calls),
+        ("own", "Calls of the recorder itself, which are left out.", totals.own),
+        ("filtered", "Calls that did not match the filters.", totals.filtered),
+    ):
+        if count is not None:
+            yield _counter(name, about, (), {(): count})
     if totals.slow is None:
         return
     yield _counter("slow_path_calls", "Calls of the slow path.", (), {(): totals.slow})

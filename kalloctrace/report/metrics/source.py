@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Where metrics come from: a trace that is read again when it grows, or a capture in this process."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.report.metrics.prometheus import RecordingState, recording_state
@@ -76,6 +77,10 @@ class Capture(Protocol):
     def snapshot(self) -> Snapshot:
         """Return the kernel and machine."""
 
+    @property
+    def recording(self) -> Mapping[str, Any]:
+        """Return how the recording is made, as a trace describes it."""
+
     def observe(self) -> CaptureCounts:
         """Return the counts so far; the capture continues."""
 
@@ -106,7 +111,7 @@ class CaptureSource:
             seen = self._capture.observe()
         tally = Tally()
         tally.add(seen.rows.allocations, seen.rows.indices, seen.rows.counts)
-        info = _CaptureInfo(Path(self._name), self._capture.snapshot, self._sample)
+        info = _CaptureInfo(Path(self._name), self._capture.snapshot, self._sample, self._capture.recording)
         return recording_state(info, tally.rows(), Ending(seen.totals, truncated=True), seen.seconds)
 
 
@@ -117,3 +122,4 @@ class _CaptureInfo:
     path: Path
     snapshot: Snapshot
     sample: int
+    recording: Mapping[str, Any]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The calls of a trace in cells: by allocation and task over time, and by allocation, task and stack."""
+"""The calls of a trace in cells: by allocation and task over time, and by allocation, task and stack or cgroup."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from kalloctrace.report.callers import MOST_CALLERS
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import digests, refuse_more
-from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.schema import ALLOCATION, CGROUP
 from kalloctrace.trace.tally import OTHERS
 
 Numbers = npt.NDArray[np.int64]
@@ -35,7 +35,7 @@ class Cells:
     Attributes:
         row: index of the allocation.
         comm: index of the comm.
-        x: part of the time, or index of the stack.
+        x: part of the time, or index of the stack or of the control group.
         count: number of calls, at least 1.
     """
 
@@ -77,16 +77,20 @@ class Counted:
         allocations: each distinct allocation.
         comms: names of tasks.
         stacks: texts of stacks, outermost;…;innermost; None for calls without one.
+        paths: paths of control groups; None for calls whose group was not recorded.
         time: calls by part of the time; all in part 0 for an aggregate.
         callers: calls by stack; empty for an aggregate.
+        groups: calls by control group; empty where none was recorded.
         buckets: number of parts of the time.
     """
 
     allocations: pa.StructArray
     comms: list[str]
     stacks: list[str | None]
+    paths: list[str | None]
     time: Cells
     callers: Cells
+    groups: Cells
     buckets: int
 
     def counts(self) -> Numbers:
@@ -108,8 +112,8 @@ class CellCounter:
         self._first = first
         self._span = 0 if first is None else last - first + 1
         self._rows = _NumberedAllocations()
-        self._comms, self._stacks = _Numbered(), _Numbered()
-        self._time, self._callers = _Gathering(), _Gathering()
+        self._comms, self._stacks, self._paths = _Numbered(), _Numbered(), _Numbered()
+        self._time, self._callers, self._groups = _Gathering(), _Gathering(), _Gathering()
 
     def add(self, batch: RowBatch) -> None:
         """Count a batch."""
@@ -123,6 +127,8 @@ class CellCounter:
         since = batch.task_columns["time"].to_numpy() - np.uint64(self._first)
         self._time.add(row, comm, (since * np.uint64(BUCKETS) // np.uint64(self._span)).astype(np.int64), counts)
         self._callers.add(row, comm, _taken(self._stacks, batch, "stack"), counts)
+        if CGROUP.name in batch.task_columns:
+            self._groups.add(row, comm, _taken(self._paths, batch, CGROUP.name), counts)
 
     def counted(self) -> Counted:
         """Return what was counted."""
@@ -131,8 +137,10 @@ class CellCounter:
             self._rows.allocations(),
             self._comms.values,
             self._stacks.values,
+            self._paths.values,
             self._time.cells(),
             self._callers.cells(),
+            self._groups.cells(),
             buckets,
         )
 

@@ -19,20 +19,26 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.preempt import context_name
 from kalloctrace.report.amount import PAGE_SIZE, pages_of
+from kalloctrace.report.headline import headline
+from kalloctrace.report.page.apart import what_differs
 from kalloctrace.report.page.cells import CellCounter, Cells, Counted, Numbers
 from kalloctrace.report.page.explained import explained
 from kalloctrace.report.page.slowpath import SlowChoice, SlowCounter, SlowLimits
 from kalloctrace.report.page.texts import Texts
-from kalloctrace.report.summary import Summary, SummaryCounter, frames_from_entry
-from kalloctrace.report.summary_text import header_fields, only_events, total_fields
+from kalloctrace.report.summary import Summary, SummaryCounter, frames_from_entry, only_events
+from kalloctrace.report.summary_text import header_fields, total_fields
 from kalloctrace.report.verification_text import zonelist_text
 from kalloctrace.text import printable
+from kalloctrace.trace.clock import Clock, clock_of
+from kalloctrace.trace.containers import Containers, group_text
 from kalloctrace.trace.dedup import KEYS, python_rows
 from kalloctrace.trace.dedup import Counted as Rows
+from kalloctrace.trace.inferred import Inferred
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COUNT, TRACEPOINT
 from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.field_text import value_text
+from kalloctrace.verify.inferred import NOT_JUDGED
 from kalloctrace.verify.verification import Verification, verify_counted
 from kalloctrace.version import __version__
 
@@ -75,12 +81,19 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
     # The second pass needs facts about the whole trace from the first: its span of time, the slow-path calls to show,
     # and its end, on which verdicts depend.
     counter, choice = SummaryCounter(trace), SlowChoice(trace.snapshot, limits.slow)
-    slow_recorded = bool(trace.recording.get("slow"))
-    ending = trace.read(rows=counter.add, slow_call=choice.add if slow_recorded else None)
+    slow_time = counter.slow
+
+    def count_slow(call: Row) -> None:
+        choice.add(call)
+        if slow_time is not None:
+            slow_time.add(call)
+
+    ending = trace.read(rows=counter.add, slow_call=None if slow_time is None else count_slow)
     summary = counter.summary(ending, breakdowns=False)
     del counter
+    clock = _clock(trace, summary.first, choice.first)
     cells = CellCounter(summary.first, summary.last)
-    slow = SlowCounter(trace, choice, ending) if slow_recorded else None
+    slow = None if slow_time is None else SlowCounter(trace, choice, ending, clock.began)
     trace.read(rows=cells.add, slow_call=None if slow is None else slow.add)
     counted = cells.counted()
     counts = counted.counts()
@@ -91,13 +104,19 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         trace, Rows(table), ending, lambda one: judged.append(RowVerdict(one.differences, one.unknown))
     )
     texts = Texts()
-    page = _Page(trace.snapshot, counted, judged, counts, limits, text=texts)
+    page = _Page(
+        *(trace.snapshot, counted, judged, counts, limits),
+        inferred=trace.inferred,
+        containers=ending.containers,
+        text=texts,
+    )
     return {
         "type": "page",
         "kalloctrace": __version__,
         "trace": printable(summary.trace),
         "kernel": printable(summary.snapshot.release),
         "header": [[name, printable(text)] for name, text in header_fields(summary)],
+        "headline": [[line.tone, printable(line.text)] for line in headline(summary)],
         "totals": [[name, number, printable(about)] for name, number, about in total_fields(summary)],
         "aggregate": summary.aggregate,
         "sample": summary.sample,
@@ -106,6 +125,11 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         "returns": _returns(summary),
         "events": only_events(summary),
         "page_size": PAGE_SIZE,
+        "clock": {
+            "began": clock.began,
+            "event": clock.event,
+            "first": None if summary.first is None else summary.first - clock.began,
+        },
         "seconds": summary.seconds,
         "verification": {
             **_verification(verdict, trace.snapshot),
@@ -116,6 +140,11 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         # Last, because everything above adds texts.
         "texts": texts.to_json(),
     }
+
+
+def _clock(trace: TraceReader, *first: int | None) -> Clock:
+    known = [time for time in first if time is not None]
+    return clock_of(trace.recording, min(known, default=None), "the first call that has a time")
 
 
 def _returns(summary: Summary) -> str:
@@ -130,6 +159,7 @@ def _verification(verdict: Verification, snapshot: Snapshot) -> dict[str, Any]:
     zonelists = verdict.zonelists
     return {
         **{name: getattr(verdict, name) for name in names},
+        "not_judged": [[rule, count, NOT_JUDGED[rule]] for rule, count in verdict.not_judged.most_common()],
         "proven": str(verdict.proven),
         "zonelists": {
             "reason": zonelists.reason,
@@ -158,8 +188,12 @@ class _Page:
         counts: Numbers,
         limits: Limits,
         *,
+        inferred: frozenset[Inferred],
+        containers: Containers,
         text: Texts,
     ) -> None:
+        self._inferred = inferred
+        self._containers = containers
         self._snapshot = snapshot
         self._counted = counted
         self._limits = limits
@@ -189,14 +223,17 @@ class _Page:
         time, buckets, beyond_cells = self._time()
         callers, not_apart, beyond_callers = self._callers()
         stacks, frames = self._stacks(callers)
+        groups, beyond_groups = self._split(self._renumbered(self._counted.groups), self._limits.cells)
         rows, values = self._columns()
         return {
             "rows": {**rows, "pages": self._pages[np.array(self._kept, np.int64)].tolist()},
             "values": {**values, "comm": [printable(name) for name in self._counted.comms]},
             "time": {"buckets": buckets, "span": span, **_columns_of(time)},
             "callers": {"frames": frames, "stacks": stacks, **_columns_of(callers)} if stacks else None,
+            "groups": {"names": self._groups(), **_columns_of(groups)} if any(self._counted.paths) else None,
             "unknown": {str(i): self._text(one.unknown) for i, one in enumerate(self._judged) if one.unknown},
             **self._differing(),
+            "apart": {str(row): self._text(text) for row, text in what_differs(self._rows, self._snapshot).items()},
             "missing": self.missing,
             "explained": dict(self._explained()),
             "limits": {"rows": self._limits.rows, "cells": self._limits.cells, "explained": self._limits.explained},
@@ -205,6 +242,7 @@ class _Page:
                 "cells": beyond_cells,
                 "stacks": not_apart,
                 "callers": beyond_callers,
+                "groups": self._rest(beyond_groups),
             },
         }
 
@@ -254,7 +292,9 @@ class _Page:
         numbers = self._to_explain()
         with_walkthrough = set(self._kept[: self._limits.walkthroughs])
         for number in numbers:
-            sections = explained(kernel, self._rows[number].as_py(), walkthrough=number in with_walkthrough)
+            sections = explained(
+                kernel, self._rows[number].as_py(), self._inferred, walkthrough=number in with_walkthrough
+            )
             yield (
                 str(number),
                 [
@@ -307,6 +347,10 @@ class _Page:
 
     def _amount(self, rows: Numbers, counts: Numbers) -> dict[str, int]:
         return {"count": int(counts.sum()), "pages": int((self._pages[rows] * counts).sum())}
+
+    def _groups(self) -> list[str]:
+        """Return the name of each control group: its container's if that is known."""
+        return [NONE if path is None else printable(group_text(path, self._containers)) for path in self._counted.paths]
 
     def _stacks(self, callers: Cells) -> tuple[list[list[int]], list[str]]:
         """Return each stack as indices of functions, innermost first, and the functions; empty without stacks."""

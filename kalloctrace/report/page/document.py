@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: MIT
-"""Assembles a page: one file that contains the libraries, the style and the data."""
+"""Assembles a page: one file that contains the libraries, the style and the data.
+
+A page has up to 80 MB. It is made in parts, so that it is never in memory as a whole.
+"""
 
 import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from typing import Any
 
 _HERE = files(__package__)
 _LIBRARIES = {"d3.min.js": "LICENSE.d3", "plot.umd.min.js": "LICENSE.plot"}
-_SCRIPTS = ("dom.js", "state.js", "charts.js", "sections.js", "slow.js", "main.js")
+_SCRIPTS = ("dom.js", "state.js", "charts.js", "moments.js", "sections.js", "slow.js", "main.js")
 _SLOT = re.compile(r"\{\{(\w+)\}\}")
+_ITEMS = 10_000
+"""Of a list, encoded at once: an item takes a hundred times its memory meanwhile."""
 
 
-def page_html(data: Mapping[str, Any]) -> str:
-    """Return a page that shows data of a trace.
+def page_html(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parts of a page that shows data of a trace.
 
     Args:
         data: what `page_data` returned.
@@ -28,8 +33,8 @@ def page_html(data: Mapping[str, Any]) -> str:
     return _document("page.html", title, data, styles=("page.css",), program=_SCRIPTS, libraries=libraries)
 
 
-def logs_html(data: Mapping[str, Any]) -> str:
-    """Return a page that shows the failures of logs.
+def logs_html(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parts of a page that shows the failures of logs.
 
     Args:
         data: what `LogsPage.to_json` returned.
@@ -46,8 +51,8 @@ def _document(
     styles: Sequence[str],
     program: Sequence[str],
     libraries: Sequence[str] = (),
-) -> str:
-    """Return a page.
+) -> Iterator[str]:
+    """Yield the parts of a page.
 
     Its content security policy forbids all requests and all scripts except its own, whatever the data contain.
     """
@@ -59,10 +64,17 @@ def _document(
         "title": escape(title),
         "style": "\n".join(_asset(name) for name in styles),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
-        "data": embedded_json(data),
     }
-    # One pass: inserted text is not searched for slots.
-    return _SLOT.sub(lambda slot: parts[slot[1]], _asset(template))
+    # Inserted text is not searched for slots.
+    end = 0
+    for slot in _SLOT.finditer(page := _asset(template)):
+        yield page[end : slot.start()]
+        if slot[1] == "data":
+            yield from embedded_json(data)
+        else:
+            yield parts[slot[1]]
+        end = slot.end()
+    yield page[end:]
 
 
 def _asset(name: str) -> str:
@@ -73,11 +85,27 @@ def _vendored(name: str) -> str:
     return _HERE.joinpath("vendor", name).read_text("utf-8")
 
 
-def embedded_json(data: object) -> str:
-    """Return data as JSON that cannot end its script element or a line of script.
+def embedded_json(data: object) -> Iterator[str]:
+    """Yield the parts of data as JSON that cannot end its script element or a line of script.
 
     All non-ASCII characters are escaped, including U+2028, and the characters with a meaning in HTML.
     """
+    if isinstance(data, Mapping):
+        before = "{"
+        for name, value in data.items():
+            yield f"{before}{_escaped_json(name)}:"
+            yield from embedded_json(value)
+            before = ","
+        yield "{}" if before == "{" else "}"
+    elif isinstance(data, list) and len(data) > _ITEMS:
+        for begin in range(0, len(data), _ITEMS):
+            yield f"{',' if begin else '['}{_escaped_json(data[begin : begin + _ITEMS])[1:-1]}"
+        yield "]"
+    else:
+        yield _escaped_json(data)
+
+
+def _escaped_json(data: object) -> str:
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=True)
     return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
 

@@ -11,8 +11,9 @@ from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.model.bulk import FUNCTION
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.types import ImpossibleRequestError, Preparation, UnknownFact
+from kalloctrace.trace.inferred import Inferred
 from kalloctrace.trace.schema import TRACEPOINT
-from kalloctrace.verify.compare import expected_of
+from kalloctrace.verify.compare import expected_of, row_as_taken
 from kalloctrace.verify.events import NOT_SHOWN
 from kalloctrace.verify.rows import DAMAGED, DamagedRowError, context_of, request_of
 
@@ -20,12 +21,15 @@ Section = tuple[str, list[Field]]
 """A heading and the fields below it."""
 
 
-def explained(kernel: Kernel, row: Mapping[str, Any], *, walkthrough: bool = False) -> list[Section]:
+def explained(
+    kernel: Kernel, row: Mapping[str, Any], inferred: frozenset[Inferred], *, walkthrough: bool = False
+) -> list[Section]:
     """Return the request, the steps of the model, and the outcome.
 
     Args:
         kernel: the recorded kernel on its machine.
         row: a distinct allocation of the trace.
+        inferred: the facts that the trace infers.
         walkthrough: add its walkthrough, which takes some milliseconds and kilobytes; a call of the bulk allocator has
             none.
     """
@@ -33,6 +37,7 @@ def explained(kernel: Kernel, row: Mapping[str, Any], *, walkthrough: bool = Fal
         return [("not explained", [("why", NOT_SHOWN)])]
     try:
         context = context_of(kernel, row)
+        row = row_as_taken(kernel, row, context, inferred)
         done = expected_of(kernel, row, context)
         answer = Answer(kernel, request_of(row), context, done)
     except UnknownFact as error:

@@ -28,6 +28,7 @@ from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
+from kalloctrace.report.page.moments import Moments
 from kalloctrace.report.page.texts import Texts
 from kalloctrace.report.summary import frames_from_entry
 from kalloctrace.text import printable
@@ -80,11 +81,18 @@ class SlowChoice:
     Args:
         snapshot: the kernel and machine that were recorded.
         limits: what the page may hold.
+
+    Attributes:
+        unseen: calls whose return was not captured.
+        first: time of the first call in ns; None without calls.
+        last: time of the last call in ns.
     """
 
     def __init__(self, snapshot: Snapshot, limits: SlowLimits) -> None:
         self.limits = limits
         self.unseen = 0
+        self.first: int | None = None
+        self.last = 0
         self._snapshot = snapshot
         self._groups: dict[Hashable, _Group] = {}
         self._slowest: list[tuple[int, int]] = []
@@ -95,7 +103,8 @@ class SlowChoice:
         """Look at the next call of the trace."""
         number = self._calls
         self._calls += 1
-        duration = call["duration"] or 0
+        time, duration = call["time"], call["duration"] or 0
+        self.first, self.last = min(time, time if self.first is None else self.first), max(time, self.last)
         if call["page"] is None:
             self.unseen += 1
         elif call["page"]:
@@ -141,12 +150,13 @@ class SlowCounter:
         trace: the trace.
         choice: made by an earlier pass over the same calls.
         ending: how the trace ends.
+        began: the start of the time axis, in ns.
 
     Raises:
         KalloctraceError: the trace's snapshot lacks something that every kernel has.
     """
 
-    def __init__(self, trace: TraceReader, choice: SlowChoice, ending: Ending) -> None:
+    def __init__(self, trace: TraceReader, choice: SlowChoice, ending: Ending, began: int) -> None:
         recorded = slow_path_of(trace, ending)
         if recorded is None:
             raise ValueError("the slow path was not recorded")
@@ -160,11 +170,13 @@ class SlowCounter:
         self._chosen = {*self._slowest, *(group.slowest[1] for group in self._groups)}
         self._described: dict[int, SlowCallReport] = {}
         self._verdict = SlowVerification()
+        self._moments = Moments(began, choice.last)
 
     def add(self, call: Row) -> None:
         """Judge the next call of the trace."""
         number = self._verdict.calls
         verify_slow_call(self._verdict, self._judge, call)
+        self._moments.add(call)
         if number in self._chosen:
             self._described[number] = self._describe(call)
 
@@ -182,6 +194,7 @@ class SlowCounter:
         return {
             "limits": {"judged": limits.judged, "slowest": limits.slowest},
             "unseen": self._choice.unseen,
+            "moments": self._moments.to_json(),
             "failed": [
                 {
                     "calls": group.calls,

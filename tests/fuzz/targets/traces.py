@@ -25,6 +25,8 @@ from kalloctrace.report.export.rows import write_rows
 from kalloctrace.report.export.stacks import stacks_of, write_folded
 from kalloctrace.report.summary import summarize
 from kalloctrace.report.summary_text import write_summary
+from kalloctrace.trace.clock import Clock
+from kalloctrace.trace.inferred import INFERRED, NOTHING_INFERRED
 from kalloctrace.trace.metadata import snapshot_of
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import (
@@ -93,9 +95,10 @@ def fuzz_snapshots(data: bytes) -> None:
     assert Snapshot.from_json(json.loads(json.dumps(changed.to_json()))) == changed
     verify_zonelists(changed)
     kernel = Kernel.of(changed)
-    verdicts = Judge.of(kernel, Shown(rows["allocation"].dictionary.to_pylist()), None)
-    for row in rows["allocation"].dictionary.to_pylist():
-        verdicts(row)
+    for inferred in (NOTHING_INFERRED, frozenset(INFERRED)):
+        verdicts = Judge.of(kernel, Shown(rows["allocation"].dictionary.to_pylist()), None, inferred)
+        for row in rows["allocation"].dictionary.to_pylist():
+            verdicts(row)
     _slow(changed, calls[0])
 
 
@@ -235,7 +238,7 @@ def _told(reader: TraceReader) -> None:
     kernel = Kernel.of(reader.snapshot)
     calls = reader.slow_calls()
     describer = SlowCallDescriber(reader.snapshot, kernel, SlowJudge(reader.snapshot, kernel))
-    write_slow_calls(grouped(map(describer.describe, list(calls)[:3])).groups, _console())
+    write_slow_calls(grouped(map(describer.describe, list(calls)[:3])), _console(), Clock(0, "the machine booted"))
 
 
 def _same(one: Ending, other: Ending) -> None:

@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +18,9 @@ import pytest
 
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.totals import Totals
+from tests.live.counting import KALLOCTRACE, count_of, counted_by_perf, paused, start, wait_until_stopped
 from tests.schemas import hold
 
-KALLOCTRACE = [sys.executable, "-m", "kalloctrace"]
 WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
 
 # include/linux/gfp.h of 5.10: GFP_KERNEL | __GFP_COMP | __GFP_ZERO | __GFP_NOWARN | __GFP_NORETRY
@@ -175,51 +174,10 @@ def checked_against_perf(folder: Path, mode: str, program: str) -> Counted:
         assert table["pid"].unique().to_pylist() == [workload.pid]
     assert calls(table) == verdict["allocations"]
     rejected = calls(table.filter(pc.equal(table["freelist_calls"], 0)))
-    by_perf = int(next(line for line in counted.read_text().splitlines() if "mm_page_alloc" in line).split(",")[0])
+    by_perf = count_of(counted)
     print(f"perf stat: {by_perf:,}; {mode}: {calls(table):,}, {rejected} of them rejected before the tracepoint")
     assert calls(table) - rejected == by_perf
     return Counted(calls(table), rejected)
-
-
-@contextmanager
-def paused(program: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a program that stops itself before and after its work, so that all counters cover the same calls."""
-    with subprocess.Popen([sys.executable, "-c", program]) as process:
-        try:
-            wait_until_stopped(process)
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_until_stopped(process: subprocess.Popen[bytes]) -> None:
-    """Return when a child has stopped itself."""
-    _, status = os.waitpid(process.pid, os.WUNTRACED)
-    assert os.WIFSTOPPED(status)
-
-
-@contextmanager
-def counted_by_perf(pid: int, output: Path) -> Iterator[None]:
-    """Count the allocations of a process, which is stopped at both ends, with `perf stat`."""
-    control, acknowledged = os.pipe(), os.pipe()
-    command = ["perf", "stat", "-x,", "-o", str(output), "-e", "kmem:mm_page_alloc", "-p", str(pid), "--delay=-1"]
-    command += ["--control", f"fd:{control[0]},{acknowledged[1]}"]
-
-    def send(word: bytes) -> None:
-        os.write(control[1], word + b"\n")
-        assert os.read(acknowledged[0], 16).startswith(b"ack\n")
-
-    with subprocess.Popen(command, pass_fds=(control[0], acknowledged[1])) as perf:
-        os.close(acknowledged[1])
-        try:
-            send(b"enable")
-            yield
-            send(b"disable")
-        finally:
-            perf.send_signal(signal.SIGINT)
-    os.close(acknowledged[0])
-    for end in control:
-        os.close(end)
 
 
 def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path) -> None:
@@ -281,6 +239,7 @@ def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Ca
     before = attached()
     with start(trace) as process:
         assert len(attached()) > len(before)
+        subprocess.run(["true"], check=True)  # the recorder's own calls are left out
         process.send_signal(number)
         assert process.wait(60) == 0
     verdict = verify(trace)
@@ -343,20 +302,6 @@ def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
     assert totals.opened == totals.submitted + totals.dropped + totals.no_room + totals.replaced + totals.running
     assert totals.opened >= pages
     return totals
-
-
-@contextmanager
-def start(trace: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a recording without an end, and wait until it captures; it is ended with the context."""
-    with subprocess.Popen(
-        [*KALLOCTRACE, "record", *options, "-o", trace], stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stderr is not None
-            assert any(line.startswith("recording") for line in process.stderr), "the recording did not begin"
-            yield process
-        finally:
-            process.kill()
 
 
 def test_two_recordings_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """`kalloctrace live` on the running kernel: it shows what a trace of the same time contains."""
 
+import ctypes
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,12 +15,14 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.system_calls import bpf
 from tests.live.capabilities import require_unprivileged
 from tests.terminal import on_terminal
 
 KALLOCTRACE = [sys.executable, "-m", "kalloctrace"]
 WORKLOAD = [sys.executable, "-m", "kalloctrace.lab.workload"]
 PAGES = 5_000
+PROG_GET_FD_BY_ID, OBJ_GET_INFO_BY_FD = 13, 15
 
 
 @contextmanager
@@ -41,13 +45,28 @@ def watching(*options: str) -> Iterator["subprocess.Popen[str]"]:
         yield process
 
 
-def loaded(process: "subprocess.Popen[str]") -> list[tuple[str, ...]]:
-    """Return the BPF programs of a process by the hash of their instructions, and the shapes of its maps."""
-    programs = ("prog_type", "prog_jited", "prog_tag")
+def loaded(process: "subprocess.Popen[str]") -> list[tuple[object, ...]]:
+    """Return the BPF programs of a process by type and size, and the shapes of its maps.
+
+    The hash of a program differs between processes: its instructions hold the id of the recorder, which it leaves out.
+    """
     maps = ("map_type", "key_size", "value_size", "max_entries", "map_flags")
     texts = [path.read_text() for path in Path(f"/proc/{process.pid}/fdinfo").iterdir()]
     files = [dict(line.split(":\t") for line in text.splitlines() if ":\t" in line) for text in texts]
-    return sorted(tuple(file[name] for name in kind) for file in files for kind in (programs, maps) if kind[0] in file)
+    programs = [(file["prog_type"], *sizes(int(file["prog_id"]))) for file in files if "prog_type" in file]
+    return [*sorted(programs), *sorted(tuple(file[name] for name in maps) for file in files if "map_type" in file)]
+
+
+def sizes(program: int) -> tuple[int, int]:
+    """Return the bytes of machine code and of BPF of a program: `struct bpf_prog_info`, include/uapi/linux/bpf.h."""
+    info = ctypes.create_string_buffer(256)
+    file = bpf(PROG_GET_FD_BY_ID, "<I", program)
+    try:
+        bpf(OBJ_GET_INFO_BY_FD, "<IIQ", file, len(info), ctypes.addressof(info))
+    finally:
+        os.close(file)
+    machine, instructions = struct.unpack_from("<16xII", info)
+    return machine, instructions
 
 
 def work() -> None:

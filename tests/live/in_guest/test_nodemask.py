@@ -10,9 +10,11 @@ import pytest
 
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.attach.bcc_import import import_bcc
+from kalloctrace.probe.attach.choice import ASKED
 from kalloctrace.probe.attach.loader import BULK_PENDING, BULK_RING_BYTES, PENDING
 from kalloctrace.probe.attach.plan import make_plan
-from kalloctrace.probe.layout import bpf_folder
+from kalloctrace.probe.layout import bpf_folder, struct_dtype
+from kalloctrace.probe.maps.single_value import create_single_value
 
 WORDS = range(1, 17)
 
@@ -91,13 +93,19 @@ def test_each_node_has_its_bit_and_no_other() -> None:
 @pytest.mark.parametrize("words", [1, 2, 3, 4, 16])
 def test_verifier_accepts_the_bulk_allocators_program(words: int) -> None:
     """Also where the kernel has no such function: the program can be loaded all the same."""
-    plan = make_plan(LiveKernel(), "returns", "kprobe")
+    plan = make_plan(LiveKernel(), "returns", ASKED["pair:jump"])
+    slots = create_single_value("slots", struct_dtype("slot", {"NODEMASK_WORDS": words, "BY_WORDS": 0}).itemsize)
+    frame_offsets = create_single_value("frame_offsets", struct_dtype("frame_offsets").itemsize)
     constants = {
         **plan.constants,
         "NODEMASK_WORDS": words,
+        "BY_WORDS": 0,
         "PENDING": PENDING,
         "RECORDS_PAGES": 1,
-        "NR_CPUS": os.cpu_count() or 1,
+        "NR_CPUS": 1,
+        "POWER_CPUS": 1,
+        "SLOTS_FD": slots,
+        "FRAME_OFFSETS_FD": frame_offsets,
         "BULK_PENDING": BULK_PENDING,
         "BULK_RING_PAGES": BULK_RING_BYTES // 4096,
         "BULK_ARGUMENTS": 5,
@@ -111,3 +119,5 @@ def test_verifier_accepts_the_bulk_allocators_program(words: int) -> None:
     for name in (b"on_bulk", b"on_bulk_return"):
         assert bpf.load_func(name, bpf.KPROBE).fd >= 0
     bpf.cleanup()
+    for file in (slots, frame_offsets):
+        os.close(file)

@@ -11,83 +11,90 @@ const NARROWEST = 2;
 function drawTime() {
   const figure = find("#time figure");
   if (data.aggregate) {
-    figure.replaceChildren(
-      note("This trace is an aggregate without times. Record with --mode stream to see calls over time."),
-    );
+    drawSlowTime(figure);
     return;
   }
   if (!selected.time.length) {
-    figure.replaceChildren(note("No allocation passes the filters."));
+    figure.replaceChildren(nothing());
     return;
   }
   const { time } = data;
-  const [unitName, unitLength] = unitOf(time.span);
-  const [step, end] = [time.span / time.buckets / unitLength, time.span / unitLength];
   const nameOf =
     state.split === "comm"
       ? (i) => data.values.comm[time.comm[i]]
       : (i) => label(valueOf(state.split, time.row[i]));
   const names = ranked(sumCells(time, selected.time, nameOf)).map(([name]) => name);
   const rest = names.length > SERIES;
-  const series = d3.range(Math.min(names.length, SERIES));
-  const place = new Map(names.map((name, i) => [name, Math.min(i, series.length - 1)]));
+  const shown = names.slice(0, SERIES).map((name, i) => [rest && i === SERIES - 1 ? "other" : seriesName(name), `var(--series-${i})`]);
+  const place = new Map(names.map((name, i) => [name, Math.min(i, shown.length - 1)]));
   const sums = sumCells(time, selected.time, (i) => time.x[i] * SERIES + place.get(nameOf(i)));
-  const bars = [...sums].map(([where, sum]) => ({
-    from: Math.floor(where / SERIES) * step,
-    to: (Math.floor(where / SERIES) + 1) * step,
-    series: where % SERIES,
-    weight: weightOf(sum),
-  }));
-  const unit = state.weight;
+  barChart(figure, {
+    bars: [...sums].map(([where, sum]) => ({ part: Math.floor(where / SERIES), series: where % SERIES, weight: weightOf(sum) })),
+    from: data.clock.first,
+    span: time.span,
+    buckets: time.buckets,
+    series: shown,
+    unit: state.weight,
+    about: `${state.weight} over time, split by ${state.split}`,
+    failures: failuresOverTime(),
+  });
+}
+
+/**
+ * Draws bars over time, with a mark for each part of the time in which calls failed. 'bars' have the part of the time,
+ * the index of their series and a weight; 'from' and 'span' are in ns; a series has a name and a colour.
+ */
+function barChart(figure, { bars, from, span, buckets, series, unit, about, failures, sign = mark }) {
+  const [unitName, unitLength] = unitOf(from + span);
+  const [start, step] = [from / unitLength, span / buckets / unitLength];
+  const places = d3.range(series.length);
+  const drawn = bars.map((bar) => ({ ...bar, from: start + bar.part * step, to: start + (bar.part + 1) * step }));
+  const end = d3.max([start + span / unitLength, ...failures.map(({ at }) => at / unitLength)]);
   const chart = Plot.plot({
-    width: figure.clientWidth,
+    ...plain(figure.clientWidth, about),
     height: 260,
-    marginLeft: 56,
-    marginRight: 28,
-    marginBottom: 40,
-    style: { fontSize: `${FONT_SIZE}px`, background: "none", color: "var(--text)", overflow: "visible" },
-    ariaLabel: `${unit} over time, split by ${state.split}`,
-    x: { label: `${unitName} since the first call`, domain: [0, end], ticks: figure.clientWidth / 90 },
+    x: { label: `${unitName} since ${data.clock.event}`, domain: [start, end], ticks: figure.clientWidth / 90 },
     y: { label: unit, grid: true, tickFormat: (number) => short.format(number), ticks: 5 },
-    color: { type: "ordinal", domain: series, range: series.map((i) => `var(--series-${i})`) },
+    color: { type: "ordinal", domain: places, range: series.map(([, colour]) => colour) },
     marks: [
       Plot.rectY(
-        bars,
+        drawn,
         Plot.stackY({
           x1: "from",
           x2: "to",
           y: "weight",
           fill: "series",
-          order: series,
+          order: places,
           inset: 0,
-          insetRight: figure.clientWidth > 4 * time.buckets ? 1 : 0,
+          insetRight: figure.clientWidth > 4 * buckets ? 1 : 0,
         }),
       ),
       Plot.ruleY([0], { stroke: "var(--line)" }),
+      Plot.dot(failures, {
+        x: ({ at }) => at / unitLength,
+        frameAnchor: "top",
+        dy: -8,
+        symbol: "triangle",
+        rotate: 180,
+        r: 4,
+        fill: "var(--bad)",
+        className: "failure",
+        title: ({ number }) => several(number, "failed call"),
+      }),
     ],
   });
-  // Screen readers get one image with its caption; the labels of the marks would only say "rect".
-  chart.setAttribute("role", "img");
-  for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
-  const busiest = busiestPart(bars);
+  const busiest = busiestPart(drawn);
   figure.replaceChildren(
     element(
       "ul",
       { class: "legend" },
-      series.map((i) =>
-        element(
-          "li",
-          {},
-          element("span", { class: "swatch", style: `background: var(--series-${i})` }),
-          rest && i === SERIES - 1 ? "other" : seriesName(names[i]),
-        ),
-      ),
+      series.map(([name, colour]) => element("li", {}, element("span", { class: "swatch", style: `background: ${colour}` }), name)),
     ),
-    chart,
+    quiet(chart),
     element(
       "figcaption",
       {},
-      `Each bar is ${significant(step)} ${unitName}. The busiest, ${significant(busiest.from)} ${unitName} after the first call, has ${count(busiest.weight)} ${unit}.`,
+      `Each bar is ${significant(step)} ${unitName}. The busiest, ${significant(busiest.from)} ${unitName} after ${data.clock.event}, has ${sign}${whole.format(busiest.weight)} ${unit}.${failureText(failures)}`,
     ),
   );
 }
@@ -173,7 +180,7 @@ function drawIcicle(figure, tree) {
     .sum((node) => node.own)
     .sort((a, b) => b.value - a.value);
   if (!root.value) {
-    figure.replaceChildren(note(`No ${state.weight} pass the filters.`));
+    figure.replaceChildren(tree.calls ? note("The allocations that pass the filters got no pages: weigh by allocations to see their callers.") : nothing());
     return;
   }
   d3.partition().size([width, (root.height + 1) * FRAME])(root);
@@ -244,7 +251,7 @@ function fitting(node) {
 
 function describeFrame(node, tree) {
   const { name, calls, pages } = node.data;
-  return `${name}: ${amountText(calls, pages)} (${mib(pages)}), ${share(weightOf(node.data), weightOf(tree))} of the filtered calls`;
+  return `${name}: ${amountText(calls, pages)} (${memory(pages)}), ${share(weightOf(node.data), weightOf(tree))} of the filtered calls`;
 }
 
 function tint(name) {

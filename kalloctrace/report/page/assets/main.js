@@ -77,7 +77,7 @@ function makeControls() {
       ),
     );
   }
-  box.append(choice("weight", "weight", { pages: "pages", allocations: "allocations" }));
+  box.append(choice("weight", "weight", { allocations: "allocations", pages: "pages" }));
   const splits = Object.fromEntries(CHOICES.split.map((name) => [name, FILTERS.find((filter) => filter.name === name).label]));
   if (!data.aggregate) find("#time .controls").append(choice("split", "split by", splits));
   find("#callers .controls").append(
@@ -150,8 +150,17 @@ function followWidth() {
     waiting = setTimeout(() => {
       drawTime();
       drawCallers();
+      drawDurations();
     }, 100);
   });
+}
+
+/** Keeps the headings that links lead to below the filters, which stay on top and change their height. */
+function keepHeadingsVisible() {
+  const filters = find("#filters");
+  new ResizeObserver(() => {
+    document.documentElement.style.setProperty("--filters-height", `${filters.offsetHeight}px`);
+  }).observe(filters);
 }
 
 readHash();
@@ -163,14 +172,18 @@ const wholeTotal = total();
 find("#trace").textContent = data.trace.split("/").pop();
 find("#kernel").textContent = `Page allocations on Linux ${data.kernel}; ${fact("recorded")}`;
 if (fact("command")) find("#command").append("while ", element("code", {}, fact("command")), " ran");
+// Where there are stacks, who allocates is the main question.
+if (data.callers) find("#time").before(find("#callers"));
 makeControls();
 Object.assign(state, filtersOfHash);
 drawOverview();
 drawSlowMismatches();
 drawSlowPath();
+drawDurations();
 drawLegend();
 draw();
 followWidth();
+keepHeadingsVisible();
 window.addEventListener("hashchange", () => {
   // A link to a section contains no choices; keep the present ones.
   if (location.hash.includes("=") || location.hash.length < 2) {

@@ -34,7 +34,7 @@ function table({ caption, heading, entries, filter, name = String, value = name 
       ),
       element("td", {}, count(sum.calls)),
       element("td", {}, count(sum.pages)),
-      element("td", { class: "wide" }, mib(sum.pages)),
+      element("td", { class: "wide" }, memory(sum.pages)),
       element("td", { class: "wide" }, share(weightOf(sum), weightOf(all))),
     );
   body.append(...entries.slice(0, FIRST_ROWS).map(row));
@@ -69,13 +69,13 @@ function table({ caption, heading, entries, filter, name = String, value = name 
           element("th", { scope: "col" }, heading),
           element("th", { scope: "col" }, "allocations"),
           element("th", { scope: "col" }, "pages"),
-          element("th", { scope: "col", class: "wide" }, "MiB"),
+          element("th", { scope: "col", class: "wide" }, "kB"),
           element("th", { scope: "col", class: "wide" }, "share"),
         ),
       ),
       body,
     ),
-    entries.length ? null : note("No allocation passes the filters."),
+    entries.length ? null : all.calls ? note(`None of these allocations has a ${heading}.`) : nothing(),
     more,
   );
 }
@@ -125,7 +125,7 @@ function matrix(down, across, caption, names) {
     const sum = sums.get(`${i} ${j}`);
     if (!sum) return element("td", { class: "nothing" }, "·");
     const depth = largest ? Math.sqrt(weightOf(sum) / largest) : 0;
-    const title = `${amountText(sum.calls, sum.pages)}, ${mib(sum.pages)}`;
+    const title = `${amountText(sum.calls, sum.pages)}, ${memory(sum.pages)}`;
     return element("td", { style: `--depth: ${Math.round(100 * depth)}%`, title }, mark + short.format(weightOf(sum)));
   };
   return element(
@@ -151,7 +151,7 @@ function matrix(down, across, caption, names) {
         downs.map((i) => element("tr", {}, element("th", { scope: "row" }, pick(down, i)), acrosses.map((j) => cell(i, j)))),
       ),
     ),
-    downs.length ? null : note("No allocation passes the filters."),
+    downs.length ? null : nothing(),
   );
 }
 
@@ -193,6 +193,7 @@ function request(row) {
           { class: "what" },
           element("code", {}, breakable(valueOf("gfp", row).text)),
           ` order ${valueOf("order", row)}, node ${valueOf("nid", row)}`,
+          data.apart[row] === undefined ? null : element("span", { class: "apart" }, breakable(data.texts[data.apart[row]])),
         ),
         element("span", { class: "many" }, amountText(calls, pages)),
         badges.map((badge) => element("span", { class: `badge ${badge}` }, badge)),
@@ -313,6 +314,7 @@ function drawOverview() {
     // The recorder's counts are at the end of the recording.
     ...["lost", "missed"].map((name) => count(name, data.truncated ? null : judged[name])),
   );
+  find("#headline").replaceChildren(...data.headline.map(([tone, text]) => element("li", { class: tone }, text)));
   find("#notices").replaceChildren(...notices().map((text) => element("p", { class: "notice" }, text)));
   find("#recording .two").replaceChildren(
     element("dl", { class: "fields" }, data.header.map(([name, text]) => [element("dt", {}, name), element("dd", {}, text)])),
@@ -369,6 +371,11 @@ function notices() {
         `stack as "(other stacks)" (${left(rest.stacks)}).`,
     );
   }
+  if (rest.groups.cells) {
+    texts.push(
+      `Control groups leave out ${whole.format(rest.groups.cells)} groups of a request and a task (${left(rest.groups)}).`,
+    );
+  }
   if (rest.callers.cells) {
     texts.push(
       `Callers leave out ${whole.format(rest.callers.cells)} groups of a request and a task (${left(rest.callers)}).`,
@@ -381,8 +388,8 @@ function drawSelected() {
   const [part, all] = [total(), wholeTotal];
   find("#selected").textContent =
     part.calls === all.calls
-      ? `All ${count(all.calls)} allocations: ${count(all.pages)} pages, ${mib(all.pages)}`
-      : `${count(part.calls)} of ${count(all.calls)} allocations (${share(part.calls, all.calls)}): ${count(part.pages)} pages, ${mib(part.pages)}`;
+      ? `All ${count(all.calls)} allocations: ${count(all.pages)} pages, ${memory(all.pages)}`
+      : `${count(part.calls)} of ${count(all.calls)} allocations (${share(part.calls, all.calls)}): ${count(part.pages)} pages, ${memory(part.pages)}`;
   const active = FILTERS.filter(({ name }) => state[name]);
   find("#filters-title").textContent = active.length ? `Filters (${active.length})` : "Filters";
   find("#reset").disabled = !active.length;
@@ -407,7 +414,9 @@ function drawFindings() {
           note(
             verification.mismatched
               ? "None pass the filters."
-              : `None: the kernel prepared ${whole.format(verification.matched)} of ${whole.format(verification.allocations)} allocations as the model predicts.`,
+              : !verification.allocations
+                ? "None: no allocations were recorded."
+                : `None: the kernel prepared ${whole.format(verification.matched)} of ${whole.format(verification.allocations)} allocations as the model predicts.`,
           ),
         ]),
   );
@@ -430,6 +439,9 @@ function drawFindings() {
         ? `Zonelists were not predicted: ${zonelists.reason}.`
         : `Zonelists of ${whole.format(zonelists.nodes)} nodes were predicted, ${whole.format(zonelists.mismatches.length)} differ.`,
     ),
+    ...verification.not_judged.map(([rule, count, part]) =>
+      note(`Rule ${rule} was not judged in ${whole.format(count)} allocations: ${part}. It is inferred, not captured.`),
+    ),
     note(`${verification.proven[0].toUpperCase()}${verification.proven.slice(1)}.`),
   );
   const reasons = sumRows((row) => (data.unknown[row] === undefined ? [] : data.texts[data.unknown[row]]));
@@ -450,8 +462,17 @@ function drawFailures() {
     ...slowFailures(),
     ...(bad.length
       ? growing(bad, request, FIRST_ITEMS, "failures")
-      : [note(data.returns === "all" ? "None pass the filters." : "No known ones pass the filters.")]),
+      : [note(noFailures())]),
   );
+}
+
+function noFailures() {
+  const failed = data.values.outcome.some((outcome) => ["failed", "rejected"].includes(outcome));
+  if (failed) return data.returns === "all" ? "None pass the filters." : "No known ones pass the filters.";
+  if (!rowCount) return "No allocations were recorded.";
+  return data.returns === "all"
+    ? `None: each of ${count(wholeTotal.calls)} allocations got its pages.`
+    : "No allocation was rejected before the page allocator looked for pages.";
 }
 
 // Slow-path calls are not rows, so filters do not apply to them.
@@ -482,8 +503,19 @@ function drawTables() {
         filter: "comm",
         name: (index) => data.values.comm[index],
       });
+  const byGroup = data.groups
+    ? [
+        table({
+          caption: "Control groups and containers",
+          heading: "group",
+          entries: ranked(sumCells(data.groups, selected.groups, (i) => data.groups.x[i])),
+          name: (index) => data.groups.names[index],
+        }),
+      ]
+    : [];
   find("#task-tables").replaceChildren(
     byTask,
+    ...byGroup,
     element("div", {}, breakdown("context", "Contexts", "context"), breakdown("entry", "Entries", "entry")),
   );
 }
@@ -492,13 +524,13 @@ function drawRequests() {
   const weight = (row) => selected.calls[row] * (state.weight === "pages" ? data.rows.pages[row] : 1);
   const rows = rowsWhere(() => true).sort((a, b) => weight(b) - weight(a));
   find("#requests .list").replaceChildren(
-    ...(rows.length ? growing(rows, request, FIRST_ITEMS, "requests") : [note("No allocation passes the filters.")]),
+    ...(rows.length ? growing(rows, request, FIRST_ITEMS, "requests") : [nothing()]),
   );
 }
 
 function drawLegend() {
   const legend = [
-    ["pages", "of 4 KiB: 2^order for each allocation that succeeded, 0 for one that failed; the requested pages where the return was not traced"],
+    ["pages", "of 4 kB: 2^order for each allocation that succeeded, 0 for one that failed; the requested pages where the return was not traced"],
     ["gfp mask", `${data.events ? "after the kernel changed it" : "passed by the caller"}, with the names of the recorded kernel`],
     ["alloc_flags", "of the first call of get_page_from_freelist"],
     ["preferred zone", "of ac->preferred_zoneref: where the allocator looks first; the page may come from another zone"],
@@ -506,7 +538,7 @@ function drawLegend() {
     ["context", "softirq, hardirq and nmi interrupted the task; bh_disabled is task context with bottom halves off; captured only where the preparation depends on it"],
     ["entry", "bulk is a call of the bulk allocator; its prepared context is not visible, and its pages are the ones that the probe checked"],
     ["attempt", "a call of get_page_from_freelist in the slow path; its kind is the reason for it"],
-    ["slow path", "times are of CLOCK_MONOTONIC, close to those of the kernel log; durations are from entry to return"],
+    ["slow path", `times are since ${data.clock.event}; those of the kernel log are of CLOCK_MONOTONIC or close to it; durations are from entry to return`],
     ["verdict", "matched: the kernel did what the model predicts. mismatched: it did not. unknown: could not be judged; never a pass"],
     ["callers", "the width of a frame is its function's share, including callees; Enter or a click zooms in, arrow keys move between frames"],
     ["rule", "the rule of the model that decides; kalloctrace explain shows the same on the command line"],

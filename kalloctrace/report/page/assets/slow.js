@@ -5,7 +5,8 @@
 const FIRST_ATTEMPTS = 10;
 const threeDigits = new Intl.NumberFormat("en", { minimumFractionDigits: 3, maximumFractionDigits: 3 });
 
-const seconds = (time) => `${(time / 1e9).toFixed(6)} s`;
+const seconds = (time) => `${((time - data.clock.began) / 1e9).toFixed(6)} s`;
+const kernelSeconds = (time) => `${(time / 1e9).toFixed(6)} s`;
 const milliseconds = (time) => `${threeDigits.format(time / 1e6)} ms`;
 const texts = (numbers) => numbers.map((number) => data.texts[number]);
 
@@ -43,6 +44,8 @@ function slowPath() {
   return [
     ...damage,
     element("div", { class: "columns" }, slowNumbers(), slowKinds()),
+    element("h3", {}, "How long the calls took"),
+    element("div", { id: "durations" }),
     element("h3", {}, "Failed calls"),
     ...failedCalls(),
     element("h3", {}, "Slowest calls that got a page"),
@@ -67,6 +70,7 @@ function slowNumbers() {
 }
 
 function slowKinds() {
+  if (!data.verification.slow.kinds.length) return note("No attempt was recorded: no call looked for pages again.");
   const heading = (text) => element("th", { scope: "col" }, text);
   return element(
     "table",
@@ -92,7 +96,7 @@ const KINDS = { several: "one of several kinds; the trace does not show which", 
 
 function failedCalls() {
   const { failed, rest, limits, not_judged: left } = data.slow;
-  if (!failed.length) return [note("None.")];
+  if (!failed.length) return [note(`None of ${several(data.verification.slow.calls, "call", "")} is known to have failed.`)];
   return [
     ...growing(failed, failedGroup, FIRST_ITEMS, "groups"),
     ...(left
@@ -131,7 +135,7 @@ function failedGroup(group) {
 
 function slowestCalls() {
   const { slowest, limits } = data.slow;
-  if (!slowest.length) return [note("None.")];
+  if (!slowest.length) return [note("None: no call is known to have got a page.")];
   const got = data.verification.slow.calls - data.verification.slow.failed - data.slow.unseen;
   return [
     ...growing(slowest, slowestCall, FIRST_ITEMS, "calls"),
@@ -183,7 +187,7 @@ function fillSlow(details, call, about) {
     element("h3", {}, "caller"),
     fields([
       ["task", `${data.texts[call.comm]}, pid ${call.pid}, thread ${call.tid}, cpu ${call.cpu}`],
-      ["time", seconds(call.time)],
+      ["time", `${seconds(call.time)} after ${data.clock.event}; ${kernelSeconds(call.time)} in the kernel's log`],
       ["request", `${data.texts[call.gfp]}, order ${call.order}`],
       ["returned", call.duration === null ? data.texts[call.ended] : `${data.texts[call.ended]}, after ${milliseconds(call.duration)}`],
       ...(call.stack.length ? [["stack", texts(call.stack).join(" ← ")]] : []),

@@ -20,7 +20,7 @@ const FILTERS = [
 ].filter(({ name }) => !(name === "comm" && data.aggregate));
 
 const CHOICES = {
-  weight: ["pages", "allocations"],
+  weight: ["allocations", "pages"],
   split: ["order", "migratetype", "zone", "node", "outcome", "verdict", "comm"].filter(
     (name) => !(name === "comm" && data.aggregate),
   ),
@@ -78,7 +78,7 @@ function select() {
   const calls = new Float64Array(rowCount);
   const time = cells(data.time);
   for (const i of time) calls[data.time.row[i]] += data.time.count[i] * data.sample;
-  return { calls, time, callers: cells(data.callers) };
+  return { calls, time, callers: cells(data.callers), groups: cells(data.groups) };
 }
 
 let selected = null;
@@ -131,7 +131,9 @@ function ranked(sums) {
 
 const valueOf = (name, row) => data.values[name][data.rows[name][row]];
 const count = (number) => mark + whole.format(number);
-const mib = (pages) => `${mark}${oneDigit.format((pages * data.page_size) / 2 ** 20)} MiB`;
+const memory = (pages) => `${mark}${kilobytes((pages * data.page_size) / 2 ** 10)}`;
+/** Says why a list of allocations is empty. */
+const nothing = () => note(rowCount ? "No allocation passes the filters." : "No allocations were recorded.");
 const amountText = (calls, pages) => `${several(calls, "allocation")}, ${several(pages, "page")}`;
 const several = (number, name, sampled = mark) => `${sampled}${whole.format(number)} ${name}${number === 1 ? "" : "s"}`;
 const share = (part, all) => (all ? `${oneDigit.format((100 * part) / all)}%` : "0.0%");

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""The `fleet` commands: one dataset of the traces of many machines, and questions about it."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kalloctrace.console import stderr, stdout
+from kalloctrace.errors import Exit, KalloctraceError
+
+if TYPE_CHECKING:
+    from kalloctrace.fleet.add import Adding
+
+_DATASET = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path, readable=False))
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_MEMORY = click.option(
+    "--memory", metavar="SIZE", default="2g", show_default=True, help="Memory that DuckDB may use; the extra [fleet]."
+)
+
+
+def _require_engine() -> None:
+    """Refuse to ask a fleet where the libraries are missing.
+
+    Raises:
+        KalloctraceError: they are.
+    """
+    try:
+        import duckdb  # noqa: F401 (an extra)
+        import narwhals  # noqa: F401 (likewise)
+    except ImportError as error:
+        fix = "pip install 'kalloctrace[fleet]'"
+        raise KalloctraceError("cannot ask the fleet", f"{error.name} is not installed", fix) from None
+
+
+@click.group(name="fleet")
+def command() -> None:
+    """Ask one question over the traces of many machines.
+
+    A dataset is a folder of Parquet files, which DuckDB, Spark and other programs can read as well.
+
+    \b
+      kalloctrace fleet add my-fleet traces/*.arrows
+      kalloctrace fleet verify my-fleet
+      kalloctrace fleet report my-fleet
+      kalloctrace fleet sql my-fleet 'SELECT host, sum(calls) FROM recordings GROUP BY host'
+    """
+
+
+@command.command(name="add")
+@_JSON
+@click.option("--host", metavar="NAME", help="The host of all these traces.  [default: the name that each has]")
+@click.option(
+    "--pseudonymous",
+    is_flag=True,
+    help="Hash the names of hosts, tasks, commands and cgroups, with a key that stays in the dataset.",
+)
+@_DATASET
+@click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path, readable=False))
+def add_command(as_json: bool, host: str | None, pseudonymous: bool, dataset: Path, traces: tuple[Path, ...]) -> int:
+    """Add traces to a dataset, which is made if it is not there.
+
+    TRACE may be a folder: all files below it whose name ends in .arrows are added. A recording counts once: adding it
+    again changes nothing, and a longer version of it takes its place. A file that is no trace is named, the others are
+    added, and the exit code is 1. After an interruption, run the same command again.
+
+    \b
+    Examples:
+      kalloctrace fleet add my-fleet traces/*.arrows
+      kalloctrace fleet add --host web-17 my-fleet web-17.arrows
+      kalloctrace fleet add --pseudonymous my-fleet traces
+    """
+    from kalloctrace.fleet.add import Adding, pseudonyms, traces_of
+    from kalloctrace.fleet.dataset import Dataset
+
+    with Dataset.opened(dataset, create=True) as opened:
+        adding = Adding(opened, host=host, hidden=pseudonyms(opened) if pseudonymous else None)
+        for path in traces_of(traces):
+            _add(adding, path)
+        adding.commit()
+    done = adding.done
+    if as_json:
+        stdout().json(done.to_json())
+    else:
+        stdout().line(
+            f"added {done.added:,} recordings with {done.calls:,} calls"
+            f"; {done.replaced:,} took the place of a shorter one, {done.unchanged:,} were there already"
+            f", {len(done.refused):,} files were refused"
+        )
+    return Exit.FAILED if done.refused else Exit.OK
+
+
+def _add(adding: "Adding", path: Path) -> None:
+    from kalloctrace.commands.progress import reading
+
+    try:
+        with reading(path) as trace:
+            read = adding.read(trace)
+    except KalloctraceError as error:
+        adding.done.refused.append(error)
+        stderr().error(error)
+        return
+    adding.add(read)
+
+
+@command.command(name="compact")
+@_JSON
+@_DATASET
+def compact_command(as_json: bool, dataset: Path) -> int:
+    """Merge the small files of a dataset into one for each table, day and kernel.
+
+    It also removes what killed commands left there. Others may add and ask meanwhile; while they do, the old files stay
+    until the next time.
+
+    \b
+    Examples:
+      kalloctrace fleet compact my-fleet
+    """
+    from kalloctrace.fleet.compact import compact
+
+    done = compact(dataset)
+    if as_json:
+        stdout().json(done.to_json())
+        return Exit.OK
+    removed = (
+        "the dataset is in use, so no file was removed" if done.removed is None else f"removed {done.removed:,} files"
+    )
+    stdout().line(f"{done.before:,} files became {done.after:,}; {removed}")
+    return Exit.OK
+
+
+@command.command(name="verify")
+@_JSON
+@_MEMORY
+@click.option("--strict", is_flag=True, help="Exit with 4 if anything was lost, missed, unknown or truncated.")
+@_DATASET
+def verify_command(as_json: bool, memory: str, strict: bool, dataset: Path) -> int:
+    """Compare every call of a fleet with the model.
+
+    The model runs once for each request on machines with the same facts, on all processors. Its verdicts stay in the
+    dataset, so that the next time only new requests are judged. The slow path and the zonelists are judged by
+    `kalloctrace verify` alone. Exit code 3 means that a kernel did not do what the model predicts.
+
+    --json prints an object for each mismatch, and the sums at last.
+
+    \b
+    Examples:
+      kalloctrace fleet verify my-fleet
+      kalloctrace fleet verify --strict --json my-fleet
+      kalloctrace fleet verify --memory 4g my-fleet
+    """
+    _require_engine()
+    from kalloctrace.commands.progress import show_progress
+    from kalloctrace.fleet.dataset import Dataset
+    from kalloctrace.fleet.engines import engine
+    from kalloctrace.fleet.text import verification_lines
+    from kalloctrace.fleet.verify import verify_fleet
+
+    done = [0.0]
+    with (
+        Dataset.opened(dataset) as opened,
+        engine(memory) as running,
+        show_progress("judging requests", lambda: done[-1]),
+    ):
+        found = verify_fleet(opened, running, done.append)
+    if as_json:
+        stdout().json_lines(found.json_lines())
+    else:
+        stdout().wrapped_lines(verification_lines(found))
+    return found.exit_code(strict=strict)
+
+
+@command.command(name="report")
+@_JSON
+@_MEMORY
+@click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many groups to print.")
+@_DATASET
+def report_command(as_json: bool, memory: str, top: int, dataset: Path) -> int:
+    """Show where allocations of a fleet fail or stall, and who asks.
+
+    Failures are grouped by kernel, task and cgroup; calls of the slow path by kernel, caller and cgroup, with
+    percentiles of their times. What a recording does not have is null: callers need `record --stack`.
+
+    --json prints one group a line; --top selects how many of each kind.
+
+    \b
+    Examples:
+      kalloctrace fleet report my-fleet
+      kalloctrace fleet report --json --top 100 my-fleet
+    """
+    _require_engine()
+    from kalloctrace.fleet import questions
+    from kalloctrace.fleet.dataset import Dataset
+    from kalloctrace.fleet.engines import engine, rows_of
+    from kalloctrace.fleet.text import report_lines
+
+    with Dataset.opened(dataset) as opened, engine(memory) as running:
+        tables = running.tables(opened)
+        asked = (questions.totals, questions.failed_calls, questions.slow_totals)
+        totals = {name: value for ask in asked for row in rows_of(ask(tables)) for name, value in row.items()}
+        failures = rows_of(questions.failures(tables).head(top))
+        stalls = rows_of(questions.stalls(tables).head(top))
+    if as_json:
+        stdout().json_lines({"type": "fleet_failures", **row} for row in failures)
+        stdout().json_lines({"type": "fleet_stalls", **row} for row in stalls)
+    else:
+        stdout().wrapped_lines(report_lines(totals, failures, stalls))
+    return Exit.OK
+
+
+@command.command(name="sql")
+@_JSON
+@_MEMORY
+@_DATASET
+@click.argument("query", required=False)
+def sql_command(as_json: bool, memory: str, dataset: Path, query: str | None) -> int:
+    """Ask a fleet in SQL.
+
+    The tables have the rows that count, each once. The table flags has the names that each kernel has for its bits, and
+    has_flag(mask, value) is true if all bits of the value are set. Without QUERY, standard input has one on each line;
+    an error ends only its own query.
+
+    \b
+    Examples:
+      kalloctrace fleet sql my-fleet 'SELECT host, sum(calls) FROM recordings GROUP BY host'
+      kalloctrace fleet sql --json my-fleet < queries.sql
+    """
+    _require_engine()
+    from kalloctrace.fleet.dataset import Dataset
+    from kalloctrace.fleet.engines import engine
+    from kalloctrace.fleet.sql import Shell
+    from kalloctrace.fleet.text import row_lines
+
+    code = Exit.OK
+    with Dataset.opened(dataset) as opened, engine(memory) as running:
+        shell = Shell(opened, running)
+        for line in _queries(query):
+            try:
+                rows = shell.answer(line)
+                if as_json:
+                    stdout().json_lines({"type": "fleet_row", "row": row} for row in rows)
+                else:
+                    stdout().lines(row_lines(rows))
+            except KalloctraceError as error:
+                stderr().error(error)
+                code = Exit.FAILED
+    return code
+
+
+def _queries(query: str | None) -> Iterator[str]:
+    """Yield the query, or without one the lines of standard input that are not blank."""
+    if query is not None:
+        yield query
+    elif sys.stdin is not None:
+        lines = (line.decode(errors="replace") for line in sys.stdin.buffer)
+        yield from (line for line in lines if line.strip())

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""What a message says by itself, whatever stands before it; alike reports have many lines in common."""
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from kalloctrace.diagnose.reports.headers import may_begin
+from kalloctrace.diagnose.reports.tasks import OOM_HINTS
+from kalloctrace.diagnose.reports.zones import STATE_HINTS, StateLine, state_line
+from kalloctrace.flags.logforms import ReleaseText, release_in
+
+_TASK_LINE = re.compile(
+    r"(?:CPU: (?P<cpu>\d{1,5}) )?(?:UID: \d{1,10} )?(?:PID|Pid): (?P<pid>\d{1,10}),? [Cc]omm: (?P<comm>.{1,64}?) {1,8}"
+    r"(?:Kdump: loaded {1,8})?(?:Not tainted|Tainted:)"
+)
+_CPUSET_LINE = re.compile(r"(?P<comm>.{1,64}?) cpuset=\S{0,255}? mems_allowed=[\d,-]*\d$")
+_SUPPRESSED = re.compile(r"(?:.*\s)?(?P<function>\w+): (?P<number>\d{1,10}) (?:\w+ )?callbacks suppressed")
+
+_REMEMBERED = 1024
+"""Texts whose reading is kept: some reports of a machine."""
+
+
+class Said(NamedTuple):
+    """What one text says; it is at most one of these, but a first line may be another line as well.
+
+    Attributes:
+        may_begin: it has words that begin a report.
+        release: the kernel that it names.
+        task: the task that it names, with its CPU.
+        cpuset: the name of the task whose cpuset it shows.
+        kill: it has words of a kill.
+        suppressed: the function and the number of reports that the rate limit suppressed.
+        state: it is a line of the state of memory.
+    """
+
+    may_begin: bool
+    release: ReleaseText | None
+    task: re.Match[str] | None
+    cpuset: str | None
+    kill: bool
+    suppressed: re.Match[str] | None
+    state: StateLine | None
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def said_by(text: str) -> Said:
+    """Read a message.
+
+    Args:
+        text: of the message.
+    """
+    names_task = "omm:" in text
+    task = _TASK_LINE.match(text, max(text.find("CPU: "), text.find("Pid: "), 0)) if names_task else None
+    cpuset = _CPUSET_LINE.match(text) if "mems_allowed=" in text else None
+    return Said(
+        may_begin=may_begin(text),
+        release=release_in(text),
+        task=task,
+        cpuset=cpuset["comm"] if cpuset is not None else None,
+        kill=any(map(text.__contains__, OOM_HINTS)),
+        suppressed=_SUPPRESSED.match(text) if "suppressed" in text else None,
+        state=state_line(text) if any(map(text.__contains__, STATE_HINTS)) else None,
+    )

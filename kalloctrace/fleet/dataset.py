@@ -1,0 +1,405 @@
+# SPDX-License-Identifier: MIT
+"""A dataset on disk: Parquet files, and commits that name the files which count.
+
+A commit is a small file in `_commits/`, written last and in one step. It names the files of one `fleet add`, with their
+sizes, and the commits that it replaces. A file that no commit names does not count, whoever left it there. Several
+processes may write at once, because none changes what another one wrote: two versions of one recording are told apart
+when the dataset is read, by their extent.
+"""
+
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.fleet.tables import FLEET_TABLES, PARTITIONED, SCHEMA
+from kalloctrace.kernel.shapes import U53, array, integer, parse_json, record, text
+from kalloctrace.output.files import complete_output
+from kalloctrace.output.folders import create_folder
+from kalloctrace.output.opened import cannot_write
+from kalloctrace.text import file_name, shell_word
+
+_COMMITS, _LOCK, _SECRET = "_commits", "_lock", "_secret"
+_SUFFIX = ".json"
+_ARGUMENT = "DATASET"
+_MOST_BYTES = 16 << 20
+_PLAIN = re.compile(r"[A-Za-z0-9_./=%+~-]+")
+_GROUP_ROWS = 1 << 18
+_FIX_FILE = "restore this file from a copy, or add the traces to a new dataset"
+
+_FILE = record({"table": text(64), "path": text(4096), "rows": integer(0, U53), "bytes": integer(0, U53)})
+_COMMIT = record(
+    {"schema": integer(0, U53), "files": array(_FILE, 1 << 20), "replaces": array(text(256), 1 << 20)},
+)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file of a dataset.
+
+    Attributes:
+        table: the table that it has rows of.
+        path: its place in the dataset.
+        rows: how many.
+        size: its bytes.
+    """
+
+    table: str
+    path: str
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What was written at once.
+
+    Attributes:
+        name: the commit's own.
+        files: the files that count.
+        replaces: names of commits that do not count any more.
+    """
+
+    name: str
+    files: tuple[DataFile, ...]
+    replaces: tuple[str, ...] = ()
+
+
+@dataclass
+class Dataset:
+    """A dataset as it was when it was opened.
+
+    Attributes:
+        path: its folder.
+        commits: those that count.
+        replaced: those that others replace, whose files may still be there.
+    """
+
+    path: Path
+    commits: list[Commit] = field(default_factory=list)
+    replaced: list[Commit] = field(default_factory=list)
+
+    @classmethod
+    @contextmanager
+    def opened(cls, path: Path, *, create: bool = False) -> Iterator[Self]:
+        """Yield a dataset whose files are whole; none of them is removed while the block runs.
+
+        Args:
+            path: its folder.
+            create: make it if it is not there.
+
+        Raises:
+            KalloctraceError: it is no dataset, it is damaged, or a newer version wrote it.
+        """
+        if create:
+            if path.is_dir() and not (path / _COMMITS).is_dir() and any(path.iterdir()):
+                what, why = f"will not add to {file_name(path)}", "the folder has other files, and is no dataset"
+                raise KalloctraceError(what, why, "name a new or empty folder")
+            create_folder(path / _COMMITS, _ARGUMENT)
+        if not (path / _COMMITS).is_dir():
+            why = "the folder is no dataset" if path.is_dir() else "there is no such folder"
+            fix = f"make one: kalloctrace fleet add {shell_word(path)} TRACE..."
+            raise KalloctraceError(f"cannot read {file_name(path)}", why, fix)
+        dataset = cls(path)
+        with dataset._locked(fcntl.LOCK_SH):
+            dataset.read()
+            for data in dataset.files():
+                dataset._check(data)
+            yield dataset
+
+    def read(self) -> None:
+        """Read the commits again."""
+        found = [self._commit(name) for name in self._names()]
+        gone = {name for commit in found for name in commit.replaces}
+        self.commits = [commit for commit in found if commit.name not in gone]
+        self.replaced = [commit for commit in found if commit.name in gone]
+        self.__dict__.pop("stale", None)
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in (self.path / _COMMITS).iterdir() if path.suffix == _SUFFIX)
+
+    def _commit(self, name: str) -> Commit:
+        path = self.path / _COMMITS / name
+        try:
+            data = parse_json(path.read_bytes(), _MOST_BYTES)
+            schema = data.get("schema") if isinstance(data, dict) else None
+            self._refuse_newer(schema)
+            _COMMIT(data, "")
+            files = tuple(DataFile(f["table"], f["path"], f["rows"], f["bytes"]) for f in data["files"])
+            _check_places(files)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            fix = "restore this file from a copy, or move it away, without what it added"
+            raise KalloctraceError(f"cannot read {file_name(path)}", f"the commit is damaged: {why}", fix) from error
+        return Commit(name, files, tuple(data["replaces"]))
+
+    def _refuse_newer(self, schema: object) -> None:
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise KalloctraceError(
+                f"cannot read {file_name(self.path)}",
+                f"its schema is {schema}, this version reads up to {SCHEMA}",
+                "read it with the kalloctrace that wrote it, or a newer one",
+            )
+
+    def _check(self, data: DataFile) -> None:
+        path = self.path / data.path
+        try:
+            size: int | None = path.stat().st_size
+        except OSError:
+            size = None
+        if size != data.size:
+            why = "it is missing" if size is None else f"it has {size:,} bytes in place of {data.size:,}"
+            raise KalloctraceError(f"cannot read {file_name(path)}", why, _FIX_FILE)
+
+    def files(self, *tables: str) -> Iterator[DataFile]:
+        """Yield the files that count, of these tables or of all."""
+        for commit in self.commits:
+            for data in commit.files:
+                if not tables or data.table in tables:
+                    yield data
+
+    def paths(self, table: str) -> list[str]:
+        """Return the paths of a table's files."""
+        return [os.fspath(self.path / data.path) for data in self.files(table)]
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """Return columns of a table as they are stored: all rows that were committed.
+
+        Raises:
+            KalloctraceError: a file is damaged.
+        """
+        return self.read_files(name, self.files(name), columns)
+
+    def read_files(self, name: str, files: Iterable[DataFile], columns: list[str] | None = None) -> pa.Table:
+        """Return columns of some files of a table; one that an older version did not write is null.
+
+        Raises:
+            KalloctraceError: a file is damaged.
+        """
+        schema = FLEET_TABLES[name]
+        read = schema if columns is None else pa.schema([schema.field(column) for column in columns])
+        read = read.remove_metadata()
+        parts = [self._read(self.path / data.path, read) for data in files]
+        return pa.concat_tables([read.empty_table(), *parts])
+
+    @staticmethod
+    def _read(path: Path, schema: pa.Schema) -> pa.Table:
+        try:
+            # Not as a dataset, which would take columns from the names of folders.
+            with parquet.ParquetFile(path) as file:
+                part = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
+        except (OSError, pa.ArrowException) as error:
+            why = str(error).partition("\n")[0] or type(error).__name__
+            raise KalloctraceError(f"cannot read {file_name(path)}", why, _FIX_FILE) from error
+        columns = [
+            part[f.name].cast(f.type) if f.name in part.column_names else pa.nulls(len(part), f.type) for f in schema
+        ]
+        return pa.table(columns, schema=schema)
+
+    @cached_property
+    def stale(self) -> frozenset[int]:
+        """Return the keys of recordings that do not count, because a longer version is there, or the same one."""
+        rows = self.table("recordings", ["recording_id", "extent", "recording_key"])
+        best: dict[str, tuple[int, int]] = {}
+        keys = set()
+        for name, extent, key in zip(*(rows[column].to_pylist() for column in rows.column_names), strict=True):
+            best[name] = max(best.get(name, (-1, -1)), (extent, key))
+            keys.add(key)
+        return frozenset(keys - {key for _, key in best.values()})
+
+    def extents(self) -> dict[str, int]:
+        """Return the extent of the longest version of each recording."""
+        rows = self.table("recordings", ["recording_id", "extent"])
+        found: dict[str, int] = {}
+        for name, extent in zip(*(rows[column].to_pylist() for column in rows.column_names), strict=True):
+            found[name] = max(found.get(name, -1), extent)
+        return found
+
+    def keys(self, table: str, key: str) -> set[int]:
+        """Return all values of a key."""
+        return set(self.table(table, [key])[key].to_pylist())
+
+    def secret(self, make: Callable[[], bytes]) -> bytes:
+        """Return the dataset's secret, which its owner alone can read; it is made once.
+
+        Args:
+            make: returns a new one.
+
+        Raises:
+            KalloctraceError: it can be neither read nor written.
+        """
+        path = self.path / _SECRET
+        if not path.exists():
+            # Whoever is first makes it.
+            with (
+                suppress(KalloctraceError),
+                complete_output(path, overwrite=False, private=True, option=_ARGUMENT) as file,
+            ):
+                file.write(make())
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            why, fix = error.strerror or str(error), "run this as the owner of the dataset"
+            raise KalloctraceError(f"cannot read {file_name(path)}", why, fix) from error
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[bool]:
+        try:
+            lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            # A dataset that one may only read: nobody who may write it can be kept waiting.
+            yield False
+            return
+        try:
+            try:
+                fcntl.flock(lock, how)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+        finally:
+            os.close(lock)
+
+    def remove_unused(self) -> int | None:
+        """Remove files that no commit names, and replaced commits with their files.
+
+        Returns:
+            How many files; None if somebody is using the dataset, so that nothing was removed.
+        """
+        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+            if not alone:
+                return None
+            self.read()
+            used = {data.path for data in self.files()}
+            removed = 0
+            # The commits first: what they name may be missing from now on.
+            for commit in self.replaced:
+                with suppress(OSError):
+                    (self.path / _COMMITS / commit.name).unlink()
+            for table in FLEET_TABLES:
+                for path in (self.path / table).rglob("*"):
+                    if path.is_file() and path.relative_to(self.path).as_posix() not in used:
+                        with suppress(OSError):
+                            path.unlink()
+                            removed += 1
+            self.read()
+            return removed
+
+
+class Writing:
+    """Files of one commit, which count when it is finished.
+
+    Args:
+        dataset: where to.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self.token = secrets.token_hex(16)
+        self._files: list[DataFile] = []
+        self._paths: list[Path] = []
+        self._commit_path = dataset.path / _COMMITS / f"{self.token}{_SUFFIX}"
+
+    def write(self, table: str, rows: pa.Table, *, day: str, kernel: str) -> None:
+        """Write rows of a table as a file.
+
+        Args:
+            table: its name.
+            rows: with its columns.
+            day: of the recordings, where the table has a folder for each.
+            kernel: their kernel's release, likewise.
+
+        Raises:
+            KalloctraceError: it cannot be written.
+        """
+        parted = table in PARTITIONED
+        self.write_into(table, f"{table}/day={_folder(day)}/kernel={_folder(kernel)}" if parted else table, rows)
+
+    def write_into(self, table: str, folder: str, rows: pa.Table) -> None:
+        """Write rows of a table as a file in a folder of the dataset.
+
+        Raises:
+            KalloctraceError: it cannot be written.
+        """
+        if not rows.num_rows:
+            return
+        name = f"{folder}/{self.token}.parquet"
+        path = self._dataset.path / name
+        create_folder(path.parent, _ARGUMENT)
+        schema = FLEET_TABLES[table]
+        # A signal may come before the next line ends.
+        self._paths.append(path)
+        with (
+            complete_output(path, overwrite=False, option=_ARGUMENT) as file,
+            parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
+            writer.write_table(rows.cast(schema), row_group_size=_GROUP_ROWS)
+        self._files.append(DataFile(table, name, rows.num_rows, path.stat().st_size))
+
+    def commit(self, replaces: Iterable[str] = ()) -> None:
+        """Make the files count, in one step.
+
+        Raises:
+            KalloctraceError: the commit cannot be written.
+        """
+        files = [{"table": f.table, "path": f.path, "rows": f.rows, "bytes": f.size} for f in self._files]
+        commit = {"schema": SCHEMA, "files": files, "replaces": sorted(replaces)}
+        path = self._commit_path
+        try:
+            for folder in {(self._dataset.path / data.path).parent for data in self._files}:
+                _sync(folder)
+            with complete_output(path, overwrite=False, option=_ARGUMENT) as file:
+                file.write(json.dumps(commit, ensure_ascii=True).encode())
+            _sync(path.parent)
+        except OSError as error:
+            raise cannot_write(file_name(path), error, _ARGUMENT) from error
+
+    def discard(self) -> None:
+        """Remove the files, unless they count already: a signal may come just after the commit."""
+        if self._commit_path.exists():
+            return
+        for path in self._paths:
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def writing(dataset: Dataset) -> Iterator[Writing]:
+    """Yield files to write; they are removed if the block raises."""
+    files = Writing(dataset)
+    try:
+        yield files
+    except BaseException:
+        files.discard()
+        raise
+
+
+def _check_places(files: Iterable[DataFile]) -> None:
+    for data in files:
+        if not _PLAIN.fullmatch(data.path) or ".." in data.path or data.path.startswith("/"):
+            raise ValueError(f"{data.path} is no place in a dataset")
+
+
+def _folder(value: str) -> str:
+    """Return a value as the name of a Hive folder."""
+    return quote(value, safe="+~") or "unknown"
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

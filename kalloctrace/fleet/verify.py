@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: MIT
+"""Judges a fleet: the model runs once for each request on machines with the same facts, and its verdicts are kept.
+
+The engine finds what has no verdict of this model, the model runs in plain Python on all processors, and a small table
+goes back into the dataset.
+"""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.fleet import questions
+from kalloctrace.fleet.circumstances import judge_of
+from kalloctrace.fleet.dataset import Dataset, writing
+from kalloctrace.fleet.engines import Engine, arrow_of, rows_of
+from kalloctrace.fleet.tables import FLEET_TABLES, REQUEST_COLUMNS
+from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.verify.verification import Judge
+
+_ROOMS = ("flags", "kernel", "model", "verify")
+_PART = 2048
+"""Requests that a process judges at once."""
+_COMMIT_PARTS = 128
+"""Parts after which verdicts are kept: so much work an interruption loses."""
+
+_Job = tuple[str, str, pa.RecordBatch]
+
+
+@cache
+def model_version() -> str:
+    """Return a hash of the code that a verdict depends on."""
+    digest = blake2b(digest_size=8)
+    package = Path(__file__).parents[1]
+    for room in _ROOMS:
+        for path in sorted((package / room).rglob("*.py")):
+            digest.update(path.relative_to(package).as_posix().encode() + b"\0")
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass
+class FleetVerification:
+    """The verdict on a fleet: allocations = matched + mismatched + unknown.
+
+    Attributes:
+        recordings: how many were judged.
+        hosts: different names of hosts.
+        allocations: their calls.
+        distinct: different requests with their context and outcome.
+        matched: calls that the kernel prepared as the model predicts.
+        mismatched: calls that differ.
+        unknown: calls that could not be judged.
+        lost: calls that are not in the traces.
+        missed: probe hits that the kernel skipped.
+        truncated: recordings whose end is missing.
+        judged: how often the model ran now; the other verdicts were there.
+        mismatches: what differs, most frequent first.
+        unknown_reasons: why calls could not be judged, with counts.
+    """
+
+    recordings: int = 0
+    hosts: int = 0
+    allocations: int = 0
+    distinct: int = 0
+    matched: int = 0
+    mismatched: int = 0
+    unknown: int = 0
+    lost: int = 0
+    missed: int = 0
+    truncated: int = 0
+    judged: int = 0
+    mismatches: list[dict[str, Any]] = field(default_factory=list)
+    unknown_reasons: dict[str, int] = field(default_factory=dict)
+
+    def exit_code(self, *, strict: bool) -> Exit:
+        """Return the exit code: a mismatch outweighs incomplete data."""
+        if self.mismatched:
+            return Exit.MISMATCH
+        incomplete = self.unknown or self.lost or self.missed or self.truncated
+        return Exit.INCOMPLETE if strict and incomplete else Exit.OK
+
+    def json_lines(self) -> Iterator[dict[str, Any]]:
+        """Yield a JSON object for each mismatch, and the verification at last."""
+        for mismatch in self.mismatches:
+            yield {"type": "fleet_mismatch", **mismatch}
+        names = ("recordings", "hosts", "allocations", "distinct", "matched", "mismatched", "unknown", "lost", "missed")
+        yield {
+            "type": "fleet_verification",
+            **{name: getattr(self, name) for name in (*names, "truncated", "judged")},
+            "unknown_reasons": self.unknown_reasons,
+            "model": model_version(),
+        }
+
+
+def verify_fleet(
+    dataset: Dataset, engine: Engine, progress: Callable[[float], object] = lambda _: None, processes: int | None = None
+) -> FleetVerification:
+    """Judge what has no verdict of this model yet, keep the verdicts, and add them up.
+
+    Args:
+        dataset: opened.
+        engine: running.
+        progress: is called with the judged share, from 0 to 1.
+        processes: how many judge; one for each processor by default.
+
+    Raises:
+        KalloctraceError: the model failed, or the verdicts cannot be written.
+    """
+    model = model_version()
+    found = FleetVerification(judged=_judge(dataset, engine, model, progress, processes or os.cpu_count() or 1))
+    tables = engine.tables(dataset)
+    (counts,) = rows_of(questions.totals(tables))
+    for name, count in counts.items():
+        setattr(found, name, count)
+    (distinct,) = rows_of(questions.distinct_requests(tables))
+    found.distinct = distinct["distinct"]
+    for row in rows_of(questions.verdict_counts(tables, model)):
+        if row["verdict"] not in {"matched", "mismatched", "unknown"}:
+            raise KalloctraceError(
+                "cannot verify the fleet",
+                f"{row['calls']:,} calls have no verdict",
+                "somebody else changed the dataset meanwhile: run the command again",
+            )
+        setattr(found, row["verdict"], getattr(found, row["verdict"]) + row["calls"])
+        if row["unknown_reason"] is not None:
+            found.unknown_reasons[row["unknown_reason"]] = row["calls"]
+    if found.mismatched:
+        found.mismatches = rows_of(questions.mismatches(tables, model))
+    return found
+
+
+def _judge(dataset: Dataset, engine: Engine, model: str, progress: Callable[[float], object], processes: int) -> int:
+    unjudged = arrow_of(questions.unjudged(engine.tables(dataset), model))
+    if not unjudged.num_rows:
+        return 0
+    machines = dataset.table("machines", ["facts_key", "snapshot_json"])
+    snapshots = dict(zip(machines["facts_key"].to_pylist(), machines["snapshot_json"].to_pylist(), strict=True))
+    recordings = dataset.table("recordings", ["circumstances_key", "circumstances_json"])
+    shown = dict(zip(*(recordings[name].to_pylist() for name in recordings.column_names), strict=True))
+    jobs = list(_jobs(unjudged, snapshots, shown))
+    pending: list[list[dict[str, Any]]] = [[], []]
+    for number, parts in enumerate(_results(jobs, processes), 1):
+        for rows, part in zip(pending, parts, strict=True):
+            rows.extend(part)
+        progress(number / len(jobs))
+        if number % _COMMIT_PARTS == 0 or number == len(jobs):
+            _keep(dataset, model, *pending)
+            pending = [[], []]
+    dataset.read()
+    return int(unjudged.num_rows)
+
+
+def _jobs(unjudged: pa.Table, snapshots: dict[int, str], shown: dict[int, str]) -> Iterator[_Job]:
+    unjudged = unjudged.sort_by([("facts_key", "ascending"), ("circumstances_key", "ascending")]).combine_chunks()
+    pairs = list(zip(unjudged["facts_key"].to_pylist(), unjudged["circumstances_key"].to_pylist(), strict=True))
+    begin = 0
+    for end in range(1, len(pairs) + 1):
+        if end == len(pairs) or pairs[end] != pairs[begin] or end - begin == _PART:
+            facts, circumstances = pairs[begin]
+            (batch,) = unjudged.slice(begin, end - begin).to_batches()
+            yield snapshots[facts], shown[circumstances], batch
+            begin = end
+
+
+def _results(jobs: list[_Job], processes: int) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    if len(jobs) < 2 * processes or processes == 1:
+        yield from map(_judge_part, jobs)
+        return
+    # Not forked: the engine has threads.
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_judge_part, jobs)
+
+
+@lru_cache(maxsize=64)
+def _judge_of(snapshot_json: str, circumstances: str) -> Judge:
+    return judge_of(Snapshot.from_json(json.loads(snapshot_json)), circumstances)
+
+
+def _judge_part(job: _Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return rows of verdicts and of differences, without the model's version."""
+    snapshot_json, circumstances, batch = job
+    judge = _judge_of(snapshot_json, circumstances)
+    verdicts, differences = [], []
+    for row in batch.to_pylist():
+        about = {name: row[name] for name in questions.TRIPLE}
+        try:
+            verdict = judge({name: row[column] for column, name in REQUEST_COLUMNS.items()})
+        except KalloctraceError as error:
+            # As the plain error, which can come from another process.
+            raise KalloctraceError(error.what, error.why, error.fix, error.code) from error
+        kind = "unknown" if verdict.unknown else "mismatched" if verdict.differences else "matched"
+        verdicts.append({**about, "verdict": kind, "unknown_reason": verdict.unknown or None})
+        if kind == "mismatched":
+            for one in verdict.differences:
+                said = {"expected": str(one.expected), "observed": str(one.observed)}
+                differences.append({**about, "field": one.field, "rule": one.rule, "effect": one.effect, **said})
+    return verdicts, differences
+
+
+def _keep(dataset: Dataset, model: str, verdicts: list[dict[str, Any]], differences: list[dict[str, Any]]) -> None:
+    with writing(dataset) as files:
+        for table, rows in (("verdicts", verdicts), ("differences", differences)):
+            schema = FLEET_TABLES[table].remove_metadata()
+            files.write_into(
+                table, table, pa.Table.from_pylist([{**row, "model_version": model} for row in rows], schema)
+            )
+        files.commit()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The first lines of every report: what failed, what was slow, what was lost, and then the model's verdict."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from kalloctrace.flags.decode import decode_gfp
+from kalloctrace.flags.tables import FlagTables
+from kalloctrace.report.slow_time import SlowTime
+from kalloctrace.report.summary import Summary, only_events, slow_path_totals
+from kalloctrace.verify.verification import Verification
+
+Tone = Literal["good", "bad", "doubt", "plain"]
+"""good, bad: the answer to a question; doubt: an answer that something missing could change; plain: neither."""
+
+
+class Line(NamedTuple):
+    """A line of the headline.
+
+    Attributes:
+        text: for people.
+        tone: how to colour it.
+    """
+
+    text: str
+    tone: Tone
+
+
+def headline(summary: Summary) -> Iterator[Line]:
+    """Yield the lines about a trace, the most important first; `model_line` is the last."""
+    yield _failed(summary)
+    if summary.slow is not None:
+        yield _slow(summary.slow, summary.snapshot.tables)
+    yield _lost(summary)
+
+
+def _failed(summary: Summary) -> Line:
+    totals = slow_path_totals(summary)
+    failed = summary.failed if totals is None else totals.slow_failed or 0
+    count = summary.all.count
+    if failed:
+        about = "about " if summary.sample > 1 else ""
+        return Line(f"{about}{failed:,} of {count:,} allocations failed ({share(failed, count)})", "bad")
+    if only_events(summary) or (totals is None and summary.not_followed):
+        return Line(f"{count:,} allocations; whether some of them failed was not recorded", "plain")
+    return Line(f"none of {count:,} allocations failed", "good")
+
+
+def _slow(slow: SlowTime, tables: FlagTables) -> Line:
+    if not slow.calls:
+        return Line("no allocation took the slow path", "good")
+    text = f"{slow.calls:,} took the slow path, {duration(slow.total)} in all"
+    if slow.slowest is not None:
+        call = slow.slowest
+        gfp = decode_gfp(call["given"]["gfp_mask"], tables).text
+        text += f"; the slowest {duration(call['duration'])}: order {call['given']['order']}, {gfp}, {call['comm']}"
+    return Line(text, "plain")
+
+
+def _lost(summary: Summary) -> Line:
+    totals = summary.totals
+    if totals is None:
+        return Line("the end of the recording is missing, so what was lost is not known", "doubt")
+    numbers = {
+        "lost": summary.lost or 0,
+        "missed": totals.missed,
+        "slow-path events lost or missed": totals.slow_lost + totals.slow_missed,
+    }
+    found = [f"{number:,} {name}" for name, number in numbers.items() if number]
+    if not found:
+        return Line("nothing was lost or missed", "good")
+    return Line(f"{', '.join(found)}: there may be more than is shown here", "doubt")
+
+
+def model_line(verdict: Verification) -> Line:
+    """Return the line about the model's verdict."""
+    numbers = f"matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
+    if verdict.mismatched:
+        return Line(f"not as the model predicts: {numbers}", "bad")
+    if verdict.unknown:
+        return Line(f"as the model predicts, where it can tell: {numbers}", "doubt")
+    return Line(f"as the model predicts: {numbers}", "good")
+
+
+def share(part: int, whole: int) -> str:
+    """Return a share for people, with two digits that count: 42%, 0.046%."""
+    percent = 100 * part / whole
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+
+
+def duration(ns: int) -> str:
+    """Return a time for people: 1.24 s, 38 ms, 950 us."""
+    for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
+        if ns >= size:
+            number = ns / size
+            return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+    return f"{ns} ns"

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+"""Datasets of traces, for the tests of the fleet."""
+
+from pathlib import Path
+
+from kalloctrace.fleet.add import Adding
+from kalloctrace.fleet.dataset import Dataset
+from kalloctrace.trace.reader import TraceReader
+
+
+def add(path: Path, *traces: Path) -> Adding:
+    """Add traces to a dataset."""
+    with Dataset.opened(path, create=True) as dataset:
+        adding = Adding(dataset)
+        for trace in traces:
+            with TraceReader(trace) as reader:
+                adding.add(adding.read(reader))
+        adding.commit()
+    return adding
