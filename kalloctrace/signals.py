@@ -14,12 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Self
 
+from kalloctrace.errors import KalloctraceError
 from kalloctrace.recorders import ENDING_SIGNALS
+from kalloctrace.text import file_name
 
 GRACE = 5.0
-"""Seconds in which the main thread must notice that the recording was ended, before the program is aborted."""
+"""Seconds in which the main thread must notice that the recording was ended, before the program is aborted; more if
+the thread does not get a processor in this time."""
+_GRACE_CPU = 1.0
+"""Seconds of processor time that the thread gets all the same."""
+_LONGEST_GRACE = 60.0
+"""Seconds, however busy the machine is."""
 LAST_WORDS = 2.0
 """Seconds for the messages after a recording that was ended, before the program exits without them."""
 _ABORT = 2.0
@@ -84,6 +92,7 @@ class Ending:
     def __init__(self, *aborts: Callable[[], object]) -> None:
         self.reason = ""
         self.code = 0
+        self._loss: KalloctraceError | None = None
         self._raising = True
         self._aborts = aborts
         self._work: Callable[[], None] = lambda: None
@@ -125,9 +134,19 @@ class Ending:
             select.select([self], [], [], seconds)
         return self.reason
 
-    def running(self) -> None:
-        """From now on a signal is only noticed."""
+    def running(self, trace: Path | None = None) -> None:
+        """From now on a signal is only noticed.
+
+        Args:
+            trace: it is being written: if the process must be ended here, it is not complete, and the exit code is 1.
+        """
         self._raising = False
+        if trace is not None:
+            self._loss = KalloctraceError(
+                f"{file_name(trace)} is not complete",
+                f"the program was told to end, and did not react within {GRACE:g} s",
+                "what is in the file can be read; record again for the rest",
+            )
 
     def noticed(self) -> None:
         """The main thread ends the recording now, which takes as long as it takes."""
@@ -197,23 +216,52 @@ class Ending:
         while not expected & (found := set(_read(self._watched))):
             if _WORK in found:
                 self._work()
-        if not self._noticed.wait(GRACE):
+        if self._stuck():
             self._abort()
         self._over.wait()
         if self.reason:
             time.sleep(LAST_WORDS)
             os._exit(self.code)
 
+    def _stuck(self) -> bool:
+        """Wait until the main thread notices, and return False, or until it will not."""
+        begin, used = time.monotonic(), _main_thread_cpu()
+        while not self._noticed.wait(GRACE / 10):
+            waited = time.monotonic() - begin
+            starved = _main_thread_runnable() and _main_thread_cpu() - used < _GRACE_CPU
+            if waited > (_LONGEST_GRACE if starved else GRACE):
+                return True
+        return False
+
     def _abort(self) -> None:
+        loss = self._loss
+
         def clean_up() -> None:
             for function in reversed(self._aborts):
                 with suppress(Exception):
                     function()
+            if loss is not None:
+                with suppress(OSError):
+                    os.write(2, f"{loss}\n".encode())
 
         cleaning = threading.Thread(target=clean_up, daemon=True)
         cleaning.start()
         cleaning.join(_ABORT)
-        os._exit(self.code)
+        os._exit(self.code if loss is None else loss.code)
+
+
+def _main_thread_cpu() -> float:
+    """Return the seconds that the main thread has run."""
+    return time.clock_gettime(time.pthread_getcpuclockid(threading.main_thread().ident or 0))
+
+
+def _main_thread_runnable() -> bool:
+    """Return whether the main thread runs or waits for a processor, rather than for anything else."""
+    try:
+        stat = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] == "R"
 
 
 def _read(fd: int) -> bytes:

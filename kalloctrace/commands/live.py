@@ -289,7 +289,7 @@ def _record(
         view.describe(observer.recording)
         # The screen writes traces into the current folder.
         print_strangers(observer.confine([] if show.plain else [Path.cwd()], in_other_thread=ending.in_watcher))
-        ending.running()
+        ending.running(output)
 
         def print_block(seen: "Observation") -> None:
             view.update(seen)

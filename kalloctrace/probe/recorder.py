@@ -139,6 +139,7 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[Mapping[str,
         strangers = capture.confine(
             output_folders(options.path), files_later=options.overwrite, in_other_thread=ending.in_watcher
         )
+        ending.running(options.path)
         recorded = session.run(child, options.seconds, ending, partial(started, capture.description))
         totals = session.totals(capture.machine_changed(), recorded.reason, recorded.seconds)
         writer.close(totals)
@@ -347,7 +348,6 @@ class Session:
 
     def run(self, child: Child | None, seconds: float | None, ending: Ending, started: Callable[[], None]) -> _Ended:
         """Capture until the command ends, the time limit is reached or a signal comes."""
-        ending.running()
         self.begin()
         begin = time.monotonic()
         with suppress(Interrupted), ending.blocking():
