@@ -79,6 +79,11 @@ def fitting(text: str, width: int) -> int:
     return len(text)
 
 
+def many(number: int, noun: str) -> str:
+    """Return a number of things, with the noun in the singular where it is one."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def file_name(path: str | os.PathLike[str]) -> str:
     r"""Return the name of a file as text that every encoding of Unicode can hold.
 

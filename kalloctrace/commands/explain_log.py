@@ -56,7 +56,8 @@ def _say_paste(names: Sequence[str]) -> None:
 
 
 def _write_page(logs: "Sequence[LogFile]", reader: LogReader, html: Path, *, force: bool) -> int:
-    from kalloctrace.output.files import STANDARD_OUTPUT, page_output
+    from kalloctrace.output.files import page_output
+    from kalloctrace.output.place import STANDARD_OUTPUT
     from kalloctrace.report.page.document import logs_html
     from kalloctrace.report.page.logs import LogsPage, page_group
 

@@ -36,7 +36,7 @@ _NEED_FILES = {
     "-o",
     "--output",
     type=click.Path(path_type=Path, readable=False),
-    help="The file to write, or the folder of tables.  [default: standard output]",
+    help="The file to write, or the folder of tables; - is standard output.  [default: -]",
 )
 @click.option("-f", "--force", is_flag=True, help="Replace the file or the folder if it exists.")
 @click.option(
@@ -72,6 +72,10 @@ def command(form: _Form, output: Path | None, force: bool, pseudonymous: bool, t
       kalloctrace export --format folded my.arrows | flamegraph.pl > my.svg
       kalloctrace export --format arrows --pseudonymous -o shared.arrows my.arrows
     """
+    from kalloctrace.output.place import STANDARD_OUTPUT
+
+    if output == STANDARD_OUTPUT:
+        output = None
     if form == "arrows" and not pseudonymous:
         raise KalloctraceError("nothing to export", "it would be the same trace", "add --pseudonymous", Exit.USAGE)
     if output is None and (form in _NEED_FILES or (form == "perfetto" and stdout().is_terminal)):

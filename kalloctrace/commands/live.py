@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, Literal, Unpack, cast
 
 import click
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kalloctrace.live.grouped import Fields
     from kalloctrace.live.table import By, SortName
     from kalloctrace.live.view import View
+    from kalloctrace.probe.attach.plan import Mode
     from kalloctrace.signals import Ending
     from kalloctrace.trace.observation import Observation, Source
 
@@ -56,7 +57,8 @@ def _by(_: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]
     callback=_by,
     metavar="request|task|FIELD[,FIELD...]",
     help="What a row stands for. task also shows the task, and needs each call, as record --mode stream does. Fields "
-    "add up all calls that share them: comm, pid, gfp, order, node, zone, migratetype, alloc_flags, stack.",
+    "add up all calls that share them: comm, pid, gfp, order, node, zone, migratetype, alloc_flags, stack. pid and "
+    "stack need each call; all others, comm too, are counted in the kernel.",
 )
 @click.option("--stack", is_flag=True, help="One row for each kernel stack; implies --by task.")
 @click.option(
@@ -107,7 +109,7 @@ def command(
     """Watch page allocations as they happen, as root: rates, and the model's verdict on each.
 
     On a terminal this is a full screen; ? shows its keys. In a pipe it prints a block of text per interval. The
-    overhead is that of record in the same mode: aggregate, which does not record callers, or stream with --by task or
+    overhead is that of record in the same mode: aggregate, also with --by comm, or stream with --by task, --by pid or
     --stack. Exit code 3 means that the kernel did not do what the model predicts.
 
     \b
@@ -133,7 +135,7 @@ def command(
         given: dict[str, object] = {"-o": output, "--attach": attach != "auto"}
         given |= {f"--{name.replace('_', '-')}": value is not None for name, value in options.items()}
         return _replay(replay, show, given)
-    require("watch", "--by task", {"--max-rate": options["max_rate"] if chosen == "request" else None})
+    require("watch", "--by task", {"--max-rate": options["max_rate"] if show.mode == "aggregate" else None})
     return _record(show, output, options, force=force, asked=ASKED[attach])
 
 
@@ -150,6 +152,17 @@ class _Show:
     top: int | None
     plain: bool
     as_json: bool
+
+    @property
+    def counted_by(self) -> "Literal['comm'] | None":
+        """What the kernel counts calls by in addition to the request: the name of their task, or nothing."""
+        names = self.fields or ()
+        return "comm" if self.by == "task" and "comm" in names and "pid" not in names else None
+
+    @property
+    def mode(self) -> "Mode":
+        """What is recorded of a call: nothing, where the kernel can count what the rows show."""
+        return "aggregate" if self.by == "request" or self.counted_by is not None else "stream"
 
     def check(self) -> None:
         """Refuse a sort column that the table lacks."""
@@ -279,8 +292,9 @@ def _record(
         Observer(
             kernel,
             filters,
-            mode="aggregate" if show.by == "request" else "stream",
+            mode=show.mode,
             asked=asked,
+            by=show.counted_by,
             stacks=show.by == "stack",
             output=output,
             overwrite=force,

@@ -180,7 +180,8 @@ def _print_missing(ending: "Ending") -> None:
 
 def _write_page(trace: Path, html: Path, *, force: bool, as_json: bool) -> None:
     from kalloctrace.commands.progress import reading
-    from kalloctrace.output.files import STANDARD_OUTPUT, page_output
+    from kalloctrace.output.files import page_output
+    from kalloctrace.output.place import STANDARD_OUTPUT
     from kalloctrace.report.page.data import Limits, page_data
     from kalloctrace.report.page.document import page_html
 

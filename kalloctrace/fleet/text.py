@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from kalloctrace.fleet.verify import FleetVerification
+from kalloctrace.text import many
 
 Row: TypeAlias = Mapping[str, Any]
 
@@ -48,25 +49,21 @@ def report_lines(totals: Row, failures: Sequence[Row], stalls: Sequence[Row]) ->
         stalls: rows of `questions.stalls`.
     """
     yield (
-        f"{totals['failed']:,} of {_counted(totals['allocations'], 'call')} failed; "
+        f"{totals['failed']:,} of {many(totals['allocations'], 'call')} failed; "
         f"{totals['slow_calls']:,} took the slow path, {totals['total_ns'] / 1e9:,.2f} s in all"
     )
-    yield f"{_counted(totals['recordings'], 'recording')} of {_counted(totals['hosts'], 'host')}"
+    yield f"{many(totals['recordings'], 'recording')} of {many(totals['hosts'], 'host')}"
     yield from ("failures by kernel, task and cgroup:",) if failures else ()
     for row in failures:
-        of_all = f" of {_counted(row['calls'], 'call')}" if row["calls"] else ""
-        yield f"  {row['failed']:,}{of_all} failed on {_counted(row['hosts'], 'host')}: {_whose(row, 'comm', 'task')}"
+        of_all = f" of {many(row['calls'], 'call')}" if row["calls"] else ""
+        yield f"  {row['failed']:,}{of_all} failed on {many(row['hosts'], 'host')}: {_whose(row, 'comm', 'task')}"
     yield from ("the slow path by kernel, caller and cgroup, most time first:",) if stalls else ()
     for row in stalls:
         times = ", ".join(f"{name} {_milliseconds(row[f'{name}_ns'])}" for name in ("p50", "p90", "p99", "max"))
         yield (
-            f"  {_counted(row['slow_calls'], 'call')}, {row['failed']:,} failed, on {_counted(row['hosts'], 'host')} "
+            f"  {many(row['slow_calls'], 'call')}, {row['failed']:,} failed, on {many(row['hosts'], 'host')} "
             f"({times}): {_whose(row, 'caller', 'caller')}"
         )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _whose(row: Row, column: str, name: str) -> str:

@@ -148,6 +148,8 @@ def mode_text(
         how = f"replay of {replayed}, with the counts of its time"
     elif recording.get("mode") == "stream":
         how = "stream: every call is sent to user space; calls are lost while the buffer is full"
+    elif recording.get("by") == "comm":
+        how = "aggregate: counted in the kernel, with the task's name; pids and stacks are not recorded"
     else:
         how = "aggregate: counted in the kernel, lowest overhead; callers are not recorded"
     filters = "; ".join(filter_words(recording, snapshot.tables))

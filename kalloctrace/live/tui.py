@@ -305,7 +305,8 @@ class LiveApp(App[None]):
         if recording.get("mode") == "stream":
             choices += ["task", "stack"] if recording.get("stacks") else ["task"]
         if len(choices) == 1:
-            self.notify("callers are not recorded in aggregate mode. Start with --by task or --stack.", title="By")
+            why = "pids and stacks are not recorded in aggregate mode. Start with --by task or --stack."
+            self.notify(why, title="By")
             return
         self.view.set_by(choices[(choices.index(self.view.by) + 1) % len(choices)])
         self.refresh_table()

@@ -13,11 +13,8 @@ from typing import IO
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.output.opened import cannot_write
-from kalloctrace.output.place import Place, examined, give_to_caller, refuse_inputs
+from kalloctrace.output.place import STANDARD_OUTPUT, Place, examined, give_to_caller, refuse_inputs
 from kalloctrace.output.temporary import TemporaryFile
-
-STANDARD_OUTPUT = Path("-")
-"""The name of standard output, where a command has an option for a page."""
 
 
 @contextmanager

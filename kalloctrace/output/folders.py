@@ -12,7 +12,7 @@ from typing import IO
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.output.opened import CREATE, cannot_write
-from kalloctrace.output.place import Place, refuse_inputs, refuse_planted
+from kalloctrace.output.place import Place, refuse_inputs, refuse_planted, refuse_standard_output
 from kalloctrace.output.temporary import temporary_folder
 from kalloctrace.text import file_name
 
@@ -27,6 +27,7 @@ def create_folder(path: Path, option: str = "-o") -> None:
     Raises:
         KalloctraceError: it cannot be created, or is something else.
     """
+    refuse_standard_output(path, option, "folder")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -99,6 +100,7 @@ def complete_folder(
     Raises:
         KalloctraceError: the folder exists, has one of the inputs (exit code 2), or cannot be written.
     """
+    refuse_standard_output(path, option, "folder")
     place = Place(file_name(path), path, None, None, in_place=False, overwrite=overwrite, option=option)
     with place.errors():
         if path.is_symlink():

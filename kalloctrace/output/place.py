@@ -13,6 +13,9 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.output.opened import OutputFile, cannot_write
 from kalloctrace.text import file_name
 
+STANDARD_OUTPUT = Path("-")
+"""The name of standard output, for what can be written there."""
+
 _MAX_LINKS = 40
 
 
@@ -80,6 +83,7 @@ def examined(path: Path, *, overwrite: bool, inputs: Sequence[Path] = (), option
     Raises:
         KalloctraceError: it must not be written, or cannot be.
     """
+    refuse_standard_output(path, option)
     descriptor = _own_descriptor(path)
     place = Place(file_name(path), path, None, descriptor, descriptor is not None, overwrite, option)
     with place.errors():
@@ -107,6 +111,24 @@ def examined(path: Path, *, overwrite: bool, inputs: Sequence[Path] = (), option
         if not place.path.parent.is_dir():
             raise OSError(errno.ENOTDIR if os.path.lexists(place.path.parent) else errno.ENOENT, "")
     return place
+
+
+def refuse_standard_output(path: Path, option: str, what: str = "file") -> None:
+    """Refuse "-" where the output has a name of its own.
+
+    Args:
+        path: as the user named it.
+        option: the option that names it, for messages.
+        what: is to be written.
+
+    Raises:
+        KalloctraceError: it is "-" (exit code 2).
+    """
+    if path == STANDARD_OUTPUT:
+        fix = f"name a {what} with {option}"
+        raise KalloctraceError(
+            f"will not write a {what} named -", "- is standard output, which is no place for it", fix, Exit.USAGE
+        )
 
 
 def _own_descriptor(path: Path) -> int | None:

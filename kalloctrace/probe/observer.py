@@ -12,7 +12,7 @@ import pyarrow as pa
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.attach.choice import Asked
 from kalloctrace.probe.attach.filters import Filters
-from kalloctrace.probe.attach.plan import Mode
+from kalloctrace.probe.attach.plan import By, Mode
 from kalloctrace.probe.privileges.capabilities import Capability
 from kalloctrace.probe.recorder import Session, attached, output_folders
 from kalloctrace.trace.containers import Containers
@@ -41,6 +41,7 @@ class Observer:
         stacks: capture kernel stacks.
         output: a trace to write as `record` does; None for none.
         overwrite: replace that file if it exists.
+        by: what aggregate mode counts calls by in addition to the request; None for nothing.
 
     Raises:
         KalloctraceError: on entry: the machine cannot be traced, or the trace cannot be written.
@@ -56,12 +57,13 @@ class Observer:
         stacks: bool,
         output: Path | None,
         overwrite: bool,
+        by: By | None = None,
     ) -> None:
         self.snapshot = kernel.snapshot
         self.recording: Mapping[str, Any] = {}
         self.ended = ""
-        self._capture = attached(kernel, filters, mode=mode, asked=asked, stacks=stacks, slow=True)
-        self._tally = RunningTally(tasks=mode != "aggregate")
+        self._capture = attached(kernel, filters, mode=mode, asked=asked, stacks=stacks, slow=True, by=by)
+        self._tally = RunningTally(tasks=mode != "aggregate" or by == "comm")
         self._output = output
         self._overwrite = overwrite
         self._contexts = ExitStack()

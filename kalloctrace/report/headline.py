@@ -8,6 +8,7 @@ from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, only_events, slow_path_totals
+from kalloctrace.text import many
 from kalloctrace.verify.verification import Verification
 
 Tone = Literal["good", "bad", "doubt", "plain"]
@@ -40,10 +41,11 @@ def _failed(summary: Summary) -> Line:
     count = summary.all.count
     if failed:
         about = "about " if summary.sample > 1 else ""
-        return Line(f"{about}{failed:,} of {count:,} allocations failed ({share(failed, count)})", "bad")
+        return Line(f"{about}{failed:,} of {many(count, 'allocation')} failed ({share(failed, count)})", "bad")
     if only_events(summary) or (totals is None and summary.not_followed):
-        return Line(f"{count:,} allocations; whether some of them failed was not recorded", "plain")
-    return Line(f"none of {count:,} allocations failed", "good")
+        which = "it" if count == 1 else "some of them"
+        return Line(f"{many(count, 'allocation')}; whether {which} failed was not recorded", "plain")
+    return Line(f"none of {many(count, 'allocation')} failed", "good")
 
 
 def _slow(slow: SlowTime, tables: FlagTables) -> Line:

@@ -114,6 +114,8 @@ def test_odd_traces(opener: Opener, tmp_path: Path, make: Callable[[Path], Path]
         assert "end of the recording is missing" in page.locator("#notices").inner_text()
         assert "lost not known" in page.locator("#verdict").inner_text()
         assert "All ~20 allocations" in opener.open(tmp_path / "t.html").locator("#selected").inner_text()
+    if make is one_call:
+        assert page.locator("#selected").inner_text().startswith("The only allocation: 1 page, ")
 
 
 @pytest.mark.parametrize("name", ["7.3/stimulus", "6.1/no-dma32", "5.10/stimulus-cpusets"])

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.cli import main
+from kalloctrace.commands import live
 from tests import played
 from tests.terminal import LEFT_SCREEN, on_terminal
 
@@ -103,6 +105,7 @@ def test_filter_chooses_rows() -> None:
         (["--replay", "no-such.arrows"], 1, "cannot read no-such.arrows"),
         (["--by", "comm,order", "--sort", "gfp", "--replay", TRACE], 2, "cannot sort by gfp"),
         (["--max-rate", "5"], 2, "cannot watch with --max-rate alone"),
+        (["--max-rate", "5", "--by", "comm"], 2, "cannot watch with --max-rate alone"),
     ],
     ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else "",
 )
@@ -112,6 +115,28 @@ def test_wrong_usage_is_three_lines(arguments: list[str | Path], code: int, what
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith(f"error: {what}")
     assert len(done.stderr.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("by", "mode", "counted_by"),
+    [
+        ("request", "aggregate", None),
+        ("order,gfp", "aggregate", None),
+        ("comm", "aggregate", "comm"),
+        ("order,comm", "aggregate", "comm"),
+        ("comm,pid", "stream", None),
+        ("comm,stack", "stream", None),
+        ("task", "stream", None),
+    ],
+)
+def test_what_the_kernel_can_count_is_no_stream(
+    by: str, mode: str, counted_by: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of tasks are counted as by `record --by comm`."""
+    shown: list[live._Show] = []
+    monkeypatch.setattr(live, "_record", lambda show, *_, **__: shown.append(show))
+    main(["live", "--by", by])
+    assert [(show.mode, show.counted_by) for show in shown] == [(mode, counted_by)]
 
 
 def test_existing_file_is_refused_before_anything_is_attached(tmp_path: Path) -> None:

@@ -383,6 +383,36 @@ def test_standard_output_by_name_is_appended_to(name: str, tmp_path: Path) -> No
     assert log.read_bytes().endswith(b"\n")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_minus_is_no_file(
+    name: str, folder: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each option takes "-" for standard output, or refuses it in three lines."""
+    monkeypatch.chdir(folder)
+    output = OUTPUTS[name]
+    words = output.words(output.source or folder, Path("-") / "page" if name.startswith("man") else Path("-"))
+    code = main([os.fspath(word) for word in words])
+    printed, said = capfdbinary.readouterr()
+    assert list(folder.iterdir()) == []
+    if name.endswith("--html"):
+        assert (code, printed[:15]) == (0, b"<!doctype html>")
+        return
+    assert (code, printed) == (2, b"")
+    assert [line[:6] for line in said.splitlines()] == [b"error:", b"  why:", b"  fix:"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "folded", "speedscope", "tables", "duckdb", "parquet"])
+def test_export_to_minus(form: str, folder: Path) -> None:
+    """What is one stream goes to standard output; all else is refused."""
+    words = [sys.executable, "-m", "kalloctrace", "export", "--format", form, str(traces.RECORDED)]
+    named = subprocess.run([*words, "-o", "-"], capture_output=True, cwd=folder, check=False, timeout=60)
+    unnamed = subprocess.run(words, capture_output=True, cwd=folder, check=False, timeout=60)
+    assert (named.returncode, named.stdout, named.stderr) == (unnamed.returncode, unnamed.stdout, unnamed.stderr)
+    assert named.returncode == (2 if form in {"tables", "duckdb", "parquet"} else 0)
+    assert bool(named.stdout) == (named.returncode == 0)
+    assert list(folder.iterdir()) == []
+
+
 def test_standard_output_is_not_the_input(folder: Path) -> None:
     """`export t >> t` would feed itself."""
     trace = folder / "t.arrows"

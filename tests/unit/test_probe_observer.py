@@ -15,6 +15,7 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.probe import observer
 from kalloctrace.probe.attach.choice import NOTHING_ASKED
 from kalloctrace.probe.attach.filters import Filters
+from kalloctrace.probe.attach.plan import By
 from kalloctrace.probe.observer import Observer
 from kalloctrace.trace.observation import Observation
 from kalloctrace.trace.reader import TraceReader
@@ -34,6 +35,7 @@ class FakeSession:
         self.log = log
         self.calls = [0, 0, 0]
         self.fails = False
+        self.by_name = False
         self._writer = writer
         self._written = [0, 0, 0]
         _, _, row = source()
@@ -43,6 +45,10 @@ class FakeSession:
     def begin(self) -> None:
         """Log the call."""
         self.log.append("begin")
+
+    def names(self, calls: int) -> pa.DictionaryArray | None:
+        """Return the name of each call's task; None where calls are not counted by it."""
+        return pa.array(["sh"] * calls).dictionary_encode() if self.by_name else None
 
     def drain(self) -> None:
         """Log the call, or fail."""
@@ -55,7 +61,7 @@ class FakeSession:
         more = [now - before for now, before in zip(self.calls, self._written, strict=True)]
         present = [i for i, count in enumerate(more) if count]
         counts = np.array([more[i] for i in present], np.uint64)
-        self._writer.write_aggregate(counts, np.array(present, np.int32))
+        self._writer.write_aggregate(counts, np.array(present, np.int32), self.names(len(present)))
         self._written = list(self.calls)
 
     def stop(self) -> None:
@@ -105,12 +111,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return made
 
 
-def observing(output: Path | None = None, *, overwrite: bool = False) -> Observer:
+def observing(output: Path | None = None, *, overwrite: bool = False, by: By | None = None) -> Observer:
     """Return an observer in aggregate mode."""
     kernel: Any = SimpleNamespace(snapshot=source()[0])
-    return Observer(
-        kernel, Filters(), mode="aggregate", asked=NOTHING_ASKED, stacks=False, output=output, overwrite=overwrite
-    )
+    how: Any = {"mode": "aggregate", "asked": NOTHING_ASKED, "stacks": False, "by": by}
+    return Observer(kernel, Filters(), output=output, overwrite=overwrite, **how)
 
 
 def counts(seen: Observation) -> list[int]:
@@ -132,6 +137,16 @@ def test_moments_add_up(machine: Machine) -> None:
     assert [counts(seen) for seen in (first, second, last)] == [[5], [7, 4], [7, 4, 1]]
     assert (last.totals.reason, last.totals.submitted) == ("over", 12)
     assert machine.log == ["attach", "begin", "stop", "detach"]
+
+
+def test_names_of_tasks_are_counted(machine: Machine) -> None:
+    """Where an aggregate has them."""
+    with observing(by="comm") as watched:
+        machine.session.calls, machine.session.by_name = [5, 4, 0], True
+        seen = watched.observe()
+    assert counts(seen) == [5, 4]
+    assert seen.rows.task_columns["comm"].to_pylist() == ["sh", "sh"]
+    assert seen.rows.task_columns["pid"].to_pylist() == [None, None]
 
 
 def test_failure_detaches_and_leaves_a_whole_trace(machine: Machine, tmp_path: Path) -> None:

@@ -56,6 +56,13 @@ def test_an_ordinary_run_is_said_to_be_one() -> None:
     ]
 
 
+def test_one_is_no_plural() -> None:
+    """One call is an allocation, not allocations."""
+    summary, _ = summary_of("5.10/two-nodes.arrows")
+    summary.failed, summary.all.count = 0, 1
+    assert next(iter(headline(summary))).text == "none of 1 allocation failed"
+
+
 def test_what_was_not_recorded_is_not_said_to_be_good() -> None:
     """Returns that nobody traced, and a recording without its end."""
     summary, _ = summary_of("5.10/two-nodes.arrows")

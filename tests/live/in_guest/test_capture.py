@@ -232,6 +232,38 @@ def test_failures_alone_are_recorded(tmp_path: Path) -> None:
     assert not row["page"]
 
 
+def test_calls_are_counted_by_the_name_of_their_task(tmp_path: Path) -> None:
+    """Each in its task's group, still without an event for a call."""
+    trace = tmp_path / "names.arrows"
+    record(trace, *WORKLOAD, "anonymous", "--pages", str(PAGES), options=["--by", "comm"])
+    done = subprocess.run(
+        [*KALLOCTRACE, "report", "--by", "comm", "--json", trace], capture_output=True, text=True, check=True
+    )
+    groups = {group["by"]["comm"]: group["calls"] for group in map(json.loads, done.stdout.splitlines())}
+    assert max(calls for comm, calls in groups.items() if comm.startswith("python")) >= PAGES
+    verdict = verify(trace)
+    assert verdict["allocations"] == verdict["matched"] == sum(groups.values())
+
+
+def test_a_command_and_its_descendants_are_recorded_alone(tmp_path: Path) -> None:
+    """Also the children of its children, but nobody else, however busy."""
+    trace = tmp_path / "children.arrows"
+    work = shlex.join([*WORKLOAD, "anonymous", "--pages", str(PAGES)])
+    busy = "import mmap\nwhile True: mmap.mmap(-1, 64 << 12).write(bytes(64 << 12))"
+    with subprocess.Popen([sys.executable, "-c", busy]) as other:
+        try:
+            record(trace, "sh", "-c", f"sh -c {shlex.quote(work)}; true", options=[*MODES["stream"], "--children"])
+        finally:
+            other.kill()
+    pids = pc.value_counts(rows(trace)["pid"]).to_pylist()
+    counts = {one["values"]: one["counts"] for one in pids}
+    assert max(counts.values()) >= PAGES
+    # The first shell and the workload, which the second one becomes.
+    assert len(counts) >= 2
+    assert other.pid not in counts
+    assert verify(trace)["mismatched"] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Callable[[], list[str]]) -> None:
     """Ctrl-C and SIGTERM leave a trace with its totals, and nothing attached."""

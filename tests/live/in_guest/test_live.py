@@ -89,7 +89,7 @@ def verify(trace: Path) -> dict[str, Any]:
     return verdict
 
 
-@pytest.mark.parametrize("by", ["request", "task"])
+@pytest.mark.parametrize("by", ["request", "task", "comm"])
 def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], list[str]], by: str) -> None:
     """After three intervals under load: rates, no mismatch, a clean exit, and a trace with as many calls."""
     trace = tmp_path / "live.arrows"
@@ -104,6 +104,8 @@ def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], lis
     last = totals[-1]
     assert last["count"] == sum(row["new"] for row in rows) >= PAGES
     assert (last["mismatched"], last["unknown"], last["lost"], last["missed"]) == (0, 0, 0, 0)
+    if by == "comm":
+        assert max(row["count"] for row in rows if row["comm"].startswith("python")) >= PAGES
     verdict = verify(trace)
     assert (verdict["allocations"], verdict["matched"], verdict["mismatched"]) == (last["count"], last["count"], 0)
     assert not verdict["truncated"]
@@ -123,6 +125,11 @@ def test_kernel_side_is_that_of_an_aggregate(tmp_path: Path, attached: Callable[
         assert (loaded(process), functions()) == counting
     with watching("--by", "task") as process:
         assert loaded(process) != counting[0]
+    by_name = str(tmp_path / "by-name.arrows")
+    with capturing("recording", "record", "--by", "comm", "-o", by_name) as process:
+        counting = loaded(process), functions()
+    with watching("--by", "comm,order") as process:
+        assert (loaded(process), functions()) == counting
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

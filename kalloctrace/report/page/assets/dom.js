@@ -3,6 +3,8 @@
 "use strict";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+/** Returns a number of things, which are named in the singular. */
+const many = (number, name) => `${whole.format(number)} ${name}${number === 1 ? "" : "s"}`;
 const oneDigit = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 

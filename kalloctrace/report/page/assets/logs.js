@@ -9,8 +9,6 @@ const LONGEST_BAR = 4;
 const WIDTH = 1000;
 const HEIGHT = 26;
 
-const many = (number, name) => `${whole.format(number)} ${name}${number === 1 ? "" : "s"}`;
-
 function drawing(name, attributes = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);

@@ -373,12 +373,12 @@ function notices() {
   }
   if (rest.groups.cells) {
     texts.push(
-      `Control groups leave out ${whole.format(rest.groups.cells)} groups of a request and a task (${left(rest.groups)}).`,
+      `Control groups leave out ${many(rest.groups.cells, "group")} of a request and a task (${left(rest.groups)}).`,
     );
   }
   if (rest.callers.cells) {
     texts.push(
-      `Callers leave out ${whole.format(rest.callers.cells)} groups of a request and a task (${left(rest.callers)}).`,
+      `Callers leave out ${many(rest.callers.cells, "group")} of a request and a task (${left(rest.callers)}).`,
     );
   }
   return texts;
@@ -388,8 +388,8 @@ function drawSelected() {
   const [part, all] = [total(), wholeTotal];
   find("#selected").textContent =
     part.calls === all.calls
-      ? `All ${count(all.calls)} allocations: ${count(all.pages)} pages, ${memory(all.pages)}`
-      : `${count(part.calls)} of ${count(all.calls)} allocations (${share(part.calls, all.calls)}): ${count(part.pages)} pages, ${memory(part.pages)}`;
+      ? `${all.calls === 1 ? "The only allocation" : `All ${count(all.calls)} allocations`}: ${mark}${many(all.pages, "page")}, ${memory(all.pages)}`
+      : `${count(part.calls)} of ${mark}${many(all.calls, "allocation")} (${share(part.calls, all.calls)}): ${mark}${many(part.pages, "page")}, ${memory(part.pages)}`;
   const active = FILTERS.filter(({ name }) => state[name]);
   find("#filters-title").textContent = active.length ? `Filters (${active.length})` : "Filters";
   find("#reset").disabled = !active.length;
@@ -416,7 +416,7 @@ function drawFindings() {
               ? "None pass the filters."
               : !verification.allocations
                 ? "None: no allocations were recorded."
-                : `None: the kernel prepared ${whole.format(verification.matched)} of ${whole.format(verification.allocations)} allocations as the model predicts.`,
+                : `None: the kernel prepared ${whole.format(verification.matched)} of ${many(verification.allocations, "allocation")} as the model predicts.`,
           ),
         ]),
   );
@@ -440,7 +440,7 @@ function drawFindings() {
         : `Zonelists of ${whole.format(zonelists.nodes)} nodes were predicted, ${whole.format(zonelists.mismatches.length)} differ.`,
     ),
     ...verification.not_judged.map(([rule, count, part]) =>
-      note(`Rule ${rule} was not judged in ${whole.format(count)} allocations: ${part}. It is inferred, not captured.`),
+      note(`Rule ${rule} was not judged in ${many(count, "allocation")}: ${part}. It is inferred, not captured.`),
     ),
     note(`${verification.proven[0].toUpperCase()}${verification.proven.slice(1)}.`),
   );
@@ -471,7 +471,7 @@ function noFailures() {
   if (failed) return data.returns === "all" ? "None pass the filters." : "No known ones pass the filters.";
   if (!rowCount) return "No allocations were recorded.";
   return data.returns === "all"
-    ? `None: each of ${count(wholeTotal.calls)} allocations got its pages.`
+    ? `None: ${wholeTotal.calls === 1 ? "the only allocation" : `each of ${count(wholeTotal.calls)} allocations`} got its pages.`
     : "No allocation was rejected before the page allocator looked for pages.";
 }
 
