@@ -32,8 +32,8 @@ _FIRST_LINE = r"(?::? ?page allocation (?:failure|stall)| invoked oom-killer|: v
 _STARTS_MESSAGE = rf"(?!vmalloc)(?={START}|.{{1,40}}?{_FIRST_LINE})"
 
 _TOKEN = re.compile(
-    r"\s*+(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<])))"
-    r"|(?P<bullet>(?:[-*+•·‣◦–#│┃]|/\*|//|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
+    r"\s*+(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<]))|[│┃║]|`{1,3}(?=[\[<\w]))"
+    r"|(?P<bullet>(?:[-*+•·‣◦–#]|/\*|//|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
     r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
     rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
     r"|\d{1,4},\d{1,20},(?P<kmsg>\d{1,20}),[-c+](?P<fields>(?:,\w{1,32}=[^;,\s]{0,64})*);"
@@ -157,11 +157,16 @@ def starts_behind(text: str, at: int) -> bool:
     return _starts_behind_blanks(text, at) is not None
 
 
+_PAIRED = frozenset("|│┃║`")
+"""Marks that stand at both ends of a line."""
+
+
 def _closing(match: re.Match[str], before: str) -> str:
     if match["repeated"] is not None:
         return "]"
-    # A bar may be the first of a table's row.
-    return "|" if (match["quote"] or "").startswith("|") else before
+    # A bar may be the first of a table's row, or the side of a box.
+    quote = (match["quote"] or "").strip()
+    return quote if quote[:1] in _PAIRED else before
 
 
 _EMBEDDED = re.compile(r"\[ {0,8}(?P<boot>\d{1,8}\.\d{6})\](?:\[ {0,6}[TC]\d{1,10}\])? ")
@@ -300,7 +305,7 @@ class LearnedPrefixes:
         return known._replace(
             end=known.end + end,
             stamped=True,
-            closing='"' if rest[:end].count('"') % 2 else known.closing,
+            closing=next((mark for mark in '"`' if rest[:end].count(mark) % 2), known.closing),
             starts=starts_behind(rest, end),
         )
 

@@ -235,6 +235,56 @@ RIGHT: dict[str, list[Right]] = {
         Right(_failure("httpd", 1, kernel="6.6.30"), {NORMAL: "watermark"}),
         Right(_failure("httpd", 2, kernel="6.1.90"), {NORMAL: "block"}),
     ],
+    # Both at once, line by line, as a log server writes them: each line names its host. 125000 - 15 of 10000 pages
+    # on a1; 2500 of 10000 on b2.
+    "two-hosts-at-once.log": [
+        Right(_failure("rsync", 4, kernel="6.1.0-18-amd64", certainty="certain", contradictions=[]), {NORMAL: "block"}),
+        Right(
+            _failure("rsync", 4, kernel="5.10.0-28-amd64", certainty="certain", contradictions=[]),
+            {NORMAL: "watermark"},
+        ),
+    ],
+    # 7500 - 7 of 2000 pages, the largest block has order 1; 750 of 2000 / 2 * 3 / 4 pages, which is not more.
+    "two-callers.log": [
+        Right(
+            _failure("kworker/u16:3", 3, conclusion="block", certainty="certain", contradictions=[]),
+            {(0, "DMA32"): "block"},
+            holds=('"function": "ath11k_ce_alloc_pipe"',),
+        ),
+        Right(
+            _failure("napi/eth0-8193", 0, conclusion="watermark", certainty="certain", contradictions=[]),
+            {(0, "DMA32"): "watermark"},
+            holds=('"function": "page_pool_alloc_pages"',),
+        ),
+    ],
+    # (10000 - 31) of 3125 pages of 64 kB on each node, above the high watermark too; no block is larger than one page.
+    "arm64-64k.log": [
+        Right(
+            _failure("ksmd", 5, conclusion="block", certainty="certain", out_of_memory=False),
+            {NORMAL: "block", (1, "Normal"): "block"},
+            holds=("2,048 kB",),
+        )
+    ],
+    # 2250 - 1 - 750 highatomic pages that GFP_ATOMIC may use, of 750; no block of two pages, highatomic or not.
+    "highatomic-6.14.log": [
+        Right(_failure("irq/130-eth0", 1, conclusion="block", certainty="certain"), {(0, "DMA32"): "block"})
+    ],
+    # The limit stands above all else that is left of the report. 520,093,696 bytes.
+    "memcg-v2-tail.log": [
+        Right(
+            {"event": "oom", "conclusion": "memcg", "certainty": "certain", "harm": "killed"},
+            {},
+            holds=("524,288 kB of 524,288 kB", '"kb": 507904'),
+        )
+    ],
+    # 175 of 178 pages; nobody can be killed.
+    "deadlocked.log": [
+        Right(
+            {"event": "oom", "comm": "init", "conclusion": "watermark", "harm": "failed"},
+            {NORMAL: "watermark"},
+            holds=("the kernel panicked (System is deadlocked on memory)",),
+        )
+    ],
     "nothing.log": [],
     "zoneinfo.txt": [Right({"event": "memory"})],
     "buddyinfo.txt": [Right({"event": "memory"})],

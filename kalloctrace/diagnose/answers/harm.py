@@ -35,6 +35,9 @@ def judge_harm(failure: Failure, caller: Caller | None) -> Harm:
 
 
 def _oom(failure: Failure) -> Harm:
+    if failure.logged.panic is not None:
+        line, why = failure.logged.panic
+        return Harm("failed", f"no process was killed: the kernel panicked ({why})", "certain", line)
     why = "the log does not show which process was killed"
     return Harm("unknown", why, "unknown", failure.logged.line)
 

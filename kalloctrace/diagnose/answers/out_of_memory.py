@@ -20,6 +20,8 @@ from kalloctrace.diagnose.zones import ZoneVerdict
 
 _MUCH = 10
 """A tenth of the memory that could be freed is enough for any request."""
+_NEARLY = 100
+"""One of so many free pages may be given or freed while the lines are printed."""
 
 
 def judge_out_of_memory(failure: Failure) -> OutOfMemory:
@@ -42,7 +44,7 @@ def judge_out_of_memory(failure: Failure) -> OutOfMemory:
 
 
 def _verdict(failure: Failure) -> bool | None:
-    if any(map(_has_room, allowed(failure))) or _is_elsewhere(failure):
+    if _rooms(failure) or _is_elsewhere(failure):
         return False
     size = machine_kb(failure)
     least, most = reclaimable(failure)
@@ -55,6 +57,24 @@ def _verdict(failure: Failure) -> bool | None:
         return None
     little = size is not None and most is not None and most * _MUCH * 2 < size
     return True if has_given_up(failure) or little else None
+
+
+def _rooms(failure: Failure) -> list[ZoneVerdict]:
+    """Return the zones that the request may use and that have room for certain."""
+    return [each for each in allowed(failure) if _has_room(each) and _has_own_reserve(failure, each)]
+
+
+def _has_own_reserve(failure: Failure, verdict: ZoneVerdict) -> bool:
+    """Return whether what a zone keeps for higher zones matters not, or is certainly its own.
+
+    Where lines are missing, the lowmem_reserve behind a zone's line may be that of a higher zone, which keeps less. By
+    the machine's own count no zone is missing: nearly all of its free memory is in those that are shown.
+    """
+    highest, index = failure.attempt.highest_zoneidx, verdict.state.index
+    if highest is not None and index is not None and index >= highest:
+        return True
+    whole, shown = total(failure, "free"), failure.why.zones if failure.why is not None else ()
+    return whole is not None and (whole - free_kb(failure, shown)) * _NEARLY <= whole
 
 
 def _has_room(verdict: ZoneVerdict) -> bool:
@@ -122,7 +142,7 @@ def _reasons(failure: Failure) -> Iterator[Statement]:
         where = "on other nodes" if _other_nodes(failure) else "in zones that the request may not use"
         line = places.get("totals", logged.state_line)
         yield Statement(f"{amount(free_elsewhere(failure) or 0)} are free {where}", line)
-    rooms = [verdict for verdict in allowed(failure) if _has_room(verdict)]
+    rooms = _rooms(failure)
     if rooms:
         small = ", in blocks too small" if all(verdict.kind == "block" for verdict in rooms) else ""
         free = amount(free_kb(failure, rooms))

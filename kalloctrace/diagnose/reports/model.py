@@ -215,6 +215,7 @@ class LoggedFailure:
         profile: the allocation profile.
         hugepages: the huge pages of each node.
         killed: who was killed; None if not printed.
+        panic: the number of the line that says why the kernel panicked instead, and why; None if there is none.
         suppressed: the number of reports that the rate limit suppressed before this one.
         state_line: the number of the first line of the state of memory; None if there is none.
         state_age: seconds from the report's first line to its state; None if unknown. Negative: the state that follows
@@ -265,6 +266,7 @@ class LoggedFailure:
     profile: list[Site] = field(default_factory=list)
     hugepages: list[HugePages] = field(default_factory=list)
     killed: Killed | None = None
+    panic: tuple[int, str] | None = None
     suppressed: int = 0
     state_line: int | None = None
     state_age: float | None = None

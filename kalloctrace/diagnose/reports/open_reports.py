@@ -59,6 +59,7 @@ class OpenReports:
         for other in self.open:
             if (
                 not writer.first.caller
+                and other.same_caller(message)
                 and other.wants_state
                 and writer.wants_state
                 and not self.is_past(other, message)

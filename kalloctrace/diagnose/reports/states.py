@@ -126,7 +126,7 @@ class States:
         writer = self._reports.current
         if writer not in writers:
             writer = max(writers, key=lambda w: (w.named, w.touched))
-            self._note_swapped(writer)
+            self._note_swapped(writer, message)
             if self._reports.foreign and not writer.first.caller:
                 writer.mixed()
         self._note_rivals(writer, writers)
@@ -141,9 +141,9 @@ class States:
         self._show(writer, message)
         return writer
 
-    def _note_swapped(self, writer: Writer) -> None:
+    def _note_swapped(self, writer: Writer, message: Message) -> None:
         """Note that the states of younger reports may be this one's: nothing says that its task writes again."""
-        younger = [w for w in self._reports.open if w.state and w.opened > writer.opened]
+        younger = [w for w in self._reports.open if w.state and w.opened > writer.opened and w.same_caller(message)]
         if younger and not writer.first.caller:
             for other in (writer, *younger):
                 other.mixed()

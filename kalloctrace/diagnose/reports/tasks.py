@@ -47,6 +47,10 @@ _KILLED = re.compile(
     r".*?\bKilled process (?P<pid>\d{1,10})(?:, UID \d+,)? "
     r"\((?P<comm>.{0,64}?)\)(?P<sizes>(?:[,.]| (?:total-vm|vsz):|$).*)"
 )
+# `out_of_memory` and `check_panic_on_oom`, mm/oom_kill.c of 2.6 to 7.3.
+_PANIC = re.compile(
+    r".*?\bKernel panic - not syncing: (?P<why>System is deadlocked on memory|[Oo]ut of memory[ :].{1,128})"
+)
 _SIZE = re.compile(r"\b(total-vm|vsz|anon-rss|file-rss|shmem-rss):(\d{1,15})kB")
 _GROUP = "are going to be killed due to memory.oom.group set"
 _MEMCG_PATH = re.compile(
@@ -64,7 +68,10 @@ _CACHE = re.compile(
 )
 _CACHE_CGROUP = re.compile(r"\(\d+:(?P<cgroup>.*)\)$")
 
-OOM_HINTS = ("rocess ", "oom-kill:", "memory: usage", "emory cgroup", "Memory limit reached", "oom.group", "limit of")
+OOM_HINTS = (
+    *("rocess ", "oom-kill:", "memory: usage", "emory cgroup", "Memory limit reached", "oom.group", "limit of"),
+    "Kernel panic",
+)
 """A line with none of these words says nothing of whom the OOM killer killed, and why."""
 
 _LONGEST_TABLE = 1 << 16
@@ -179,7 +186,8 @@ def of_cgroup(text: str) -> bool:
 
 def is_about_kill(text: str) -> bool:
     """Return whether a line is about a kill, so that it stands for a report whose first line is missing."""
-    return _OOM_KILL.search(text) is not None or _KILLED.match(text) is not None or names_victim(text)
+    kills = _OOM_KILL.search(text) is not None or _KILLED.match(text) is not None or names_victim(text)
+    return kills or of_cgroup(text)
 
 
 def read_kill(report: LoggedFailure, lists: Lists, text: str, line: int) -> None:
@@ -200,6 +208,9 @@ def read_kill(report: LoggedFailure, lists: Lists, text: str, line: int) -> None
         report.constraint = _REASONS.get(why["why"], report.constraint)
         if report.killed is None:
             report.killed = Killed(line, int(why["pid"]), why["comm"] or "", None, None, None, None)
+    panic = _PANIC.match(text)
+    if panic is not None and report.killed is None:
+        report.panic, lists.final = (line, panic["why"].rstrip(" .")), True
     killed = _KILLED.match(text)
     if killed is not None and not lists.final:
         lists.final = True
