@@ -166,19 +166,20 @@ class _Reader:
             if both is not None:
                 last.text, last.width, last.ends_blank = both, piece.width, text.endswith(" ")
                 return
-        blanks = len(text) - len(text.lstrip())
+        bare = text.lstrip()
+        # By position, as this is made for each line.
         entry = _Entry(
-            line=piece.line,
-            text=text.strip(),
-            time=self._time(piece, prefix),
-            wall=prefix.wall or piece.wall,
-            caller=caller,
-            host=prefix.host or piece.host,
-            indent=None if piece.indent is None else piece.indent + prefix.end + blanks,
-            width=piece.width,
-            ends_blank=text.endswith(" "),
-            host_follows=prefix.host_follows,
-            stamped=stamped,
+            piece.line,
+            bare.rstrip(),
+            self._time(piece, prefix),
+            prefix.wall or piece.wall,
+            caller,
+            prefix.host or piece.host,
+            None if piece.indent is None else piece.indent + prefix.end + len(text) - len(bare),
+            piece.width,
+            text.endswith(" "),
+            prefix.host_follows,
+            stamped,
         )
         if last is not None and self._stamped and not stamped:
             # A message of several lines has its stamp on the first.

@@ -283,6 +283,8 @@ def zone_watermark_fast(
     bits = kernel.bits
     skips = bool(gfp_mask & bits.gfp_atomic if bits.gfp_atomic else alloc_flags & bits.alloc_min_reserve)
     if check.outcome != "ok" and order == 0 and watermark == WMARK_MIN and skips:
+        if not state.boost:
+            return check
         return zone_watermark_ok(kernel, without_boost(state), order, highest_zoneidx, alloc_flags)
     if check.outcome not in ("ok", "unknown") or _given_all_checked(kernel, alloc_flags):
         return check
