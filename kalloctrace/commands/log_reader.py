@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Reads logs with the options that complete them, and collects what they report."""
 
-import gc
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -25,21 +24,6 @@ _OLD_NAMES = frozenset(("__GFP_WAIT", "__GFP_COLD", "__GFP_NOTRACK", "GFP_TEMPOR
 _MAX_ORDER = 63
 _PAGE_KB = tuple(1 << power for power in range(2, 9))
 """Page sizes of Linux's architectures in kB: 4 (x86, arm) to 256 (ppc44x, hexagon)."""
-
-
-_COLLECT_EACH = 20_000
-"""Objects that are made until the garbage collector looks at them; with 700, the default, it takes a tenth of all."""
-
-
-@contextmanager
-def collected_seldom() -> Iterator[None]:
-    """Let the garbage collector run seldom: the parts of a log live for a moment, and few refer to each other."""
-    before = gc.get_threshold()
-    gc.set_threshold(_COLLECT_EACH, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 @dataclass(frozen=True)
@@ -114,7 +98,7 @@ class LogReader:
         tables = self.kernel.tables if self.kernel is not None else None
         found: AlikeFailures | None = None
         try:
-            with collected_seldom(), log_lines(name) if notes is None else log_lines(name, notes.append) as lines:
+            with log_lines(name) if notes is None else log_lines(name, notes.append) as lines:
                 reports = find_failures(read_messages(lines), tables, self.given.page_kb or PAGE_KB)
                 found = group_alike(reports, self._judge)
         except KalloctraceError as error:

@@ -211,10 +211,18 @@ def _free_blocks(blocks: Blocks) -> FreeBlocks:
     return FreeBlocks(blocks.number, blocks.types)
 
 
+_READ = (
+    *("free", "min", "low", "high", "boost", "reserved_highatomic", "free_highatomic", "free_cma", "managed"),
+    *("active_anon", "inactive_anon", "active_file", "inactive_file"),
+)
+"""The amounts of a zone that the check, or what could be reclaimed, depends on."""
+
+
 def _state(zone: LoggedZone, shared: _Shared) -> ZoneState:
-    page_kb = shared.case.page_kb
-    pages = {name: kilobytes // page_kb for name, kilobytes in zone.kilobytes.items()}
-    pages.update(dict.fromkeys(shared.absent, 0))
+    page_kb, shown = shared.case.page_kb, zone.kilobytes
+    pages = {name: shown[name] // page_kb for name in _READ if name in shown}
+    if shared.absent:
+        pages.update(dict.fromkeys(shared.absent, 0))
     active, inactive, cma = pages.get("active_file"), pages.get("inactive_file"), pages.get("free_cma")
     anonymous = pages.get("active_anon", 0) + pages.get("inactive_anon", 0)
     return ZoneState(

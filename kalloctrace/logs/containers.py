@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from kalloctrace.logs.escapes import plain_lines
+from kalloctrace.logs.escapes import is_plain, plain_lines
 from kalloctrace.logs.pieces import Piece
 
 _MESSAGE_KEYS = (
@@ -80,7 +80,7 @@ class Containers:
             return () if begun is None else (begun,)
         if self._kmsg is not None and _DICTIONARY.match(text) is not None:
             return ()
-        if (cri := _CRI.match(text)) is not None:
+        if text[:1].isdigit() and (cri := _CRI.match(text)) is not None:
             return self._read_cri(number, text, cri)
         found = list(_json_pieces(number, text)) if '"' in text else []
         self._is_json = self._is_json or bool(found) or text in {"{", "["}
@@ -89,7 +89,11 @@ class Containers:
         return self._read_text(number, text)
 
     def _read_text(self, number: int, text: str) -> Sequence[Piece]:
-        if (field := _FIELD.match(text)) is not None and (self._is_export or field["key"] in _JOURNAL_FIELDS):
+        if (
+            "=" in text
+            and (field := _FIELD.match(text)) is not None
+            and (self._is_export or field["key"] in _JOURNAL_FIELDS)
+        ):
             self._is_export = True
             if field["key"] in _DESCRIBING:
                 self._journal[field["key"]] = field["value"]
@@ -168,8 +172,7 @@ class Containers:
 
 
 def _plain_pieces(number: int, text: str) -> Sequence[Piece]:
-    lines = plain_lines(text)
-    if len(lines) == 1 and lines[0] == text:
+    if is_plain(text) or (lines := plain_lines(text)) == [text]:
         return (Piece(number, text, len(text)),)
     # Only what stands last ends where the line does.
     widths = [*([0] * (len(lines) - 1)), len(text)]

@@ -24,13 +24,18 @@ _BREAK = re.compile(r"<br\s?/?>|(?:\\r)?\\n|(?:#015)?#012|\x1e|\r", re.IGNORECAS
 _TAB = re.compile(r"\\t|#011")
 
 
+def is_plain(text: str) -> bool:
+    """Return whether a text is one line without escapes; this is quick."""
+    return "\n" not in text and "\ufeff" not in text and _SUSPECT.search(text) is None
+
+
 def plain_lines(text: str) -> list[str]:
     """Return the lines that a text holds, without escapes.
 
     Args:
         text: one line, or a string with newlines in it.
     """
-    if "\n" not in text and "\ufeff" not in text and _SUSPECT.search(text) is None:
+    if is_plain(text):
         return [text]
     lines = [part for line in text.split("\n") for part in _BREAK.split(line)]
     return [_plain(line[:LONGEST]) for line in lines if line.strip()] or [""]
