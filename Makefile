@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure properties compiled bench bench-processors bench-text bench-memory long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure properties compiled bench bench-processors bench-text bench-memory fleet-bench long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -83,6 +83,10 @@ bench-text: setup
 # Memory and time of the commands that read a trace: long, of distinct allocations, of slow calls. SHARE=0.1 is quick.
 bench-memory: setup
 	$(BIN)/python -m tests.bench.memory $(if $(SHARE),--share $(SHARE))
+
+# Time and size of a fleet's questions, what its searches find, and false alarms. ROWS="1000000 10000000", SEEDS=20.
+fleet-bench: setup
+	$(BIN)/python -m tests.bench.fleet $(foreach rows,$(ROWS),--rows $(rows)) $(if $(SEEDS),--seeds $(SEEDS))
 
 # The forks of a long recording, replayed without a kernel: its memory must not grow. FORKS= sets their number.
 long: setup

@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
     from kalloctrace.fleet.add import Adding
+    from kalloctrace.fleet.dataset import Dataset
+    from kalloctrace.fleet.engines import Engine
 
 _DATASET = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path, readable=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -35,6 +38,30 @@ def _require_engine() -> None:
         raise KalloctraceError("cannot ask the fleet", f"{error.name} is not installed", fix) from None
 
 
+@contextmanager
+def _asked(dataset: Path, memory: str) -> "Iterator[tuple[Dataset, Engine]]":
+    """Yield a dataset, and an engine that is running."""
+    _require_engine()
+    from kalloctrace.fleet.dataset import Dataset
+    from kalloctrace.fleet.engines import engine
+
+    with Dataset.opened(dataset) as opened, engine(memory) as running:
+        yield opened, running
+
+
+@contextmanager
+def _judged(dataset: Path, memory: str) -> "Iterator[tuple[Dataset, Engine]]":
+    """Yield a dataset in which everything has a verdict, and an engine that is running."""
+    with _asked(dataset, memory) as (opened, running):
+        from kalloctrace.commands.progress import show_progress
+        from kalloctrace.fleet.verify import judge_fleet
+
+        done = [0.0]
+        with show_progress("judging requests", lambda: done[-1]):
+            judge_fleet(opened, running, done.append)
+        yield opened, running
+
+
 @click.group(name="fleet")
 def command() -> None:
     """Ask one question over the traces of many machines.
@@ -45,6 +72,8 @@ def command() -> None:
       kalloctrace fleet add my-fleet traces/*.arrows
       kalloctrace fleet verify my-fleet
       kalloctrace fleet report my-fleet
+      kalloctrace fleet diff my-fleet --kernel 6.1 --kernel 6.12
+      kalloctrace fleet outliers my-fleet
       kalloctrace fleet sql my-fleet 'SELECT host, sum(calls) FROM recordings GROUP BY host'
     """
 
@@ -151,20 +180,14 @@ def verify_command(as_json: bool, memory: str, strict: bool, dataset: Path) -> i
       kalloctrace fleet verify --strict --json my-fleet
       kalloctrace fleet verify --memory 4g my-fleet
     """
-    _require_engine()
-    from kalloctrace.commands.progress import show_progress
-    from kalloctrace.fleet.dataset import Dataset
-    from kalloctrace.fleet.engines import engine
-    from kalloctrace.fleet.text import verification_lines
-    from kalloctrace.fleet.verify import verify_fleet
+    with _asked(dataset, memory) as (opened, running):
+        from kalloctrace.commands.progress import show_progress
+        from kalloctrace.fleet.text import verification_lines
+        from kalloctrace.fleet.verify import verify_fleet
 
-    done = [0.0]
-    with (
-        Dataset.opened(dataset) as opened,
-        engine(memory) as running,
-        show_progress("judging requests", lambda: done[-1]),
-    ):
-        found = verify_fleet(opened, running, done.append)
+        done = [0.0]
+        with show_progress("judging requests", lambda: done[-1]):
+            found = verify_fleet(opened, running, done.append)
     if as_json:
         stdout().json_lines(found.json_lines())
     else:
@@ -190,13 +213,11 @@ def report_command(as_json: bool, memory: str, top: int, dataset: Path) -> int:
       kalloctrace fleet report my-fleet
       kalloctrace fleet report --json --top 100 my-fleet
     """
-    _require_engine()
-    from kalloctrace.fleet import questions
-    from kalloctrace.fleet.dataset import Dataset
-    from kalloctrace.fleet.engines import engine, rows_of
-    from kalloctrace.fleet.text import report_lines
+    with _asked(dataset, memory) as (opened, running):
+        from kalloctrace.fleet import questions
+        from kalloctrace.fleet.engines import rows_of
+        from kalloctrace.fleet.text import report_lines
 
-    with Dataset.opened(dataset) as opened, engine(memory) as running:
         tables = running.tables(opened)
         asked = (questions.totals, questions.failed_calls, questions.slow_totals)
         totals = {name: value for ask in asked for row in rows_of(ask(tables)) for name, value in row.items()}
@@ -207,6 +228,79 @@ def report_command(as_json: bool, memory: str, top: int, dataset: Path) -> int:
         stdout().json_lines({"type": "fleet_stalls", **row} for row in stalls)
     else:
         stdout().wrapped_lines(report_lines(totals, failures, stalls))
+    return Exit.OK
+
+
+@command.command(name="diff")
+@_JSON
+@_MEMORY
+@click.option(
+    "--kernel",
+    "kernels",
+    multiple=True,
+    metavar="RELEASE",
+    help="Give it twice: the kernel before and the one after. A beginning such as 6.12 stands for all such releases.",
+)
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many to print.")
+@_DATASET
+def diff_command(as_json: bool, memory: str, kernels: tuple[str, ...], top: int, dataset: Path) -> int:
+    """Show what changed with an upgrade.
+
+    Hosts with one kernel are compared with hosts with the other one, on the same kind of machine: the shares of their
+    calls with each request, flag, outcome and verdict, and the times of their slow calls. Where enough hosts have had
+    both, each is compared with itself. A difference is printed if it is certain: in 99 of 100 upgrades that change
+    nothing none is. Its interval has the true value in 95 of 100 cases.
+
+    --json prints all differences, one a line, and the sums at last.
+
+    \b
+    Examples:
+      kalloctrace fleet diff my-fleet --kernel 6.12.117 --kernel 6.12.118
+      kalloctrace fleet diff my-fleet --kernel 6.1 --kernel 6.12 --json
+    """
+    if len(kernels) != len(("before", "after")):
+        fix = "add --kernel twice: first the kernel before the upgrade, then the one after it"
+        raise KalloctraceError("cannot compare kernels", f"{len(kernels)} are given in place of 2", fix, Exit.USAGE)
+    with _judged(dataset, memory) as (opened, running):
+        from kalloctrace.fleet.diff import diff_fleet
+        from kalloctrace.fleet.text import diff_lines
+
+        found = diff_fleet(opened, running, *kernels)
+    if as_json:
+        stdout().json_lines(found.json_lines())
+    else:
+        stdout().wrapped_lines(diff_lines(found, top))
+    return Exit.OK
+
+
+@command.command(name="outliers")
+@_JSON
+@_MEMORY
+@click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many hosts to print.")
+@_DATASET
+def outliers_command(as_json: bool, memory: str, top: int, dataset: Path) -> int:
+    """Find the hosts that are unlike their peers, and in which fields.
+
+    The peers of a host have the same kernel and the same kind of machine, and are at least ten. It is unlike them if
+    the share of its calls with some request, flag, outcome or verdict, or the time of its slow calls, is further out
+    than the spread of its peers explains: in 99 of 100 fleets without outliers none is found.
+
+    --json prints an object for each host and field, and the sums at last.
+
+    \b
+    Examples:
+      kalloctrace fleet outliers my-fleet
+      kalloctrace fleet outliers --json my-fleet
+    """
+    with _judged(dataset, memory) as (opened, running):
+        from kalloctrace.fleet.outliers import find_outliers
+        from kalloctrace.fleet.text import outlier_lines
+
+        found = find_outliers(opened, running)
+    if as_json:
+        stdout().json_lines(found.json_lines())
+    else:
+        stdout().wrapped_lines(outlier_lines(found, top))
     return Exit.OK
 
 
@@ -227,14 +321,11 @@ def sql_command(as_json: bool, memory: str, dataset: Path, query: str | None) ->
       kalloctrace fleet sql my-fleet 'SELECT host, sum(calls) FROM recordings GROUP BY host'
       kalloctrace fleet sql --json my-fleet < queries.sql
     """
-    _require_engine()
-    from kalloctrace.fleet.dataset import Dataset
-    from kalloctrace.fleet.engines import engine
-    from kalloctrace.fleet.sql import Shell
-    from kalloctrace.fleet.text import row_lines
-
     code = Exit.OK
-    with Dataset.opened(dataset) as opened, engine(memory) as running:
+    with _asked(dataset, memory) as (opened, running):
+        from kalloctrace.fleet.sql import Shell
+        from kalloctrace.fleet.text import row_lines
+
         shell = Shell(opened, running)
         for line in _queries(query):
             try:

@@ -17,7 +17,7 @@ from kalloctrace.console import json_text
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.fleet.circumstances import circumstances_json, facts_json, machine_kind
 from kalloctrace.fleet.dataset import Dataset, writing
-from kalloctrace.fleet.tables import FLEET_TABLES, PARTITIONED, SHARED, key_of
+from kalloctrace.fleet.tables import FLEET_TABLES, PARTITIONED, SHARED, key_of, keys_of
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.export.tables.rows import (
     SlowCalls,
@@ -108,7 +108,7 @@ class _Keys:
             return
         have = len(self._dictionary) if begins_with(allocations, self._dictionary) else 0
         new = allocations.slice(have)
-        keys = [key_of(self._tables, digest) for digest in digests(new)]
+        keys = list(keys_of([self._tables], digests(new)))
         for index, key in enumerate(keys):
             self._requests.setdefault(key, (new, index))
         refuse_more(len(self._requests))
@@ -291,6 +291,7 @@ def _recording(trace: TraceReader, ending: Ending, judge: Judge, *, calls: int, 
         "recording_day": _day(trace),
         "calls": calls,
         "slow_call_count": slow,
+        "follows_slow_path": bool(trace.recording.get("slow")),
         "missing_rows": None if totals is None else max(0, totals.submitted - calls),
         "circumstances_key": key_of(circumstances),
         "circumstances_json": circumstances,

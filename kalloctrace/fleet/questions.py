@@ -154,6 +154,11 @@ def failed_calls(tables: Tables) -> Frame:
     return _outcomes(tables).select(_sum("failed").fill_null(0))
 
 
+def at_percentile(share: int) -> nw.Expr:
+    """Return the duration where the `rank` of a call is the nearest one to a percentile of `timed` calls, else null."""
+    return nw.when(nw.col("rank") == (nw.col("timed") * share + 99) // 100).then(nw.col("duration_ns"))
+
+
 def stalls(tables: Tables) -> Frame:
     """Return calls of the slow path by kernel, caller and control group, with their times; most time first.
 
@@ -163,15 +168,10 @@ def stalls(tables: Tables) -> Frame:
     columns = tables["slow_calls"].select("recording_key", "caller", "cgroup", "got_page", "duration_ns")
     calls = columns.join(recordings, on="recording_key").with_columns(
         (~nw.col("got_page")).fill_null(value=False).cast(nw.Int64).alias("failed"),
-        nw.col("duration_ns").rank("ordinal").over(_CALLERS).alias("place"),
+        nw.col("duration_ns").rank("ordinal").over(_CALLERS).alias("rank"),
         nw.col("duration_ns").count().over(_CALLERS).cast(nw.Int64).alias("timed"),
     )
-    calls = calls.with_columns(
-        nw.when(nw.col("place") == (nw.col("timed") * share + 99) // 100)
-        .then(nw.col("duration_ns"))
-        .alias(f"p{share}_ns")
-        for share in PERCENTILES
-    )
+    calls = calls.with_columns(at_percentile(share).alias(f"p{share}_ns") for share in PERCENTILES)
     groups = calls.group_by(_CALLERS).agg(
         nw.len().cast(nw.Int64).alias("slow_calls"),
         _sum("failed"),

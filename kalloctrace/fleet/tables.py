@@ -28,12 +28,29 @@ _SIGN_BIT = (1 << 63) - 1
 
 def key_of(*parts: str | bytes) -> int:
     """Return a key for contents: 63 bits of their hash."""
-    digest = blake2b(digest_size=8)
-    for part in parts:
-        data = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return int.from_bytes(digest.digest(), "little") & _SIGN_BIT
+    (key,) = keys_of(parts[:-1], parts[-1:])
+    return key
+
+
+def keys_of(first: Iterable[str | bytes], lasts: Iterable[str | bytes]) -> Iterator[int]:
+    """Yield the keys for contents that begin alike, whose beginning is hashed once.
+
+    Args:
+        first: the parts that all have.
+        lasts: the last part of each.
+    """
+    begun = blake2b(digest_size=8)
+    for part in first:
+        begun.update(_measured(part))
+    for last in lasts:
+        digest = begun.copy()
+        digest.update(_measured(last))
+        yield int.from_bytes(digest.digest(), "little") & _SIGN_BIT
+
+
+def _measured(part: str | bytes) -> bytes:
+    data = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
+    return len(data).to_bytes(8, "little") + data
 
 
 def _signed(kind: pa.DataType) -> pa.DataType:
@@ -97,6 +114,7 @@ FLEET_TABLES: Mapping[str, pa.Schema] = {
             _column("recording_day", _TEXT, "UTC day of the start, by the host's clock; unknown without one"),
             _column("calls", _I64, "calls that its rows represent"),
             _column("slow_call_count", _I64, "rows of the table slow_calls"),
+            _column("follows_slow_path", pa.bool_(), "whether calls of the slow path were recorded"),
             *_of_export("recording", without=("snapshot_json",)),
             _column("missing_rows", _I64, "rows that the recorder counted and that the trace lacks"),
             _CIRCUMSTANCES_KEY,

@@ -117,7 +117,7 @@ def verify_fleet(
         KalloctraceError: the model failed, or the verdicts cannot be written.
     """
     model = model_version()
-    found = FleetVerification(judged=_judge(dataset, engine, model, progress, processes or os.cpu_count() or 1))
+    found = FleetVerification(judged=judge_fleet(dataset, engine, progress, processes))
     tables = engine.tables(dataset)
     (counts,) = rows_of(questions.totals(tables))
     for name, count in counts.items():
@@ -139,7 +139,24 @@ def verify_fleet(
     return found
 
 
-def _judge(dataset: Dataset, engine: Engine, model: str, progress: Callable[[float], object], processes: int) -> int:
+def judge_fleet(
+    dataset: Dataset, engine: Engine, progress: Callable[[float], object] = lambda _: None, processes: int | None = None
+) -> int:
+    """Judge what has no verdict of this model yet, and keep the verdicts.
+
+    Args:
+        dataset: opened.
+        engine: running.
+        progress: is called with the judged share, from 0 to 1.
+        processes: how many judge; one for each processor by default.
+
+    Returns:
+        How often the model ran.
+
+    Raises:
+        KalloctraceError: the model failed, or the verdicts cannot be written.
+    """
+    model = model_version()
     unjudged = arrow_of(questions.unjudged(engine.tables(dataset), model))
     if not unjudged.num_rows:
         return 0
@@ -149,7 +166,7 @@ def _judge(dataset: Dataset, engine: Engine, model: str, progress: Callable[[flo
     shown = dict(zip(*(recordings[name].to_pylist() for name in recordings.column_names), strict=True))
     jobs = list(_jobs(unjudged, snapshots, shown))
     pending: list[list[dict[str, Any]]] = [[], []]
-    for number, parts in enumerate(_results(jobs, processes), 1):
+    for number, parts in enumerate(_results(jobs, processes or os.cpu_count() or 1), 1):
         for rows, part in zip(pending, parts, strict=True):
             rows.extend(part)
         progress(number / len(jobs))

@@ -143,17 +143,18 @@ class Cost:
     code: int
 
 
-def cost(words: Sequence[str], most: int = 2 * MOST_MEMORY) -> Cost:
+def cost(words: Sequence[str], most: int = 2 * MOST_MEMORY, module: str = "kalloctrace") -> Cost:
     """Run the program, and end it where it takes much more memory than it may.
 
     Args:
         words: its arguments.
         most: bytes of memory at which it is killed.
+        module: another program of ours.
     """
     peak, seconds = 0, 0.0
     serves = words[0] == "serve-metrics"
     with psutil.Popen(
-        [sys.executable, "-m", "kalloctrace", *words],
+        [sys.executable, "-m", module, *words],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE if serves else subprocess.DEVNULL,
         text=True,

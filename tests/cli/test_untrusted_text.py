@@ -92,6 +92,11 @@ def arguments(trace: str) -> dict[str, list[list[str]]]:
         "export": [["export", trace], ["export", ARGUMENT]],
         "fleet add": [["fleet", "add", "fleet", trace, log, ARGUMENT], ["fleet", "add", ARGUMENT, trace]],
         "fleet compact": [["fleet", "compact", "fleet"], ["fleet", "compact", ARGUMENT]],
+        "fleet diff": [
+            ["fleet", "diff", "fleet", "--kernel", "5.10", "--kernel", ARGUMENT],
+            ["fleet", "diff", ARGUMENT, "--kernel", "5.10", "--kernel", "6.1"],
+        ],
+        "fleet outliers": [["fleet", "outliers", "fleet"], ["fleet", "outliers", ARGUMENT]],
         "fleet report": [["fleet", "report", "fleet"], ["fleet", "report", ARGUMENT]],
         "fleet sql": [["fleet", "sql", "fleet", "FROM recordings"], ["fleet", "sql", "fleet", ARGUMENT]],
         "fleet verify": [["fleet", "verify", "fleet"], ["fleet", "verify", ARGUMENT]],
