@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Datasets of traces, for the tests of the fleet."""
 
+import os
+import signal
 from pathlib import Path
+from typing import NoReturn
 
 from kalloctrace.fleet.add import Adding
 from kalloctrace.fleet.dataset import Dataset
@@ -17,3 +20,9 @@ def add(path: Path, *traces: Path) -> Adding:
                 adding.add(adding.read(reader))
         adding.commit()
     return adding
+
+
+def killed(_: object) -> NoReturn:
+    """End the process as the kernel does where memory is out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError

@@ -126,6 +126,8 @@ def _add(adding: "Adding", path: Path) -> None:
 
     try:
         with reading(path) as trace:
+            if adding.is_there(trace):
+                return
             read = adding.read(trace)
     except KalloctraceError as error:
         adding.done.refused.append(error)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Adds traces to a dataset: `fleet add`."""
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ _UNKNOWN = "?"
 _HOUR_NS = 3600 * 10**9
 _COMMIT_ROWS = 1 << 20
 """Rows of one commit, about: so many are kept in memory, and lost if the program is killed."""
+_END_BYTES = 1 << 16
+"""Bytes of the beginning and of the end of a file that tell it apart from an older version."""
 _GROUPED = ["request_key", "comm", "cgroup", "hour"]
 
 
@@ -92,41 +95,58 @@ def recording_id(trace: TraceReader) -> str:
     return blake2b("\0".join(parts).encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
+def file_key(path: Path) -> int | None:
+    """Return a hash of a file's size, beginning and end: a trace only grows, and its end has the totals.
+
+    Returns:
+        None if it is no plain file.
+    """
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        begin = file.read(_END_BYTES)
+        file.seek(max(0, size - _END_BYTES))
+        return key_of(str(size), begin, file.read(_END_BYTES))
+
+
 class _Keys:
-    """The keys of the allocations of a trace, whose dictionaries grow or change."""
+    """The keys of the allocations of a trace that occur, whose dictionaries grow or change."""
 
     def __init__(self, tables: str) -> None:
         self._tables = tables
         self._dictionary = pa.array([], ALLOCATION)
-        self.values: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+        self._values: npt.NDArray[np.int64] = np.zeros(0, np.int64)
         self._requests: dict[int, tuple[pa.StructArray, int]] = {}
-        self.used: set[int] = set()
-
-    def use(self, allocations: pa.StructArray) -> None:
-        """Take the dictionary of a batch."""
-        if allocations is self._dictionary:
-            return
-        have = len(self._dictionary) if begins_with(allocations, self._dictionary) else 0
-        new = allocations.slice(have)
-        keys = list(keys_of([self._tables], digests(new)))
-        for index, key in enumerate(keys):
-            self._requests.setdefault(key, (new, index))
-        refuse_more(len(self._requests))
-        self.values = np.concatenate([self.values[:have], np.array(keys, np.int64)])
-        self._dictionary = allocations
 
     def of(self, rows: RowBatch) -> npt.NDArray[np.int64]:
         """Return the keys of rows."""
-        self.use(rows.allocations)
-        keys = self.values[rows.indices]
-        self.used.update(np.unique(keys).tolist())
-        return keys
+        self._use(rows.allocations)
+        used = np.unique(rows.indices)
+        new = used[self._values[used] < 0]
+        if len(new):
+            part = self._dictionary.take(pa.array(new))
+            keys = list(keys_of([self._tables], digests(part)))
+            for index, key in enumerate(keys):
+                self._requests.setdefault(key, (part, index))
+            refuse_more(len(self._requests))
+            self._values[new] = keys
+        return self._values[rows.indices]
+
+    def _use(self, allocations: pa.StructArray) -> None:
+        """Take the dictionary of a batch; what was known of its beginning stays."""
+        if allocations is self._dictionary:
+            return
+        have = len(self._dictionary) if begins_with(allocations, self._dictionary) else 0
+        unknown = np.full(len(allocations) - have, -1, np.int64)
+        self._values = np.concatenate([self._values[:have], unknown])
+        self._dictionary = allocations
 
     def allocations(self) -> tuple[list[int], pa.StructArray]:
         """Return the keys of the allocations that occurred, and these."""
         by_part: dict[int, tuple[pa.StructArray, list[int], list[int]]] = {}
-        for key in sorted(self.used):
-            part, index = self._requests[key]
+        for key, (part, index) in sorted(self._requests.items(), key=lambda item: item[0]):
             _, keys, indices = by_part.setdefault(id(part), (part, [], []))
             keys.append(key)
             indices.append(index)
@@ -230,6 +250,8 @@ def _day(trace: TraceReader) -> str:
 
 
 def _read(trace: TraceReader, host: str | None, hidden: Pseudonyms | None) -> TraceRows:
+    # Before it is read, as it may grow meanwhile.
+    file = file_key(trace.path)
     rename = _same if hidden is None else hidden.of
     snapshot = trace.snapshot
     texts, stacks, groups = Texts(snapshot.tables), Stacks(), set[str]()
@@ -260,7 +282,7 @@ def _read(trace: TraceReader, host: str | None, hidden: Pseudonyms | None) -> Tr
     }
     judge = Judge.of(Kernel.of(snapshot), Shown(python_rows(allocations)), ending.totals, inferred_of(trace.recording))
     recording = _recording(trace, ending, judge, calls=sum(counted["calls"].to_pylist()), slow=len(slow["slow_calls"]))
-    recording |= {"machine_key": machine["machine_key"], "facts_key": machine["facts_key"]}
+    recording |= {"file_key": file, "machine_key": machine["machine_key"], "facts_key": machine["facts_key"]}
     named = host if host is not None else trace.recording.get("host")
     recording["host"] = rename(named) if isinstance(named, str) else _UNKNOWN
     if hidden is not None:
@@ -328,12 +350,19 @@ class Adding:
         self._host = host
         self._hidden = hidden
         self._extents = dataset.extents()
+        self._files = dataset.files_added()
         self._known = {
             "machines": dataset.keys("machines", "machine_key"),
             "requests": dataset.keys("requests", "request_key"),
         }
         self._pending: dict[str, TraceRows] = {}
         self._rows = 0
+
+    def is_there(self, trace: TraceReader) -> bool:
+        """Return whether this very file was added before, without reading it; then it counts as unchanged."""
+        there = (recording_id(trace), file_key(trace.path)) in self._files
+        self.done.unchanged += there
+        return there
 
     def read(self, trace: TraceReader) -> TraceRows:
         """Return what a trace becomes.

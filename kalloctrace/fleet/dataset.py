@@ -227,6 +227,11 @@ class Dataset:
             found[name] = max(found.get(name, -1), extent)
         return found
 
+    def files_added(self) -> set[tuple[str, int]]:
+        """Return the id of each recording with the key of each file of it that was added."""
+        rows = self.table("recordings", ["recording_id", "file_key"])
+        return {pair for pair in zip(*(column.to_pylist() for column in rows.columns), strict=True) if None not in pair}
+
     def keys(self, table: str, key: str) -> set[int]:
         """Return all values of a key."""
         return set(self.table(table, [key])[key].to_pylist())

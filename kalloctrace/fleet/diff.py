@@ -192,8 +192,8 @@ class _Pair:
         pair = replace(self, before=self.before[before], after=self.after[after])
         return pair if min(len(pair.before), len(pair.after)) >= LEAST_HOSTS else None
 
-    def estimate(self, values: Numbers, counting: float = 0) -> Estimate:
-        """Return the difference of the means of values of all hosts."""
+    def estimate(self, values: Numbers, counting: float) -> Estimate:
+        """Return the difference of the means of all hosts; counting alone gives it a variance."""
         compare = paired if self.same else unpaired
         return compare(values[self.before], values[self.after], counting)
 
@@ -252,7 +252,8 @@ def _time(times: Times, kind: _Pair) -> Iterator[Difference]:
     pair = kind.known(times.calls >= times.least_calls)
     if pair is None:
         return
-    logs = pair.estimate(times.logarithm)
+    counting = sum(float((times.noise[side] ** 2).sum()) / len(side) ** 2 for side in (pair.before, pair.after))
+    logs = pair.estimate(times.logarithm, counting)
     change = Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.p_value)
     before, after = (math.exp(times.logarithm[side].mean()) for side in (pair.before, pair.after))
     sizes = len(pair.before), len(pair.after)

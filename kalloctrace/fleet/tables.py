@@ -108,6 +108,7 @@ FLEET_TABLES: Mapping[str, pa.Schema] = {
             _column("recording_key", _I64, "hash of the recording's id and of what was added at once"),
             _column("recording_id", _TEXT, "names the recording; a longer version of it has the same"),
             _column("extent", _I64, "twice the recorded calls, and 1 if the end is there: the longest version counts"),
+            _column("file_key", _I64, "hash of the file's size, beginning and end; null if it is no plain file"),
             _column("machine_key", _I64, "the row of the table machines"),
             _FACTS_KEY,
             _column("host", _TEXT, "name of the host, or what stands for it; ? if it is not known"),

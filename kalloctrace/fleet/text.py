@@ -62,11 +62,11 @@ def diff_lines(found: FleetDiff, top: int) -> Iterator[str]:
     for kind in found.kinds:
         (one,) = [one for one in found.differences if one.kind == kind][:1] or (None,)
         hosts = "" if one is None else f": {one.hosts[0]:,} hosts before, {one.hosts[1]:,} after"
-        yield f"{kind}{hosts}{', the same ones' if one is not None and one.same_hosts else ''}"
+        yield f"  on {kind}{hosts}{', the same ones' if one is not None and one.same_hosts else ''}"
     for one in certain[:top]:
         yield f"  {_named(one.field, one.value)}: {_change(one)}{f' ({one.kind})' if len(found.kinds) > 1 else ''}"
-    if more := len(certain) - top:
-        yield from (f"  and {more:,} more, which --top and --json have",) if more > 0 else ()
+    if (more := len(certain) - top) > 0:
+        yield f"  and {more:,} more, which --top and --json have"
     if found.left_out:
         yield f"too few hosts on one side: {many(len(found.left_out), 'kind')} of machine"
 

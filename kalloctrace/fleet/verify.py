@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import blake2b
@@ -194,8 +195,15 @@ def _results(jobs: list[_Job], processes: int) -> Iterator[tuple[list[dict[str, 
         yield from map(_judge_part, jobs)
         return
     # Not forked: the engine has threads.
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_judge_part, jobs)
+    try:
+        with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+            yield from pool.map(_judge_part, jobs)
+    except BrokenProcessPool as error:
+        why, fix = (
+            "a process that judges was killed",
+            "run the command again: it goes on where it ended",
+        )
+        raise KalloctraceError("cannot judge the fleet", why, fix) from error
 
 
 @lru_cache(maxsize=64)

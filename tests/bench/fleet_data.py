@@ -163,6 +163,7 @@ class _Maker:
                 "recording_key": key,
                 "recording_id": f"{one}-{day}",
                 "host": f"host-{one:05}",
+                "file_key": None,
                 "extent": 2 * (count + fleet.slow) + 1,
                 "machine_key": machine["machine_key"],
                 "facts_key": machine["facts_key"],

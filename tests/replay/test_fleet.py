@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from kalloctrace.cli import main
-from kalloctrace.errors import Exit
+from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.fleet import verify
 from kalloctrace.fleet.dataset import Dataset
 from kalloctrace.fleet.engines import Engine, engine
 from kalloctrace.fleet.text import verification_lines
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import verify_trace
-from tests.fleets import add
+from tests.fleets import add, killed
 from tests.schemas import hold
 from tests.traces import RECORDED, aggregate, stream
 
@@ -144,6 +144,35 @@ def test_two_processes_judge_as_one(dataset: Path, monkeypatch: pytest.MonkeyPat
         two = found(dataset, running, processes=2)
     assert two.judged > 40_000
     assert (sums(two), two.mismatches, two.unknown_reasons) == (sums(one), one.mismatches, one.unknown_reasons)
+
+
+def test_two_commands_judge_at_once(tmp_path: Path, differing: list[Path]) -> None:
+    """Both find the sums, and what both have judged counts once afterwards."""
+    path = tmp_path / "fleet"
+    add(path, *differing)
+    words = [sys.executable, "-m", "kalloctrace", "fleet", "verify", "--json", str(path)]
+    running = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for command in running:
+        last = json.loads(command.communicate()[0].splitlines()[-1])
+        assert {name: last[name] for name in ("recordings", *SUMS)} == expected(*differing)
+    with engine() as duckdb:
+        verdict = found(path, duckdb)
+    assert (verdict.judged, sums(verdict)) == (0, expected(*differing))
+
+
+def test_a_process_that_judges_is_killed(
+    tmp_path: Path, differing: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says so, and the next command judges what is left."""
+    path = tmp_path / "fleet"
+    add(path, *differing)
+    with engine() as running:
+        with monkeypatch.context() as patch:
+            patch.setattr(verify, "_PART", 1)
+            patch.setattr(verify, "_judge_part", killed)
+            with pytest.raises(KalloctraceError, match="a process that judges was killed"):
+                found(path, running, processes=2)
+        assert sums(found(path, running, processes=1)) == expected(*differing)
 
 
 def test_an_engine_that_is_not_there(

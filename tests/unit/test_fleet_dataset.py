@@ -55,6 +55,24 @@ def test_adding_again_changes_nothing(tmp_path: Path) -> None:
     assert counted(dataset) == 3
 
 
+def test_a_file_that_is_there_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its end tells it apart from a longer version; a copy of it is the same file."""
+    trace, dataset = made(tmp_path / "one.arrows", 3), str(tmp_path / "fleet")
+    assert main(["fleet", "add", dataset, str(trace)]) == 0
+    copied = tmp_path / "copied.arrows"
+    copied.write_bytes(trace.read_bytes())
+    with monkeypatch.context() as patch:
+        patch.setattr(Adding, "read", lambda *_: pytest.fail("it was read"))
+        assert main(["fleet", "add", dataset, str(trace), str(copied)]) == 0
+    capsys.readouterr()
+    made(trace, 4)
+    assert main(["fleet", "add", "--json", dataset, str(trace)]) == 0
+    assert json.loads(capsys.readouterr().out)["replaced"] == 1
+    assert counted(Path(dataset)) == 4
+
+
 def test_a_longer_version_takes_the_place_of_a_shorter_one(tmp_path: Path) -> None:
     """Also in one command, and not the other way round; a whole recording is longer than one without its end."""
     dataset = tmp_path / "fleet"
