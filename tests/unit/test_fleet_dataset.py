@@ -67,6 +67,7 @@ def test_a_file_that_is_there_is_not_read(
         patch.setattr(Adding, "read", lambda *_: pytest.fail("it was read"))
         assert main(["fleet", "add", dataset, str(trace), str(copied)]) == 0
     capsys.readouterr()
+    trace.unlink()
     made(trace, 4)
     assert main(["fleet", "add", "--json", dataset, str(trace)]) == 0
     assert json.loads(capsys.readouterr().out)["replaced"] == 1
