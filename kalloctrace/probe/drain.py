@@ -74,7 +74,8 @@ class RecordConsumer:
     def drain(self) -> None:
         """Read what was captured."""
         for waiting, ring in zip(self._waiting, self._rings, strict=True):
-            waiting.append(ring.drain())
+            if len(records := ring.drain()):
+                waiting.append(records)
         if _full(sum(len(records) for waiting in self._waiting for records in waiting), self._written_at):
             self.write()
 
@@ -87,10 +88,9 @@ class RecordConsumer:
     def write(self) -> None:
         """Write what was read."""
         for waiting in self._waiting:
-            records = joined(waiting)
-            waiting.clear()
-            waiting.append(records[:0])
-            if len(records):
+            if waiting:
+                records = joined(waiting)
+                waiting.clear()
                 self._writer.write(self._rows.rows(records))
                 self.consumed += len(records)
         self._written_at = time.monotonic()

@@ -48,7 +48,11 @@ from kalloctrace.trace.writer import RowWriter, TraceWriter
 
 DRAIN_INTERVAL = 0.1
 """Seconds between two drains."""
+_IDLE_INTERVAL = 0.25
+"""Seconds in aggregate mode, where the program counts and little is sent, while all buffers are nearly empty."""
+_IDLE = 1 / 256
 _DRAIN_AT_ONCE = 0.25
+"""How full the fullest buffer is."""
 
 
 @dataclass(frozen=True)
@@ -344,6 +348,7 @@ class Session:
         # The share of one CPU and one interval in the records of a second.
         self._share = max(1, round((self._filters.max_rate or 0) * DRAIN_INTERVAL / (psutil.cpu_count() or 1)))
         self._allowed_at = 0.0
+        self._may_idle = capture.plan.mode == "aggregate" and self._filters.max_rate is None
         self._running: int | None = None
 
     def run(self, child: Child | None, seconds: float | None, ending: Ending, started: Callable[[], None]) -> _Ended:
@@ -418,7 +423,10 @@ class Session:
     @property
     def pause(self) -> float:
         """Return the number of seconds until the next drain: 0 if a buffer fills up."""
-        return 0.0 if self._probe.utilization > _DRAIN_AT_ONCE else DRAIN_INTERVAL
+        full = self._probe.utilization
+        if full > _DRAIN_AT_ONCE:
+            return 0.0
+        return _IDLE_INTERVAL if self._may_idle and full < _IDLE else DRAIN_INTERVAL
 
     def _allow(self) -> None:
         if self._filters.max_rate is not None and time.monotonic() - self._allowed_at >= DRAIN_INTERVAL:

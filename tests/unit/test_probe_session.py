@@ -78,7 +78,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> tuple[Session, FakeProbe, FakeCon
     monkeypatch.setattr(recorder, "_consumers", lambda *_: ([consumer], None))
     kernel = SimpleNamespace(features=SimpleNamespace(max_order=MAX_ORDER))
     capture: Any = SimpleNamespace(
-        probe=probe, kernel=kernel, filters=Filters(), plan=SimpleNamespace(one=None, hierarchy=None)
+        probe=probe, kernel=kernel, filters=Filters(), plan=SimpleNamespace(one=None, hierarchy=None, mode="stream")
     )
     return Session(capture, None), probe, consumer  # type: ignore[arg-type] # no consumer writes
 
@@ -117,13 +117,27 @@ def test_full_buffer_is_drained_without_a_pause(played: tuple[Session, FakeProbe
     assert session.pause == 0.0
 
 
+@pytest.mark.parametrize(("max_rate", "full", "idles"), [(None, 0.0, True), (None, 0.01, False), (1000, 0.0, False)])
+def test_counting_needs_fewer_drains(
+    monkeypatch: pytest.MonkeyPatch, max_rate: int | None, full: float, idles: bool
+) -> None:
+    """Unless something is sent, or a rate is to be limited in each interval."""
+    probe = FakeProbe()
+    probe.utilization = full
+    monkeypatch.setattr(recorder, "_consumers", lambda *_: ([], None))
+    kernel = SimpleNamespace(features=SimpleNamespace(max_order=MAX_ORDER))
+    plan = SimpleNamespace(one=None, hierarchy=None, mode="aggregate")
+    capture: Any = SimpleNamespace(probe=probe, kernel=kernel, filters=Filters(max_rate=max_rate), plan=plan)
+    assert (Session(capture, None).pause > DRAIN_INTERVAL) is idles  # type: ignore[arg-type] # no consumer writes
+
+
 def test_one_probe_has_counted_the_calls_in_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """No program counts them apart: they are opened besides those that other programs opened, such as bulk calls."""
     probe = FakeProbe()
     records, counts = FakeConsumer(probe.log), FakeConsumer(probe.log)
     monkeypatch.setattr(recorder, "_consumers", lambda *_: ([records, counts], None))
     kernel = SimpleNamespace(features=SimpleNamespace(max_order=MAX_ORDER))
-    plan = SimpleNamespace(one=SimpleNamespace(), hierarchy=None)
+    plan = SimpleNamespace(one=SimpleNamespace(), hierarchy=None, mode="aggregate")
     capture: Any = SimpleNamespace(probe=probe, kernel=kernel, filters=Filters(), plan=plan)
     session = Session(capture, None)  # type: ignore[arg-type] # no consumer writes
     session.begin()

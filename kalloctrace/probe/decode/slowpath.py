@@ -89,7 +89,9 @@ class CallAssembler:
 
     def take(self, events: Events) -> list[SlowCall]:
         """Add events; return the calls that have ended."""
-        ended = []
+        ended: list[SlowCall] = []
+        if not len(events):
+            return ended
         # As lists: reading the members of each numpy record would take most of the time. An event that is kept is
         # copied, so that an open call does not keep all events in memory that came with its own.
         columns = (events["kind"], events["frame"], events["ac"], events["lost"], events["r"]["task"])
@@ -209,6 +211,8 @@ class SlowPathConsumer:
 
     def _take_zones(self) -> None:
         copies = self._zones.drain()
+        if not len(copies):
+            return
         belongs = zip(copies["time"].tolist(), copies["frame"].tolist(), strict=True)
         for key, zone in zip(belongs, self._copies.zones(copies["zone"], copies["words"]), strict=True):
             if zone is not None:

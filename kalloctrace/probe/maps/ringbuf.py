@@ -33,6 +33,7 @@ class Ring:
     def __init__(self, fd: int, size: int, dtype: np.dtype[np.void]) -> None:
         page = mmap.PAGESIZE
         self.dtype = dtype
+        self._nothing = np.zeros(0, dtype)
         self._size = size
         # Records are aligned to 8 bytes.
         stride = _HEADER + -(-dtype.itemsize // 8) * 8
@@ -63,6 +64,9 @@ class Ring:
         """
         start = int(self._consumer[0])
         waiting = int(self._producer[0]) - start
+        if not waiting:
+            # Mostly there is nothing, and this is done many times per second.
+            return self._nothing
         at = start % self._size
         slots = self._data[at : at + waiting].view(self._slot)
         span = slots[: _first_busy(slots["header"])]
