@@ -30,6 +30,7 @@ COMMANDS = {
     "lab": "boot a real kernel in a virtual machine and run a command in it",
     "live": "watch page allocations as they happen",
     "man": "print the manual page of a command, or write all pages",
+    "monitor": "record for months, as a service",
     "record": "capture page allocations live",
     "report": "summarise a trace",
     "serve-metrics": "serve a recording's numbers to Prometheus",

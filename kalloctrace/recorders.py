@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RECORDERS = frozenset({"live", "record", "serve-metrics"})
+RECORDERS = frozenset({"live", "monitor", "record", "serve-metrics"})
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 INTERRUPTED = 130
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Signals that end the program.
 
-A recorder (`record`, `live`, `serve-metrics`) ends in order: it detaches, completes its trace and exits with 0. Python
-runs a signal's handler only in the main thread and only between two bytecodes, so a thread watches that a signal has
-an effect even if the main thread is inside a long call, such as the compiler, or a write that nobody reads.
+A recorder (`record`, `live`, `monitor`, `serve-metrics`) ends in order: it detaches, completes its trace and exits with
+0. Python runs a signal's handler only in the main thread and only between two bytecodes, so a thread watches that a
+signal has an effect even if the main thread is inside a long call, such as the compiler, or a write that nobody reads.
 """
 
 import errno
@@ -258,7 +258,7 @@ def _main_thread_cpu() -> float:
 def _main_thread_runnable() -> bool:
     """Return whether the main thread runs or waits for a processor, rather than for anything else."""
     try:
-        stat = Path(f"/proc/self/task/{threading.main_thread().native_id}/stat").read_text()
+        stat = Path(f"/proc/self/task/{os.getpid()}/stat").read_text()
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] == "R"

@@ -118,18 +118,18 @@ def _served(address: str, port: int, now: "Callable[[], RecordingState]", what: 
     from prometheus_client import CollectorRegistry, make_wsgi_app
 
     from kalloctrace.report.metrics.prometheus import RecordingCollector
-    from kalloctrace.report.metrics.server import MetricsServer
+    from kalloctrace.report.metrics.server import MetricsServer, listen
 
     registry = CollectorRegistry()
     registry.register(RecordingCollector(now))
     try:
-        server = MetricsServer(make_wsgi_app(registry), address, port)
+        listening = listen(address, port)
     except OSError as error:
         raise KalloctraceError(
             f"cannot listen on {address}, port {port}",
             error.strerror or str(error),
             "choose another --address or --port",
         ) from error
-    with server:
-        stderr().line(f"serving http://{address}:{server.port}/metrics of {what}; Ctrl-C stops it")
+    with MetricsServer(make_wsgi_app(registry), listening):
+        stderr().line(f"serving http://{address}:{listening.getsockname()[1]}/metrics of {what}; Ctrl-C stops it")
         yield

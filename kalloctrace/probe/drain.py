@@ -23,7 +23,8 @@ from kalloctrace.trace.writer import RowWriter, StreamColumns
 
 _BATCH_ROWS = 32768
 _BATCH_SECONDS = 0.5
-_CHECKPOINT_SECONDS = 2.0
+CHECKPOINT_SECONDS = 2.0
+"""How often counts are written, so that a crash loses little."""
 _SETTLE = 0.01
 
 Calls = npt.NDArray[np.void]
@@ -286,6 +287,7 @@ class AggregateConsumer:
         writer: the trace.
         by_text: returns the text of what calls are counted by in addition to the request, from its words; None if by
             nothing.
+        checkpoint: seconds between two writes.
     """
 
     def __init__(
@@ -295,19 +297,21 @@ class AggregateConsumer:
         writer: RowWriter,
         *,
         by_text: Callable[[npt.NDArray[np.uint64]], str] | None = None,
+        checkpoint: float = CHECKPOINT_SECONDS,
     ) -> None:
         self.consumed = self.unnamed = 0
         self._counters = counters
         self._written_allocations = _WrittenAllocations(maker, writer)
         self._by = None if by_text is None else _CountedBy(counters.dtype, self._written_allocations, by_text)
         self._writer = writer
+        self._checkpoint = checkpoint
         self._written = np.zeros(0, np.uint64)
         self._written_at = time.monotonic()
 
     def drain(self) -> None:
-        """Make room for evicted counts, and write from time to time, so that a crash loses little."""
+        """Make room for evicted counts, and write from time to time."""
         self._counters.drain()
-        if time.monotonic() - self._written_at >= _CHECKPOINT_SECONDS:
+        if time.monotonic() - self._written_at >= self._checkpoint:
             self.write()
 
     def finish(self, rejected: Calls) -> None:

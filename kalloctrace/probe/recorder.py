@@ -36,7 +36,14 @@ from kalloctrace.probe.decode.rows import RowMaker
 from kalloctrace.probe.decode.slowpath import SlowPathConsumer
 from kalloctrace.probe.decode.stacks import stack_text
 from kalloctrace.probe.decode.zones import ZoneCopies
-from kalloctrace.probe.drain import AggregateConsumer, Consumer, RecordConsumer, StreamConsumer, comm_text
+from kalloctrace.probe.drain import (
+    CHECKPOINT_SECONDS,
+    AggregateConsumer,
+    Consumer,
+    RecordConsumer,
+    StreamConsumer,
+    comm_text,
+)
 from kalloctrace.probe.privileges.capabilities import Capability
 from kalloctrace.probe.privileges.confine import confine, protections
 from kalloctrace.signals import Ending, Interrupted
@@ -288,7 +295,7 @@ def _group_paths(capture: Capture) -> GroupPaths | None:
 
 
 def _consumers(
-    capture: Capture, paths: GroupPaths | None, writer: RowWriter
+    capture: Capture, paths: GroupPaths | None, writer: RowWriter, checkpoint: float
 ) -> tuple[list[Consumer], SlowPathConsumer | None]:
     kernel, plan, probe = capture.kernel, capture.plan, capture.probe
     possible = (1 << nr_node_ids()) - 1
@@ -307,7 +314,8 @@ def _consumers(
         groups = None if paths is None or plan.hierarchy is None else TaskGroups(plan.hierarchy, paths)
         consumers.append(StreamConsumer(probe.events, probe.task_comms, maker, rows, writer, groups=groups))
     if probe.counters is not None:
-        consumers.append(AggregateConsumer(probe.counters, maker, writer, by_text=_by_text(plan, paths)))
+        by_text = _by_text(plan, paths)
+        consumers.append(AggregateConsumer(probe.counters, maker, writer, by_text=by_text, checkpoint=checkpoint))
     if probe.slow is None:
         return consumers, None
     copies = ZoneCopies(kernel.btf, kernel.layout.zone_addresses)
@@ -334,12 +342,13 @@ class Session:
     Args:
         capture: the attached program.
         writer: receives the rows.
+        checkpoint: seconds between two writes of counts in aggregate mode.
     """
 
-    def __init__(self, capture: Capture, writer: RowWriter) -> None:
+    def __init__(self, capture: Capture, writer: RowWriter, *, checkpoint: float = CHECKPOINT_SECONDS) -> None:
         self._probe = capture.probe
         self._paths, self._containers, self._writer = _group_paths(capture), ContainerFinder(), writer
-        self._consumers, self._slow = _consumers(capture, self._paths, writer)
+        self._consumers, self._slow = _consumers(capture, self._paths, writer, checkpoint)
         # One probe does not count calls apart from their rows.
         self._one = capture.plan.one is not None
         self._uncounted = self._consumers[1:] if self._one else []

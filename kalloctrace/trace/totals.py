@@ -2,7 +2,7 @@
 """The totals of a recording, and why it ended."""
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Self
 
 
@@ -19,6 +19,12 @@ class MissedBy:
     kprobe: int
     program: int
     memory: int
+
+    def since(self, earlier: Self | None) -> Self:
+        """Return the hits after an earlier moment; None has none."""
+        if earlier is None:
+            return self
+        return replace(self, **{name: count - getattr(earlier, name) for name, count in asdict(self).items()})
 
     def to_json(self) -> dict[str, int]:
         """Return the counts as JSON values."""
@@ -97,6 +103,27 @@ class Totals:
     def lost(self) -> int:
         """Return how many captured calls did not become rows because a buffer was full."""
         return self.dropped + self.no_room
+
+    def since(self, earlier: Self, *, last: bool) -> Self:
+        """Return the totals of the part of a recording after an earlier moment.
+
+        A call belongs to the part in which it ended, so that the parts add up to the whole; only the last part has
+        calls that are running.
+
+        Args:
+            earlier: the totals at that moment; counts that it does not have are 0.
+            last: nothing follows this part.
+        """
+        ended = earlier.submitted + earlier.lost + earlier.replaced
+        changed: dict[str, Any] = {
+            field.name: now - (getattr(earlier, field.name) or 0)
+            for field in fields(self)
+            if isinstance(now := getattr(self, field.name), int)
+        }
+        changed["opened"] = (self.opened if last else self.submitted + self.lost + self.replaced) - ended
+        changed["running"], changed["slow_running"] = (self.running, self.slow_running) if last else (0, 0)
+        changed["missed_by"] = None if self.missed_by is None else self.missed_by.since(earlier.missed_by)
+        return replace(self, **changed, seconds=round(self.seconds - earlier.seconds, 6))
 
     def to_json(self) -> dict[str, Any]:
         """Return the totals as JSON values."""

@@ -52,7 +52,7 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "serve-metrics": (("serve-metrics", "--port", "0", "{}"),),
 }
-OTHERS = frozenset({"bench", "completion", "doctor", "import", "lab", "man", "record"})
+OTHERS = frozenset({"bench", "completion", "doctor", "import", "lab", "man", "monitor", "record"})
 """Commands that read no trace."""
 
 

@@ -97,7 +97,7 @@ BY_ITSELF = [command for command in RUN if command not in IN_A_SHELL]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the traces and logs that the pages mention, and a home directory."""
     folder = tmp_path_factory.mktemp("documented")
-    for name in ("fixtures", "tests"):
+    for name in ("contrib", "fixtures", "tests"):
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(_LOG, folder / "kern.log")
     for name in ("demo", "my", "before"):

@@ -147,6 +147,7 @@ WITHOUT_JSON = {
     "lab-fetch": "it prints a path",
     "lab-run": "its output is the command's own",
     "man": "its result is a page",
+    "monitor": "its results are traces",
     "serve-metrics": "Prometheus has a format of its own",
 }
 

@@ -102,6 +102,7 @@ def arguments(trace: str) -> dict[str, list[list[str]]]:
         "fleet verify": [["fleet", "verify", "fleet"], ["fleet", "verify", ARGUMENT]],
         "import": [["import", log], ["import", ARGUMENT]],
         "live": [["live", "--plain", "--interval", "60", "--replay", trace], ["live", "--plain", "--replay", ARGUMENT]],
+        "monitor": [["monitor", "--check-config", "--config", path] for path in (ARGUMENT, log)],
         "man": [["man"], ["man", "verify"], ["man", ARGUMENT]],
         "report": [
             ["report", trace],

@@ -6,12 +6,15 @@ serves all connections and one builds the answers; a connection beyond the limit
 """
 
 import asyncio
+import errno
+import os
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import Self
 from wsgiref.types import WSGIApplication
 
@@ -26,24 +29,15 @@ Environ = Mapping[str, str]
 
 
 class MetricsServer:
-    """Listens in a thread of its own until the context ends.
-
-    Attributes:
-        port: the port.
+    """Serves in a thread of its own until the context ends.
 
     Args:
         application: answers the requests.
-        address: where to listen.
-        port: where to listen; 0 takes a free port.
-
-    Raises:
-        OSError: it cannot listen there.
+        listening: the socket, which is closed at the end; see `listen` and `listen_unix`.
     """
 
-    def __init__(self, application: WSGIApplication, address: str, port: int) -> None:
-        family, *_, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        self._socket = socket.create_server(where[:2], family=family, backlog=_BACKLOG)
-        self.port: int = self._socket.getsockname()[1]
+    def __init__(self, application: WSGIApplication, listening: socket.socket) -> None:
+        self._socket = listening
         self._builder = _Builder(application)
         # The longest-waiting connections first, those that sent their request last.
         self._waiting: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
@@ -113,6 +107,48 @@ class MetricsServer:
         done: asyncio.Future[bytes] = self._loop.create_future()
         with self._builder.asked(environ, lambda answer: self._loop.call_soon_threadsafe(_set, done, answer)):
             return await done
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """Return a socket that listens for TCP.
+
+    Args:
+        address: where to listen.
+        port: where to listen; 0 takes a free port.
+
+    Raises:
+        OSError: it cannot listen there.
+    """
+    family, *_, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    return socket.create_server(where[:2], family=family, backlog=_BACKLOG)
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """Return a Unix socket that listens at a path, which its owner and group may use.
+
+    A socket that a process left there is replaced; one on which somebody listens is not.
+
+    Raises:
+        OSError: it cannot listen there.
+    """
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+            if other.connect_ex(os.fspath(path)) == 0:
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        path.unlink()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        # Nobody may connect before the mode is set.
+        before = os.umask(0o117)
+        try:
+            listening.bind(os.fspath(path))
+        finally:
+            os.umask(before)
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 class _Builder:
