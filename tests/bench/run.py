@@ -94,7 +94,7 @@ def measure_again(recorded: dict[str, Any], parts: Sequence[str], kernels: Seque
 
     Args:
         recorded: all figures, which are changed.
-        parts: names of `_PARTS`; or texts, for the rows whose names contain one of them.
+        parts: names of `_PARTS`; or texts, for the row of that name, or else the rows whose names contain it.
         kernels: where to measure rows, all in one boot; none for every recorded kernel.
     """
     for part in [part for part in parts if part in _PARTS]:
@@ -103,7 +103,13 @@ def measure_again(recorded: dict[str, Any], parts: Sequence[str], kernels: Seque
     if "alone" in parts:
         recorded["kernels"][TESTED]["alone"] = {name: asdict(cost) for name, cost in alone(TESTED).items()}
     # Our limits are multiples of what counting costs in the same boot.
-    rows = [row for row in (*PEERS, *FLOORS, *OURS) if row is PERF_STAT or any(text in row.name for text in texts)]
+    every = (*PEERS, *FLOORS, *OURS)
+    names = {row.name for row in every}
+    rows = [
+        row
+        for row in every
+        if row is PERF_STAT or any(row.name == text if text in names else text in row.name for text in texts)
+    ]
     for kernel in (kernels or recorded["kernels"]) if texts else ():
         result = measure(kernel, rows)
         figures = recorded["kernels"].setdefault(kernel, {"rows": {}, "own": {}})
@@ -138,7 +144,7 @@ def _today() -> str:
     "--again",
     multiple=True,
     metavar="PART",
-    help="Measure starting, reading, large or alone again, or the rows of KERNELS whose names contain PART.",
+    help="Measure starting, reading, large or alone again, or the rows of KERNELS that are called PART or contain it.",
 )
 @click.argument("kernels", nargs=-1)
 def main(tables_only: bool, again: tuple[str, ...], kernels: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ START = """
 import sys, time
 from pathlib import Path
 from kalloctrace import signals
-signals.GRACE, signals._GRACE_CPU, signals._LONGEST_GRACE, signals.LAST_WORDS = 0.2, 0.1, float(sys.argv[1]), 0.0
+signals.GRACE, signals._GRACE_CPU, signals._LONGEST_GRACE = 0.2, 0.1, float(sys.argv[1])
 with signals.Ending(lambda: print("cleaned up", flush=True)) as ending:
     ending.running(*map(Path, sys.argv[2:]))
     print("ready", flush=True)
