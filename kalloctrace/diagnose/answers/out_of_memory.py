@@ -49,7 +49,7 @@ def _verdict(failure: Failure) -> bool | None:
     size = machine_kb(failure)
     least, most = reclaimable(failure)
     if size is not None and (
-        (least is not None and least * _MUCH >= size and not has_given_up(failure))
+        (least is not None and least * _MUCH >= size and _still_reclaims(failure))
         or (swap_is_gone(failure) is False and _anonymous(failure) * _MUCH >= size)
     ):
         return False
@@ -116,6 +116,12 @@ def has_given_up(failure: Failure) -> bool:
     nodes = failure.logged.nodes
     shown = {zone.node for zone in failure.logged.zones}
     return bool(shown) and all(nodes.get(node, {}).get("all_unreclaimable") for node in shown)
+
+
+def _still_reclaims(failure: Failure) -> bool:
+    """Return whether kswapd has certainly not given up on some node whose zones are shown."""
+    nodes = failure.logged.nodes
+    return any(nodes.get(zone.node, {}).get("all_unreclaimable") == 0 for zone in failure.logged.zones)
 
 
 def reclaimable(failure: Failure) -> tuple[int | None, int | None]:
