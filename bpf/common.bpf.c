@@ -9,9 +9,9 @@
  *
  * The program is this file, followed by those that apply to the kernel and the mode: slow.bpf.c, bulk.bpf.c,
  * nolock.bpf.c; context.bpf.c, aggregate.bpf.c or stream.bpf.c, and pair.bpf.c or one.bpf.c; or alloc.bpf.c and
- * prepare.bpf.c; cgroup.bpf.c and children.bpf.c where they apply; and last fentry.bpf.c or kprobe.bpf.c with the
- * functions that are attached. These fetch arguments and call functions of the other files. The files are concatenated
- * before compilation, because bcc does not rewrite included files.
+ * prepare.bpf.c; audit.bpf.c after one.bpf.c; cgroup.bpf.c and children.bpf.c where they apply; and last fentry.bpf.c
+ * or kprobe.bpf.c with the functions that are attached. These fetch arguments and call functions of the other files. The
+ * files are concatenated before compilation, because bcc does not rewrite included files.
  *
  * The frame of a call is an address in its stack at a distance from `ac` that is the same for every call: the context of
  * the trampoline (fentry), or the stack pointer at the function's entry (kprobe).
@@ -496,17 +496,23 @@ static __always_inline void freelist_of_record(struct record *r, u32 gfp_mask, u
 	READ(r->preferred_zone_idx, zoneref + ZONEREF__ZONE_IDX);
 }
 
+/* Returns whether a call of get_page_from_freelist() is for an allocation without locks. */
+static __always_inline bool is_nolock(u32 alloc_flags)
+{
+#ifdef ALLOC_NOLOCK
+	return alloc_flags & ALLOC_NOLOCK;
+#else
+	return false;
+#endif
+}
+
 /*
  * Returns whether this is the first get_page_from_freelist() of a call. It has ALLOC_WMARK_LOW; the attempts of the slow
  * path do not, and could match an earlier, rejected call with the same frame. A call without locks has no slow path.
  */
 static __always_inline bool first_of_call(u32 alloc_flags)
 {
-#ifdef ALLOC_NOLOCK
-	if (alloc_flags & ALLOC_NOLOCK)
-		return true;
-#endif
-	return (alloc_flags & 3) == 1;
+	return is_nolock(alloc_flags) || (alloc_flags & 3) == 1;
 }
 
 /* Notes a call of the one task that calibration measures. */

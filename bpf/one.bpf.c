@@ -26,7 +26,8 @@
  * ALLOC_CONTEXT_ID, the type; BY_FENTRY if the programs are trampolines; OWN_TGID if the recorder's own calls are
  * left out; ZONELIST and ZONELIST_NOFALLBACK, the addresses of a node's zonelists, if calls are filtered by node; where
  * there is a probe for scopes, SCOPE_GFP, the register that it reads, and SCOPE_FLAGS, the flags of tasks in a scope;
- * where there is one for rejected requests, REJECT_*, the registers of their arguments, and MAX_ORDER.
+ * where there is one for rejected requests, REJECT_*, the registers of their arguments, and MAX_ORDER; where audit.bpf.c
+ * follows, AUDIT, how many different calls it can count.
  */
 
 #define CALL_LONG 0x7fff0001
@@ -269,6 +270,43 @@ int one_short(CONTEXT *ctx)
 	return one_long_call(ctx);
 }
 
+#ifdef AUDIT
+/* How often the calls of an audit were seen. These maps are read once nothing is captured any more. */
+BPF_HASH(audited_one, struct allocation, u64, AUDIT);
+
+#define AUDITED(look) ((look)->audit)
+
+static __always_inline void audit_is_full(void)
+{
+	__sync_fetch_and_add((u64 *)&((struct look *)MAP_VALUE(LOOK_FD))->audit_full, 1);
+}
+
+/* Counts a call of one probe. */
+static __always_inline void audit_one(struct allocation *a)
+{
+	u64 none = 0, *seen;
+
+	if (THE_LOOK->audit != AUDIT_COUNT)
+		return;
+	seen = audited_one.lookup(a);
+	if (!seen) {
+		/* Another CPU may insert it meanwhile. */
+		audited_one.insert(a, &none);
+		seen = audited_one.lookup(a);
+	}
+	if (seen)
+		__sync_fetch_and_add(seen, 1);
+	else
+		audit_is_full();
+}
+#else
+#define AUDITED(look) false
+
+static __always_inline void audit_one(struct allocation *a)
+{
+}
+#endif
+
 #ifdef SCOPE_GFP
 /* What calls of tasks in a scope ask for, by the address of their ac: from the block that applies the scope until
  * get_page_from_freelist(). */
@@ -282,7 +320,7 @@ int on_scope(struct pt_regs *ctx)
 	u32 gfp_mask = ctx->SCOPE_GFP;
 	struct control *c;
 
-	if (!(look->state & CAPTURING)) {
+	if (!(look->state & CAPTURING) && !AUDITED(look)) {
 		c = in_mode(CALIBRATE);
 		if (!c || (u32)bpf_get_current_pid_tgid() != c->tid)
 			return 0;
@@ -343,19 +381,12 @@ static __always_inline void copy_context(struct allocation *a, u64 task)
 	}
 }
 
-/* Copies a call. */
-static __always_inline void copy_call(struct allocation *a, u32 gfp_mask, u32 order, u32 alloc_flags, const u64 *ac)
+/* Copies the arguments of get_page_from_freelist(), after the switches. */
+static __always_inline void copy_prepared(struct allocation *a, u64 task, u32 gfp_mask, u32 alloc_flags, const u64 *ac)
 {
-	u64 task = bpf_get_current_task(), nodemask = ac[ALLOC_CONTEXT__NODEMASK / 8];
+	u64 nodemask = ac[ALLOC_CONTEXT__NODEMASK / 8];
 
-	a->gfp_mask = gfp_mask;
-	a->order = order;
-	a->preferred_nid = -1;
-#ifdef ALLOC_CONTEXT__ALLOC_FLAGS
-	a->entry_alloc_flags = *(u32 *)((u64)ac + ALLOC_CONTEXT__ALLOC_FLAGS);
-#endif
-	a->present = PREPARED;
-	copy_context(a, task);
+	a->present |= PREPARED;
 	a->freelist_gfp_mask = gfp_mask;
 	a->alloc_flags = alloc_flags;
 	a->zonelist = ac[ALLOC_CONTEXT__ZONELIST / 8];
@@ -373,6 +404,21 @@ static __always_inline void copy_call(struct allocation *a, u32 gfp_mask, u32 or
 		else
 			a->present |= AC_NODEMASK_CALLER;
 	}
+}
+
+/* Copies a call. */
+static __always_inline void copy_call(struct allocation *a, u32 gfp_mask, u32 order, u32 alloc_flags, const u64 *ac)
+{
+	u64 task = bpf_get_current_task();
+
+	a->gfp_mask = gfp_mask;
+	a->order = order;
+	a->preferred_nid = -1;
+#ifdef ALLOC_CONTEXT__ALLOC_FLAGS
+	a->entry_alloc_flags = *(u32 *)((u64)ac + ALLOC_CONTEXT__ALLOC_FLAGS);
+#endif
+	copy_context(a, task);
+	copy_prepared(a, task, gfp_mask, alloc_flags, ac);
 }
 
 #ifdef SCOPE_GFP
@@ -521,9 +567,10 @@ int one_long(CONTEXT *ctx)
 	u32 gfp_mask = ARG_GFP(ctx), order = ARG_ORDER(ctx), alloc_flags = ARG_ALLOC_FLAGS(ctx);
 	volatile struct look *look = THE_LOOK;
 	TAKEN once = NONE_TAKEN;
+	bool capturing = look->state & CAPTURING;
 	struct control *c;
 
-	if (!(look->state & CAPTURING)) {
+	if (!capturing && !AUDITED(look)) {
 		c = in_mode(CALIBRATE);
 		if (c)
 			calibrate_one(c, gfp_mask, ac);
@@ -531,6 +578,8 @@ int one_long(CONTEXT *ctx)
 	}
 	READ(returns_to, ac - look->return_to_ac);
 	if (returns_to != RETURN_ADDRESS) {
+		if (!capturing)
+			return 0;
 #ifdef NOLOCK
 		if (alloc_flags & ALLOC_NOLOCK) {
 			u64 frame = nolock_frame(ac);
@@ -549,18 +598,23 @@ int one_long(CONTEXT *ctx)
 		return 0;
 	}
 	distance = ac - scalar(STACK(ctx));
-	/* Other CPUs read this memory at each call. */
-	if (look->distance != distance)
+	/* Other CPUs read this memory at each call. During an audit no call is to take the short way. */
+	if (look->distance != distance && !AUDITED(look))
 		look->distance = distance;
 	READ(copy, ac);
 	copy_call(&once.a, gfp_mask, order, alloc_flags, copy);
 #ifdef SCOPE_GFP
 	if (IN_SCOPE(&once.a) && !ask_in_scope(&once.a, ac)) {
+		if (!capturing)
+			return 0;
 		count(OPENED);
 		count(DROPPED);
 		return 0;
 	}
 #endif
+	audit_one(&once.a);
+	if (!capturing)
+		return 0;
 	if (is_own()) {
 		count(OWN);
 		return 0;

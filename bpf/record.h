@@ -192,9 +192,16 @@ struct look {
 	u64 return_to_ac;		/* written by user space: ac minus the address of the first call's return address */
 	u64 distance;			/* of the last first call: ac minus the stack pointer, or the context */
 	u64 rejects;			/* written by user space: 1 if the probe at rejected requests is to count them */
+	u64 audit;			/* enum audit, written by user space */
+	u64 audit_frame_to_ac;		/* written by user space: as frame_to_ac of a slot, for the pair of audit.bpf.c */
+	u64 audit_unpaired;		/* first calls, by their alloc_flags, whose entry that pair has not seen */
+	u64 audit_full;			/* calls that found a map of the audit full */
 };
 
 #define LOOK 256
+
+/* Whether the pair runs beside one probe. AUDIT_READY: it follows calls, and one probe takes the long way. */
+enum audit { AUDIT_OFF, AUDIT_READY, AUDIT_COUNT };
 
 /*
  * Distances between frames of functions that user space cannot call, and so cannot calibrate. Each is the same at every

@@ -21,6 +21,32 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.probe.attach.choice import ASKED
 
 
+class AuditTimes(click.ParamType[tuple[float, float | None]]):
+    """SECONDS[/EVERY]: how long to audit, and the seconds from one beginning to the next, which are more."""
+
+    name = "SECONDS[/EVERY]"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float | None]:
+        """Return both numbers; the second one is None if it is not given."""
+        words = str(value).split("/")
+        try:
+            numbers = [float(word) for word in words]
+        except ValueError:
+            numbers = []
+        if not 1 <= len(numbers) <= 2 or not all(0 < number < _LONGEST for number in numbers):
+            self.fail(f"{value!r} is not SECONDS or SECONDS/EVERY: positive numbers, such as 1 or 1/60", param, ctx)
+        seconds, *every = numbers
+        if every and every[0] <= seconds:
+            self.fail(f"{value!r}: EVERY is not more than SECONDS", param, ctx)
+        return seconds, every[0] if every else None
+
+
+_LONGEST = 1e9
+"""Seconds."""
+
+
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, readable=False), help="The trace to write.  [default: a new name]"
@@ -45,6 +71,11 @@ from kalloctrace.probe.attach.choice import ASKED
     help="With stream: also record what each call returned. Needs a third probe; highest overhead.",
 )
 @attach_option
+@click.option(
+    "--audit",
+    type=AuditTimes(),
+    help="Attach the pair too for SECONDS, again every EVERY seconds, and compare; not only shortly before and after.",
+)
 @with_capture_options
 @click.option("--children", is_flag=True, help="Only calls of COMMAND and its descendants.")
 @click.option("--failed", is_flag=True, help="Only calls that returned no page; needs --returns.")
@@ -65,6 +96,7 @@ def command(
     by: Literal["comm", "cgroup"] | None,
     returns: bool,
     attach: str,
+    audit: tuple[float, float | None] | None,
     children: bool,
     failed: bool,
     slow: bool,
@@ -91,6 +123,7 @@ def command(
       kalloctrace record --children --user alice -- make -j8
       kalloctrace record -d 10 -o ten-seconds.arrows
       kalloctrace record --by comm -d 10
+      kalloctrace record --audit 1/60 -d 600
       kalloctrace record --mode stream --stack --pid 1234
     """
     from kalloctrace.probe.privileges.threads import import_libraries_without_threads
@@ -107,6 +140,7 @@ def command(
     )
     from kalloctrace.kernel.live import LiveKernel
     from kalloctrace.output.files import require_output
+    from kalloctrace.probe.audit import Times
     from kalloctrace.probe.checks import require_live
     from kalloctrace.probe.child import find_user
     from kalloctrace.probe.recorder import Options, no_such_process, record
@@ -123,6 +157,13 @@ def command(
     if children and pid is not None:
         raise KalloctraceError(
             "--children does not go with --pid", "each says whose calls to record", "leave out one of them", Exit.USAGE
+        )
+    if audit is not None and ASKED[attach].probes == "pair":
+        raise KalloctraceError(
+            f"--audit does not go with --attach {attach}",
+            "it compares one probe with the pair, and the pair alone was asked for",
+            "leave out one of them",
+            Exit.USAGE,
         )
     require_output(path, overwrite=force)
     if pid is not None and not psutil.pid_exists(pid):
@@ -156,6 +197,7 @@ def command(
             own,
             children,
             by,
+            None if audit is None else Times(*audit),
         ),
         started=started,
     )
@@ -170,6 +212,14 @@ def command(
             f"the command {shlex.join(command_line)} failed",
             f"it ended with exit status {result.exit_status}",
             "the trace is complete; fix the command if it should not fail",
+        )
+    audited = result.totals.audit
+    if audited is not None and audited.differs:
+        raise KalloctraceError(
+            "one probe and the pair beside it did not see the same calls",
+            f"{audited.differing:,} differ, and at most {audited.explained:,} can be explained",
+            "do not rely on this trace; record with --attach pair, and report the kernel's release",
+            Exit.MISMATCH,
         )
     return Exit.OK
 

@@ -8,6 +8,7 @@ from typing import Any
 from kalloctrace.console import stderr, stdout
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.text import file_name, shell_word
+from kalloctrace.trace.audited import audit_json, audit_lines
 from kalloctrace.trace.filter_text import inferred_filters
 from kalloctrace.trace.missed_text import missed_causes
 from kalloctrace.trace.totals import Totals, missed_json
@@ -24,6 +25,7 @@ def print_totals(totals: Totals, recording: Mapping[str, Any]) -> None:
         f"{totals.submitted:,} allocations in {totals.seconds:.1f} s ({totals.reason}); "
         f"lost {totals.lost}, missed {totals.missed}, still running {totals.running}",
     )
+    stderr().lines(f"audit: {line}" for line in audit_lines(totals.audit))
     stderr().lines(f"missed: {cause}" for cause in missed_causes(totals, recording))
     if totals.own:
         stderr().line(f"left out: {totals.own:,} calls of the recorder itself")
@@ -76,6 +78,7 @@ def print_recording_json(path: Path, kernel: str, source: str, totals: Totals, e
         "lost": totals.lost,
         "missed": totals.missed,
         **missed_json(totals),
+        "audit": audit_json(totals.audit),
         "own": totals.own,
         "filtered": totals.filtered,
         "running": totals.running,

@@ -16,9 +16,10 @@ from kalloctrace.kernel.kallsyms import KALLSYMS
 from kalloctrace.kernel.kcore import MASKED, UNMASK, Kcore
 from kalloctrace.kernel.live import TRACEFS, LiveKernel, find_entry
 from kalloctrace.kernel.proven import load, proof_status
+from kalloctrace.probe.attach.audit import NO_WAY, audit_way
 from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
 from kalloctrace.probe.attach.others import bpf_processes, tracers
-from kalloctrace.probe.attach.plan import FREELIST, PREPARE, make_plan, prototype
+from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Plan, make_plan, prototype, shown_by
 from kalloctrace.probe.privileges.capabilities import effective
 from kalloctrace.probe.privileges.confine import protections
 from kalloctrace.probe.privileges.needed import missing_capabilities, sufficient_capabilities
@@ -238,11 +239,22 @@ def _plan(kernel: LiveKernel) -> _Found:
 
 
 def _attachment(kernel: LiveKernel) -> _Found:
-    chosen = make_plan(kernel).attachment
+    plan = make_plan(kernel)
+    chosen = plan.attachment
     if chosen.way == "jump" and not any((folder / "kprobe_events").exists() for folder in TRACEFS):
         fix = "mount tracefs: mount -t tracefs nodev /sys/kernel/tracing; or record with --attach fentry"
         return "warn", f"{chosen}: {chosen.reason}; but there is no kprobe_events", fix
-    return "pass", f"{chosen}: {chosen.reason}", ""
+    return "pass", f"{chosen}: {chosen.reason}{_audit(kernel, plan)}", ""
+
+
+def _audit(kernel: LiveKernel, plan: Plan) -> str:
+    """Return how one probe is audited, for people."""
+    if plan.one is None:
+        return ""
+    way = audit_way(shown_by(kernel))
+    if way is None:
+        return f"; record does not audit it by the pair: {NO_WAY}"
+    return f"; record audits it by pair:{way}, shortly before and after; --audit does so meanwhile"
 
 
 def _other_tracers(kernel: LiveKernel) -> _Found:

@@ -23,11 +23,13 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.kernel.machine import Machine
 from kalloctrace.output.temporary import discard_unfinished
+from kalloctrace.probe.attach.audit import NO_WAY, audit_way
 from kalloctrace.probe.attach.choice import NOTHING_ASKED, Asked
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.kprobes import detach_all
 from kalloctrace.probe.attach.loader import Probe
-from kalloctrace.probe.attach.plan import By, Mode, Plan, make_plan
+from kalloctrace.probe.attach.plan import By, Mode, Plan, make_plan, shown_by
+from kalloctrace.probe.audit import FEW, MANY, Audit, Times
 from kalloctrace.probe.child import Child, User
 from kalloctrace.probe.decode.allocations import AllocationMaker
 from kalloctrace.probe.decode.containers import ContainerFinder
@@ -81,6 +83,7 @@ class Options:
         own: record the calls of this process too.
         children: record only the command and its descendants.
         by: what aggregate mode counts calls by in addition to the request; None for nothing.
+        audit: when to compare one probe with the pair; None for right before and after.
     """
 
     path: Path
@@ -97,6 +100,7 @@ class Options:
     own: bool = False
     children: bool = False
     by: By | None = None
+    audit: Times | None = None
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,13 @@ def record(kernel: LiveKernel, options: Options, started: Callable[[Mapping[str,
             own=options.own,
             command=options.command,
             by=options.by,
+            audited=FEW if options.audit is None else MANY,
         ) as capture,
         (PseudonymousWriter if options.pseudonymous else TraceWriter)(
             options.path, kernel.snapshot, capture.description, overwrite=options.overwrite
         ) as writer,
     ):
-        session = Session(capture, writer)
+        session = Session(capture, writer, _audit(capture, options.audit))
         strangers = capture.confine(
             output_folders(options.path), files_later=options.overwrite, in_other_thread=ending.in_watcher
         )
@@ -194,12 +199,35 @@ class Capture:
             kept=kept,
             files_later=files_later,
             maps_readable=self.probe.maps_readable,
+            attaches_later=self.probe.audits,
             in_other_thread=in_other_thread,
         )
 
     def machine_changed(self) -> tuple[str, ...]:
         """Return the names of the machine's facts that have changed since the snapshot."""
         return _changed(self.kernel.snapshot.machine, self.kernel.machine_now())
+
+
+def _audit(capture: Capture, times: Times | None) -> Audit | None:
+    """Return the audit of a recording; None where the pair itself is attached.
+
+    Raises:
+        KalloctraceError: the user asks for one that is not possible.
+    """
+    plan = capture.plan
+    if times is not None and plan.one is None:
+        raise KalloctraceError(
+            "cannot audit this recording",
+            f"--audit compares one probe with the pair, and the pair is attached: {plan.attachment.reason}",
+            "leave out --audit",
+        )
+    if times is not None and not capture.probe.audits:
+        raise KalloctraceError(
+            "cannot audit this recording",
+            capture.probe.no_audit or NO_WAY,
+            "leave out --audit, or record with --attach pair",
+        )
+    return Audit(capture.probe, capture.kernel, plan, times) if plan.audit is not None else None
 
 
 @contextmanager
@@ -214,6 +242,7 @@ def attached(
     own: bool = False,
     command: Sequence[str] = (),
     by: By | None = None,
+    audited: int = 0,
 ) -> Iterator[Capture]:
     """Attach to this machine's kernel; everything is detached when the context ends.
 
@@ -227,6 +256,8 @@ def attached(
         own: record the calls of this process too.
         command: the recorded command, for the description.
         by: what aggregate mode counts calls by in addition to the request; None for nothing.
+        audited: load the pair beside one probe, to count so many different calls, where the kernel has a way to attach
+            it later; 0 to load none.
 
     Raises:
         KalloctraceError: the machine cannot be traced.
@@ -237,6 +268,9 @@ def attached(
         if filters.by_result:
             # The prepared context and the result of a bulk call cannot be filtered.
             plan = plan.without_bulk()
+        way = audit_way(shown_by(kernel)) if audited and plan.one is not None else None
+        if way is not None:
+            plan = plan.with_audit(way, audited)
         # The slow path does not know the alloc_flags of the first attempt any more.
         return plan.without_slow() if not slow or filters.alloc_flags is not None else plan
 
@@ -266,6 +300,7 @@ def attached(
             "inferred": list(plan.inferred),
             "attachment_reason": plan.attachment.reason,
             "kprobes_as_jumps": probe.jumps,
+            "audit": None if plan.audit is None or not probe.audits else plan.audit,
             "slow": plan.slow is not None,
             "cgroups": None if plan.hierarchy is None else plan.hierarchy.version,
             "by": plan.by,
@@ -342,11 +377,19 @@ class Session:
     Args:
         capture: the attached program.
         writer: receives the rows.
+        audit: compares one probe with the pair; None if nothing does.
         checkpoint: seconds between two writes of counts in aggregate mode.
     """
 
-    def __init__(self, capture: Capture, writer: RowWriter, *, checkpoint: float = CHECKPOINT_SECONDS) -> None:
-        self._probe = capture.probe
+    def __init__(
+        self,
+        capture: Capture,
+        writer: RowWriter,
+        audit: Audit | None = None,
+        *,
+        checkpoint: float = CHECKPOINT_SECONDS,
+    ) -> None:
+        self._probe, self._audit = capture.probe, audit
         self._paths, self._containers, self._writer = _group_paths(capture), ContainerFinder(), writer
         self._consumers, self._slow = _consumers(capture, self._paths, writer, checkpoint)
         # One probe does not count calls apart from their rows.
@@ -362,7 +405,11 @@ class Session:
 
     def run(self, child: Child | None, seconds: float | None, ending: Ending, started: Callable[[], None]) -> _Ended:
         """Capture until the command ends, the time limit is reached or a signal comes."""
+        if self._audit is not None:
+            self._audit.before()
         self.begin()
+        if self._audit is not None:
+            self._audit.begun()
         begin = time.monotonic()
         with suppress(Interrupted), ending.blocking():
             started()
@@ -373,6 +420,8 @@ class Session:
             lasted = time.monotonic() - begin
         finally:
             self.stop()
+        if self._audit is not None:
+            self._audit.after()
         status = child.end() if child is not None else None
         self.finish()
         return _Ended(reason, lasted, status)
@@ -474,6 +523,7 @@ class Session:
             zones_dropped=counts.zones_dropped,
             own=counts.own,
             filtered=counts.filtered,
+            audit=None if self._audit is None else self._audit.result(),
             machine_changed=machine_changed,
             reason=reason,
             seconds=round(seconds, 6),
@@ -487,6 +537,8 @@ class Session:
                 pause = max(0.0, min(pause, deadline - time.monotonic()))
             ready, _, _ = select.select(watched, [], [], pause)
             self.drain()
+            if self._audit is not None:
+                self._audit.step()
             if ending.reason:
                 ending.noticed()
                 return ending.reason

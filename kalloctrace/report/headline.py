@@ -9,6 +9,7 @@ from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, only_events, slow_path_totals
 from kalloctrace.text import many
+from kalloctrace.trace.audited import audit_lines
 from kalloctrace.verify.verification import Verification
 
 Tone = Literal["good", "bad", "doubt", "plain"]
@@ -69,6 +70,8 @@ def _lost(summary: Summary) -> Line:
         "slow-path events lost or missed": totals.slow_lost + totals.slow_missed,
     }
     found = [f"{number:,} {name}" for name, number in numbers.items() if number]
+    if totals.audit is not None and totals.audit.differs:
+        return Line(f"the audit {', '.join(audit_lines(totals.audit))}", "bad")
     if not found:
         return Line("nothing was lost or missed", "good")
     return Line(f"{', '.join(found)}: there may be more than is shown here", "doubt")

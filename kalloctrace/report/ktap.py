@@ -20,6 +20,7 @@ from kalloctrace.report.verification_text import (
     slow_mismatch_lines,
     zonelist_mismatch_lines,
 )
+from kalloctrace.trace.audited import audit_lines
 from kalloctrace.verify.inferred import NOT_JUDGED
 from kalloctrace.verify.verification import Verification
 
@@ -143,9 +144,13 @@ def _gaps(verdict: Verification, *, strict: bool) -> Iterator[_Result]:
         "missed": verdict.missed,
         "lost in the slow path": verdict.slow_lost,
         "truncated": int(verdict.truncated),
+        "different in the audit": verdict.audit.differing if verdict.audit is not None and verdict.audit.differs else 0,
     }
     missing = ", ".join(f"{name} {count}" for name, count in gaps.items() if count)
-    causes = tuple(f"missed: {cause}" for cause in verdict.missed_causes)
+    causes = (
+        *(f"missed: {cause}" for cause in verdict.missed_causes),
+        *(f"audit: {line}" for line in audit_lines(verdict.audit)),
+    )
     for name, gap, lines in (("judged", unknown, reasons), ("complete", missing, causes)):
         if strict and gap:
             yield _Result(ok=False, name=name, diagnostics=(*lines, gap))

@@ -15,6 +15,7 @@ from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
 from kalloctrace.report.callers import Callers
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.text import file_name
+from kalloctrace.trace.audited import audit_json
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
@@ -159,6 +160,7 @@ class Summary:
             "lost": self.lost,
             "missed": totals.missed if totals else None,
             **missed_json(totals),
+            "audit": audit_json(totals.audit if totals else None),
             "own": totals.own if totals else None,
             "filtered": totals.filtered if totals else None,
             "running": totals.running if totals else None,

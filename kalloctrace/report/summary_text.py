@@ -11,6 +11,7 @@ from kalloctrace.report.summary import Breakdown, Part, Summary, only_events, po
 from kalloctrace.report.verification_text import not_judged_lines
 from kalloctrace.styled import Sheet, Table
 from kalloctrace.text import printable, wrap_names
+from kalloctrace.trace.audited import audit_lines
 from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.inferred import INFERRED, INFERRED_TEXT, inferred_of
 from kalloctrace.trace.missed_text import missed_causes
@@ -270,6 +271,9 @@ def total_fields(summary: Summary) -> Iterator[tuple[str, int | None, str]]:
         totals.missed if totals else None,
         ": ".join(["probe hits that the kernel skipped", *(["; ".join(causes)] if causes else [])]),
     )
+    if totals is not None and totals.audit is not None:
+        number = totals.audit.differing if totals.audit.windows else None
+        yield "audit", number, f"calls that differ: {'; '.join(audit_lines(totals.audit))}"
     yield from _left_out(totals)
     yield "still running", totals.running if totals else None, "had not returned when the recording ended"
     if totals is not None and totals.names_dropped:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.machine import ZoneRef
+from kalloctrace.trace.audited import audit_lines
 from kalloctrace.trace.schema import TRACEPOINT
 from kalloctrace.verify.field_text import gfp_text, value_text
 from kalloctrace.verify.inferred import NOT_JUDGED
@@ -26,6 +27,8 @@ def verification_lines(verdict: Verification, tables: FlagTables) -> Iterator[st
     )
     for cause in verdict.missed_causes:
         yield f"  missed: {cause}"
+    for line in audit_lines(verdict.audit):
+        yield f"  audit: {line}"
     if verdict.sample > 1:
         yield f"  sample: 1 call in {verdict.sample:,} was recorded; numbers are of the recorded calls"
     if verdict.bulk:

@@ -62,6 +62,13 @@ _RECORDING = record(
     ),
 )
 
+_AUDIT = record(
+    {
+        **dict.fromkeys(("windows", "one", "pair", "differing", "edges", "missed", "unpaired", "full"), _COUNT),
+        "seconds": number(0, _FOREVER),
+        "failure": text(4096),
+    }
+)
 _TOTALS = record(
     {
         **dict.fromkeys(("opened", "submitted", "dropped", "no_room", "replaced", "running"), _COUNT),
@@ -74,10 +81,12 @@ _TOTALS = record(
         "zones_dropped": _COUNT,
         **dict.fromkeys(("own", "filtered", "rejected", "dropped_by_flags", "bpf_calls"), optional(_COUNT)),
         "missed_by": optional(record(dict.fromkeys(("kprobe", "program", "memory"), _COUNT))),
+        "audit": optional(_AUDIT),
     },
     later=(
         *("missed_freelist", "slow", "slow_failed", "names_dropped", "slow_running", "slow_alone", "slow_lost"),
         *("slow_missed", "zones_dropped", "own", "filtered", "rejected", "dropped_by_flags", "bpf_calls", "missed_by"),
+        "audit",
     ),
 )
 

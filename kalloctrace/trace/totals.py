@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Self
 
+from kalloctrace.trace.audited import Audited, audit_json
+
 
 @dataclass(frozen=True)
 class MissedBy:
@@ -69,6 +71,7 @@ class Totals:
             alloc_flags; 0 where the return address decides, None if these were not counted.
         missed_by: `missed` by the kernel's counters; None if these were not kept apart.
         bpf_calls: bpf(2) calls of all processes during the recording; None if they could not be counted.
+        audit: what the pair saw beside one probe; None if it was not attached.
     """
 
     opened: int
@@ -98,6 +101,7 @@ class Totals:
     dropped_by_flags: int | None = None
     missed_by: MissedBy | None = None
     bpf_calls: int | None = None
+    audit: Audited | None = None
 
     @property
     def lost(self) -> int:
@@ -127,7 +131,7 @@ class Totals:
 
     def to_json(self) -> dict[str, Any]:
         """Return the totals as JSON values."""
-        return asdict(self)
+        return {**asdict(self), "audit": audit_json(self.audit)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -143,6 +147,8 @@ class Totals:
             values["missed_by"] = MissedBy(
                 **{field.name: values["missed_by"][field.name] for field in fields(MissedBy)}
             )
+        if values.get("audit") is not None:
+            values["audit"] = Audited.from_json(values["audit"])
         return cls(**values)
 
 

@@ -12,6 +12,7 @@ from kalloctrace.kernel.proven import ProofStatus, load, proof_status
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.text import file_name
+from kalloctrace.trace.audited import Audited, audit_json
 from kalloctrace.trace.inferred import Inferred, inferred_of
 from kalloctrace.trace.missed_text import missed_causes
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
@@ -75,6 +76,7 @@ class Verification:
         missed: probe hits that the kernel skipped.
         missed_by: these by the kernel's counters, and the bpf(2) calls meanwhile, as JSON values.
         missed_causes: why they were skipped, in words.
+        audit: what the pair saw beside one probe; None if it was not attached.
         truncated: the end of the recording is missing.
         damage: what stopped the reading early; empty if nothing did.
         mismatches: what differs, most frequent first.
@@ -104,6 +106,7 @@ class Verification:
     missed: int = 0
     missed_by: dict[str, Any] = field(default_factory=lambda: missed_json(None))
     missed_causes: tuple[str, ...] = ()
+    audit: Audited | None = None
     truncated: bool = False
     damage: str = ""
     mismatches: list[Mismatch] = field(default_factory=list)
@@ -121,7 +124,8 @@ class Verification:
     def incomplete(self) -> bool:
         """Return whether the verdict does not cover every allocation."""
         slow = self.slow is not None and (self.slow.unknown > 0 or self.slow.calls_unknown > 0)
-        return self.truncated or slow or any((self.lost, self.missed, self.unknown, self.slow_lost))
+        audit = self.audit is not None and self.audit.differs
+        return self.truncated or slow or audit or any((self.lost, self.missed, self.unknown, self.slow_lost))
 
     def exit_code(self, *, strict: bool) -> Exit:
         """Return the exit code: a mismatch outweighs incomplete data."""
@@ -146,6 +150,7 @@ class Verification:
             "lost": self.lost,
             "missed": self.missed,
             **self.missed_by,
+            "audit": audit_json(self.audit),
             "truncated": self.truncated,
             "damage": self.damage,
             "mismatches": [mismatch.to_json() for mismatch in self.mismatches],
@@ -285,6 +290,7 @@ def verify_counted(
     totals = ending.totals
     if totals is not None:
         verdict.missed, verdict.missed_by = totals.missed, missed_json(totals)
+        verdict.audit = totals.audit
         verdict.missed_causes = tuple(missed_causes(totals, trace.recording))
     judge_row = Judge.of(kernel, Shown(row for row, _ in rows), totals, inferred_of(trace.recording))
     shared = SharedVerdicts()

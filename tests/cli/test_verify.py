@@ -15,6 +15,7 @@ import pytest
 
 from kalloctrace.kernel.machine import Topology
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.trace.audited import Audited
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS
 from kalloctrace.trace.totals import Totals
@@ -33,6 +34,7 @@ KEYS = {
         "missed",
         "missed_by",
         "bpf_calls",
+        "audit",
         "truncated",
         "damage",
         "mismatches",
@@ -386,3 +388,18 @@ def test_cause_of_missed_hits_is_printed(tmp_path: Path) -> None:
     assert cause in run("--ktap", path).stdout
     (verdict,) = verdicts(run("--json", path))
     assert (verdict["missed_by"], verdict["bpf_calls"]) == (missed_by, 52_000)
+
+
+def test_audit_that_differs_is_printed(tmp_path: Path) -> None:
+    """The verdict covers only what one probe saw, so with --strict it is not complete."""
+    audit = Audited(windows=2, seconds=0.2, one=9, pair=11, differing=2, edges=1, fields={"order": 2})
+    path = write(tmp_path / "t.arrows", audit=audit.to_json())
+    text = "audit: DIFFERS: 9 calls of one probe, 11 of the pair in 2 windows, 0.2 s together: 2 differ"
+    assert text in run(path).stdout
+    strict = run("--ktap", "--strict", path)
+    assert text in strict.stdout
+    assert "different in the audit 2" in strict.stdout
+    done = run("--json", path)
+    (verdict,) = verdicts(done)
+    assert verdict["audit"] == audit.to_json()
+    assert (done.returncode, strict.returncode) == (0, 4)

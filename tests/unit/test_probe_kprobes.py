@@ -11,8 +11,8 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.probe.attach import kprobes
+from kalloctrace.probe.attach.calibration import agreed_distance, check_task_context
 from kalloctrace.probe.attach.kprobes import GROUP, Hook, Kprobes, detach_all, left_behind, profile_misses
-from kalloctrace.probe.attach.loader import agreed_distance, check_task_context
 from kalloctrace.probe.attach.optprobe import is_jump, past_ftrace
 from kalloctrace.signals import Ending, Interrupted
 

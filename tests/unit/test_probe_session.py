@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kalloctrace.probe import recorder
+from kalloctrace.probe.attach.counts import Counts
 from kalloctrace.probe.attach.filters import Filters
-from kalloctrace.probe.attach.loader import Counts
 from kalloctrace.probe.layout import struct_dtype
 from kalloctrace.probe.recorder import DRAIN_INTERVAL, Session
 

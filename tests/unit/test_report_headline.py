@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The first lines of a report."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from kalloctrace.report.headline import duration, headline, model_line, share
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, summarize
+from kalloctrace.report.summary_text import total_fields
+from kalloctrace.trace.audited import Audited
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import Verification
 
@@ -61,6 +64,22 @@ def test_one_is_no_plural() -> None:
     summary, _ = summary_of("5.10/two-nodes.arrows")
     summary.failed, summary.all.count = 0, 1
     assert next(iter(headline(summary))).text == "none of 1 allocation failed"
+
+
+def test_an_audit_that_differs_is_the_worst() -> None:
+    """One that does not is no line."""
+    summary, verdict = summary_of("5.10/two-nodes.arrows")
+    assert summary.totals is not None
+    agreed = Audited(windows=2, one=10, pair=10)
+    summary.totals = replace(summary.totals, audit=agreed)
+    assert "nothing was lost or missed" in [line.text for line in headline(summary)]
+    assert summary.to_json(verdict, 1)["audit"] == agreed.to_json()
+    summary.totals = replace(summary.totals, audit=replace(agreed, one=9, differing=1, fields={"order": 1}))
+    (line,) = (line for line in headline(summary) if "audit" in line.text)
+    assert line.text.startswith("the audit DIFFERS: 9 calls of one probe, 10 of the pair")
+    assert line.tone == "bad"
+    (field,) = (field for field in total_fields(summary) if field[0] == "audit")
+    assert field[1] == 1
 
 
 def test_what_was_not_recorded_is_not_said_to_be_good() -> None:

@@ -35,7 +35,7 @@ KEYS = {
     *("bytes", "per_second", "failed", "rejected", "slow_path", "lost", "missed", "running", "truncated"),
     *("damage", "by", "verification", "estimated", "sample", "not_followed", "events"),
     *("slow_calls", "slow_failed", "slow_lost", "slow_ns", "slowest"),
-    *("missed_by", "bpf_calls", "own", "filtered"),
+    *("missed_by", "bpf_calls", "audit", "own", "filtered"),
 }
 TABLES = [
     *("gfp", "order", "migratetype", "preferred_zone", "alloc_flags", "comm", "zonelist", "context", "entry", "stack"),

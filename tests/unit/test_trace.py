@@ -180,7 +180,7 @@ def test_totals_of_one_probe_come_back() -> None:
 
 def test_totals_of_an_older_version_lack_what_it_did_not_count() -> None:
     """A counter that did not exist is not known, which is not 0."""
-    later = ("own", "filtered", "rejected", "dropped_by_flags", "bpf_calls", "missed_by")
+    later = ("own", "filtered", "rejected", "dropped_by_flags", "bpf_calls", "missed_by", "audit")
     older = {name: value for name, value in TOTALS.to_json().items() if name not in later}
     assert totals_of(json.dumps(older).encode()) == TOTALS
     assert [getattr(TOTALS, name) for name in later] == [None] * len(later)

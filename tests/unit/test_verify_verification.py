@@ -44,6 +44,7 @@ def test_an_empty_verdict_as_json() -> None:
         "sample": 1,
         "missed_by": None,
         "bpf_calls": None,
+        "audit": None,
         "truncated": False,
         "damage": "",
         "mismatches": [],

@@ -9,6 +9,7 @@ import ctypes
 import os
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from kalloctrace.errors import KalloctraceError
@@ -21,7 +22,7 @@ from kalloctrace.system_calls import bpf, perf_event_open
 _PMU = Path("/sys/bus/event_source/devices/kprobe/type")
 
 # include/uapi/linux/bpf.h: enum bpf_cmd, BPF_F_KPROBE_MULTI_RETURN
-_OBJ_GET_INFO_BY_FD, _LINK_CREATE = 15, 28
+_OBJ_GET_INFO_BY_FD, LINK_CREATE = 15, 28
 _MULTI_RETURN = 1
 
 _INFO_BYTES = 256
@@ -58,6 +59,36 @@ def counts_perf(btf: Btf) -> bool:
     return btf.has_struct("bpf_link_info") and btf.has_member("bpf_link_info", "perf_event", "kprobe", "missed")
 
 
+def link_multi(program: int, address: int, *, at_return: bool = False) -> int:
+    """Attach a program by kprobe.multi; return the link.
+
+    Args:
+        program: its file; it was loaded for kprobe.multi.
+        address: of the function.
+        at_return: the program runs when the function returns.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    addresses = ctypes.c_uint64(address)
+    # prog_fd, target_fd, attach_type, flags; flags, cnt, syms, addrs
+    head = (program, 0, TRACE_KPROBE_MULTI, 0)
+    flags = _MULTI_RETURN if at_return else 0
+    return bpf(LINK_CREATE, "<IIII IIQQ", *head, flags, 1, 0, ctypes.addressof(addresses))
+
+
+def missed_multi(link: int) -> int:
+    """Return how many hits the program of a link of kprobe.multi missed."""
+    return _in_info(link, _MULTI_MISSED)
+
+
+def _in_info(link: int, offset: int) -> int:
+    info = ctypes.create_string_buffer(_INFO_BYTES)
+    bpf(_OBJ_GET_INFO_BY_FD, "<IIQ", link, _INFO_BYTES, ctypes.addressof(info))
+    found: int = struct.unpack_from("<Q", info, offset)[0]
+    return found
+
+
 class Links:
     """Programs attached by links, until `close`.
 
@@ -77,7 +108,8 @@ class Links:
         try:
             for hook, program in programs.items():
                 at = address(hook.function) + hook.offset
-                self._links[hook] = self._multi(program, at, hook) if hook.hot else self._perf(program, at)
+                link = partial(link_multi, at_return=hook.at_return) if hook.hot else self._perf
+                self._links[hook] = link(program, at)
                 # Open to the end: without privileges it could not be opened.
                 self._shown[hook] = HeldFile(Path(f"/proc/self/fdinfo/{self._links[hook]}"))
         except BaseException as error:
@@ -111,22 +143,11 @@ class Links:
         shown = next((line for line in lines if line.startswith(_MISSED_LINE)), None)
         if shown is not None:
             return int(shown.removeprefix(_MISSED_LINE))
-        info = ctypes.create_string_buffer(_INFO_BYTES)
-        bpf(_OBJ_GET_INFO_BY_FD, "<IIQ", self._links[hook], _INFO_BYTES, ctypes.addressof(info))
-        found: int = struct.unpack_from("<Q", info, _MULTI_MISSED if hook.hot else _PERF_MISSED)[0]
-        return found
-
-    @staticmethod
-    def _multi(program: int, address: int, hook: Hook) -> int:
-        addresses = ctypes.c_uint64(address)
-        # prog_fd, target_fd, attach_type, flags; flags, cnt, syms, addrs
-        head = (program, 0, TRACE_KPROBE_MULTI, 0)
-        flags = _MULTI_RETURN if hook.at_return else 0
-        return bpf(_LINK_CREATE, "<IIII IIQQ", *head, flags, 1, 0, ctypes.addressof(addresses))
+        return missed_multi(self._links[hook]) if hook.hot else _in_info(self._links[hook], _PERF_MISSED)
 
     def _perf(self, program: int, address: int) -> int:
         # Of all threads: a program attached to it runs on every CPU, not only on the one that is named here.
         event = perf_event_open(kprobe_type(), 0, pid=-1, cpu=0, address=address)
         self._events.append(event)
         # prog_fd, target_fd, attach_type
-        return bpf(_LINK_CREATE, "<III", program, event, PERF_EVENT)
+        return bpf(LINK_CREATE, "<III", program, event, PERF_EVENT)

@@ -2,14 +2,12 @@
 """Compiles the BPF program, attaches it, and gives access to its maps."""
 
 import ctypes
-import mmap
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,112 +18,46 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import LiveKernel, nr_node_ids
-from kalloctrace.probe.attach import one
+from kalloctrace.probe.attach import audit, one
+from kalloctrace.probe.attach.audit import AuditPair
 from kalloctrace.probe.attach.bcc_import import import_bcc
 from kalloctrace.probe.attach.bpf_calls import BpfCalls
-from kalloctrace.probe.attach.entry_code import refused
+from kalloctrace.probe.attach.calibration import CALIBRATION_PAGES, agreed_distance, check_task_context, touch
+from kalloctrace.probe.attach.counts import SLOW_PROGRAMS, Counts, counted, missed_by_programs
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.kprobes import Hook, Kprobes
 from kalloctrace.probe.attach.links import Links, counts_perf
 from kalloctrace.probe.attach.optprobe import CODE_BYTES, past_ftrace
-from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Mode, Plan
-from kalloctrace.probe.attach.programs import TRACE_KPROBE_MULTI, TYPE_KPROBE, load_program
+from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Plan
+from kalloctrace.probe.attach.programs import TRACE_KPROBE_MULTI, TYPE_KPROBE, load_program, not_loaded
+from kalloctrace.probe.attach.sizes import (
+    BULK_RING_BYTES,
+    CGROUP_PATHS_BYTES,
+    FEW_BYTES,
+    RING_BYTES,
+    SLOW_BYTES,
+    SPILLED_BYTES,
+    TASK_COMMS_BYTES,
+    ZONES_BYTES,
+    cache_bits,
+    create_maps,
+    records_bytes,
+    size_constants,
+)
 from kalloctrace.probe.layout import bpf_folder, constant, enum_values, struct_dtype
 from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.mmap_array import MmapArray
-from kalloctrace.probe.maps.overflow import OverflowHash
+from kalloctrace.probe.maps.overflow import OverflowHash, Seen
 from kalloctrace.probe.maps.percpu_buffer import PerCpuBuffer, buffer_bits, entry_dtype
 from kalloctrace.probe.maps.ringbuf import Ring
-from kalloctrace.probe.maps.single_value import LARGEST, create_single_value
-
-RING_BYTES = 32 << 20
-CACHE_BITS = 9
-OVERFLOW = 65536
-SPILLED_BYTES = 8 << 20
-PENDING = 16384
-FEW_BYTES = 4 << 20
-TASK_COMMS_BYTES = 1 << 20
-CGROUP_PATHS_BYTES = 1 << 20
-BULK_RING_BYTES = 2 << 20
-BULK_PENDING = 1024
-SLOW_BYTES = 16 << 20
-ZONES_BYTES = 16 << 20
-SLOW_OPEN = 16384
-STACKS = 16384
-
-SLOW_PROGRAMS = (
-    *("on_slowpath", "on_slowpath_return"),
-    *("raw_tracepoint__mm_vmscan_direct_reclaim_begin", "raw_tracepoint__mm_compaction_try_to_compact_pages"),
-    "raw_tracepoint__mark_victim",
-)
-"""The programs of slow.bpf.c. A hit that they miss is not a missed allocation."""
 
 _U64 = (1 << 64) - 1
 
 _IDLE, _CAPTURING, _CLOSING = enum_values("capturing", "IDLE", "CAPTURING", "CLOSING")
 _OFF, _CALIBRATE, _CAPTURE = enum_values("mode", "OFF", "CALIBRATE", "CAPTURE")
-_COUNTERS = (
-    *(
-        "OPENED",
-        "DROPPED",
-        "PENDING_FULL",
-        "UNPAIRED_FREELIST",
-        "UNPAIRED_RETURN",
-        "OVERWRITTEN",
-        "FREELIST_BUSY",
-        "FILTERED",
-        "REJECTED",
-    ),
-    *("COMMS_DROPPED", "ZONES_DROPPED", "OWN", "UNMATCHED", "OVERFLOWED"),
-)
-*_COUNTER_INDICES, _ = enum_values("counter", *_COUNTERS, "NR_COUNTERS")
-_CALIBRATION_PAGES = 512
-_NEARLY_ALL = 0.9
+_AUDIT_OFF, _AUDIT_READY, _AUDIT_COUNT = enum_values("audit", "AUDIT_OFF", "AUDIT_READY", "AUDIT_COUNT")
 _SETTLE = 0.02
 """Seconds after which every program that was running on another CPU has ended."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The program's exact counts since capture began.
-
-    opened = calls consumed + dropped + pending_full + overwritten + calls that have not ended.
-
-    Attributes:
-        opened: calls of an entry, without those that a filter rejected later.
-        dropped: calls that found the buffer full, or the rate used up.
-        pending_full: calls that found the hash of pending calls full.
-        unpaired_freelist: calls of get_page_from_freelist() without a pending call.
-        unpaired_return: returns of an entry without a pending call.
-        overwritten: pending calls whose frame was used again before they returned.
-        missed_by_program: hits that were skipped because a program, or a bpf(2) call, was running on that CPU.
-        missed_by_kprobe: hits that the kernel skipped because another kprobe was.
-        bpf_calls: bpf(2) calls of all processes; None if they are not counted.
-        missed_freelist: those among them of get_page_from_freelist() whose call may have been seen.
-        comms_dropped: task names that found their ring buffer full.
-        zones_dropped: how often there was no room for the zones of a slow-path call.
-        slow_missed: slow-path hits that the kernel skipped, or calls beyond its limit of active ones.
-        rejected: requests that the entry rejected; None if no probe sees where it does.
-        own: calls of the recorder, which were left out; None if they are captured.
-        filtered: calls that a filter rejected, at once or later.
-    """
-
-    opened: int
-    dropped: int
-    pending_full: int
-    unpaired_freelist: int
-    unpaired_return: int
-    overwritten: int
-    missed_by_program: int
-    missed_by_kprobe: int
-    bpf_calls: int | None
-    missed_freelist: int
-    comms_dropped: int
-    zones_dropped: int
-    slow_missed: int
-    own: int | None
-    filtered: int
-    rejected: int | None = None
 
 
 class Probe:
@@ -139,6 +71,7 @@ class Probe:
         counters: the counters of aggregate mode; None in other modes.
         slow: the ring buffers with slow-path events and zones; None if the slow path is not traced.
         cgroup_paths: the ring buffer with the paths of new control groups; None if groups are not recorded.
+        no_audit: why the pair cannot audit one probe, although it was planned; empty if it can.
 
     Args:
         kernel: the running kernel.
@@ -172,11 +105,12 @@ class Probe:
         event = struct_dtype("event", lengths)
         entry_bytes = entry_dtype(event).itemsize
         bits = buffer_bits(RING_BYTES, cpus, entry_bytes)
-        constants = self._constants(plan, cpus, filters, stacks=stacks) | {
+        constants = {**plan.constants, **filters.constants(), **size_constants(plan, cpus, stacks=stacks)} | {
             "PERCPU_BUFFER_BITS": bits,
             "BUFFER_ENTRY_WORDS": entry_bytes // 8,
+            **({} if own else {"OWN_TGID": os.getpid()}),
         }
-        self._maps = self._create_maps(cpus, bits, stacks=stacks)
+        self._maps = create_maps(plan, cpus, bits, stacks=stacks)
         constants |= {f"{name}_FD": file for name, file in self._maps.items()} | one.filter_constants(kernel, filters)
         self._bpf = self._compile([*plan.sources(), *filters.sources()], constants)
         self._programs = {hook: self._load(hook, multi=plan.attachment.way == "multi" and hook.hot) for hook in hooks}
@@ -200,6 +134,8 @@ class Probe:
             self.counters = self._counters(plan, cpus)
         self._attached = self._attach(kernel, plan)
         self._bpf_calls = BpfCalls(kernel, cpus)
+        self.no_audit = ""
+        self._audit = self._load_audit(kernel)
         try:
             self._trampoline = self._attach_trampoline()
             self._statistics = self._hold_statistics()
@@ -229,6 +165,8 @@ class Probe:
         self._slots.close()
         if self._look is not None:
             self._look.close()
+        if self._audit is not None:
+            self._audit.close()
         for file in (*self._programs.values(), *self._maps.values(), *self._trampoline):
             os.close(file)
         self._bpf.cleanup()
@@ -236,28 +174,6 @@ class Probe:
     def _detach(self) -> None:
         if self._attached is not None:
             self._attached.close()
-
-    def _create_maps(self, cpus: int, bits: int, *, stacks: bool) -> dict[str, int]:
-        """Create the maps that the program addresses without a look-up; return their files by the constant's name."""
-        lengths = self._plan.lengths()
-        sizes = {
-            "SLOTS": _power(cpus) * struct_dtype("slot", lengths).itemsize,
-            "FRAME_OFFSETS": struct_dtype("frame_offsets", lengths).itemsize,
-        }
-        if stacks:
-            sizes["STACKS_SENT"] = STACKS
-        if self._plan.one is not None:
-            sizes["LOOK"] = struct_dtype("look").itemsize
-        if self.mode == "aggregate":
-            sets = _power(cpus) << _cache_bits(self._plan, cpus)
-            sizes["CELLS"] = sets * struct_dtype("cache_set", lengths).itemsize
-        if self.mode == "stream" and self._plan.one is not None:
-            sizes["EVENTS"] = (cpus << bits) * entry_dtype(struct_dtype("event", lengths)).itemsize
-        try:
-            return {name: create_single_value(name.lower(), size) for name, size in sizes.items()}
-        except OSError as error:
-            why = f"maps of {sum(sizes.values())} bytes: {error.strerror or error}"
-            raise (_not_loaded if self._plan.one is None else refused)(why) from error
 
     def _map_slots(self, plan: Plan, bases: list[int]) -> MmapArray:
         """Return the slots of all CPUs, with what is the same for every call; tell the program where per-CPU memory is.
@@ -278,11 +194,11 @@ class Probe:
 
     def _counters(self, plan: Plan, cpus: int) -> Counters:
         entry = struct_dtype("count_entry", plan.lengths())
-        entries = (cpus << _cache_bits(plan, cpus)) * constant("ASSOCIATIVITY")
+        entries = (cpus << cache_bits(plan, cpus)) * constant("ASSOCIATIVITY")
         cache = MmapArray(self._maps["CELLS"], entries, entry)
         spilled = self._ring("spilled", SPILLED_BYTES, entry)
         fd, libbcc = self._bpf["overflow"].map_fd, self._bcc.libbcc.lib
-        overflow = OverflowHash(fd, entry["a"], libbcc, lambda: self._counted()["OVERFLOWED"])
+        overflow = OverflowHash(fd, entry["a"], libbcc, lambda: counted(self._slots.items)["OVERFLOWED"])
         return Counters(cache, spilled, overflow.read)
 
     def _hold_statistics(self) -> dict[str, HeldFile]:
@@ -298,7 +214,7 @@ class Probe:
 
     def _record_rings(self, plan: Plan) -> list[Ring]:
         lengths = plan.lengths()
-        rings = [self._ring("records", _records_bytes(plan.mode), struct_dtype("record", lengths))]
+        rings = [self._ring("records", records_bytes(plan.mode), struct_dtype("record", lengths))]
         if plan.bulk is not None:
             rings.append(self._ring("bulk_records", BULK_RING_BYTES, struct_dtype("bulk_record", lengths)))
         return rings
@@ -329,33 +245,6 @@ class Probe:
             return Links(self._programs, kernel.address)
         return Kprobes(self._programs, code)
 
-    def _constants(self, plan: Plan, cpus: int, filters: Filters, *, stacks: bool) -> dict[str, int | str]:
-        constants: dict[str, int | str] = {
-            **plan.constants,
-            **filters.constants(),
-            "PENDING": PENDING,
-            "CACHE_BITS": _cache_bits(plan, cpus),
-            "SENT_STACKS_PAGES": FEW_BYTES // mmap.PAGESIZE,
-            "OVERFLOW": OVERFLOW,
-            "SPILLED_PAGES": SPILLED_BYTES // mmap.PAGESIZE,
-            "EVENTS_PAGES": FEW_BYTES // mmap.PAGESIZE,
-            "RECORDS_PAGES": _records_bytes(plan.mode) // mmap.PAGESIZE,
-            "TASK_COMMS_PAGES": TASK_COMMS_BYTES // mmap.PAGESIZE,
-            "CGROUP_PATHS_PAGES": CGROUP_PATHS_BYTES // mmap.PAGESIZE,
-            "SLOW_PAGES": SLOW_BYTES // mmap.PAGESIZE,
-            "ZONES_PAGES": ZONES_BYTES // mmap.PAGESIZE,
-            "SLOW_OPEN": SLOW_OPEN,
-            "BULK_PENDING": BULK_PENDING,
-            "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
-            "NR_CPUS": cpus,
-            "POWER_CPUS": _power(cpus),
-        }
-        if stacks:
-            constants["STACKS"] = STACKS
-        if self._leaves_own_out:
-            constants["OWN_TGID"] = os.getpid()
-        return constants
-
     def _compile(self, sources: list[str], constants: dict[str, int | str]) -> Any:  # noqa: ANN401 bcc has no types
         folder = bpf_folder()
         flags = [
@@ -369,7 +258,7 @@ class Probe:
                 cflags=[f"-I{folder}", "-Wno-unused-command-line-argument", *flags],
             )
         except Exception as error:
-            raise _not_loaded(str(error)) from error
+            raise not_loaded(str(error)) from error
 
     def _load(self, hook: Hook, *, multi: bool) -> int:
         """Load the program of a hook, and return its file."""
@@ -381,7 +270,7 @@ class Probe:
         try:
             return load_program(instructions, TYPE_KPROBE, name=hook.program, attach_type=attach_type)
         except OSError as error:
-            raise _not_loaded(error.strerror or str(error)) from error
+            raise not_loaded(error.strerror or str(error)) from error
 
     def _attach_trampoline(self) -> list[int]:
         """Attach the program of one probe by fentry, if that is the way; return the program and its link."""
@@ -417,7 +306,7 @@ class Probe:
             preempt_counts[key.preempt_count] += times
         check_task_context(preempt_counts, self._interrupt_mask)
         if self._look is not None:
-            self._look.items["return_to_ac"] = one.agreed_return(distances, _CALIBRATION_PAGES)
+            self._look.items["return_to_ac"] = one.agreed_return(distances, CALIBRATION_PAGES)
             self._check_scope({key.gfp_mask for key, _ in measured})
             self._look.items["rejects"] = self._sees_rejected()
             return int(self._look.items["return_to_ac"][0])
@@ -436,7 +325,7 @@ class Probe:
         table = self._bpf["calibrated"]
         table.clear()
         self._switch(_CALIBRATE, tid=threading.get_native_id())
-        (request or _touch)()
+        (request or touch)()
         self._switch(_OFF)
         return [(key, value.value) for key, value in table.items()]
 
@@ -449,7 +338,7 @@ class Probe:
             for key, times in self._measured():
                 masks[key.asked, key.gfp_mask] += times
         cleared = self._gfp_bits["__GFP_IO"] | self._gfp_bits["__GFP_FS"]
-        one.check_scope(masks, usual, cleared, _CALIBRATION_PAGES)
+        one.check_scope(masks, usual, cleared, CALIBRATION_PAGES)
 
     def _sees_rejected(self) -> bool:
         """Check the probe for rejected requests, if there is one, by such a request; return whether there is."""
@@ -460,9 +349,89 @@ class Probe:
         one.check_rejected(seen, nr_node_ids())
         return True
 
+    def _load_audit(self, kernel: LiveKernel) -> AuditPair | None:
+        """Load the pair that audits one probe; None if there is none, or the kernel refuses it."""
+        if self._plan.audit is None:
+            return None
+        functions = {audit.ENTRY: self._plan.entry, audit.FREELIST: FREELIST}
+        try:
+            return AuditPair(self._plan.audit, functions, self._instructions, kernel.address, self._btf.function_id)
+        except OSError as error:
+            self.no_audit = error.strerror or str(error)
+            return None
+
+    @property
+    def audits(self) -> bool:
+        """Return whether the pair can audit one probe."""
+        return self._audit is not None
+
+    def attach_audit(self) -> None:
+        """Attach the pair beside one probe.
+
+        Raises:
+            KalloctraceError: the kernel refused, or the frames of its calls could not be measured.
+        """
+        if self._audit is None or self._look is None:
+            raise _no_audit(self.no_audit or "it was not asked for")
+        try:
+            self._audit.attach()
+        except OSError as error:
+            self._audit.detach()
+            raise _no_audit(error.strerror or str(error)) from error
+        if not self._look.items["audit_frame_to_ac"][0]:
+            # One probe measures these calls too, and shows their mask.
+            measured = Counter({key.frame_to_ac: times for key, times in self._measured() if not key.gfp_mask})
+            self._look.items["audit_frame_to_ac"] = agreed_distance(measured)
+
+    def detach_audit(self) -> None:
+        """Detach the pair."""
+        if self._audit is not None:
+            self._audit.detach()
+
+    def open_audit(self) -> None:
+        """Begin to count calls by both attachments, at one moment for both."""
+        if self._look is not None:
+            self._look.items["audit"] = _AUDIT_READY
+            time.sleep(_SETTLE)
+            # No call has this distance, so each takes the long way. Programs that would still set it have ended.
+            self._look.items["distance"] = 0
+            time.sleep(_SETTLE)
+            self._look.items["audit"] = _AUDIT_COUNT
+
+    def close_audit(self) -> None:
+        """Stop counting, likewise."""
+        if self._look is not None:
+            self._look.items["audit"] = _AUDIT_READY
+            time.sleep(_SETTLE)
+            self._look.items["audit"] = _AUDIT_OFF
+
+    def audit_missed(self) -> int:
+        """Return how many hits the kernel has skipped of one probe and of the pair that audits it."""
+        by_pair = 0 if self._audit is None else self._audit.missed()
+        return missed_by_programs(self._statistics)[one.SHORT] + self._missed_kprobes()[one.SHORT] + by_pair
+
+    def audited(self) -> tuple[Seen, Seen]:
+        """Return what one probe and the pair counted: different `struct allocation`s, and how often each was seen.
+
+        It reads maps by bpf(2), so nothing may be captured any more.
+        """
+        key = struct_dtype("allocation", self._plan.lengths())
+        of_one, of_pair = (
+            OverflowHash(self._bpf[name].map_fd, key, self._bcc.libbcc.lib, lambda: 1).read()
+            for name in ("audited_one", "audited_pair")
+        )
+        return of_one, of_pair
+
+    def audit_alone(self) -> tuple[int, int]:
+        """Return how many calls the pair saw without their entry, and how many found a map of the audit full."""
+        if self._look is None:
+            return 0, 0
+        unpaired, full = (int(self._look.items[name][0]) for name in ("audit_unpaired", "audit_full"))
+        return unpaired, full
+
     def start(self) -> None:
         """Begin to capture."""
-        self._missed_before = self._missed()
+        self._missed_before = missed_by_programs(self._statistics)
         self._missed_kprobes_before = self._missed_kprobes()
         if self._look is not None:
             # First, because calls of the bulk allocator add to it once they are captured.
@@ -498,8 +467,8 @@ class Probe:
 
     def counts(self) -> Counts:
         """Return the counters."""
-        counted = self._counted()
-        missed = self._missed()
+        seen = counted(self._slots.items)
+        missed = missed_by_programs(self._statistics)
         missed.subtract(self._missed_before)
         skipped = self._missed_kprobes()
         skipped.subtract(self._missed_kprobes_before)
@@ -510,27 +479,23 @@ class Probe:
         slow_missed = sum(missed.pop(name, 0) + skipped.pop(name, 0) for name in SLOW_PROGRAMS)
         freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
         return Counts(
-            opened=counted["OPENED"] - counted["FILTERED"] + int(self._slots.items["calls"].sum()),
-            dropped=counted["DROPPED"],
-            pending_full=counted["PENDING_FULL"],
-            unpaired_freelist=counted["UNPAIRED_FREELIST"],
-            unpaired_return=counted["UNPAIRED_RETURN"],
-            overwritten=counted["OVERWRITTEN"],
-            missed_by_program=missed.total() + counted["FREELIST_BUSY"],
+            opened=seen["OPENED"] - seen["FILTERED"] + int(self._slots.items["calls"].sum()),
+            dropped=seen["DROPPED"],
+            pending_full=seen["PENDING_FULL"],
+            unpaired_freelist=seen["UNPAIRED_FREELIST"],
+            unpaired_return=seen["UNPAIRED_RETURN"],
+            overwritten=seen["OVERWRITTEN"],
+            missed_by_program=missed.total() + seen["FREELIST_BUSY"],
             missed_by_kprobe=skipped.total(),
             bpf_calls=self._bpf_calls.counted(),
-            missed_freelist=sum(freelist) + counted["FREELIST_BUSY"],
-            comms_dropped=counted["COMMS_DROPPED"],
-            zones_dropped=counted["ZONES_DROPPED"],
+            missed_freelist=sum(freelist) + seen["FREELIST_BUSY"],
+            comms_dropped=seen["COMMS_DROPPED"],
+            zones_dropped=seen["ZONES_DROPPED"],
             slow_missed=slow_missed,
-            rejected=counted["REJECTED"] if self._look is not None and self._look.items["rejects"][0] else None,
-            own=counted["OWN"] if self._leaves_own_out else None,
-            filtered=counted["FILTERED"] + counted["UNMATCHED"],
+            rejected=seen["REJECTED"] if self._look is not None and self._look.items["rejects"][0] else None,
+            own=seen["OWN"] if self._leaves_own_out else None,
+            filtered=seen["FILTERED"] + seen["UNMATCHED"],
         )
-
-    def _counted(self) -> dict[str, int]:
-        summed = self._slots.items["counters"].sum(axis=0)
-        return {name: int(summed[index]) for name, index in zip(_COUNTERS, _COUNTER_INDICES, strict=True)}
 
     def unfinished(self) -> npt.NDArray[np.void]:
         """Return the calls that did not reach get_page_from_freelist(), as `struct call` of record.h."""
@@ -571,20 +536,6 @@ class Probe:
         control.mode, control.tid, control.frame_to_ac = mode, tid, self._frame_to_ac
         table[ctypes.c_int(0)] = control
 
-    def _missed(self) -> Counter[str]:
-        """Return `recursion_misses` of each program, by its name.
-
-        Linux kernel commit 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12);
-        older kernels never skip a tracing program, so there is nothing to count. A kprobe's program is skipped only
-        while another program runs on that CPU: in an interrupt, or while a bpf(2) call changes a map. The kernel counts
-        this since dd8657894c11 ("bpf: Count missed stats in trace_call_bpf") (in v6.7).
-        """
-        missed: Counter[str] = Counter()
-        for name, file in self._statistics.items():
-            lines = file.read().decode().splitlines()
-            missed[name] = sum(int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
-        return missed
-
     def _missed_kprobes(self) -> Counter[str]:
         """Return how many hits of each program came while a kprobe's handler was running on their CPU.
 
@@ -594,8 +545,8 @@ class Probe:
         return Counter(self._attached.missed() if self._attached is not None else {})
 
 
-def _not_loaded(why: str) -> KalloctraceError:
-    return KalloctraceError("cannot load the BPF program", why, "see what is missing: kalloctrace doctor")
+def _no_audit(why: str) -> KalloctraceError:
+    return KalloctraceError("cannot audit one probe by the pair", why, "leave out --audit, or use --attach pair")
 
 
 def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
@@ -605,74 +556,5 @@ def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
     return replace(hook, offset=past_ftrace(kcore.read(kernel.address(hook.function), CODE_BYTES)))
 
 
-def _touch() -> None:
-    """Let this thread allocate pages, each by a call of its own."""
-    with mmap.mmap(-1, _CALIBRATION_PAGES * mmap.PAGESIZE) as memory:
-        # A kernel without huge pages rejects the advice.
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_NOHUGEPAGE)
-        for page in range(0, len(memory), mmap.PAGESIZE):
-            memory[page] = 1
-
-
-def _power(number: int) -> int:
-    """Return the smallest power of two that is not less."""
-    return 1 << (number - 1).bit_length()
-
-
-def _cache_bits(plan: Plan, cpus: int) -> int:
-    """Return the base-2 logarithm of the number of sets of a CPU's cache: fewer where all are too large for a value."""
-    each = LARGEST // (_power(cpus) * struct_dtype("cache_set", plan.lengths()).itemsize)
-    return min(CACHE_BITS, each.bit_length() - 1)
-
-
-def _records_bytes(mode: Mode) -> int:
-    """Return the size of the ring buffer for calls that are traced to their return; in other modes these are few."""
-    return RING_BYTES if mode == "returns" else FEW_BYTES
-
-
 def _wide(value: int | str) -> bool:
     return isinstance(value, int) and value > 0x7FFFFFFF
-
-
-def agreed_distance(seen: Counter[int]) -> int:
-    """Return the distance on which nearly all measurements agree; interrupts may have disturbed a few.
-
-    Args:
-        seen: how often each distance, in bytes, was measured.
-
-    Raises:
-        KalloctraceError: they do not agree.
-    """
-    total = seen.total()
-    if total:
-        distance, times = seen.most_common(1)[0]
-        if times >= _NEARLY_ALL * total and 0 < distance < 4096:
-            return distance
-    raise KalloctraceError(
-        "cannot pair the entry with get_page_from_freelist",
-        f"the distance between their frames could not be measured: {dict(seen.most_common(3))}",
-        "try again on an idle machine; if it fails again, report the kernel release",
-    )
-
-
-def check_task_context(seen: Counter[int], interrupt_mask: int) -> None:
-    """Refuse probes that make every call look as if an interrupt made it.
-
-    Kprobes on ftrace and trampolines change at most the low byte of preempt_count. A breakpoint's handler runs in NMI
-    context (exc_int3() in arch/x86/kernel/traps.c), so the interrupt bits would be those of the probe itself.
-
-    Args:
-        seen: how often each raw preempt_count was measured in calls of one task.
-        interrupt_mask: the bits that mean "not in task context".
-
-    Raises:
-        KalloctraceError: more calls have such a bit than interrupts can explain.
-    """
-    interrupted = sum(times for preempt_count, times in seen.items() if preempt_count & interrupt_mask)
-    if interrupted > (1 - _NEARLY_ALL) * seen.total():
-        raise KalloctraceError(
-            "cannot capture preempt_count",
-            f"{interrupted} of {seen.total()} calls of a task seem to be an interrupt's: the probe is a breakpoint",
-            "let kprobes use ftrace: sysctl kernel.ftrace_enabled=1; or record with --attach fentry",
-        )

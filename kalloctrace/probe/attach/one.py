@@ -31,7 +31,7 @@ _CURRENT_TASK = "bpf_get_current_task_btf"
 _CAST = "bpf_rdonly_cast"
 """Linux kernel commit a35b9af4ec2c ("bpf: Add a kfunc to type cast from bpf uapi ctx to kernel ctx") (in v6.2)."""
 
-_RAW_TRACEPOINT_OPEN = 17
+RAW_TRACEPOINT_OPEN = 17
 """include/uapi/linux/bpf.h: enum bpf_cmd"""
 
 # include/uapi/linux/if_packet.h
@@ -219,7 +219,7 @@ def link_fentry(program: int) -> int:
         OneRefusedError: the kernel refused.
     """
     try:
-        return bpf(_RAW_TRACEPOINT_OPEN, "<QI", 0, program)
+        return bpf(RAW_TRACEPOINT_OPEN, "<QI", 0, program)
     except OSError as error:
         raise refused(f"by fentry: {error.strerror or error}") from error
 

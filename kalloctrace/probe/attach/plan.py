@@ -109,6 +109,7 @@ class Plan:
         one: the entry's code, if one probe is attached and not the pair.
         hierarchy: whose control groups are recorded; None if none are.
         by: what calls are counted by in addition to the request; None for nothing.
+        audit: how the pair is attached beside one probe for an audit; None if there is none.
     """
 
     entry: str
@@ -123,6 +124,7 @@ class Plan:
     one: EntryCode | None = None
     hierarchy: Hierarchy | None = None
     by: By | None = None
+    audit: Way | None = None
 
     @property
     def inferred(self) -> tuple[Inferred, ...]:
@@ -149,6 +151,16 @@ class Plan:
         """Return the plan without the slow path."""
         return replace(self, slow=None, constants={n: v for n, v in self.constants.items() if n != "SLOW"})
 
+    def with_audit(self, way: Way, calls: int) -> Self:
+        """Return the plan, of one probe, with the pair that audits it.
+
+        Args:
+            way: how that pair is attached.
+            calls: how many different calls it can count.
+        """
+        by_fentry = {"AUDIT_BY_FENTRY": 1} if way == "fentry" else {}
+        return replace(self, audit=way, constants={**self.constants, "AUDIT": calls, **by_fentry})
+
     def attached(self) -> list[str]:
         """Return the functions that are attached to."""
         optional = (self.nolock, self.bulk, PREPARE if self.prepare else None)
@@ -167,6 +179,7 @@ class Plan:
             self.mode: self.mode != "returns",
             "pair": self.mode != "returns" and self.one is None,
             "one": self.one is not None,
+            "audit": self.audit is not None,
             "alloc": self.mode == "returns",
             "prepare": self.prepare,
             "fentry" if self.attachment.way == "fentry" else "kprobe": True,

@@ -3,6 +3,7 @@
 
 import ctypes
 
+from kalloctrace.errors import KalloctraceError
 from kalloctrace.system_calls import bpf
 
 # include/uapi/linux/bpf.h: enum bpf_cmd, enum bpf_prog_type, enum bpf_attach_type
@@ -50,3 +51,8 @@ def load_program(instructions: bytes, kind: int, *, name: str, attach_type: int 
     except OSError as error:
         said = log.value.decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
         raise OSError(number, "; ".join([f"{name}: {error.strerror}", *said])) from error
+
+
+def not_loaded(why: str) -> KalloctraceError:
+    """Return the error for a program, or maps, that the kernel or the compiler refused, with their reason."""
+    return KalloctraceError("cannot load the BPF program", why, "see what is missing: kalloctrace doctor")

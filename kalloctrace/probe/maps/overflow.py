@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 _AT_ONCE = 4096
 
+Seen = tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]
+"""Different `struct allocation`s, and how often each was seen."""
+
 
 class OverflowHash:
     """The hash of counts that found the ring buffer full.
@@ -28,7 +31,7 @@ class OverflowHash:
         self._libbcc = libbcc
         self._used = used
 
-    def read(self) -> tuple[npt.NDArray[np.void], npt.NDArray[np.uint64]]:
+    def read(self) -> Seen:
         """Return its keys and values; without a system call where nothing was added.
 
         Raises:

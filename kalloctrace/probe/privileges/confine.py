@@ -37,6 +37,7 @@ def confine(
     kept: Iterable[Capability] = (),
     files_later: bool = False,
     maps_readable: Callable[[], bool] = lambda: True,
+    attaches_later: bool = False,
     in_other_thread: Callable[[Callable[[], None]], None] | None = None,
 ) -> list[str]:
     """Give up what is not needed any more, for good. Files that are open stay usable; programs cannot be run any more.
@@ -54,6 +55,7 @@ def confine(
         kept: capabilities that the work needs in any case.
         files_later: files will be made or replaced there; otherwise those that are open are enough.
         maps_readable: returns whether this process can read its BPF maps.
+        attaches_later: BPF programs that are loaded will be attached.
         in_other_thread: runs a function in the other thread of this process; None if there is none.
 
     Returns:
@@ -82,7 +84,7 @@ def confine(
         # Otherwise processes of the same user could take the open files, such as /proc/kcore.
         prctl(PR_SET_DUMPABLE, 0)
         if seccomp.available():
-            seccomp.restrict(existing_files=with_landlock)
+            seccomp.restrict(existing_files=with_landlock, links=attaches_later)
     except OSError as error:
         raise KalloctraceError(
             "cannot give up privileges",

@@ -40,6 +40,8 @@ _BPF_COMMANDS = {
 }
 """What is allowed of bpf(2), from enum bpf_cmd in include/uapi/linux/bpf.h: reading and changing maps that are
 open, and asking for the missed hits of a link that is open."""
+_LINK_COMMANDS = {"LINK_CREATE": 28, "RAW_TRACEPOINT_OPEN": 17}
+"""Likewise, where programs that are loaded already are attached later. None can be loaded any more."""
 
 # include/uapi/linux/seccomp.h, include/uapi/linux/audit.h
 _SET_MODE_FILTER, _GET_ACTION_AVAIL = 1, 2
@@ -68,23 +70,26 @@ def available() -> bool:
         raise
 
 
-def restrict(*, existing_files: bool) -> None:
+def restrict(*, existing_files: bool, links: bool = False) -> None:
     """Refuse system calls from now on, in all threads of this process; it needs no_new_privs.
 
     Args:
         existing_files: allow to open an existing file for writing. Without, only new files can be opened for that.
+        links: allow to attach BPF programs that are loaded.
 
     Raises:
         OSError: the kernel refused.
     """
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program(existing_files=existing_files))
+    code = b"".join(
+        struct.pack("=HBBI", *instruction) for instruction in program(existing_files=existing_files, links=links)
+    )
     instructions = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions)))
     if system_call("seccomp", _SYS_SECCOMP, _SET_MODE_FILTER, _FLAG_TSYNC, header):
         raise OSError(errno.EBUSY, "seccomp: a thread has a filter of its own")
 
 
-def program(*, existing_files: bool) -> list[Instruction]:
+def program(*, existing_files: bool, links: bool = False) -> list[Instruction]:
     """Return the filter; see `restrict`."""
     allow, refuse = (_RETURN, 0, 0, _RET_ALLOW), (_RETURN, 0, 0, _RET_ERRNO | errno.EPERM)
     # Calls of i386 and of x32 have other numbers.
@@ -102,8 +107,9 @@ def program(*, existing_files: bool) -> list[Instruction]:
     for entry in _NEVER.split(","):
         number = int(entry.split()[1])
         found += [(_IF_EQUAL, 0, 1, number), refuse]
-    found += [(_IF_EQUAL, 0, 2 * len(_BPF_COMMANDS) + 2, _BPF), (_LOAD, 0, 0, _ARGUMENTS)]
-    for command in _BPF_COMMANDS.values():
+    commands = {**_BPF_COMMANDS, **(_LINK_COMMANDS if links else {})}
+    found += [(_IF_EQUAL, 0, 2 * len(commands) + 2, _BPF), (_LOAD, 0, 0, _ARGUMENTS)]
+    for command in commands.values():
         found += [(_IF_EQUAL, 0, 1, command), allow]
     found.append(refuse)
     if not existing_files:

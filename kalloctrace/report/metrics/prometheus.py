@@ -209,6 +209,9 @@ def _missing(totals: Totals | None) -> Iterator[Metric]:
     ):
         if count is not None:
             yield _counter(name, about, (), {(): count})
+    if totals.audit is not None:
+        about = "Calls that one probe and the pair beside it saw differently, in an audit."
+        yield _counter("audit_differing", about, (), {(): totals.audit.differing})
     if totals.slow is None:
         return
     yield _counter("slow_path_calls", "Calls of the slow path.", (), {(): totals.slow})

@@ -393,6 +393,15 @@ def test_failing_command_is_reported_and_its_trace_kept(tmp_path: Path) -> None:
     hold("recording", recording)
     assert (recording["trace"], recording["kernel"]) == (str(trace), os.uname().release)
     assert (recording["allocations"], recording["exit_status"]) == (verdict["allocations"], 7)
+    audit = recording["audit"]
+    assert audit == verdict["audit"]
+    with TraceReader(trace) as reader:
+        audited = reader.recording["audit"]
+    assert (audit is None) == (audited is None)
+    if audit is not None:
+        # Before and after; each is of 512 page faults, at least.
+        assert (audit["windows"], audit["failure"], audit["differs"]) == (2, "", False)
+        assert audit["pair"] > 1000
 
 
 def test_absent_command_is_named(tmp_path: Path, attached: Callable[[], list[str]]) -> None:

@@ -11,8 +11,8 @@ import pytest
 from kalloctrace.kernel.live import LiveKernel
 from kalloctrace.probe.attach.bcc_import import import_bcc
 from kalloctrace.probe.attach.choice import ASKED
-from kalloctrace.probe.attach.loader import BULK_PENDING, BULK_RING_BYTES, PENDING
 from kalloctrace.probe.attach.plan import make_plan
+from kalloctrace.probe.attach.sizes import BULK_PENDING, BULK_RING_BYTES, PENDING
 from kalloctrace.probe.layout import bpf_folder, struct_dtype
 from kalloctrace.probe.maps.single_value import create_single_value
 
