@@ -213,7 +213,8 @@ class Recorded:
         self.log: list[str] = []
         self.folder = SegmentFolder(folder, self.log.append)
         self.folder.recover()
-        self.config = Config(folder=folder, keep_free=0, **changes)
+        # The process of the tests may have more memory than the default bound.
+        self.config = Config(folder=folder, **{"keep_free": 0, "memory": 1 << 40, **changes})
         self.recording = SegmentedRecording(machine.kernel, self.config, self.folder, self.log.append)
 
 

@@ -43,6 +43,7 @@ MEANINGS = {
         "NR_COUNTERS",
     ],
     "capturing": ["IDLE", "CAPTURING", "CLOSING"],
+    "audit": ["AUDIT_OFF", "AUDIT_READY", "AUDIT_COUNT"],
     "slow_kind": ["SLOW_BEGINS", "SLOW_ATTEMPT", "SLOW_RETURNS", "SLOW_RECLAIM", "SLOW_COMPACTION", "SLOW_OOM"],
 }
 """Enums whose values count from 0."""
