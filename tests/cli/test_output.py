@@ -56,7 +56,7 @@ OUTPUTS = {
     "record --output": Output(lambda _, path: ["record", "--pid", "999999999", "-o", path], None, live=True),
     "report --html": Output(lambda source, path: ["report", "--html", path, source]),
 }
-INPUTS = {"live --replay"}
+INPUTS = {"live --replay", "monitor --config"}
 """Options that name a file to read."""
 NAMES = list(OUTPUTS)
 WRITERS = [name for name, output in OUTPUTS.items() if not output.live]
