@@ -197,6 +197,13 @@ class _Pair:
         compare = paired if self.same else unpaired
         return compare(values[self.before], values[self.after], counting)
 
+    def difference(
+        self, field: str, value: str | None, means: tuple[float, float], change: Estimate, *, is_time: bool = False
+    ) -> Difference:
+        """Return what differs, with the p-value of its test alone; see the attributes of `Difference`."""
+        sizes = len(self.before), len(self.after)
+        return Difference(field, value, self.kind, sizes, self.same, *means, change, is_time, change.p_value)
+
 
 def _pairs(hosts: Hosts) -> tuple[list[_Pair], list[str]]:
     """Return the pairs of each kind of machine, and the kinds that have too few hosts.
@@ -227,20 +234,8 @@ def _share(share: Share, kind: _Pair) -> Iterator[Difference]:
     counting = sum(counting_variance(share.part[side], share.whole[side]) for side in (pair.before, pair.after))
     values = share.part / np.maximum(share.whole, 1)
     change = pair.estimate(values, counting)
-    before, after = (float(values[side].mean()) for side in (pair.before, pair.after))
-    sizes = len(pair.before), len(pair.after)
-    yield Difference(
-        share.field,
-        share.value,
-        pair.kind,
-        sizes,
-        pair.same,
-        before,
-        after,
-        change,
-        is_time=False,
-        p_value=change.p_value,
-    )
+    means = (float(values[pair.before].mean()), float(values[pair.after].mean()))
+    yield pair.difference(share.field, share.value, means, change)
 
 
 def _occurs(part: Counts, pair: _Pair) -> bool:
@@ -255,17 +250,5 @@ def _time(times: Times, kind: _Pair) -> Iterator[Difference]:
     counting = sum(float((times.noise[side] ** 2).sum()) / len(side) ** 2 for side in (pair.before, pair.after))
     logs = pair.estimate(times.logarithm, counting)
     change = Estimate(math.exp(logs.value), math.exp(logs.low), math.exp(logs.high), logs.p_value)
-    before, after = (math.exp(times.logarithm[side].mean()) for side in (pair.before, pair.after))
-    sizes = len(pair.before), len(pair.after)
-    yield Difference(
-        times.field,
-        times.caller,
-        pair.kind,
-        sizes,
-        pair.same,
-        before,
-        after,
-        change,
-        is_time=True,
-        p_value=logs.p_value,
-    )
+    means = (math.exp(times.logarithm[pair.before].mean()), math.exp(times.logarithm[pair.after].mean()))
+    yield pair.difference(times.field, times.caller, means, change, is_time=True)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The recording of one worker: attached once, written to one segment after another, within bounds."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +34,6 @@ _COST_SECONDS = 5.0
 _MACHINE_SECONDS = 10.0
 _WINDOW = 30.0
 """Seconds over which the cost is judged: a short burst is not above the bound."""
-_STATM = Path("/proc/self/statm")
 
 
 class Cost(NamedTuple):
@@ -63,6 +61,7 @@ class CostMeter:
 
     def __init__(self, processors: int) -> None:
         self._processors = processors
+        self._process = psutil.Process()
         self._began = time.process_time()
         self._samples: deque[tuple[float, float]] = deque()
 
@@ -79,12 +78,7 @@ class CostMeter:
             self._samples.popleft()
         began, before = self._samples[0]
         share = None if now - began < _WINDOW else 100 * (spent - before) / (now - began) / self._processors
-        return Cost(programs, recorder, share, resident())
-
-
-def resident() -> int:
-    """Return the resident bytes of this process."""
-    return int(_STATM.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return Cost(programs, recorder, share, self._process.memory_info().rss)
 
 
 class Counts(NamedTuple):

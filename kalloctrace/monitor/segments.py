@@ -29,6 +29,7 @@ from kalloctrace.monitor.config import Config
 from kalloctrace.monitor.start import Log
 from kalloctrace.output.opened import CREATE
 from kalloctrace.trace.containers import Containers
+from kalloctrace.trace.dedup import allocations_of
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import Column, StreamColumns, TraceWriter
@@ -104,16 +105,14 @@ class SegmentFolder:
                 yield path, match
 
     def _recovered(self, path: Path) -> Path | None:
-        stem = path.name.removesuffix(_OPEN)
         try:
             with TraceReader(path) as trace:
                 truncated = trace.ending().truncated
         except KalloctraceError as error:
             path.unlink()
-            self._log(f"removed {stem}{_OPEN}, of which an earlier run had written nothing: {error.why}")
+            self._log(f"removed {path.name}, of which an earlier run had written nothing: {error.why}")
             return None
-        there = self._path / f"{stem}{_TRUNCATED if truncated else _COMPLETE}"
-        path.rename(there)
+        there = _renamed(path, truncated=truncated)
         self._log(f"kept {there.name}, which an earlier run was writing when it was ended")
         return there
 
@@ -124,8 +123,7 @@ class SegmentFolder:
 
     def completed(self, path: Path, *, truncated: bool) -> Path:
         """Give a written segment its final name; return that."""
-        there = path.with_name(path.name.removesuffix(_OPEN) + (_TRUNCATED if truncated else _COMPLETE))
-        path.rename(there)
+        there = _renamed(path, truncated=truncated)
         folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -170,6 +168,11 @@ class SegmentFolder:
         self.removed[reason] += 1
         if reason == "space":
             self._log(f"removed {oldest.path.name}, as the disk is full")
+
+
+def _renamed(path: Path, *, truncated: bool) -> Path:
+    """Give a segment its final name; return that."""
+    return path.rename(path.with_name(path.name.removesuffix(_OPEN) + (_TRUNCATED if truncated else _COMPLETE)))
 
 
 class _File(io.RawIOBase):
@@ -331,7 +334,7 @@ class SegmentWriter:
     def add(self, allocations: pa.RecordBatch | pa.StructArray) -> int:
         """Add allocations that rows will refer to, in any segment; return the index of the first."""
         if not isinstance(allocations, pa.StructArray):
-            allocations = pa.StructArray.from_arrays(allocations.columns, fields=list(allocations.schema))
+            allocations = allocations_of(allocations)
         self._allocations.append(allocations)
         first = self._size
         self._size += len(allocations)

@@ -136,12 +136,9 @@ def test_it_runs(
     assert [line for line in printed.err.splitlines() if not _MESSAGES.match(line)] == []
 
 
-@pytest.mark.parametrize("command", IN_A_SHELL)
-def test_it_runs_in_a_shell(command: str, folder: Path) -> None:
-    """The command exits as expected, and prints no errors."""
-    if "-o theirs.arrows" in command:
-        (folder / "theirs.arrows").unlink()
-    done = subprocess.run(
+def in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command as a page shows it, in a folder with what it needs."""
+    return subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         cwd=folder,
         env={**os.environ, "HOME": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
@@ -150,6 +147,14 @@ def test_it_runs_in_a_shell(command: str, folder: Path) -> None:
         check=False,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("command", IN_A_SHELL)
+def test_it_runs_in_a_shell(command: str, folder: Path) -> None:
+    """The command exits as expected, and prints no errors."""
+    if "-o theirs.arrows" in command:
+        (folder / "theirs.arrows").unlink()
+    done = in_shell(command, folder)
     assert done.returncode == 0, f"{COMMANDS[command]}: {done.stderr}"
     assert [line for line in done.stderr.splitlines() if not _MESSAGES.match(line)] == []
 
@@ -215,15 +220,7 @@ SHOWN = outputs()
 def test_it_prints_what_its_page_shows(page: str, command: str, shown: str, folder: Path) -> None:
     """An output in docs/ is what the program prints, to the letter."""
     del page
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command],
-        cwd=folder,
-        env={**os.environ, "HOME": str(folder), "PATH": f"{folder / 'bin'}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    done = in_shell(command, folder)
     assert is_shown(shown, done.stdout), done.stdout
 
 

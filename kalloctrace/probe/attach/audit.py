@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.probe.attach.choice import Shown, Way
+from kalloctrace.probe.attach.counts import missed_by_programs
 from kalloctrace.probe.attach.links import link_multi, missed_multi
 from kalloctrace.probe.attach.one import link_fentry
 from kalloctrace.probe.attach.programs import TRACE_FENTRY, TRACE_KPROBE_MULTI, TYPE_KPROBE, TYPE_TRACING, load_program
@@ -65,7 +66,9 @@ class AuditPair:
                 self._programs[name] = load_program(
                     instructions(name), kind, name=name, attach_type=attach_type, btf_id=btf_id
                 )
-            self._shown = [HeldFile(Path(f"/proc/self/fdinfo/{file}")) for file in self._programs.values()]
+            self._statistics = {
+                name: HeldFile(Path(f"/proc/self/fdinfo/{file}")) for name, file in self._programs.items()
+            }
         except BaseException:
             self.close()
             raise
@@ -90,9 +93,7 @@ class AuditPair:
 
     def missed(self) -> int:
         """Return how many hits the kernel has skipped."""
-        lines = [line for shown in self._shown for line in shown.read().decode().splitlines()]
-        skipped = sum(int(line.split()[1]) for line in lines if line.startswith("recursion_misses:"))
-        return self._missed + self._missed_by_links() + skipped
+        return self._missed + self._missed_by_links() + missed_by_programs(self._statistics).total()
 
     def _missed_by_links(self) -> int:
         return 0 if self._fentry else sum(map(missed_multi, self._links))
