@@ -6,6 +6,9 @@ import socket
 import time
 from contextlib import suppress
 
+_WAIT = 1.0
+"""Seconds that a change of state waits for a manager that is behind; a lost sign of life is followed by another."""
+
 
 class ServiceManager:
     """Tells the service manager the state of the service; does nothing without one.
@@ -32,7 +35,7 @@ class ServiceManager:
 
     def alive(self) -> None:
         """The service does its work."""
-        self._send("WATCHDOG=1")
+        self._send("WATCHDOG=1", wait=0.0)
 
     def reloading(self) -> None:
         """The configuration is being read again; `ready` follows."""
@@ -42,11 +45,11 @@ class ServiceManager:
         """The service ends."""
         self._send("STOPPING=1")
 
-    def _send(self, text: str) -> None:
+    def _send(self, text: str, wait: float = _WAIT) -> None:
         if not self._address:
             return
         address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
         # A manager that does not listen must not end the service.
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as to:
-            to.setblocking(False)
+            to.settimeout(wait)
             to.sendto(text.encode(), address)

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -156,6 +157,28 @@ class Manager:
     def __init__(self, address: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(address)
+
+
+def test_manager_that_is_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signs of life fill its queue, and are lost; a change of state is not."""
+    name = f"kalloctrace-behind-{os.getpid()}"
+    manager = Manager(f"\0{name}")
+    monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+    told = ServiceManager()
+    for _ in range(1000):
+        told.alive()
+    reader = threading.Timer(0.2, manager.socket.recv, [100])
+    reader.start()
+    told.stopping()
+    reader.join()
+    manager.socket.setblocking(False)
+    heard = []
+    with suppress(BlockingIOError):
+        while True:
+            heard.append(manager.socket.recv(100))
+    manager.socket.close()
+    assert 1 < len(heard) < 1000
+    assert heard[-1] == b"STOPPING=1"
 
 
 def test_abstract_address_and_no_manager(monkeypatch: pytest.MonkeyPatch) -> None:
