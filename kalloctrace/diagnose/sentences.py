@@ -139,8 +139,13 @@ def _memcg(failure: Failure) -> str:
     limit = ""
     if failure.logged.memcg_limit is not None:
         usage, at_most = failure.logged.memcg_limit
-        limit = f" ({usage:,} kB of {at_most:,} kB used)"
+        what = _COUNTERS.get(failure.logged.memcg_counter, "")
+        limit = f" ({usage:,} kB of {at_most:,} kB{what} used)"
     return f"the limit of its memory cgroup was reached{limit}; the zones were not the cause"
+
+
+_COUNTERS = {"memory+swap": " memory with swap", "kmem": " kernel memory"}
+"""Limits of version 1 of cgroups besides that of memory itself."""
 
 
 def _no_addresses(_failure: Failure) -> str:

@@ -479,6 +479,73 @@ RIGHT: dict[str, list[Right]] = {
             holds=("kubepods-burstable-pod12.slice", "1,048,576 kB"),
         )
     ],
+    # 24,288 of 524,288 kB are left, so it is memory with swap that is full.
+    "memcg-swap-limit-5.4.log": [
+        Right(
+            {"event": "oom", "conclusion": "memcg", "certainty": "certain", "harm": "killed"},
+            {},
+            holds=("1,048,576 kB of 1,048,576 kB memory with swap", "memory.memsw.limit_in_bytes", "now 1.0 GB"),
+            never=("524,288",),
+        )
+    ],
+    # 2048 of 2048 kB kernel memory; of memory itself 3,000 of 524,288 kB.
+    "memcg-kmem-limit-4.15.log": [
+        Right(
+            {"event": "oom", "conclusion": "memcg", "certainty": "certain", "harm": "killed"},
+            {},
+            holds=("2,048 kB of 2,048 kB kernel memory", "memory.kmem.limit_in_bytes"),
+            never=("524,288",),
+        )
+    ],
+    "memcg-no-victim-4.19.log": [
+        Right(
+            {"event": "oom", "conclusion": "memcg", "harm": "failed", "harm_line": 13},
+            {},
+            holds=("no process could be killed", "10,240 kB of 10,240 kB"),
+        )
+    ],
+    # Three lines "Killed process" of one kill.
+    "memcg-oom-group-6.8.log": [
+        Right(
+            {"event": "oom", "conclusion": "memcg", "harm": "killed"}, {}, holds=("every other process of its cgroup",)
+        )
+    ],
+    # 1048576 - 23576 pages, less 12000 free, 9550 on the lists, 25000 slab, 5000 tables, 1000 stacks, 20: 3.7 GB.
+    "profile-driver-6.14.log": [
+        Right(
+            {"event": "oom", "conclusion": "watermark", "certainty": "certain"},
+            {NORMAL: "watermark"},
+            holds=("3.2 GB of it are allocated at drivers/gpu/drm/ttm/ttm_pool.c:137",),
+            never=("page_owner",),
+        )
+    ],
+    # One request: vmalloc adds a guard page to its 32,768 bytes.
+    "vmap-then-vmalloc-5.4.log": [
+        Right(
+            {
+                "event": "vmap",
+                "comm": "tracebox",
+                "conclusion": "address_range",
+                "certainty": "certain",
+                "suppressed": 3,
+            },
+            holds=("vmalloc of 32 kB", "bpf_int_jit_compile"),
+        )
+    ],
+    "vmap-old-3.2.log": [
+        Right(
+            {"event": "vmap", "comm": "insmod", "conclusion": "address_range", "certainty": "certain", "gfp": 0xD2},
+            holds=("load_module",),
+        )
+    ],
+    # 12000 of 12500 pages. Swap is full, and 50000 pages are on their way there: no file pages are dirty.
+    "stall-swap-full-4.10.log": [
+        Right(
+            {"event": "stall", "conclusion": "watermark", "certainty": "certain", "harm": "retried"},
+            {NORMAL: "watermark"},
+            never=("vm.dirty_bytes", "vm.min_free_kbytes", "vm.watermark_scale_factor"),
+        )
+    ],
     "docker-memcg-v1-4.18.log": [
         Right(
             {"event": "oom", "comm": "python3", "conclusion": "memcg", "constraint": "memcg", "harm": "killed"},

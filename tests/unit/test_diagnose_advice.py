@@ -9,7 +9,7 @@ from kalloctrace.diagnose.answers.answers import answer
 from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free, smaller_reserve
 from kalloctrace.diagnose.answers.types import Advice
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.reports.model import Blocks, Cache, Frame, HugePages, LoggedZone, Task
+from kalloctrace.diagnose.reports.model import Blocks, Cache, Frame, HugePages, LoggedZone, Site, Task
 from tests.diagnosed import judged, pages, zone
 
 LOW = zone(100)
@@ -146,6 +146,21 @@ def test_which_zone_keeps_too_much() -> None:
     """It is named, with what is free in it."""
     [found] = smaller_reserve(judged(kept(750), kept(1200, node=1)))
     assert "node 1 DMA32, where 4,800 kB are free" in found.text
+
+
+@pytest.mark.parametrize(
+    ("counter", "setting", "more"),
+    [
+        ("memory", "memory.limit_in_bytes", False),
+        ("memory+swap", "memory.memsw.limit_in_bytes", False),
+        ("kmem", "memory.kmem.limit_in_bytes", True),
+    ],
+)
+def test_limits_of_version_1(counter: str, setting: str, *, more: bool) -> None:
+    """Each counter has a limit of its own, and none is called memory.max."""
+    found = only(LOW, event="oom", memcg=True, memcg_limit=(60, 60), memcg_counter=counter, memcg_v1=True)
+    assert found.setting == setting
+    assert ("kernel memory alone" in found.text) == more
 
 
 def test_requests_that_nothing_is_advised_for() -> None:
@@ -348,6 +363,27 @@ def test_memory_that_nobody_accounts_for() -> None:
     assert full(totals={**zeros, "active_anon": 8901}) == []
 
 
+@pytest.mark.parametrize(
+    ("where", "size", "named"),
+    [
+        ("drivers/gpu/drm/ttm/ttm_pool.c:137 [ttm] func:ttm_pool_alloc_page", 550, True),
+        ("net/core/page_pool.c:570 func:__page_pool_alloc_page_order", 551, True),
+        ("mm/vmalloc.c:3731 func:vm_area_alloc_pages", 900, True),
+        ("drivers/gpu/drm/ttm/ttm_pool.c:137 [ttm] func:ttm_pool_alloc_page", 549, False),
+        # The counters have these.
+        ("mm/memory.c:1061 func:folio_prealloc", 900, False),
+        ("fs/ext4/super.c:7 [ext4] func:ext4_page", 900, False),
+    ],
+)
+def test_the_profile_names_what_no_counter_has(where: str, size: int, *, named: bool) -> None:
+    """A site with at least half of it; the counters lack 1100 pages here."""
+    zeros = dict.fromkeys(("unevictable", "slab_unreclaimable", "pagetables"), 0)
+    totals = {**FULL["totals"], **zeros, "active_anon": 8800}
+    found = advice(LOW, **{**FULL, "totals": totals, "profile": [Site(size << 12, 1, where)]})
+    assert [each.setting for each in found] == [None if named else "page_owner="]
+    assert (f"allocated at {where}" in found[0].text) == named
+
+
 def test_page_cache_is_not_blamed() -> None:
     """What can be freed is no advice."""
     assert full(totals={"active_file": 400}) == []
@@ -407,6 +443,44 @@ def test_dirty_pages(event: str, totals: dict[str, int], there: bool) -> None:
     for name in DIRTY:
         lacking = {key: value for key, value in DIRTY.items() if key != name}
         assert "vm.dirty_bytes" not in settings(LOW, event=event, totals=lacking)
+
+
+def test_pages_on_their_way_to_swap() -> None:
+    """They are counted as written back too, and no limit of dirty file pages holds for them."""
+    totals = {**DIRTY, "dirty": 0, "writeback": 16_384}
+    assert "vm.dirty_bytes" in settings(LOW, event="stall", totals=totals)
+    assert "vm.dirty_bytes" not in settings(LOW, event="stall", totals={**totals, "writeback": 16_385})
+
+
+@pytest.mark.parametrize(
+    ("more", "helps"),
+    [
+        ({}, False),
+        # A hundredth of the swap, a twentieth of the memory: there is something to free.
+        ({"swap": (11, 1000)}, True),
+        ({"swap": (0, 0)}, False),
+        ({"swap": None}, True),
+        ({"active_file": 300, "slab_reclaimable": 200}, True),
+        ({"active_file": 300, "slab_reclaimable": 199}, False),
+        ({"slab_reclaimable": None}, True),
+    ],
+)
+def test_no_watermark_where_nothing_can_be_freed(more: dict[str, Any], *, helps: bool) -> None:
+    """An earlier kswapd finds nothing, also for a stall or a failure."""
+    swap, totals = more.pop("swap", FULL["swap"]), {**FULL["totals"], **more}
+    known = {key: value for key, value in totals.items() if value is not None}
+    for event in ("failure", "stall"):
+        found = settings(LOW, **{**FULL, "constraint": None, "event": event, "swap": swap, "totals": known})
+        assert ("vm.min_free_kbytes" in found) == helps
+
+
+def test_low_memory() -> None:
+    """A driver that asks for it, where a zone above has room."""
+    low = zone(100, name="DMA")
+    high = zone(0).kilobytes["high"] // 4
+    for gfp, free, there in ((0xCC1, high + 1, True), (0xCC1, high, False), (0xCC0, high + 1, False)):
+        found = [each.text for each in advice(low, zone(free), gfp=gfp, order=0)]
+        assert any("instead of __GFP_DMA, if" in text for text in found) == there
 
 
 def test_first_page() -> None:

@@ -34,6 +34,18 @@ def test_a_process_was_killed() -> None:
     assert found.why.endswith("held 3 kB")
     none = KILLED._replace(anon_rss_kb=None, file_rss_kb=None, shmem_rss_kb=None)
     assert harm(event="oom", killed=none).why.endswith("killed web (pid 9)")
+    group = harm(event="oom", killed=none, kills_group=True)
+    assert group.why.endswith("killed web (pid 9), and every other process of its cgroup (memory.oom.group)")
+
+
+def test_no_process_could_be_killed() -> None:
+    """The request gets nothing; SysRq f has none."""
+    found = harm(event="oom", no_victim=8)
+    assert (found.kind, found.certainty, found.line) == ("failed", "likely", 8)
+    assert found.why.startswith("no process could be killed: ")
+    found = harm(event="oom", no_victim=8, order=-1)
+    assert (found.kind, found.certainty, found.line) == ("unknown", "unknown", 8)
+    assert harm(event="oom", no_victim=8, panic=(9, "why")).line == 9
 
 
 def test_a_state_of_memory() -> None:

@@ -56,6 +56,20 @@ def task(pid: int, rss: int, name: str = "web") -> Task:
     return Task(pid, pid, 0, rss, None, None, 0, name, 2 * rss)
 
 
+def test_shared_memory_of_an_old_cgroup() -> None:
+    """Version 1 counts tmpfs as page cache; its pages are on the lists of anonymous memory."""
+    stats = {"cache": 1400, "rss": 680, "active_anon": 680, "inactive_anon": 1390}
+    expected = [("shmem", 1390), ("anonymous", 680), ("file", 10)]
+    for more, shared in (({}, 1390), ({"shmem": 7}, 7), ({"cache": 300}, 300), ({"inactive_anon": 0}, 0)):
+        found = holders(memcg=True, event="oom", memcg_limit=(500, 500), memcg_stats={**stats, **more})
+        held = {kind: kilobytes for kind, _, kilobytes, *_ in found}
+        assert held.get("shmem", 0) == shared
+        if not more:
+            assert [(kind, kilobytes) for kind, _, kilobytes, *_ in found] == expected
+    del stats["rss"]
+    assert "shmem" not in {kind for kind, *_ in holders(memcg=True, event="oom", memcg_stats=stats)}
+
+
 def test_tasks() -> None:
     """The five largest, in pages of the kernel's size."""
     tasks = [task(number, 10 * number, f"task{number}") for number in (3, 1, 6, 2, 5, 4)]

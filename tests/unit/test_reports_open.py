@@ -95,6 +95,41 @@ def test_a_first_line_that_goes_on(first: str, second: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("size", "text", "joined"),
+    [
+        (8192, "allocation failure: 8192 bytes", True),
+        (4096, "allocation failure: 4096 bytes", True),
+        # It asked for more than what was not found, or it got addresses and lacked pages.
+        (16384, "allocation failure: 16384 bytes", False),
+        (8192, "allocation failure, allocated 4096 of 8192 bytes", False),
+    ],
+)
+def test_no_addresses_and_for_whom(size: int, text: str, *, joined: bool) -> None:
+    """`alloc_vmap_area` prints the one line and its caller the other, up to 3.x without a task: one report."""
+    for comm in ("udevd", ""):
+        reports = OpenReports()
+        reports.number = 1
+        one = reports.begin(report("vmap", "", size=8192, warning_text="failed: use vmalloc="), message(1))
+        # Until the task is named no line is of it.
+        assert one.lacks_task
+        assert not one.wants_state
+        more = report("vmalloc", comm, size=size, warning_text=text, suppressed=3)
+        assert reports.continued(more, message(2), mask() if comm else None) == joined
+        if joined:
+            assert (one.report.event, one.report.comm, one.report.size, one.report.suppressed) == (
+                *("vmap", comm, size, 3),
+            )
+        assert reports.continued(report("failure", "insmod"), message(3), mask()) == (joined and not comm)
+
+
+def test_the_same_line_for_another_request() -> None:
+    """Two such lines are two reports."""
+    reports = OpenReports()
+    reports.begin(report("vmap", "", size=8192), message(1))
+    assert not reports.continued(report("vmap", "", size=8192), message(2), None)
+
+
+@pytest.mark.parametrize(
     "change",
     ["none", "mask", "comm", "caller", "far", "other", "turned"],
 )

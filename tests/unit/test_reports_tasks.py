@@ -210,6 +210,41 @@ def test_no_limit() -> None:
     assert not lists.group
 
 
+@pytest.mark.parametrize(
+    ("lines", "limit", "counter", "place"),
+    [
+        # Each of version 1's three counters has a limit; the one that is full decides.
+        (("memory: usage 500kB, limit 600kB", "memory+swap: usage 900kB, limit 900kB"), (900, 900), "memory+swap", 6),
+        (("memory: usage 30kB, limit 600kB", "kmem: usage 20kB, limit 20kB"), (20, 20), "kmem", 6),
+        (("memory: usage 600kB, limit 600kB", "memory+swap: usage 600kB, limit 600kB"), (600, 600), "memory", 5),
+        # 12 of 600 kB are a fiftieth: charges are made in batches.
+        (("memory: usage 588kB, limit 600kB", "memory+swap: usage 600kB, limit 600kB"), (588, 600), "memory", 5),
+        (("memory: usage 587kB, limit 600kB", "memory+swap: usage 600kB, limit 600kB"), (600, 600), "memory+swap", 6),
+        (("memory: usage 587kB, limit 600kB", "memory+swap: usage 587kB, limit 600kB"), (587, 600), "memory", 5),
+    ],
+)
+def test_which_limit(lines: tuple[str, str], limit: tuple[int, int], counter: str, place: int) -> None:
+    """`mem_cgroup_print_oom_meminfo` prints all counters, and not which of them refused the charge."""
+    report, _ = killing(*(f"{text}, failcnt 3" for text in lines))
+    assert (report.memcg_limit, report.memcg_counter, report.places["memcg_limit"]) == (limit, counter, place)
+    assert report.memcg_v1
+
+
+def test_version_2_has_other_counters() -> None:
+    """Its swap has a limit of its own, which refuses no charge."""
+    report, _ = killing("memory: usage 600kB, limit 600kB, failcnt 3", "swap: usage 0kB, limit 0kB, failcnt 0")
+    assert (report.memcg_limit, report.memcg_counter, report.memcg_v1) == ((600, 600), "memory", False)
+
+
+def test_nobody_could_be_killed() -> None:
+    """The line of `out_of_memory`; a kernel that panics says it once more."""
+    report, lists = killing("Out of memory and no killable processes...")
+    assert (report.no_victim, report.killed, report.panic, lists.final) == (5, None, None, True)
+    report, _ = killing("Kernel panic - not syncing: System is deadlocked on memory")
+    assert (report.no_victim, report.panic) == (None, (5, "System is deadlocked on memory"))
+    assert killing(KILL, "Out of memory and no killable processes...")[0].no_victim is None
+
+
 def test_a_whole_cgroup() -> None:
     """memory.oom.group."""
     report, lists = killing("Tasks in /a are going to be killed due to memory.oom.group set", KILL)

@@ -3,8 +3,17 @@
 
 from collections.abc import Iterator
 
-from kalloctrace.diagnose.answers.facts import allowed, amount, below_mark, excluded, size_kb, total
-from kalloctrace.diagnose.answers.out_of_memory import has_given_up
+from kalloctrace.diagnose.answers.facts import (
+    allowed,
+    amount,
+    below_mark,
+    cgroup_shmem,
+    excluded,
+    size_kb,
+    swap_is_gone,
+    total,
+)
+from kalloctrace.diagnose.answers.out_of_memory import has_given_up, reclaimable
 from kalloctrace.diagnose.answers.tuning import earlier_kswapd, larger_min_free, smaller_reserve
 from kalloctrace.diagnose.answers.types import Advice, Caller, Certainty, Harm, Holder, OutOfMemory
 from kalloctrace.diagnose.findings import findings_of
@@ -15,6 +24,12 @@ from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
 _MANY_DIRTY = 32 << 10
 """Fewer dirty pages than 32 MB, in kB, are written within a moment."""
+
+_LITTLE = 20
+"""Less than a twentieth of the memory is little, as in the judgement whether the machine is out of memory."""
+_COUNTED = ("mm/", "fs/", "arch/", "include/", "./include/")
+"""Files whose pages the counters of the state have: page cache, processes, slab caches, page tables."""
+_UNCOUNTED = "mm/vmalloc.c"
 
 
 def advise(
@@ -42,7 +57,7 @@ def _of_memory(
 ) -> Iterator[Advice]:
     """Yield what to do about who holds the memory where there is none, else about the request."""
     first_page = failure.logged.event == "oom" and failure.attempt.order == 0
-    maybe = memory.verdict is None and (first_page or has_given_up(failure))
+    maybe = memory.verdict is None and (first_page or has_given_up(failure) or _has_nothing_to_free(failure))
     if memory.verdict or maybe:
         yield from _true_oom(failure, memory, holders)
     else:
@@ -51,10 +66,19 @@ def _of_memory(
         yield from _dirty(failure)
 
 
+def _has_nothing_to_free(failure: Failure) -> bool:
+    """Return whether swap is full or there is none, and hardly anything else can be freed: kswapd has nothing to do."""
+    size, (_, most) = size_kb(failure), reclaimable(failure)
+    return bool(swap_is_gone(failure)) and size is not None and most is not None and most * _LITTLE < size
+
+
 def _dirty(failure: Failure) -> Iterator[Advice]:
     """Yield a limit of half as many dirty pages, if most of the page cache must be written before it can be freed."""
     files, unwritten = total(failure, "active_file", "inactive_file"), total(failure, "dirty", "writeback")
     if files is None or unwritten is None or unwritten * 2 < files or unwritten < _MANY_DIRTY:
+        return
+    if unwritten > files:
+        # Pages on their way to swap are counted too.
         return
     text = f"start to write earlier: {amount(unwritten)} of {amount(files)} file pages are dirty"
     value = unwritten // 2048 << 20
@@ -71,10 +95,21 @@ def _memcg(failure: Failure, holders: tuple[Holder, ...]) -> Advice:
     largest = next((each for each in holders if each.kind == "task"), None)
     if largest is not None:
         text += f"; {largest.what} (pid {largest.pid}) holds {amount(largest.kilobytes)}"
-    shared = logged.memcg_stats.get("shmem", 0)
+    shared = cgroup_shmem(logged.memcg_stats)
+    if logged.memcg_counter == "kmem":
+        text += "; it is that of kernel memory alone, which later kernels do not have"
     if logged.memcg_limit is not None and shared * 4 >= logged.memcg_limit[1]:
         text += f"; {amount(shared)} are shared memory and tmpfs, which killing a process does not free"
-    return Advice(text, "memory.max", None, certainty, logged.places.get("memcg_limit", logged.line))
+    setting = _LIMITS_V1[logged.memcg_counter] if logged.memcg_v1 else "memory.max"
+    return Advice(text, setting, None, certainty, logged.places.get("memcg_limit", logged.line))
+
+
+_LIMITS_V1 = {
+    "memory": "memory.limit_in_bytes",
+    "memory+swap": "memory.memsw.limit_in_bytes",
+    "kmem": "memory.kmem.limit_in_bytes",
+}
+"""The files of version 1 of cgroups, by the counter that the OOM killer prints: mm/memcontrol.c."""
 
 
 def _refused(failure: Failure) -> Iterator[Advice]:
@@ -159,7 +194,7 @@ def _true_oom(failure: Failure, memory: OutOfMemory, holders: tuple[Holder, ...]
     for holder in holders:
         known = _OF_HOLDER.get(holder.kind)
         if known is not None and size is not None and holder.kilobytes * 10 >= size:
-            text, setting = known
+            text, setting = _profiled(failure, holder) or known
             yield Advice(f"{amount(holder.kilobytes)} {holder.what}: {text}", setting, None, "likely", holder.line)
     yield from _unused_huge_pages(failure)
     if failure.logged.swap is not None and failure.logged.swap[1] == 0:
@@ -167,6 +202,21 @@ def _true_oom(failure: Failure, memory: OutOfMemory, holders: tuple[Holder, ...]
         if anonymous is not None and size is not None and anonymous * 5 >= size * 2:
             text = f"add swap, on a disk or as zram: {amount(anonymous)} of process memory cannot leave RAM without it"
             yield Advice(text, "swap", None, "likely", failure.logged.places.get("swap"))
+
+
+def _profiled(failure: Failure, holder: Holder) -> tuple[str, None] | None:
+    """Return who holds what no counter has, if the allocation profile names it."""
+    if holder.kind != "unaccounted":
+        return None
+    sites = [
+        site
+        for site in failure.logged.profile
+        if not site.where.startswith(_COUNTED) or site.where.startswith(_UNCOUNTED)
+    ]
+    largest = max(sites, key=lambda site: site.bytes, default=None)
+    if largest is None or largest.bytes >> 9 < holder.kilobytes:
+        return None
+    return f"{amount(largest.bytes >> 10)} of it are allocated at {largest.where}: see what uses that", None
 
 
 _OF_HOLDER: dict[str, tuple[str, str | None]] = {
@@ -212,6 +262,7 @@ def _request(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
     if failure.attempt.order > 0 and any(each.kind == "block" for each in allowed(failure)):
         yield from _smaller(failure, caller, remedies.get("smaller_order"))
     yield from _closed_memory(failure)
+    yield from _higher_zone(failure, caller)
     if failure.logged.event == "oom":
         return
     if "watermark_boost" in remedies:
@@ -264,6 +315,23 @@ def _high_memory(failure: Failure) -> Iterator[Advice]:
     if any(state.free > state.watermarks[2] for state in high):
         text = "use a 64-bit kernel if the processor can run one: the kernel cannot use the free high memory for itself"
         yield Advice(text, None, None, "likely", failure.logged.state_line)
+
+
+def _higher_zone(failure: Failure, caller: Caller | None) -> Iterator[Advice]:
+    """Yield how not to ask for low memory, if there is room above it."""
+    if failure.highest_zone not in ("DMA", "DMA32"):
+        return
+    above = [each.state for each in excluded(failure) if each.excluded_by == "highest_zoneidx"]
+    best = max(above, key=lambda state: state.free - state.watermarks[2], default=None)
+    if best is None or best.free <= best.watermarks[2]:
+        return
+    who, line = _who(failure, caller)
+    free = amount(best.free * failure.page_kb)
+    text = (
+        f"let {who} use the DMA API with the device's own mask instead of __GFP_{failure.highest_zone}, if the device "
+        f"reaches more memory: {free} are free in node {best.node} {best.zone}"
+    )
+    yield Advice(text, None, None, "likely", line)
 
 
 def _half_cma(failure: Failure, pages: int) -> str | None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Amounts that several answers need, as far as the log shows them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.states import populated
@@ -120,6 +120,17 @@ def _hides_nodes(failure: Failure) -> bool:
         return False
     ended = logged.swap is not None or logged.total_ram_pages is not None
     return ended and all(zone.blocks and "free" in zone.kilobytes for zone in populated(logged.zones))
+
+
+def cgroup_shmem(stats: Mapping[str, int]) -> int:
+    """Return the shared memory of a cgroup in kB, 0 if the log does not show it.
+
+    Older kernels do not print it; it is what the lists of anonymous pages have besides "rss", and a part of "cache"
+    (`mem_cgroup_charge_statistics`, mm/memcontrol.c of 3.10).
+    """
+    if "shmem" in stats or not {"cache", "rss", "active_anon", "inactive_anon"} <= stats.keys():
+        return stats.get("shmem", 0)
+    return min(max(stats["active_anon"] + stats["inactive_anon"] - stats["rss"], 0), stats["cache"])
 
 
 def amount(kilobytes: int) -> str:

@@ -29,7 +29,9 @@ def judge_harm(failure: Failure, caller: Caller | None) -> Harm:
         sizes = (killed.anon_rss_kb, killed.file_rss_kb, killed.shmem_rss_kb)
         held = sum(size or 0 for size in sizes)
         had = f", which held {amount(held)}" if held else ""
-        return Harm("killed", f"the OOM killer killed {killed.comm} (pid {killed.pid}){had}", "certain", killed.line)
+        group = ", and every other process of its cgroup (memory.oom.group)" if logged.kills_group else ""
+        why = f"the OOM killer killed {killed.comm} (pid {killed.pid}){had}{group}"
+        return Harm("killed", why, "certain", killed.line)
     by_event = _BY_EVENT.get(logged.event)
     return by_event(failure) if by_event is not None else _of_caller(failure, caller)
 
@@ -38,6 +40,10 @@ def _oom(failure: Failure) -> Harm:
     if failure.logged.panic is not None:
         line, why = failure.logged.panic
         return Harm("failed", f"no process was killed: the kernel panicked ({why})", "certain", line)
+    if failure.logged.no_victim is not None:
+        why = "no process could be killed: each is exempt (oom_score_adj -1000), a kernel thread, or about to end"
+        asked = has_request(failure.logged)
+        return Harm("failed" if asked else "unknown", why, "likely" if asked else "unknown", failure.logged.no_victim)
     why = "the log does not show which process was killed"
     return Harm("unknown", why, "unknown", failure.logged.line)
 

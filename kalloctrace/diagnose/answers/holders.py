@@ -4,7 +4,7 @@
 import operator
 from collections.abc import Iterator
 
-from kalloctrace.diagnose.answers.facts import amount, machine_kb, size_kb, total
+from kalloctrace.diagnose.answers.facts import amount, cgroup_shmem, machine_kb, size_kb, total
 from kalloctrace.diagnose.answers.types import Holder, HolderKind
 from kalloctrace.diagnose.from_log import Failure
 
@@ -38,7 +38,6 @@ _COUNTERS: tuple[tuple[HolderKind, str, tuple[str, ...]], ...] = (
 
 _OF_CGROUP: tuple[tuple[HolderKind, str, tuple[str, ...]], ...] = (
     ("anonymous", "anonymous memory of the cgroup", ("anon", "rss")),
-    ("shmem", "shared memory and tmpfs of the cgroup", ("shmem",)),
     ("slab", "slab caches of the cgroup that cannot be freed", ("slab_unreclaimable",)),
     ("reclaimable_slab", "slab caches of the cgroup that can be freed", ("slab_reclaimable",)),
     ("page_tables", "page tables of the cgroup", ("pagetables",)),
@@ -95,8 +94,11 @@ def _of_cgroup(failure: Failure) -> Iterator[Holder]:
         held = next((stats[name] for name in names if name in stats), 0)
         if held:
             yield Holder(kind, what, held, line=line)
+    shared = cgroup_shmem(stats)
+    if shared:
+        yield Holder("shmem", "shared memory and tmpfs of the cgroup", shared, line=line)
     # The page cache has shared memory too.
-    cached = stats.get("file", stats.get("cache", 0)) - stats.get("shmem", 0)
+    cached = stats.get("file", stats.get("cache", 0)) - shared
     if cached > 0:
         yield Holder("file", "page cache of the cgroup", cached, line=line)
 

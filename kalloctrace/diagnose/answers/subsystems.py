@@ -48,6 +48,8 @@ LIBRARIES = re.compile(
     r"|_{0,2}mempool_\w+|_{0,2}sg_alloc_table\w*|sg_kmalloc|sgl_alloc\w*|_{0,2}radix_tree_\w+|_{0,2}xas?_\w+|_{0,2}idr_\w+"
     r"|ida_\w+|mas_\w+|pcpu_(?:alloc\w*|create_chunk|populate_\w+|mem_\w+)|__alloc_percpu\w*|alloc_percpu\w*"
     r"|_{0,2}bio_alloc\w*|bvec_alloc\w*|bio_(?:kmalloc|copy)\w*|usb_alloc_\w+|hcd_buffer_alloc|alloc_large_system_hash"
+    # kernel/module/main.c, mm/execmem.c, kernel/bpf/core.c
+    r"|module_alloc\w*|execmem_\w*alloc\w*|bpf_(?:jit_binary|prog)_(?:pack_)?alloc"
     r"|seq_buf_alloc|simple_xattr_alloc|_{0,2}alloc_workqueue\w*|alloc_workqueue_attrs"
     # fs/xfs/kmem.c up to 6.8; module/os/linux/spl of OpenZFS
     r"|kmem_z?alloc(?:_large|_io)?|kmem_realloc|kmem_zone_z?alloc|spl_k?v?mem_\w*alloc\w*|spl_kvmalloc"

@@ -191,6 +191,8 @@ class LoggedFailure:
         waited: the duration of a stall, as printed.
         memcg: the limit of a memory cgroup caused it.
         memcg_limit: usage and limit in kB, if printed.
+        memcg_counter: whose limit that is: "memory", "memory+swap" or "kmem"; "" if it is not printed.
+        memcg_v1: the counters are those of version 1 of cgroups.
         contradictions: contradictions within the report.
         time: of the first line in seconds, comparable within one log; None if not printed.
         wall: the time of day of the first line, as printed.
@@ -216,6 +218,8 @@ class LoggedFailure:
         hugepages: the huge pages of each node.
         killed: who was killed; None if not printed.
         panic: the number of the line that says why the kernel panicked instead, and why; None if there is none.
+        no_victim: the number of the line that says that no process could be killed; None if there is none.
+        kills_group: all processes of the victim's memory cgroup are killed (memory.oom.group).
         suppressed: the number of reports that the rate limit suppressed before this one.
         state_line: the number of the first line of the state of memory; None if there is none.
         state_age: seconds from the report's first line to its state; None if unknown. Negative: the state that follows
@@ -243,6 +247,8 @@ class LoggedFailure:
     waited: str | None = None
     memcg: bool = False
     memcg_limit: tuple[int, int] | None = None
+    memcg_counter: str = ""
+    memcg_v1: bool = False
     contradictions: list[str] = field(default_factory=list)
     time: float | None = None
     wall: str | None = None
@@ -267,6 +273,8 @@ class LoggedFailure:
     hugepages: list[HugePages] = field(default_factory=list)
     killed: Killed | None = None
     panic: tuple[int, str] | None = None
+    no_victim: int | None = None
+    kills_group: bool = False
     suppressed: int = 0
     state_line: int | None = None
     state_age: float | None = None

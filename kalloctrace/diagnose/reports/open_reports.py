@@ -22,6 +22,26 @@ _OF_MANY_LINES = WITH_STATE | {"warning", "memory"}
 """The events whose report may have lines that name nobody."""
 
 
+def _is_reason(first: LoggedFailure, report: LoggedFailure) -> bool:
+    """Return whether a line without a task is the reason of the report that follows.
+
+    `alloc_vmap_area` prints that it found no range, then its caller what that was for, up to 3.x in two lines: the
+    size, and the request. Source: mm/vmalloc.c of Linux 2.6.28 to 7.3.
+    """
+    pair, reason = (first.event, report.event), (first.warning_text or "").startswith(_GAVE_UP)
+    if pair == ("vmap", "vmalloc"):
+        # A guard page is added to the size.
+        return (report.warning_text or "").startswith(_GAVE_UP) and (first.size or 0) >= (report.size or 0)
+    if pair == ("vmap", "vmap"):
+        # Else it is the same line for another request.
+        return report.comm != ""
+    return pair == ("vmalloc", "failure") or (pair == ("vmap", "failure") and reason)
+
+
+_GAVE_UP = "allocation failure: "
+"""Of vmalloc without pages; else it tells how many pages it got."""
+
+
 class OpenReports:
     """The open reports of a log.
 
@@ -79,10 +99,11 @@ class OpenReports:
         last = self.open[-1] if self.open else None
         if last is None or last.mask is not None or last.report.comm or not last.may_write(message):
             return False
-        pair = (last.report.event, report.event)
-        if pair not in (("vmap", "vmap"), ("vmalloc", "failure")) or self.number - last.touched > NEAR:
-            return False
         first = last.report
+        if not _is_reason(first, report) or self.number - last.touched > NEAR:
+            return False
+        first.warning_text = report.warning_text or first.warning_text
+        first.suppressed += report.suppressed
         first.comm, first.nodemask, first.order = report.comm, report.nodemask, report.order
         first.cpuset, first.mems_allowed = report.cpuset, report.mems_allowed
         first.size = report.size if report.size is not None else first.size

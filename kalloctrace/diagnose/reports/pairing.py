@@ -160,12 +160,11 @@ class _Pairing:
 
     def _begin(self, report: LoggedFailure, message: Message) -> None:
         mask = _mask_in(message.text)
-        if self.reports.continued(report, message, mask):
-            return
-        self.reports.begin(report, message, mask)
         for events, _ in _SHOWN_BY:
             if report.event in events:
                 report.suppressed = self._suppressed.pop(events, 0)
+        if not self.reports.continued(report, message, mask):
+            self.reports.begin(report, message, mask)
 
     def _finished(self, writer: Writer) -> LoggedFailure:
         report = writer.report
@@ -200,7 +199,7 @@ class _Pairing:
 
     def _read_task(self, message: Message, task: re.Match[str], release: ReleaseText | None) -> None:
         comm, pid = task["comm"], int(task["pid"])
-        waiting = [w for w in self.reports.open if not w.named and w.may_write(message)]
+        waiting = [w for w in self.reports.open if not w.named and not w.lacks_task and w.may_write(message)]
         waiting = [w for w in waiting if w.report.event not in ("memory", "slub", "cma", "contig", "hugetlb")]
         own = [w for w in waiting if _is_task(w, comm, pid)]
         last = waiting[-1] if waiting else None

@@ -51,6 +51,7 @@ _KILLED = re.compile(
 _PANIC = re.compile(
     r".*?\bKernel panic - not syncing: (?P<why>System is deadlocked on memory|[Oo]ut of memory[ :].{1,128})"
 )
+_NO_VICTIM = "Out of memory and no killable processes"
 _SIZE = re.compile(r"\b(total-vm|vsz|anon-rss|file-rss|shmem-rss):(\d{1,15})kB")
 _GROUP = "are going to be killed due to memory.oom.group set"
 _MEMCG_PATH = re.compile(
@@ -58,7 +59,11 @@ _MEMCG_PATH = re.compile(
     r"(?P<path>[^\s,:][^,]{0,4095}?)(?=,|$|: ?\w+:|:$)"
 )
 _MEMCG = re.compile(r"Memory cgroup out of memory|killed as a result of limit of|Memory cgroup stats for")
-_MEMCG_LIMIT = re.compile(r"memory: usage (?P<usage>\d{1,15})kB, limit (?P<limit>\d{1,15})kB")
+_MEMCG_LIMIT = re.compile(
+    r"(?P<counter>memory|memory\+swap|kmem): usage (?P<usage>\d{1,15})kB, limit (?P<limit>\d{1,16})kB"
+)
+_REACHED = 50
+"""A charge fails less than a fiftieth below the limit: it is made in batches, and pages are freed meanwhile."""
 _STATS = re.compile(r"Memory cgroup stats for .{1,4096}?:(?P<rest>(?: [a-z_]{1,32}:\d{1,15}KB)*)")
 _STAT_OF_LINE = re.compile(r"(?<!\S)([a-z_]{1,32}):(\d{1,15})KB")
 _STAT = re.compile(r"(?P<name>[a-z_]{1,32}) (?P<bytes>\d{1,20})$")
@@ -69,8 +74,8 @@ _CACHE = re.compile(
 _CACHE_CGROUP = re.compile(r"\(\d+:(?P<cgroup>.*)\)$")
 
 OOM_HINTS = (
-    *("rocess ", "oom-kill:", "memory: usage", "emory cgroup", "Memory limit reached", "oom.group", "limit of"),
-    "Kernel panic",
+    *("rocess ", "oom-kill:", ": usage ", "emory cgroup", "Memory limit reached", "oom.group", "limit of"),
+    *("Kernel panic", _NO_VICTIM),
 )
 """A line with none of these words says nothing of whom the OOM killer killed, and why."""
 
@@ -181,7 +186,9 @@ def names_victim(text: str) -> bool:
 
 def of_cgroup(text: str) -> bool:
     """Return whether a line says that the limit of a memory cgroup was reached."""
-    return "CONSTRAINT_MEMCG" in text or _MEMCG.search(text) is not None or _MEMCG_LIMIT.match(text) is not None
+    limit = _MEMCG_LIMIT.match(text)
+    own = limit is not None and limit["counter"] == "memory"
+    return own or "CONSTRAINT_MEMCG" in text or _MEMCG.search(text) is not None
 
 
 def is_about_kill(text: str) -> bool:
@@ -192,14 +199,15 @@ def is_about_kill(text: str) -> bool:
 
 def read_kill(report: LoggedFailure, lists: Lists, text: str, line: int) -> None:
     """Read whom the OOM killer killed, and the limit that it kept."""
-    _read_limits(report, text)
+    _read_limits(report, text, line)
     stats = _STATS.match(text)
     if stats is not None:
         # Up to 5.2 each cgroup below has a line of its own.
         lists.stats = True
         for name, kilobytes in _STAT_OF_LINE.findall(stats["rest"]):
             report.memcg_stats[name] = report.memcg_stats.get(name, 0) + int(kilobytes)
-    lists.group = lists.group or _GROUP in text
+    if _GROUP in text:
+        lists.group, report.kills_group = True, True
     victim = _VICTIM.search(text)
     if victim is not None and report.killed is None:
         report.killed = Killed(line, int(victim["pid"]), victim["comm"], None, None, None, None)
@@ -208,6 +216,8 @@ def read_kill(report: LoggedFailure, lists: Lists, text: str, line: int) -> None
         report.constraint = _REASONS.get(why["why"], report.constraint)
         if report.killed is None:
             report.killed = Killed(line, int(why["pid"]), why["comm"] or "", None, None, None, None)
+    if _NO_VICTIM in text and report.killed is None:
+        report.no_victim, lists.final = line, True
     panic = _PANIC.match(text)
     if panic is not None and report.killed is None:
         report.panic, lists.final = (line, panic["why"].rstrip(" .")), True
@@ -226,19 +236,36 @@ def read_kill(report: LoggedFailure, lists: Lists, text: str, line: int) -> None
         )
 
 
-def _read_limits(report: LoggedFailure, text: str) -> None:
+def _read_limits(report: LoggedFailure, text: str, line: int) -> None:
     summary = _OOM_KILL.search(text)
     if summary is not None:
         report.nodemask, report.cpuset, report.mems_allowed = summary["nodemask"], summary["cpuset"], summary["mems"]
         report.constraint = _CONSTRAINTS.get(summary["constraint"], report.constraint)
     limit = _MEMCG_LIMIT.match(text)
     if limit is not None:
-        report.memcg_limit = (int(limit["usage"]), int(limit["limit"]))
+        limit = limit if _read_limit(report, limit, line) else None
     path = _MEMCG_PATH.search(text)
     if path is not None and report.memcg_path is None:
         report.memcg_path = path["path"]
     if limit is not None or path is not None or report.constraint == "memcg" or _MEMCG.search(text) is not None:
         report.memcg, report.constraint = True, "memcg"
+
+
+def _read_limit(report: LoggedFailure, match: re.Match[str], line: int) -> bool:
+    """Read a counter of the cgroup; return whether it may be the one at its limit.
+
+    In version 1 that of memory with swap or of kernel memory may be.
+    """
+    usage, limit = int(match["usage"]), int(match["limit"])
+    at_limit = (limit - usage) * _REACHED <= limit
+    report.memcg_v1 = report.memcg_v1 or match["counter"] != "memory"
+    known = report.memcg_limit
+    if match["counter"] != "memory" and not at_limit:
+        return False
+    if known is None or (at_limit and (known[1] - known[0]) * _REACHED > known[1]):
+        report.memcg_limit, report.memcg_counter = (usage, limit), match["counter"]
+        report.places["memcg_limit"] = line
+    return True
 
 
 def read_cache(report: LoggedFailure, text: str) -> bool:

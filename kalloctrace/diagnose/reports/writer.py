@@ -152,11 +152,16 @@ class Writer:
             self.report.contradictions.append(MIXED)
 
     @property
+    def lacks_task(self) -> bool:
+        """Whether it so far is the one line that no range of addresses was found, which the kernel prints by itself."""
+        return self.report.event == "vmap" and not self.report.comm and self.mask is None
+
+    @property
     def wants_state(self) -> bool:
         """Whether the state of memory is still to come; the OOM killer prints it before its tasks and its victim."""
         if self.state or self.report.tasks or self.report.killed is not None or self.lists.columns is not None:
             return False
-        return self.report.event in WITH_STATE
+        return self.report.event in WITH_STATE and not self.lacks_task
 
     @property
     def complete(self) -> bool:
