@@ -359,6 +359,10 @@ def _nodes_in(text: str) -> int | None:
 
 def _missing(failure: Failure, mask: Mask) -> Iterator[str]:
     logged, why = failure.logged, failure.why
+    if logged.lost:
+        yield f"{logged.lost:,} messages that were lost among its lines (see dmesg, or a larger log_buf_len=)"
+    if logged.event == "memory" and not has_request(logged):
+        yield "a request to judge (name one: --gfp GFP_KERNEL --order 3)"
     if logged.event not in _JUDGED or not _zones_decide(logged) or (logged.event == "hugetlb" and why is None):
         return
     if not failure.kernel:

@@ -173,6 +173,9 @@ _EMBEDDED = re.compile(r"\[ {0,8}(?P<boot>\d{1,8}\.\d{6})\](?:\[ {0,6}[TC]\d{1,1
 _EMBEDDED_SYSLOG = re.compile(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S{1,64} kernel: ")
 
 
+# `console_unlock`, kernel/printk/printk.c of Linux 3.16 to 4.14, which prints no line end there.
+_DROPPED = re.compile(r"\*\* \d{1,10} printk messages dropped \*\* +(?=\S)")
+
 _AT_ONCE = 1.0
 """Seconds between two messages that ran into each other on a console."""
 
@@ -185,6 +188,8 @@ def next_prefix(text: str, known: Prefix) -> int:
         known: its own prefix.
     """
     begin = known.end
+    if text.startswith("** ", begin) and (dropped := _DROPPED.match(text, begin)) is not None:
+        return dropped.end()
     match = _EMBEDDED.search(text, begin + 1) if text.find("[", begin + 1) > 0 else None
     if text.find(" kernel: ", begin) >= 0:
         syslog = _EMBEDDED_SYSLOG.search(text, begin + 1)

@@ -546,6 +546,31 @@ RIGHT: dict[str, list[Right]] = {
             never=("vm.dirty_bytes", "vm.min_free_kbytes", "vm.watermark_scale_factor"),
         )
     ],
+    # 25000 of 10000 + 15 pages; the zone's line has another one's loss before it. No block of order 4.
+    "dropped-4.8.log": [
+        Right(
+            _failure("task", 4, certainty="certain", conclusion="block"), {NORMAL: "block"}, holds=("7 messages that",)
+        )
+    ],
+    # 2500 of 2750 pages; eight of 20000 pages each.
+    "oom-many-workers-4.19.log": [
+        Right(
+            {"event": "oom", "conclusion": "watermark", "certainty": "certain", "out_of_memory": True},
+            {(0, "DMA32"): "watermark"},
+            holds=("php-fpm, 8 processes hold 625 MB, 64 %",),
+        )
+    ],
+    # 750 - 3 of 875 pages; Normal has room, and is above what the mask allows.
+    "s390x-dma-5.10.log": [
+        Right(
+            _failure("modprobe", 2, conclusion="watermark", certainty="certain"),
+            {(0, "DMA"): "watermark", NORMAL: "excluded"},
+            holds=("let dasd_alloc_device use the DMA API", "1.5 GB are free in node 0 Normal"),
+        )
+    ],
+    "missed-6.12.log": [
+        Right({"event": "oom", "conclusion": "unknown", "harm": "killed"}, {}, holds=("120 messages",))
+    ],
     "docker-memcg-v1-4.18.log": [
         Right(
             {"event": "oom", "comm": "python3", "conclusion": "memcg", "constraint": "memcg", "harm": "killed"},

@@ -356,6 +356,14 @@ def test_what_else_holds_memory(counter: str, setting: str | None) -> None:
     assert full(totals={counter: 999}) == []
 
 
+def test_many_processes_that_hold_most() -> None:
+    """Together a tenth of it."""
+    workers = [Task(pid, pid, 0, 400, None, None, 0, "php-fpm", 800) for pid in (7, 8, 9)]
+    [found] = advice(LOW, **{**FULL, "tasks": workers})
+    assert (found.setting, found.line) == ("memory.max", 14)
+    assert found.text.startswith("php-fpm, 3 processes hold 4,800 kB, 12 %: let them use less, run fewer, ")
+
+
 def test_memory_that_nobody_accounts_for() -> None:
     """A tenth of it, if all counters are there."""
     zeros = dict.fromkeys(("unevictable", "slab_unreclaimable", "pagetables"), 0)

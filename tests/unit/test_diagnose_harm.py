@@ -139,6 +139,7 @@ ROWS = [
     ("shmem_sg_alloc_table i915_gem_object_get_pages_gtt", (0, MAYFAIL), ("failed", "certain")),
     ("btrfs_lookup_bio_sums", (0, KERNEL), ("failed", "certain")),
     ("__netdev_alloc_skb netdev_alloc_frag napi_alloc_skb dev_alloc_skb", (0, ATOMIC), ("dropped", "likely")),
+    ("bnx2x_rx_int foo_rx_poll ixgbe_clean_rx_irq foo_process_rx", (0, ATOMIC), ("dropped", "likely")),
     ("e1000_alloc_rx_buffers alloc_rx_slot bnxt_rx_refill b44_refill_rx", (0, ATOMIC), ("dropped", "likely")),
 ]
 """Functions, the order and mask that they ask with, and what follows; each read in the kernel's source."""

@@ -86,6 +86,30 @@ def test_tasks() -> None:
     assert holders(killed=killed._replace(anon_rss_kb=None, file_rss_kb=0)) == []
 
 
+@pytest.mark.parametrize(
+    ("pages", "together"),
+    [
+        ((1000, 2000, 3000), True),
+        ((1000, 2000, 3001), False),
+        # Two are not many, and 6145 pages are more than there are.
+        ((2000, 2000), False),
+        ((2048, 2048, 2048), True),
+        ((2048, 2048, 2049), False),
+    ],
+)
+def test_many_processes_of_one_program(pages: tuple[int, ...], *, together: bool) -> None:
+    """The workers of a server are told together, unless one has most of it or they share nearly all."""
+    tasks = [*(task(number, rss, "worker") for number, rss in enumerate(pages, 7)), task(1, 5, "init")]
+    memory = {"total_ram_pages": 6144, "reserved_pages": 0}
+    found = [(what, held, pid) for _, what, held, pid, _ in holders(tasks=tasks, **memory) if "worker" in what]
+    if together:
+        name = f"worker, {len(pages)} processes (shared pages counted for each)"
+        assert found == [(name, 4 * sum(pages), None)]
+    else:
+        alone = [("worker", 4 * rss, pid) for pid, rss in enumerate(pages, 7)]
+        assert found == sorted(alone, key=lambda each: -each[1])
+
+
 def test_stacks_and_huge_pages() -> None:
     """Of the nodes, before 4.8 of the zones; huge pages hold memory whether they are used or not."""
     nodes = {0: {"kernel_stack": 30}, 1: {"kernel_stack": 12}, 2: {}}

@@ -35,6 +35,14 @@ def texts(lines: Iterable[str]) -> list[str]:
     return [message.text for message in read_messages(lines)]
 
 
+def test_messages_that_a_console_dropped() -> None:
+    """3.16 to 4.14 print that before the next message, in its line: both are messages."""
+    dropped = "** 40 printk messages dropped ** "
+    assert texts([f"{dropped}[   12.000000] {ZONE}", RESERVE]) == [dropped.strip(), ZONE, RESERVE]
+    assert texts([f"[   11.000000] {dropped}{ZONE}", RESERVE]) == [dropped.strip(), ZONE, RESERVE]
+    assert texts([dropped, ZONE]) == [dropped.strip(), ZONE]
+
+
 def only(*lines: str) -> Message:
     """Return the one message of some lines."""
     (message,) = read_messages(lines)

@@ -200,6 +200,24 @@ def test_hosts_are_kept_apart() -> None:
     assert [(report.host, *frees([report])) for report in reports] == [("one", ("a", [100])), ("two", ("b", [200]))]
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Missed 120 kernel messages", 120),
+        ("systemd-journald[300]: Missed 7 kernel messages", 7),
+        ("** 9 printk messages dropped **", 9),
+        ("2 messages were lost", 0),
+    ],
+)
+def test_lost_messages(text: str, number: int) -> None:
+    """What journald or the console lost is said of the reports that it may be of."""
+    whole = "SLUB: Unable to allocate memory on node -1 (gfp=0x20)", "  cache: a, object size: 1, order: 0"
+    slub, oom, later = found(
+        *whole, "c invoked oom-killer: gfp_mask=0xcc0, order=0", text, "b: page allocation failure: order:0, mode:0xcc0"
+    )
+    assert (slub.lost, oom.lost, later.lost) == (0, number, 0)
+
+
 def test_suppressed_reports() -> None:
     """What the rate limit suppressed is said of the next report of its kind."""
     [oom, failure] = found(

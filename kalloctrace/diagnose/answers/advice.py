@@ -94,7 +94,7 @@ def _memcg(failure: Failure, holders: tuple[Holder, ...]) -> Advice:
     text = f"raise the limit {name}{now}, or let its processes use less; the machine's settings do not matter"
     largest = next((each for each in holders if each.kind == "task"), None)
     if largest is not None:
-        text += f"; {largest.what} (pid {largest.pid}) holds {amount(largest.kilobytes)}"
+        text += f"; {_holds(largest)} {amount(largest.kilobytes)}"
     shared = cgroup_shmem(logged.memcg_stats)
     if logged.memcg_counter == "kmem":
         text += "; it is that of kernel memory alone, which later kernels do not have"
@@ -102,6 +102,11 @@ def _memcg(failure: Failure, holders: tuple[Holder, ...]) -> Advice:
         text += f"; {amount(shared)} are shared memory and tmpfs, which killing a process does not free"
     setting = _LIMITS_V1[logged.memcg_counter] if logged.memcg_v1 else "memory.max"
     return Advice(text, setting, None, certainty, logged.places.get("memcg_limit", logged.line))
+
+
+def _holds(task: Holder) -> str:
+    """Return who holds, for a sentence: a process, or all of one program."""
+    return f"{task.what} (pid {task.pid}) holds" if task.pid is not None else f"{task.what.rpartition(' (')[0]} hold"
 
 
 _LIMITS_V1 = {
@@ -147,17 +152,20 @@ def _by_event(failure: Failure) -> Iterator[Advice]:
 def _cma(failure: Failure) -> Advice:
     logged = failure.logged
     line = logged.line
+    free, whole = logged.cma_pages if logged.cma_pages is not None else (0, 0)
+    pieces = ", in pieces" if logged.pages is not None and free >= logged.pages else ""
     if logged.pages is None or failure.page_size.certainty == "unknown":
         alone = f": this request alone takes {logged.pages:,} pages of it" if logged.pages is not None else ""
+        if whole and alone:
+            alone += f", and {free:,} of its {whole:,} were free{pieces}"
         return Advice(f"make the CMA area larger (boot parameter){alone}", "cma=", None, "likely", line)
     # The size of an area is a multiple of a page block, and never needs more than 4 MB.
     needed = -(-logged.pages * failure.page_kb // 4096) * 4
     text = f"make the CMA area larger (boot parameter): this request alone takes {needed} MB of it"
     size = 2 * needed
     if logged.cma_pages is not None:
-        free, whole = (pages * failure.page_kb for pages in logged.cma_pages)
-        size = -(-whole // 4096) * 4 + needed
-        text += f", and {amount(free)} of its {amount(whole)} were free, in pieces"
+        size = -(-whole * failure.page_kb // 4096) * 4 + needed
+        text += f", and {amount(free * failure.page_kb)} of its {amount(whole * failure.page_kb)} were free{pieces}"
     return Advice(text, "cma=", f"{size}M", "likely", line)
 
 
@@ -189,7 +197,8 @@ def _true_oom(failure: Failure, memory: OutOfMemory, holders: tuple[Holder, ...]
     task = next((each for each in holders if each.kind == "task"), None)
     if task is not None and size is not None and task.kilobytes * 10 >= size:
         share = min(100, 100 * task.kilobytes // size)
-        text = f"{task.what} (pid {task.pid}) holds {amount(task.kilobytes)}, {share} %: let it use less, or limit it"
+        less = "let it use less, or limit it" if task.pid is not None else "let them use less, run fewer, or limit them"
+        text = f"{_holds(task)} {amount(task.kilobytes)}, {share} %: {less}"
         yield Advice(text, "memory.max", None, certainty, task.line)
     for holder in holders:
         known = _OF_HOLDER.get(holder.kind)

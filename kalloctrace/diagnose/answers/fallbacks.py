@@ -175,6 +175,15 @@ FALLBACKS = (
         atomic=True,
     ),
     _row(
+        r"\w+_rx_(?:int|irq|poll|ring|skb|packet|pkt|frame|handler|complete|work|napi)\w*"
+        r"|\w+_(?:clean|process|handle|receive|poll)_rx\w*",
+        "dropped",
+        "a network driver that gets no buffer for a received packet drops the packet; TCP sends it again",
+        "drivers/net/ethernet/broadcom/bnx2x/bnx2x_cmn.c, bnx2x_rx_int",
+        "likely",
+        atomic=True,
+    ),
+    _row(
         r"_{0,2}pskb_\w+|skb_(?:copy|cow|segment|ensure_writable|make_writable)\w*|_{0,2}skb_linearize",
         "dropped",
         "a packet that gets no room for a copy or for its headers is dropped; TCP sends it again",

@@ -2,14 +2,18 @@
 """Who holds the memory, as far as the log shows it, and how much nobody accounts for."""
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kalloctrace.diagnose.answers.facts import amount, cgroup_shmem, machine_kb, size_kb, total
 from kalloctrace.diagnose.answers.types import Holder, HolderKind
 from kalloctrace.diagnose.from_log import Failure
+from kalloctrace.diagnose.reports.model import Task
 
 _TASKS, _SITES = 5, 5
 """At most as many are named."""
+
+_MANY = 3
+"""From so many processes of one name on they are told together."""
 
 _LEAST = 100
 """A holder of less than a hundredth of the memory is not named."""
@@ -106,13 +110,38 @@ def _of_cgroup(failure: Failure) -> Iterator[Holder]:
 def _tasks(failure: Failure) -> Iterator[Holder]:
     logged, killed = failure.logged, failure.logged.killed
     if failure.page_size.certainty != "unknown":
-        for task in sorted(logged.tasks, key=operator.attrgetter("rss_pages"), reverse=True)[:_TASKS]:
-            held, line = task.rss_pages * failure.page_kb, logged.places.get("tasks")
-            yield Holder("task", task.name, held, task.pid, line)
+        line = logged.places.get("tasks")
+        size = size_kb(failure)
+        most = None if size is None else size // failure.page_kb
+        programs = sorted(_by_program(logged.tasks, most), key=operator.itemgetter(1), reverse=True)
+        for name, pages, pid in programs[:_TASKS]:
+            yield Holder("task", name, pages * failure.page_kb, pid, line)
     if not logged.tasks and killed is not None:
         held = sum(size or 0 for size in (killed.anon_rss_kb, killed.file_rss_kb, killed.shmem_rss_kb))
         if held:
             yield Holder("task", killed.comm, held, killed.pid, killed.line)
+
+
+def _by_program(tasks: Iterable[Task], most: int | None) -> Iterator[tuple[str, int, int | None]]:
+    """Yield the name, the pages and the pid of each process; of many alike ones, such as a server's, all at once.
+
+    Where one has half of what they all have, it is named by itself; and where they have more than there is, for then
+    they share nearly all of it.
+
+    Args:
+        tasks: the table.
+        most: how many pages there are; None if that is not known.
+    """
+    named: dict[str, list[Task]] = {}
+    for task in tasks:
+        named.setdefault(task.name, []).append(task)
+    for name, alike in named.items():
+        pages = sum(task.rss_pages for task in alike)
+        one = max(task.rss_pages for task in alike) * 2 > pages
+        if len(alike) < _MANY or one or (most is not None and pages > most):
+            yield from ((name, task.rss_pages, task.pid) for task in alike)
+        else:
+            yield f"{name}, {len(alike)} processes (shared pages counted for each)", pages, None
 
 
 def _largest_slabs(failure: Failure) -> str:

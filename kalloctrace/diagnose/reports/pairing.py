@@ -239,6 +239,10 @@ class _Pairing:
             for events, functions in _SHOWN_BY:
                 if said.suppressed["function"] in functions:
                     self._suppressed[events] = self._suppressed.get(events, 0) + int(said.suppressed["number"])
+        elif said.lost:
+            for writer in self.reports.open:
+                # A complete one has all of its lines.
+                writer.report.lost += 0 if writer.complete else said.lost
         elif said.state is not None:
             self._states.read(message, said.state)
         elif not (self._read_lists(message) or self._read_proc(message) or self._read_details(message)):

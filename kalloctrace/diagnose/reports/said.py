@@ -17,6 +17,11 @@ _TASK_LINE = re.compile(
 _CPUSET_LINE = re.compile(r"(?P<comm>.{1,64}?) cpuset=\S{0,255}? mems_allowed=[\d,-]*\d$")
 _SUPPRESSED = re.compile(r"(?:.*\s)?(?P<function>\w+): (?P<number>\d{1,10}) (?:\w+ )?callbacks suppressed")
 
+# src/journal/journald-kmsg.c of systemd; kernel/printk/printk.c.
+_LOST = re.compile(
+    r".*?(?:\bMissed (?P<missed>\d{1,10}) kernel messages|\*\* ?(?P<dropped>\d{1,10}) printk messages dropped)"
+)
+
 _REMEMBERED = 1024
 """Texts whose reading is kept: some reports of a machine."""
 
@@ -31,6 +36,7 @@ class Said(NamedTuple):
         cpuset: the name of the task whose cpuset it shows.
         kill: it has words of a kill.
         suppressed: the function and the number of reports that the rate limit suppressed.
+        lost: how many messages it says were lost.
         state: it is a line of the state of memory.
     """
 
@@ -40,6 +46,7 @@ class Said(NamedTuple):
     cpuset: str | None
     kill: bool
     suppressed: re.Match[str] | None
+    lost: int
     state: StateLine | None
 
 
@@ -60,5 +67,11 @@ def said_by(text: str) -> Said:
         cpuset=cpuset["comm"] if cpuset is not None else None,
         kill=any(map(text.__contains__, OOM_HINTS)),
         suppressed=_SUPPRESSED.match(text) if "suppressed" in text else None,
+        lost=_lost(text) if " messages" in text else 0,
         state=state_line(text) if any(map(text.__contains__, STATE_HINTS)) else None,
     )
+
+
+def _lost(text: str) -> int:
+    match = _LOST.match(text)
+    return int(match["missed"] or match["dropped"]) if match is not None else 0
