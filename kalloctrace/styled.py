@@ -6,19 +6,27 @@ The only module that makes rich's objects. Every text in them is escaped, and ri
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal, Protocol
 
 import rich.console
 import rich.table
+from rich.cells import cell_len
+from rich.console import RenderableType
 from rich.text import Text
 
 from kalloctrace.console import Console
-from kalloctrace.text import printable, wrap_words
+from kalloctrace.text import printable, wrap_names, wrap_words
 
 _GAP = 2
 _WIDTH = 100
+_LONGEST = 32
+"""Longer words are broken."""
 
 StyledText = Text
+
+Wraps = Literal["no", "words", "names"]
 
 Cell = str | tuple[str, str] | list[str]
 """A cell of a table: a text, a text and its style, or lines."""
@@ -52,32 +60,38 @@ def styled_parts(parts: Iterable[tuple[str, str]], width: int) -> Text:
     return line
 
 
+@dataclass(frozen=True, slots=True)
+class _Column:
+    heading: str
+    right: bool
+    wraps: Wraps
+    width: int | None
+    style: str
+
+
 class Table:
-    """A table without borders.
+    """A table without borders. No number is cut, and no word of up to 32 characters is broken.
+
+    Where the columns do not fit, each row is printed as lines of their own.
 
     Args:
-        heads: the style of the headings.
+        heads: the style of the headings; empty for none.
         expand: be as wide as the sheet.
     """
 
     def __init__(self, heads: str = "", *, expand: bool = False) -> None:
-        self.rows = rich.table.Table(
-            box=None,
-            pad_edge=False,
-            padding=(0, _GAP, 0, 0),
-            header_style=heads,
-            expand=expand,
-            show_header=bool(heads),
-        )
+        self._heads = heads
+        self._expand = expand
+        self._columns: list[_Column] = []
+        self._rows: list[list[Text]] = []
 
     def column(
         self,
         heading: str = "",
         *,
         right: bool = False,
-        wraps: Literal["no", "words", "fold"] = "no",
+        wraps: Wraps = "no",
         width: int | None = None,
-        ratio: int | None = None,
         style: str = "",
     ) -> None:
         """Add a column.
@@ -85,24 +99,111 @@ class Table:
         Args:
             heading: its heading.
             right: whether it is aligned to the right.
-            wraps: how long cells break.
-            width: its width; by default that of its cells.
-            ratio: its share of the width that is left.
+            wraps: where long cells break: never, between words, or between words and after each "|".
+            width: its width; by default what its cells need and the others leave.
             style: of its cells.
         """
-        self.rows.add_column(
-            styled(heading),
-            justify="right" if right else "left",
-            no_wrap=wraps == "no",
-            overflow="fold" if wraps == "fold" else "ellipsis",
-            width=width,
-            ratio=ratio,
-            style=style,
-        )
+        self._columns.append(_Column(printable(heading), right, wraps, width, style))
 
     def row(self, *cells: Cell) -> None:
         """Add a row."""
-        self.rows.add_row(*map(_cell, cells))
+        self._rows.append([_cell(cell) for cell in cells])
+
+    def drawn(self, width: int) -> RenderableType:
+        """Return the table for a sheet of a width."""
+        widths = self._widths(width)
+        return self._stacked(width) if widths is None else self._side_by_side(widths)
+
+    def _widths(self, width: int) -> list[int] | None:
+        """Return the widths of the columns; None if they do not fit."""
+        least, most = [], []
+        for at, column in enumerate(self._columns):
+            texts = [column.heading if self._heads else "", *(row[at].plain for row in self._rows)]
+            whole = max(cell_len(line) for text in texts for line in text.split("\n"))
+            fixed = whole if column.width is None else column.width
+            wraps = column.width is None and column.wraps != "no"
+            least.append(min(whole, max(_longest_word(text, column.wraps) for text in texts)) if wraps else fixed)
+            most.append(fixed)
+        room = width - _GAP * (len(least) - 1)
+        if sum(least) > room:
+            return None
+        if self._expand:
+            most = [room if column.wraps != "no" else width for column, width in zip(self._columns, most, strict=True)]
+        # The widest that all wrapping columns may be.
+        limit = next(limit for limit in range(room, -1, -1) if sum(_between(limit, least, most)) <= room)
+        return list(_between(limit, least, most))
+
+    def _side_by_side(self, widths: list[int]) -> RenderableType:
+        # Gaps are columns, as rich would also add one after the last column.
+        table = rich.table.Table(
+            box=None, pad_edge=False, padding=0, header_style=self._heads, show_header=bool(self._heads)
+        )
+        for at, (column, width) in enumerate(zip(self._columns, widths, strict=True)):
+            if at:
+                table.add_column(width=_GAP)
+            table.add_column(
+                Text(column.heading),
+                justify="right" if column.right else "left",
+                no_wrap=column.wraps == "no",
+                overflow="fold",
+                width=width,
+                style=column.style,
+            )
+        for row in self._rows:
+            cells: list[Text] = []
+            for text, column, width in zip(row, self._columns, widths, strict=True):
+                cells += [Text(), _wrapped(text, width) if column.wraps == "names" else text]
+            table.add_row(*cells[1:])
+        return table
+
+    def _stacked(self, width: int) -> RenderableType:
+        """Return a line for each text, and one for neighbouring numbers."""
+        if not self._heads:
+            return joined_lines(line for row in self._rows for line in _in_one(row, width))
+        indent = max((cell_len(column.heading) for column in self._columns if not column.right), default=0)
+        lines: list[Text] = []
+        for row in self._rows:
+            if lines:
+                lines.append(Text())
+            for right, group in groupby(zip(self._columns, row, strict=True), lambda pair: pair[0].right):
+                if right:
+                    named = [f"{column.heading} {text.plain}" for column, text in group if text.plain]
+                    lines += map(Text, wrap_words("  ".join(named), width) if named else ())
+                else:
+                    lines += [line for column, text in group for line in self._text(column, text, indent, width)]
+        return joined_lines(lines)
+
+    def _text(self, column: _Column, text: Text, indent: int, width: int) -> Iterator[Text]:
+        heading = column.heading
+        for cell in text.plain.split("\n") if text.plain else ():
+            for line in wrap_names(f"{heading:<{indent}}{' ' * _GAP}{cell}", width):
+                drawn = Text(line, text.style)
+                drawn.stylize(self._heads, 0, len(heading))
+                yield drawn
+                heading = ""
+
+
+def _in_one(row: list[Text], width: int) -> Iterator[Text]:
+    """Yield the cells of a row without headings as one text; what continues the row before it is indented."""
+    text = "  ".join(cell.plain for cell in row if cell.plain)
+    return map(Text, wrap_words(text if row[0].plain else f"  {text}", width))
+
+
+def _between(limit: int, least: list[int], most: list[int]) -> Iterator[int]:
+    return (max(low, min(limit, high)) for low, high in zip(least, most, strict=True))
+
+
+def _longest_word(text: str, wraps: Wraps) -> int:
+    """Return the width of the longest part of a text that may not be broken."""
+    # `wrap_names` indents what it continues.
+    indent = 2 if wraps == "names" else 0
+    words = (text.replace("|", "| ") if wraps == "names" else text).split()
+    return min(_LONGEST, indent + max(map(cell_len, words), default=0))
+
+
+def _wrapped(text: Text, width: int) -> Text:
+    lines = [part for line in text.plain.split("\n") for part in wrap_names(line, width)]
+    return joined_lines(Text(line, text.style) for line in lines)
 
 
 def _cell(cell: Cell) -> Text:
@@ -154,7 +255,7 @@ class Sheet:
 
     def table(self, table: Table) -> None:
         """Add a table."""
-        self._console.print(table.rows)
+        self._console.print(table.drawn(self.width))
 
     def markdown(self, text: str) -> None:
         """Add a document of ours."""

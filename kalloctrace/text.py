@@ -50,7 +50,7 @@ def wrap_names(text: str, width: int) -> list[str]:
 
 
 def wrap_words(text: str, width: int, after: str = " ") -> list[str]:
-    """Break a text into lines between words; only words longer than a line are cut.
+    """Break a text into lines between words; only words longer than a line are cut, masks between two names.
 
     Args:
         text: it may be indented.
@@ -62,6 +62,7 @@ def wrap_words(text: str, width: int, after: str = " ") -> list[str]:
     indent = " " * (start + 2)
     while (limit := max(start + 1, fitting(text, width))) < len(text):
         cut = max(text.rfind(" ", start + 1, limit + 1), text.rfind(after, start, limit) + 1)
+        cut = cut if cut > start else text.rfind("|", start, limit) + 1
         cut = cut if cut > start else limit
         lines.append(text[:cut].rstrip())
         text, start = indent + text[cut:].lstrip(" "), len(indent)

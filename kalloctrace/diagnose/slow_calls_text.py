@@ -56,7 +56,7 @@ def _table(rows: Sequence[SlowRow]) -> Table:
     table.column("zones", wraps="words")
     for name in ("order", "calls", "worst"):
         table.column(name, right=True)
-    table.column("callers", wraps="fold")
+    table.column("callers", wraps="words")
     for row in rows:
         table.row(
             row.reason,

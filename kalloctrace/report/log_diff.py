@@ -174,8 +174,8 @@ def _table(diff: LogDiff, top: int) -> Table:
         table.column(name, right=True)
     table.column("what", wraps="words")
     table.column("order", right=True)
-    for name in ("caller", "mask"):
-        table.column(name, wraps="fold")
+    table.column("caller", wraps="words")
+    table.column("mask", wraps="names")
     table.column("why", wraps="words")
     for row in diff.changes[:top]:
         kind = row.kind

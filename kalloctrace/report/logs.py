@@ -45,9 +45,9 @@ CONCLUSIONS = {
 """Why a request failed, for people."""
 MOST_ANSWERS = 10
 """How many groups of one log are explained as text; the most frequent are."""
-_COLUMNS: tuple[tuple[str, Literal["no", "words", "fold"]], ...] = (
+_COLUMNS: tuple[tuple[str, Literal["no", "words"]], ...] = (
     *(("count", "no"), ("logs", "no"), ("what", "words"), ("order", "no")),
-    *(("caller", "fold"), ("kernel", "fold"), ("first", "words"), ("last", "words")),
+    *(("caller", "words"), ("kernel", "words"), ("first", "words"), ("last", "words")),
 )
 _UNKNOWN = "?"
 _HALF_A_YEAR = 183 * 86_400

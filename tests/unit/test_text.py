@@ -24,6 +24,15 @@ def test_masks_break_between_names(text: str, lines: list[str]) -> None:
     assert wrap_names(text, 20) == lines
 
 
+def test_a_mask_longer_than_a_line_is_cut_between_names() -> None:
+    """Also among words, where only spaces end a line otherwise."""
+    assert wrap_words("order 0, GFP_KERNEL|__GFP_COMP|__GFP_ZERO, cc1", 24) == [
+        "order 0,",
+        "  GFP_KERNEL|__GFP_COMP|",
+        "  __GFP_ZERO, cc1",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

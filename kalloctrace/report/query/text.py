@@ -4,14 +4,11 @@
 from kalloctrace.console import Console
 from kalloctrace.report.query.fields import as_text
 from kalloctrace.report.query.groups import Answer, Sums
-from kalloctrace.report.query.question import Field, Sort
+from kalloctrace.report.query.question import Sort
 from kalloctrace.styled import Sheet, Table, sheet_of
-from kalloctrace.text import printable, wrap_names, wrap_words
 
 _LONG = frozenset(("gfp", "alloc_flags", "stack", "cgroup"))
-"""Fields whose values share the width that the others leave."""
-_GAP = 2
-_NARROWEST = 18
+"""Fields whose values may need several lines."""
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
@@ -54,31 +51,14 @@ def _headline(found: Answer) -> str:
 
 
 def _add_table(sheet: Sheet, found: Answer, rows: list[tuple[list[str], Sums]]) -> None:
-    by = found.question.by
-    numbers = [_numbers(found, sums) for _, sums in rows]
-    headings = ("calls", "size", "failed", "slow path")
-    widths = [max(map(len, column)) for column in zip(headings, *numbers, strict=True)]
-    texts = [[printable(text) for text in texts] for texts, _ in rows]
-    fixed = {
-        field: max(len(field), *(len(row[at]) for row in texts)) for at, field in enumerate(by) if field not in _LONG
-    }
-    room = sheet.width - sum(width + _GAP for width in (*widths, *fixed.values()))
-    shares = len(by) - len(fixed)
-    each = max(_NARROWEST, room // shares - _GAP) if shares else 0
     table = Table("bold")
-    for field in by:
-        table.column(field, wraps="fold" if field in _LONG else "no", width=fixed.get(field, each))
-    for heading, width in zip(headings, widths, strict=True):
-        table.column(heading, right=True, width=width)
-    for cells, row in zip(texts, numbers, strict=True):
-        table.row(*(_cell(field, text, each) for field, text in zip(by, cells, strict=True)), *row)
+    for field in found.question.by:
+        table.column(field, wraps="names" if field in _LONG else "no")
+    for heading in ("calls", "size", "failed", "slow path"):
+        table.column(heading, right=True)
+    for texts, sums in rows:
+        table.row(*texts, *_numbers(found, sums))
     sheet.table(table)
-
-
-def _cell(field: Field, text: str, width: int) -> str | list[str]:
-    if field not in _LONG:
-        return text
-    return wrap_words(text, width) if field == "stack" else wrap_names(text, width)
 
 
 def _numbers(found: Answer, sums: Sums) -> tuple[str, str, str, str]:
