@@ -31,8 +31,7 @@ class Line(NamedTuple):
 def headline(summary: Summary) -> Iterator[Line]:
     """Yield the lines about a trace, the most important first; `model_line` is the last."""
     yield _failed(summary)
-    if summary.slow is not None:
-        yield _slow(summary.slow, summary.snapshot.tables)
+    yield _slow_not_recorded(summary) if summary.slow is None else _slow(summary.slow, summary.snapshot.tables)
     yield _lost(summary)
 
 
@@ -47,6 +46,13 @@ def _failed(summary: Summary) -> Line:
         which = "it" if count == 1 else "some of them"
         return Line(f"{many(count, 'allocation')}; whether {which} failed was not recorded", "plain")
     return Line(f"none of {many(count, 'allocation')} failed", "good")
+
+
+def _slow_not_recorded(summary: Summary) -> Line:
+    # A call without an eligible zone leaves the slow path before it calls get_page_from_freelist again.
+    if summary.slow_path:
+        return Line(f"at least {summary.slow_path:,} took the slow path; their time was not recorded", "plain")
+    return Line("the slow path was not recorded", "plain")
 
 
 def _slow(slow: SlowTime, tables: FlagTables) -> Line:

@@ -10,7 +10,6 @@ from kalloctrace.report.headline import Line, headline, model_line
 from kalloctrace.report.summary import Breakdown, Part, Summary, only_events, populated_zones, slow_path_totals
 from kalloctrace.report.verification_text import not_judged_lines
 from kalloctrace.styled import Sheet, Table
-from kalloctrace.text import printable, wrap_names
 from kalloctrace.trace.audited import audit_lines
 from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.inferred import INFERRED, INFERRED_TEXT, inferred_of
@@ -24,7 +23,6 @@ _WIDEST = 120
 _MIB = 1 << 20
 _SHARE_WIDTH = len("100.0%")
 _TONES = {"good": "green", "bad": "red", "doubt": "yellow", "plain": ""}
-_GAP = 2
 
 _HEADINGS = {
     "gfp": "gfp mask passed by the caller",
@@ -118,7 +116,7 @@ class _Page:
     def _pairs(self, pairs: Iterator[tuple[str, str]]) -> None:
         grid = Table()
         grid.column(style="bold")
-        grid.column(wraps="fold")
+        grid.column(wraps="words")
         for name, value in pairs:
             grid.row(name, value)
         self._sheet.table(grid)
@@ -127,7 +125,7 @@ class _Page:
         grid = Table()
         grid.column()
         grid.column(right=True)
-        grid.column(wraps="fold")
+        grid.column(wraps="words")
         for name, value, about in total_fields(self._summary):
             grid.row(f"  {name}", "not known" if value is None else f"{value:,}", about)
         self._sheet.table(grid)
@@ -140,19 +138,15 @@ class _Page:
         self._sheet.blank()
         table = Table("bold", expand=True)
         events = breakdown.name == "gfp" and only_events(self._summary)
-        table.column(_EVENT_GFP if events else _HEADINGS[breakdown.name], wraps="fold", ratio=1)
+        table.column(_EVENT_GFP if events else _HEADINGS[breakdown.name], wraps="names")
         for name, width in (
             (f"{self._mark}count", self._count_width),
             ("share", _SHARE_WIDTH),
             (f"{self._mark}pages", self._pages_width),
         ):
             table.column(name, right=True, width=width)
-        numbers = self._count_width + _SHARE_WIDTH + self._pages_width
-        # Three gaps are between the columns, and rich adds one after the last.
-        room = self._sheet.width - numbers - 4 * _GAP
         for part in breakdown.parts[: self._top]:
-            label = printable(_label(breakdown.name, part))
-            table.row(wrap_names(label, room), *self._numbers(part.amount))
+            table.row(_label(breakdown.name, part), *self._numbers(part.amount))
         hidden = len(breakdown.parts) - self._top
         if hidden > 0:
             table.row(f"  other ({hidden:,})", *self._numbers(breakdown.rest(self._top)))
@@ -188,6 +182,8 @@ class _Page:
         self._sheet.line(f"  more: kalloctrace verify {trace}", wrap=False)
         if self._summary.slow is not None and self._summary.slow.calls:
             self._sheet.line(f"        kalloctrace report --failures {trace}", wrap=False)
+        elif self._summary.failed:
+            self._sheet.line(f"        kalloctrace report --by gfp,order --failed {trace}", wrap=False)
         if self._summary.recording.get("by") == "cgroup":
             self._sheet.line(f"        kalloctrace report --by cgroup {trace}", wrap=False)
 
@@ -197,7 +193,8 @@ def header_fields(summary: Summary) -> Iterator[tuple[str, str]]:
     snapshot, recording = summary.snapshot, summary.recording
     yield "trace", summary.trace
     yield "kernel", snapshot.release
-    yield "", snapshot.version
+    if snapshot.version:
+        yield "", snapshot.version
     for line, (nid, zones) in enumerate(populated_zones(snapshot)):
         sizes = ", ".join(f"{z['zone']} {z['present_pages'] * PAGE_SIZE / _MIB:,.0f} MiB" for z in zones)
         yield "" if line else "machine", f"node {nid}: {sizes or 'no memory'}"

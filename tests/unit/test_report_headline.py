@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.__main__ import main
 from kalloctrace.report.headline import duration, headline, model_line, share
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, summarize
@@ -54,6 +55,7 @@ def test_an_ordinary_run_is_said_to_be_one() -> None:
     texts = [line.text for line in (*headline(summary), model_line(verdict))]
     assert texts == [
         f"none of {summary.all.count:,} allocations failed",
+        "the slow path was not recorded",
         "nothing was lost or missed",
         f"as the model predicts: matched {verdict.matched:,}  mismatched 0  unknown 0",
     ]
@@ -88,7 +90,28 @@ def test_what_was_not_recorded_is_not_said_to_be_good() -> None:
     summary.failed, summary.not_followed, summary.totals = 0, 5, None
     lines = list(headline(summary))
     assert lines[0].text.endswith("whether some of them failed was not recorded")
-    assert [line.tone for line in lines] == ["plain", "doubt"]
+    assert [line.tone for line in lines] == ["plain", "plain", "doubt"]
+    assert lines[1].text == "the slow path was not recorded"
+
+
+def test_a_slow_path_without_times() -> None:
+    """Calls that searched more than once took it, even if it was not recorded."""
+    summary, _ = summary_of("6.1/stimulus-cpusets.arrows")
+    assert summary.slow_path
+    line = list(headline(summary))[1]
+    assert line == (f"at least {summary.slow_path:,} took the slow path; their time was not recorded", "plain")
+
+
+@pytest.mark.parametrize(
+    ("trace", "command"),
+    [("6.1/stimulus.arrows", "--by gfp,order --failed"), ("7.3/slow.arrows", "--failures")],
+)
+def test_the_command_that_says_which_calls_failed(capsys: pytest.CaptureFixture[str], trace: str, command: str) -> None:
+    """It is one that works with the trace."""
+    path = FIXTURES / trace
+    assert main(["report", "--top", "1", str(path)]) == 0
+    assert f"kalloctrace report {command} {path}" in capsys.readouterr().out
+    assert main(["report", "--top", "1", *command.split(), str(path)]) == 0
 
 
 @pytest.mark.parametrize(
