@@ -16,6 +16,9 @@ from kalloctrace.explain.gfp_entry import PAGE, gfp_entry, gfp_flag
 LANGUAGES = ("en", "zh-cn")
 _SOURCES = Path(__file__).resolve().parent.parent
 _FILLERS = re.compile(r"[-_ ]+")
+_LINK = re.compile(r"\[([\w-]+)\]\(\1\.md\)")
+"""A link to another page. On a terminal it leads nowhere: the term itself is what `--term` takes."""
+_MORE = {"en": "a term's page: kalloctrace explain --term NAME", "zh-cn": "查看术语：kalloctrace explain --term 名称"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,10 @@ class Term:
         from kalloctrace.styled import Sheet  # noqa: PLC0415 - only here, and slow to import
 
         sheet = Sheet(console, None)
-        sheet.markdown(self.text)
+        sheet.markdown(_LINK.sub(r"\1", self.text))
+        if _LINK.search(self.text):
+            sheet.blank()
+            sheet.line(_MORE[self.language], "dim")
         sheet.show()
 
 

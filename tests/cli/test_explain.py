@@ -13,6 +13,7 @@ import pytest
 from kalloctrace.__main__ import main
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.kernel.machine import machine_of
+from tests.terminal import on_terminal
 
 EXPECTATIONS = Path(__file__).parents[1] / "unit" / "data" / "model" / "expectations.json"
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -431,3 +432,20 @@ def test_wrong_term(arguments: list[str], part: str) -> None:
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, b"")
     assert part in done.stderr.decode()
+
+
+@pytest.mark.parametrize("language", ["en", "zh-cn"])
+def test_no_link_on_a_terminal_leads_nowhere(language: str) -> None:
+    """Files cannot be opened there: terms are named alone, and the last line says how to read their pages."""
+    script = """
+from kalloctrace.console import stdout
+from kalloctrace.explain.glossary import read_term, term_names
+for name in term_names():
+    read_term(name, LANGUAGE).write(stdout())
+read_term("GFP_KERNEL", LANGUAGE).write(stdout())
+"""
+    with on_terminal([sys.executable, "-c", script.replace("LANGUAGE", repr(language))]) as terminal:
+        assert terminal.end(60) == 0
+    text = terminal.printed.decode()
+    assert ".md" not in text
+    assert text.count("kalloctrace explain --term N" if language == "en" else "kalloctrace explain --term 名称") > 30
