@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import click
 
+from kalloctrace.commands import complete
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.probe.attach.choice import ASKED
@@ -20,12 +21,31 @@ _OPTIONS = (
     click.option("--pid", type=click.IntRange(min=1), help="Only calls of this process."),
     click.option("--comm", metavar="NAME", help="Only calls of tasks with this name (15 bytes)."),
     click.option("--order", type=click.IntRange(min=0), help="Only calls of this order."),
-    click.option("--gfp-any", metavar="MASK", help="Only calls with at least one of these gfp flags."),
-    click.option("--gfp-all", metavar="MASK", help="Only calls with all of these gfp flags."),
-    click.option("--gfp-none", metavar="MASK", help="Only calls with none of these gfp flags."),
+    click.option(
+        "--gfp-any",
+        metavar="MASK",
+        shell_complete=complete.gfp_masks,
+        help="Only calls with at least one of these gfp flags.",
+    ),
+    click.option(
+        "--gfp-all", metavar="MASK", shell_complete=complete.gfp_masks, help="Only calls with all of these gfp flags."
+    ),
+    click.option(
+        "--gfp-none", metavar="MASK", shell_complete=complete.gfp_masks, help="Only calls with none of these gfp flags."
+    ),
     click.option("--node", type=click.IntRange(min=-1), help="Only calls that prefer this node."),
-    click.option("--zone", metavar="NAME", help="Only calls whose preferred zone has this name, such as Normal."),
-    click.option("--alloc-flags", metavar="FLAGS", help="Only calls that were prepared with all of these flags."),
+    click.option(
+        "--zone",
+        metavar="NAME",
+        shell_complete=complete.zones,
+        help="Only calls whose preferred zone has this name, such as Normal.",
+    ),
+    click.option(
+        "--alloc-flags",
+        metavar="FLAGS",
+        shell_complete=complete.alloc_flags,
+        help="Only calls that were prepared with all of these flags.",
+    ),
     click.option("--sample", type=click.IntRange(min=2), metavar="N", help="Only one call in N."),
     click.option(
         "--max-rate", type=click.IntRange(min=1), metavar="N", help="At most N calls a second; needs stream mode."

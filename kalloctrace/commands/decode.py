@@ -23,7 +23,7 @@ _KINDS = ("gfp", "alloc")
 
 
 @click.command()
-@click.argument("values", metavar="VALUE... | -", nargs=-1, required=True)
+@click.argument("values", metavar="VALUE... | -", nargs=-1, required=True, shell_complete=complete.any_masks)
 @click.option(
     "--kernel",
     metavar="K",

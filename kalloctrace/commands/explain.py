@@ -44,7 +44,12 @@ _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
     "--entry", type=click.Choice(["normal", "nolock"]), help="The function that is called; by default normal."
 )
 @click.option("--alloc-flags", metavar="N", help="The function's argument alloc_flags (since 7.3).")
-@click.option("--task-flags", metavar="MASK", help="current->flags: a number, or PF_ names joined by |.")
+@click.option(
+    "--task-flags",
+    metavar="MASK",
+    shell_complete=complete.task_flags,
+    help="current->flags: a number, or PF_ names joined by |.",
+)
 @click.option("--context", type=click.Choice(_CONTEXTS), help="The context of the call; by default task.")
 @click.option("--preempt-count", metavar="N", help="The context as this kernel's raw preempt_count.")
 @click.option("--cpusets/--no-cpusets", default=None, help="Cpusets are in use, or not.")

@@ -111,6 +111,11 @@ class FlagTables:
         return next((member for zone, member in self._zones if _ZONE_NAMES[zone] == name), None)
 
     @property
+    def zone_names(self) -> list[str]:
+        """The names of this kernel's zones, as in /proc/zoneinfo."""
+        return [_ZONE_NAMES[name] for name, _ in self._zones]
+
+    @property
     def _zones(self) -> Named:
         return tuple(entry for entry in self.zone_type if entry[0] in _ZONE_NAMES)
 

@@ -56,6 +56,12 @@ def test_the_command_that_does_it(words: str, fix: str, capsys: pytest.CaptureFi
         (["decode", "--kernel", "7.3"], ["7.3"]),
         (["export", "--format", "t"], ["tables"]),
         (["ver"], ["verify"]),
+        (["decode", "ALLOC_WMARK_LOW|ALLOC_KS"], ["ALLOC_WMARK_LOW|ALLOC_KSWAPD"]),
+        (["decode", "GFP_AT"], ["GFP_ATOMIC"]),
+        (["explain", "--task-flags", "PF_MEMALLOC_NOF"], ["PF_MEMALLOC_NOFS"]),
+        (["record", "--gfp-all", "GFP_AT"], ["GFP_ATOMIC"]),
+        (["record", "--alloc-flags", "ALLOC_KS"], ["ALLOC_KSWAPD"]),
+        (["live", "--zone", "DMA"], ["DMA", "DMA32"]),
     ],
 )
 def test_completion_of_values(words: list[str], expected: list[str]) -> None:
