@@ -78,8 +78,10 @@ def cli(debug: bool) -> None:
 
     \b
     Start here:
+      dmesg | kalloctrace explain -               why did an allocation fail?
       kalloctrace doctor                          can this machine be traced?
       sudo kalloctrace record -o my.arrows -- ls  capture what a command allocates
+      kalloctrace report my.arrows                what failed, what was slow?
       kalloctrace verify my.arrows                does the kernel match the model?
       kalloctrace decode 0xcc0                    what does this mask mean?
     """

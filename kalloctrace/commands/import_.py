@@ -8,6 +8,7 @@ import click
 from kalloctrace.commands import complete
 from kalloctrace.console import stderr
 from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.text import many
 
 
 @click.command()
@@ -58,12 +59,13 @@ def command(output: Path | None, force: bool, kernel: str | None, as_json: bool,
             done = import_text(text, trace, snapshot, name=name)
     if text.unreadable:
         stderr().line(
-            f"{text.unreadable:,} lines with this event could not be read, the first is line {done.first_unreadable}; "
-            "they count as lost",
+            f"{many(text.unreadable, 'line')} with this event could not be read, "
+            f"the first is line {done.first_unreadable}; counted as lost",
         )
     totals = done.totals
     stderr().line(
-        f"{totals.submitted:,} events of {done.form} on {done.kernel} in {totals.seconds:.1f} s; lost {totals.lost:,}",
+        f"{many(totals.submitted, 'event')} of {done.form} on {done.kernel} in {totals.seconds:.1f} s; "
+        f"lost {totals.lost:,}",
     )
     print_next_step(path)
     if as_json:

@@ -119,14 +119,13 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
     from kalloctrace.commands.progress import reading
     from kalloctrace.diagnose.slow_calls import SlowCallDescriber, grouped, slow_call_json
     from kalloctrace.model.kernel import Kernel
+    from kalloctrace.report.query.question import no_slow_path
     from kalloctrace.trace.clock import clock_of
     from kalloctrace.verify.slowpath.trace import SlowJudge
 
     with reading(trace) as reader:
         if not reader.recording.get("slow"):
-            raise KalloctraceError(
-                f"cannot show the failures of {trace}", "its slow path was not recorded", "record it without --no-slow"
-            )
+            raise KalloctraceError(f"cannot show the failures of {trace}", *no_slow_path(reader))
         kernel = Kernel.of(reader.snapshot)
         judge = SlowJudge.of(reader.snapshot, kernel, reader.ending().totals)
         describer = SlowCallDescriber(reader.snapshot, kernel, judge)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.text import shell_word
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import begins_with
 from kalloctrace.trace.observation import Observation, observation, write_observation
@@ -56,7 +57,8 @@ class Replay:
             raise KalloctraceError(
                 f"cannot play {path} back",
                 "it is an aggregate, which has no times",
-                "play one back that was recorded with --mode stream; see this one with: kalloctrace report",
+                "play one back that was recorded with --mode stream; see this one with: "
+                f"kalloctrace report {shell_word(path)}",
             )
         self.snapshot = self._reader.snapshot
         self.recording: Mapping[str, Any] = self._reader.recording

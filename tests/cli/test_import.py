@@ -179,8 +179,18 @@ def test_failed_allocation(tmp_path: Path) -> None:
     run("import", "-o", tmp_path / "t.arrows", "-", stdin=HEAD + line)
     report = json.loads(run("report", "--json", tmp_path / "t.arrows").stdout)
     assert (report["failed"], report["pages"], report["events"]) == (1, 0, 1)
+    failures = run("report", "--failures", tmp_path / "t.arrows", code=1).stderr
+    assert "fix: record it with kalloctrace record\n" in failures
     lines = run("report", tmp_path / "t.arrows").stdout.splitlines()
     assert [line.split()[2:4] for line in lines if line.startswith("  slow path")] == [["not", "known"]]
+
+
+def test_events_without_call_chains(tmp_path: Path) -> None:
+    """What to do about it is for the tool that recorded them."""
+    line = "  bash-1 [001] ..... 1.5: mm_page_alloc: page=0x1 pfn=0x1 order=0 migratetype=0 gfp_flags=GFP_KERNEL\n"
+    run("import", "--kernel", "6.1", "-o", tmp_path / "t.arrows", "-", stdin=line)
+    refused = run("report", "--by", "stack", tmp_path / "t.arrows", code=2).stderr
+    assert "fix: record them with perf record -g\n" in refused
 
 
 def test_loss_is_counted(tmp_path: Path) -> None:
@@ -189,7 +199,7 @@ def test_loss_is_counted(tmp_path: Path) -> None:
     messages = run(
         "import", "-o", tmp_path / "t.arrows", "-", stdin=f"{HEAD}CPU:1 [LOST 5 EVENTS]\n{line}{line[:60]}\n"
     ).stderr
-    assert messages.startswith("1 lines with this event could not be read, the first is line 4")
+    assert messages.startswith("1 line with this event could not be read, the first is line 4")
     assert json.loads(run("verify", "--json", tmp_path / "t.arrows").stdout)["lost"] == 6
 
 

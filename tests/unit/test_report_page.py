@@ -571,6 +571,12 @@ def test_alike_requests_show_what_differs(tmp_path: Path) -> None:
     assert all("order" not in text for text in apart.values())
 
 
+def test_what_differs_is_said_in_words(tmp_path: Path) -> None:
+    """Whether a page was returned is yes or no."""
+    data = data_of(traces.aggregate(tmp_path / "t.arrows", ({"page": True}, 9), ({"page": False}, 5)))
+    assert {data["texts"][text] for text in data["apart"].values()} == {"page returned yes", "page returned no"}
+
+
 def test_calls_are_counted_by_time_and_duration() -> None:
     """In parts of the time, quarters of a power of ten, the gravest event, and whether they failed."""
     moments = Moments(1_000, 1_000 + 2_399)

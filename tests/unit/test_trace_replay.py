@@ -81,8 +81,9 @@ def test_trace_without_its_end(tmp_path: Path) -> None:
 
 def test_aggregate_cannot_be_played_back(tmp_path: Path) -> None:
     """It has no times."""
-    with pytest.raises(KalloctraceError, match="cannot play"):
+    with pytest.raises(KalloctraceError, match="cannot play") as error:
         Replay(aggregate(tmp_path / "t.arrows", ({}, 3)))
+    assert error.value.fix.endswith(f": kalloctrace report {tmp_path / 't.arrows'}")
 
 
 def test_what_was_played_is_a_trace_of_its_own(tmp_path: Path) -> None:

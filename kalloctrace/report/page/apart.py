@@ -8,6 +8,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.verify.field_text import value_text
 
 _SHOWN = ("gfp_mask", "order", "preferred_nid")
+_NAMES = {"page": "page returned"}
 _HEXADECIMAL = ("task_flags", "preempt_count", "gfp_allowed_mask", "entry_alloc_flags", "prepare_alloc_flags")
 
 
@@ -33,7 +34,9 @@ def what_differs(allocations: pa.StructArray, snapshot: Snapshot) -> dict[int, s
         low, high = np.full(len(sizes), len(allocations)), np.full(len(sizes), -1)
         np.minimum.at(low, twins, of)
         np.maximum.at(high, twins, of)
-        words = [f"{name} {_text(name, value, snapshot)}" for value in encoded[name].dictionary.to_pylist()]
+        words = [
+            f"{_NAMES.get(name, name)} {_text(name, value, snapshot)}" for value in encoded[name].dictionary.to_pylist()
+        ]
         for number in np.flatnonzero((low < high)[twins]).tolist():
             texts[number].append(words[of[number]])
     return {number: "; ".join(parts) for number, parts in enumerate(texts) if parts}
@@ -42,7 +45,9 @@ def what_differs(allocations: pa.StructArray, snapshot: Snapshot) -> dict[int, s
 def _text(name: str, value: object, snapshot: Snapshot) -> str:
     if value is None:
         return "none"
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         if name == "preferred_zone" and value >= 0:
             return snapshot.tables.zone_name(value)
         if name == "migratetype":

@@ -54,7 +54,7 @@ class Question:
         """
         slow = bool(trace.recording.get("slow"))
         if self.only_slow and not slow:
-            raise _refused("select slow calls", trace, "its slow path was not recorded", "record it without --no-slow")
+            raise _refused("select slow calls", trace, *no_slow_path(trace))
         for field in self.by:
             for why, fix in _missing(field, trace, only_slow=self.only_slow):
                 raise _refused(f"group by {field}", trace, why, fix)
@@ -73,9 +73,18 @@ def _missing(field: Field, trace: TraceReader, *, only_slow: bool) -> Iterator[t
     elif field in _OF_TASKS and not trace.has(field):
         yield _no_tasks(field, slow=slow)
     elif field == "stack" and not trace.recording.get("stacks"):
+        if trace.recording.get("imported"):
+            yield "its events were recorded without call chains", "record them with perf record -g"
         yield "it was recorded without --stack", f"record it with --stack{', ' + _SLOW_CALLS if slow else ''}"
     elif field in _NOT_IN_EVENTS and trace.recording.get("imported"):
         yield "the events of another tool do not show it", "record it with kalloctrace record"
+
+
+def no_slow_path(trace: TraceReader) -> tuple[str, str]:
+    """Return why a trace has no calls of the slow path, and how to get them."""
+    if trace.recording.get("imported"):
+        return "the events of another tool do not show the slow path", "record it with kalloctrace record"
+    return "its slow path was not recorded", "record it without --no-slow"
 
 
 def _no_tasks(field: str, *, slow: bool) -> tuple[str, str]:

@@ -127,7 +127,9 @@ function drawCallers() {
       note(
         data.aggregate
           ? "This trace is an aggregate without stacks. Record with --mode stream --stack to see callers."
-          : "This trace has no kernel stacks. Record with --stack to see callers.",
+          : data.events
+            ? "This trace was imported from events without call chains. Record them with perf record -g to see callers."
+            : "This trace has no kernel stacks. Record with --stack to see callers.",
       ),
     );
     table.replaceChildren();
