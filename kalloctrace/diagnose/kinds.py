@@ -31,6 +31,11 @@ def must_not_fail(logged: LoggedFailure) -> bool:
     return warned_in(logged) in _LATER
 
 
+def was_freeing(logged: LoggedFailure) -> bool:
+    """Return whether a WARNING was raised where pages are given back, as by __free_one_page or free_unref_page."""
+    return warned_in(logged).lstrip("_").startswith("free_")
+
+
 def warned_in(logged: LoggedFailure) -> str:
     """Return the function that a WARNING of mm/page_alloc.c names; empty if it names none."""
     if logged.event != "warning" or not logged.warning_text:

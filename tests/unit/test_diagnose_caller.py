@@ -37,6 +37,17 @@ def test_the_innermost_function() -> None:
     assert caller("tcp_sendmsg_noprof") == ("tcp_sendmsg_noprof", None, "TCP/IP", 20)
 
 
+@pytest.mark.parametrize(
+    ("function", "asked"),
+    [("__free_pages_ok", False), ("free_unref_page", False), ("rmqueue", True), ("__alloc_pages", True)],
+)
+def test_nobody_asked(function: str, *, asked: bool) -> None:
+    """A WARNING where pages are given back."""
+    logged = trace("foo_stop", "do_syscall_64")
+    logged.event, logged.warning_text = "warning", f"mm/page_alloc.c:1 {function}+0x1/0x2"
+    assert (find_caller(logged) is not None) == asked
+
+
 def test_modules() -> None:
     """A module's name comes first; one that the table lacks is named as it is."""
     assert caller(Frame("ext4_writepages", "btrfs", reliable=True)) == ("ext4_writepages", "btrfs", "Btrfs", 20)

@@ -87,6 +87,12 @@ def test_events(event: str, more: dict[str, Any], kind: str, certainty: str) -> 
     assert (found.kind, found.certainty, found.line) == (kind, certainty, 1)
 
 
+def test_a_warning_about_pages_given_back() -> None:
+    """No request is part of it."""
+    assert "no request failed" in harm(event="warning", warning_text="mm/page_alloc.c:1 __free_pages_ok+0x1/0x2").why
+    assert "got its pages" in harm(event="warning", warning_text="mm/page_alloc.c:1 rmqueue+0x1/0x2").why
+
+
 @pytest.mark.parametrize(
     ("cache", "gfp", "dropped"),
     [

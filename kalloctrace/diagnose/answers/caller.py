@@ -6,11 +6,14 @@ from functools import lru_cache
 
 from kalloctrace.diagnose.answers.subsystems import ALLOCATORS, ENTRIES, LIBRARIES, MODULES, SUBSYSTEMS
 from kalloctrace.diagnose.answers.types import Caller
+from kalloctrace.diagnose.kinds import was_freeing
 from kalloctrace.diagnose.reports.model import Frame, LoggedFailure
 
 
 def find_caller(logged: LoggedFailure) -> Caller | None:
-    """Return who asked; None if the log has no call trace, or one of allocators alone."""
+    """Return who asked; None if the log has no call trace, or one of allocators alone, or nobody asked."""
+    if was_freeing(logged):
+        return None
     asking = list(_asking(reliable_frames(logged.trace)))
     entered = next((at for at, frame in enumerate(asking) if ENTRIES.fullmatch(name_of(frame))), len(asking))
     inner = asking[:entered]

@@ -10,7 +10,7 @@ from kalloctrace.diagnose.answers.fallbacks import FALLBACKS, Fallback
 from kalloctrace.diagnose.answers.types import Caller, Harm
 from kalloctrace.diagnose.findings import findings_of
 from kalloctrace.diagnose.from_log import Failure
-from kalloctrace.diagnose.kinds import has_request
+from kalloctrace.diagnose.kinds import has_request, was_freeing
 from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 
 LARGEST_ORDER = 10
@@ -108,6 +108,8 @@ def _warning(failure: Failure) -> Harm:
     if failure.conclusion == "order_too_large":
         why = "a request that no block can hold gets nothing (a WARNING of mm/page_alloc.c)"
         return Harm("failed", why, "likely", line)
+    if was_freeing(failure.logged):
+        return Harm("unknown", "no request failed: pages were being given back", "unknown", line)
     why = "the warning alone fails no request; whether this one got its pages is not shown"
     return Harm("unknown", why, "unknown", line)
 
