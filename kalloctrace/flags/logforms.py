@@ -15,7 +15,8 @@ _HEX = r"0x[0-9a-fA-F]{1,16}"
 _MASK = re.compile(
     r"(?<![\w.])(?P<key>gfp_flags|gfp_mask|gfp|mode|mask)"
     r"(?:[=:]\s?|\s)"
-    rf"(?P<mask>{_HEX}(?![\w|])|none\b|"
+    # Copies lose commas and blanks: "gfp_mask=0x800d0order=0".
+    rf"(?P<mask>{_HEX}(?:(?![\w|])|(?=order=))|none\b|"
     rf"(?>(?:{_NAME}|{_HEX})(?:\|(?:{_NAME}|{_HEX}))*)(?!\w))"
     r"(?:\s?(?P<open>\()(?P<names>[\w|]*)(?P<close>\))?)?"
 )

@@ -105,6 +105,13 @@ def test_a_mask_is_a_number_or_names(mask: str, number: int | None, names: str |
     assert (found.column, found.number, found.names, found.cut) == (11, number, names, cut)
 
 
+def test_commas_that_a_copy_lost() -> None:
+    """The next word follows the number at once; other words are no end of a number."""
+    [mask] = masks_in("x invoked oom-killer: gfp_mask=0x800d0order=0oom_score_adj=0")
+    assert (mask.number, mask.names) == (0x800D0, None)
+    assert list(masks_in("x invoked oom-killer: gfp_mask=0x800d0other=0")) == []
+
+
 @pytest.mark.parametrize("key", ["gfp_flags=", "gfp_mask=", "gfp=", "gfp: ", "gfp:", "gfp "])
 def test_keys_of_a_mask(key: str) -> None:
     """A separator is one of = and :, with a space, or a space."""

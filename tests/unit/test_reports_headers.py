@@ -33,6 +33,7 @@ FIRST_LINES = {
         report("oom", "x", 2, **IN_NODES)
     ),
     "x invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=-1, oom_score_adj=0": report("oom", "x", -1),
+    "x invoked oom-killer: gfp_mask=0x800d0order=3oom_score_adj=0": report("oom", "x", 3),
     "oom-killer: gfp_mask=0x1d2": report("oom", order_shown=False),
     "x invoked oom-killer:": report("oom", "x", order_shown=False),
     f"x: vmemmap alloc failure: order:9, mode:0xcc0(GFP_KERNEL), {NODES}": report("vmemmap", "x", 9, **IN_NODES),

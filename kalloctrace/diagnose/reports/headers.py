@@ -23,7 +23,7 @@ _STALL = re.compile(
     r"?mode:(?P<rest>.*)"
 )
 _OOM = re.compile(r"(?:(?P<comm>.*?) ?invoked |^)oom-killer:(?P<rest> ?gfp_mask=.*|\s*$)")
-_OOM_ORDER = re.compile(r"\border=(?P<order>-?\d{1,3})")
+_OOM_ORDER = re.compile(r"(?:\b|(?<=0x)[0-9a-f]{1,16})order=(?P<order>-?\d{1,3})")
 _VMEMMAP = re.compile(rf"{_WHO}vmemmap alloc failure: order:(?P<order>\d{{1,3}})(?P<rest>.*)")
 _VMALLOC = re.compile(
     rf"{_WHO}vmalloc(?: error)?:? (?:size (?P<size>\d{{1,20}})(?:, align 0x[0-9a-f]+)?,? |(?=allocation failure))"
