@@ -129,12 +129,12 @@ def _request_fields(name: str, answer: Answer) -> Iterator[Field]:
 def _arguments(answer: Answer, form: _Form) -> Iterator[str]:
     fields = list(argument_fields(answer))
     halves = [f"{name} {text}" for name, text in fields if form.pairs and name in _SHORT]
-    halves = [half for half in halves if len(half) < _HALF - 1]
+    halves = [half for half in halves if len(half) <= _HALF - 2]
     for name, text in fields:
         if f"{name} {text}" not in halves:
             yield from _capped(list(field_lines([(name, text)])), form.of_field)
     for left, right in zip_longest(halves[::2], halves[1::2], fillvalue=""):
-        yield f"  {left:<{_HALF - 2}}{right}".rstrip()
+        yield f"  {left:<{_HALF}}{right}".rstrip()
 
 
 def _rule(step: Step) -> list[str]:

@@ -2,6 +2,7 @@
 """`kalloctrace explain` as people and scripts run it."""
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -116,6 +117,7 @@ def test_the_answer_fits_a_terminal() -> None:
     lines = done.stdout.decode().splitlines()
     assert done.returncode == 0
     assert len(lines) <= LINES
+    assert not [line for line in lines if re.search(r"^  (order|ac\.).*\S ac\.", line)], "two that run into each other"
     assert max(map(len, lines)) <= WIDTH
     assert lines[0] == "prepared: the search for pages starts in Normal of node 0"
     text = " ".join(done.stdout.decode().split())
