@@ -37,8 +37,9 @@ _FLAVOURS = (
 def page_size(logged: LoggedFailure, given: int | None = None) -> PageSize:
     """Return the page size of a report's kernel.
 
-    The lists of free blocks show it; so do counters that are printed both in pages and in kB. The names of some
-    kernels' flavours make one likely. Files of /proc print pages, and do not show their size.
+    The lists of free blocks show it; so do counters that are printed both in pages and in kB, such as the address space
+    of the process that the OOM killer killed. The names of some kernels' flavours make one likely. Files of /proc print
+    pages, and do not show their size.
 
     Args:
         logged: the report.
@@ -73,6 +74,10 @@ def _by_counters(logged: LoggedFailure) -> Iterator[int]:
         parts = [node[name] for node in logged.nodes.values() if name in node]
         parts = parts or [zone.kilobytes[name] for zone in logged.zones if name in zone.kilobytes]
         sums.append((name, sum(parts)))
-    for name, kilobytes in sums:
-        pages = logged.totals.get(name, 0)
+    counted = [(logged.totals.get(name, 0), kilobytes) for name, kilobytes in sums]
+    killed = logged.killed
+    if killed is not None and killed.total_vm_kb is not None:
+        # A memory cgroup's report has nothing else.
+        counted += [(task.total_vm_pages, killed.total_vm_kb) for task in logged.tasks if task.pid == killed.pid]
+    for pages, kilobytes in counted:
         yield from (size for size in PAGE_SIZES_KB if pages >= _ENOUGH and kilobytes == pages * size)

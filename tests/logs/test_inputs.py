@@ -571,6 +571,14 @@ RIGHT: dict[str, list[Right]] = {
     "missed-6.12.log": [
         Right({"event": "oom", "conclusion": "unknown", "harm": "killed"}, {}, holds=("120 messages",))
     ],
+    # 120,000 kB are 1875 pages of 64 kB; 8060 of these are 504 MB.
+    "memcg-64k-6.12.log": [
+        Right(
+            {"event": "oom", "conclusion": "memcg", "harm": "killed"},
+            {},
+            holds=("order 0 (64 kB)", "python3, 3 processes hold 504 MB", "524,200 kB of 524,288 kB"),
+        )
+    ],
     "docker-memcg-v1-4.18.log": [
         Right(
             {"event": "oom", "comm": "python3", "conclusion": "memcg", "constraint": "memcg", "harm": "killed"},

@@ -158,9 +158,12 @@ def test_which_zone_keeps_too_much() -> None:
 )
 def test_limits_of_version_1(counter: str, setting: str, *, more: bool) -> None:
     """Each counter has a limit of its own, and none is called memory.max."""
-    found = only(LOW, event="oom", memcg=True, memcg_limit=(60, 60), memcg_counter=counter, memcg_v1=True)
+    limit = {"event": "oom", "memcg": True, "memcg_limit": (60, 60), "memcg_counter": counter, "memcg_v1": True}
+    found = only(LOW, **limit, tasks=[Task(7, 7, 0, 100, None, None, 0, "web", 200)])
     assert found.setting == setting
     assert ("kernel memory alone" in found.text) == more
+    # What processes have is not the kernel's.
+    assert ("web (pid 7) holds" in found.text) != more
 
 
 def test_requests_that_nothing_is_advised_for() -> None:

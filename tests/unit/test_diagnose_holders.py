@@ -80,6 +80,7 @@ def test_tasks() -> None:
     killed = Killed(9, 7, "db", None, 4000, 20, None)
     assert holders(tasks=tasks, killed=killed) == expected
     assert holders(killed=killed) == [("task", "db", 4020, 7, 9)]
+    assert holders(tasks=tasks, killed=killed, release=UNKNOWN_SIZE) == [("task", "db", 4020, 7, 9)]
     assert holders(killed=killed._replace(anon_rss_kb=None, file_rss_kb=None, shmem_rss_kb=8)) == [
         ("task", "db", 8, 7, 9)
     ]

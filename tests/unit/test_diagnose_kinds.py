@@ -21,7 +21,7 @@ from kalloctrace.diagnose.kinds import (
     warned_in,
 )
 from kalloctrace.diagnose.page_size import PageSize, page_size
-from kalloctrace.diagnose.reports.model import Blocks, Cache, Frame, LoggedFailure, LoggedZone
+from kalloctrace.diagnose.reports.model import Blocks, Cache, Frame, Killed, LoggedFailure, LoggedZone, Task
 from kalloctrace.flags.logforms import ReleaseText
 
 
@@ -291,6 +291,26 @@ def test_page_sizes_by_counters(
     logged = report(totals=totals, zones=zones, nodes=nodes, release=release("5.10.0-sparc64"))
     assert page_size(logged) == (PageSize(8, "likely") if expected is None else PageSize(expected, "certain"))
     assert page_size(logged, 4) == PageSize(4, "certain")
+
+
+@pytest.mark.parametrize(
+    ("pid", "pages", "kilobytes", "expected"),
+    [
+        (7, 1875, 120_000, 64),
+        (7, 64, 256, 4),
+        (7, 63, 252, None),
+        # It gave some back meanwhile, or the table has another process.
+        (7, 1876, 120_000, None),
+        (8, 1875, 120_000, None),
+        (7, 1875, None, None),
+    ],
+)
+def test_page_size_by_the_killed_process(pid: int, pages: int, kilobytes: int | None, expected: int | None) -> None:
+    """The table has its address space in pages, and the line of the kill in kB; a cgroup's report has no more."""
+    tasks = [Task(1, 1, 0, 10, None, None, 0, "init", 30_000), Task(7, 7, 0, 10, None, None, 0, "web", pages)]
+    logged = report("oom", tasks=tasks, killed=Killed(9, pid, "web", kilobytes, 40, 0, 0), release=release("6.12.9"))
+    assert page_size(logged) == (PageSize(4, "unknown") if expected is None else PageSize(expected, "certain"))
+    assert page_size(report("oom", tasks=tasks)) == PageSize(4, "unknown")
 
 
 CHOSEN = ("dump_header", "oom_kill_process", "bpf_oom_kill_process", "bpf_handle_oom", "out_of_memory")

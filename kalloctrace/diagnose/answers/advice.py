@@ -93,7 +93,7 @@ def _memcg(failure: Failure, holders: tuple[Holder, ...]) -> Advice:
     now = f", now {amount(logged.memcg_limit[1])}" if logged.memcg_limit is not None else ""
     text = f"raise the limit {name}{now}, or let its processes use less; the machine's settings do not matter"
     largest = next((each for each in holders if each.kind == "task"), None)
-    if largest is not None:
+    if largest is not None and logged.memcg_counter != "kmem":
         text += f"; {_holds(largest)} {amount(largest.kilobytes)}"
     shared = cgroup_shmem(logged.memcg_stats)
     if logged.memcg_counter == "kmem":

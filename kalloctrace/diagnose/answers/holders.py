@@ -116,7 +116,7 @@ def _tasks(failure: Failure) -> Iterator[Holder]:
         programs = sorted(_by_program(logged.tasks, most), key=operator.itemgetter(1), reverse=True)
         for name, pages, pid in programs[:_TASKS]:
             yield Holder("task", name, pages * failure.page_kb, pid, line)
-    if not logged.tasks and killed is not None:
+    if killed is not None and (not logged.tasks or failure.page_size.certainty == "unknown"):
         held = sum(size or 0 for size in (killed.anon_rss_kb, killed.file_rss_kb, killed.shmem_rss_kb))
         if held:
             yield Holder("task", killed.comm, held, killed.pid, killed.line)
