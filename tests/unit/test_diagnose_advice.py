@@ -248,6 +248,24 @@ def test_numbers_of_a_cma_area() -> None:
     assert "kvmalloc" in words
 
 
+@pytest.mark.parametrize(
+    ("free", "largest", "words"),
+    [
+        (2047, 2047, "2,047 of its 8,192 were free"),
+        (2048, 2047, "2,048 of its 8,192 were free, in pieces"),
+        (4096, None, "4,096 of its 8,192 were free, in pieces"),
+        (4096, 2048, "4,096 of its 8,192 were free, also in one range, but pages of others in it could not be moved"),
+    ],
+)
+def test_free_ranges_of_a_cma_area(free: int, largest: int | None, words: str) -> None:
+    """Too little, too small, or there but in use: `cma_debug_show_areas` lists ranges that no allocation holds."""
+    asked = {"event": "cma", "pages": 2048, "cma_pages": (free, 8192), "cma_largest": largest, "errno": 16}
+    text = only(LOW, **asked, release="6.1.100").text
+    assert text.partition(" (in use")[0].endswith(words)
+    # ENOMEM: the range is not aligned as the request needs it.
+    assert "moved" not in only(LOW, **{**asked, "errno": 12}, release="6.1.100").text
+
+
 def test_harmless_failures() -> None:
     """Who has another way needs nothing; a stall is none of those, though it is tried again."""
     found = only(LOW, gfp=("GFP_KERNEL", "__GFP_NORETRY"))

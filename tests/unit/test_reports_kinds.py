@@ -172,6 +172,7 @@ def test_cma(line: str, area: str | None) -> None:
     report = only(line, "cma: number of available pages: 3@125+20@236=> 1042 free of 32768 total pages")
     assert (report.event, report.pages, report.errno, report.cma_area) == ("cma", 257, 16, area)
     assert report.cma_pages == (1042, 32768)
+    assert report.cma_largest == 20
 
 
 def test_cma_then_a_warning() -> None:

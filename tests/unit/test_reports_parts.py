@@ -39,7 +39,7 @@ def test_what_a_report_does_not_say() -> None:
         *("mask", "nodemask", "cpuset", "mems_allowed", "release", "waited", "memcg_limit", "time", "wall", "cpu"),
         *("pid", "constraint", "memcg_path", "size", "pages", "swap", "total_ram_pages", "reserved_pages", "killed"),
         *("state_line", "state_age", "warning_text", "errno", "cache", "cma_area", "cma_pages", "panic"),
-        "no_victim",
+        *("no_victim", "cma_largest"),
     }
     assert report == LoggedFailure("failure", 7, "task", 3)
     assert "_named" not in repr(report)

@@ -29,6 +29,7 @@ _LITTLE = 20
 """Less than a twentieth of the memory is little, as in the judgement whether the machine is out of memory."""
 _COUNTED = ("mm/", "fs/", "arch/", "include/", "./include/")
 """Files whose pages the counters of the state have: page cache, processes, slab caches, page tables."""
+_EBUSY = 16
 _UNCOUNTED = "mm/vmalloc.c"
 
 
@@ -154,6 +155,8 @@ def _cma(failure: Failure) -> Advice:
     line = logged.line
     free, whole = logged.cma_pages if logged.cma_pages is not None else (0, 0)
     pieces = ", in pieces" if logged.pages is not None and free >= logged.pages else ""
+    if logged.pages is not None and logged.errno == _EBUSY and (logged.cma_largest or 0) >= logged.pages:
+        pieces = ", also in one range, but pages of others in it could not be moved (in use, or being written)"
     if logged.pages is None or failure.page_size.certainty == "unknown":
         alone = f": this request alone takes {logged.pages:,} pages of it" if logged.pages is not None else ""
         if whole and alone:

@@ -230,6 +230,7 @@ class LoggedFailure:
         cache: the slab cache.
         cma_area: the name of the CMA area, if printed.
         cma_pages: free and all pages of the CMA area.
+        cma_largest: the pages of its largest free range; None if not printed.
         order_shown: whether the report prints the order.
         in_pages: the state is printed in pages, and kB were computed with the page size given.
         places: the number of the first line of each part, by the name of its attribute here, such as "swap".
@@ -285,6 +286,7 @@ class LoggedFailure:
     cache: Cache | None = None
     cma_area: str | None = None
     cma_pages: tuple[int, int] | None = None
+    cma_largest: int | None = None
     order_shown: bool = True
     in_pages: bool = False
     places: dict[str, int] = field(default_factory=dict)

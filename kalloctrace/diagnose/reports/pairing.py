@@ -49,6 +49,7 @@ PAGE_KB = 4
 
 _LAST_TOTAL = re.compile(r"(?P<name>[a-z_]{1,32}):\d{1,15}$")
 _CMA_FREE = re.compile(r".*=> (?P<free>\d{1,15}) free of (?P<all>\d{1,15}) total pages")
+_CMA_RANGE = re.compile(r"(?<!\d)(\d{1,15})@\d")
 _LATE_MASK = re.compile(r",? ?mode:0x")
 _SHOWN_BY = (
     (("failure", "stall", "vmalloc", "vmap", "vmemmap"), ("warn_alloc", "__alloc_pages_slowpath", "warn_alloc_failed")),
@@ -302,6 +303,7 @@ class _Pairing:
             writer = self.reports.latest(message, "cma")
             if writer is not None:
                 writer.report.cma_pages = (int(free["free"]), int(free["all"]))
+                writer.report.cma_largest = max(map(int, _CMA_RANGE.findall(text)), default=None)
         elif _LATE_MASK.match(text) is not None:
             lacking = [
                 w for w in self.reports.open if w.mask is None and w.report.event == "failure" and w.may_write(message)
