@@ -39,6 +39,8 @@ def _failed(summary: Summary) -> Line:
     totals = slow_path_totals(summary)
     failed = summary.failed if totals is None else totals.slow_failed or 0
     count = summary.all.count
+    if not count:
+        return Line("no allocation was recorded", "plain")
     if failed:
         about = "about " if summary.sample > 1 else ""
         return Line(f"{about}{failed:,} of {many(count, 'allocation')} failed ({share(failed, count)})", "bad")
@@ -88,6 +90,10 @@ def model_line(verdict: Verification) -> Line:
     numbers = f"matched {verdict.matched:,}  mismatched {verdict.mismatched:,}  unknown {verdict.unknown:,}"
     if verdict.mismatched:
         return Line(f"not as the model predicts: {numbers}", "bad")
+    if not (verdict.matched or verdict.unknown):
+        return Line("there is nothing to compare with the model", "plain")
+    if not verdict.matched:
+        return Line(f"the model can judge none of them: {numbers}", "doubt")
     if verdict.unknown:
         return Line(f"as the model predicts, where it can tell: {numbers}", "doubt")
     return Line(f"as the model predicts: {numbers}", "good")

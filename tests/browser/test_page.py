@@ -18,6 +18,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from kalloctrace.__main__ import main
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.report.page.explained import explained
 from kalloctrace.trace.inferred import NOTHING_INFERRED
@@ -580,3 +581,15 @@ def test_hundred_thousand_rows(opener: Opener, tmp_path: Path) -> None:
     assert list(table(page, "Tasks")) == ["task-7"]
     size = path.stat().st_size / 1e6
     print(f"100,000 rows: {size:.1f} MB, opened in {opened - began:.1f} s, filtered in {filtered - opened:.1f} s")
+
+
+def test_imported_events_that_the_model_cannot_judge(opener: Opener, tmp_path: Path) -> None:
+    """No verdict is not a good one, and what is missing is to be recorded with the other tool."""
+    text, path = tmp_path / "trace.txt", tmp_path / "t.arrows"
+    text.write_text(
+        "  cc1-7 [001] ..... 1.5: mm_page_alloc: page=0x1 pfn=0x1 order=0 migratetype=0 gfp_flags=GFP_KERNEL\n"
+    )
+    assert main(["import", "--kernel", "6.1", "-o", str(path), str(text)]) == 0
+    page = opener.open(write_page(path))
+    expect(page.locator("#findings .list")).to_have_text("Not known: no allocation could be judged.")
+    expect(page.locator("#callers figure")).to_contain_text("Record them with perf record -g")

@@ -15,6 +15,7 @@ from kalloctrace.report.summary_text import total_fields
 from kalloctrace.trace.audited import Audited
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import Verification
+from tests import traces
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 
@@ -59,6 +60,15 @@ def test_an_ordinary_run_is_said_to_be_one() -> None:
         "nothing was lost or missed",
         f"as the model predicts: matched {verdict.matched:,}  mismatched 0  unknown 0",
     ]
+
+
+def test_an_empty_recording_is_not_said_to_be_good(tmp_path: Path) -> None:
+    """Nothing failed, and nothing was right either."""
+    with TraceReader(traces.aggregate(tmp_path / "t.arrows")) as trace:
+        summary, verdict = summarize(trace)
+    lines = [next(iter(headline(summary))), model_line(verdict)]
+    assert [line.tone for line in lines] == ["plain", "plain"]
+    assert lines[0].text == "no allocation was recorded"
 
 
 def test_one_is_no_plural() -> None:
@@ -124,6 +134,8 @@ def test_the_command_that_says_which_calls_failed(capsys: pytest.CaptureFixture[
             "doubt",
         ),
         ({"matched": 7}, "as the model predicts: matched 7  mismatched 0  unknown 0", "good"),
+        ({"unknown": 2}, "the model can judge none of them: matched 0  mismatched 0  unknown 2", "doubt"),
+        ({}, "there is nothing to compare with the model", "plain"),
     ],
 )
 def test_the_verdict_is_the_worst(counts: dict[str, int], text: str, tone: str) -> None:

@@ -416,7 +416,9 @@ function drawFindings() {
               ? "None pass the filters."
               : !verification.allocations
                 ? "None: no allocations were recorded."
-                : `None: the kernel prepared ${whole.format(verification.matched)} of ${many(verification.allocations, "allocation")} as the model predicts.`,
+                : !verification.matched
+                  ? "Not known: no allocation could be judged."
+                  : `None: the kernel prepared ${whole.format(verification.matched)} of ${many(verification.allocations, "allocation")} as the model predicts.`,
           ),
         ]),
   );
