@@ -100,7 +100,7 @@ class Table:
             heading: its heading.
             right: whether it is aligned to the right.
             wraps: where long cells break: never, between words, or between words and after each "|".
-            width: its width; by default what its cells need and the others leave.
+            width: its width, the greatest if it wraps; by default what its cells need and the others leave.
             style: of its cells.
         """
         self._columns.append(_Column(printable(heading), right, wraps, width, style))
@@ -120,10 +120,10 @@ class Table:
         for at, column in enumerate(self._columns):
             texts = [column.heading if self._heads else "", *(row[at].plain for row in self._rows)]
             whole = max(cell_len(line) for text in texts for line in text.split("\n"))
-            fixed = whole if column.width is None else column.width
-            wraps = column.width is None and column.wraps != "no"
-            least.append(min(whole, max(_longest_word(text, column.wraps) for text in texts)) if wraps else fixed)
-            most.append(fixed)
+            wraps = column.wraps != "no"
+            widest = whole if column.width is None else min(whole, column.width) if wraps else column.width
+            least.append(min(widest, max(_longest_word(text, column.wraps) for text in texts)) if wraps else widest)
+            most.append(widest)
         room = width - _GAP * (len(least) - 1)
         if sum(least) > room:
             return None

@@ -85,6 +85,16 @@ def test_no_headings() -> None:
     assert drawn(table, 36) == ["command", "  kalloctrace_stimulus_of_tests.ko", "  --rounds 1", "  and more"]
 
 
+def test_a_column_that_may_be_narrower() -> None:
+    """A width limits a column that wraps; where a word does not fit, the row becomes one text."""
+    table = Table()
+    table.column(width=8)
+    table.column(wraps="words", width=30)
+    table.row("change", "vm.watermark_scale_factor = 67: wake kswapd earlier")
+    assert drawn(table, 80) == ["change    vm.watermark_scale_factor =", "          67: wake kswapd earlier"]
+    assert drawn(table, 34) == ["change  vm.watermark_scale_factor", "  = 67: wake kswapd earlier"]
+
+
 def test_a_table_as_wide_as_its_sheet() -> None:
     """Its first column takes what the numbers leave."""
     table = Table("bold", expand=True)

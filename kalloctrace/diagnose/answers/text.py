@@ -32,7 +32,7 @@ def add_answers(failure: Failure, answers: Answers, sheet: Sheet) -> None:
     """Add the answers to a sheet, in the order in which people ask."""
     table = Table()
     table.column(width=_HEADINGS - 2, style="dim")
-    table.column(wraps="words", width=min(sheet.width, WIDTH) - _HEADINGS)
+    table.column(wraps="words", width=WIDTH - _HEADINGS)
     before = ""
     for heading, text in answer_rows(failure, answers):
         table.row("" if heading == before else heading, text)
