@@ -8,7 +8,7 @@
 
 BPF_RINGBUF_OUTPUT(cgroup_paths, CGROUP_PATHS_PAGES);
 
-RAW_TRACEPOINT_PROBE(cgroup_mkdir)
+AT_TRACEPOINT(cgroup_mkdir)
 {
 	struct cgroup_path *p = cgroup_paths.ringbuf_reserve(sizeof(*p));
 	u64 kn = 0;

@@ -6,7 +6,7 @@
  */
 
 /* Before the child runs. A new thread marks its own process again. */
-RAW_TRACEPOINT_PROBE(sched_process_fork)
+AT_TRACEPOINT(sched_process_fork)
 {
 	u32 tgid = 0;
 	u8 *mark;
@@ -21,7 +21,7 @@ RAW_TRACEPOINT_PROBE(sched_process_fork)
 }
 
 /* A process is freed when its first task is, after all others. */
-RAW_TRACEPOINT_PROBE(sched_process_free)
+AT_TRACEPOINT(sched_process_free)
 {
 	u32 pid = 0, tgid = 0;
 	u8 *mark;

@@ -17,7 +17,7 @@
  * the trampoline (fentry), or the stack pointer at the function's entry (kprobe).
  *
  * Defined by user space from the kernel's symbols and BTF (kalloctrace/probe/attach/plan.py):
- *   ENTRY, ONE if one.bpf.c takes the place of pair.bpf.c, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES,
+ *   ONE if one.bpf.c takes the place of pair.bpf.c, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES,
  *   NR_CPUS and the power of two POWER_CPUS from it on, the maps SLOTS_FD and FRAME_OFFSETS_FD, LOOK_FD with ONE,
  *   STACKS_SENT_FD with STACKS, OWN_TGID if the recorder is left out, the addresses *_ADDRESS, the offsets
  *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
@@ -32,18 +32,13 @@
 #include <uapi/linux/ptrace.h>
 #include "record.h"
 
+/* Programs of raw tracepoints; user space knows them by these names. */
+#define AT_TRACEPOINT(event) int at_##event(struct bpf_raw_tracepoint_args *ctx)
+
 /* CALIBRATE: the call that has not reached get_page_from_freelist() yet. */
 struct calibrating {
 	u64 frame;		/* 0: no call */
 	u64 preempt_count;
-};
-
-/* CALIBRATE: the measurement of one call; the map counts equal ones. */
-struct calibrated {
-	u64 frame_to_ac;
-	u64 preempt_count;	/* raw, at the entry: 32 bits */
-	u64 gfp_mask;		/* of get_page_from_freelist(); 0 if the entry is traced */
-	u64 asked;		/* the mask before the scopes of the task; 0 if it was not seen */
 };
 
 BPF_ARRAY(control, struct control, 1);

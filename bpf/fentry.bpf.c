@@ -4,9 +4,8 @@
  * program while a preempted task has not finished it on the same CPU.
  */
 
-/* One more level than bcc's macros, so that ENTRY and similar arguments are expanded. */
-#define FENTRY(function, args...) KFUNC_PROBE(function, args)
-#define FEXIT(function, args...) KRETFUNC_PROBE(function, args)
+/* One more level than bcc's macro, so that ENTRY_ARGUMENTS and the like are expanded. */
+#define TRAMPOLINE(name, args...) BPF_PROG(name, args)
 
 #ifndef ONE
 #ifdef ENTRY_ALLOC_FLAGS
@@ -17,19 +16,19 @@
 #define ENTRY_ALLOC_FLAGS_ARGUMENT 0
 #endif
 
-FENTRY(ENTRY, ENTRY_ARGUMENTS)
+TRAMPOLINE(on_entry, ENTRY_ARGUMENTS)
 {
 	return entry_called(ctx, (u64)ctx, gfp_mask, order, preferred_nid, nodemask, ENTRY_ALLOC_FLAGS_ARGUMENT);
 }
 
 #ifdef RETURNS
-FEXIT(ENTRY, ENTRY_ARGUMENTS, u64 page)
+TRAMPOLINE(on_entry_return, ENTRY_ARGUMENTS, u64 page)
 {
 	return entry_returned((u64)ctx, page);
 }
 #endif
 
-FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
+TRAMPOLINE(on_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
 	/* Loads of 32 bits: the compiler clears no upper half. */
 	return freelist_called(*(u32 *)&ctx[0], *(u32 *)&ctx[1], *(u32 *)&ctx[2], ac);
@@ -45,19 +44,19 @@ FENTRY(get_page_from_freelist, u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 #define NOLOCK_GFP_FLAGS_ARGUMENT 0
 #endif
 
-FENTRY(NOLOCK, NOLOCK_ARGUMENTS)
+TRAMPOLINE(on_nolock, NOLOCK_ARGUMENTS)
 {
 	return nolock_called(ctx, (u64)ctx, NOLOCK_GFP_FLAGS_ARGUMENT, nid, order);
 }
 
-FEXIT(NOLOCK, NOLOCK_ARGUMENTS, u64 page)
+TRAMPOLINE(on_nolock_return, NOLOCK_ARGUMENTS, u64 page)
 {
 	return nolock_returned((u64)ctx, page);
 }
 #endif
 
 #ifdef BULK
-FENTRY(BULK, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
+TRAMPOLINE(on_bulk, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
 {
 	u64 page_array = 0;
 
@@ -66,7 +65,7 @@ FENTRY(BULK, u32 gfp, s32 preferred_nid, u64 nodemask, s32 nr_pages)
 	return bulk_called(ctx, (u64)ctx, gfp, preferred_nid, nodemask, nr_pages, page_array);
 }
 
-FEXIT(BULK, u32 gfp)
+TRAMPOLINE(on_bulk_return, u32 gfp)
 {
 	u64 returned = 0;
 

@@ -80,7 +80,7 @@ static __always_inline void evict_slot(struct slot *s)
  * call to the hash itself. The number of the call shows whether the copy is one consistent call. The slot is marked before
  * the call enters the hash, so that the other CPU sees why its insert() fails.
  */
-RAW_TRACEPOINT_PROBE(sched_migrate_task)
+AT_TRACEPOINT(sched_migrate_task)
 {
 	u64 task = ctx->args[0], calls;
 	u32 cpu = 0;

@@ -21,6 +21,14 @@ struct control {
 	u64 frame_to_ac;	/* CAPTURE: frame of the entry's call minus the address of ac */
 };
 
+/* CALIBRATE: the measurement of one call; the map counts equal ones. */
+struct calibrated {
+	u64 frame_to_ac;
+	u64 preempt_count;	/* raw, at the entry: 32 bits */
+	u64 gfp_mask;		/* of get_page_from_freelist(); 0 if the entry is traced */
+	u64 asked;		/* the mask before the scopes of the task; 0 if it was not seen */
+};
+
 enum counter {
 	OPENED,			/* calls of an entry */
 	DROPPED,		/* records that found their buffer full, or the rate used up */

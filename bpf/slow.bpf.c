@@ -150,7 +150,7 @@ int on_slowpath_return(struct pt_regs *ctx)
 }
 
 #ifdef RECLAIM
-RAW_TRACEPOINT_PROBE(mm_vmscan_direct_reclaim_begin)
+AT_TRACEPOINT(mm_vmscan_direct_reclaim_begin)
 {
 	slow_step(SLOW_RECLAIM);
 	return 0;
@@ -158,7 +158,7 @@ RAW_TRACEPOINT_PROBE(mm_vmscan_direct_reclaim_begin)
 #endif
 
 #ifdef COMPACTION
-RAW_TRACEPOINT_PROBE(mm_compaction_try_to_compact_pages)
+AT_TRACEPOINT(mm_compaction_try_to_compact_pages)
 {
 	slow_step(SLOW_COMPACTION);
 	return 0;
@@ -166,7 +166,7 @@ RAW_TRACEPOINT_PROBE(mm_compaction_try_to_compact_pages)
 #endif
 
 #ifdef OOM_VICTIM
-RAW_TRACEPOINT_PROBE(mark_victim)
+AT_TRACEPOINT(mark_victim)
 {
 	slow_step(SLOW_OOM);
 	return 0;

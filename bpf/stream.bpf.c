@@ -30,7 +30,7 @@ static __always_inline void send_task_comm(struct task_comm *n, u64 task)
 		count(COMMS_DROPPED);
 }
 
-RAW_TRACEPOINT_PROBE(task_newtask)
+AT_TRACEPOINT(task_newtask)
 {
 	struct task_comm n = {};
 
@@ -41,7 +41,7 @@ RAW_TRACEPOINT_PROBE(task_newtask)
 	return 0;
 }
 
-RAW_TRACEPOINT_PROBE(task_rename)
+AT_TRACEPOINT(task_rename)
 {
 	struct task_comm n = {};
 
@@ -52,7 +52,7 @@ RAW_TRACEPOINT_PROBE(task_rename)
 
 #ifdef TASK_STRUCT__CGROUPS
 /* The task is the first of its process if the whole process moves. */
-RAW_TRACEPOINT_PROBE(cgroup_attach_task)
+AT_TRACEPOINT(cgroup_attach_task)
 {
 	struct task_comm n = {};
 

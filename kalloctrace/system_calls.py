@@ -71,7 +71,20 @@ def bpf(command: int, layout: str, *values: int | bytes) -> int:
     Raises:
         OSError: the kernel refused.
     """
-    attr = ctypes.create_string_buffer(struct.pack(layout, *values), _BPF_ATTR)
+    return bpf_in_place(command, bpf_attr(layout, *values))
+
+
+def bpf_attr(layout: str, *values: int | bytes) -> "ctypes.Array[ctypes.c_char]":
+    """Return `union bpf_attr` with the first members as in `bpf`."""
+    return ctypes.create_string_buffer(struct.pack(layout, *values), _BPF_ATTR)
+
+
+def bpf_in_place(command: int, attr: "ctypes.Array[ctypes.c_char]") -> int:
+    """Make the system call for BPF with an attr of `bpf_attr`, in which the kernel may return values.
+
+    Raises:
+        OSError: the kernel refused.
+    """
     return system_call("bpf", _SYS_BPF, command, attr, _BPF_ATTR)
 
 

@@ -131,16 +131,7 @@ def writable_directories(directories: Iterable[str | os.PathLike[str]]) -> list[
     """
     paths = {Path(directory).resolve() for directory in directories}
     for path in paths:
-        why = ""
-        if not path.is_dir():
-            why = "it is not a directory"
-        elif path == Path("/"):
-            why = "it is the guest's root file system"
-        elif any(path.is_relative_to(own) for own in _GUEST_MOUNTS):
-            why = "the guest has its own file system there"
-        elif "\n" in str(path):
-            why = "its name contains a line break"
-        if why:
+        if why := why_not_shared(path):
             raise KalloctraceError(
                 f"{path} cannot be shared with the guest",
                 why,
@@ -148,6 +139,17 @@ def writable_directories(directories: Iterable[str | os.PathLike[str]]) -> list[
                 Exit.USAGE,
             )
     return sorted(paths)
+
+
+def why_not_shared(path: Path) -> str:
+    """Return why a directory, by its real path, cannot be shared read-write; empty if it can."""
+    if not path.is_dir():
+        return "it is not a directory"
+    if path == Path("/"):
+        return "it is the guest's root file system"
+    if any(path.is_relative_to(own) for own in _GUEST_MOUNTS):
+        return "the guest has its own file system there"
+    return "its name contains a line break" if "\n" in str(path) else ""
 
 
 def virtme_command(image: Path, job_dir: Path, shares: Sequence[Path], machine: Machine) -> list[str]:

@@ -22,10 +22,11 @@ from typing import BinaryIO, NoReturn
 from kalloctrace.console import Console
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.lab.boot import BootPlan, GuestJob, boot_command, prepared
-from kalloctrace.lab.guest import Machine, environment, writable_directories
+from kalloctrace.lab.guest import Machine, environment, why_not_shared, writable_directories
 from kalloctrace.lab.guest_console import BootProgress, GuestConsole
 from kalloctrace.lab.kernels import Kernel, cache_directory, obtain
 from kalloctrace.lab.needs import require_lab, search_path
+from kalloctrace.probe.attach.program_cache import CACHE_VARIABLE
 
 _LOG = logging.getLogger(__name__)
 _POLL = 0.05
@@ -114,7 +115,8 @@ def run_in_guest(
 ) -> GuestResult:
     """Boot a kernel and run a command in it.
 
-    A guest that falls silent while it boots is ended, and booted once more with `Machine.safe`.
+    A guest that falls silent while it boots is ended, and booted once more with `Machine.safe`. Programs that a
+    recording compiles are kept here for the next guest of that kernel, unless KALLOCTRACE_PROGRAMS says otherwise.
 
     The command sees this machine's files read-only, and the current directory and `writable` read-write. A kernel
     without 9p cannot mount them: it gets copies of the files that a recording requires, and changed files of the
@@ -151,13 +153,14 @@ def run_in_guest(
     if not isinstance(kernel, Kernel):
         kernel = obtain(kernel)
     start = time.monotonic()
+    programs = {} if CACHE_VARIABLE in {**os.environ, **(env or {})} else _programs()
     boot = functools.partial(
         _boot,
         argv,
         kernel=kernel,
-        writable=writable,
+        writable=[*writable, *programs.values()],
         in_memory=in_memory,
-        env=env or {},
+        env={**programs, **(env or {})},
         timeout=timeout,
         sinks=(stdout, stderr),
         progress=progress,
@@ -187,6 +190,13 @@ def run_in_guest(
     for leftover in ("stdout", "stderr", "command", "shares", "cached"):
         (job_dir / leftover).unlink(missing_ok=True)
     return GuestResult(code, output, errors, job_dir / "console.log", release, time.monotonic() - start)
+
+
+def _programs() -> dict[str, str]:
+    """Return the variable with the folder of compiled programs; none if it cannot be shared with a guest."""
+    folder = (cache_directory() / "programs").resolve()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {} if why_not_shared(folder) else {CACHE_VARIABLE: str(folder)}
 
 
 def _exit_code(job_dir: Path) -> int:

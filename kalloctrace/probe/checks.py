@@ -20,6 +20,7 @@ from kalloctrace.probe.attach.audit import NO_WAY, audit_way
 from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
 from kalloctrace.probe.attach.others import bpf_processes, tracers
 from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Plan, make_plan, prototype, shown_by
+from kalloctrace.probe.attach.program_cache import kept_programs
 from kalloctrace.probe.privileges.capabilities import effective
 from kalloctrace.probe.privileges.confine import protections
 from kalloctrace.probe.privileges.needed import missing_capabilities, sufficient_capabilities
@@ -210,7 +211,14 @@ def _trampoline(kernel: LiveKernel) -> _Found:
 
 
 def _bcc(_: LiveKernel) -> _Found:
-    origin = find_bcc().origin
+    try:
+        origin = find_bcc().origin
+    except KalloctraceError as error:
+        kept = kept_programs()
+        if not kept:
+            raise
+        detail = f"{error.why}; {len(kept)} compiled programs of this kernel are kept in {kept[0].parent}"
+        return "warn", detail, f"to record in another way than before, {error.fix}"
     version = getattr(import_bcc(), "__version__", "of unknown version")
     return "pass", f"{version}, {origin}", ""
 

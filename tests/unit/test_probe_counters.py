@@ -3,6 +3,8 @@
 
 import ctypes
 import errno
+import os
+import struct
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from kalloctrace.probe.layout import struct_dtype
+from kalloctrace.probe.maps import overflow
 from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.overflow import OverflowHash
 
@@ -95,7 +98,7 @@ def test_calls_that_no_program_counted_are_added_once() -> None:
 
 
 class Batches:
-    """Stands for bcc's library: a hash that is read in batches.
+    """Stands for the kernel: a hash that is read in batches.
 
     Args:
         batches: how many elements each has.
@@ -106,25 +109,28 @@ class Batches:
         self.batches = list(batches)
         self.error = error
 
-    def bpf_lookup_batch(self, fd: int, start: Any, *others: Any) -> int:  # noqa: ANN401 as ctypes
-        """Count the elements of a batch."""
-        assert (fd, start is None) == (5, len(self.batches) == 2)
-        # What byref() of the last argument refers to.
-        others[-1]._obj.value = self.batches.pop(0)  # noqa: SLF001
-        ctypes.set_errno(self.error)
-        return 0 if self.batches else -1
+    def __call__(self, command: int, attr: "ctypes.Array[ctypes.c_char]") -> int:
+        """Count the elements of a batch: BPF_MAP_LOOKUP_BATCH, with in_batch at 0, count at 32, map_fd at 36."""
+        (start,), (most, fd) = struct.unpack_from("<Q", attr, 0), struct.unpack_from("<II", attr, 32)
+        assert (command, fd, most, start == 0) == (24, 5, 4096, len(self.batches) == 2)
+        struct.pack_into("<I", attr, 32, self.batches.pop(0))
+        if not self.batches:
+            raise OSError(self.error, os.strerror(self.error))
+        return 0
 
 
-def test_overflow_hash_is_read_only_if_something_is_in_it() -> None:
+def test_overflow_hash_is_read_only_if_something_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """To read it is a system call, during which the kernel skips programs."""
-    hashed = OverflowHash(5, ENTRY["a"], Batches(), lambda: 0)
-    keys, counts = hashed.read()
+    monkeypatch.setattr(overflow, "bpf_in_place", Batches())
+    keys, counts = OverflowHash(5, ENTRY["a"], lambda: 0).read()
     assert (len(keys), len(counts)) == (0, 0)
 
 
-def test_overflow_hash_is_read_to_its_end() -> None:
+def test_overflow_hash_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """In batches; the last one ends with an error that says so."""
-    keys, counts = OverflowHash(5, ENTRY["a"], Batches(4096, 3), lambda: 1).read()
+    monkeypatch.setattr(overflow, "bpf_in_place", Batches(4096, 3))
+    keys, counts = OverflowHash(5, ENTRY["a"], lambda: 1).read()
     assert (len(keys), len(counts)) == (4099, 4099)
-    with pytest.raises(OSError, match="cannot be read"):
-        OverflowHash(5, ENTRY["a"], Batches(4096, 3, error=errno.EPERM), lambda: 1).read()
+    monkeypatch.setattr(overflow, "bpf_in_place", Batches(4096, 3, error=errno.EPERM))
+    with pytest.raises(PermissionError):
+        OverflowHash(5, ENTRY["a"], lambda: 1).read()

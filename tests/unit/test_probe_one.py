@@ -159,7 +159,9 @@ def test_plan_of_one_probe() -> None:
         ("bulk", "on_bulk", 0, True),
         ("bulk", "on_bulk_return", 0, True),
     ]
-    assert plan("fentry").hooks() == []
+    assert (plan("fentry").hooks(), plan("fentry").trampolines()) == ([], [])
+    bulk = [hook.program for hook in plan("fentry", bulk="bulk").trampolines()]
+    assert bulk == ["on_bulk", "on_bulk_return"]
     ends = replace(plan("fentry"), one=EntryCode(0x10, None, RejectBlock(0x241, {})))
     assert [(hook.function, hook.program, hook.offset, hook.hot) for hook in ends.hooks()] == [
         ("entry", "on_reject", 0x241, False)

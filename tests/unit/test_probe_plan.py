@@ -223,7 +223,10 @@ def test_every_hook_has_its_program() -> None:
     assert [hook.program for hook in fewer] == ["on_freelist", "on_entry", "on_entry_return"]
     pair = Plan("e", None, None, False, None, (), {}, "aggregate", JUMPS).hooks()
     assert [hook.program for hook in pair] == ["on_freelist", "on_entry"]
-    assert Plan("e", "n", "b", False, None, (), {}, "returns", Attachment("pair", "fentry", "")).hooks() == []
+    by_fentry = Plan("e", "n", "b", False, None, (), {}, "returns", Attachment("pair", "fentry", ""))
+    assert (by_fentry.hooks(), by_fentry.trampolines()) == ([], hooks)
+    programs = re.findall(r"^TRAMPOLINE\((\w+),", (bpf_folder() / "fentry.bpf.c").read_text(), re.MULTILINE)
+    assert set(programs) == set(functions)
 
 
 LAZY, VOLUNTARY = Preemption(preemptible=True, evidence="lazy"), Preemption(preemptible=False, evidence="voluntary")

@@ -9,8 +9,14 @@ from kalloctrace.kernel.held_file import HeldFile
 from kalloctrace.probe.attach.choice import Shown, Way
 from kalloctrace.probe.attach.counts import missed_by_programs
 from kalloctrace.probe.attach.links import link_multi, missed_multi
-from kalloctrace.probe.attach.one import link_fentry
-from kalloctrace.probe.attach.programs import TRACE_FENTRY, TRACE_KPROBE_MULTI, TYPE_KPROBE, TYPE_TRACING, load_program
+from kalloctrace.probe.attach.programs import (
+    TRACE_FENTRY,
+    TRACE_KPROBE_MULTI,
+    TYPE_KPROBE,
+    TYPE_TRACING,
+    link_program,
+    load_program,
+)
 
 ENTRY, FREELIST = "audit_entry", "audit_freelist"
 """The programs of audit.bpf.c."""
@@ -77,11 +83,10 @@ class AuditPair:
         """Attach both programs.
 
         Raises:
-            KalloctraceError: the kernel refused, by fentry.
-            OSError: likewise, by kprobe.multi.
+            OSError: the kernel refused.
         """
         for name, program in self._programs.items():
-            link = link_fentry(program) if self._fentry else link_multi(program, self._addresses[name])
+            link = link_program(program) if self._fentry else link_multi(program, self._addresses[name])
             self._links.append(link)
 
     def detach(self) -> None:

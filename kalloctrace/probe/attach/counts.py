@@ -13,8 +13,7 @@ from kalloctrace.probe.layout import enum_values
 
 SLOW_PROGRAMS = (
     *("on_slowpath", "on_slowpath_return"),
-    *("raw_tracepoint__mm_vmscan_direct_reclaim_begin", "raw_tracepoint__mm_compaction_try_to_compact_pages"),
-    "raw_tracepoint__mark_victim",
+    *("at_mm_vmscan_direct_reclaim_begin", "at_mm_compaction_try_to_compact_pages", "at_mark_victim"),
 )
 """The programs of slow.bpf.c. A hit that they miss is not a missed allocation."""
 

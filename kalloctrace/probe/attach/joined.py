@@ -14,14 +14,14 @@ CALL_CAST = 0x7FFF0002
 """Likewise for bpf_rdonly_cast()."""
 
 # include/uapi/linux/bpf.h: struct bpf_insn, BPF_JMP | BPF_CALL
-_INSTRUCTION = struct.Struct("<BBhi")
+INSTRUCTION = struct.Struct("<BBhi")
 _CALL = 0x85
 _MOVE, _EXIT = 0xB7, 0x95
 _PSEUDO_CALL = 1
 _PSEUDO_KFUNC_CALL = 2
 
 CAST_ALONE = b"".join(
-    _INSTRUCTION.pack(opcode, register, 0, value)
+    INSTRUCTION.pack(opcode, register, 0, value)
     for opcode, register, value in ((_MOVE, 1, 0), (_MOVE, 2, 0), (_CALL, 0, CALL_CAST), (_MOVE, 0, 0), (_EXIT, 0, 0))
 )
 """A program that only calls bpf_rdonly_cast(), without a type."""
@@ -38,7 +38,7 @@ def join(short: bytes, long: bytes, rdonly_cast: int) -> bytes:
     Raises:
         ValueError: the first program does not call the second one.
     """
-    start = len(short) // _INSTRUCTION.size
+    start = len(short) // INSTRUCTION.size
     joined = patched(short + long, rdonly_cast, start)
     if joined[: len(short)] == short:
         raise ValueError("the first program calls no other")
@@ -57,10 +57,10 @@ def patched(code: bytes, rdonly_cast: int, long: int = 0) -> bytes:
 
 
 def _patched(code: bytes, rdonly_cast: int, long: int) -> Iterator[bytes]:
-    for position, (opcode, registers, offset, value) in enumerate(_INSTRUCTION.iter_unpack(code)):
+    for position, (opcode, registers, offset, value) in enumerate(INSTRUCTION.iter_unpack(code)):
         source, number = registers >> 4, value
         if opcode == _CALL and value == CALL_LONG:
             source, number = _PSEUDO_CALL, long - position - 1
         elif opcode == _CALL and value == CALL_CAST:
             source, number = _PSEUDO_KFUNC_CALL, rdonly_cast
-        yield _INSTRUCTION.pack(opcode, registers & 0xF | source << 4, offset, number)
+        yield INSTRUCTION.pack(opcode, registers & 0xF | source << 4, offset, number)

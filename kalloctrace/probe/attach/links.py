@@ -9,7 +9,6 @@ import ctypes
 import os
 import struct
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from kalloctrace.errors import KalloctraceError
@@ -30,6 +29,9 @@ _MULTI_MISSED, _PERF_MISSED = 32, 48
 """Offsets in `struct bpf_link_info` of kprobe_multi.missed and perf_event.kprobe.missed."""
 
 _MISSED_LINE = "missed:"
+
+_AT_RETURN = 1
+"""/sys/bus/event_source/devices/kprobe/format/retprobe: config:0"""
 
 
 def kprobe_type() -> int:
@@ -108,8 +110,8 @@ class Links:
         try:
             for hook, program in programs.items():
                 at = address(hook.function) + hook.offset
-                link = partial(link_multi, at_return=hook.at_return) if hook.hot else self._perf
-                self._links[hook] = link(program, at)
+                link = link_multi if hook.hot else self._perf
+                self._links[hook] = link(program, at, at_return=hook.at_return)
                 # Open to the end: without privileges it could not be opened.
                 self._shown[hook] = HeldFile(Path(f"/proc/self/fdinfo/{self._links[hook]}"))
         except BaseException as error:
@@ -145,9 +147,9 @@ class Links:
             return int(shown.removeprefix(_MISSED_LINE))
         return missed_multi(self._links[hook]) if hook.hot else _in_info(self._links[hook], _PERF_MISSED)
 
-    def _perf(self, program: int, address: int) -> int:
+    def _perf(self, program: int, address: int, *, at_return: bool) -> int:
         # Of all threads: a program attached to it runs on every CPU, not only on the one that is named here.
-        event = perf_event_open(kprobe_type(), 0, pid=-1, cpu=0, address=address)
+        event = perf_event_open(kprobe_type(), _AT_RETURN if at_return else 0, pid=-1, cpu=0, address=address)
         self._events.append(event)
         # prog_fd, target_fd, attach_type
         return bpf(LINK_CREATE, "<III", program, event, PERF_EVENT)

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Compiles the BPF program, attaches it, and gives access to its maps."""
+"""Loads the BPF program, attaches it, and gives access to its maps."""
 
-import ctypes
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,16 +20,28 @@ from kalloctrace.kernel.kcore import Kcore
 from kalloctrace.kernel.live import LiveKernel, nr_node_ids
 from kalloctrace.probe.attach import audit, one
 from kalloctrace.probe.attach.audit import AuditPair
-from kalloctrace.probe.attach.bcc_import import import_bcc
 from kalloctrace.probe.attach.bpf_calls import BpfCalls
 from kalloctrace.probe.attach.calibration import CALIBRATION_PAGES, agreed_distance, check_task_context, touch
 from kalloctrace.probe.attach.counts import SLOW_PROGRAMS, Counts, counted, missed_by_programs
+from kalloctrace.probe.attach.entry_code import refused
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.kprobes import Hook, Kprobes
 from kalloctrace.probe.attach.links import Links, counts_perf
 from kalloctrace.probe.attach.optprobe import CODE_BYTES, past_ftrace
-from kalloctrace.probe.attach.plan import FREELIST, PREPARE, Plan
-from kalloctrace.probe.attach.programs import TRACE_KPROBE_MULTI, TYPE_KPROBE, load_program, not_loaded
+from kalloctrace.probe.attach.plan import FREELIST, Plan
+from kalloctrace.probe.attach.program import STACK, U64
+from kalloctrace.probe.attach.program_cache import build_program
+from kalloctrace.probe.attach.programs import (
+    TRACE_FENTRY,
+    TRACE_FEXIT,
+    TRACE_KPROBE_MULTI,
+    TYPE_KPROBE,
+    TYPE_RAW_TRACEPOINT,
+    TYPE_TRACING,
+    link_program,
+    load_program,
+    not_loaded,
+)
 from kalloctrace.probe.attach.sizes import (
     BULK_RING_BYTES,
     CGROUP_PATHS_BYTES,
@@ -44,7 +56,7 @@ from kalloctrace.probe.attach.sizes import (
     records_bytes,
     size_constants,
 )
-from kalloctrace.probe.layout import bpf_folder, constant, enum_values, struct_dtype
+from kalloctrace.probe.layout import constant, enum_values, struct_dtype
 from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.mmap_array import MmapArray
 from kalloctrace.probe.maps.overflow import OverflowHash, Seen
@@ -81,13 +93,12 @@ class Probe:
         own: capture the calls of this process too.
 
     Raises:
-        KalloctraceError: bcc is missing, or the kernel rejects the program.
+        KalloctraceError: the program cannot be compiled, or the kernel rejects it.
     """
 
     def __init__(
         self, kernel: LiveKernel, plan: Plan, *, filters: Filters, stacks: bool = False, own: bool = False
     ) -> None:
-        self._bcc = import_bcc()
         self.mode, self._frame_to_ac = plan.mode, 0
         self._plan, self._btf, self._gfp_bits = plan, kernel.btf, dict(kernel.tables.gfp_bits)
         self._bulk, self._leaves_own_out = plan.bulk is not None, not own
@@ -102,46 +113,64 @@ class Probe:
                 hooks = [_as_jump(hook, kcore, kernel) for hook in hooks]
 
         lengths = plan.lengths()
-        event = struct_dtype("event", lengths)
-        entry_bytes = entry_dtype(event).itemsize
+        entry_bytes = entry_dtype(struct_dtype("event", lengths)).itemsize
         bits = buffer_bits(RING_BYTES, cpus, entry_bytes)
         constants = {**plan.constants, **filters.constants(), **size_constants(plan, cpus, stacks=stacks)} | {
             "PERCPU_BUFFER_BITS": bits,
             "BUFFER_ENTRY_WORDS": entry_bytes // 8,
+            **one.filter_constants(kernel, filters),
             **({} if own else {"OWN_TGID": os.getpid()}),
         }
-        self._maps = create_maps(plan, cpus, bits, stacks=stacks)
-        constants |= {f"{name}_FD": file for name, file in self._maps.items()} | one.filter_constants(kernel, filters)
-        self._bpf = self._compile([*plan.sources(), *filters.sources()], constants)
-        self._programs = {hook: self._load(hook, multi=plan.attachment.way == "multi" and hook.hot) for hook in hooks}
-        if plan.prepare:
-            self._bpf.attach_kprobe(event=PREPARE, fn_name="on_prepare")
-            self._bpf.attach_kretprobe(event=PREPARE, fn_name="on_prepared")
-        self._call = struct_dtype("call", lengths)
-        self._look = MmapArray(self._maps["LOOK"], 1, struct_dtype("look")) if "LOOK" in self._maps else None
-        self._slots = self._map_slots(plan, bases)
+        self._loaded, self._links = dict[str, int](), list[int]()
+        self._attached: Kprobes | Links | None = None
+        self.no_audit = ""
+        with ExitStack() as held:
+            # Released in the opposite order, also if something here fails.
+            self._maps = create_maps(plan, cpus, bits, stacks=stacks)
+            for file in self._maps.values():
+                held.callback(os.close, file)
+            sources = [*plan.sources(), *filters.sources()]
+            self._program = held.enter_context(build_program(sources, constants, self._maps, lengths))
+            held.callback(self._unload)
+            self._programs = {hook: self._load(hook) for hook in hooks}
+            self._call = struct_dtype("call", lengths)
+            self._look = MmapArray(self._maps["LOOK"], 1, struct_dtype("look")) if "LOOK" in self._maps else None
+            self._slots = self._map_slots(plan, bases)
+            held.callback(self._slots.close)
+            self._open_buffers(plan, cpus, bits, stacks=stacks)
+            held.callback(self._close_buffers)
+            self._bpf_calls = BpfCalls(kernel, cpus)
+            held.callback(self._bpf_calls.close)
+            held.callback(self._detach)
+            self._attach(kernel, plan)
+            self._audit = self._load_audit(kernel)
+            if self._audit is not None:
+                held.callback(self._audit.close)
+            self._statistics = self._hold_statistics()
+            self._held = held.pop_all()
+
+    def _open_buffers(self, plan: Plan, cpus: int, bits: int, *, stacks: bool) -> None:
+        lengths = plan.lengths()
         self.records = self._record_rings(plan)
         sent_stacks = self._ring("sent_stacks", FEW_BYTES, struct_dtype("stack", lengths)) if stacks else None
         self._stacks, self._sent_stacks = dict[int, tuple[int, ...]](), sent_stacks
         self.slow, self.cgroup_paths = self._slow_rings(plan), self._cgroup_ring(plan)
         self.events = self.task_comms = self.counters = None
         if plan.mode == "stream":
-            pending = self._ring("events", FEW_BYTES, event)
-            buffer = self._maps.get("EVENTS") or int(self._bpf["percpu_buffer"].map_fd)
+            pending = self._ring("events", FEW_BYTES, struct_dtype("event", lengths))
+            buffer = self._maps.get("EVENTS") or self._program.file("percpu_buffer")
             self.events = PerCpuBuffer(buffer, bits, self._slots.items, pending)
             self.task_comms = self._ring("task_comms", TASK_COMMS_BYTES, struct_dtype("task_comm", lengths))
         if plan.mode == "aggregate":
             self.counters = self._counters(plan, cpus)
-        self._attached = self._attach(kernel, plan)
-        self._bpf_calls = BpfCalls(kernel, cpus)
-        self.no_audit = ""
-        self._audit = self._load_audit(kernel)
-        try:
-            self._trampoline = self._attach_trampoline()
-            self._statistics = self._hold_statistics()
-        except BaseException:
-            self._detach()
-            raise
+
+    def _close_buffers(self) -> None:
+        for buffer in (
+            *(*self.records, *(self.slow or ()), self.events, self.task_comms),
+            *(self.counters, self._sent_stacks, self.cgroup_paths, self._look),
+        ):
+            if buffer is not None:
+                buffer.close()
 
     def __enter__(self) -> Self:
         """Return the object itself."""
@@ -149,29 +178,17 @@ class Probe:
 
     def __exit__(self, *_: object) -> None:
         """Detach everything."""
-        self._detach()
-        for buffer in (
-            *self.records,
-            *(self.slow or ()),
-            self.events,
-            self.task_comms,
-            self.counters,
-            self._sent_stacks,
-            self.cgroup_paths,
-        ):
-            if buffer is not None:
-                buffer.close()
-        self._bpf_calls.close()
-        self._slots.close()
-        if self._look is not None:
-            self._look.close()
-        if self._audit is not None:
-            self._audit.close()
-        for file in (*self._programs.values(), *self._maps.values(), *self._trampoline):
-            os.close(file)
-        self._bpf.cleanup()
+        self._held.close()
+
+    def _unload(self) -> None:
+        for program in self._loaded.values():
+            os.close(program)
+        self._loaded.clear()
 
     def _detach(self) -> None:
+        for link in self._links:
+            os.close(link)
+        self._links.clear()
         if self._attached is not None:
             self._attached.close()
 
@@ -187,9 +204,9 @@ class Probe:
         slots.items["preempt_count_address"] = [base + address & _U64 for base in bases]
         call = slots.items["call"]["e"]
         call["cpu"], call["stack"] = np.arange(len(bases)), -1
-        offsets = self._bpf["per_cpu_offset"]
+        offsets = self._program.map("per_cpu_offset", U64)
         for cpu, base in enumerate(bases):
-            offsets[ctypes.c_int(cpu)] = ctypes.c_uint64(base)
+            offsets[np.uint32(cpu)] = np.uint64(base)
         return slots
 
     def _counters(self, plan: Plan, cpus: int) -> Counters:
@@ -197,20 +214,16 @@ class Probe:
         entries = (cpus << cache_bits(plan, cpus)) * constant("ASSOCIATIVITY")
         cache = MmapArray(self._maps["CELLS"], entries, entry)
         spilled = self._ring("spilled", SPILLED_BYTES, entry)
-        fd, libbcc = self._bpf["overflow"].map_fd, self._bcc.libbcc.lib
-        overflow = OverflowHash(fd, entry["a"], libbcc, lambda: counted(self._slots.items)["OVERFLOWED"])
+        fd = self._program.file("overflow")
+        overflow = OverflowHash(fd, entry["a"], lambda: counted(self._slots.items)["OVERFLOWED"])
         return Counters(cache, spilled, overflow.read)
 
     def _hold_statistics(self) -> dict[str, HeldFile]:
         """Open the kernel's description of each program, by its name; without privileges it could not be opened."""
-        files = {function.name.decode(): function.fd for function in self._bpf.funcs.values()}
-        files |= {hook.program: file for hook, file in self._programs.items()}
-        if self._trampoline:
-            files[one.SHORT] = self._trampoline[0]
-        return {name: HeldFile(Path(f"/proc/self/fdinfo/{file}")) for name, file in files.items()}
+        return {name: HeldFile(Path(f"/proc/self/fdinfo/{file}")) for name, file in self._loaded.items()}
 
     def _ring(self, name: str, size: int, dtype: np.dtype[np.void]) -> Ring:
-        return Ring(self._bpf[name].map_fd, size, dtype)
+        return Ring(self._program.file(name), size, dtype)
 
     def _record_rings(self, plan: Plan) -> list[Ring]:
         lengths = plan.lengths()
@@ -233,54 +246,63 @@ class Probe:
             return None
         return self._ring("cgroup_paths", CGROUP_PATHS_BYTES, struct_dtype("cgroup_path", plan.lengths()))
 
-    def _attach(self, kernel: LiveKernel, plan: Plan) -> "Kprobes | Links | None":
+    def _attach(self, kernel: LiveKernel, plan: Plan) -> None:
         def code(hook: Hook) -> bytes:
             with Kcore() as kcore:
                 return kcore.read(kernel.address(hook.function) + hook.offset, 1)
 
-        if not self._programs:
-            return None
-        way = plan.attachment.way
-        if way == "multi" or (way == "fentry" and counts_perf(kernel.btf)):
-            return Links(self._programs, kernel.address)
-        return Kprobes(self._programs, code)
+        for name, tracepoint in self._program.tracepoints().items():
+            self._link(self._load_as(name, TYPE_RAW_TRACEPOINT), tracepoint)
+        for hook in plan.trampolines():
+            attach_type = TRACE_FEXIT if hook.at_return else TRACE_FENTRY
+            self._link(self._load_as(hook.program, TYPE_TRACING, attach_type, hook.function))
+        if plan.one is not None and plan.attachment.way == "fentry":
+            program = self._loaded[one.SHORT] = one.load_fentry(self._program.instructions, self._btf, FREELIST)
+            try:
+                self._links.append(link_program(program))
+            except OSError as error:
+                raise refused(f"by fentry: {error.strerror or error}") from error
+        if self._programs:
+            way = plan.attachment.way
+            if way == "multi" or (way == "fentry" and counts_perf(kernel.btf)):
+                self._attached = Links(self._programs, kernel.address)
+            else:
+                self._attached = Kprobes(self._programs, code)
 
-    def _compile(self, sources: list[str], constants: dict[str, int | str]) -> Any:  # noqa: ANN401 bcc has no types
-        folder = bpf_folder()
-        flags = [
-            f"-D{name}={value:#x}ULL" if _wide(value) else f"-D{name}={value}" for name, value in constants.items()
-        ]
-        # Only bcc's own prologue includes kernel headers; the folder has replacements for these.
-        os.environ["BCC_KERNEL_SOURCE"] = str(folder)
+    def _link(self, program: int, tracepoint: str = "") -> None:
         try:
-            return self._bcc.BPF(
-                text=b"".join((folder / name).read_bytes() for name in sources),
-                cflags=[f"-I{folder}", "-Wno-unused-command-line-argument", *flags],
-            )
-        except Exception as error:
-            raise not_loaded(str(error)) from error
+            self._links.append(link_program(program, tracepoint))
+        except OSError as error:
+            raise not_loaded(f"{tracepoint or 'fentry'}: {error.strerror or error}") from error
 
-    def _load(self, hook: Hook, *, multi: bool) -> int:
+    def _load(self, hook: Hook) -> int:
         """Load the program of a hook, and return its file."""
-        attach_type = TRACE_KPROBE_MULTI if multi else 0
-        if hook.program == one.SHORT:
-            instructions = one.joined_program(self._instructions, self._btf)
+        multi = self._plan.attachment.way == "multi" and hook.hot
+        return self._load_as(hook.program, TYPE_KPROBE, TRACE_KPROBE_MULTI if multi else 0)
+
+    def _load_as(self, name: str, kind: int, attach_type: int = 0, function: str = "") -> int:
+        """Load a program, and return its file.
+
+        Args:
+            name: the program's.
+            kind: TYPE_*.
+            attach_type: how it will be attached, where the kernel must know this before.
+            function: the one that a program of TYPE_TRACING is for.
+
+        Raises:
+            KalloctraceError: the kernel refused.
+        """
+        if name == one.SHORT:
+            instructions = one.joined_program(self._program.instructions, self._btf)
         else:
-            instructions = one.with_cast(self._instructions(hook.program), self._btf)
+            instructions = one.with_cast(self._program.instructions(name), self._btf)
+        btf_id = self._btf.function_id(function) if function else 0
         try:
-            return load_program(instructions, TYPE_KPROBE, name=hook.program, attach_type=attach_type)
+            file = load_program(instructions, kind, name=name, attach_type=attach_type, btf_id=btf_id)
         except OSError as error:
             raise not_loaded(error.strerror or str(error)) from error
-
-    def _attach_trampoline(self) -> list[int]:
-        """Attach the program of one probe by fentry, if that is the way; return the program and its link."""
-        if self._plan.one is None or self._plan.attachment.way != "fentry":
-            return []
-        program = one.load_fentry(self._instructions, self._btf, FREELIST)
-        return [program, one.link_fentry(program)]
-
-    def _instructions(self, program: str) -> bytes:
-        return bytes(self._bpf.dump_func(program.encode()))
+        self._loaded[name] = file
+        return file
 
     @property
     def jumps(self) -> list[str]:
@@ -302,12 +324,12 @@ class Probe:
         distances: Counter[int] = Counter()
         preempt_counts: Counter[int] = Counter()
         for key, times in measured:
-            distances[key.frame_to_ac] += times
-            preempt_counts[key.preempt_count] += times
+            distances[int(key["frame_to_ac"])] += times
+            preempt_counts[int(key["preempt_count"])] += times
         check_task_context(preempt_counts, self._interrupt_mask)
         if self._look is not None:
             self._look.items["return_to_ac"] = one.agreed_return(distances, CALIBRATION_PAGES)
-            self._check_scope({key.gfp_mask for key, _ in measured})
+            self._check_scope({int(key["gfp_mask"]) for key, _ in measured})
             self._look.items["rejects"] = self._sees_rejected()
             return int(self._look.items["return_to_ac"][0])
         distance = self._frame_to_ac = agreed_distance(distances)
@@ -322,12 +344,12 @@ class Probe:
         Args:
             request: makes the calls; None for page faults.
         """
-        table = self._bpf["calibrated"]
+        table = self._program.map("calibrated", U64, "calibrated")
         table.clear()
         self._switch(_CALIBRATE, tid=threading.get_native_id())
         (request or touch)()
         self._switch(_OFF)
-        return [(key, value.value) for key, value in table.items()]
+        return [(key, int(value)) for key, value in table.items()]
 
     def _check_scope(self, usual: set[int]) -> None:
         """Check the probe for scopes, if there is one, by calls in a scope that ask for the same as others."""
@@ -336,7 +358,7 @@ class Probe:
         masks: Counter[tuple[int, int]] = Counter()
         with one.in_scope():
             for key, times in self._measured():
-                masks[key.asked, key.gfp_mask] += times
+                masks[int(key["asked"]), int(key["gfp_mask"])] += times
         cleared = self._gfp_bits["__GFP_IO"] | self._gfp_bits["__GFP_FS"]
         one.check_scope(masks, usual, cleared, CALIBRATION_PAGES)
 
@@ -345,7 +367,11 @@ class Probe:
         if self._plan.one is None or self._plan.one.reject is None:
             return False
         requests = self._measured(one.be_rejected)
-        seen = {(k.asked, k.gfp_mask, k.preempt_count, k.frame_to_ac): times for k, times in requests if k.asked}
+        seen = {
+            (int(key["asked"]), int(key["gfp_mask"]), int(key["preempt_count"]), int(key["frame_to_ac"])): times
+            for key, times in requests
+            if key["asked"]
+        }
         one.check_rejected(seen, nr_node_ids())
         return True
 
@@ -355,7 +381,9 @@ class Probe:
             return None
         functions = {audit.ENTRY: self._plan.entry, audit.FREELIST: FREELIST}
         try:
-            return AuditPair(self._plan.audit, functions, self._instructions, kernel.address, self._btf.function_id)
+            return AuditPair(
+                self._plan.audit, functions, self._program.instructions, kernel.address, self._btf.function_id
+            )
         except OSError as error:
             self.no_audit = error.strerror or str(error)
             return None
@@ -380,7 +408,7 @@ class Probe:
             raise _no_audit(error.strerror or str(error)) from error
         if not self._look.items["audit_frame_to_ac"][0]:
             # One probe measures these calls too, and shows their mask.
-            measured = Counter({key.frame_to_ac: times for key, times in self._measured() if not key.gfp_mask})
+            measured = Counter({int(key["frame_to_ac"]): n for key, n in self._measured() if not key["gfp_mask"]})
             self._look.items["audit_frame_to_ac"] = agreed_distance(measured)
 
     def detach_audit(self) -> None:
@@ -417,8 +445,7 @@ class Probe:
         """
         key = struct_dtype("allocation", self._plan.lengths())
         of_one, of_pair = (
-            OverflowHash(self._bpf[name].map_fd, key, self._bcc.libbcc.lib, lambda: 1).read()
-            for name in ("audited_one", "audited_pair")
+            OverflowHash(self._program.file(name), key, lambda: 1).read() for name in ("audited_one", "audited_pair")
         )
         return of_one, of_pair
 
@@ -477,7 +504,7 @@ class Probe:
             missed.pop(program, 0)
             skipped.pop(program, 0)
         slow_missed = sum(missed.pop(name, 0) + skipped.pop(name, 0) for name in SLOW_PROGRAMS)
-        freelist = [count for name, count in missed.items() if name.endswith((f"__{FREELIST}", "on_freelist"))]
+        freelist = [count for name, count in missed.items() if name == "on_freelist"]
         return Counts(
             opened=seen["OPENED"] - seen["FILTERED"] + int(self._slots.items["calls"].sum()),
             dropped=seen["DROPPED"],
@@ -503,13 +530,13 @@ class Probe:
             return np.zeros(0, self._call)
         slots = self._slots.items
         own = slots["call"][(slots["call"]["frame"] != 0) & (slots["migrated"] != slots["calls"])]
-        pending = [np.frombuffer(bytes(value), self._call) for value in self._bpf["pending_calls"].values()]
-        return np.concatenate([own, *pending])
+        pending = [call for _, call in self._program.map("pending_calls", self._call, U64).items()]
+        return np.concatenate([own, np.array(pending, self._call)])
 
     def running(self) -> int:
         """Return how many of the calls that are traced to their return have not returned."""
-        tables = ["pending_records", "bulk_pending"] if self._bulk else ["pending_records"]
-        return sum(1 for table in tables for _ in self._bpf[table].keys())  # noqa: SIM118 a bcc table, not a dict
+        tables = {"pending_records": "record"} | ({"bulk_pending": "bulk_record"} if self._bulk else {})
+        return sum(1 for name, value in tables.items() for _ in self._program.map(name, value, U64))
 
     def stack(self, stack_id: int) -> tuple[int, ...]:
         """Return the addresses of a captured stack, innermost first."""
@@ -520,21 +547,23 @@ class Probe:
                 self._stacks[int(sent["id"])] = tuple(words.tolist())
             found = self._stacks.get(stack_id)
         # It is in the map too, in case the ring buffer was full.
-        return tuple(self._bpf["stacks"].walk(stack_id)) if found is None else found
+        if found is not None:
+            return found
+        words = self._program.map("stacks", STACK)[np.uint32(stack_id)]
+        return tuple(int(word) for word in words if word)
 
     def maps_readable(self) -> bool:
         """Return whether this process may read the maps, with the capabilities that are now in effect."""
-        key, leaf = ctypes.c_int(0), self._bpf["control"].Leaf()
-        return bool(
-            self._bcc.libbcc.lib.bpf_lookup_elem(self._bpf["control"].map_fd, ctypes.byref(key), ctypes.byref(leaf))
-            == 0
-        )
+        try:
+            self._program.map("control", "control")[np.uint32(0)]
+        except OSError:
+            return False
+        return True
 
     def _switch(self, mode: int, tid: int = 0) -> None:
-        table = self._bpf["control"]
-        control = table.Leaf()
-        control.mode, control.tid, control.frame_to_ac = mode, tid, self._frame_to_ac
-        table[ctypes.c_int(0)] = control
+        control = np.zeros((), struct_dtype("control"))
+        control["mode"], control["tid"], control["frame_to_ac"] = mode, tid, self._frame_to_ac
+        self._program.map("control", "control")[np.uint32(0)] = control[()]
 
     def _missed_kprobes(self) -> Counter[str]:
         """Return how many hits of each program came while a kprobe's handler was running on their CPU.
@@ -554,7 +583,3 @@ def _as_jump(hook: Hook, kcore: Kcore, kernel: LiveKernel) -> Hook:
     if hook.at_return or not hook.hot:
         return hook
     return replace(hook, offset=past_ftrace(kcore.read(kernel.address(hook.function), CODE_BYTES)))
-
-
-def _wide(value: int | str) -> bool:
-    return isinstance(value, int) and value > 0x7FFFFFFF

@@ -20,7 +20,7 @@ from kalloctrace.probe.attach.entry_code import Addresses, EntryCode, refused
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.joined import CAST_ALONE, join, patched
 from kalloctrace.probe.attach.programs import TRACE_FENTRY, TYPE_KPROBE, TYPE_TRACING, load_program
-from kalloctrace.system_calls import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER, bpf, prctl
+from kalloctrace.system_calls import PR_GET_IO_FLUSHER, PR_SET_IO_FLUSHER, prctl
 
 SHORT, LONG, SCOPE, REJECT = "one_short", "one_long", "on_scope", "on_reject"
 """The programs of one.bpf.c: the attached one, the function that it calls, and those where the entry applies scopes and
@@ -30,9 +30,6 @@ _CURRENT_TASK = "bpf_get_current_task_btf"
 """Linux kernel commit 3ca1032ab7ab ("bpf: Introduce bpf_get_current_task_btf()") (in v5.11)."""
 _CAST = "bpf_rdonly_cast"
 """Linux kernel commit a35b9af4ec2c ("bpf: Add a kfunc to type cast from bpf uapi ctx to kernel ctx") (in v6.2)."""
-
-RAW_TRACEPOINT_OPEN = 17
-"""include/uapi/linux/bpf.h: enum bpf_cmd"""
 
 # include/uapi/linux/if_packet.h
 _SOL_PACKET, _PACKET_RX_RING = 263, 5
@@ -210,18 +207,6 @@ def agreed_return(seen: Mapping[int, int], expected: int) -> int:
             f"call: {dict(seen)}"
         )
     return next(iter(seen))
-
-
-def link_fentry(program: int) -> int:
-    """Attach a program to the function that it was loaded for, by a trampoline; return the link.
-
-    Raises:
-        OneRefusedError: the kernel refused.
-    """
-    try:
-        return bpf(RAW_TRACEPOINT_OPEN, "<QI", 0, program)
-    except OSError as error:
-        raise refused(f"by fentry: {error.strerror or error}") from error
 
 
 def _can_be_in_scope() -> bool:

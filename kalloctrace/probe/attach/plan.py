@@ -187,7 +187,7 @@ class Plan:
         return [f"{name}.bpf.c" for name, included in parts.items() if included]
 
     def hooks(self) -> list[Hook]:
-        """Return where to attach each program of slow.bpf.c and kprobe.bpf.c; bcc attaches trampolines by name."""
+        """Return where kprobes are attached: of functions unless these have trampolines, and of places inside."""
         hooks = []
         if self.slow is not None:
             # Not at the function itself: not every kernel allows that (in Debian's 5.10 ftrace does not know it). Both
@@ -200,14 +200,22 @@ class Plan:
             hooks.append(Hook(self.entry, one.SCOPE, hot=False, offset=self.one.scope.offset))
         if self.one is not None and self.one.reject is not None:
             hooks.append(Hook(self.entry, one.REJECT, hot=False, offset=self.one.reject.offset))
-        if self.attachment.way == "fentry":
-            return hooks
+        if self.prepare:
+            hooks.append(Hook(PREPARE, "on_prepare", hot=False))
+            hooks.append(Hook(PREPARE, "on_prepared", at_return=True, hot=False))
+        return hooks if self.attachment.way == "fentry" else [*hooks, *self._function_hooks()]
+
+    def trampolines(self) -> list[Hook]:
+        """Return where trampolines are attached, but for that of one probe."""
+        if self.attachment.way != "fentry":
+            return []
+        return [hook for hook in self._function_hooks() if hook.program != one.SHORT]
+
+    def _function_hooks(self) -> list[Hook]:
         entries = {"nolock": self.nolock, "bulk": self.bulk}
+        hooks = [Hook(FREELIST, "on_freelist" if self.one is None else one.SHORT)]
         if self.one is None:
-            hooks.append(Hook(FREELIST, "on_freelist"))
             entries["entry"] = self.entry
-        else:
-            hooks.append(Hook(FREELIST, one.SHORT))
         for name, function in entries.items():
             if function is not None:
                 hooks.append(Hook(function, f"on_{name}"))
@@ -363,7 +371,6 @@ def _pair_plan(kernel: LiveKernel, mode: Mode, asked: Asked, by: By | None) -> P
     prepare = mode == "returns" and kernel.symbols.address(PREPARE) is not None
     attachment = choose_attachment(asked, shown_by(kernel))
     constants: dict[str, int | str] = {
-        "ENTRY": features.entry,
         "NODEMASK_WORDS": words,
         "ALLOC_CONTEXT_WORDS": btf.size("alloc_context") // 8,
         **{f"ALLOC_CONTEXT__{name.upper()}": btf.offset("alloc_context", name) for name in _CONTEXT_MEMBERS},
@@ -383,7 +390,7 @@ def _pair_plan(kernel: LiveKernel, mode: Mode, asked: Asked, by: By | None) -> P
     slow = find_slow(kernel)
     constants |= _slow_constants(kernel) if slow is not None else {}
     if nolock is not None:
-        constants |= _nolock_constants(kernel, nolock)
+        constants |= _nolock_constants(kernel)
     if bulk is not None:
         constants |= _bulk_constants(kernel, bulk)
     if mode == "returns":
@@ -476,9 +483,9 @@ def _slow_constants(kernel: LiveKernel) -> dict[str, int | str]:
     }
 
 
-def _nolock_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
+def _nolock_constants(kernel: LiveKernel) -> dict[str, int | str]:
     constants: dict[str, int | str] = {
-        "NOLOCK": function,
+        "NOLOCK": 1,
         "NUMA_NODE_ADDRESS": kernel.address("numa_node"),
     }
     if kernel.features.nolock == "gfp_flags":
@@ -488,7 +495,7 @@ def _nolock_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]
 
 def _bulk_constants(kernel: LiveKernel, function: str) -> dict[str, int | str]:
     constants: dict[str, int | str] = {
-        "BULK": function,
+        "BULK": 1,
         "BULK_ARGUMENTS": len(kernel.btf.parameters(function) or ()),
     }
     keys = {"MEMCG_KMEM_ADDRESS": _MEMCG_KMEM, "PAGE_OWNER_ADDRESS": ("page_owner_inited",)}

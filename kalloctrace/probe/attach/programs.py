@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Loads BPF programs from their instructions: bcc compiles them, but cannot load each type for each way to attach."""
+"""Loads BPF programs from their instructions, and attaches those of tracepoints and trampolines."""
 
 import ctypes
 
@@ -7,9 +7,9 @@ from kalloctrace.errors import KalloctraceError
 from kalloctrace.system_calls import bpf
 
 # include/uapi/linux/bpf.h: enum bpf_cmd, enum bpf_prog_type, enum bpf_attach_type
-_PROG_LOAD = 5
-TYPE_KPROBE, TYPE_TRACING = 2, 26
-TRACE_FENTRY, PERF_EVENT, TRACE_KPROBE_MULTI = 24, 41, 42
+_PROG_LOAD, _RAW_TRACEPOINT_OPEN = 5, 17
+TYPE_KPROBE, TYPE_RAW_TRACEPOINT, TYPE_TRACING = 2, 17, 26
+TRACE_FENTRY, TRACE_FEXIT, PERF_EVENT, TRACE_KPROBE_MULTI = 24, 25, 41, 42
 
 INSTRUCTION_BYTES = 8
 _NAME_BYTES = 15
@@ -25,7 +25,7 @@ def load_program(instructions: bytes, kind: int, *, name: str, attach_type: int 
     """Load a program, and return its file.
 
     Args:
-        instructions: its code; maps are named by their files in it, as bcc leaves them.
+        instructions: its code; maps are named by their files in it.
         kind: TYPE_*.
         name: as the kernel shows it, up to 15 bytes.
         attach_type: how it will be attached, where the kernel must know this before.
@@ -51,6 +51,20 @@ def load_program(instructions: bytes, kind: int, *, name: str, attach_type: int 
     except OSError as error:
         said = log.value.decode(errors="replace").strip().splitlines()[-_LOG_LINES:]
         raise OSError(number, "; ".join([f"{name}: {error.strerror}", *said])) from error
+
+
+def link_program(program: int, tracepoint: str = "") -> int:
+    """Attach a program to a raw tracepoint, or by a trampoline to the function that it was loaded for; return the link.
+
+    Args:
+        program: its file.
+        tracepoint: the name of the tracepoint; empty for a trampoline.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    name = ctypes.create_string_buffer(tracepoint.encode())
+    return bpf(_RAW_TRACEPOINT_OPEN, "<QI", ctypes.addressof(name) if tracepoint else 0, program)
 
 
 def not_loaded(why: str) -> KalloctraceError:

@@ -2,12 +2,19 @@
 """Reads the overflow hash of aggregate mode, which takes a system call."""
 
 import ctypes
-import errno
+import struct
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from kalloctrace.system_calls import bpf_attr, bpf_in_place
+
+_LOOKUP_BATCH = 24
+"""include/uapi/linux/bpf.h: enum bpf_cmd"""
+_LAYOUT = "<QQQQ II QQ"
+"""in_batch, out_batch, keys, values, count, map_fd, elem_flags, flags"""
+_COUNT_OFFSET = 32
 
 _AT_ONCE = 4096
 
@@ -21,14 +28,12 @@ class OverflowHash:
     Args:
         fd: the map's file descriptor.
         dtype: numpy's description of its keys, `struct allocation`.
-        libbcc: bcc's C library.
         used: returns how often something was added.
     """
 
-    def __init__(self, fd: int, dtype: np.dtype[np.void], libbcc: Any, used: Callable[[], int]) -> None:  # noqa: ANN401 bcc has no types
+    def __init__(self, fd: int, dtype: np.dtype[np.void], used: Callable[[], int]) -> None:
         self._fd = fd
         self._dtype = dtype
-        self._libbcc = libbcc
         self._used = used
 
     def read(self) -> Seen:
@@ -39,25 +44,19 @@ class OverflowHash:
         """
         keys: list[npt.NDArray[np.void]] = []
         values: list[npt.NDArray[np.uint64]] = []
-        position = (ctypes.c_uint32 * 2)()
-        start: Any = None
-        while self._used():
+        position = ctypes.create_string_buffer(8)
+        start, over = 0, False
+        while self._used() and not over:
             some_keys = np.zeros(_AT_ONCE, self._dtype)
             some_values = np.zeros(_AT_ONCE, np.uint64)
-            found = ctypes.c_uint32(_AT_ONCE)
-            code = self._libbcc.bpf_lookup_batch(
-                self._fd,
-                start,
-                ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32)),
-                some_keys.ctypes.data_as(ctypes.c_void_p),
-                some_values.ctypes.data_as(ctypes.c_void_p),
-                ctypes.byref(found),
-            )
-            keys.append(some_keys[: found.value])
-            values.append(some_values[: found.value])
-            if code < 0:
-                if ctypes.get_errno() != errno.ENOENT:
-                    raise OSError(ctypes.get_errno(), "the overflow hash of the counters cannot be read")
-                break
-            start = ctypes.cast(position, ctypes.POINTER(ctypes.c_uint32))
+            pointers = (start, ctypes.addressof(position), some_keys.ctypes.data, some_values.ctypes.data)
+            attr = bpf_attr(_LAYOUT, *pointers, _AT_ONCE, self._fd, 0, 0)
+            try:
+                bpf_in_place(_LOOKUP_BATCH, attr)
+            except FileNotFoundError:
+                over = True
+            (found,) = struct.unpack_from("<I", attr, _COUNT_OFFSET)
+            keys.append(some_keys[:found])
+            values.append(some_values[:found])
+            start = ctypes.addressof(position)
         return np.concatenate([np.zeros(0, self._dtype), *keys]), np.concatenate([np.zeros(0, np.uint64), *values])

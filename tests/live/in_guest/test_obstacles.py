@@ -14,8 +14,12 @@ KALLOCTRACE = f"{sys.executable} -m kalloctrace"
 OBSTACLES = {
     "not root": ("setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all {}", "privilege", "root"),
     "no BTF": ("mount -t tmpfs none /sys/kernel/btf && {}", "BTF", "CONFIG_DEBUG_INFO_BTF"),
-    "no bcc": ("mount -t tmpfs none /usr/lib/python3/dist-packages && {}", "bcc", "python3-bpfcc"),
-    "wrong bcc": ("PYTHONPATH={tmp} {}", "bcc", "pip uninstall bcc"),
+    "no bcc": (
+        "mount -t tmpfs none /usr/lib/python3/dist-packages && KALLOCTRACE_PROGRAMS= {}",
+        "bcc",
+        "python3-bpfcc",
+    ),
+    "wrong bcc": ("PYTHONPATH={tmp} KALLOCTRACE_PROGRAMS= {}", "bcc", "pip uninstall bcc"),
     "no kallsyms": ("mount --bind /dev/null /proc/kallsyms && {}", "kallsyms", "kptr_restrict"),
 }
 
@@ -72,3 +76,19 @@ def test_missing_tracefs_is_a_warning(tmp_path: Path) -> None:
     found = json.loads(done.stdout)
     assert found["live"] is True
     assert next(check for check in found["checks"] if check["name"] == "tracefs")["status"] == "warn"
+
+
+def test_no_compiler_is_needed_for_a_program_that_is_kept(tmp_path: Path) -> None:
+    """Where bcc is gone, what was recorded before can be recorded; anything else names bcc."""
+    record = f"{KALLOCTRACE} record -f -o {{}} {{}} -- true"
+    script = (
+        f"export KALLOCTRACE_PROGRAMS=programs; {record.format('with.arrows', '')} && "
+        "mount -t tmpfs none /usr/lib/python3/dist-packages && "
+        f"{record.format('without.arrows', '')} && {record.format('other.arrows', '--mode stream')}"
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-3] == "error: cannot use bcc"
+    assert [path.name for path in sorted(tmp_path.glob("*.arrows"))] == ["with.arrows", "without.arrows"]
