@@ -20,6 +20,7 @@ _MAX_LENGTH = 1 << 16
 _SYMBOL = re.compile(rb"([0-9a-f]{1,16}) \S", re.ASCII)
 _FUNCTION = re.compile(rb"^([0-9a-f]{1,16}) [tTwW] (\S{1,1024})(?:\t\[(\S{1,256})\])?$", re.ASCII | re.MULTILINE)
 """A name has at most KSYM_NAME_LEN bytes: 128, since 6.1 512; of a module's MODULE_NAME_LEN, less than 64."""
+_START = re.compile(rb"^([0-9a-f]{1,16}) [tTwW] \S", re.ASCII | re.MULTILINE)
 _MODULE = re.compile(r"(?P<name>\S+) (?P<size>\d{1,12}) \S+ \S+ \S+ 0x(?P<start>[0-9a-f]{1,16})(?: |$)", re.ASCII)
 
 
@@ -145,8 +146,9 @@ class Symbols:
         address = self.address(function)
         if address is None:
             return None
-        index = bisect_right(self._functions, address, key=lambda one: one.start)
-        return self._functions[index].start if index < len(self._functions) else None
+        # To sort them all, with their names, takes longer than the rest of a recorder's start.
+        starts = (int(start, 16) for start in _START.findall(self._text))
+        return min((start for start in starts if start > address), default=None)
 
 
 def _text(name: bytes) -> str:

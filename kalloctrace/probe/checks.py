@@ -211,14 +211,17 @@ def _trampoline(kernel: LiveKernel) -> _Found:
 
 
 def _bcc(_: LiveKernel) -> _Found:
+    kept = kept_programs()
     try:
         origin = find_bcc().origin
     except KalloctraceError as error:
-        kept = kept_programs()
         if not kept:
             raise
         detail = f"{error.why}; {len(kept)} compiled programs of this kernel are kept in {kept[0].parent}"
         return "warn", detail, f"to record in another way than before, {error.fix}"
+    if kept:
+        # To load it takes memory that a recorder then keeps.
+        return "pass", f"{origin}; {len(kept)} compiled programs of this kernel are kept", ""
     version = getattr(import_bcc(), "__version__", "of unknown version")
     return "pass", f"{version}, {origin}", ""
 

@@ -190,11 +190,15 @@ def test_compilers_words_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\ncat >/dev/null\necho first >&2\necho 'x.c:1: error: no such name' >&2\nexit 1\n")
     python.chmod(0o755)
-    monkeypatch.setattr(compiler, "import_bcc", lambda: None)
+    monkeypatch.setattr(compiler, "find_bcc", lambda: None)
     monkeypatch.setattr("sys.executable", str(python))
     with pytest.raises(KalloctraceError) as caught:
         compiler.compile_apart("text", [])
     assert caught.value.why == "first; x.c:1: error: no such name"
+    python.write_text('#!/bin/sh\ncat >/dev/null\necho \'{"error": ["a", "b", "c"]}\'\n')
+    with pytest.raises(KalloctraceError) as caught:
+        compiler.compile_apart("text", [])
+    assert (caught.value.what, caught.value.why, caught.value.fix) == ("a", "b", "c")
 
 
 def test_maps_are_made_and_released(monkeypatch: pytest.MonkeyPatch) -> None:

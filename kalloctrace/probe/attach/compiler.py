@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Compiles the BPF program with bcc, in a process of its own: a recorder has no use for the compiler's memory.
 
-The process reads `{"text": …, "flags": […]}` from standard input, and writes what `Compiled.to_json` returns. bcc
-creates the program's maps meanwhile, so it needs the privileges of a recorder.
+The process reads `{"text": …, "flags": […]}` from standard input, and writes what `Compiled.to_json` returns, or
+`{"error": [what, why, fix]}`. bcc creates the program's maps meanwhile, so it needs the privileges of a recorder.
 """
 
 import ctypes
@@ -13,7 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kalloctrace.probe.attach.bcc_import import import_bcc
+from kalloctrace.errors import KalloctraceError
+from kalloctrace.probe.attach.bcc_import import find_bcc, import_bcc
 from kalloctrace.probe.attach.compiled import Compiled, later, numbered
 from kalloctrace.probe.attach.programs import not_loaded
 from kalloctrace.probe.layout import bpf_folder
@@ -56,15 +57,17 @@ def compile_apart(text: str, flags: Sequence[str]) -> Compiled:
     Raises:
         KalloctraceError: bcc is missing, or refused; with what it said.
     """
-    # An error of a missing bcc is told here, where it is one of three lines.
-    import_bcc()
+    find_bcc()
     command = [sys.executable, "-m", __name__]
     request = json.dumps({"text": text, "flags": list(flags)}).encode()
     done = subprocess.run(command, input=request, capture_output=True, check=False)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-_LINES:]
         raise not_loaded("; ".join(said) or f"the compiler ended with exit code {done.returncode}")
-    return Compiled.from_json(json.loads(done.stdout))
+    answer = json.loads(done.stdout)
+    if "error" in answer:
+        raise KalloctraceError(*answer["error"])
+    return Compiled.from_json(answer)
 
 
 def _compiled(text: str, flags: Sequence[str]) -> Compiled:
@@ -111,8 +114,12 @@ def _number(value: int | str) -> str:
 def main() -> None:
     """Compile what standard input has."""
     request = json.load(sys.stdin)
+    try:
+        answer = _compiled(request["text"], request["flags"]).to_json()
+    except KalloctraceError as error:
+        answer = {"error": [error.what, error.why, error.fix]}
     # For a program, not for people.
-    json.dump(_compiled(request["text"], request["flags"]).to_json(), sys.stdout)  # noqa: TID251
+    json.dump(answer, sys.stdout)  # noqa: TID251
 
 
 if __name__ == "__main__":
