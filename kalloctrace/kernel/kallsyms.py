@@ -146,9 +146,10 @@ class Symbols:
         address = self.address(function)
         if address is None:
             return None
-        # To sort them all, with their names, takes longer than the rest of a recorder's start.
-        starts = (int(start, 16) for start in _START.findall(self._text))
-        return min((start for start in starts if start > address), default=None)
+        # The kernel lists its own symbols by ascending address: sort_symbols() in scripts/kallsyms.c.
+        line = self._text.find(b" " + function.encode() + b"\n")
+        starts = (int(found[1], 16) for found in _START.finditer(self._text, line))
+        return next((start for start in starts if start > address), None)
 
 
 def _text(name: bytes) -> str:
