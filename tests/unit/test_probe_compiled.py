@@ -124,7 +124,7 @@ def test_program_is_compiled_once(folder: Path, compilations: list[str]) -> None
     """It is kept under the build id; another source, flag or kernel is another program."""
     assert obtain("a", ["-DB=1"]) == obtain("a", ["-DB=1"]) == compiled()
     assert compilations == ["a"]
-    (kept,) = folder.rglob("*.json")
+    (kept,) = folder.rglob("*.program")
     assert (kept.parent.name, stat.S_IMODE(kept.stat().st_mode)) == ("ab" * 20, 0o600)
     assert stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
     obtain("a", ["-DB=2"])
@@ -138,7 +138,7 @@ def test_program_that_others_may_have_changed_is_compiled_again(
 ) -> None:
     """A recorder runs as root: it loads what is whole and its own, and replaces the rest."""
     obtain("a", [])
-    (kept,) = folder.rglob("*.json")
+    (kept,) = folder.rglob("*.program")
     content = kept.read_bytes()
     if damage == "cut":
         kept.write_bytes(content[:-1])
@@ -182,7 +182,7 @@ def test_service_keeps_programs_where_systemd_says(folder: Path, monkeypatch: py
 
 def test_kept_program_is_read_by_its_content(tmp_path: Path) -> None:
     """Nothing there is None, not an error."""
-    assert read_kept(tmp_path / "nothing.json") is None
+    assert read_kept(tmp_path / "nothing.program") is None
 
 
 def test_compilers_words_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

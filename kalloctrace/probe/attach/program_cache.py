@@ -25,7 +25,8 @@ CACHE_VARIABLE = "KALLOCTRACE_PROGRAMS"
 """The folder of compiled programs; empty for none. A service gets CACHE_DIRECTORY from systemd."""
 _SYSTEMD_VARIABLE = "CACHE_DIRECTORY"
 _DEFAULT = "/var/cache/kalloctrace"
-_SUFFIX = ".json"
+_SUFFIX = ".program"
+"""A digest on the first line, then JSON."""
 
 _NOTES = Path("/sys/kernel/notes")
 _NOTE = struct.Struct("<III")
