@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix pressure properties compiled bench bench-processors bench-text bench-memory fleet-bench long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix matrix-half pressure properties compiled bench bench-processors bench-text bench-memory fleet-bench long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -52,6 +52,10 @@ fresh: setup
 # Every kernel on every machine; it writes the table in docs/kernels.md. KERNELS="6.17 6.12-rt" selects others.
 matrix: setup
 	$(BIN)/python -m tests.matrix.run $(KERNELS)
+
+# Every kernel on half of the machines, and every machine with half of the kernels; nothing is written.
+matrix-half: setup
+	$(BIN)/python -m tests.matrix.run --dry-run --one-in 2
 
 # Properties of kernel logs that are drawn at random, EXAMPLES of each; thousands take longer than a test may.
 properties: setup
