@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix matrix-half pressure properties compiled bench bench-processors bench-text bench-memory fleet-bench long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix matrix-part guest pressure properties compiled bench bench-processors bench-text bench-memory fleet-bench long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -53,9 +53,15 @@ fresh: setup
 matrix: setup
 	$(BIN)/python -m tests.matrix.run $(KERNELS)
 
-# Every kernel on half of the machines, and every machine with half of the kernels; nothing is written.
-matrix-half: setup
-	$(BIN)/python -m tests.matrix.run --dry-run --one-in 2
+# Every kernel on some machines, and every machine with some kernels; nothing is written.
+matrix-part: setup
+	$(BIN)/python -m tests.matrix.run --dry-run --one-in 3 --requests 300000
+
+# All tests that trace the running kernel, in a guest; an hour. KERNEL="7.3".
+guest: setup
+	$(BIN)/kalloctrace lab run --kernel $(or $(KERNEL),5.10) --timeout 7200 --numa 1G,cpus=0 --numa 3G,cpus=1 \
+	    --env KALLOCTRACE_REQUIRE_LIVE=1 --env KALLOCTRACE_IN_GUEST=1 --env TMPDIR=/tmp \
+	    -- $(BIN)/python -m pytest -p no:cacheprovider -v --durations=0 tests/live/in_guest
 
 # Properties of kernel logs that are drawn at random, EXAMPLES of each; thousands take longer than a test may.
 properties: setup

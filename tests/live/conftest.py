@@ -52,7 +52,19 @@ def guest_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     ]
     for variable in ("KALLOCTRACE_REQUIRE_LIVE=1", "KALLOCTRACE_IN_GUEST=1", "TMPDIR=/tmp"):
         command += ["--env", variable]
-    tests = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "-rA", "--durations=0", str(IN_GUEST)]
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-v",
+        "-rA",
+        "--durations=0",
+        "-m",
+        "not long",
+        str(IN_GUEST),
+    ]
     stdout, stderr = directory / "stdout", directory / "stderr"
     with (
         stdout.open("wb") as out,

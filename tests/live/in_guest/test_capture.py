@@ -131,7 +131,8 @@ def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("mode", "program", "pages"), [("aggregate", THREADED, THREADS * PAGES), ("stream", CHASED, PAGES)]
+    ("mode", "program", "pages"),
+    [pytest.param("aggregate", THREADED, THREADS * PAGES, marks=pytest.mark.long), ("stream", CHASED, PAGES)],
 )
 def test_threads_that_migrate_are_counted_to_the_last_allocation(
     tmp_path: Path, mode: str, program: str, pages: int
@@ -195,7 +196,7 @@ def test_known_number_of_blocks_is_seen_exactly(tmp_path: Path) -> None:
     assert verify(trace)["matched"] == calls(table)
 
 
-@pytest.mark.parametrize("mode", ["aggregate", "stream"])
+@pytest.mark.parametrize("mode", [pytest.param("aggregate", marks=pytest.mark.long), "stream"])
 def test_filters_pass_exactly_the_matching_calls(tmp_path: Path, mode: str) -> None:
     """The blocks of one ring of three, and no calls of other processes or with other masks."""
     trace = tmp_path / "filtered.arrows"
@@ -264,7 +265,7 @@ def test_a_command_and_its_descendants_are_recorded_alone(tmp_path: Path) -> Non
     assert verify(trace)["mismatched"] == 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
 def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Callable[[], list[str]]) -> None:
     """Ctrl-C and SIGTERM leave a trace with its totals, and nothing attached."""
     trace = tmp_path / "ended.arrows"
@@ -280,7 +281,7 @@ def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Ca
     assert attached() == before
 
 
-@pytest.mark.parametrize("mode", ["aggregate", "stream"])
+@pytest.mark.parametrize("mode", ["aggregate", pytest.param("stream", marks=pytest.mark.long)])
 def test_kill_leaves_a_readable_trace_and_no_probe(
     tmp_path: Path, mode: str, attached: Callable[[], list[str]]
 ) -> None:

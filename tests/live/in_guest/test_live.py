@@ -89,7 +89,7 @@ def verify(trace: Path) -> dict[str, Any]:
     return verdict
 
 
-@pytest.mark.parametrize("by", ["request", "task", "comm"])
+@pytest.mark.parametrize("by", ["request", pytest.param("task", marks=pytest.mark.long), "comm"])
 def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], list[str]], by: str) -> None:
     """After three intervals under load: rates, no mismatch, a clean exit, and a trace with as many calls."""
     trace = tmp_path / "live.arrows"
@@ -132,7 +132,7 @@ def test_kernel_side_is_that_of_an_aggregate(tmp_path: Path, attached: Callable[
         assert (loaded(process), functions()) == counting
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_signal_ends_it_cleanly(tmp_path: Path, attached: Callable[[], list[str]], number: int) -> None:
     """It prints a last interval, completes the trace, and detaches everything."""
     trace = tmp_path / "ended.arrows"
