@@ -28,9 +28,9 @@ def test_user_s_command_is_recorded_and_ended_without_privileges(
     with subprocess.Popen(
         [*KALLOCTRACE, *words, "--", "sh", "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        begun = time.monotonic()
         assert process.stderr is not None
         assert any(line.startswith("recording") for line in process.stderr)
+        begun = time.monotonic()
         require_unprivileged(process.pid)
         printed, messages = process.communicate(timeout=100)
     assert process.returncode == 1
