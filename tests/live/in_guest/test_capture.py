@@ -337,6 +337,7 @@ def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
     return totals
 
 
+@pytest.mark.long
 def test_two_recordings_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     """Each has its own program and its own counts."""
     outer, inner = tmp_path / "outer.arrows", tmp_path / "inner.arrows"

@@ -89,7 +89,7 @@ def verify(trace: Path) -> dict[str, Any]:
     return verdict
 
 
-@pytest.mark.parametrize("by", ["request", pytest.param("task", marks=pytest.mark.long), "comm"])
+@pytest.mark.parametrize("by", ["request", *(pytest.param(each, marks=pytest.mark.long) for each in ("task", "comm"))])
 def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], list[str]], by: str) -> None:
     """After three intervals under load: rates, no mismatch, a clean exit, and a trace with as many calls."""
     trace = tmp_path / "live.arrows"
@@ -159,6 +159,7 @@ def test_stacks_show_callers() -> None:
     assert sum(row["count"] for row in faults if row["comm"].startswith("python")) >= PAGES
 
 
+@pytest.mark.long
 def test_kill_leaves_nothing_attached(attached: Callable[[], list[str]]) -> None:
     """After SIGKILL nothing stays attached."""
     before = attached()
