@@ -130,9 +130,9 @@ def test_mixed_workload_is_predicted_and_counted_to_the_last_allocation(tmp_path
     assert counted.rejected == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("mode", "program", "pages"),
-    [pytest.param("aggregate", THREADED, THREADS * PAGES, marks=pytest.mark.long), ("stream", CHASED, PAGES)],
+    ("mode", "program", "pages"), [("aggregate", THREADED, THREADS * PAGES), ("stream", CHASED, PAGES)]
 )
 def test_threads_that_migrate_are_counted_to_the_last_allocation(
     tmp_path: Path, mode: str, program: str, pages: int
@@ -208,6 +208,7 @@ def test_filters_pass_exactly_the_matching_calls(tmp_path: Path, mode: str) -> N
     assert verify(trace)["matched"] == calls(table) == 53
 
 
+@pytest.mark.long
 def test_sample_is_one_call_in_so_many(tmp_path: Path) -> None:
     """On each CPU; the trace contains the rate."""
     trace = tmp_path / "sampled.arrows"
@@ -281,7 +282,8 @@ def test_signal_ends_a_recording_whole(tmp_path: Path, number: int, attached: Ca
     assert attached() == before
 
 
-@pytest.mark.parametrize("mode", ["aggregate", pytest.param("stream", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["aggregate", "stream"])
 def test_kill_leaves_a_readable_trace_and_no_probe(
     tmp_path: Path, mode: str, attached: Callable[[], list[str]]
 ) -> None:
@@ -299,6 +301,7 @@ def test_kill_leaves_a_readable_trace_and_no_probe(
     assert attached() == before
 
 
+@pytest.mark.long
 def test_aggregate_needs_no_reader(tmp_path: Path) -> None:
     """While the recorder is stopped it keeps counting, and loses nothing."""
     trace = tmp_path / "alone.arrows"
@@ -406,6 +409,7 @@ def test_failing_command_is_reported_and_its_trace_kept(tmp_path: Path) -> None:
         assert audit["pair"] > 1000
 
 
+@pytest.mark.long
 def test_absent_command_is_named(tmp_path: Path, attached: Callable[[], list[str]]) -> None:
     """A mistyped command is one error, and nothing stays attached."""
     before = attached()

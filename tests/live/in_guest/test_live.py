@@ -113,6 +113,7 @@ def test_rates_are_those_of_the_trace(tmp_path: Path, attached: Callable[[], lis
     assert (verdict["slow"]["mismatched"], verdict["slow"]["unknown"]) == (0, 0)
 
 
+@pytest.mark.long
 def test_kernel_side_is_that_of_an_aggregate(tmp_path: Path, attached: Callable[[], list[str]]) -> None:
     """`live` loads the same programs and maps at the same functions as an aggregate recording."""
 
@@ -149,6 +150,7 @@ def test_signal_ends_it_cleanly(tmp_path: Path, attached: Callable[[], list[str]
     assert not verdict["truncated"]
 
 
+@pytest.mark.long
 def test_stacks_show_callers() -> None:
     """The page faults of the workload have its name and stack."""
     with watching("--stack", "--interval", "60") as process:
