@@ -21,17 +21,14 @@ _OPTIONS = (
     click.option("--pid", type=click.IntRange(min=1), help="Only calls of this process."),
     click.option("--comm", metavar="NAME", help="Only calls of tasks with this name (15 bytes)."),
     click.option("--order", type=click.IntRange(min=0), help="Only calls of this order."),
-    click.option(
-        "--gfp-any",
-        metavar="MASK",
-        shell_complete=complete.gfp_masks,
-        help="Only calls with at least one of these gfp flags.",
-    ),
-    click.option(
-        "--gfp-all", metavar="MASK", shell_complete=complete.gfp_masks, help="Only calls with all of these gfp flags."
-    ),
-    click.option(
-        "--gfp-none", metavar="MASK", shell_complete=complete.gfp_masks, help="Only calls with none of these gfp flags."
+    *(
+        click.option(
+            f"--gfp-{name}",
+            metavar="MASK",
+            shell_complete=complete.gfp_masks,
+            help=f"Only calls with {share} of these gfp flags.",
+        )
+        for name, share in (("any", "at least one"), ("all", "all"), ("none", "none"))
     ),
     click.option("--node", type=click.IntRange(min=-1), help="Only calls that prefer this node."),
     click.option(
