@@ -2,9 +2,10 @@
 """The parts of a log that may belong to a memory report; all others are passed over, many lines at a time."""
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+
+from kalloctrace.logs.base64_text import chunks
 
 _LINES = 64
 _HINTS = (
@@ -23,12 +24,12 @@ class Block(NamedTuple):
     """Lines that follow one another.
 
     Attributes:
-        first: the number of the first line, from 1.
+        numbers: of the physical line in which each line begins, from 1.
         lines: at least one.
         follows: the line above the first was in the block before.
     """
 
-    first: int
+    numbers: Sequence[int]
     lines: list[str]
     follows: bool
 
@@ -38,22 +39,19 @@ def blocks(lines: Iterable[str]) -> Iterator[Block]:
 
     The block before a hint is one of them, and the block behind it: a report's first line may be wrapped in any way.
     """
-    source = iter(lines)
-    number, before, active, yielded = 1, Block(1, [], False), 0, False
-    while chunk := list(islice(source, _LINES)):
-        text = "\n".join(chunk)
+    before, active, yielded = Block((), [], follows=False), 0, False
+    for numbers, chunk, text in chunks(lines, _LINES):
         if any(map(text.__contains__, _HINTS)) or (active and _REPORT_GOES_ON.search(text) is not None):
             active = 2
         elif active:
             active -= 1
-        block = Block(number, chunk, follows=yielded)
+        block = Block(numbers, chunk, follows=yielded)
         if active:
             if before.lines:
                 yield before._replace(follows=yielded)
                 block = block._replace(follows=True)
-                before = Block(1, [], False)
+                before = Block((), [], follows=False)
             yield block
             yielded = True
         else:
             before, yielded = block, False
-        number += len(chunk)

@@ -71,7 +71,7 @@ class LogLines:
         decoder: codecs.IncrementalDecoder | None = None
         for data in self._blocks():
             if decoder is None:
-                decoder = codecs.getincrementaldecoder(_encoding(data))(errors="replace")
+                decoder = codecs.getincrementaldecoder(encoding_of(data))(errors="replace")
             # Rings that were not full, and files of a machine that crashed, are filled with zeros.
             yield decoder.decode(data).replace(_ZEROS, "")
         if decoder is not None:
@@ -123,13 +123,21 @@ def _peekable(stream: BinaryIO) -> io.BufferedReader:
     return io.BufferedReader(cast("io.RawIOBase", stream))
 
 
+_GZIP, _LZMA, _BZIP2 = b"\x1f\x8b", (b"\xfd7zXZ\x00", b"\x5d\x00\x00"), b"BZh"
+
+
+def is_compressed(data: bytes) -> bool:
+    """Return whether bytes begin a compressed file."""
+    return data.startswith((_GZIP, *_LZMA, _BZIP2, *_ARROW_CODECS))
+
+
 def _uncompressed(stream: io.BufferedReader) -> _Bytes:
     magic = stream.peek(6)[:6]
-    if magic.startswith(b"\x1f\x8b"):
+    if magic.startswith(_GZIP):
         return _Bytes(cast("BinaryIO", gzip.GzipFile(fileobj=stream)), is_plain=False)
-    if magic.startswith((b"\xfd7zXZ\x00", b"\x5d\x00\x00")):
+    if magic.startswith(_LZMA):
         return _Bytes(cast("BinaryIO", lzma.LZMAFile(stream)), is_plain=False)
-    if magic.startswith(b"BZh"):
+    if magic.startswith(_BZIP2):
         return _Bytes(cast("BinaryIO", bz2.BZ2File(stream)), is_plain=False)
     codec = _ARROW_CODECS.get(magic[:4])
     if codec is not None:
@@ -140,7 +148,8 @@ def _uncompressed(stream: io.BufferedReader) -> _Bytes:
     return _Bytes(stream, is_plain=True)
 
 
-def _encoding(data: bytes) -> str:
+def encoding_of(data: bytes) -> str:
+    """Return the encoding of text that begins with these bytes."""
     head = data[:512]
     # Half of the bytes of English text in UTF-16 are zero, with or without a mark at the beginning.
     even, odd, enough = head[0::2].count(0), head[1::2].count(0), len(head) * 2 // 5

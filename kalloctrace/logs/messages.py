@@ -105,7 +105,7 @@ class _Reader:
     def read(self, block: Block) -> list[Message]:
         """Read a block; it is returned when the next one is known, from which its prefixes are learned too."""
         before = [] if block.follows else self.rest()
-        lines: Iterable[tuple[int, str]] = enumerate(block.lines, block.first)
+        lines: Iterable[tuple[int, str]] = zip(block.numbers, block.lines, strict=True)
         self._is_mail = is_quoted_printable(block.lines, before=self._is_mail)
         if self._is_mail:
             lines = decoded(lines)

@@ -5,6 +5,7 @@ A message with newlines reaches each reader in another way: the console and `dme
 /dev/kmsg writes `\x0a`, rsyslog `#012`, journalctl and dmesg indent.
 """
 
+import base64
 import gzip
 import html
 import json
@@ -435,6 +436,35 @@ def _quoted_printable(messages: Sequence[Stamped]) -> bytes:
     return head.encode() + quopri.encodestring(PLAIN(messages).encode())
 
 
+def _base64(messages: Sequence[Stamped]) -> bytes:
+    head = (
+        "From user@example.org Tue Mar  5 10:00:00 2024\nFrom: A. User <user@example.org>\nSubject: no memory\n"
+        "MIME-Version: 1.0\nContent-Transfer-Encoding: base64\nContent-Type: text/plain; charset=UTF-8\n\n"
+    )
+    return head.encode() + base64.encodebytes(b"Hello,\n\n" + CONSOLE(messages).encode() + b"\n-- \nA. User\n")
+
+
+def _attached(messages: Sequence[Stamped], pack: Callable[[bytes], bytes], kind: str) -> bytes:
+    before = (
+        "From: A. User <user@example.org>\nSubject: no memory\nMIME-Version: 1.0\n"
+        'Content-Type: multipart/mixed; boundary="=_part"\n\n--=_part\nContent-Type: text/plain; charset=UTF-8\n'
+        "Content-Transfer-Encoding: quoted-printable\n\nPlease see what is attached=2E\n\n--=_part\n"
+        f'Content-Type: {kind}; name="dmesg"\nContent-Disposition: attachment; filename="dmesg"\n'
+        "Content-Transfer-Encoding: base64\n\n"
+    )
+    return before.encode() + base64.encodebytes(pack(SYSLOG(messages).encode())) + b"\n--=_part--\n"
+
+
+def _twice(messages: Sequence[Stamped]) -> bytes:
+    head = (
+        "From: A. User <user@example.org>\nSubject: no memory\nMIME-Version: 1.0\n"
+        'Content-Type: multipart/alternative;\n boundary="=_part"\n\n--=_part\nContent-Type: text/plain\n\n'
+    )
+    page = f"<pre>{html.escape(PLAIN(messages))}</pre>"
+    text = f"{head}{PLAIN(messages)}\n--=_part\nContent-Type: text/html\n\n{page}\n--=_part--\nThanks\n"
+    return text.encode()
+
+
 FILES: dict[str, Callable[[Sequence[Stamped]], bytes]] = {
     "UTF-8 with a mark": lambda messages: b"\xef\xbb\xbf" + CONSOLE(messages).encode(),
     "UTF-16": lambda messages: CONSOLE(messages).encode("utf-16"),
@@ -445,6 +475,16 @@ FILES: dict[str, Callable[[Sequence[Stamped]], bytes]] = {
     "gzip": lambda messages: gzip.compress(SYSLOG(messages).encode()),
     "xz": lambda messages: lzma.compress(SYSLOG(messages).encode()),
     "quoted-printable": _quoted_printable,
+    "base64": _base64,
+    "base64, CRLF": lambda messages: _base64(messages).replace(b"\n", b"\r\n"),
+    "base64 body": lambda messages: base64.encodebytes(CONSOLE(messages).encode()),
+    "attached": lambda messages: _attached(messages, bytes, "text/plain"),
+    "attached, UTF-16": lambda messages: _attached(
+        messages, lambda data: data.decode().encode("utf-16"), "text/plain; charset=UTF-16"
+    ),
+    "attached, gzip": lambda messages: _attached(messages, gzip.compress, "application/gzip"),
+    "attached, xz": lambda messages: _attached(messages, lzma.compress, "application/x-xz"),
+    "plain and HTML": _twice,
     "quoted-printable body": lambda messages: quopri.encodestring(CONSOLE(messages).encode()),
 }
 """Bytes, by name."""

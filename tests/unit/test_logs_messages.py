@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A log in any wrapping becomes the kernel's messages. tests/logs has what whole programs and mails make of a log."""
 
+import base64
 import io
 import json
 import quopri
@@ -620,3 +621,24 @@ def test_an_old_frame_is_wrapped_behind_its_address() -> None:
     parts = [part for frame in frames for part in (frame.rpartition(" ")[0], frame.rpartition(" ")[2])]
     log = [*REPORT[:2], "Call Trace:", *parts, *REPORT[2:]]
     assert [text for text in texts(log) if "+0x" in text] == [frame.strip() for frame in frames]
+
+
+def test_mails_in_base64() -> None:
+    """A line has the number of the physical one in which it begins; what is no text is left as it is."""
+    body = base64.encodebytes("\n".join(["Hello,", *REPORT, "x" * 300]).encode()).decode().split("\n")
+    image = base64.encodebytes(bytes(range(256)) * 2).decode().split("\n")
+    mail = ["Content-Transfer-Encoding: base64", "", *body, "-- ", *image, "", *body]
+    assert [text for text in texts(mail) if text in REPORT] == REPORT * 2
+    first, again = (message for message in read_messages(mail) if message.text == FAILURE)
+    assert (first.line, again.line) == (3, 3 + len(body) + 1 + len(image) + 1)
+    later = next(message for message in read_messages(mail) if message.text == BLOCKS)
+    assert later.line == 3 + len("\n".join(["Hello,", *REPORT[:-1], ""])) // 57
+
+
+def test_a_mail_that_has_its_text_twice() -> None:
+    """Only the first alternative is read, also if the end of the second is missing."""
+    kind = ["Content-Type: multipart/alternative;", ' boundary="b"', "", "--b", "Content-Type: text/plain", ""]
+    mail = [*kind, *REPORT, "--b", "Content-Type: text/html", "", *REPORT]
+    for end in (["--b--"], ["From a@example.org Tue Mar  5 10:00:00 2024"], ["Message-ID: <1@example.org>"]):
+        assert [text for text in texts([*mail, *end, *REPORT]) if text in REPORT] == REPORT * 2
+    assert [text for text in texts([*mail, *mail]) if text in REPORT] == REPORT * 2
