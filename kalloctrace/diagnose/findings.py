@@ -13,6 +13,7 @@ from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 from kalloctrace.model.watermark import HIGHATOMIC
 
 FindingKind = Literal[
+    "assumed_release",
     "nothing_given",
     "older_state",
     "bound",
@@ -25,10 +26,10 @@ FindingKind = Literal[
 ]
 """In this order:
 
-no page has been given to the allocator yet; the state is an older failure's; a policy, cpuset or nodemask leaves some
-nodes only; the mask can neither wait nor wake kswapd; it is one of another kernel's; early in boot the kernel took
-these bits away; by rule the kernel does not give up such a request; the free pages counted contradict the list; pages
-counted as reserved for high-order atomic requests are in use.
+the kernel is named only after the report; no page has been given to the allocator yet; the state is an older failure's;
+a policy, cpuset or nodemask leaves some nodes only; the mask can neither wait nor wake kswapd; it is one of another
+kernel's; early in boot the kernel took these bits away; by rule the kernel does not give up such a request; the free
+pages counted contradict the list; pages counted as reserved for high-order atomic requests are in use.
 """
 
 
@@ -51,6 +52,13 @@ _NOT_OF_ZONES = (
     *("memcg", "address_range", "size_refused", "contiguous_range"),
     *("order_too_large", "nofail", "no_request"),
 )
+
+
+def _assumed_release(failure: Failure) -> Iterator[Finding]:
+    release, line = failure.logged.release, failure.logged.release_line
+    if release is not None and line is not None and release.release == failure.kernel:
+        text = f"the log names the kernel {release.release} only later (line {line}), within the same boot"
+        yield Finding("assumed_release", "likely", text)
 
 
 def _nothing_given(failure: Failure) -> Iterator[Finding]:
@@ -226,4 +234,4 @@ def _kb(failure: Failure, pages: int) -> str:
     return f"{pages * failure.page_kb:,} kB"
 
 
-_FINDERS = (_nothing_given, _older_state, _bound, _no_reclaim, _counter, _highatomic, _not_given_up)
+_FINDERS = (_assumed_release, _nothing_given, _older_state, _bound, _no_reclaim, _counter, _highatomic, _not_given_up)

@@ -12,6 +12,8 @@ _HINTS = (
     *("alloc", "oom", "kB", "gfp", "GFP", "Mem-Info", "Mem-info", "Node ", "lowmem", "Linux ", "omm: ", "os release"),
     *("callbacks suppressed", "mask 0x", "mode:", "order:", "Out of memory", "killed as", "Killed process", "ysRq"),
     *("ysrq", "ncfrag=", "Node\n", '"MESSAGE":[', '"MESSAGE": [', '"MESSAGE" : ['),
+    # Where another machine's log begins.
+    *("-- Boot ", "-- Reboot --", "Message-I"),
 )
 """Every report has some of these within a few lines, wherever its lines are cut."""
 _REPORT_GOES_ON = re.compile(

@@ -652,6 +652,17 @@ RIGHT: dict[str, list[Right]] = {
             holds=('"function": "alloc_extent_buffer"',),
         )
     ],
+    # 5000 - 3 of 4000 pages, the largest block has order 1, both times. The first boot's kernel is named after its
+    # first report; the second boot's clock begins anew, and nothing names its kernel.
+    "release-named-later.log": [
+        Right(
+            _failure("early", 2, kernel="6.1.100", conclusion="block", certainty="certain"),
+            {NORMAL: "block"},
+            holds=("only later (line 12), within the same boot",),
+        ),
+        Right(_failure("early", 2, kernel="6.1.100", conclusion="unknown"), {}, never=("only later",)),
+        Right(_failure("late", 2, kernel=None, conclusion="block"), {NORMAL: "block"}, never=("6.1.100",)),
+    ],
     "page-fault-3.16.log": [Right({"event": "oom", "comm": "Xorg", "conclusion": "no_request"}, never=("find_lock",))],
 }
 """By the name of the file."""

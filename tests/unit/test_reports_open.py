@@ -36,7 +36,8 @@ def begun(*events: str, **more: Any) -> tuple[OpenReports, list[Writer]]:  # noq
 def test_a_report_begins() -> None:
     """With the time, the host and the kernel of its first line."""
     reports = OpenReports()
-    reports.number, reports.release, reports.rejecting, reports.foreign = 7, RELEASE, True, True
+    reports.number, reports.rejecting, reports.foreign = 7, True, True
+    reports.boots.named(message(8), RELEASE)
     one = reports.begin(report(), message(9, time=5.0, wall="12:00", host="alpha"))
     logged = one.report
     assert (logged.time, logged.wall, logged.host, logged.release) == (5.0, "12:00", "alpha", RELEASE)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from kalloctrace.diagnose.reports.boots import Boot
 from kalloctrace.diagnose.reports.fallbacks import with_fallbacks
 from kalloctrace.diagnose.reports.model import Frame, LoggedFailure, LoggedZone, Task, zone_layouts
 from kalloctrace.diagnose.reports.proc import ProcFile
@@ -229,7 +230,7 @@ def message(text: str = "", **more: Any) -> Message:  # noqa: ANN401
 def writer(event: str = "failure", **more: Any) -> Writer:  # noqa: ANN401
     """Return a report whose first line stands in line 1."""
     report = LoggedFailure(event, 1, "task", 0)  # type: ignore[arg-type]
-    return Writer(report, message(line=1, **more), None, 3, 3, 1)
+    return Writer(report, message(line=1, **more), Boot(), None, 3, 3, 1)
 
 
 @pytest.mark.parametrize(

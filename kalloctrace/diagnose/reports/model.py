@@ -186,7 +186,9 @@ class LoggedFailure:
         nodemask: as printed, "(null)" or a list; None if not printed.
         cpuset: the task's cpuset; None if not printed.
         mems_allowed: its nodes, as printed; None if not printed.
-        release: the kernel that the report names, else the last one named before; None if there is none.
+        release: the kernel that the report names, else the last one named before or the first one named after it in the
+            same boot; None if there is none.
+        release_line: the number of the later line that names it; None if it was named before the report's end.
         zones: in the order printed.
         waited: the duration of a stall, as printed.
         memcg: the limit of a memory cgroup caused it.
@@ -245,6 +247,7 @@ class LoggedFailure:
     cpuset: str | None = None
     mems_allowed: str | None = None
     release: ReleaseText | None = None
+    release_line: int | None = None
     zones: list[LoggedZone] = field(default_factory=list)
     waited: str | None = None
     memcg: bool = False

@@ -4,9 +4,10 @@
 from collections import Counter, deque
 from collections.abc import Iterator
 
+from kalloctrace.diagnose.reports.boots import Boots
 from kalloctrace.diagnose.reports.model import LoggedFailure
 from kalloctrace.diagnose.reports.writer import NEAR, WITH_STATE, Writer, elapsed
-from kalloctrace.flags.logforms import MaskText, ReleaseText
+from kalloctrace.flags.logforms import MaskText
 from kalloctrace.logs.messages import Message
 
 AFTERWARDS = 24
@@ -53,7 +54,7 @@ class OpenReports:
         showing: whose state the latest line of one was.
         rejecting: the lines of a state that follow are older than the report before them.
         done: the oldest report is over.
-        release: the kernel that the log named last; None for none.
+        boots: which kernel prints.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class OpenReports:
         self.showing: Writer | None = None
         self.rejecting = False
         self.done = False
-        self.release: ReleaseText | None = None
+        self.boots = Boots()
         self._events: Counter[str] = Counter()
         self._queue: deque[Writer] = deque()
         self._closed: set[Writer] = set()
@@ -74,8 +75,9 @@ class OpenReports:
         """Open a report; those that it shows to be over are closed."""
         self._close_before(report, message)
         report.time, report.wall, report.host = message.time, message.wall, message.host
-        report.release = self.release
-        writer = Writer(report, message, mask, self.number, self.number, message.line, message.time)
+        boot = self.boots.of(message)
+        report.release = boot.release
+        writer = Writer(report, message, boot, mask, self.number, self.number, message.line, message.time)
         for other in self.open:
             if (
                 not writer.first.caller
@@ -151,9 +153,15 @@ class OpenReports:
                 self._close(writer)
 
     def close_all(self) -> None:
-        """Close all reports: the log is over, or the machine was started again."""
+        """Close all reports: the log is over."""
         for writer in list(self.open):
             self._close(writer)
+
+    def close_host(self, message: Message) -> None:
+        """Close the reports of the machine that a message is of: it was started again."""
+        for writer in list(self.open):
+            if writer.same_host(message):
+                self._close(writer)
 
     def take(self) -> Iterator[Writer]:
         """Yield the reports that are closed, up to the first that is not."""

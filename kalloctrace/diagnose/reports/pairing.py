@@ -7,6 +7,7 @@ its time.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
@@ -15,7 +16,7 @@ from kalloctrace.diagnose.reports.headers import BEGINNINGS, begun, pieces, read
 from kalloctrace.diagnose.reports.model import Frame, LoggedFailure
 from kalloctrace.diagnose.reports.open_reports import AFTERWARDS, OpenReports
 from kalloctrace.diagnose.reports.proc import PROC_HINTS, begins_file, owner_sites, read_owner, read_proc, zone_key
-from kalloctrace.diagnose.reports.said import Said, said_by
+from kalloctrace.diagnose.reports.said import ANOTHER_HINTS, Said, said_by
 from kalloctrace.diagnose.reports.states import States
 from kalloctrace.diagnose.reports.tasks import (
     OOM_HINTS,
@@ -66,6 +67,9 @@ _MEMCG_FUNCTIONS = frozenset(("mem_cgroup_out_of_memory", "mem_cgroup_oom_synchr
 _BATCH = 128
 """Messages that are read before the first of them is given to its report."""
 
+_MOST_WAITING = 256
+"""Reports that wait for the name of their kernel."""
+
 _MAY_PANIC = ("oom", "warning")
 """Events that may themselves end the kernel: panic_on_oom and panic_on_warn."""
 
@@ -74,7 +78,7 @@ _HINTS = (
     *PROC_HINTS,
     *OOM_HINTS,
     *("Mem-", " free:", "lowmem_reserve[]", "kB (", "*4kB", "0kB ", "active_anon:", "total_vm"),
-    *("suppressed", "omm:", "Linux "),
+    *("suppressed", "omm:", "Linux ", *ANOTHER_HINTS),
 )
 """While no report is open, a line with none of these words says nothing."""
 
@@ -105,7 +109,7 @@ def _paired(messages: Iterable[Message], pairing: "_Pairing") -> Iterator[Logged
     if last is not None:
         pairing.forget_end(last)
     pairing.reports.close_all()
-    yield from pairing.take()
+    yield from pairing.take(most_waiting=0)
 
 
 class _Pairing:
@@ -120,6 +124,7 @@ class _Pairing:
         self._states = States(self.reports)
         self._tables, self._page_kb = tables, page_kb
         self._suppressed: dict[tuple[str, ...], int] = {}
+        self._waiting: deque[Writer] = deque()
 
     def feed(self, message: Message) -> None:
         """Read the next message."""
@@ -152,10 +157,15 @@ class _Pairing:
         elif not self._read_identity(message, said):
             self._read_body(message, said)
 
-    def take(self) -> Iterator[LoggedFailure]:
-        """Yield the reports that are over, up to the first that is not."""
-        for writer in self.reports.take():
-            report = self._finished(writer)
+    def take(self, most_waiting: int = _MOST_WAITING) -> Iterator[LoggedFailure]:
+        """Yield the reports that are over, up to the first that is not.
+
+        Args:
+            most_waiting: how many wait for a later line that names their kernel.
+        """
+        self._waiting.extend(self.reports.take())
+        while self._waiting and (_kernel_is_known(self._waiting[0]) or len(self._waiting) > most_waiting):
+            report = self._finished(self._waiting.popleft())
             if report.event != "memory" or report.zones or report.nodes or report.totals or report.profile:
                 yield report
 
@@ -174,6 +184,8 @@ class _Pairing:
             # What one lacks may be among the lines of the other.
             writer.mixed()
             other.mixed()
+        if report.release is None and writer.boot.release is not None:
+            report.release, report.release_line = writer.boot.release, writer.boot.line
         report.trace, report.trace_lines = tuple(writer.trace), tuple(writer.trace_lines)
         if report.event == "oom" and any(f.reliable and f.function in _MEMCG_FUNCTIONS for f in report.trace):
             report.memcg, report.constraint = True, "memcg"
@@ -186,12 +198,15 @@ class _Pairing:
     def _read_identity(self, message: Message, said: Said) -> bool:
         """Read a line that names its task or the kernel; return whether it is one."""
         release = said.release
-        if release is not None and release.comm is None:
-            self.reports.close_all()
-            self.reports.release = release
+        if said.another:
+            self.reports.boots.another(message)
+            self.reports.close_host(message)
+        elif release is not None and self.reports.boots.named(message, release):
+            self.reports.close_host(message)
         elif said.task is not None:
             self._read_task(message, said.task, release)
-            self.reports.release = release or self.reports.release
+        elif release is not None:
+            return True
         elif said.cpuset is not None:
             self._read_cpuset(message, said.cpuset)
         else:
@@ -394,6 +409,11 @@ def _has_name(writer: Writer, comm: str) -> bool:
     """Return whether a task's name, perhaps behind a host's or without its first word, is that of a report."""
     own = writer.report.comm
     return own.endswith(comm) or (own != "" and comm.endswith(f": {own}"))
+
+
+def _kernel_is_known(writer: Writer) -> bool:
+    """Return whether no later line can name the kernel that printed a report."""
+    return writer.report.release is not None or writer.boot.release is not None or writer.boot.over
 
 
 def _is_task(writer: Writer, comm: str, pid: int) -> bool:

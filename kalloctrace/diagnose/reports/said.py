@@ -22,6 +22,10 @@ _LOST = re.compile(
     r".*?(?:\bMissed (?P<missed>\d{1,10}) kernel messages|\*\* ?(?P<dropped>\d{1,10}) printk messages dropped)"
 )
 
+# src/shared/logs-show.c of systemd; up to v246 it prints "-- Reboot --".
+_ANOTHER = re.compile(r"-- (?:Boot [0-9a-f]{32}|Reboot) --$|Message-ID:(?:\s|$)", re.IGNORECASE)
+ANOTHER_HINTS = ("-- Boot ", "-- Reboot", "Message-I")
+
 _REMEMBERED = 1024
 """Texts whose reading is kept: some reports of a machine."""
 
@@ -32,6 +36,7 @@ class Said(NamedTuple):
     Attributes:
         may_begin: it has words that begin a report.
         release: the kernel that it names.
+        another: another boot, or another mail, begins.
         task: the task that it names, with its CPU.
         cpuset: the name of the task whose cpuset it shows.
         kill: it has words of a kill.
@@ -42,6 +47,7 @@ class Said(NamedTuple):
 
     may_begin: bool
     release: ReleaseText | None
+    another: bool
     task: re.Match[str] | None
     cpuset: str | None
     kill: bool
@@ -63,6 +69,7 @@ def said_by(text: str) -> Said:
     return Said(
         may_begin=may_begin(text),
         release=release_in(text),
+        another=any(map(text.__contains__, ANOTHER_HINTS)) and _ANOTHER.match(text) is not None,
         task=task,
         cpuset=cpuset["comm"] if cpuset is not None else None,
         kill=any(map(text.__contains__, OOM_HINTS)),

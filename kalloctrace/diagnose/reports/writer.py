@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass, field
 
+from kalloctrace.diagnose.reports.boots import Boot
 from kalloctrace.diagnose.reports.model import Frame, LoggedFailure, LoggedZone
 from kalloctrace.diagnose.reports.proc import ProcFile
 from kalloctrace.diagnose.reports.tasks import Lists
@@ -47,6 +48,7 @@ class Writer:
     Attributes:
         report: the report.
         first: its first message.
+        boot: the boot that it is of.
         mask: the mask in its first line; None if it has none.
         opened: the number of its first message.
         touched: the number of its latest message.
@@ -72,6 +74,7 @@ class Writer:
 
     report: LoggedFailure
     first: Message
+    boot: Boot
     mask: MaskText | None
     opened: int
     touched: int
@@ -137,9 +140,11 @@ class Writer:
     def same_caller(self, message: Message) -> bool:
         """Return whether caller and host are its own, as far as they are printed."""
         first = self.first
-        return (not first.caller or not message.caller or first.caller == message.caller) and (
-            not first.host or not message.host or first.host == message.host
-        )
+        return (not first.caller or not message.caller or first.caller == message.caller) and self.same_host(message)
+
+    def same_host(self, message: Message) -> bool:
+        """Return whether the host is its own, as far as it is printed."""
+        return not self.first.host or not message.host or self.first.host == message.host
 
     def is_younger(self, message: Message) -> bool:
         """Return whether a message was written before its first line."""
