@@ -61,6 +61,7 @@ def test_a_report_that_has_begun() -> None:
     """Nothing of it is read."""
     one = writer()
     begun = {"report": one.report, "first": one.first, "mask": None, "opened": 3, "touched": 3, "line": 1}
+    begun["boot"] = one.boot
     flags = dict.fromkeys(("named", "interrupted", "early", "tracing", "trace_over"), False)
     nothing = {"written": None, "interrupts": None, "zone": None, "state": 0, "place": (0, 0, 0)}
     kept = {"keys": set(), "trace": [], "trace_lines": [], "rivals": [], "lists": Lists(), "file": ProcFile()}
