@@ -619,7 +619,7 @@ RIGHT: dict[str, list[Right]] = {
         Right(
             _failure("kwin_wayland", 9, conclusion="block", certainty="certain", harm="fallback"),
             {NORMAL: "block"},
-            holds=('"function": "ttm_pool_alloc"',),
+            holds=('"function": "amdgpu_bo_create"',),
         )
     ],
     # 1469 of 1753 pages.

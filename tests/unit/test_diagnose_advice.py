@@ -626,3 +626,20 @@ def test_advice_while_the_machine_boots() -> None:
     failure: Failure = judged(empty)
     assert failure.conclusion == "watermark"
     assert answer(failure).advice == ()
+
+
+@pytest.mark.parametrize(
+    ("function", "order", "expected"),
+    [
+        ("set_max_huge_pages", 9, ("hugepages=", None, "certain")),
+        ("hugetlb_no_page", 4, ("hugepages=", None, "certain")),
+        ("hugetlb_hstate_alloc_pages", 9, ("hugepages=", None, "likely")),
+        ("hugetlb_pages_alloc_boot_node", 9, ("hugepages=", None, "likely")),
+    ],
+)
+def test_huge_pages_by_their_caller(function: str, order: int, expected: tuple[str, None, str]) -> None:
+    """Their size is not the caller's choice; at boot there is no earlier time."""
+    trace = {"trace": (Frame(function, None, reliable=True),), "trace_lines": (20,)}
+    found = only(small(9000), order=order, **trace)
+    assert (found.setting, found.value, found.certainty, found.line) == (*expected, 20)
+    assert "order" in settings(small(9000, 1), order=3, **trace)

@@ -119,7 +119,9 @@ dma_alloc_attrs __dma_alloc dmam_alloc_coherent dma_direct_alloc dma_common_allo
 dma_pool_alloc __dma_pool_alloc pool_alloc_page cma_alloc __cma_alloc iommu_dma_alloc __iommu_dma_alloc_pages
 iommu_alloc_coherent intel_alloc_coherent alloc_coherent arm_dma_alloc x86_swiotlb_alloc_coherent swiotlb_alloc
 pci_alloc_consistent pci_zalloc_consistent remap_allocator_alloc cma_allocator_alloc simple_allocator_alloc
-__alloc_from_contiguous __alloc_remap_buffer
+__alloc_from_contiguous __alloc_remap_buffer alloc_single_sgt dma_alloc_noncontiguous iommu_dma_alloc_noncontiguous
+swiotlb_alloc_pool alloc_dr devres_alloc_node __devres_alloc_node devm_kmalloc devm_kzalloc devm_get_free_pages
+__kfifo_alloc ptr_ring_init __ptr_ring_init_queue_alloc ptr_ring_resize_multiple
 """
 
 WORKING_FOR_OTHERS = """
@@ -132,7 +134,16 @@ ida_alloc_range
 mas_alloc_nodes pcpu_alloc pcpu_alloc_area pcpu_create_chunk pcpu_populate_chunk pcpu_mem_zalloc __alloc_percpu
 __alloc_percpu_gfp alloc_percpu bio_alloc bio_alloc_bioset __bio_alloc bvec_alloc bio_kmalloc bio_copy_user_iov
 usb_alloc_coherent hcd_buffer_alloc alloc_large_system_hash seq_buf_alloc simple_xattr_alloc alloc_workqueue
-__alloc_workqueue alloc_workqueue_attrs
+__alloc_workqueue alloc_workqueue_attrs sg_pool_alloc sg_alloc_append_table_from_pages bpf_prog_alloc_no_stats
+iovec_from_user __import_iovec import_iovec bucket_table_alloc rhashtable_init rhashtable_insert_slow alloc_netdev_mqs
+alloc_etherdev_mqs vb2_dc_alloc vb2_dc_alloc_coherent vb2_dma_sg_alloc vb2_dma_sg_alloc_compacted vb2_vmalloc_alloc
+__vb2_queue_alloc __vb2_buf_mem_alloc alloc_largest_available drm_gem_get_pages drm_gem_shmem_get_pages
+drm_gem_dma_create drm_gem_cma_create drm_gem_vram_create drm_gem_object_init ttm_pool_alloc __ttm_pool_alloc
+ttm_tt_populate ttm_bo_validate alloc_buddy_huge_page alloc_fresh_huge_page alloc_pool_huge_page
+alloc_surplus_huge_page alloc_buddy_hugetlb_folio alloc_buddy_frozen_folio alloc_fresh_hugetlb_folio
+only_alloc_fresh_hugetlb_folio alloc_pool_huge_folio alloc_surplus_hugetlb_folio alloc_migrate_hugetlb_folio
+alloc_gigantic_folio alloc_huge_page alloc_huge_page_nodemask alloc_hugetlb_folio alloc_hugetlb_folio_nodemask
+alloc_vmemmap_page_list vmemmap_remap_alloc
 """
 
 LEADING_IN = """
@@ -178,6 +189,11 @@ BELONGS = """
 transparent huge pages|mm/huge_memory.c|do_huge_pmd_anonymous_page hugepage_vma_check __do_huge_pmd_anonymous_page
 khugepaged|mm/khugepaged.c|khugepaged khugepaged_scan_mm_slot collapse_huge_page collapse_file alloc_charge_hpage
 khugepaged|mm/khugepaged.c|alloc_charge_folio
+hugetlb|mm/hugetlb.c|gather_surplus_pages __nr_hugepages_store_common hugepages_treat_as_x hugetlb_vmemmap_restore
+hugetlb|mm/hugetlb.c|isolate_or_dissolve_huge_page
+bounce buffers for DMA (swiotlb)|kernel/dma/swiotlb.c|swiotlb_dyn_alloc
+reading and writing of files (iomap)|fs/iomap|iomap_writepage_map
+traffic control|net/sched|qdisc_create tcf_proto_create __tcf_chain tc_new_tfilter fq_resize fq_codel_init
 hugetlb|mm/hugetlb.c|hugetlb_fault alloc_fresh_huge_page alloc_pool_huge_folio set_max_huge_pages adjust_pool_surplus
 page fault of a process|mm/memory.c|do_anonymous_page alloc_anon_folio do_cow_fault do_wp_page folio_prealloc
 page fault of a process|mm/memory.c|handle_mm_fault __handle_mm_fault do_fault do_read_fault do_shared_fault
@@ -237,7 +253,7 @@ SunRPC|net/sunrpc|svc_recv xprt_alloc rpc_malloc svcauth_gss
 mac80211 (Wi-Fi)|net/mac80211|ieee80211_tx __ieee80211_tx
 network core|net/core|netif_receive_skb net_rx_action process_backlog __netif_receive dev_gro_receive napi_gro_receive
 network core|net/core|dev_queue_xmit
-Intel graphics (i915)|drivers/gpu/drm/i915|i915_gem_create __i915_vma
+Intel graphics (i915)|drivers/gpu/drm/i915|i915_gem_create __i915_vma ____i915_gem_object_get_pages shmem_get_pages
 AMD graphics (amdgpu)|drivers/gpu/drm/amd|amdgpu_cs_ioctl
 AMD graphics (radeon)|drivers/gpu/drm/radeon|radeon_cs_ioctl
 nouveau|drivers/gpu/drm/nouveau|nouveau_bo_new nvkm_object_new
@@ -259,6 +275,7 @@ vhost|drivers/vhost|vhost_dev_ioctl
 MD RAID|drivers/md|md_write raid5_make_request r5c_cache
 device mapper|drivers/md|dm_table_create crypt_map __dm_alloc
 DMA-BUF heaps|drivers/dma-buf/heaps|system_heap_allocate dma_heap_ioctl alloc_largest_available ion_alloc
+DMA-BUF heaps|drivers/dma-buf/heaps|cma_heap_allocate
 firmware loader|drivers/base/firmware_loader|firmware_request _request_firmware request_firmware fw_get
 keys|security/keys|keyctl_read key_alloc keyring_search
 AppArmor|security/apparmor|apparmor_file_open aa_alloc
@@ -292,6 +309,10 @@ uvcvideo=USB video (uvcvideo)|i915=Intel graphics (i915)|xe=Intel graphics (xe)|
 radeon=AMD graphics (radeon)|nouveau=nouveau|btrfs=Btrfs|xfs=XFS|ext4=ext4|nfs=NFS client|nfsd=NFS server
 sunrpc=SunRPC|cifs=SMB client|ceph=Ceph|fuse=FUSE|overlay=overlayfs|kvm=KVM|kvm_intel=KVM|kvm_amd=KVM|vhost_net=vhost
 zram=zram|binder_linux=binder|vmw_balloon=memory balloon|virtio_balloon=memory balloon|hv_balloon=memory balloon
+drm_shmem_helper=DRM (graphics)|drm_dma_helper=DRM (graphics)|drm_vram_helper=DRM (graphics)
+drm_kms_helper=DRM (graphics)|videodev=video buffers|videobuf2_common=video buffers|videobuf2_v4l2=video buffers
+videobuf2_memops=video buffers|videobuf2_dma_contig=video buffers|videobuf2_dma_sg=video buffers
+videobuf2_vmalloc=video buffers
 virtio_net=virtio network (virtio_net)|mac80211=mac80211 (Wi-Fi)|ttm=TTM (graphics memory)|drm=DRM (graphics)
 """
 OUTSIDE = "nvidia nvidia_uvm nvidia_drm zfs spl vboxdrv vmmon"
@@ -302,3 +323,32 @@ def test_names_of_modules() -> None:
     known = dict(pair.split("=") for pair in IN_MODULES.replace("\n", "|").strip("|").split("|"))
     assert known == {name: text for name, text in MODULES.items() if name not in OUTSIDE.split()}
     assert all("outside the kernel's tree" in MODULES[name] for name in OUTSIDE.split())
+
+
+ASKING = """
+vb2_core_reqbufs|video buffers|dma_alloc_attrs vb2_dc_alloc_coherent vb2_dc_alloc __vb2_queue_alloc vb2_core_reqbufs
+system_heap_allocate|DMA-BUF heaps|alloc_pages alloc_largest_available system_heap_allocate dma_heap_ioctl
+uvc_alloc_transfer|USB video (uvcvideo)|alloc_single_sgt dma_alloc_noncontiguous uvc_alloc_transfer
+lima_gem_pin||shmem_read_folio_gfp drm_gem_get_pages drm_gem_shmem_get_pages_locked lima_gem_pin
+drm_mode_create_dumb|DRM (graphics)|drm_gem_dma_create drm_gem_dma_dumb_create drm_mode_create_dumb drm_ioctl
+radeon_bo_create|AMD graphics (radeon)|ttm_pool_alloc ttm_tt_populate ttm_bo_validate radeon_bo_create
+xt_alloc_table_info|netfilter|__kmalloc_large_node __kvmalloc_node_noprof xt_alloc_table_info do_replace
+scsi_alloc_sgtables|SCSI|mempool_alloc sg_pool_alloc __sg_alloc_table sg_alloc_table_chained scsi_alloc_sgtables
+unix_stream_sendmsg|Unix sockets|alloc_skb_with_frags sock_alloc_send_pskb unix_stream_sendmsg
+my_probe||kmalloc_trace __devres_alloc_node devm_kmalloc my_probe
+shmem_sg_alloc_table|Intel graphics (i915)|shmem_read_folio_gfp shmem_sg_alloc_table i915_gem_object_pin_map
+set_max_huge_pages|hugetlb|alloc_buddy_huge_page alloc_fresh_huge_page alloc_pool_huge_page set_max_huge_pages
+hugetlb_no_page|hugetlb|alloc_buddy_hugetlb_folio_with_mpol alloc_hugetlb_folio hugetlb_no_page
+gather_surplus_pages|hugetlb|alloc_fresh_hugetlb_folio alloc_surplus_hugetlb_folio gather_surplus_pages
+hugetlb_vmemmap_restore|hugetlb|alloc_vmemmap_page_list vmemmap_remap_alloc hugetlb_vmemmap_restore
+swiotlb_dyn_alloc|bounce buffers for DMA (swiotlb)|alloc_pages swiotlb_alloc_tlb swiotlb_alloc_pool swiotlb_dyn_alloc
+"""
+
+
+@pytest.mark.parametrize("line", ASKING.strip().split("\n"))
+def test_who_asked_through_helpers(line: str) -> None:
+    """Drivers share functions that get memory for them: videobuf2, heaps, DRM, TTM, the DMA layer, devres, hugetlb."""
+    function, subsystem, functions = line.split("|")
+    found = caller(*functions.split(), "do_syscall_64")
+    assert found is not None
+    assert found[:3] == (function, None, subsystem or None)

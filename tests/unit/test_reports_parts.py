@@ -37,7 +37,8 @@ def test_what_a_report_does_not_say() -> None:
     }
     assert vars(report) == {**dict.fromkeys(vars(report)), **said, **empty}
     assert {name for name, value in vars(report).items() if value is None} == {
-        *("mask", "nodemask", "cpuset", "mems_allowed", "release", "waited", "memcg_limit", "time", "wall", "cpu"),
+        *("mask", "nodemask", "cpuset", "mems_allowed", "release", "release_line", "waited", "memcg_limit"),
+        *("time", "wall", "cpu"),
         *("pid", "constraint", "memcg_path", "size", "pages", "swap", "total_ram_pages", "reserved_pages", "killed"),
         *("state_line", "state_age", "warning_text", "errno", "cache", "cma_area", "cma_pages", "panic"),
         *("no_victim", "cma_largest"),

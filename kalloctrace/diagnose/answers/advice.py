@@ -61,6 +61,8 @@ def _of_memory(
     maybe = memory.verdict is None and (first_page or has_given_up(failure) or _has_nothing_to_free(failure))
     if memory.verdict or maybe:
         yield from _true_oom(failure, memory, holders)
+    elif caller is not None and caller.subsystem == "hugetlb" and failure.logged.order > PAGE_ALLOC_COSTLY_ORDER:
+        yield _of_huge_page(caller)
     else:
         yield from _request(failure, caller)
     if failure.logged.event in ("oom", "stall"):
@@ -140,14 +142,30 @@ def _by_event(failure: Failure) -> Iterator[Advice]:
         case "vmap":
             yield _more_addresses(failure)
         case "hugetlb":
-            text = "set huge pages aside while the machine boots, when memory is not yet fragmented (boot parameter)"
-            yield Advice(text, "hugepages=", None, "certain", logged.line)
+            yield _at_boot(logged.line)
         case "warning" if failure.conclusion == "nofail":
             text = "with __GFP_NOFAIL the caller must be able to wait, and ask for two pages at most (or use kvmalloc)"
             yield Advice(text, None, None, "likely", logged.line)
         case "warning" if failure.conclusion == "order_too_large":
             text = "the caller must ask for less at once, use kvmalloc, or (a device) get its memory from a CMA area"
             yield Advice(text, None, None, "likely", logged.line)
+
+
+def _at_boot(line: int | None) -> Advice:
+    text = "set huge pages aside while the machine boots, when memory is not yet fragmented (boot parameter)"
+    return Advice(text, "hugepages=", None, "certain", line)
+
+
+def _of_huge_page(caller: Caller) -> Advice:
+    """Return how to get huge pages: their size is not the caller's choice."""
+    if caller.function.startswith(_AT_BOOT):
+        text = "ask for fewer huge pages (boot parameter): the machine has no memory for more"
+        return Advice(text, "hugepages=", None, "likely", caller.line)
+    return _at_boot(caller.line)
+
+
+_AT_BOOT = ("hugetlb_hstate_alloc_pages", "hugetlb_pages_alloc_boot")
+"""Functions of mm/hugetlb.c that the boot parameter leads to."""
 
 
 def _cma(failure: Failure) -> Advice:

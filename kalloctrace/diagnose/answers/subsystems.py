@@ -31,9 +31,12 @@ ALLOCATORS = re.compile(
     r"|kstrn?dup\w*|kv?asprintf"
     # mm/vmalloc.c
     r"|_{0,2}v[mz]alloc\w*|vmap|vm_area_alloc_pages|alloc_vmap_area|_{0,2}get_vm_area\w*|__vmalloc\w*"
+    # drivers/base/devres.c, lib/kfifo.c, include/linux/ptr_ring.h
+    r"|alloc_dr|_{0,2}devres_alloc\w*|devm_k\w+|devm_get_free_pages|_{0,2}kfifo_alloc\w*|_{0,2}ptr_ring_(?:init|resize)\w*"
     # kernel/dma, drivers/iommu, arch/*/mm/dma-mapping.c, mm/dmapool.c, mm/cma.c
     r"|_{0,2}dmam?_(?:direct_|common_|generic_)?alloc\w*|_{0,2}dma_pool_alloc|pool_alloc_page|_{0,2}cma_alloc\w*"
-    r"|_{0,2}iommu_dma_alloc\w*|iommu_alloc_coherent|intel_alloc_coherent|alloc_coherent|(?:arm|x86|(?:xen_)?swiotlb)_\w*alloc\w*"
+    r"|_{0,2}iommu_dma_alloc\w*|iommu_alloc_coherent|intel_alloc_coherent|alloc_coherent|alloc_single_sgt"
+    r"|(?:arm|x86|(?:xen_)?swiotlb)_(?!dyn_)\w*alloc\w*"
     r"|pci_z?alloc_consistent|remap_allocator_alloc|cma_allocator_alloc|simple_allocator_alloc|__alloc_(?:from_|remap_)\w+"
 )
 """Functions of the allocators and of what prints the report: they never ask for themselves."""
@@ -45,12 +48,21 @@ LIBRARIES = re.compile(
     r"_{0,3}(?:alloc_skb|netdev_alloc|napi_alloc|dev_alloc_skb|build_skb|pskb_|skb_|sock_alloc_send|sk_page_frag)\w*"
     r"|page_pool_\w+|__page_pool_\w+|napi_\w*build_skb|sock_[ow]malloc|sock_kmalloc"
     # lib, mm/mempool.c, mm/percpu.c, block/bio.c, drivers/usb/core
-    r"|_{0,2}mempool_\w+|_{0,2}sg_alloc_table\w*|sg_kmalloc|sgl_alloc\w*|_{0,2}radix_tree_\w+|_{0,2}xas?_\w+|_{0,2}idr_\w+"
+    r"|_{0,2}mempool_\w+|_{0,2}sg_alloc_(?:append_)?table\w*|sg_kmalloc|sg_pool_alloc|sgl_alloc\w*|_{0,2}radix_tree_\w+|_{0,2}xas?_\w+|_{0,2}idr_\w+"
     r"|ida_\w+|mas_\w+|pcpu_(?:alloc\w*|create_chunk|populate_\w+|mem_\w+)|__alloc_percpu\w*|alloc_percpu\w*"
     r"|_{0,2}bio_alloc\w*|bvec_alloc\w*|bio_(?:kmalloc|copy)\w*|usb_alloc_\w+|hcd_buffer_alloc|alloc_large_system_hash"
     # kernel/module/main.c, mm/execmem.c, kernel/bpf/core.c
     r"|module_alloc\w*|execmem_\w*alloc\w*|bpf_(?:jit_binary|prog)_(?:pack_)?alloc"
+    r"|bpf_prog_alloc_no_stats|iovec_from_user|_{0,2}import_iovec|bucket_table_alloc|rhashtable_\w+|alloc_(?:netdev|etherdev)_mqs"
     r"|seq_buf_alloc|simple_xattr_alloc|_{0,2}alloc_workqueue\w*|alloc_workqueue_attrs"
+    # drivers/media/common/videobuf2: the operation "alloc" of each kind of memory, and the loop over a buffer's planes
+    r"|(?:__)?vb2_(?:dc|dma_sg|dma_contig|vmalloc|queue|buf_mem)_alloc\w*"
+    # drivers/dma-buf/heaps, drivers/gpu/drm, drivers/gpu/drm/ttm
+    r"|alloc_largest_available|drm_gem_(?:get_pages|object_init|(?:shmem|dma|cma|vram)_\w+)|(?:__)?ttm_(?:pool|tt|bo)_\w+"
+    # mm/hugetlb.c, mm/hugetlb_vmemmap.c
+    r"|(?:only_)?alloc_(?:buddy|fresh|pool|surplus|migrate)_(?:huge|frozen)\w*|alloc_gigantic_\w+"
+    r"|alloc_huge_page(?:_no\w+|_vma)?|alloc_hugetlb_folio\w*"
+    r"|alloc_vmemmap_page_list|vmemmap_remap_\w+"
     # fs/xfs/kmem.c up to 6.8; module/os/linux/spl of OpenZFS
     r"|kmem_z?alloc(?:_large|_io)?|kmem_realloc|kmem_zone_z?alloc|spl_k?v?mem_\w*alloc\w*|spl_kvmalloc"
 )
@@ -100,7 +112,8 @@ SUBSYSTEMS = (
         r"khugepaged\w*|collapse_huge_page|collapse_file|alloc_charge_(?:hpage|folio)", "khugepaged", "mm/khugepaged.c"
     ),
     _row(
-        r"\w*hugetlb\w*|alloc_(?:fresh|pool|surplus|buddy)_huge\w*|set_max_huge_pages|adjust_pool_surplus",
+        r"\w*hugetlb\w*|alloc_(?:fresh|pool|surplus|buddy)_huge\w*|set_max_huge_pages|adjust_pool_surplus"
+        r"|gather_surplus_pages|(?:__)?nr_(?:hugepages|overcommit)_\w+|hugepages_(?:store|treat)\w*|isolate_or_dissolve_huge\w*",
         "hugetlb",
         "mm/hugetlb.c",
     ),
@@ -118,6 +131,7 @@ SUBSYSTEMS = (
         "swapping in",
         "mm/swap_state.c",
     ),
+    _row(r"shmem_sg_alloc_table|shmem_get_pages|_{0,4}i915_\w+", "Intel graphics (i915)", "drivers/gpu/drm/i915"),
     _row(r"shmem_\w+|__shmem_\w+", "shared memory and tmpfs", "mm/shmem.c"),
     _row(
         r"page_cache_\w+|_{0,2}do_page_cache_\w+|filemap_\w+|read_pages|ondemand_readahead|force_page_cache_\w+"
@@ -145,6 +159,7 @@ SUBSYSTEMS = (
     _row(r"atomic_pool_\w+|(?:__)?dma_atomic_pool_\w+", "pool for DMA without waiting", "kernel/dma/pool.c"),
     _row(r"zswap_\w+", "zswap", "mm/zswap.c"),
     _row(r"zs_\w+", "zsmalloc", "mm/zsmalloc.c"),
+    _row(r"swiotlb_\w+", "bounce buffers for DMA (swiotlb)", "kernel/dma/swiotlb.c"),
     _row(r"pcpu_balance_\w+", "refill of the per-CPU allocator", "mm/percpu.c"),
     _row(r"btrfs_\w+|__btrfs_\w+", "Btrfs", "fs/btrfs"),
     _row(r"ext4_\w+|__ext4_\w+|ext3_\w+", "ext4", "fs/ext4"),
@@ -157,6 +172,7 @@ SUBSYSTEMS = (
     _row(r"ceph_\w+|__ceph_\w+", "Ceph", "fs/ceph"),
     _row(r"fuse_\w+", "FUSE", "fs/fuse"),
     _row(r"ovl_\w+", "overlayfs", "fs/overlayfs"),
+    _row(r"iomap_\w+", "reading and writing of files (iomap)", "fs/iomap"),
     _row(r"squashfs_\w+", "SquashFS", "fs/squashfs"),
     _row(r"blk_\w+|__blk_\w+|blkdev_\w+|submit_bio\w*", "block layer", "block"),
     _row(
@@ -181,6 +197,7 @@ SUBSYSTEMS = (
     _row(r"unix_\w+", "Unix sockets", "net/unix"),
     _row(r"nl?_?netlink_\w+|netlink_\w+|rtnl_\w+|rtnetlink_\w+|genl_\w+", "netlink", "net/netlink"),
     _row(r"packet_\w+|tpacket_\w+|alloc_one_pg_vec_page|alloc_pg_vec", "packet sockets", "net/packet"),
+    _row(r"qdisc_\w+|tcf?_\w+|__tcf_\w+|fq(?:_codel|_pie)?_(?:resize|init|change)", "traffic control", "net/sched"),
     _row(r"nf_\w+|nft_\w+|nf_tables_\w+|xt_\w+|ipt_\w+|__nf_\w+", "netfilter", "net/netfilter"),
     _row(r"svc_\w+|xprt_\w+|rpc_\w+|svcauth_\w+", "SunRPC", "net/sunrpc"),
     _row(r"ieee80211_\w+|__ieee80211_\w+", "mac80211 (Wi-Fi)", "net/mac80211"),
@@ -189,7 +206,6 @@ SUBSYSTEMS = (
         "network core",
         "net/core",
     ),
-    _row(r"i915_\w+|__i915_\w+", "Intel graphics (i915)", "drivers/gpu/drm/i915"),
     _row(r"amdgpu_\w+", "AMD graphics (amdgpu)", "drivers/gpu/drm/amd"),
     _row(r"radeon_\w+", "AMD graphics (radeon)", "drivers/gpu/drm/radeon"),
     _row(r"nouveau_\w+|nvkm_\w+", "nouveau", "drivers/gpu/drm/nouveau"),
@@ -213,7 +229,11 @@ SUBSYSTEMS = (
     _row(r"vhost_\w+", "vhost", "drivers/vhost"),
     _row(r"md_\w+|raid\d+_\w+|r5\w+", "MD RAID", "drivers/md"),
     _row(r"dm_\w+|crypt_\w+|__dm_\w+", "device mapper", "drivers/md"),
-    _row(r"system_heap_\w+|dma_heap_\w+|alloc_largest_available|ion_\w+", "DMA-BUF heaps", "drivers/dma-buf/heaps"),
+    _row(
+        r"(?:system|cma|carveout)_heap_\w+|dma_heap_\w+|alloc_largest_available|ion_\w+",
+        "DMA-BUF heaps",
+        "drivers/dma-buf/heaps",
+    ),
     _row(r"firmware_\w+|_?request_firmware\w*|fw_\w+", "firmware loader", "drivers/base/firmware_loader"),
     _row(r"keyctl_\w+|key_\w+|keyring_\w+", "keys", "security/keys"),
     _row(r"apparmor_\w+|aa_\w+", "AppArmor", "security/apparmor"),
@@ -225,6 +245,17 @@ SUBSYSTEMS = (
 
 MODULES = {
     "uvcvideo": "USB video (uvcvideo)",
+    "videodev": "video buffers",
+    "videobuf2_common": "video buffers",
+    "videobuf2_v4l2": "video buffers",
+    "videobuf2_memops": "video buffers",
+    "videobuf2_dma_contig": "video buffers",
+    "videobuf2_dma_sg": "video buffers",
+    "videobuf2_vmalloc": "video buffers",
+    "drm_shmem_helper": "DRM (graphics)",
+    "drm_dma_helper": "DRM (graphics)",
+    "drm_vram_helper": "DRM (graphics)",
+    "drm_kms_helper": "DRM (graphics)",
     "i915": "Intel graphics (i915)",
     "xe": "Intel graphics (xe)",
     "amdgpu": "AMD graphics (amdgpu)",
