@@ -97,6 +97,7 @@ class Btf:
 
     def __init__(self, path: Path = VMLINUX) -> None:
         self._btf = None
+        self._found: dict[tuple[str, int], int] = {}
         self._lib = libbpf()
         self._btf = self._lib.btf__parse(os.fsencode(path), None)
         if not self._btf:
@@ -220,7 +221,10 @@ class Btf:
         return None if found is None else self._c_type(self._type(self._proto(found)).size_or_type)
 
     def _find(self, name: str, kind: int) -> int | None:
-        found = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
+        found = self._found.get((name, kind))
+        if found is None:
+            # The library compares the name with those of all types.
+            found = self._found[name, kind] = self._lib.btf__find_by_name_kind(self._btf, name.encode(), kind)
         return found if found > 0 else None
 
     def _need(self, name: str, kind: int) -> int:

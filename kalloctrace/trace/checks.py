@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from kalloctrace.kernel.nodelist import MAX_NUMNODES
 from kalloctrace.kernel.shapes import U31, U53
 from kalloctrace.kernel.snapshot import MAX_ORDER, MAX_ZONES
+from kalloctrace.trace.schema import MOST_STACK
 
 MOST_CALLS = 1 << 62
 """Calls in one trace: their sums stay within 64 bits."""
@@ -21,8 +22,6 @@ MOST_CALLS = 1 << 62
 _MOST_NS = 1 << 62
 """Nanoseconds: 146 years."""
 _TEXT = 256
-MOST_STACK = 1 << 14
-"""Bytes: 127 functions, the most that a kernel follows (PERF_MAX_STACK_DEPTH), of 128 characters each."""
 _PATH_MAX = 4096
 """The kernel's."""
 _NODELIST = 4096

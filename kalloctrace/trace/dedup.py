@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.trace.rebatch import rebatched
@@ -156,7 +155,7 @@ def dictionary_encode(table: pa.Table) -> tuple[pa.StructArray, Indices]:
     groups = keys.group_by(KEYS, use_threads=False).aggregate([("row", "list")]).combine_chunks()
     rows = groups["row_list"].combine_chunks()
     indices = np.empty(table.num_rows, np.int32)
-    indices[rows.flatten()] = np.repeat(np.arange(len(rows), dtype=np.int32), pc.list_value_length(rows))
+    indices[rows.flatten()] = np.repeat(np.arange(len(rows), dtype=np.int32), rows.value_lengths())
     return allocations_of(groups), indices
 
 

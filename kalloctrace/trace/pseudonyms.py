@@ -9,18 +9,21 @@ import secrets
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.containers import Containers
-from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import begins_with
-from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.schema import ALLOCATION
 from kalloctrace.trace.writer import Column, StreamColumns, TraceWriter
+
+if TYPE_CHECKING:
+    # A recorder reads no trace.
+    from kalloctrace.trace.decode import RowBatch
+    from kalloctrace.trace.reader import Ending, TraceReader
 
 _OPEN = frozenset(
     (
@@ -117,12 +120,12 @@ class PseudonymousWriter(TraceWriter):
     def write_containers(self, containers: Containers) -> None:
         """Leave out the names of containers."""
 
-    def copy(self, trace: TraceReader) -> Ending:
+    def copy(self, trace: "TraceReader") -> "Ending":
         """Write all that a trace has; return how it ends. A truncated trace stays truncated."""
         dictionary, numbers = pa.array([], ALLOCATION), np.zeros(0, np.int32)
         waiting: list[dict[str, Any]] = []
 
-        def rows(batch: RowBatch) -> None:
+        def rows(batch: "RowBatch") -> None:
             nonlocal dictionary, numbers
             if batch.allocations is not dictionary:
                 have = len(dictionary) if begins_with(batch.allocations, dictionary) else 0
@@ -149,7 +152,7 @@ class PseudonymousWriter(TraceWriter):
         return ending
 
 
-def write_pseudonymous(trace: TraceReader, file: IO[bytes]) -> Ending:
+def write_pseudonymous(trace: "TraceReader", file: IO[bytes]) -> "Ending":
     """Write a trace again with pseudonyms in place of names.
 
     Args:

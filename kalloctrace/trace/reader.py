@@ -34,7 +34,8 @@ from kalloctrace.trace.schema import (
     TOTALS_KEY,
     aggregate_schema,
 )
-from kalloctrace.trace.slowpath import SLOW_KEY, decode_slow_calls
+from kalloctrace.trace.slowpath import SLOW_KEY
+from kalloctrace.trace.slowpath_reader import decode_slow_calls
 from kalloctrace.trace.totals import Totals
 
 _T = TypeVar("_T")

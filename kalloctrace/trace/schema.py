@@ -46,6 +46,9 @@ SNAPSHOT_KEY = b"kalloctrace.snapshot"
 RECORDING_KEY = b"kalloctrace.recording"
 TOTALS_KEY = b"kalloctrace.totals"
 
+MOST_STACK = 1 << 14
+"""Bytes of a stack: 127 functions, the most that a kernel follows (PERF_MAX_STACK_DEPTH), of 128 characters each."""
+
 TRACEPOINT = "tracepoint"
 
 _COUNTED_BY = ("comm", "cgroup")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
+from unittest.mock import Mock
 
 import pytest
 
@@ -191,7 +192,7 @@ def planned(monkeypatch: pytest.MonkeyPatch, asked: Asked, refusal: str = "") ->
     monkeypatch.setattr(one, "require", lambda *_, **__: None)
     monkeypatch.setattr(one, "read_entry", read_entry)
     monkeypatch.setattr(one, "constants", lambda *_: {"ONE": 1})
-    kernel: Any = SimpleNamespace(btf=None)
+    kernel: Any = Mock()
     return planning.make_plan(kernel, "aggregate", asked)
 
 

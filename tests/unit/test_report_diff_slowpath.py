@@ -15,7 +15,7 @@ from kalloctrace.report.diff import TraceDiff, compare, side_of
 from kalloctrace.report.diff_text import diff_lines
 from kalloctrace.report.slowpath_counts import SlowCounts, count_slow
 from kalloctrace.trace.reader import Ending, Pass, TraceReader
-from kalloctrace.trace.slowpath import decode_slow_calls
+from kalloctrace.trace.slowpath_reader import decode_slow_calls
 from kalloctrace.verify.verification import verify_counted, verify_trace
 from tests import traces
 from tests.traces import UNDER_PRESSURE, Row

@@ -27,7 +27,7 @@ from kalloctrace.report.page.slowpath import SlowLimits, slow_verdict
 from kalloctrace.report.summary import summarize
 from kalloctrace.trace.containers import ContainerNames
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.slowpath import decode_slow_calls
+from kalloctrace.trace.slowpath_reader import decode_slow_calls
 from kalloctrace.verify.compare import Difference
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowMismatch, SlowVerification
 from kalloctrace.verify.verification import verify_trace

@@ -17,7 +17,7 @@ from kalloctrace.report.query.groups import Answer, Sums, answer
 from kalloctrace.report.query.question import Field, Question
 from kalloctrace.trace.containers import ContainerNames
 from kalloctrace.trace.reader import TraceReader
-from kalloctrace.trace.slowpath import decode_slow_calls
+from kalloctrace.trace.slowpath_reader import decode_slow_calls
 from tests.traces import RECORDED, UNDER_PRESSURE, aggregate, slow, slow_calls, stream
 
 FIXTURES = RECORDED.parents[1]

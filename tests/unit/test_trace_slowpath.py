@@ -12,7 +12,8 @@ import pytest
 
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import COLUMNS
-from kalloctrace.trace.slowpath import SLOW, decode_slow_calls, encode_slow_calls
+from kalloctrace.trace.slowpath import SLOW, encode_slow_calls
+from kalloctrace.trace.slowpath_reader import decode_slow_calls
 from kalloctrace.trace.writer import TraceWriter
 from tests.traces import source
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal, Self
 
 from kalloctrace.errors import KalloctraceError
@@ -330,6 +331,8 @@ def _exits_by_fgraph(btf: Btf) -> bool:
     return not btf.has_member("fprobe", "rethook")
 
 
+# The checks of a recorder ask for the plan too.
+@lru_cache(maxsize=2)
 def make_plan(kernel: LiveKernel, mode: Mode = "aggregate", asked: Asked = NOTHING_ASKED, by: By | None = None) -> Plan:
     """Decide what to attach to, and find every constant of the program.
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from kalloctrace.kernel.kallsyms import Symbols
-from kalloctrace.trace.checks import MOST_STACK
+from kalloctrace.trace.schema import MOST_STACK
 
 
 def stack_text(symbols: Symbols, entries: AbstractSet[str | None], addresses: Sequence[int]) -> str:

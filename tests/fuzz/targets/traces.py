@@ -38,7 +38,8 @@ from kalloctrace.trace.schema import (
     TASK_COLUMNS,
     TOTALS_KEY,
 )
-from kalloctrace.trace.slowpath import SLOW, SLOW_KEY, decode_slow_calls
+from kalloctrace.trace.slowpath import SLOW, SLOW_KEY
+from kalloctrace.trace.slowpath_reader import decode_slow_calls
 from kalloctrace.verify.slowpath.trace import SlowJudge, SlowVerification, verify_slow_call
 from kalloctrace.verify.verification import Judge, Shown, verify_trace
 from kalloctrace.verify.zonelists import verify_zonelists
