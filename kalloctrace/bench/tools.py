@@ -44,13 +44,21 @@ class Row:
     begins: str = "."
 
 
-def ours(mode: str, attach: str) -> Row:
-    """Return a row of `kalloctrace record`, which with "auto" chooses how to attach."""
+def ours(mode: str, attach: str = "auto", by: str | None = None) -> Row:
+    """Return a row of `kalloctrace record`.
+
+    Args:
+        mode: `--mode`.
+        attach: `--attach`; with "auto" it chooses how to attach.
+        by: `--by`.
+    """
+    counted_by = () if by is None else ("--by", by)
+    told = [f"kalloctrace {mode}", *([] if attach == "auto" else [attach]), *([] if by is None else [f"by {by}"])]
     return Row(
-        f"kalloctrace {mode}" if attach == "auto" else f"kalloctrace {mode}, {attach}",
+        ", ".join(told),
         "everything",
         mode,
-        ("kalloctrace", "record", "-f", "-o", "{out}", "--mode", mode, "--attach", attach, "--", "{work}"),
+        ("kalloctrace", "record", "-f", "-o", "{out}", "--mode", mode, "--attach", attach, *counted_by, "--", "{work}"),
         r"^([\d,]+) allocations in",
         lost=r"lost (\d+), missed",
     )

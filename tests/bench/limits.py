@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kalloctrace.bench.tools import PERF_STAT, ours
-from tests.bench.rows import APART, DEFAULT, FORMS, WATCHED, floor
+from kalloctrace.bench.tools import PERF_STAT, Row, ours
+from tests.bench.rows import APART, BY, DEFAULT, FORMS, WATCHED, floor
 from tests.bench.tables import Figures, table
 
 KERNELS = ("5.10", "6.1", "6.12", "6.17", "6.18", "7.2", "7.3")
@@ -25,11 +25,15 @@ figure of the whole boot, as `make bench` did on that day."""
 _COUNTING = ("5.10", "6.1", "6.12")
 _NEARLY_COUNTING = ("7.2", "7.3")
 _ABOVE_FLOOR = ("6.17", "6.18")
+_WITHOUT_TASK = ("5.10",)
+"""No program reaches the task's members through BTF: bpf_get_current_task_btf() came in 5.11."""
 _NEARLY = 1.05
 _ABOVE = 125
 _STREAM = 1.2
 _CONSUMER = 170
 _PAIR = 0.85
+_BY_BTF = 1.1
+_BY_COPY = 150
 _SAME = 0.02
 """The relative difference of two measurements of the same."""
 
@@ -117,6 +121,15 @@ def _aim(boot: Boot) -> tuple[float, float]:
     return boot.figure(_AGGREGATE.name, "mean"), price(boot, 1)
 
 
+def _by(row: Row) -> Callable[[Boot], tuple[float, float]]:
+    def values(boot: Boot) -> tuple[float, float]:
+        alone = boot.figure(_AGGREGATE.name, "least")
+        most = alone + _BY_COPY if boot.kernel in _WITHOUT_TASK else _BY_BTF * alone
+        return boot.figure(row.name, "least"), most
+
+    return values
+
+
 LIMITS: Mapping[tuple[str, str], Callable[[Boot], tuple[float, float]]] = {
     (
         "aggregate, mean",
@@ -139,6 +152,13 @@ LIMITS: Mapping[tuple[str, str], Callable[[Boot], tuple[float, float]]] = {
         (1 + _SAME) * (boot.figure(APART.name, "least") + boot.figure(APART.name, "drift"))
         + boot.figure(_WATCHED.name, "drift"),
     ),
+    **{
+        (
+            f"{row.name.rpartition(', ')[2]}, smallest round",
+            f"{_BY_BTF} × that of aggregate; 5.10: that + {_BY_COPY}",
+        ): _by(row)
+        for row in BY
+    },
     **{(f"pair:{form}, mean", f"{_PAIR} × its earlier figure"): _pair(form) for form in FORMS},
 }
 """What is measured, and at most what; each returns both in instructions, or raises `Unknown`."""

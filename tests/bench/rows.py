@@ -65,11 +65,15 @@ PEERS = (
     ),
 )
 
-DEFAULT = tuple(ours(mode, "auto") for mode in ("aggregate", "stream"))
+DEFAULT = tuple(ours(mode) for mode in ("aggregate", "stream"))
 """Attached as this kernel needs it."""
 
 FORMS = ("fentry", "multi", "jump")
 ATTACHED = tuple(ours("aggregate", f"{probes}:{form}") for probes in ("one", "pair") for form in FORMS)
+
+
+BY = tuple(ours("aggregate", by=by) for by in ("comm", "cgroup"))
+"""Counted by the name or the control group of their task too."""
 
 
 def beside(name: str, words: tuple[str, ...], begins: str) -> Row:
@@ -98,7 +102,7 @@ WATCHED = (beside("kalloctrace live", ("live", "--plain", "--interval", "60"), "
 APART = beside("kalloctrace aggregate, apart", ("record", "-f", "-o", "{out}"), "^recording ")
 """`record` beside the work, as `live` is. Work that `record` starts itself costs some 30 instructions less on 5.10."""
 
-OURS = (*DEFAULT, *ATTACHED, APART, *WATCHED)
+OURS = (*DEFAULT, *BY, *ATTACHED, APART, *WATCHED)
 
 
 def floor(form: str, reach: str) -> Row:

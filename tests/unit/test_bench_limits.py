@@ -94,6 +94,15 @@ def test_live_costs_what_an_aggregate_costs() -> None:
     assert verdict("live, smallest round", moved).startswith("PASS")
 
 
+def test_counting_by_task_costs_little_more() -> None:
+    """A tenth more, or 150 instructions where the task's members have to be read by a helper."""
+    name = "kalloctrace aggregate, by comm"
+    assert verdict("by comm, smallest round", boot("7.3", **{name: row(429, 500)})) == "PASS (429 of 429)"
+    assert verdict("by comm, smallest round", boot("7.3", **{name: row(430, 500)})) == "**over by 1** (430 of 429)"
+    assert verdict("by comm, smallest round", boot("5.10", **{name: row(540, 600)})) == "PASS (540 of 540)"
+    assert verdict("by cgroup, smallest round", boot("7.3")) == "(kalloctrace aggregate, by cgroup: not measured)"
+
+
 def test_pair_is_compared_with_its_earlier_figure() -> None:
     """A form that it did not have has no limit."""
     assert verdict("pair:jump, mean", boot("7.3")) == "PASS (850 of 850)"
