@@ -60,9 +60,7 @@ matrix-part: setup
 
 # All tests that trace the running kernel, in a guest; an hour. KERNEL="7.3".
 guest: setup
-	$(BIN)/kalloctrace lab run --kernel $(or $(KERNEL),5.10) --timeout 7200 --numa 1G,cpus=0 --numa 3G,cpus=1 \
-	    --env KALLOCTRACE_REQUIRE_LIVE=1 --env KALLOCTRACE_IN_GUEST=1 --env TMPDIR=/tmp \
-	    -- $(BIN)/python -m pytest -p no:cacheprovider -v --durations=0 tests/live/in_guest
+	$(BIN)/python -m tests.live.whole $(or $(KERNEL),5.10)
 
 # Properties of kernel logs that are drawn at random, EXAMPLES of each; thousands take longer than a test may.
 properties: setup

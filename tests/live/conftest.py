@@ -2,7 +2,6 @@
 """Runs the tests of `in_guest/` in a guest of their own while the other tests run, as they take longest."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from kalloctrace.lab.needs import lab_available
+from tests.live.whole import command
 
-IN_GUEST = Path(__file__).parent / "in_guest"
 WAITING = "test_guests.py"
 """The file whose test waits for them."""
 
 TIMEOUT = 3300
-NODES = ("1G,cpus=0", "3G,cpus=1")
 
 
 @dataclass(frozen=True)
@@ -42,34 +40,12 @@ def guest_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         return
     directory = tmp_path_factory.mktemp("in-guest")
     # If pytest is killed, the lab gets SIGTERM, at which it ends its guest.
-    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "kalloctrace", "lab", "run", "--kernel", "5.10"]
-    command += [
-        "--timeout",
-        str(TIMEOUT),
-        "--out",
-        str(directory),
-        *(word for node in NODES for word in ("--numa", node)),
-    ]
-    for variable in ("KALLOCTRACE_REQUIRE_LIVE=1", "KALLOCTRACE_IN_GUEST=1", "TMPDIR=/tmp"):
-        command += ["--env", variable]
-    tests = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-v",
-        "-rA",
-        "--durations=0",
-        "-m",
-        "not long",
-        str(IN_GUEST),
-    ]
+    run = command("5.10", TIMEOUT, ["--out", str(directory)], ["-rA", "-m", "not long"])
     stdout, stderr = directory / "stdout", directory / "stderr"
     with (
         stdout.open("wb") as out,
         stderr.open("wb") as err,
-        subprocess.Popen([*command, "--", *tests], stdout=out, stderr=err) as process,
+        subprocess.Popen(["setpriv", "--pdeathsig", "TERM", *run], stdout=out, stderr=err) as process,
     ):
         try:
             yield GuestRun(process, stdout, stderr)
