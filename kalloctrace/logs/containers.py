@@ -217,6 +217,10 @@ def _json_pieces(number: int, text: str) -> Iterator[Piece]:
     yield from _value_pieces(number, len(text), value, {}, 0)
 
 
+_IN_MESSAGES = (" ", ":", "+0x", "TASK>", "IRQ>")
+"""A message has one of these; a level, a host or a program's name has none."""
+
+
 def _row(text: str, separator: str) -> str:
     """Return the message of a table's row whose fields are quoted; the fields before it are its prefix."""
     try:
@@ -224,7 +228,7 @@ def _row(text: str, separator: str) -> str:
     except csv.Error:
         # A carriage return within it, or a field of more than 128 KiB.
         return text
-    while len(fields) > 1 and not any(mark in fields[-1] for mark in " :"):
+    while len(fields) > 1 and not any(mark in fields[-1] for mark in _IN_MESSAGES):
         fields.pop()
     return " ".join(fields)
 

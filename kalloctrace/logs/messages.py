@@ -10,9 +10,11 @@ from typing import NamedTuple
 from kalloctrace.logs.blocks import Block, blocks
 from kalloctrace.logs.containers import Containers
 from kalloctrace.logs.lines import HEADER, may_be_header, starts, with_beginning
+from kalloctrace.logs.newest_first import in_order
 from kalloctrace.logs.pieces import Piece
 from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, next_prefix, without_host
 from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
+from kalloctrace.logs.repeats import Repeats
 from kalloctrace.logs.unwrap import Break, Line, is_apart, joined, terminal_width
 from kalloctrace.text import printable
 
@@ -49,7 +51,7 @@ def read_messages(lines: Iterable[str]) -> Iterator[Message]:
         lines: the text, with or without line ends.
     """
     reader = _Reader()
-    for block in blocks(lines):
+    for block in in_order(blocks(lines)):
         yield from reader.read(block)
     yield from reader.rest()
 
@@ -96,6 +98,7 @@ class _Reader:
         self._waiting: list[tuple[Piece, Prefix]] = []
         self._width = 0
         self._is_mail = False
+        self._repeats = Repeats()
         self._is_since_boot = False
         self._entries: deque[_Entry] = deque()
         self._open: dict[str, _Entry] = {}
@@ -115,6 +118,7 @@ class _Reader:
             for piece in self._containers.pieces(number, line)
             for part in _with_prefixes(piece)
         ]
+        pieces = self._repeats.left_out(pieces)
         self._prefixes.learn(pieces)
         waiting, self._waiting = self._waiting, pieces
         return before + self._read_lines(waiting)

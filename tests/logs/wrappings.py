@@ -333,6 +333,21 @@ CONSOLE = _each_line(_dmesg)
 SYSLOG = _joined(lambda message: f"{_syslog(message)} web1 kernel: {_dmesg(message)}", "#012")
 PLAIN = _each_line(lambda message: "")  # noqa: ARG005 no prefix
 
+
+def _records(messages: Sequence[Stamped]) -> str:
+    return "\n".join(json.dumps({"level": "warn", "message": line}) for line in CONSOLE(messages).split("\n"))
+
+
+def newest_first(inner: Callable[[Sequence[Stamped]], str]) -> Callable[[Sequence[Stamped]], str]:
+    """Return the wrapping whose last line comes first, as log servers show it."""
+    return lambda messages: "\n".join(reversed(inner(messages).rstrip("\n").split("\n")))
+
+
+def each_line(change: Callable[[str], str]) -> Callable[[Sequence[Stamped]], str]:
+    """Return the wrapping that changes each line of a console."""
+    return lambda messages: "\n".join(map(change, CONSOLE(messages).rstrip("\n").split("\n")))
+
+
 WRAPPINGS: dict[str, Wrap] = {
     "plain": PLAIN,
     "console": CONSOLE,
@@ -419,6 +434,11 @@ WRAPPINGS: dict[str, Wrap] = {
     "prose around plain": _prose(PLAIN),
     "mailed with a prefix, 72": mailed(72, CONSOLE),
     "mailed with a prefix, 60": mailed(60, SYSLOG),
+    "newest first": newest_first(CONSOLE),
+    "newest first, syslog": newest_first(SYSLOG),
+    "newest first, JSON": newest_first(_records),
+    "two daemons": each_line(lambda line: f"{line}\n{line}"),
+    "table with bare fields": each_line(lambda line: f'"Mar 5, 2024 @ 10:00:00.000",box,kernel,"{line}"'),
     "mailed, 72": mailed(72, PLAIN),
     "mailed and quoted": quoted("> ", mailed(70, CONSOLE)),
     "terminal, 80": in_terminal(80, CONSOLE),

@@ -42,9 +42,10 @@ class Boots:
 
     def of(self, message: Message) -> Boot:
         """Return the boot that a message is of."""
-        boot = self._boots.get(message.host)
+        host = _short(message.host)
+        boot = self._boots.get(host)
         if boot is None:
-            boot = self._begin(message.host)
+            boot = self._begin(host)
         time = message.time
         if time is not None and time < _SINCE_BOOT:
             if boot.time is not None and time < boot.time - _BACK:
@@ -92,5 +93,10 @@ class Boots:
         for host, other in self._boots.items():
             if other is before:
                 self._boots[host] = boot
-        self._boots[message.host] = boot
+        self._boots[_short(message.host)] = boot
         return boot
+
+
+def _short(host: str) -> str:
+    """Return a host's name without its domain, which not every program prints."""
+    return host if host[:1].isdecimal() else host.partition(".")[0]
