@@ -2,10 +2,11 @@
 """The `fleet` commands: one dataset of the traces of many machines, and questions about it."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import click
 
@@ -15,44 +16,110 @@ from kalloctrace.errors import Exit, KalloctraceError
 if TYPE_CHECKING:
     from kalloctrace.fleet.add import Adding
     from kalloctrace.fleet.dataset import Dataset
-    from kalloctrace.fleet.engines import Engine
+    from kalloctrace.fleet.engines import EngineName
+    from kalloctrace.fleet.frames import Engine
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _DATASET = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path, readable=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_MEMORY = click.option(
-    "--memory", metavar="SIZE", default="2g", show_default=True, help="Memory that DuckDB may use; the extra [fleet]."
+_ENGINE = (
+    click.option(
+        "--engine",
+        type=click.Choice(["duckdb", "spark"]),
+        default="duckdb",
+        show_default=True,
+        help="What answers: DuckDB in this process (extra [fleet]), or Spark (extra [spark], Java 17).",
+    ),
+    click.option(
+        "--master",
+        metavar="URL",
+        help="Where Spark runs, such as spark://HOST:7077.  [default: local[*], in this machine's processors]",
+    ),
+    click.option(
+        "--memory",
+        metavar="SIZE",
+        default="2g",
+        show_default=True,
+        help="Memory that DuckDB or Spark's driver may use.",
+    ),
 )
 
 
-def _require_engine() -> None:
-    """Refuse to ask a fleet where the libraries are missing.
+_PAGE = (
+    click.option(
+        "--html",
+        type=click.Path(path_type=Path, readable=False),
+        metavar="FILE",
+        help="Write a page that opens offline.",
+    ),
+    click.option("-f", "--force", is_flag=True, help="Replace the page if it exists."),
+)
 
-    Raises:
-        KalloctraceError: they are.
-    """
-    try:
-        import duckdb  # noqa: F401 (an extra)
-        import narwhals  # noqa: F401 (likewise)
-    except ImportError as error:
-        fix = "pip install 'kalloctrace[fleet]'"
-        raise KalloctraceError("cannot ask the fleet", f"{error.name} is not installed", fix) from None
+
+class EngineOptions(TypedDict):
+    """Values of the options that choose an engine."""
+
+    engine: "EngineName"
+    master: str | None
+    memory: str
+
+
+def _with_engine(function: _F) -> _F:
+    """Add the options that choose an engine."""
+    return reduce(lambda inner, option: option(inner), reversed(_ENGINE), function)
+
+
+def _with_page(function: _F) -> _F:
+    """Add the options that name a page to write."""
+    return reduce(lambda inner, option: option(inner), reversed(_PAGE), function)
 
 
 @contextmanager
-def _asked(dataset: Path, memory: str) -> "Iterator[tuple[Dataset, Engine]]":
-    """Yield a dataset, and an engine that is running."""
-    _require_engine()
-    from kalloctrace.fleet.dataset import Dataset
-    from kalloctrace.fleet.engines import engine
+def _page(html: Path | None, *, force: bool, as_json: bool) -> "Iterator[IO[bytes] | None]":
+    """Yield the file of a page, which is refused before the work; None without one."""
+    if html is None:
+        yield None
+        return
+    if as_json:
+        why, fix = "one writes a page, the other prints", "use one of them"
+        raise KalloctraceError("--html does not go with --json", why, fix, Exit.USAGE)
+    from kalloctrace.output.files import page_output
+    from kalloctrace.output.place import STANDARD_OUTPUT
 
-    with Dataset.opened(dataset) as opened, engine(memory) as running:
+    with page_output(html, overwrite=force) as file:
+        yield file
+    if html != STANDARD_OUTPUT:
+        stderr().line(f"wrote {html}; open it in a browser")
+
+
+def _write_page(file: "IO[bytes]", data: "Mapping[str, Any]") -> None:
+    from kalloctrace.report.page.document import fleet_html
+
+    file.writelines(part.encode(errors="backslashreplace") for part in fleet_html(data))
+
+
+@contextmanager
+def _asked(dataset: Path, options: EngineOptions) -> "Iterator[tuple[Dataset, Engine]]":
+    """Yield a dataset, and an engine that is running."""
+    from kalloctrace.fleet.dataset import Dataset
+    from kalloctrace.fleet.engines import MASTER, engine
+
+    name, master = options["engine"], options["master"]
+    if master is not None and name != "spark":
+        fix = "add --engine spark, or leave out --master"
+        raise KalloctraceError("--master has no effect", "only Spark has a master", fix, Exit.USAGE)
+    with (
+        Dataset.opened(dataset) as opened,
+        engine(name, master=master or MASTER, memory=options["memory"]) as running,
+    ):
         yield opened, running
 
 
 @contextmanager
-def _judged(dataset: Path, memory: str) -> "Iterator[tuple[Dataset, Engine]]":
+def _judged(dataset: Path, options: EngineOptions) -> "Iterator[tuple[Dataset, Engine]]":
     """Yield a dataset in which everything has a verdict, and an engine that is running."""
-    with _asked(dataset, memory) as (opened, running):
+    with _asked(dataset, options) as (opened, running):
         from kalloctrace.commands.progress import show_progress
         from kalloctrace.fleet.verify import judge_fleet
 
@@ -164,78 +231,101 @@ def compact_command(as_json: bool, dataset: Path) -> int:
 
 @command.command(name="verify")
 @_JSON
-@_MEMORY
+@_with_engine
+@_with_page
 @click.option("--strict", is_flag=True, help="Exit with 4 if anything was lost, missed, unknown or truncated.")
 @_DATASET
-def verify_command(as_json: bool, memory: str, strict: bool, dataset: Path) -> int:
+def verify_command(
+    as_json: bool, html: Path | None, force: bool, strict: bool, dataset: Path, **options: Unpack[EngineOptions]
+) -> int:
     """Compare every call of a fleet with the model.
 
     The model runs once for each request on machines with the same facts, on all processors. Its verdicts stay in the
     dataset, so that the next time only new requests are judged. The slow path and the zonelists are judged by
     `kalloctrace verify` alone. Exit code 3 means that a kernel did not do what the model predicts.
 
-    --json prints an object for each mismatch, and the sums at last.
+    --json prints an object for each mismatch, and the sums at last. --html writes a page with tables.
 
     \b
     Examples:
       kalloctrace fleet verify my-fleet
       kalloctrace fleet verify --strict --json my-fleet
-      kalloctrace fleet verify --memory 4g my-fleet
+      kalloctrace fleet verify --html fleet.html my-fleet
+      kalloctrace fleet verify --engine spark --master spark://HOST:7077 my-fleet
     """
-    with _asked(dataset, memory) as (opened, running):
-        from kalloctrace.commands.progress import show_progress
-        from kalloctrace.fleet.text import verification_lines
-        from kalloctrace.fleet.verify import verify_fleet
+    with _page(html, force=force, as_json=as_json) as page:
+        with _asked(dataset, options) as (opened, running):
+            from kalloctrace.commands.progress import show_progress
+            from kalloctrace.fleet.page import verification_page
+            from kalloctrace.fleet.text import verification_lines
+            from kalloctrace.fleet.verify import verify_fleet
 
-        done = [0.0]
-        with show_progress("judging requests", lambda: done[-1]):
-            found = verify_fleet(opened, running, done.append)
-    if as_json:
-        stdout().json_lines(found.json_lines())
-    else:
-        stdout().wrapped_lines(verification_lines(found))
+            done = [0.0]
+            with show_progress("judging requests", lambda: done[-1]):
+                found = verify_fleet(opened, running, done.append)
+        if page is not None:
+            _write_page(page, verification_page(found, dataset.name))
+        elif as_json:
+            stdout().json_lines(found.json_lines())
+        else:
+            stdout().wrapped_lines(verification_lines(found))
     return found.exit_code(strict=strict)
 
 
 @command.command(name="report")
 @_JSON
-@_MEMORY
+@_with_engine
+@_with_page
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many groups to print.")
 @_DATASET
-def report_command(as_json: bool, memory: str, top: int, dataset: Path) -> int:
+def report_command(
+    as_json: bool, html: Path | None, force: bool, top: int, dataset: Path, **options: Unpack[EngineOptions]
+) -> int:
     """Show where allocations of a fleet fail or stall, and who asks.
 
     Failures are grouped by kernel, task and cgroup; calls of the slow path by kernel, caller and cgroup, with
     percentiles of their times. What a recording does not have is null: callers need `record --stack`.
 
-    --json prints one group a line; --top selects how many of each kind.
+    --json prints one group a line; --top selects how many of each kind. --html writes a page with up to 1,000 of each.
 
     \b
     Examples:
       kalloctrace fleet report my-fleet
       kalloctrace fleet report --json --top 100 my-fleet
+      kalloctrace fleet report --html fleet.html my-fleet
     """
-    with _asked(dataset, memory) as (opened, running):
-        from kalloctrace.fleet import questions
-        from kalloctrace.fleet.engines import rows_of
-        from kalloctrace.fleet.text import report_lines
+    with _page(html, force=force, as_json=as_json) as page:
+        with _asked(dataset, options) as (opened, running):
+            from kalloctrace.commands.progress import show_progress
+            from kalloctrace.fleet import questions
+            from kalloctrace.fleet.frames import rows_of
+            from kalloctrace.fleet.page import ROWS, report_page
+            from kalloctrace.fleet.text import report_lines
 
-        tables = running.tables(opened)
-        asked = (questions.totals, questions.failed_calls, questions.slow_totals)
-        totals = {name: value for ask in asked for row in rows_of(ask(tables)) for name, value in row.items()}
-        failures = rows_of(questions.failures(tables).head(top))
-        stalls = rows_of(questions.stalls(tables).head(top))
-    if as_json:
-        stdout().json_lines({"type": "fleet_failures", **row} for row in failures)
-        stdout().json_lines({"type": "fleet_stalls", **row} for row in stalls)
-    else:
-        stdout().wrapped_lines(report_lines(totals, failures, stalls))
+            tables = running.tables(opened)
+            most = top if page is None else ROWS + 1
+            asked = [
+                *(ask(tables) for ask in (questions.totals, questions.failed_calls, questions.slow_totals)),
+                *(ask(tables).head(most) for ask in (questions.failures, questions.stalls)),
+            ]
+            answers: list[list[dict[str, Any]]] = []
+            with show_progress("asking the fleet", lambda: len(answers) / len(asked)):
+                answers.extend(map(rows_of, asked))
+            *sums, failures, stalls = answers
+            totals = {name: value for rows in sums for row in rows for name, value in row.items()}
+        if page is not None:
+            _write_page(page, report_page(totals, failures, stalls, dataset.name))
+        elif as_json:
+            stdout().json_lines({"type": "fleet_failures", **row} for row in failures)
+            stdout().json_lines({"type": "fleet_stalls", **row} for row in stalls)
+        else:
+            stdout().wrapped_lines(report_lines(totals, failures, stalls))
     return Exit.OK
 
 
 @command.command(name="diff")
 @_JSON
-@_MEMORY
+@_with_engine
 @click.option(
     "--kernel",
     "kernels",
@@ -245,7 +335,9 @@ def report_command(as_json: bool, memory: str, top: int, dataset: Path) -> int:
 )
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many to print.")
 @_DATASET
-def diff_command(as_json: bool, memory: str, kernels: tuple[str, ...], top: int, dataset: Path) -> int:
+def diff_command(
+    as_json: bool, kernels: tuple[str, ...], top: int, dataset: Path, **options: Unpack[EngineOptions]
+) -> int:
     """Show what changed with an upgrade.
 
     Hosts with one kernel are compared with hosts with the other one, on the same kind of machine: the shares of their
@@ -263,7 +355,7 @@ def diff_command(as_json: bool, memory: str, kernels: tuple[str, ...], top: int,
     if len(kernels) != len(("before", "after")):
         fix = "add --kernel twice: first the kernel before the upgrade, then the one after it"
         raise KalloctraceError("cannot compare kernels", f"{len(kernels)} are given in place of 2", fix, Exit.USAGE)
-    with _judged(dataset, memory) as (opened, running):
+    with _judged(dataset, options) as (opened, running):
         from kalloctrace.fleet.diff import diff_fleet
         from kalloctrace.fleet.text import diff_lines
 
@@ -277,10 +369,10 @@ def diff_command(as_json: bool, memory: str, kernels: tuple[str, ...], top: int,
 
 @command.command(name="outliers")
 @_JSON
-@_MEMORY
+@_with_engine
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many hosts to print.")
 @_DATASET
-def outliers_command(as_json: bool, memory: str, top: int, dataset: Path) -> int:
+def outliers_command(as_json: bool, top: int, dataset: Path, **options: Unpack[EngineOptions]) -> int:
     """Find the hosts that are unlike their peers, and in which fields.
 
     The peers of a host have the same kernel and the same kind of machine, and are at least ten. It is unlike them if
@@ -294,7 +386,7 @@ def outliers_command(as_json: bool, memory: str, top: int, dataset: Path) -> int
       kalloctrace fleet outliers my-fleet
       kalloctrace fleet outliers --json my-fleet
     """
-    with _judged(dataset, memory) as (opened, running):
+    with _judged(dataset, options) as (opened, running):
         from kalloctrace.fleet.outliers import find_outliers
         from kalloctrace.fleet.text import outlier_lines
 
@@ -308,15 +400,15 @@ def outliers_command(as_json: bool, memory: str, top: int, dataset: Path) -> int
 
 @command.command(name="sql")
 @_JSON
-@_MEMORY
+@_with_engine
 @_DATASET
 @click.argument("query", required=False)
-def sql_command(as_json: bool, memory: str, dataset: Path, query: str | None) -> int:
+def sql_command(as_json: bool, dataset: Path, query: str | None, **options: Unpack[EngineOptions]) -> int:
     """Ask a fleet in SQL.
 
     The tables have the rows that count, each once. The table flags has the names that each kernel has for its bits, and
-    has_flag(mask, value) is true if all bits of the value are set. Without QUERY, standard input has one on each line;
-    an error ends only its own query.
+    has_flag(mask, value) is true if all bits of the value are set. The dialect is that of the engine. Without QUERY,
+    standard input has one on each line; an error ends only its own query.
 
     \b
     Examples:
@@ -324,7 +416,7 @@ def sql_command(as_json: bool, memory: str, dataset: Path, query: str | None) ->
       kalloctrace fleet sql --json my-fleet < queries.sql
     """
     code = Exit.OK
-    with _asked(dataset, memory) as (opened, running):
+    with _asked(dataset, options) as (opened, running):
         from kalloctrace.fleet.sql import Shell
         from kalloctrace.fleet.text import row_lines
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.fleet.dataset import Dataset
-from kalloctrace.fleet.engines import Engine
+from kalloctrace.fleet.frames import Engine
 from kalloctrace.fleet.measures import Hosts, Measures, Share, Times, recordings
 from kalloctrace.fleet.statistics import (
     ALARM,

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalloctrace.fleet.engines import Engine, Frame, Tables, arrow_of
+from kalloctrace.fleet.frames import Engine, Frame, Tables, arrow_of
 from kalloctrace.fleet.questions import PERCENTILES, TRIPLE, at_percentile
 from kalloctrace.fleet.statistics import Counts, Numbers
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kalloctrace.fleet.dataset import Dataset
-from kalloctrace.fleet.engines import Engine
+from kalloctrace.fleet.frames import Engine
 from kalloctrace.fleet.measures import TYPICAL, Hosts, Measures, recordings
 from kalloctrace.fleet.statistics import ALARM, LEAST_PEERS, Counts, Numbers, log_odds, number_of_tests, outliers
 from kalloctrace.fleet.verify import model_version

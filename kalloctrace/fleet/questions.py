@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import narwhals as nw
 
-from kalloctrace.fleet.engines import Frame, Tables
+from kalloctrace.fleet.frames import Frame, Tables
 from kalloctrace.fleet.tables import REQUEST_COLUMNS
 
 _Columns: TypeAlias = list[str]

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.fleet.dataset import Dataset
-from kalloctrace.fleet.engines import Engine
+from kalloctrace.fleet.frames import Engine, Refused
 from kalloctrace.fleet.tables import FLEET_TABLES
 from kalloctrace.report.export.tables.rows import flag_rows
 
@@ -24,7 +23,6 @@ _FLAGS = pa.schema(
         pa.field("meaning", pa.utf8()),
     ]
 )
-_MACRO = "CREATE TEMPORARY MACRO has_flag(mask, flag) AS (mask & flag) = flag"
 
 
 def flag_table(dataset: Dataset) -> pa.Table:
@@ -53,8 +51,7 @@ class Shell:
         self._views = {name: frame.to_native() for name, frame in engine.tables(dataset).items()}
         self._views["flags"] = engine.hold(flag_table(dataset))
         for name, view in self._views.items():
-            view.create_view(name)
-        engine.native.execute(_MACRO)
+            engine.name_table(name, view)
 
     def answer(self, query: str) -> Iterator[dict[str, Any]]:
         """Yield the rows of an answer.
@@ -63,13 +60,10 @@ class Shell:
             KalloctraceError: the engine refuses the query.
         """
         try:
-            found = self._engine.native.sql(query)
-            # A statement such as SET has no rows.
-            table = None if found is None else found.to_arrow_table()
-        except duckdb.Error as error:
-            why = str(error).strip().partition("\n")[0]
+            table = self._engine.sql(query)
+        except Refused as error:
             fix = f"ask these tables, whose columns DESCRIBE shows: {', '.join((*FLEET_TABLES, 'flags'))}"
-            raise KalloctraceError("cannot answer the query", why, fix) from error
+            raise KalloctraceError("cannot answer the query", str(error), fix) from error
         if table is not None:
             for batch in table.to_batches():
                 for row in batch.to_pylist():
@@ -77,7 +71,7 @@ class Shell:
 
 
 def _plain(value: object) -> object:
-    """Return a value as JSON has it: DuckDB adds integers up as decimals; times and others become texts."""
+    """Return a value as JSON has it: sums may be decimals; times and others become texts."""
     match value:
         case None | bool() | int() | float() | str():
             return value

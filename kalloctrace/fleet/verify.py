@@ -8,22 +8,24 @@ goes back into the dataset.
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import narwhals as nw
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.fleet import questions
 from kalloctrace.fleet.circumstances import judge_of
 from kalloctrace.fleet.dataset import Dataset, writing
-from kalloctrace.fleet.engines import Engine, arrow_of, rows_of
+from kalloctrace.fleet.frames import Engine, Frame, arrow_of, rows_of
 from kalloctrace.fleet.tables import FLEET_TABLES, REQUEST_COLUMNS
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.verify.verification import Judge
@@ -34,7 +36,16 @@ _PART = 2048
 _COMMIT_PARTS = 128
 """Parts after which verdicts are kept: so much work an interruption loses."""
 
+MOST_HERE = 1_000_000
+"""Requests that this machine judges alone; more go to the executors of an engine that has some, as many at once."""
+
 _Job = tuple[str, str, pa.RecordBatch]
+_ABOUT = ("verdict", "unknown_reason")
+_SAID = ("field", "expected", "observed", "rule", "effect")
+_FOUND = pa.schema(
+    [*((name, pa.int64()) for name in questions.TRIPLE), *((name, pa.utf8()) for name in (*_ABOUT, *_SAID))]
+)
+"""Verdicts and differences in one table: where one has columns, the other has nulls."""
 
 
 @cache
@@ -158,39 +169,91 @@ def judge_fleet(
         KalloctraceError: the model failed, or the verdicts cannot be written.
     """
     model = model_version()
-    unjudged = arrow_of(questions.unjudged(engine.tables(dataset), model))
-    if not unjudged.num_rows:
+    unjudged = questions.unjudged(engine.tables(dataset), model)
+    here = arrow_of(unjudged.head(MOST_HERE + 1) if engine.has_executors else unjudged)
+    if not here.num_rows:
         return 0
-    machines = dataset.table("machines", ["facts_key", "snapshot_json"])
-    snapshots = dict(zip(machines["facts_key"].to_pylist(), machines["snapshot_json"].to_pylist(), strict=True))
-    recordings = dataset.table("recordings", ["circumstances_key", "circumstances_json"])
-    shown = dict(zip(*(recordings[name].to_pylist() for name in recordings.column_names), strict=True))
-    jobs = list(_jobs(unjudged, snapshots, shown))
-    pending: list[list[dict[str, Any]]] = [[], []]
-    for number, parts in enumerate(_results(jobs, processes or os.cpu_count() or 1), 1):
-        for rows, part in zip(pending, parts, strict=True):
-            rows.extend(part)
-        progress(number / len(jobs))
-        if number % _COMMIT_PARTS == 0 or number == len(jobs):
-            _keep(dataset, model, *pending)
-            pending = [[], []]
+    facts = _Facts.of(dataset)
+    if engine.has_executors and here.num_rows > MOST_HERE:
+        number = _judge_on_executors(dataset, engine, unjudged, facts, progress)
+    else:
+        number = here.num_rows
+        jobs = list(facts.jobs(here))
+        pending: list[pa.RecordBatch] = []
+        for done, part in enumerate(_results(jobs, processes or os.cpu_count() or 1), 1):
+            pending.append(part)
+            progress(done / len(jobs))
+            if done % _COMMIT_PARTS == 0 or done == len(jobs):
+                _keep(dataset, model, pa.Table.from_batches(pending))
+                pending = []
     dataset.read()
-    return int(unjudged.num_rows)
+    return number
 
 
-def _jobs(unjudged: pa.Table, snapshots: dict[int, str], shown: dict[int, str]) -> Iterator[_Job]:
-    unjudged = unjudged.sort_by([("facts_key", "ascending"), ("circumstances_key", "ascending")]).combine_chunks()
-    pairs = list(zip(unjudged["facts_key"].to_pylist(), unjudged["circumstances_key"].to_pylist(), strict=True))
-    begin = 0
-    for end in range(1, len(pairs) + 1):
-        if end == len(pairs) or pairs[end] != pairs[begin] or end - begin == _PART:
-            facts, circumstances = pairs[begin]
-            (batch,) = unjudged.slice(begin, end - begin).to_batches()
-            yield snapshots[facts], shown[circumstances], batch
-            begin = end
+def _judge_on_executors(
+    dataset: Dataset, engine: Engine, unjudged: Frame, facts: "_Facts", progress: Callable[[float], object]
+) -> int:
+    """Judge in parts that this machine's memory holds, and return how many requests there were."""
+    model = model_version()
+    (counted,) = rows_of(unjudged.select(nw.len().cast(nw.Int64).alias("number")))
+    parts = -(-counted["number"] // MOST_HERE)
+
+    def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return _judge_there(batches, facts, model)
+
+    for part in range(parts):
+        some = unjudged.filter(nw.col("request_key") % parts == part)
+        _keep(dataset, model, arrow_of(engine.on_executors(some, work, _FOUND)))
+        progress((part + 1) / parts)
+    return int(counted["number"])
 
 
-def _results(jobs: list[_Job], processes: int) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+def _judge_there(batches: Iterable[pa.RecordBatch], facts: "_Facts", model: str) -> Iterator[pa.RecordBatch]:
+    """Judge on an executor, by the code that is there."""
+    if model_version() != model:
+        raise RuntimeError("an executor has another version of kalloctrace")
+    for batch in batches:
+        yield from map(_judge_part, facts.jobs(pa.Table.from_batches([batch])))
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What a verdict depends on besides the request.
+
+    Attributes:
+        snapshots: a snapshot with each key of facts.
+        shown: the circumstances of each key.
+    """
+
+    snapshots: dict[int, str]
+    shown: dict[int, str]
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """Return those of a dataset."""
+        machines = dataset.table("machines", ["facts_key", "snapshot_json"])
+        recordings = dataset.table("recordings", ["circumstances_key", "circumstances_json"])
+        return cls(
+            *(
+                dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+                for table in (machines, recordings)
+            )
+        )
+
+    def jobs(self, unjudged: pa.Table) -> Iterator[_Job]:
+        """Yield requests that are judged alike."""
+        unjudged = unjudged.sort_by([("facts_key", "ascending"), ("circumstances_key", "ascending")]).combine_chunks()
+        pairs = list(zip(unjudged["facts_key"].to_pylist(), unjudged["circumstances_key"].to_pylist(), strict=True))
+        begin = 0
+        for end in range(1, len(pairs) + 1):
+            if end == len(pairs) or pairs[end] != pairs[begin] or end - begin == _PART:
+                facts, circumstances = pairs[begin]
+                (batch,) = unjudged.slice(begin, end - begin).to_batches()
+                yield self.snapshots[facts], self.shown[circumstances], batch
+                begin = end
+
+
+def _results(jobs: list[_Job], processes: int) -> Iterator[pa.RecordBatch]:
     if len(jobs) < 2 * processes or processes == 1:
         yield from map(_judge_part, jobs)
         return
@@ -211,11 +274,11 @@ def _judge_of(snapshot_json: str, circumstances: str) -> Judge:
     return judge_of(Snapshot.from_json(json.loads(snapshot_json)), circumstances)
 
 
-def _judge_part(job: _Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return rows of verdicts and of differences, without the model's version."""
+def _judge_part(job: _Job) -> pa.RecordBatch:
+    """Return verdicts and differences."""
     snapshot_json, circumstances, batch = job
     judge = _judge_of(snapshot_json, circumstances)
-    verdicts, differences = [], []
+    rows = []
     for row in batch.to_pylist():
         about = {name: row[name] for name in questions.TRIPLE}
         try:
@@ -224,19 +287,22 @@ def _judge_part(job: _Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
             # As the plain error, which can come from another process.
             raise KalloctraceError(error.what, error.why, error.fix, error.code) from error
         kind = "unknown" if verdict.unknown else "mismatched" if verdict.differences else "matched"
-        verdicts.append({**about, "verdict": kind, "unknown_reason": verdict.unknown or None})
+        rows.append({**about, "verdict": kind, "unknown_reason": verdict.unknown or None})
         if kind == "mismatched":
             for one in verdict.differences:
                 said = {"expected": str(one.expected), "observed": str(one.observed)}
-                differences.append({**about, "field": one.field, "rule": one.rule, "effect": one.effect, **said})
-    return verdicts, differences
+                rows.append({**about, "field": one.field, "rule": one.rule, "effect": one.effect, **said})
+    return pa.RecordBatch.from_pylist(rows, _FOUND)
 
 
-def _keep(dataset: Dataset, model: str, verdicts: list[dict[str, Any]], differences: list[dict[str, Any]]) -> None:
+def _keep(dataset: Dataset, model: str, found: pa.Table) -> None:
+    is_verdict = pc.is_valid(found["verdict"])
     with writing(dataset) as files:
-        for table, rows in (("verdicts", verdicts), ("differences", differences)):
+        for table, rows in (
+            ("verdicts", found.filter(is_verdict)),
+            ("differences", found.filter(pc.invert(is_verdict))),
+        ):
             schema = FLEET_TABLES[table].remove_metadata()
-            files.write_into(
-                table, table, pa.Table.from_pylist([{**row, "model_version": model} for row in rows], schema)
-            )
+            named = rows.append_column("model_version", pa.array([model] * len(rows), pa.utf8()))
+            files.write_into(table, table, named.select(schema.names))
         files.commit()

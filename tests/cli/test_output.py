@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: MIT
 """Each option that names a file to write, against each kind of place that people give it."""
 
+import atexit
 import contextlib
+import itertools
 import os
 import resource
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import click
 import pytest
 
 from kalloctrace.cli import cli, main
-from tests import traces
+from tests import fleets, traces
 
 EVENTS = Path(__file__).parents[1] / "unit" / "data" / "events" / "perf.txt"
 PAGE = "kalloctrace.1"
@@ -45,10 +50,21 @@ class Output:
     private: bool = False
 
 
+@cache
+def fleet() -> Path:
+    """Return a dataset."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    fleets.add(folder / "fleet", traces.RECORDED)
+    return folder / "fleet"
+
+
 LOG = Path(__file__).parents[1] / "unit" / "data" / "failures" / "memcg-oom.log"
 OUTPUTS = {
     "explain --html": Output(lambda source, path: ["explain", "--html", path, source], LOG),
     "export --output": Output(lambda source, path: ["export", "--format", "parquet", "-o", path, source]),
+    "fleet report --html": Output(lambda _, path: ["fleet", "report", "--html", path, fleet()], None),
+    "fleet verify --html": Output(lambda _, path: ["fleet", "verify", "--html", path, fleet()], None),
     "import --output": Output(lambda source, path: ["import", "-o", path, source], EVENTS, private=True),
     # No process has this number, which is said after a refusal of the file.
     "live --output": Output(lambda _, path: ["live", "--plain", "--pid", "999999999", "-o", path], None, live=True),
@@ -61,7 +77,7 @@ INPUTS = {"live --replay", "monitor --config"}
 NAMES = list(OUTPUTS)
 WRITERS = [name for name, output in OUTPUTS.items() if not output.live]
 READERS = [name for name in WRITERS if OUTPUTS[name].source is not None]
-SIGNALS = list(zip(WRITERS, [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTERM, signal.SIGINT], strict=True))
+SIGNALS = list(zip(WRITERS, itertools.cycle([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]), strict=False))
 
 
 @pytest.fixture
@@ -74,8 +90,7 @@ def folder(tmp_path: Path) -> Path:
 
 def forced(output: Output, source: Path, path: Path, *, force: bool) -> list[str]:
     """Return a command line."""
-    command, *rest = output.words(source, path)
-    return [os.fspath(word) for word in (command, *(["-f"] if force else []), *rest)]
+    return [os.fspath(word) for word in (*output.words(source, path), *(["-f"] if force else []))]
 
 
 def write(output: Output, path: Path, code: int, *, force: bool = False, source: Path | None = None) -> None:

@@ -14,7 +14,8 @@ from kalloctrace.cli import main
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.fleet import verify
 from kalloctrace.fleet.dataset import Dataset
-from kalloctrace.fleet.engines import Engine, engine
+from kalloctrace.fleet.engines import engine
+from kalloctrace.fleet.frames import Engine
 from kalloctrace.fleet.text import verification_lines
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import verify_trace
@@ -183,11 +184,15 @@ def test_an_engine_that_is_not_there(
     add(path)
     assert main(["fleet", "verify", "--memory", "much", str(path)]) == 1
     assert capsys.readouterr().err.startswith("error: cannot start DuckDB")
-    for package in ("duckdb", "narwhals"):
+    for name, module in (("duckdb", "duckdb"), ("duckdb", "narwhals"), ("spark", "pyspark")):
         with monkeypatch.context() as patch:
-            patch.setitem(sys.modules, package, None)
-            assert main(["fleet", "verify", str(path)]) == 1
-        assert "kalloctrace[fleet]" in capsys.readouterr().err
+            patch.setitem(sys.modules, module, None)
+            for own in (f"on_{name}", "frames"):
+                patch.delitem(sys.modules, f"kalloctrace.fleet.{own}", raising=False)
+            assert main(["fleet", "verify", "--engine", name, str(path)]) == 1
+        err = capsys.readouterr().err
+        assert f"{module} is not installed" in err
+        assert f"kalloctrace[{'fleet' if name == 'duckdb' else name}]" in err
 
 
 def test_other_commands_load_no_engine() -> None:
@@ -195,7 +200,7 @@ def test_other_commands_load_no_engine() -> None:
     script = (
         "import sys; from kalloctrace.cli import main; main(['fleet', 'verify', '--help']); main(['decode', '1'])\n"
         "import kalloctrace.fleet.add, kalloctrace.fleet.dataset\n"
-        "print({'narwhals', 'duckdb'} & set(sys.modules))"
+        "print({'narwhals', 'duckdb', 'pyspark'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "set()"

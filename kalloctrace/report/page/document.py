@@ -40,7 +40,19 @@ def logs_html(data: Mapping[str, Any]) -> Iterator[str]:
         data: what `LogsPage.to_json` returned.
     """
     title = "kalloctrace: page allocation failures"
-    return _document("logs.html", title, data, styles=("page.css", "logs.css"), program=("dom.js", "logs.js"))
+    styles, program = ("page.css", "tables.css", "logs.css"), ("dom.js", "tables.js", "logs.js")
+    return _document("logs.html", title, data, styles=styles, program=program)
+
+
+def fleet_html(data: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parts of a page that shows an answer about a fleet.
+
+    Args:
+        data: what a function of `fleet.page` returned.
+    """
+    title = f"kalloctrace: {data['heading']}"
+    styles, program = ("page.css", "tables.css"), ("dom.js", "tables.js", "fleet.js")
+    return _document("fleet.html", title, data, styles=styles, program=program)
 
 
 def _document(

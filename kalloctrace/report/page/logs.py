@@ -12,7 +12,7 @@ from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.sentences import VERDICTS, certainty, conditions, further_findings, zone_name
 from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.report.logs import EVENTS, LogTable, time_text
-from kalloctrace.text import printable
+from kalloctrace.report.page.texts import printable_json
 from kalloctrace.version import __version__
 
 Group = dict[str, Any]
@@ -80,7 +80,7 @@ class LogsPage:
             ],
             "groups": self._groups,
         }
-        made: dict[str, Any] = _printable(data)
+        made: dict[str, Any] = printable_json(data)
         return made
 
 
@@ -131,14 +131,3 @@ def _zone(failure: Failure, verdict: ZoneVerdict) -> dict[str, Any]:
         "cma": check.cma.low * size,
         "needed": [pages * size for pages in check.needed],
     }
-
-
-def _printable(value: Any) -> Any:  # noqa: ANN401 any JSON value
-    match value:
-        case str():
-            return printable(value)
-        case list():
-            return [_printable(each) for each in value]
-        case dict():
-            return {key: _printable(each) for key, each in value.items()}
-    return value

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""The texts of a page, each stored once."""
+"""The texts of a page."""
+
+from typing import Any
 
 from kalloctrace.text import printable
 
@@ -17,3 +19,15 @@ class Texts:
     def to_json(self) -> list[str]:
         """Return all texts in the order of their numbers."""
         return [printable(text) for text in self._numbers]
+
+
+def printable_json(value: Any) -> Any:  # noqa: ANN401 any JSON value
+    """Return a JSON value whose texts control and hide nothing."""
+    match value:
+        case str():
+            return printable(value)
+        case list():
+            return [printable_json(each) for each in value]
+        case dict():
+            return {key: printable_json(each) for key, each in value.items()}
+    return value
