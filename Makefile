@@ -28,7 +28,7 @@ run: $(VENV)/.runs
 test: setup check coverage
 	$(BIN)/python -m pytest $(PARALLEL) tests/replay tests/logs
 	$(BIN)/python -m pytest $(PARALLEL) tests/cli
-	$(BIN)/python -m pytest tests/browser tests/live
+	$(BIN)/python -m pytest tests/live tests/browser
 
 # The unit tests; each of these rooms has 95 % of its branches covered by them.
 coverage: setup
