@@ -11,7 +11,7 @@ from kalloctrace.fleet.dataset import Dataset
 from kalloctrace.trace.reader import TraceReader
 
 
-def add(path: Path, *traces: Path) -> Adding:
+def add(path: Path | str, *traces: Path) -> Adding:
     """Add traces to a dataset."""
     with Dataset.opened(path, create=True) as dataset:
         adding = Adding(dataset)

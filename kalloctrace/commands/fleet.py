@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-_DATASET = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=Path, readable=False))
+_DATASET = click.argument("dataset", metavar="DATASET", type=click.Path(path_type=str, readable=False))
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _ENGINE = (
     click.option(
@@ -100,7 +100,7 @@ def _write_page(file: "IO[bytes]", data: "Mapping[str, Any]") -> None:
 
 
 @contextmanager
-def _asked(dataset: Path, options: EngineOptions) -> "Iterator[tuple[Dataset, Engine]]":
+def _asked(dataset: str, options: EngineOptions) -> "Iterator[tuple[Dataset, Engine]]":
     """Yield a dataset, and an engine that is running."""
     from kalloctrace.fleet.dataset import Dataset
     from kalloctrace.fleet.engines import MASTER, engine
@@ -117,7 +117,7 @@ def _asked(dataset: Path, options: EngineOptions) -> "Iterator[tuple[Dataset, En
 
 
 @contextmanager
-def _judged(dataset: Path, options: EngineOptions) -> "Iterator[tuple[Dataset, Engine]]":
+def _judged(dataset: str, options: EngineOptions) -> "Iterator[tuple[Dataset, Engine]]":
     """Yield a dataset in which everything has a verdict, and an engine that is running."""
     with _asked(dataset, options) as (opened, running):
         from kalloctrace.commands.progress import show_progress
@@ -133,7 +133,8 @@ def _judged(dataset: Path, options: EngineOptions) -> "Iterator[tuple[Dataset, E
 def command() -> None:
     """Ask one question over the traces of many machines.
 
-    A dataset is a folder of Parquet files, which DuckDB, Spark and other programs can read as well.
+    A dataset is a folder of Parquet files, which DuckDB, Spark and other programs can read as well. DATASET may be a
+    URL that fsspec knows, such as s3://BUCKET/FOLDER.
 
     \b
       kalloctrace fleet add my-fleet traces/*.arrows
@@ -155,7 +156,7 @@ def command() -> None:
 )
 @_DATASET
 @click.argument("traces", nargs=-1, required=True, metavar="TRACE...", type=click.Path(path_type=Path, readable=False))
-def add_command(as_json: bool, host: str | None, pseudonymous: bool, dataset: Path, traces: tuple[Path, ...]) -> int:
+def add_command(as_json: bool, host: str | None, pseudonymous: bool, dataset: str, traces: tuple[Path, ...]) -> int:
     """Add traces to a dataset, which is made if it is not there.
 
     TRACE may be a folder: all files below it whose name ends in .arrows are added. A recording counts once: adding it
@@ -206,7 +207,7 @@ def _add(adding: "Adding", path: Path) -> None:
 @command.command(name="compact")
 @_JSON
 @_DATASET
-def compact_command(as_json: bool, dataset: Path) -> int:
+def compact_command(as_json: bool, dataset: str) -> int:
     """Merge the small files of a dataset into one for each table, day and kernel.
 
     It also removes what killed commands left there. Others may add and ask meanwhile; while they do, the old files stay
@@ -223,7 +224,9 @@ def compact_command(as_json: bool, dataset: Path) -> int:
         stdout().json(done.to_json())
         return Exit.OK
     removed = (
-        "the dataset is in use, so no file was removed" if done.removed is None else f"removed {done.removed:,} files"
+        "no file was removed, as somebody may be reading them"
+        if done.removed is None
+        else f"removed {done.removed:,} files"
     )
     stdout().line(f"{done.before:,} files became {done.after:,}; {removed}")
     return Exit.OK
@@ -236,7 +239,7 @@ def compact_command(as_json: bool, dataset: Path) -> int:
 @click.option("--strict", is_flag=True, help="Exit with 4 if anything was lost, missed, unknown or truncated.")
 @_DATASET
 def verify_command(
-    as_json: bool, html: Path | None, force: bool, strict: bool, dataset: Path, **options: Unpack[EngineOptions]
+    as_json: bool, html: Path | None, force: bool, strict: bool, dataset: str, **options: Unpack[EngineOptions]
 ) -> int:
     """Compare every call of a fleet with the model.
 
@@ -264,7 +267,7 @@ def verify_command(
             with show_progress("judging requests", lambda: done[-1]):
                 found = verify_fleet(opened, running, done.append)
         if page is not None:
-            _write_page(page, verification_page(found, dataset.name))
+            _write_page(page, verification_page(found, opened.store.label().rpartition("/")[2]))
         elif as_json:
             stdout().json_lines(found.json_lines())
         else:
@@ -279,7 +282,7 @@ def verify_command(
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many groups to print.")
 @_DATASET
 def report_command(
-    as_json: bool, html: Path | None, force: bool, top: int, dataset: Path, **options: Unpack[EngineOptions]
+    as_json: bool, html: Path | None, force: bool, top: int, dataset: str, **options: Unpack[EngineOptions]
 ) -> int:
     """Show where allocations of a fleet fail or stall, and who asks.
 
@@ -314,7 +317,7 @@ def report_command(
             *sums, failures, stalls = answers
             totals = {name: value for rows in sums for row in rows for name, value in row.items()}
         if page is not None:
-            _write_page(page, report_page(totals, failures, stalls, dataset.name))
+            _write_page(page, report_page(totals, failures, stalls, opened.store.label().rpartition("/")[2]))
         elif as_json:
             stdout().json_lines({"type": "fleet_failures", **row} for row in failures)
             stdout().json_lines({"type": "fleet_stalls", **row} for row in stalls)
@@ -336,7 +339,7 @@ def report_command(
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many to print.")
 @_DATASET
 def diff_command(
-    as_json: bool, kernels: tuple[str, ...], top: int, dataset: Path, **options: Unpack[EngineOptions]
+    as_json: bool, kernels: tuple[str, ...], top: int, dataset: str, **options: Unpack[EngineOptions]
 ) -> int:
     """Show what changed with an upgrade.
 
@@ -372,7 +375,7 @@ def diff_command(
 @_with_engine
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many hosts to print.")
 @_DATASET
-def outliers_command(as_json: bool, top: int, dataset: Path, **options: Unpack[EngineOptions]) -> int:
+def outliers_command(as_json: bool, top: int, dataset: str, **options: Unpack[EngineOptions]) -> int:
     """Find the hosts that are unlike their peers, and in which fields.
 
     The peers of a host have the same kernel and the same kind of machine, and are at least ten. It is unlike them if
@@ -403,7 +406,7 @@ def outliers_command(as_json: bool, top: int, dataset: Path, **options: Unpack[E
 @_with_engine
 @_DATASET
 @click.argument("query", required=False)
-def sql_command(as_json: bool, dataset: Path, query: str | None, **options: Unpack[EngineOptions]) -> int:
+def sql_command(as_json: bool, dataset: str, query: str | None, **options: Unpack[EngineOptions]) -> int:
     """Ask a fleet in SQL.
 
     The tables have the rows that count, each once. The table flags has the names that each kernel has for its bits, and

@@ -33,7 +33,7 @@ class Compacted:
         return {"type": "fleet_compact", "before": self.before, "after": self.after, "removed": self.removed}
 
 
-def compact(path: Path) -> Compacted:
+def compact(path: Path | str) -> Compacted:
     """Write one file for each table, day and kernel, without what does not count, and remove the old ones.
 
     Others may add meanwhile. Recordings get new keys, so that two who compact at once count nothing twice.

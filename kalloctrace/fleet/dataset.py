@@ -9,7 +9,6 @@ when the dataset is read, by their extent.
 
 import fcntl
 import json
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
@@ -23,17 +22,16 @@ from urllib.parse import quote
 import pyarrow as pa
 from pyarrow import parquet
 
-from kalloctrace.errors import KalloctraceError
+from kalloctrace.errors import Exit, KalloctraceError
+from kalloctrace.fleet.stores import ARGUMENT, Store, store_of
 from kalloctrace.fleet.tables import FLEET_TABLES, PARTITIONED, SCHEMA
 from kalloctrace.kernel.shapes import U53, array, integer, parse_json, record, text
 from kalloctrace.output.files import complete_output
-from kalloctrace.output.folders import create_folder
 from kalloctrace.output.opened import cannot_write
 from kalloctrace.text import file_name, shell_word
 
-_COMMITS, _LOCK, _SECRET = "_commits", "_lock", "_secret"
+_COMMITS, _SECRET = "_commits", "_secret"
 _SUFFIX = ".json"
-_ARGUMENT = "DATASET"
 _MOST_BYTES = 16 << 20
 _PLAIN = re.compile(r"[A-Za-z0-9_./=%+~-]+")
 _GROUP_ROWS = 1 << 18
@@ -82,41 +80,42 @@ class Dataset:
     """A dataset as it was when it was opened.
 
     Attributes:
-        path: its folder.
+        store: where it is.
         commits: those that count.
         replaced: those that others replace, whose files may still be there.
     """
 
-    path: Path
+    store: Store
     commits: list[Commit] = field(default_factory=list)
     replaced: list[Commit] = field(default_factory=list)
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path, *, create: bool = False) -> Iterator[Self]:
+    def opened(cls, path: Path | str, *, create: bool = False) -> Iterator[Self]:
         """Yield a dataset whose files are whole; none of them is removed while the block runs.
 
         Args:
-            path: its folder.
+            path: its folder, or a URL that fsspec knows.
             create: make it if it is not there.
 
         Raises:
             KalloctraceError: it is no dataset, it is damaged, or a newer version wrote it.
         """
+        store = store_of(path)
+        names = store.names()
         if create:
-            if path.is_dir() and not (path / _COMMITS).is_dir() and any(path.iterdir()):
-                what, why = f"will not add to {file_name(path)}", "the folder has other files, and is no dataset"
+            if names and _COMMITS not in names:
+                what, why = f"will not add to {store.label()}", "the folder has other files, and is no dataset"
                 raise KalloctraceError(what, why, "name a new or empty folder")
-            create_folder(path / _COMMITS, _ARGUMENT)
-        if not (path / _COMMITS).is_dir():
-            why = "the folder is no dataset" if path.is_dir() else "there is no such folder"
+            store.create(_COMMITS)
+        elif names is None or _COMMITS not in names:
+            why = "there is no such folder" if names is None else "the folder is no dataset"
             fix = f"make one: kalloctrace fleet add {shell_word(path)} TRACE..."
-            raise KalloctraceError(f"cannot read {file_name(path)}", why, fix)
-        dataset = cls(path)
-        with dataset._locked(fcntl.LOCK_SH):
+            raise KalloctraceError(f"cannot read {store.label()}", why, fix)
+        dataset = cls(store)
+        with store.locked(fcntl.LOCK_SH):
             dataset.read()
-            for data in dataset.files():
-                dataset._check(data)
+            dataset._check_sizes()
             yield dataset
 
     def read(self) -> None:
@@ -128,12 +127,12 @@ class Dataset:
         self.__dict__.pop("stale", None)
 
     def _names(self) -> list[str]:
-        return sorted(path.name for path in (self.path / _COMMITS).iterdir() if path.suffix == _SUFFIX)
+        return [name for name in self.store.names(_COMMITS) or () if name.endswith(_SUFFIX)]
 
     def _commit(self, name: str) -> Commit:
-        path = self.path / _COMMITS / name
+        place = f"{_COMMITS}/{name}"
         try:
-            data = parse_json(path.read_bytes(), _MOST_BYTES)
+            data = parse_json(self.store.read(place), _MOST_BYTES)
             schema = data.get("schema") if isinstance(data, dict) else None
             self._refuse_newer(schema)
             _COMMIT(data, "")
@@ -142,26 +141,25 @@ class Dataset:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             fix = "restore this file from a copy, or move it away, without what it added"
-            raise KalloctraceError(f"cannot read {file_name(path)}", f"the commit is damaged: {why}", fix) from error
+            raise KalloctraceError(
+                f"cannot read {self.store.label(place)}", f"the commit is damaged: {why}", fix
+            ) from error
         return Commit(name, files, tuple(data["replaces"]))
 
     def _refuse_newer(self, schema: object) -> None:
         if isinstance(schema, int) and schema > SCHEMA:
             raise KalloctraceError(
-                f"cannot read {file_name(self.path)}",
+                f"cannot read {self.store.label()}",
                 f"its schema is {schema}, this version reads up to {SCHEMA}",
                 "read it with the kalloctrace that wrote it, or a newer one",
             )
 
-    def _check(self, data: DataFile) -> None:
-        path = self.path / data.path
-        try:
-            size: int | None = path.stat().st_size
-        except OSError:
-            size = None
-        if size != data.size:
-            why = "it is missing" if size is None else f"it has {size:,} bytes in place of {data.size:,}"
-            raise KalloctraceError(f"cannot read {file_name(path)}", why, _FIX_FILE)
+    def _check_sizes(self) -> None:
+        wanted = {data.path: data.size for data in self.files()}
+        for place, size in self.store.sizes(wanted):
+            if size != wanted[place]:
+                why = "it is missing" if size is None else f"it has {size:,} bytes in place of {wanted[place]:,}"
+                raise KalloctraceError(f"cannot read {self.store.label(place)}", why, _FIX_FILE)
 
     def files(self, *tables: str) -> Iterator[DataFile]:
         """Yield the files that count, of these tables or of all."""
@@ -172,7 +170,7 @@ class Dataset:
 
     def paths(self, table: str) -> list[str]:
         """Return the paths of a table's files."""
-        return [os.fspath(self.path / data.path) for data in self.files(table)]
+        return [self.store.address(data.path) for data in self.files(table)]
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return columns of a table as they are stored: all rows that were committed.
@@ -191,18 +189,17 @@ class Dataset:
         schema = FLEET_TABLES[name]
         read = schema if columns is None else pa.schema([schema.field(column) for column in columns])
         read = read.remove_metadata()
-        parts = [self._read(self.path / data.path, read) for data in files]
+        parts = [self._read(data.path, read) for data in files]
         return pa.concat_tables([read.empty_table(), *parts])
 
-    @staticmethod
-    def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    def _read(self, place: str, schema: pa.Schema) -> pa.Table:
         try:
             # Not as a dataset, which would take columns from the names of folders.
-            with parquet.ParquetFile(path) as file:
+            with self.store.open(place) as opened, parquet.ParquetFile(opened) as file:
                 part = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
         except (OSError, pa.ArrowException) as error:
             why = str(error).partition("\n")[0] or type(error).__name__
-            raise KalloctraceError(f"cannot read {file_name(path)}", why, _FIX_FILE) from error
+            raise KalloctraceError(f"cannot read {self.store.label(place)}", why, _FIX_FILE) from error
         columns = [
             part[f.name].cast(f.type) if f.name in part.column_names else pa.nulls(len(part), f.type) for f in schema
         ]
@@ -243,14 +240,17 @@ class Dataset:
             make: returns a new one.
 
         Raises:
-            KalloctraceError: it can be neither read nor written.
+            KalloctraceError: it can be neither read nor written, or would not stay one.
         """
-        path = self.path / _SECRET
+        if self.store.folder is None:
+            why, fix = "others may read all that is there", "add to a folder of this machine, and copy it"
+            raise KalloctraceError(f"cannot keep a secret in {self.store.label()}", why, fix, Exit.USAGE)
+        path = self.store.folder / _SECRET
         if not path.exists():
             # Whoever is first makes it.
             with (
                 suppress(KalloctraceError),
-                complete_output(path, overwrite=False, private=True, option=_ARGUMENT) as file,
+                complete_output(path, overwrite=False, private=True, option=ARGUMENT) as file,
             ):
                 file.write(make())
         try:
@@ -259,46 +259,22 @@ class Dataset:
             why, fix = error.strerror or str(error), "run this as the owner of the dataset"
             raise KalloctraceError(f"cannot read {file_name(path)}", why, fix) from error
 
-    @contextmanager
-    def _locked(self, how: int) -> Iterator[bool]:
-        try:
-            lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:
-            # A dataset that one may only read: nobody who may write it can be kept waiting.
-            yield False
-            return
-        try:
-            try:
-                fcntl.flock(lock, how)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
-        finally:
-            os.close(lock)
-
     def remove_unused(self) -> int | None:
         """Remove files that no commit names, and replaced commits with their files.
 
         Returns:
             How many files; None if somebody is using the dataset, so that nothing was removed.
         """
-        with self._locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
+        with self.store.locked(fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
             if not alone:
                 return None
             self.read()
             used = {data.path for data in self.files()}
-            removed = 0
             # The commits first: what they name may be missing from now on.
             for commit in self.replaced:
-                with suppress(OSError):
-                    (self.path / _COMMITS / commit.name).unlink()
-            for table in FLEET_TABLES:
-                for path in (self.path / table).rglob("*"):
-                    if path.is_file() and path.relative_to(self.path).as_posix() not in used:
-                        with suppress(OSError):
-                            path.unlink()
-                            removed += 1
+                self.store.remove(f"{_COMMITS}/{commit.name}")
+            there = (place for table in FLEET_TABLES for place in self.store.below(table))
+            removed = sum(self.store.remove(place) for place in there if place not in used)
             self.read()
             return removed
 
@@ -311,11 +287,11 @@ class Writing:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+        self._store = dataset.store
         self.token = secrets.token_hex(16)
         self._files: list[DataFile] = []
-        self._paths: list[Path] = []
-        self._commit_path = dataset.path / _COMMITS / f"{self.token}{_SUFFIX}"
+        self._places: list[str] = []
+        self._commit_name = f"{self.token}{_SUFFIX}"
 
     def write(self, table: str, rows: pa.Table, *, day: str, kernel: str) -> None:
         """Write rows of a table as a file.
@@ -340,18 +316,16 @@ class Writing:
         """
         if not rows.num_rows:
             return
-        name = f"{folder}/{self.token}.parquet"
-        path = self._dataset.path / name
-        create_folder(path.parent, _ARGUMENT)
+        place = f"{folder}/{self.token}.parquet"
+        self._store.create(folder)
         schema = FLEET_TABLES[table]
         # A signal may come before the next line ends.
-        self._paths.append(path)
-        with (
-            complete_output(path, overwrite=False, option=_ARGUMENT) as file,
-            parquet.ParquetWriter(file, schema, compression="zstd") as writer,
-        ):
-            writer.write_table(rows.cast(schema), row_group_size=_GROUP_ROWS)
-        self._files.append(DataFile(table, name, rows.num_rows, path.stat().st_size))
+        self._places.append(place)
+        with self._store.written(place) as file:
+            with parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+                writer.write_table(rows.cast(schema), row_group_size=_GROUP_ROWS)
+            size = file.tell()
+        self._files.append(DataFile(table, place, rows.num_rows, size))
 
     def commit(self, replaces: Iterable[str] = ()) -> None:
         """Make the files count, in one step.
@@ -361,23 +335,20 @@ class Writing:
         """
         files = [{"table": f.table, "path": f.path, "rows": f.rows, "bytes": f.size} for f in self._files]
         commit = {"schema": SCHEMA, "files": files, "replaces": sorted(replaces)}
-        path = self._commit_path
+        place = f"{_COMMITS}/{self._commit_name}"
         try:
-            for folder in {(self._dataset.path / data.path).parent for data in self._files}:
-                _sync(folder)
-            with complete_output(path, overwrite=False, option=_ARGUMENT) as file:
+            self._store.sync({data.path.rpartition("/")[0] for data in self._files})
+            with self._store.written(place) as file:
                 file.write(json.dumps(commit, ensure_ascii=True).encode())
-            _sync(path.parent)
+            self._store.sync([_COMMITS])
         except OSError as error:
-            raise cannot_write(file_name(path), error, _ARGUMENT) from error
+            raise cannot_write(self._store.label(place), error, ARGUMENT) from error
 
     def discard(self) -> None:
         """Remove the files, unless they count already: a signal may come just after the commit."""
-        if self._commit_path.exists():
-            return
-        for path in self._paths:
-            with suppress(OSError):
-                path.unlink()
+        if self._commit_name not in (self._store.names(_COMMITS) or ()):
+            for place in self._places:
+                self._store.remove(place)
 
 
 @contextmanager
@@ -400,11 +371,3 @@ def _check_places(files: Iterable[DataFile]) -> None:
 def _folder(value: str) -> str:
     """Return a value as the name of a Hive folder."""
     return quote(value, safe="+~") or "unknown"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -39,6 +39,7 @@ def engine(name: EngineName = "duckdb", *, master: str = MASTER, memory: str = M
             started = running_duckdb(memory)
     except ImportError as error:
         fix = f"pip install 'kalloctrace[{_EXTRAS[name]}]'"
-        raise KalloctraceError("cannot ask the fleet", f"{error.name} is not installed", fix) from None
+        package = (error.name or "a package").partition(".")[0]
+        raise KalloctraceError("cannot ask the fleet", f"{package} is not installed", fix) from None
     with started as running:
         yield running

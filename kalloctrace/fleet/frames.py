@@ -45,6 +45,10 @@ class Engine(ABC):
         """Return a table that is in memory."""
 
     @abstractmethod
+    def reach(self, dataset: Dataset) -> None:
+        """Make the files of a dataset known, where the engine does not know their place itself."""
+
+    @abstractmethod
     def name_table(self, name: str, frame: Any) -> None:  # noqa: ANN401 (likewise)
         """Give one of its own frames a name for `sql`."""
 
@@ -68,6 +72,7 @@ class Engine(ABC):
 
     def tables(self, dataset: Dataset) -> Tables:
         """Return the tables of a dataset, which must stay open for as long as they are used."""
+        self.reach(dataset)
         return {name: self._table(dataset, name) for name in FLEET_TABLES}
 
     def _table(self, dataset: Dataset, name: str) -> Frame:

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.fleet.dataset import Dataset
 from kalloctrace.fleet.frames import Engine, Refused
 
 _MACRO = "CREATE TEMPORARY MACRO has_flag(mask, flag) AS (mask & flag) = flag"
@@ -24,6 +25,13 @@ class _DuckDB(Engine):
 
     def read(self, paths: list[str], schema: pa.Schema) -> Any:  # noqa: ANN401, ARG002 (it takes the columns that are there)
         return self._connection.read_parquet(paths, hive_partitioning=False, union_by_name=True)
+
+    def reach(self, dataset: Dataset) -> None:
+        filesystem = dataset.store.filesystem
+        if filesystem is not None:
+            protocol = filesystem.protocol if isinstance(filesystem.protocol, str) else filesystem.protocol[0]
+            if not self._connection.filesystem_is_registered(protocol):
+                self._connection.register_filesystem(filesystem)
 
     def hold(self, table: pa.Table) -> Any:  # noqa: ANN401 (a relation)
         return self._connection.from_arrow(table)

@@ -22,6 +22,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.fleet.dataset import Dataset
 from kalloctrace.fleet.frames import Batches, Engine, Frame, Refused
 
 _FUNCTION = (
@@ -45,6 +46,9 @@ class _Spark(Engine):
 
     def __init__(self, session: SparkSession) -> None:
         self._session = session
+
+    def reach(self, dataset: Dataset) -> None:
+        """Do nothing: Hadoop knows the stores that the cluster is set up for."""
 
     def read(self, paths: list[str], schema: pa.Schema) -> Any:  # noqa: ANN401 (a DataFrame)
         return self._session.read.schema(_ddl(schema)).parquet(*map(_literal, paths))

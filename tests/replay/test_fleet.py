@@ -184,7 +184,7 @@ def test_an_engine_that_is_not_there(
     add(path)
     assert main(["fleet", "verify", "--memory", "much", str(path)]) == 1
     assert capsys.readouterr().err.startswith("error: cannot start DuckDB")
-    for name, module in (("duckdb", "duckdb"), ("duckdb", "narwhals"), ("spark", "pyspark")):
+    for name, module in (("duckdb", "duckdb"), ("duckdb", "narwhals"), ("spark", "py4j")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
             for own in (f"on_{name}", "frames"):

@@ -315,7 +315,7 @@ def test_two_who_merge_at_once_count_nothing_twice(tmp_path: Path) -> None:
     for number in range(2):
         add(dataset, made(tmp_path / f"{number}.arrows", 2, name=f"{number}"))
     with Dataset.opened(dataset) as reader:
-        old = [reader.path / data.path for data in reader.files()]
+        old = [dataset / data.path for data in reader.files()]
         kept = {path: path.read_bytes() for path in (dataset / "_commits").iterdir()}
         assert compact(dataset).removed is None
         assert all(path.exists() for path in old)
