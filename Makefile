@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PARALLEL := --numprocesses logical --dist loadfile
 
-.PHONY: run test vanish coverage mutants fuzz fresh matrix matrix-part guest pressure properties compiled bench bench-processors bench-text bench-memory fleet-bench long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
+.PHONY: run test vanish coverage mutants fuzz fresh matrix matrix-part guest pressure properties compiled bench bench-processors bench-text bench-memory fleet-bench fleet-test long long-guests compare-json check docs pictures man setup fixtures kernel-5.10-noinline clean
 
 setup: $(VENV)/.ready
 
@@ -96,6 +96,10 @@ bench-memory: setup
 # Time and size of a fleet's questions, what its searches find, and false alarms. ROWS="1000000 10000000", SEEDS=20.
 fleet-bench: setup
 	$(BIN)/python -m tests.bench.fleet $(foreach rows,$(ROWS),--rows $(rows)) $(if $(SEEDS),--seeds $(SEEDS))
+
+# A fleet is asked by a Spark cluster on loopback, of which a worker is killed in mid-query.
+fleet-test: setup
+	KALLOCTRACE_REQUIRE_LIVE=1 $(BIN)/python -m pytest tests/cluster
 
 # The forks of a long recording, replayed without a kernel: its memory must not grow. FORKS= sets their number.
 long: setup
