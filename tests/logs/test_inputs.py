@@ -663,6 +663,23 @@ RIGHT: dict[str, list[Right]] = {
         Right(_failure("early", 2, kernel="6.1.100", conclusion="unknown"), {}, never=("only later",)),
         Right(_failure("late", 2, kernel=None, conclusion="block"), {NORMAL: "block"}, never=("6.1.100",)),
     ],
+    # 5000 - 511 of 2000 pages, the largest block has order 1.
+    "hugetlb-surplus-6.6.log": [
+        Right(
+            _failure("db", 9, conclusion="block", certainty="certain", harm="failed"),
+            {NORMAL: "block"},
+            holds=('"function": "hugetlb_no_page"', "SIGBUS", '"hugepages="'),
+            never=("kvmalloc",),
+        )
+    ],
+    # 5000 - 1023 of 2000 pages, likewise.
+    "videobuf2-6.6.log": [
+        Right(
+            _failure("cam", 10, conclusion="block", certainty="certain"),
+            {NORMAL: "block"},
+            holds=('"function": "vb2_core_reqbufs"', '"subsystem": "video buffers"'),
+        )
+    ],
     "page-fault-3.16.log": [Right({"event": "oom", "comm": "Xorg", "conclusion": "no_request"}, never=("find_lock",))],
 }
 """By the name of the file."""
