@@ -3,7 +3,6 @@
 
 import os
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -115,5 +114,6 @@ def _needed(folders: Sequence[Path], maps_readable: Callable[[], bool]) -> set[C
 
 def _program_files() -> set[str]:
     """Return one file of each folder from which Python may still import a module."""
-    folders = {sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]), *sys.path}
+    # Not from sysconfig, which would import a module that may not be readable now.
+    folders = {str(Path(os.__file__).parent), str(Path(__file__).parents[2]), *sys.path}
     return {folder for folder in folders if folder and os.path.lexists(folder)}
