@@ -379,6 +379,7 @@ def test_stacks_lead_to_the_entry(tmp_path: Path) -> None:
     assert len(faults) >= 2000
 
 
+@pytest.mark.long
 def test_failing_command_is_reported_and_its_trace_kept(tmp_path: Path) -> None:
     """The command's failure is not the recording's; --json reports both, after the command's own output."""
     trace = tmp_path / "failed.arrows"

@@ -133,7 +133,8 @@ def test_kernel_side_is_that_of_an_aggregate(tmp_path: Path, attached: Callable[
         assert (loaded(process), functions()) == counting
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_it_cleanly(tmp_path: Path, attached: Callable[[], list[str]], number: int) -> None:
     """It prints a last interval, completes the trace, and detaches everything."""
     trace = tmp_path / "ended.arrows"
@@ -172,6 +173,7 @@ def test_kill_leaves_nothing_attached(attached: Callable[[], list[str]]) -> None
     assert attached() == before
 
 
+@pytest.mark.long
 def test_screen_on_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attached: Callable[[], list[str]]
 ) -> None:

@@ -74,6 +74,7 @@ def run_once(program: int, argument: int) -> None:
     assert code == 0, os.strerror(ctypes.get_errno())
 
 
+@pytest.mark.long
 def test_each_node_has_its_bit_and_no_other() -> None:
     """A node beyond the set is left out."""
     bpf = compiled("#include <uapi/linux/ptrace.h>\n" + "".join(ONE_SIZE.format(words=words) for words in WORDS), {})
