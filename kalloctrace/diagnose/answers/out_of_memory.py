@@ -82,13 +82,15 @@ def _has_room(verdict: ZoneVerdict) -> bool:
     state, check = verdict.state, verdict.check
     above = state.watermarks[2] - state.watermarks[0]
     enough = check is not None and check.usable.low > check.needed.high + above
-    return enough and verdict.kind in ("block", "passes")
+    # Of a zone whose own line is missing nothing is known but its free blocks.
+    return enough and verdict.state.counted and verdict.kind in ("block", "passes")
 
 
 def _is_elsewhere(failure: Failure) -> bool:
     """Return whether what the request may not use has more free memory than its own zones are to keep free."""
     elsewhere = free_elsewhere(failure)
-    return elsewhere is not None and elsewhere > _marks(failure) > 0
+    marks_are_shown = all(verdict.state.counted for verdict in allowed(failure))
+    return elsewhere is not None and marks_are_shown and elsewhere > _marks(failure) > 0
 
 
 def _marks(failure: Failure) -> int:

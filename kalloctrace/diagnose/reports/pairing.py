@@ -49,6 +49,7 @@ PAGE_KB = 4
 """The page size in kB where only pages are printed."""
 
 _LAST_TOTAL = re.compile(r"(?P<name>[a-z_]{1,32}):\d{1,15}$")
+_LAST_NODES = re.compile(r"mems_allowed=[\d,-]*$")
 _CMA_FREE = re.compile(r".*=> (?P<free>\d{1,15}) free of (?P<all>\d{1,15}) total pages")
 _CMA_RANGE = re.compile(r"(?<!\d)(\d{1,15})@\d")
 _LATE_MASK = re.compile(r",? ?mode:0x")
@@ -136,7 +137,7 @@ class _Pairing:
             self._feed(message if piece == text else message._replace(text=piece))
 
     def forget_end(self, last: Message) -> None:
-        """Forget the number at the end of the log's last line: the log may end within it."""
+        """Forget what the last line ends in, a number or a list: the log may end within it."""
         for writer in self.reports.open:
             if writer.line != last.line:
                 continue
@@ -144,6 +145,8 @@ class _Pairing:
                 writer.zone.lowmem_reserve = None
             elif (total := _LAST_TOTAL.search(last.text)) is not None:
                 writer.report.totals.pop(total["name"], None)
+            elif last.line != writer.report.line and _LAST_NODES.search(last.text) is not None:
+                writer.report.mems_allowed = None
 
     def _feed(self, message: Message) -> None:
         self.reports.number += 1
