@@ -30,7 +30,7 @@ def require_spark() -> None:
     missing = [
         what
         for what, found in (
-            ("Java 17 (apt install openjdk-17-jre-headless)", shutil.which("java")),
+            ("Java 17 or 21 (apt install default-jre-headless)", shutil.which("java")),
             ("pyspark", importlib.util.find_spec("pyspark")),
         )
         if found is None

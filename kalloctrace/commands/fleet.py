@@ -29,7 +29,7 @@ _ENGINE = (
         type=click.Choice(["duckdb", "spark"]),
         default="duckdb",
         show_default=True,
-        help="What answers: DuckDB in this process (extra [fleet]), or Spark (extra [spark], Java 17).",
+        help="What answers: DuckDB in this process (extra [fleet]), or Spark (extra [spark], Java 17 or 21).",
     ),
     click.option(
         "--master",

@@ -129,7 +129,7 @@ def _session(master: str, memory: str) -> SparkSession:
         log.seek(begin)
         said = log.read(_LOG_BYTES).decode(errors="replace").splitlines()
         why = next((line for line in reversed(said) if not _FRAME.match(line)), "") or _why(error)
-        fix = "install Java 17 (openjdk-17-jre-headless), check --master and --memory"
+        fix = "install Java 17 or 21 (apt install default-jre-headless), check --master and --memory"
         raise KalloctraceError("cannot start Spark", why, fix) from error
     return session
 
