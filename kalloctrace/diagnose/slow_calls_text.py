@@ -79,7 +79,9 @@ def _callers(row: SlowRow) -> list[str]:
 def _add(group: SlowGroup, sheet: Sheet, clock: Clock) -> None:
     report = group.slowest
     call = report.call
-    time = f"{clock.seconds(call['time'])} after {clock.event} (the kernel's log: {kernel_seconds(call['time'])})"
+    wall = clock.wall_time(call["time"])
+    logs = f"the kernel's log: {kernel_seconds(call['time'])}{'' if wall is None else f', a journal: about {wall}'}"
+    time = f"{clock.seconds(call['time'])} after {clock.event} ({logs})"
     before = ""
     if group.calls > 1:
         span = f"from {clock.seconds(group.first)} to {clock.seconds(group.last)}"

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 
@@ -13,14 +14,23 @@ class Clock:
     Attributes:
         began: that moment, CLOCK_MONOTONIC in ns.
         event: what happened then, for people.
+        wall: the wall-clock time of that moment, to about a second; None if it is not known.
     """
 
     began: int
     event: str
+    wall: datetime | None = None
 
     def seconds(self, time: int) -> str:
         """Return a time (CLOCK_MONOTONIC, ns) as text."""
         return f"{(time - self.began) / 1e9:.6f} s"
+
+    def wall_time(self, time: int) -> str | None:
+        """Return a time (CLOCK_MONOTONIC, ns) by the wall clock, as a journal has it; None if that is not known."""
+        if self.wall is None:
+            return None
+        moment = _later(self.wall, time - self.began)
+        return None if moment is None else moment.isoformat(timespec="seconds")
 
 
 def clock_of(recording: Mapping[str, Any], first: int | None, event: str) -> Clock:
@@ -33,10 +43,27 @@ def clock_of(recording: Mapping[str, Any], first: int | None, event: str) -> Clo
     """
     began = recording.get("started_monotonic")
     if isinstance(began, int | float):
-        began = round(began * 1e9)
+        started = round(began * 1e9)
         # A call may be recorded right before the recorder looked at the clock.
-        return Clock(began if first is None else min(began, first), "the recording began")
+        earliest = started if first is None else min(started, first)
+        return Clock(earliest, "the recording began", _wall(recording, earliest - started))
     return Clock(first or 0, event)
+
+
+def _wall(recording: Mapping[str, Any], later: int) -> datetime | None:
+    try:
+        started = datetime.fromisoformat(str(recording.get("started")))
+        # Without a time zone it would be taken for this machine's.
+        return None if started.tzinfo is None else _later(started.astimezone(UTC), later)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _later(moment: datetime, time: int) -> datetime | None:
+    try:
+        return moment + timedelta(microseconds=time // 1000)
+    except OverflowError:
+        return None
 
 
 def kernel_seconds(time: int) -> str:

@@ -372,6 +372,29 @@ def test_slow_path_that_is_not_there(opener: Opener, demo: Path, tmp_path: Path)
     assert none.locator("#slowpath .list").inner_text() == "No slow-path calls were recorded. Lost events: 0."
 
 
+def test_failures_of_the_slow_path_are_all(opener: Opener, tmp_path: Path) -> None:
+    """Where other returns were not traced, nothing is left open: a call that was not rejected fails there only."""
+    failed = next(call for call in traces.slow_calls() if call["page"] is False)
+    page = opener.open(write_page(traces.slow(tmp_path / "t.arrows", failed)))
+    text = page.locator("#failures .list").inner_text()
+    assert "1 call of the slow path failed" in text
+    assert "not known" not in text
+    none = opener.open(write_page(traces.slow(tmp_path / "s.arrows")))
+    assert none.locator("#failures .list").inner_text() == "None: the only allocation got its pages."
+
+
+def test_times_of_a_journal(opener: Opener, tmp_path: Path) -> None:
+    """Next to the seconds, the wall-clock time, where the recording has it."""
+    failed = next(call for call in traces.slow_calls() if call["page"] is False)
+    path = write_page(traces.slow(tmp_path / "t.arrows", {**failed, "time": 61_500_000_000}))
+    began = '"wall":"2026-11-26T09:57:13+00:00"'
+    for known, expected in (('"wall":null', "log"), (began, "log, about 2026-11-26T09:58:14+00:00 in a journal")):
+        path.write_text(path.read_text().replace('"wall":null', known))
+        page = opener.open(path)
+        page.locator("#slowpath li.request summary").first.click()
+        expect(page.locator("#slowpath li.request").first).to_contain_text(f"61.500000 s in the kernel's {expected}")
+
+
 def test_failures_are_listed(opener: Opener, demo: Path) -> None:
     """What returned NULL, with its explanation."""
     page = opener.open(demo)

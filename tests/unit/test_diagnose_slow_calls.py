@@ -145,6 +145,23 @@ def test_times() -> None:
     assert clock_of({}, None, "the first call").began == 0
 
 
+def test_times_of_a_journal() -> None:
+    """The wall-clock time of a call in UTC, to the second, where the recording has both clocks."""
+    started = {"started": "2026-11-26T10:57:13+01:00", "started_monotonic": 1.0}
+    clock = clock_of(started, 500_000_000, "the first call")
+    assert clock.wall_time(1_000_000_000) == "2026-11-26T09:57:13+00:00"
+    assert clock.wall_time(11_600_000_000) == "2026-11-26T09:57:23+00:00"
+    assert clock.wall_time(10**21) is None
+    for unknown in ("2026-11-26T10:57:13", "yesterday", "0001-01-01T00:00:00+14:00", None):
+        assert clock_of(started | {"started": unknown}, None, "the first call").wall_time(0) is None
+    assert clock_of({"started": started["started"]}, 5, "the first call").wall_time(5) is None
+    stream = io.StringIO()
+    group = SlowGroup(report(1_000_000_000, 5_000_000), 1, 1_000_000_000, 1_000_000_000)
+    write_slow_calls(SlowGroups([group], 0), Console(stream), clock, None)
+    text = " ".join(stream.getvalue().split())
+    assert "(the kernel's log: 1.000000 s, a journal: about 2026-11-26T09:57:13+00:00), pid 166" in text
+
+
 def test_rows_of_the_table() -> None:
     """By reason, zones and order, most calls first; examples are of different rows before there are two of one."""
     found = grouped([

@@ -608,6 +608,14 @@ def test_calls_are_counted_by_time_and_duration() -> None:
 def test_times_are_counted_from_the_recording(tmp_path: Path) -> None:
     """From when it began where the recorder wrote that, else from the first call that has a time."""
     path = traces.stream(tmp_path / "t.arrows", {"time": 5_000}, {"time": 9_000})
-    assert data_of(path)["clock"] == {"began": 5_000, "event": "the first call that has a time", "first": 0}
-    path = traces.stream(tmp_path / "s.arrows", {"time": 5_000}, recording={"started_monotonic": 2e-6})
-    assert data_of(path)["clock"] == {"began": 2_000, "event": "the recording began", "first": 3_000}
+    first = {"began": 5_000, "event": "the first call that has a time", "wall": None, "first": 0}
+    assert data_of(path)["clock"] == first
+    known = {"started_monotonic": 2e-6, "started": "2026-11-26T10:57:13+01:00"}
+    path = traces.stream(tmp_path / "s.arrows", {"time": 5_000}, recording=known)
+    wall = "2026-11-26T09:57:13+00:00"
+    assert data_of(path)["clock"] == {"began": 2_000, "event": "the recording began", "wall": wall, "first": 3_000}
+
+
+def test_failures_are_known_where_the_slow_path_was_recorded(tmp_path: Path) -> None:
+    """A call that was not rejected fails in the slow path only, so that no other return has to be traced."""
+    assert data_of(traces.slow(tmp_path / "t.arrows"))["returns"] == "slow"

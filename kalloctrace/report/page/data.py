@@ -25,7 +25,7 @@ from kalloctrace.report.page.cells import CellCounter, Cells, Counted, Numbers
 from kalloctrace.report.page.explained import explained
 from kalloctrace.report.page.slowpath import SlowChoice, SlowCounter, SlowLimits
 from kalloctrace.report.page.texts import Texts
-from kalloctrace.report.summary import Summary, SummaryCounter, frames_from_entry, only_events
+from kalloctrace.report.summary import Summary, SummaryCounter, frames_from_entry, only_events, slow_path_totals
 from kalloctrace.report.summary_text import header_fields, total_fields
 from kalloctrace.report.verification_text import zonelist_text
 from kalloctrace.text import printable
@@ -128,6 +128,7 @@ def page_data(trace: TraceReader, limits: Limits) -> dict[str, Any]:
         "clock": {
             "began": clock.began,
             "event": clock.event,
+            "wall": clock.wall_time(clock.began),
             "first": None if summary.first is None else summary.first - clock.began,
         },
         "seconds": summary.seconds,
@@ -148,9 +149,14 @@ def _clock(trace: TraceReader, *first: int | None) -> Clock:
 
 
 def _returns(summary: Summary) -> str:
-    """Return for how many calls the return was traced: "all", "some" or "none"."""
+    """Return for how many calls the return was traced: "all", "some" or "none".
+
+    "slow": not for all, but the slow path was recorded, in which alone a call fails that was not rejected.
+    """
     if not summary.not_followed:
         return "all"
+    if slow_path_totals(summary) is not None:
+        return "slow"
     return "none" if summary.not_followed == summary.all.count else "some"
 
 

@@ -457,6 +457,7 @@ function drawFailures() {
   const untraced = {
     none: "Returns were not traced, so failures are not known: record with --mode stream --returns. Rejections are known anyway.",
     some: "Some returns were not traced: whether those calls failed is not known.",
+    slow: null,
     all: null,
   }[data.returns];
   find("#failures .list").replaceChildren(
@@ -470,9 +471,10 @@ function drawFailures() {
 
 function noFailures() {
   const failed = data.values.outcome.some((outcome) => ["failed", "rejected"].includes(outcome));
-  if (failed) return data.returns === "all" ? "None pass the filters." : "No known ones pass the filters.";
+  const known = data.returns === "all" || data.returns === "slow";
+  if (failed) return known ? "None pass the filters." : "No known ones pass the filters.";
   if (!rowCount) return "No allocations were recorded.";
-  return data.returns === "all"
+  return known && !data.verification.slow?.failed
     ? `None: ${wholeTotal.calls === 1 ? "the only allocation" : `each of ${count(wholeTotal.calls)} allocations`} got its pages.`
     : "No allocation was rejected before the page allocator looked for pages.";
 }

@@ -7,6 +7,13 @@ const threeDigits = new Intl.NumberFormat("en", { minimumFractionDigits: 3, maxi
 
 const seconds = (time) => `${((time - data.clock.began) / 1e9).toFixed(6)} s`;
 const kernelSeconds = (time) => `${(time / 1e9).toFixed(6)} s`;
+/** Returns the time by the wall clock, as a journal has it, as the rest of a sentence. */
+function wallTime(time) {
+  if (data.clock.wall === null) return "";
+  const moment = new Date(Date.parse(data.clock.wall) + (time - data.clock.began) / 1e6);
+  return `, about ${moment.toISOString().slice(0, 19)}+00:00 in a journal`;
+}
+
 const milliseconds = (time) => `${threeDigits.format(time / 1e6)} ms`;
 const texts = (numbers) => numbers.map((number) => data.texts[number]);
 
@@ -187,7 +194,7 @@ function fillSlow(details, call, about) {
     element("h3", {}, "caller"),
     fields([
       ["task", `${data.texts[call.comm]}, pid ${call.pid}, thread ${call.tid}, cpu ${call.cpu}`],
-      ["time", `${seconds(call.time)} after ${data.clock.event}; ${kernelSeconds(call.time)} in the kernel's log`],
+      ["time", `${seconds(call.time)} after ${data.clock.event}; ${kernelSeconds(call.time)} in the kernel's log${wallTime(call.time)}`],
       ["request", `${data.texts[call.gfp]}, order ${call.order}`],
       ["returned", call.duration === null ? data.texts[call.ended] : `${data.texts[call.ended]}, after ${milliseconds(call.duration)}`],
       ...(call.stack.length ? [["stack", texts(call.stack).join(" ← ")]] : []),
