@@ -3,8 +3,10 @@
 
 import json
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,9 @@ from kalloctrace.errors import Exit, KalloctraceError
 if TYPE_CHECKING:
     from kalloctrace.flags.tables import FlagTables
     from kalloctrace.kernel.snapshot import Snapshot
+
+_MASK = re.compile(r"0x[0-9a-f]+|[0-9]+|(__)?GFP_\w+", re.IGNORECASE)
+"""A part of a mask."""
 
 _CONTEXTS = ("task", "bh_disabled", "softirq", "hardirq", "nmi")
 
@@ -174,6 +179,7 @@ def command(
     _check_language(lang, term)
     of_logs: dict[str, object] = {"--page-size": page_size, "--html": html, "--force": force or None}
     if logs and term is None:
+        _refuse_words(logs)
         from kalloctrace.commands.explain_log import explain_logs
         from kalloctrace.commands.log_reader import LogOptions
 
@@ -191,6 +197,14 @@ def command(
             raise _usage(f"{given[0]} does not go with --batch", "each line of a batch has its own", "leave it out")
         return _batch(batch, kernel)
 
+    _require(
+        {
+            "--kernel 5.10": kernel or machine_trace,
+            # Some of the entries without locks take none.
+            "--gfp GFP_KERNEL": gfp or entry == "nolock",
+            "--order 0": order,
+        }
+    )
     snapshot = _snapshot(kernel, machine_trace)
     tables = snapshot.tables
     line = _alloc_context(alloc_context)
@@ -198,7 +212,7 @@ def command(
     request: dict[str, Any] = {
         "kernel": snapshot.release,
         "gfp": _gfp(gfp, entry, snapshot),
-        "order": _number(_required(order, "--order", "0"), "--order"),
+        "order": _number(str(order), "--order"),
         "preferred_nid": None if nid is None else _number(nid, "--nid"),
         "nodemask": None if nodemask is None else _nodes(nodemask, "--nodemask"),
         "entry": entry,
@@ -312,8 +326,6 @@ def _lines(name: str) -> Iterator[IO[bytes]]:
 
 
 def _snapshot(kernel: str | None, machine_trace: str | None) -> "Snapshot":
-    if kernel is None and machine_trace is None:
-        raise _usage("which kernel?", "the rules depend on the kernel", "add --kernel 5.10, or --kernel live")
     from kalloctrace.commands.kernel_source import kernel_snapshot, trace_snapshot
 
     if machine_trace is None:
@@ -362,19 +374,51 @@ def _alloc_context(path: str | None) -> dict[str, Any]:
     return {**data, "machine": {**machine, **flat} if isinstance(machine, dict) else machine}
 
 
-def _required(value: str | None, option: str, example: str) -> str:
-    if value is None:
-        raise _usage(f"{option} is missing", "a request has a gfp mask and an order", f"add {option} {example}")
-    return value
+def _require(options: dict[str, object]) -> None:
+    missing = [example for example, given in options.items() if not given]
+    if missing:
+        raise _missing(missing)
+
+
+def _missing(examples: Sequence[str]) -> KalloctraceError:
+    """Return the error about a request without its kernel, mask or order.
+
+    Args:
+        examples: an example of each option that is missing.
+    """
+    *first, last = [example.split()[0] for example in examples]
+    what = f"{', '.join(first)} and {last} are missing" if first else f"{last} is missing"
+    # Who names none of the three may not want a request at all.
+    log = "; to explain a log: dmesg | kalloctrace explain -" if len(first) > 1 else ""
+    why = "a request has a gfp mask and an order, and the rules depend on the kernel"
+    return _usage(what, why, f"add {' '.join(examples)}{log}")
+
+
+def _refuse_words(names: tuple[str, ...]) -> None:
+    """Refuse masks and terms that are named as if they were logs."""
+    from kalloctrace.explain.glossary import term_names
+
+    for name in names:
+        if os.path.lexists(name):
+            continue
+        if all(map(_MASK.fullmatch, name.split("|"))):
+            word = shlex.quote(name)
+            fix = f"kalloctrace explain --kernel 5.10 --gfp {word} --order 0; its meaning: kalloctrace decode {word}"
+            raise _usage(f"there is no log {name}", "a mask belongs to --gfp", fix)
+        if name in term_names():
+            fix = f"kalloctrace explain --term {name}"
+            raise _usage(f"there is no log {name}", "a term belongs to --term", fix)
 
 
 def _gfp(text: str | None, entry: str | None, snapshot: "Snapshot") -> int | None:
     from kalloctrace.explain.request import takes_gfp
     from kalloctrace.flags.decode import parse_flags
 
-    if text is None and not takes_gfp(snapshot.features, entry or "normal"):
-        return None
-    return parse_flags(_required(text, "--gfp", "GFP_KERNEL"), snapshot.tables)
+    if text is not None:
+        return parse_flags(text, snapshot.tables)
+    if takes_gfp(snapshot.features, entry or "normal"):
+        raise _missing(["--gfp GFP_KERNEL"])
+    return None
 
 
 def _alloc_flags(text: str, tables: "FlagTables") -> int:

@@ -222,9 +222,14 @@ def test_text_of_a_rejection() -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        ([], ["which kernel?", "--kernel 5.10"]),
-        (["--kernel", "5.10"], ["--gfp is missing"]),
-        (["--kernel", "5.10", "--gfp", "0"], ["--order is missing"]),
+        ([], ["--kernel, --gfp and --order are missing", "--kernel 5.10 --gfp GFP_KERNEL --order 0", "dmesg |"]),
+        (["--gfp", "0"], ["--kernel and --order are missing", "add --kernel 5.10 --order 0"]),
+        (["--kernel", "5.10"], ["--gfp and --order are missing"]),
+        (["--kernel", "5.10", "--gfp", "0"], ["--order is missing", "add --order 0"]),
+        (["--kernel", "7.3", "--entry", "nolock", "--order", "0"], ["--gfp is missing", "add --gfp GFP_KERNEL"]),
+        (["GFP_KERNEL|__GFP_COMP"], ["--gfp 'GFP_KERNEL|__GFP_COMP' --order 0", "decode 'GFP_KERNEL|__GFP_COMP'"]),
+        (["0xcc0"], ["there is no log 0xcc0", "--gfp 0xcc0"]),
+        (["zonelist"], ["there is no log zonelist", "kalloctrace explain --term zonelist"]),
         (["--kernel", "5.7", "--gfp", "0", "--order", "0"], ["'5.7'", "from 5.8 to 7.3"]),
         (["--kernel", "5.10", "--gfp", "GFP_NONE", "--order", "0"], ["GFP_NONE"]),
         (["--kernel", "5.10", "--gfp", "0", "--order", "two"], ["--order", "'two'"]),
