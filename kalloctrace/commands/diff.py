@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from kalloctrace.commands.kernel_source import TRACE_SUFFIX, is_trace
+from kalloctrace.commands.pager import paged
 from kalloctrace.console import stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -59,7 +60,8 @@ def command(as_json: bool, top: int, threshold: float, before: Path, after: Path
     else:
         from kalloctrace.report.diff_text import diff_lines
 
-        stdout().lines(diff_lines(diff, top))
+        with paged() as console:
+            console.lines(diff_lines(diff, top))
     return Exit.OK
 
 

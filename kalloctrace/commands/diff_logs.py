@@ -4,6 +4,7 @@
 from functools import partial
 
 from kalloctrace.commands.log_reader import LogOptions, LogReader, Results, explained, no_log
+from kalloctrace.commands.pager import paged
 from kalloctrace.console import stdout
 
 
@@ -41,5 +42,6 @@ def diff_logs(before: str, after: str, top: int, *, as_json: bool) -> int:
     if as_json:
         stdout().json(diff.to_json())
     else:
-        write_log_diff(diff, stdout(), top)
+        with paged() as console:
+            write_log_diff(diff, console, top)
     return code

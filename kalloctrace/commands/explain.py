@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from kalloctrace.commands import complete
+from kalloctrace.commands.pager import paged
 from kalloctrace.console import stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -254,7 +255,8 @@ def _term(name: str, lang: str | None, *, as_json: bool) -> int:
     if as_json:
         stdout().json(page.to_json())
     else:
-        page.write(stdout())
+        with paged() as console:
+            page.write(console)
     return Exit.OK
 
 
@@ -281,7 +283,8 @@ def _single(
     if as_json:
         stdout().json(explanation.to_json(brief=brief))
     else:
-        explanation.write(stdout(), full=full)
+        with paged() as console:
+            explanation.write(console, full=full)
 
 
 def _batch(name: str, kernel: str | None) -> int:

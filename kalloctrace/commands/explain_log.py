@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kalloctrace.commands.log_reader import LogOptions, LogReader, Results, explained, no_failure, no_log, say_beyond
+from kalloctrace.commands.pager import paged
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -84,7 +85,8 @@ def _print_answers(log: "LogFile", reader: LogReader) -> int:
         raise error
     if found is None or not found.groups:
         raise no_failure() if found is None or found.error is None else found.error
-    write_alike(found, name, stdout())
+    with paged() as console:
+        write_alike(found, name, console)
     say_beyond(found.beyond)
     if found.error is not None:
         raise found.error
@@ -110,5 +112,6 @@ def _print_table(logs: "Sequence[LogFile]", reader: LogReader) -> int:
         for group in groups or []:
             table.add(group)
     if results.groups:
-        write_table(table, results.read, stdout())
+        with paged() as console:
+            write_table(table, results.read, console)
     return results.exit_code()

@@ -37,8 +37,7 @@ def paged() -> Iterator[Console]:
     Without a terminal to read keys from, the console is standard output.
     """
     console = stdout()
-    keys = sys.stdin is not None and sys.stdin.isatty()
-    if not (console.is_terminal and keys) or os.environ.get("TERM") == "dumb":
+    if not (console.is_terminal and _has_keys()) or os.environ.get("TERM") == "dumb":
         yield console
         return
     held = _Held()
@@ -47,8 +46,37 @@ def paged() -> Iterator[Console]:
     if len(lines) < os.get_terminal_size(stdout_number()).lines:
         console.styled_lines(lines)
     else:
-        # The console has escaped the text, and has added the colours if they are allowed.
-        click.echo_via_pager(held.getvalue(), color=_colours())  # noqa: TID251
+        with _standard_input_of_the_session():
+            # The console has escaped the text, and has added the colours if they are allowed.
+            click.echo_via_pager(held.getvalue(), color=_colours())  # noqa: TID251
+
+
+def _has_keys() -> bool:
+    """Return whether a pager can read keys: standard input may be a log, but the session still has a terminal."""
+    try:
+        with _standard_input_of_the_session():
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _standard_input_of_the_session() -> Iterator[None]:
+    """Make standard input a terminal, for click asks there whether a pager can be used; pagers open it themselves.
+
+    Raises:
+        OSError: the session has no terminal.
+    """
+    usual = sys.stdin
+    if usual is not None and usual.isatty():
+        yield
+        return
+    with Path(os.ctermid()).open(encoding="utf-8") as terminal:
+        sys.stdin = terminal
+        try:
+            yield
+        finally:
+            sys.stdin = usual
 
 
 def _colours() -> bool | None:

@@ -14,6 +14,8 @@ from tests.terminal import on_terminal
 from tests.traces import stream
 
 PROGRAM = [sys.executable, "-m", "kalloctrace"]
+LOG = Path(__file__).parents[1] / "logs" / "data" / "suppressed.log"
+TRACE = Path(__file__).parents[2] / "fixtures" / "6.12" / "slow-stream.arrows"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,30 @@ def test_a_pager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert b"9 calls" in terminal.printed
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "paged" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "explain --term watermarks",
+        "explain --full --kernel 6.12 --gfp 0 --order 0",
+        f"explain {LOG}",
+        f"explain {LOG} {LOG.parent / 'cpuset-oom.log'}",
+        f"diff {TRACE} {TRACE}",
+        f"diff {LOG} {LOG.parent / 'cpuset-oom.log'}",
+        f"explain - < {LOG}",
+    ],
+)
+def test_whatever_is_long_goes_through_the_pager(tmp_path: Path, command: str) -> None:
+    """Also what is made of standard input: a pager reads its keys from the terminal of the session."""
+    pager = tmp_path / "pager"
+    pager.write_text('#!/bin/sh\necho "paged"\ncat >/dev/null\n')
+    pager.chmod(0o755)
+    line = f"stty rows 4 cols 80; PAGER={pager} {sys.executable} -m kalloctrace {command}"
+    session = f"import pty, sys; sys.exit(pty.spawn(['sh', '-c', {line!r}]) >> 8)"
+    with on_terminal([sys.executable, "-c", session]) as terminal:
+        assert terminal.end(120) == 0
+    assert terminal.printed.split() == [b"paged"]
 
 
 @pytest.mark.skipif(shutil.which("less") is None, reason="needs less")
