@@ -13,7 +13,7 @@ from kalloctrace.logs.lines import HEADER, may_be_header, starts, with_beginning
 from kalloctrace.logs.newest_first import in_order
 from kalloctrace.logs.pieces import Piece
 from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, next_prefix, without_host
-from kalloctrace.logs.quoted_printable import decoded, is_quoted_printable
+from kalloctrace.logs.quoted_printable import QuotedPrintable
 from kalloctrace.logs.repeats import Repeats
 from kalloctrace.logs.unwrap import Break, Line, is_apart, joined, terminal_width
 from kalloctrace.text import printable
@@ -97,7 +97,7 @@ class _Reader:
         self._prefixes = LearnedPrefixes()
         self._waiting: list[tuple[Piece, Prefix]] = []
         self._width = 0
-        self._is_mail = False
+        self._mail = QuotedPrintable()
         self._repeats = Repeats()
         self._is_since_boot = False
         self._entries: deque[_Entry] = deque()
@@ -108,17 +108,7 @@ class _Reader:
     def read(self, block: Block) -> list[Message]:
         """Read a block; it is returned when the next one is known, from which its prefixes are learned too."""
         before = [] if block.follows else self.rest()
-        lines: Iterable[tuple[int, str]] = zip(block.numbers, block.lines, strict=True)
-        self._is_mail = is_quoted_printable(block.lines, before=self._is_mail)
-        if self._is_mail:
-            lines = decoded(lines)
-        pieces = [
-            part
-            for number, line in lines
-            for piece in self._containers.pieces(number, line)
-            for part in _with_prefixes(piece)
-        ]
-        pieces = self._repeats.left_out(pieces)
+        pieces = self._pieces(self._mail.read(block.numbers, block.lines))
         self._prefixes.learn(pieces)
         waiting, self._waiting = self._waiting, pieces
         return before + self._read_lines(waiting)
@@ -126,11 +116,21 @@ class _Reader:
     def rest(self) -> list[Message]:
         """Return what was held back: the log ends here, or lines are passed over."""
         waiting, self._waiting = self._waiting, []
-        messages = self._read_lines(waiting)
+        messages = self._read_lines([*waiting, *self._pieces(self._mail.rest())])
         while self._entries:
             messages += self._messages()
         self._open.clear()
         return messages
+
+    def _pieces(self, lines: Iterable[tuple[int, str]]) -> list[tuple[Piece, Prefix]]:
+        return self._repeats.left_out(
+            [
+                part
+                for number, line in lines
+                for piece in self._containers.pieces(number, line)
+                for part in _with_prefixes(piece)
+            ]
+        )
 
     def _read_lines(self, pieces: list[tuple[Piece, Prefix]]) -> list[Message]:
         messages: list[Message] = []

@@ -11,7 +11,42 @@ _MOST = 1024
 """Characters of a line that is joined; a kernel message has no more."""
 
 
-def is_quoted_printable(lines: Sequence[str], *, before: bool) -> bool:
+class QuotedPrintable:
+    """Decodes the lines of a log, block after block, where they are quoted-printable."""
+
+    def __init__(self) -> None:
+        """Begin a log."""
+        self._is_on = False
+        self._begun: tuple[int, str] | None = None
+
+    def read(self, numbers: Sequence[int], lines: Sequence[str]) -> Iterable[tuple[int, str]]:
+        """Return numbered lines; one that is joined has the number of its first part.
+
+        Args:
+            numbers: of the lines.
+            lines: a block of lines that follow one another.
+        """
+        numbered = zip(numbers, lines, strict=True)
+        self._is_on = _is_quoted_printable(lines, before=self._is_on)
+        return self._decoded(numbered) if self._is_on else (*self.rest(), *numbered)
+
+    def rest(self) -> Sequence[tuple[int, str]]:
+        """Return the line that was to go on, if the log ends or lines are passed over."""
+        begun, self._begun = self._begun, None
+        return () if begun is None else (begun,)
+
+    def _decoded(self, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+        for number, line in lines:
+            text = line.rstrip()
+            first, head = self._begun or (number, "")
+            self._begun = None
+            if text.endswith("=") and len(head) + len(text) < _MOST:
+                self._begun = (first, head + text[:-1])
+            else:
+                yield first, _CODE.sub(_characters, head + text)
+
+
+def _is_quoted_printable(lines: Sequence[str], *, before: bool) -> bool:
     """Return whether lines are quoted-printable: an "=" is always encoded there, and "=3D" is nothing else.
 
     Args:
@@ -24,21 +59,6 @@ def is_quoted_printable(lines: Sequence[str], *, before: bool) -> bool:
         return False
     equals = sum(line.count("=") for line in lines)
     return sum(len(_ENCODED.findall(line)) for line in lines) * 10 >= equals * 9
-
-
-def decoded(lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines decoded; a joined line has the number of its first part."""
-    begun: tuple[int, str] | None = None
-    for number, line in lines:
-        text = line.rstrip()
-        first, head = begun or (number, "")
-        if text.endswith("=") and len(head) + len(text) < _MOST:
-            begun = (first, head + text[:-1])
-            continue
-        begun = None
-        yield first, _CODE.sub(_characters, head + text)
-    if begun is not None:
-        yield begun[0], _CODE.sub(_characters, begun[1])
 
 
 def _characters(match: re.Match[str]) -> str:
