@@ -126,11 +126,10 @@ class _Shared(NamedTuple):
 def _contradicted(zones: list[LoggedZone], layout: Layout) -> frozenset[tuple[int, str]]:
     """Return the zones whose lowmem_reserve is another zone's, because lines are missing.
 
-    A zone keeps nothing for itself and the zones below it. Where a lower zone of the node keeps more for one zone than
-    for the zone below it, that zone has pages, so that each zone below it keeps some for it:
-    `setup_per_zone_lowmem_reserve`, mm/page_alloc.c. Division may lose one page.
+    Where a lower zone of the node keeps more for one zone than for the zone below it, that zone has pages, so that each
+    zone below it keeps some for it: `setup_per_zone_lowmem_reserve`, mm/page_alloc.c. Division may lose one page.
     """
-    wrong = {_key(zone) for zone in zones if any((zone.lowmem_reserve or ())[: layout.index(zone.zone) + 1])}
+    wrong = set[tuple[int, str]]()
     for lower, zone in permutations(zones, 2):
         theirs, mine, index = lower.lowmem_reserve, zone.lowmem_reserve, layout.index(zone.zone)
         if lower.node != zone.node or layout.index(lower.zone) >= index or theirs is None or mine is None:

@@ -329,7 +329,8 @@ def record_while_stopped(trace: Path, mode: str, pages: int) -> Totals:
         subprocess.run([*WORKLOAD, "anonymous", "--pages", str(pages)], check=True)
         process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 0
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
     with TraceReader(trace) as reader:
         rows_read = sum(calls(pa.table(batch)) for batch in reader.batches())
         totals = reader.ending().totals
