@@ -536,12 +536,13 @@ class Session:
             if deadline is not None:
                 pause = max(0.0, min(pause, deadline - time.monotonic()))
             ready, _, _ = select.select(watched, [], [], pause)
+            if ending.reason:
+                # The rest is read after the end: on a slow machine a full buffer takes longer than a signal may.
+                ending.noticed()
+                return ending.reason
             self.drain()
             if self._audit is not None:
                 self._audit.step()
-            if ending.reason:
-                ending.noticed()
-                return ending.reason
             if ready:
                 return "the command ended"
             if deadline is not None and time.monotonic() >= deadline:
