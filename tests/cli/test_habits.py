@@ -143,7 +143,9 @@ def test_whatever_is_long_goes_through_the_pager(tmp_path: Path, command: str) -
     session = f"import pty, sys; sys.exit(pty.spawn(['sh', '-c', {line!r}]) >> 8)"
     with on_terminal([sys.executable, "-c", session]) as terminal:
         assert terminal.end(120) == 0
-    assert terminal.printed.split() == [b"paged"]
+    # On a slow machine it says first how far it has read.
+    assert b"paged" in terminal.printed.split()
+    assert terminal.printed.count(b"\n") < 4
 
 
 @pytest.mark.skipif(shutil.which("less") is None, reason="needs less")
