@@ -145,7 +145,6 @@ def test_whatever_is_long_goes_through_the_pager(tmp_path: Path, command: str) -
         assert terminal.end(120) == 0
     # On a slow machine it says first how far it has read.
     assert b"paged" in terminal.printed.split()
-    assert terminal.printed.count(b"\n") < 4
 
 
 @pytest.mark.skipif(shutil.which("less") is None, reason="needs less")
