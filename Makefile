@@ -24,7 +24,7 @@ run: $(VENV)/.runs
 	$(BIN)/python -m kalloctrace.lab.demo
 
 # KALLOCTRACE_REQUIRE_LIVE=1 makes a missing guest a failure.
-# A guest and a browser need the processors for themselves; the other tests run on all, a file on one.
+# Guests and the browser take a processor each, beside the guest of the longest tests; other tests run on all, a file on one.
 test: setup check coverage
 	$(BIN)/python -m pytest $(PARALLEL) tests/replay tests/logs
 	$(BIN)/python -m pytest $(PARALLEL) tests/cli
