@@ -18,7 +18,7 @@ from kalloctrace.fleet.outliers import find_outliers
 from kalloctrace.fleet.tables import FLEET_TABLES
 from kalloctrace.fleet.verify import model_version
 from tests.bench.fleet_data import AFTER, BEFORE, SMALL, Fleet, make_fleet
-from tests.fleets import add
+from tests.fleets import add, drop_column
 from tests.traces import slow, slow_calls, stream
 
 FLEET = Fleet(hosts=12, requests=12, slow=60, calls=5_000, outlier=0.6, regression=2.0, mismatched=600, fixture=SMALL)
@@ -42,7 +42,10 @@ def require_spark() -> None:
 
 
 def make_mixed_fleet(path: Path, traces: Path) -> None:
-    """Make a dataset: a fleet with injections, and traces with each verdict, nulls, failures, and a longer version."""
+    """Make a dataset: a fleet with injections, and traces with each verdict, nulls, failures, and a longer version.
+
+    It is of a schema without two of the columns.
+    """
     make_fleet(path, FLEET)
     wrong: list[dict[str, Any]] = [
         *({"migratetype": 99, "comm": "a"}, {"migratetype": 99, "comm": "a", "page": False}),
@@ -57,6 +60,8 @@ def make_mixed_fleet(path: Path, traces: Path) -> None:
         slow(traces / "slow.arrows", *slow_calls()[:9]),
     )
     add(path, stream(traces / "longer.arrows", *({} for _ in range(9)), recording={"id": "3"}))
+    drop_column(path, "zones", "free_types")
+    drop_column(path, "recordings", "damage")
 
 
 def answers(path: Path, running: Engine) -> Answers:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from pyarrow import parquet
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.fleet.stores import ARGUMENT, Store, store_of
-from kalloctrace.fleet.tables import FLEET_TABLES, PARTITIONED, SCHEMA
+from kalloctrace.fleet.tables import FLEET_TABLES, NEEDED, PARTITIONED, SCHEMA
 from kalloctrace.kernel.shapes import U53, array, integer, parse_json, record, text
 from kalloctrace.output.files import complete_output
 from kalloctrace.output.opened import cannot_write
@@ -172,6 +173,16 @@ class Dataset:
         """Return the paths of a table's files."""
         return [self.store.address(data.path) for data in self.files(table)]
 
+    def check_columns(self, table: str) -> None:
+        """Refuse a table whose first file lacks a column that every version writes, as one of another table does.
+
+        Raises:
+            KalloctraceError: a column is missing, or the file is damaged.
+        """
+        for data in islice(self.files(table), 1):
+            with self._opened(data.path, FLEET_TABLES[table]):
+                pass
+
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return columns of a table as they are stored: all rows that were committed.
 
@@ -184,7 +195,7 @@ class Dataset:
         """Return columns of some files of a table; one that an older version did not write is null.
 
         Raises:
-            KalloctraceError: a file is damaged.
+            KalloctraceError: a file is damaged, or lacks a column that every version writes.
         """
         schema = FLEET_TABLES[name]
         read = schema if columns is None else pa.schema([schema.field(column) for column in columns])
@@ -192,14 +203,24 @@ class Dataset:
         parts = [self._read(data.path, read) for data in files]
         return pa.concat_tables([read.empty_table(), *parts])
 
-    def _read(self, place: str, schema: pa.Schema) -> pa.Table:
+    @contextmanager
+    def _opened(self, place: str, schema: pa.Schema) -> Iterator[parquet.ParquetFile]:
+        """Yield a Parquet file that has the columns of a schema, but for those that may be missing."""
         try:
             # Not as a dataset, which would take columns from the names of folders.
             with self.store.open(place) as opened, parquet.ParquetFile(opened) as file:
-                part = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
+                missing = [name for name in schema.names if name in NEEDED and name not in file.schema_arrow.names]
+                if missing:
+                    why = f"it has no column {missing[0]}, which every version writes"
+                    raise KalloctraceError(f"cannot read {self.store.label(place)}", why, _FIX_FILE)
+                yield file
         except (OSError, pa.ArrowException) as error:
             why = str(error).partition("\n")[0] or type(error).__name__
             raise KalloctraceError(f"cannot read {self.store.label(place)}", why, _FIX_FILE) from error
+
+    def _read(self, place: str, schema: pa.Schema) -> pa.Table:
+        with self._opened(place, schema) as file:
+            part = file.read(columns=[name for name in schema.names if name in file.schema_arrow.names])
         columns = [
             part[f.name].cast(f.type) if f.name in part.column_names else pa.nulls(len(part), f.type) for f in schema
         ]

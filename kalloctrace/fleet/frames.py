@@ -71,11 +71,16 @@ class Engine(ABC):
         raise NotImplementedError
 
     def tables(self, dataset: Dataset) -> Tables:
-        """Return the tables of a dataset, which must stay open for as long as they are used."""
+        """Return the tables of a dataset, which must stay open for as long as they are used.
+
+        Raises:
+            KalloctraceError: a file is damaged, or is none of its table.
+        """
         self.reach(dataset)
         return {name: self._table(dataset, name) for name in FLEET_TABLES}
 
     def _table(self, dataset: Dataset, name: str) -> Frame:
+        dataset.check_columns(name)
         paths, schema = dataset.paths(name), FLEET_TABLES[name].remove_metadata()
         native = self.read(paths, schema) if paths else self.hold(schema.empty_table())
         frame: Frame = nw.from_native(native).lazy()

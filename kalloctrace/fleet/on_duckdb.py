@@ -23,8 +23,13 @@ class _DuckDB(Engine):
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def read(self, paths: list[str], schema: pa.Schema) -> Any:  # noqa: ANN401, ARG002 (it takes the columns that are there)
-        return self._connection.read_parquet(paths, hive_partitioning=False, union_by_name=True)
+    def read(self, paths: list[str], schema: pa.Schema) -> Any:  # noqa: ANN401 (a relation)
+        found = self._connection.read_parquet(paths, hive_partitioning=False, union_by_name=True)
+        there, types = set(found.columns), self.hold(schema.empty_table()).types
+        columns = (
+            name if name in there else f"NULL::{kind} AS {name}" for name, kind in zip(schema.names, types, strict=True)
+        )
+        return found.project(", ".join(columns))
 
     def reach(self, dataset: Dataset) -> None:
         filesystem = dataset.store.filesystem
@@ -71,11 +76,12 @@ def running_duckdb(memory: str) -> Iterator[Engine]:
         with connection:
             yield _DuckDB(connection)
     except duckdb.Error as error:
-        raise KalloctraceError(
-            "DuckDB could not answer",
-            str(error).partition("\n")[0],
-            "give it more with --memory, free some space in its folder for temporary files, or use --engine spark",
-        ) from error
+        fix = (
+            "give it more with --memory, free some space in its folder for temporary files, or use --engine spark"
+            if isinstance(error, duckdb.OutOfMemoryException)
+            else "if a file is damaged, restore it from a copy"
+        )
+        raise KalloctraceError("DuckDB could not answer", str(error).partition("\n")[0], fix) from error
 
 
 def _bytes_text(memory: str) -> str:

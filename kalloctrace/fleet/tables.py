@@ -22,6 +22,13 @@ SHARED = ("machines", "requests")
 """Tables whose rows several recordings share; a row may be there more than once."""
 JUDGED = ("verdicts", "differences")
 """What `fleet verify` found; likewise."""
+NEEDED = frozenset(
+    (
+        *("recording_key", "recording_id", "extent", "machine_key", "facts_key", "circumstances_key", "request_key"),
+        *("calls", "model_version", "verdict"),
+    )
+)
+"""Columns that every schema has: without one of them a row would be lost. Any other one may be missing, and is null."""
 
 _SIGN_BIT = (1 << 63) - 1
 

@@ -10,15 +10,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from pyarrow import parquet
 
 from kalloctrace.cli import main
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.fleet.add import Adding, TraceRows, pseudonyms
 from kalloctrace.fleet.compact import compact
 from kalloctrace.fleet.dataset import Dataset, Writing
-from kalloctrace.fleet.tables import FLEET_TABLES, SCHEMA
+from kalloctrace.fleet.tables import FLEET_TABLES, NEEDED, SCHEMA
 from kalloctrace.trace.reader import TraceReader
-from tests.fleets import add
+from tests.fleets import add, drop_column
 from tests.schemas import hold
 from tests.traces import UNDER_PRESSURE, aggregate, slow, slow_calls, stream
 
@@ -248,6 +249,65 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         commit.write_bytes(bad)
         with pytest.raises(KalloctraceError, match=why):
             counted(dataset)
+
+
+def test_a_column_that_an_older_version_did_not_write_is_null(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In no file of a table, or in some; a merged dataset has all columns, and its answers are the same."""
+    path = tmp_path / "fleet"
+    query = "SELECT host, count(kernel_version) AS n, sum(calls) AS c FROM recordings GROUP BY 1"
+    add(path, made(tmp_path / "one.arrows", 3))
+    drop_column(path, "recordings", "kernel_version")
+    drop_column(path, "requests", "gfp")
+
+    def printed(*words: str) -> str:
+        assert main(["fleet", *words]) == 0
+        return capsys.readouterr().out
+
+    assert printed("sql", str(path), query) == "  host | n | c\n  web-1 | 0 | 3\n"
+    assert printed("verify", str(path)).startswith("ok: 3 of 3 calls")
+    add(path, made(tmp_path / "two.arrows", 2, name="b"))
+    for _ in ("two files", "one file"):
+        assert printed("sql", str(path), query) == "  host | n | c\n  web-1 | 1 | 5\n"
+        assert printed("verify", str(path)).startswith("ok: 5 of 5 calls")
+        compact(path)
+    with Dataset.opened(path) as dataset:
+        (place,) = dataset.paths("recordings")
+    assert parquet.read_schema(place).names == FLEET_TABLES["recordings"].names
+
+
+@pytest.mark.parametrize("table", FLEET_TABLES)
+def test_a_file_of_another_table_is_named(table: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One without a key would lose rows: the error says which file, and which column is missing."""
+    path = tmp_path / "fleet"
+    add(path, slow(tmp_path / "slow.arrows", *slow_calls()[:2]), stream(tmp_path / "one.arrows", {"migratetype": 99}))
+    assert main(["fleet", "verify", str(path)]) == 3
+    column = next(name for name in FLEET_TABLES[table].names if name in NEEDED)
+    drop_column(path, table, column)
+    capsys.readouterr()
+    assert main(["fleet", "report", str(path)]) == 1
+    what, why, fix, *more = capsys.readouterr().err.splitlines()
+    assert what.startswith(f"error: cannot read {path}/{table}/")
+    assert f"it has no column {column}" in why
+    assert "fix: restore this file" in fix
+    assert not more
+
+
+def test_a_damaged_file_that_only_the_engine_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has its size, so that DuckDB finds out; the fix is not more memory."""
+    path = tmp_path / "fleet"
+    add(path, slow(tmp_path / "slow.arrows", *slow_calls()[:2]))
+    (file,) = (path / "slow_calls").rglob("*.parquet")
+    whole = file.read_bytes()
+    # Its end, with the names of the columns, is whole.
+    rows = len(whole) - parquet.ParquetFile(file).metadata.serialized_size - 8
+    file.write_bytes(whole[:4] + bytes(rows - 4) + whole[rows:])
+    assert main(["fleet", "report", str(path)]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: DuckDB could not answer\n")
+    assert "restore" in err
+    assert "--memory" not in err
 
 
 def test_wrong_clocks_lose_nothing(tmp_path: Path) -> None:
