@@ -93,9 +93,9 @@ bench-text: setup
 bench-memory: setup
 	$(BIN)/python -m tests.bench.memory $(if $(SHARE),--share $(SHARE))
 
-# Time and size of a fleet's questions, what its searches find, and false alarms. ROWS="1000000 10000000", SEEDS=20.
+# Time and size of a fleet's questions, what its searches find, and false alarms. ROWS="300000 10000000", SEEDS=20, ENGINE=duckdb.
 fleet-bench: setup
-	$(BIN)/python -m tests.bench.fleet $(foreach rows,$(ROWS),--rows $(rows)) $(if $(SEEDS),--seeds $(SEEDS))
+	$(BIN)/python -m tests.bench.fleet $(foreach rows,$(ROWS),--rows $(rows)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ENGINE),--engine $(ENGINE))
 
 # A fleet is asked by a Spark cluster on loopback, of which a worker is killed in mid-query.
 fleet-test: setup

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Makes a fleet's dataset from the real requests and slow calls of fixtures: hosts, days, two kernels, and injections.
 
-Each host makes the requests of a fixture with a mix of its own (log-normal factors), and as many calls of each as
-chance has it (Poisson). After half of the days it has the second kernel: the same one under another release, so that
-nothing differs between the two but what is injected.
+Each host makes the requests of a fixture with a mix of its own (log-normal factors of the square roots of the fixture's
+counts, so that rare ones occur every day), and as many calls of each as chance has it (Poisson), but at least one.
+After half of the days it has the second kernel: the same one under another release, so that nothing differs between
+the two but what is injected.
 """
 
 import json
@@ -11,12 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import parquet
 
 from kalloctrace.console import json_text
 from kalloctrace.fleet.add import Adding
@@ -24,6 +27,7 @@ from kalloctrace.fleet.circumstances import facts_json
 from kalloctrace.fleet.dataset import Dataset, Writing, writing
 from kalloctrace.fleet.tables import FLEET_TABLES, key_of
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.report.export.tables.columns import TABLES
 from kalloctrace.trace.reader import TraceReader
 
 LARGE, SMALL = "6.12/slow.arrows", "6.12/slow-stream.arrows"
@@ -49,7 +53,7 @@ class Fleet:
         hosts: how many.
         days: how many, each a recording of each host.
         requests: distinct ones of each host and day: the most frequent ones of the fixture.
-        calls: of each host and day.
+        calls: of each host and day, about.
         slow: calls of the slow path of each host and day.
         seed: of the random numbers.
         outlier: the share of the calls of one host that become one request; 0 for none.
@@ -61,7 +65,7 @@ class Fleet:
     hosts: int
     days: int = 2
     requests: int = 200
-    calls: int = 100_000
+    calls: int = 20_000
     slow: int = 200
     seed: int = 1
     outlier: float = 0.0
@@ -71,7 +75,7 @@ class Fleet:
 
     @property
     def rows(self) -> int:
-        """Rows of allocations, about: a rare request does not occur everywhere."""
+        """Rows of allocations, but for the injected one."""
         return self.hosts * self.days * self.requests
 
 
@@ -117,7 +121,8 @@ class _Maker:
         self.machines = {release: _machine(template.machine, release) for release in (BEFORE, AFTER)}
         allocations = template.rows["allocations"].sort_by([("calls", "descending")]).slice(0, fleet.requests)
         self._keys = allocations["request_key"].to_numpy()
-        self._mix = allocations["calls"].to_numpy() / allocations["calls"].to_numpy().sum()
+        roots = np.sqrt(allocations["calls"].to_numpy())
+        self._mix = roots / roots.sum()
         requests = template.rows["requests"]
         position = {key: place for place, key in enumerate(requests["request_key"].to_pylist())}
         used = requests.take(pa.array([position[key] for key in self._keys.tolist()]))
@@ -140,7 +145,7 @@ class _Maker:
         machine = self.machines[release]
         started = _START + timedelta(days=day)
         keys = np.array([key_of(files.token, str(host), str(day)) for host in hosts], np.int64)
-        counts = self._random.poisson(self._rates[hosts.start : hosts.stop])
+        counts = np.maximum(1, self._random.poisson(self._rates[hosts.start : hosts.stop]))
         host, kind = np.nonzero(counts)
         counted, request = counts[host, kind], self._keys[kind]
         place, slow = self._slow_calls(hosts, release)
@@ -214,6 +219,32 @@ def make_fleet(path: Path, fleet: Fleet) -> None:
                     files.write_into("machines", "machines", machines)
                 maker.write(files, day, hosts)
                 files.commit()
+
+
+def export_fleet(path: Path, folder: Path) -> None:
+    """Write what `export --format tables` does of each recording of a fleet, each into a folder: calls, and kernel."""
+    schema, numbers = TABLES["allocations"], count()
+    with Dataset.opened(path) as dataset:
+        requests = dataset.table("requests")
+        place = {key: row for row, key in enumerate(requests["request_key"].to_pylist())}
+        recordings = dataset.table("recordings", ["recording_key", "kernel_release"])
+        release = dict(zip(*(column.to_pylist() for column in recordings.columns), strict=True))
+        for data in dataset.files("allocations"):
+            rows = dataset.read_files("allocations", [data]).sort_by("recording_key")
+            keys = rows["recording_key"].to_numpy()
+            for begin, end in pairwise([0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]):
+                some = rows.slice(begin, end - begin)
+                made = requests.take(pa.array([place[key] for key in some["request_key"].to_pylist()]))
+                there = {**dict(zip(made.column_names, made.columns, strict=True)), "calls": some["calls"]}
+                columns = [
+                    there[field.name].cast(field.type) if field.name in there else pa.nulls(len(some), field.type)
+                    for field in schema
+                ]
+                own = folder / f"{next(numbers)}"
+                own.mkdir(parents=True)
+                parquet.write_table(pa.table(columns, schema=schema), own / "allocations.parquet")
+                about = pa.table({"kernel_release": [release[keys[begin]]]})
+                parquet.write_table(about, own / "recording.parquet")
 
 
 def _parts(fleet: Fleet) -> Iterator[tuple[int, range]]:

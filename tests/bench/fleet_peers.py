@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: MIT
 """What a user would do in place of `fleet verify`: `python -m tests.bench.fleet_peers pandas|sql FOLDER`.
 
-It adds up the calls of each verdict over the Parquet files of a fleet that was judged before.
+FOLDER has a folder for each recording, with the tables of `export --format tables`. Each program finds the distinct
+requests with their calls, by kernel: what a model has to judge. Neither judges them.
 """
 
 import sys
 from pathlib import Path
 
-TRIPLE = ["facts_key", "circumstances_key", "request_key"]
+WHO = ("time_ns", "cpu", "pid", "tid", "comm", "stack_id", "cgroup", "bytes_each")
+"""Columns that are no part of a request."""
 
 
 def by_pandas(folder: Path) -> dict[str, int]:
-    """Return the calls of each verdict, as a notebook has it."""
+    """Return the number of requests and of calls, as a notebook has it."""
     import pandas as pd  # noqa: PLC0415 (the other peer must not pay for it)
 
-    def read(table: str, columns: list[str]) -> pd.DataFrame:
-        files = sorted((folder / table).rglob("*.parquet"))
-        return pd.concat([pd.read_parquet(file, columns=columns, partitioning=None) for file in files])
-
-    calls = read("allocations", ["recording_key", "request_key", "calls"])
-    recordings = read("recordings", ["recording_key", "facts_key", "circumstances_key"])
-    verdicts = read("verdicts", [*TRIPLE, "verdict"]).drop_duplicates()
-    whole = calls.merge(recordings, on="recording_key").merge(verdicts, on=TRIPLE, how="left")
-    return {str(verdict): int(number) for verdict, number in whole.groupby("verdict")["calls"].sum().items()}
+    frames = []
+    for own in folder.iterdir():
+        frame = pd.read_parquet(own / "allocations.parquet").drop(columns=list(WHO))
+        frame["kernel_release"] = pd.read_parquet(own / "recording.parquet")["kernel_release"].iloc[0]
+        frames.append(frame)
+    whole = pd.concat(frames)
+    names = [name for name in whole.columns if name != "calls"]
+    calls = whole.groupby(names, dropna=False, observed=True)["calls"].sum()
+    return {"requests": len(calls), "calls": int(calls.sum())}
 
 
 def by_sql(folder: Path) -> dict[str, int]:
@@ -30,17 +32,22 @@ def by_sql(folder: Path) -> dict[str, int]:
     import duckdb  # noqa: PLC0415 (likewise)
 
     tables = {
-        name: f"read_parquet('{folder / name}/**/*.parquet', hive_partitioning = false)"
-        for name in ("allocations", "recordings", "verdicts")
+        name: f"""(
+            SELECT *, parse_dirpath(filename) AS folder FROM read_parquet('{folder}/*/{name}.parquet', filename = true)
+        )"""
+        for name in ("allocations", "recording")
     }
     query = f"""
-        SELECT verdict, sum(a.calls) FROM {tables["allocations"]} a JOIN {tables["recordings"]} USING (recording_key)
-        JOIN (SELECT DISTINCT * FROM {tables["verdicts"]}) USING (facts_key, circumstances_key, request_key) GROUP BY 1
+        SELECT count(*), sum(n) FROM (
+            SELECT a.* EXCLUDE (filename, folder, calls, {", ".join(WHO)}), kernel_release, sum(calls) AS n
+            FROM {tables["allocations"]} a JOIN {tables["recording"]} USING (folder) GROUP BY ALL
+        )
     """
-    return {verdict: int(number) for verdict, number in duckdb.connect().execute(query).fetchall()}
+    (found,) = duckdb.connect().execute(query).fetchall()
+    return {"requests": int(found[0]), "calls": int(found[1])}
 
 
 PEERS = {"pandas": by_pandas, "sql": by_sql}
 
 if __name__ == "__main__":
-    print(dict(sorted(PEERS[sys.argv[1]](Path(sys.argv[2])).items())))
+    print(PEERS[sys.argv[1]](Path(sys.argv[2])))

@@ -39,7 +39,7 @@ MOST_GROWTH = 2 * SHRINK
 """How much longer a command may take on a trace that is SHRINK times as large; the start is in both."""
 SHORT = 2.0
 """Seconds; a shorter time is mostly that of the start, and says nothing about growth."""
-_EVERY = 0.02
+_EVERY, _MOST_EVERY = 0.02, 0.2
 _SCRAPES = 10
 _BATCH_ROWS = 4096
 _DISTINCT_NS = 5_000_000_000
@@ -136,7 +136,7 @@ KINDS: Mapping[str, tuple[Callable[[Path, int], None], int]] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took: resident memory of its processes (bytes), CPU time of the command (s), and how it ended."""
+    """What a command took: resident memory (bytes) and CPU time (s) of its processes, and how it ended."""
 
     memory: int
     seconds: float
@@ -151,7 +151,8 @@ def cost(words: Sequence[str], most: int = 2 * MOST_MEMORY, module: str = "kallo
         most: bytes of memory at which it is killed.
         module: another program of ours.
     """
-    peak, seconds = 0, 0.0
+    peak, spent = 0, dict[int, float]()
+    begin = time.monotonic()
     serves = words[0] == "serve-metrics"
     with psutil.Popen(
         [sys.executable, "-m", module, *words],
@@ -163,24 +164,25 @@ def cost(words: Sequence[str], most: int = 2 * MOST_MEMORY, module: str = "kallo
         if scraped is not None:
             scraped.start()
         while process.poll() is None:
-            peak = max(peak, _resident(process))
-            with contextlib.suppress(psutil.NoSuchProcess):
-                spent = process.cpu_times()
-                seconds = max(seconds, spent.user + spent.system)
+            peak = max(peak, _resident(process, spent))
             if peak > most:
                 process.kill()
-            time.sleep(_EVERY)
+            # To look at all processes takes time too.
+            time.sleep(min(_MOST_EVERY, max(_EVERY, (time.monotonic() - begin) / 100)))
         if scraped is not None:
             scraped.join()
-        return Cost(peak, seconds, process.wait())
+        return Cost(peak, sum(spent.values()), process.wait())
 
 
-def _resident(process: psutil.Process) -> int:
+def _resident(process: psutil.Process, spent: dict[int, float]) -> int:
+    """Return the memory of a process and those that it started, and set the CPU time of each."""
     total = 0
     with contextlib.suppress(psutil.NoSuchProcess):
         for one in (process, *process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += one.memory_info().rss
+                times = one.cpu_times()
+                spent[one.pid] = times.user + times.system
     return total
 
 

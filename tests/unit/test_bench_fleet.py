@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The fleets of `make fleet-bench`, and what a user would do instead: it has the sums of `fleet verify`."""
+"""The fleets of `make fleet-bench`, and what a user would do instead: it finds what `fleet verify` judges."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from kalloctrace.fleet.dataset import Dataset
 from kalloctrace.fleet.engines import engine
 from kalloctrace.fleet.verify import verify_fleet
 from tests.bench.fleet import PLAIN, SEEDS, fleets_of_seeds, sizes_of
-from tests.bench.fleet_data import AFTER, BEFORE, SMALL, Fleet, make_fleet
+from tests.bench.fleet_data import AFTER, BEFORE, SMALL, Fleet, export_fleet, make_fleet
 from tests.bench.fleet_peers import PEERS
 
 
@@ -29,14 +29,17 @@ def test_seeds() -> None:
 
 
 def test_the_sums_are_those_that_a_user_would_find(tmp_path: Path) -> None:
-    """Every call that a fleet is given is there, and judged; pandas and SQL add it up likewise."""
+    """Every call that a fleet is given is there, and judged; pandas and SQL find the same calls and requests."""
     fleet = Fleet(hosts=3, requests=20, calls=1000, slow=5, mismatched=7, fixture=SMALL)
-    path = tmp_path / "fleet"
+    path, exported = tmp_path / "fleet", tmp_path / "exported"
     make_fleet(path, fleet)
+    export_fleet(path, exported)
     with Dataset.opened(path) as dataset, engine() as running:
         found = verify_fleet(dataset, running, processes=1)
         assert set(dataset.table("recordings")["kernel_release"].to_pylist()) == {BEFORE, AFTER}
+        assert dataset.table("allocations").num_rows == fleet.rows + 1
     assert (found.recordings, found.hosts, found.mismatched, found.unknown) == (6, 3, 7, 0)
     assert abs(found.allocations - 6 * fleet.calls) < 6 * 5 * fleet.calls**0.5
+    assert len([*exported.iterdir()]) == found.recordings
     for answer in PEERS.values():
-        assert answer(path) == {"matched": found.matched, "mismatched": 7}
+        assert answer(exported) == {"requests": found.judged, "calls": found.allocations}
