@@ -11,6 +11,8 @@ _INVISIBLE = re.compile(
 )
 """Printable to Python, but drawn as nothing: Default_Ignorable_Code_Point of Unicode 16, and the empty braille cell."""
 
+_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
 
 def printable(text: str, instead: str | None = None) -> str:
     r"""Return a text in which no character controls a terminal or hides another one.
@@ -83,6 +85,14 @@ def fitting(text: str, width: int) -> int:
 def many(number: int, noun: str) -> str:
     """Return a number of things, with the noun in the singular where it is one."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes in the largest unit that it fills, such as 1.5 MiB."""
+    for unit, name in _UNITS:
+        if size >= unit:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size} B"
 
 
 def file_name(path: str | os.PathLike[str]) -> str:

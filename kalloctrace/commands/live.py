@@ -30,10 +30,12 @@ if TYPE_CHECKING:
     from kalloctrace.probe.attach.plan import Mode
     from kalloctrace.signals import Ending
     from kalloctrace.trace.observation import Observation, Source
+    from kalloctrace.trace.results import Selection
 
-_SORTS = ("rate", "count", "share", "comm", "pid", "gfp", "order", "node", "zone", "migratetype", "alloc_flags")
-
-
+_SORTS = (
+    *("rate", "calls", "count", "share", "bytes", "failed", "time", "comm", "pid", "gfp", "order", "node", "zone"),
+    *("migratetype", "alloc_flags", "verdict", "stack"),
+)
 _FIELDS = ("comm", "pid", "gfp", "order", "node", "zone", "migratetype", "alloc_flags", "stack")
 
 
@@ -72,10 +74,18 @@ def _by(_: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]
 @click.option("-c", "--count", type=click.IntRange(min=1), help="Stop after this many intervals.")
 @click.option(
     "--sort",
-    type=click.Choice([*_SORTS, "verdict", "stack"]),
+    type=click.Choice(_SORTS),
     default="rate",
     metavar="COLUMN",
-    help="Sort by rate, count, share, comm, pid, gfp, order, node, zone, migratetype, alloc_flags, verdict or stack.",
+    help=f"Sort by {', '.join(_SORTS[:-1])} or {_SORTS[-1]}. calls is another word for count; time is that in the "
+    "slow path.",
+)
+@click.option("--failed", is_flag=True, help="Show only calls that returned no page.")
+@click.option(
+    "--slower-than",
+    type=click.FloatRange(min=0),
+    metavar="MS",
+    help="Show only calls that were longer than this in the slow path, ms.",
 )
 @click.option("--filter", "words", default="", metavar="WORDS", help="Show only rows such as 'order>0 zone=Normal'.")
 @click.option(
@@ -96,6 +106,8 @@ def command(
     interval: float,
     count: int | None,
     sort: str,
+    failed: bool,
+    slower_than: float | None,
     words: str,
     plain: bool,
     as_json: bool,
@@ -117,6 +129,8 @@ def command(
       kalloctrace live
       kalloctrace live --by task --comm python
       kalloctrace live --by comm,order --filter 'order>0'
+      kalloctrace live --by comm --failed --sort failed
+      kalloctrace live --by gfp,order --slower-than 10 --sort time
       kalloctrace live --interval 5 --count 12 -o minute.arrows | tee log
       kalloctrace live --replay fixtures/5.10/two-nodes.arrows    needs no root
     """
@@ -124,12 +138,17 @@ def command(
 
     import_libraries_without_threads()
     from kalloctrace.live.grouped import finest
+    from kalloctrace.trace.results import Selection, nanoseconds
 
     fields = None if by in (("request",), ("task",)) else cast("Fields", by)
     chosen: By = "stack" if stack else cast("By", by[0]) if fields is None else finest(fields)
     if stack and fields is not None:
         fields = (*fields, "stack") if "stack" not in fields else fields
-    show = _Show(chosen, fields, sort, words, interval, count, top, plain or as_json or not _on_terminal(), as_json)
+    selection = Selection(failed=failed, slower_than=nanoseconds(slower_than))
+    sort = "count" if sort == "calls" else sort
+    show = _Show(
+        chosen, fields, sort, selection, words, interval, count, top, plain or as_json or not _on_terminal(), as_json
+    )
     show.check()
     if replay is not None:
         given: dict[str, object] = {"-o": output, "--attach": attach != "auto"}
@@ -146,6 +165,7 @@ class _Show:
     by: "By"
     fields: "Fields | None"
     sort: str
+    selection: "Selection"
     words: str
     interval: float
     count: int | None
@@ -163,6 +183,11 @@ class _Show:
     def mode(self) -> "Mode":
         """What is recorded of a call: nothing, where the kernel can count what the rows show."""
         return "aggregate" if self.by == "request" or self.counted_by is not None else "stream"
+
+    @property
+    def longer_than(self) -> int:
+        """Return from which time in the slow path on calls are counted apart, ns."""
+        return self.selection.slower_than or 0
 
     def check(self) -> None:
         """Refuse a sort column that the table lacks."""
@@ -182,7 +207,7 @@ class _Show:
         """Return the view of a recording."""
         from kalloctrace.live.view import View
 
-        return View(snapshot, self.by, cast("SortName", self.sort), self.words, self.fields)
+        return View(snapshot, self.by, cast("SortName", self.sort), self.words, self.fields, selection=self.selection)
 
     def printer(self, view: "View", *, replayed: bool = False) -> "Callable[[], None]":
         """Return what prints the view's last observation."""
@@ -229,7 +254,7 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
             "leave it out; --filter selects rows",
             Exit.USAGE,
         )
-    with Replay(path) as replay:
+    with Replay(path, longer_than=show.longer_than) as replay:
         view = show.view(replay.snapshot)
         view.describe(replay.recording)
         if show.by == "stack" and not replay.recording.get("stacks"):
@@ -298,9 +323,10 @@ def _record(
             stacks=show.by == "stack",
             output=output,
             overwrite=force,
+            longer_than=show.longer_than,
         ) as observer,
     ):
-        view.describe(observer.recording)
+        view.describe(observer.recording, capturing=True)
         # The screen writes traces into the current folder.
         print_strangers(observer.confine([] if show.plain else [Path.cwd()], in_other_thread=ending.in_watcher))
         ending.running(output)

@@ -119,13 +119,13 @@ def _write_failures(trace: Path, slower_than: float | None, top: int | None, *, 
     from kalloctrace.commands.progress import reading
     from kalloctrace.diagnose.slow_calls import SlowCallDescriber, grouped, slow_call_json
     from kalloctrace.model.kernel import Kernel
-    from kalloctrace.report.query.question import no_slow_path
     from kalloctrace.trace.clock import clock_of
+    from kalloctrace.trace.results import no_slow_path
     from kalloctrace.verify.slowpath.trace import SlowJudge
 
     with reading(trace) as reader:
         if not reader.recording.get("slow"):
-            raise KalloctraceError(f"cannot show the failures of {trace}", *no_slow_path(reader))
+            raise KalloctraceError(f"cannot show the failures of {trace}", *no_slow_path(reader.recording))
         kernel = Kernel.of(reader.snapshot)
         judge = SlowJudge.of(reader.snapshot, kernel, reader.ending().totals)
         describer = SlowCallDescriber(reader.snapshot, kernel, judge)
@@ -163,9 +163,11 @@ def _write_groups(found: "SlowGroups", clock: "Clock", top: int | None) -> None:
 
 def _is_selected(call: Mapping[str, Any], slower_than: float | None) -> bool:
     """Return whether a call failed, or took longer than `slower_than` (ms)."""
-    if call["page"] is False:
+    from kalloctrace.trace.results import slow_call_failed, slow_call_ns
+
+    if slow_call_failed(call):
         return True
-    return slower_than is not None and (call["duration"] or 0) > slower_than * 1e6
+    return slower_than is not None and slow_call_ns(call) > slower_than * 1e6
 
 
 def _print_missing(ending: "Ending") -> None:

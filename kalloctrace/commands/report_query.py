@@ -135,10 +135,14 @@ def write_answer(
     """
     from kalloctrace.commands.progress import reading
     from kalloctrace.report.query.groups import answer
+    from kalloctrace.report.query.question import refused
+    from kalloctrace.trace.results import missing_to_sort
 
-    with reading(path) as trace:
-        found = answer(trace, _question(options, slower_than, trace))
     sort = options["sort"] or "calls"
+    with reading(path) as trace:
+        if (missing := missing_to_sort(sort, trace.recording)) is not None:
+            raise refused(trace, *missing)
+        found = answer(trace, _question(options, slower_than, trace))
     if as_json:
         stdout().json_lines(map(found.to_json, found.sorted(sort)[:top]))
     else:
@@ -152,6 +156,7 @@ def write_answer(
 def _question(options: QueryOptions, slower_than: float | None, trace: "TraceReader") -> "Question":
     from kalloctrace.flags.decode import parse_flags
     from kalloctrace.report.query.question import Question
+    from kalloctrace.trace.results import nanoseconds
 
     return Question(
         by=options["by"] or (),
@@ -159,7 +164,7 @@ def _question(options: QueryOptions, slower_than: float | None, trace: "TraceRea
         orders=options["orders"],
         gfp=0 if options["gfp"] is None else parse_flags(options["gfp"], trace.snapshot.tables, "gfp"),
         failed=options["failed"],
-        slower_than=None if slower_than is None else int(slower_than * 1e6),
+        slower_than=nanoseconds(slower_than),
     )
 
 

@@ -10,7 +10,7 @@ from kalloctrace.flags.decode import Decoded, decode_alloc, decode_gfp
 from kalloctrace.flags.meanings import SHORT_ALLOC, SHORT_GFP, SHORT_MIGRATETYPE, short_name
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.live.table import By, LiveRow, SortName, migratetype_name, sort_names, zone_name
-from kalloctrace.text import printable
+from kalloctrace.text import printable, size_text
 from kalloctrace.trace.schema import frames_of
 
 GAP = 1
@@ -58,6 +58,9 @@ _COLUMNS = (
     Column("rate", ("rate", "calls/s"), 7, 9, right=True),
     Column("count", ("count",), 9, 13, right=True),
     Column("share", ("share",), 6, 6, right=True),
+    Column("bytes", ("size",), 9, 10, right=True),
+    Column("failed", ("failed",), 7, 10, right=True),
+    Column("time", ("slow s", "s in slow path"), 9, 15, right=True),
     Column("comm", ("comm",), 10, 15),
     Column("pid", ("pid",), 7, 7, right=True),
     Column("gfp", ("gfp",), 13, 60),
@@ -73,9 +76,9 @@ _COLUMNS = (
 
 _IMPORTANT: tuple[SortName, ...] = (
     *("rate", "verdict", "gfp", "comm", "pid", "stack", "alloc_flags"),
-    *("order", "node", "zone", "migratetype", "count", "share"),
+    *("order", "node", "zone", "migratetype", "count", "share", "failed", "time", "bytes"),
 )
-"""Most important first: a narrow screen drops columns from the end."""
+"""Most important first, after the one to sort by: a narrow screen drops columns from the end."""
 
 _GROWING: tuple[SortName, ...] = ("order", "node", "rate", "count", "migratetype", "comm")
 """Columns that grow to their maximum, in this order, where there is room."""
@@ -87,19 +90,22 @@ _WEIGHTS: Mapping[SortName, int] = MappingProxyType({"stack": 3, "gfp": 1, "allo
 """Columns that divide the remaining width, by weight."""
 
 
-def place_columns(by: By, width: int, fields: Collection[SortName] | None = None) -> list[PlacedColumn]:
+def place_columns(
+    by: By, width: int, fields: Collection[SortName] | None = None, *, sort: SortName = "rate"
+) -> list[PlacedColumn]:
     """Choose columns for a width, from left to right.
 
     Args:
         by: what a row groups calls by.
         width: characters in a line.
         fields: the only fields that rows show; None for all.
+        sort: the column that rows are sorted by, which is always shown.
     """
     available = set(sort_names(by, fields))
     columns = {column.name: column for column in _COLUMNS}
     widths: dict[SortName, int] = {}
     left = width + GAP
-    for name in _IMPORTANT:
+    for name in dict.fromkeys((sort, *_IMPORTANT)):
         if name in available and columns[name].min_width + GAP <= left:
             widths[name] = columns[name].min_width
             left -= columns[name].min_width + GAP
@@ -193,6 +199,9 @@ _PLAIN: Mapping[SortName, Callable[[LiveRow, FlagTables], str]] = {
     "rate": lambda row, _: rate_text(row.rate),
     "count": lambda row, _: f"{row.count:,}",
     "share": lambda row, _: f"{row.share:.1%}",
+    "bytes": lambda row, _: size_text(row.bytes),
+    "failed": lambda row, _: _NOTHING if row.failed is None else f"{row.failed:,}",
+    "time": lambda row, _: _NOTHING if row.slow_ns is None else f"{row.slow_ns / 1e9:,.3f}",
     "comm": lambda row, _: row.task.comm or "?",
     "pid": lambda row, _: _NOTHING if row.task.pid is None else str(row.task.pid),
     "order": lambda row, _: str(row.request.order),

@@ -16,7 +16,8 @@ Condition = Callable[[LiveRow], bool]
 HELP = """\
 Conditions, separated by spaces; a row must meet all of them.
 A condition is a column, an operator and a value. The columns are comm pid
-stack gfp order node zone migratetype alloc_flags entry rate count verdict.
+stack gfp order node zone migratetype alloc_flags entry rate count bytes
+failed time (ms in the slow path) verdict.
   =  !=  >  >=  <  <=   compare numbers; = and != compare texts too
   ~  !~                 the text contains the value, or does not
   &                     gfp and alloc_flags: all of these bits are set
@@ -30,6 +31,9 @@ _NUMBERS: Mapping[str, Callable[[LiveRow], float | None]] = {
     "node": lambda row: row.request.node,
     "rate": lambda row: row.rate,
     "count": lambda row: row.count,
+    "bytes": lambda row: row.bytes,
+    "failed": lambda row: row.failed,
+    "time": lambda row: None if row.slow_ns is None else row.slow_ns / 1e6,
 }
 _MASKS: Mapping[str, Callable[[LiveRow], int | None]] = {
     "gfp": lambda row: row.request.gfp_mask,

@@ -3,13 +3,16 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from typing import Any
 
-from kalloctrace.live.table import By, LiveRow, RequestKey, SortName, TaskKey
+from kalloctrace.live.keys import RequestKey, TaskKey
+from kalloctrace.live.table import By, LiveRow, SortName
 
 Fields = tuple[SortName, ...]
 
 _OF_REQUEST = {"gfp": "gfp_mask", "order": "order", "node": "node", "zone": "zone"}
 _OF_REQUEST |= {name: name for name in ("migratetype", "alloc_flags")}
+_ADDED = ("count", "new", "rate", "share", "matched", "mismatched", "unknown", "bytes", "failed", "slow_ns")
 _HIDDEN = RequestKey("", 0, 0, None, None, None, None)
 
 
@@ -32,9 +35,12 @@ def grouped(rows: Iterable[LiveRow], fields: Fields) -> list[LiveRow]:
         if have is None:
             sums[key] = replace(row, request=key[0], task=key[1], shown=frozenset(fields))
             continue
-        names = ("count", "new", "rate", "share", "matched", "mismatched", "unknown")
-        sums[key] = replace(have, **{name: getattr(have, name) + getattr(row, name) for name in names})
+        sums[key] = replace(have, **{name: _sum(getattr(have, name), getattr(row, name)) for name in _ADDED})
     return list(sums.values())
+
+
+def _sum(one: Any, other: Any) -> Any:  # noqa: ANN401 (int or float, as both are; None where one is not known)
+    return None if one is None or other is None else one + other
 
 
 def group_key(row: LiveRow, fields: Fields) -> tuple[RequestKey, TaskKey]:

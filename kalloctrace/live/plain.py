@@ -32,6 +32,7 @@ def text_block(view: View, top: int, *, replayed: bool = False) -> list[str]:
     lines = [
         *("  ".join(text for text, _ in group) for group in groups),
         *(f"missed: {cause}" for cause in view.missed_causes),
+        *(f"rows: {words}" for words in view.restrictions),
         *("  ".join(row_words(row, view.snapshot.tables)) for row in rows[:top]),
         *([f"… and {hidden:,} more rows"] if hidden > 0 else []),
     ]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The rows of a live table, from two observations of a recording: rates, counts, and the model's verdicts."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +12,29 @@ import pyarrow as pa
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
+from kalloctrace.live.keys import RequestKey, TaskKey
+from kalloctrace.live.slow_rows import SlowRequests
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.trace.dedup import python_rows
+from kalloctrace.trace.dedup import KEYS, python_rows
 from kalloctrace.trace.inferred import NOTHING_INFERRED
 from kalloctrace.trace.observation import Observation
-from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
+from kalloctrace.trace.results import (
+    EVERY_CALL,
+    PAGE_SIZE,
+    Selection,
+    failed_of,
+    followed,
+    outcomes_of,
+    pages_of,
+    slow_call_bytes,
+)
+from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.slow_tally import SlowKey
 from kalloctrace.trace.tally import counts_of
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.rows import Row
+from kalloctrace.verify.slowpath.fast_path import from_entry
 from kalloctrace.verify.verification import Judge, SharedVerdicts, Shown
 
 By = Literal["request", "task", "stack"]
@@ -30,6 +44,9 @@ SortName = Literal[
     "rate",
     "count",
     "share",
+    "bytes",
+    "failed",
+    "time",
     "comm",
     "pid",
     "gfp",
@@ -44,45 +61,7 @@ SortName = Literal[
 Verdict = Literal["ok", "MISMATCH", "unknown"]
 
 _MATCHED, _MISMATCHED, _UNKNOWN = range(3)
-_SUMS = ("count", "new", "matched", "mismatched", "unknown")
-
-
-class RequestKey(NamedTuple):
-    """A request and its preparation, as far as a row shows them.
-
-    Attributes:
-        entry: as in the trace.
-        gfp_mask: argument of the entry.
-        order: argument of the entry.
-        node: of the preferred zone; None where the request was rejected or no zone is eligible.
-        zone: index of the preferred zone; -1 where the zone is not known.
-        migratetype: None where the request was rejected.
-        alloc_flags: of the first attempt; None where the request was rejected.
-    """
-
-    entry: str
-    gfp_mask: int
-    order: int
-    node: int | None
-    zone: int | None
-    migratetype: int | None
-    alloc_flags: int | None
-
-    @property
-    def rejected(self) -> bool:
-        """Return whether get_page_from_freelist() was not called.
-
-        The bulk allocator never calls it, and another tool's event does not show it: False for both.
-        """
-        return self.alloc_flags is None and self.entry not in {"bulk", TRACEPOINT}
-
-
-class TaskKey(NamedTuple):
-    """The task and stack of a call; None for what is not known, or not part of the row."""
-
-    comm: str | None = None
-    pid: int | None = None
-    stack: str | None = None
+_SUMS = ("count", "new", "matched", "mismatched", "unknown", "bytes", "failed")
 
 
 @dataclass(frozen=True)
@@ -99,6 +78,9 @@ class LiveRow:
         matched: calls since the start that the kernel prepared as the model predicts.
         mismatched: calls since the start that differ from the model.
         unknown: calls since the start that cannot be judged.
+        bytes: of the pages that the calls got; of the requested pages where it is not known whether they got them.
+        failed: calls since the start that returned no page; None where that is not known.
+        slow_ns: time of the calls in the slow path, in ns; None where the slow path is not recorded.
         shown: the fields that the calls of the row share; None for all. The others have no meaning.
     """
 
@@ -111,6 +93,9 @@ class LiveRow:
     matched: int
     mismatched: int
     unknown: int
+    bytes: int
+    failed: int | None
+    slow_ns: int | None
     shown: frozenset[SortName] | None = None
 
     def shows(self, name: SortName) -> bool:
@@ -119,13 +104,34 @@ class LiveRow:
 
     @property
     def verdict(self) -> Verdict:
-        """Return the worst verdict on any of the calls."""
-        return "MISMATCH" if self.mismatched else "unknown" if self.unknown else "ok"
+        """Return the worst verdict on any of the calls; of calls that only the slow path shows there is none."""
+        return "MISMATCH" if self.mismatched else "unknown" if self.unknown or not self.matched else "ok"
 
     @property
     def key(self) -> tuple[RequestKey, TaskKey]:
         """Return what identifies the row in every table of the recording."""
         return self.request, self.task
+
+
+@dataclass
+class _Sums:
+    """What is added up of the calls of a row; as in `LiveRow`."""
+
+    count: int = 0
+    new: int = 0
+    matched: int = 0
+    mismatched: int = 0
+    unknown: int = 0
+    bytes: int = 0
+    failed: int = 0
+    slow_ns: int = 0
+
+    def add(self, other: "_Sums") -> None:
+        for name in (part.name for part in fields(self)):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_SumsByKey = dict[tuple[RequestKey, TaskKey], _Sums]
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,7 @@ class JudgedAllocations:
     Attributes:
         kernel: the recorded kernel.
         inferred: the facts that the recording infers, which are known once it is attached.
+        slow_requests: the requests of the calls of the slow path.
 
     Args:
         snapshot: of the recording.
@@ -182,6 +189,10 @@ class JudgedAllocations:
         self._judge: Judge | None = None
         self._judged: list[RowVerdict] = []
         self._shared = SharedVerdicts()
+        self._followed = True
+        self._failed = np.zeros(0, np.bool_)
+        self._pages = np.zeros(0, np.int64)
+        self.slow_requests = SlowRequests(self.kernel)
 
     def update(self, seen: Observation) -> None:
         """Judge the new allocations, or all again where something that verdicts depend on has changed."""
@@ -194,7 +205,29 @@ class JudgedAllocations:
         if judge != self._judge:
             self._judge = judge
             self._judged = []
+        self._use_results(have)
         self._judged += (self._shared(judge(row)) for row in python_rows(self._allocations, len(self._judged)))
+
+    def _use_results(self, have: int) -> None:
+        """Find what the new allocations returned."""
+        table = pa.Table.from_arrays(self._allocations.slice(have).flatten(), names=KEYS)
+        outcomes = outcomes_of(table)
+        self._followed = self._followed and followed(table, outcomes)
+        self._failed = np.concatenate([self._failed, failed_of(outcomes).to_numpy()])
+        self._pages = np.concatenate([self._pages, pages_of(table).to_numpy()])
+
+    @property
+    def followed(self) -> bool:
+        """Return whether every call shows what it returned."""
+        return self._followed
+
+    def failed(self) -> npt.NDArray[np.bool_]:
+        """Return for each allocation whether its calls are known to have returned no page."""
+        return self._failed
+
+    def pages(self) -> npt.NDArray[np.int64]:
+        """Return for each allocation the pages that one of its calls got."""
+        return self._pages
 
     def row(self, index: int) -> Row:
         """Return an allocation as a mapping from column to Python value."""
@@ -205,9 +238,9 @@ class JudgedAllocations:
         """Return the verdict on an allocation."""
         return self._judged[index]
 
-    def code(self, request: RequestKey) -> int:
-        """Return the index of a request in `request_keys`."""
-        return self._request_codes[request]
+    def code(self, request: RequestKey) -> int | None:
+        """Return the index of a request in `request_keys`; None if no allocation has it."""
+        return self._request_codes.get(request)
 
     def request_keys(self) -> list[RequestKey]:
         """Return the distinct requests that a table shows."""
@@ -229,7 +262,13 @@ def request_key(row: Row) -> RequestKey:
     return RequestKey(row["entry"], *(row[name] for name in names))
 
 
-def live_table(allocations: JudgedAllocations, before: Observation | None, now: Observation, by: By) -> LiveTable:
+def live_table(
+    allocations: JudgedAllocations,
+    before: Observation | None,
+    now: Observation,
+    by: By,
+    selection: Selection = EVERY_CALL,
+) -> LiveTable:
     """Return the table of an observation.
 
     Args:
@@ -238,15 +277,17 @@ def live_table(allocations: JudgedAllocations, before: Observation | None, now: 
             as None.
         now: the observation.
         by: what a row groups calls by. Without tasks in the recording it is always the request.
+        selection: the calls that rows count; the counts of the table itself are of all calls.
     """
     if before is not None and not now.follows(before):
         before = None
     counts = now.counts
     new = counts if before is None else counts - now.counts_at(before)
     interval = now.seconds - (0.0 if before is None else before.seconds)
-    verdicts = allocations.verdicts()[now.rows.indices]
+    indices = now.rows.indices
+    verdicts, failed = allocations.verdicts()[indices], allocations.failed()[indices]
     columns = {
-        "code": pa.array(allocations.codes()[now.rows.indices]),
+        "code": pa.array(allocations.codes()[indices]),
         **_task_columns(now, by),
         "count": pa.array(counts),
         "new": pa.array(new),
@@ -254,10 +295,18 @@ def live_table(allocations: JudgedAllocations, before: Observation | None, now: 
             name: pa.array(np.where(verdicts == number, counts, 0))
             for number, name in ((_MATCHED, "matched"), (_MISMATCHED, "mismatched"), (_UNKNOWN, "unknown"))
         },
+        "bytes": pa.array(counts.astype(np.int64) * allocations.pages()[indices] * PAGE_SIZE),
+        "failed": pa.array(np.where(failed, counts, 0)),
     }
     matched, mismatched, unknown = (
         int(columns[name].sum().as_py() or 0) for name in ("matched", "mismatched", "unknown")
     )
+    sums: _SumsByKey = {}
+    if not selection.only_slow:
+        chosen = pa.table(columns)
+        _add_calls(sums, allocations, chosen.filter(pa.array(failed)) if selection.failed else chosen)
+    if now.totals.slow is not None:
+        _add_slow_calls(sums, allocations, before, now, by=by, selection=selection)
     return LiveTable(
         seconds=now.seconds,
         interval=interval,
@@ -268,7 +317,7 @@ def live_table(allocations: JudgedAllocations, before: Observation | None, now: 
         mismatched=mismatched,
         unknown=unknown,
         totals=now.totals,
-        rows=tuple(_rows(allocations, pa.table(columns), int(new.sum()), interval)),
+        rows=tuple(_rows(sums, allocations, now.totals, interval)),
         slow_rate=_total_rate("slow", before, now),
         failed_rate=_total_rate("slow_failed", before, now),
     )
@@ -282,25 +331,82 @@ def _total_rate(name: Literal["slow", "slow_failed"], before: Observation | None
     return _rate(max(0, count - had), now.seconds - begin)
 
 
-def _rows(allocations: JudgedAllocations, table: pa.Table, all_new: int, interval: float) -> list[LiveRow]:
+def _add_calls(sums: _SumsByKey, allocations: JudgedAllocations, table: pa.Table) -> None:
+    """Add up calls by the columns of a table that are no sums."""
     keys = [name for name in table.column_names if name not in _SUMS]
     groups = table.group_by(keys, use_threads=False).aggregate([(name, "sum") for name in _SUMS])
     requests = allocations.request_keys()
     empty = [None] * groups.num_rows
     tasks = [groups[name].to_pylist() if name in keys else empty for name in TaskKey._fields]
-    sums = [groups[f"{name}_sum"].to_pylist() for name in _SUMS]
-    return [
-        LiveRow(
-            requests[code],
-            TaskKey(comm, pid, stack),
-            count,
-            new,
-            _rate(new, interval),
-            new / all_new if all_new else 0.0,
-            *verdicts,
+    numbers = [groups[f"{name}_sum"].to_pylist() for name in _SUMS]
+    for code, comm, pid, stack, *added in zip(groups["code"].to_pylist(), *tasks, *numbers, strict=True):
+        sums[requests[code], TaskKey(comm, pid, stack)] = _Sums(*added)
+
+
+def _add_slow_calls(
+    sums: _SumsByKey,
+    allocations: JudgedAllocations,
+    before: Observation | None,
+    now: Observation,
+    *,
+    by: By,
+    selection: Selection,
+) -> None:
+    """Add what the rows do not show of calls of the slow path: their time, failures and, where only they do, calls."""
+    had = np.zeros(0, np.uint64) if before is None else before.slow.calls
+    new = (now.slow.calls - np.pad(had, (0, len(now.slow.calls) - len(had)))).tolist()
+    requests, verdicts = allocations.slow_requests.of(now), _verdicts_of_requests(allocations, now)
+    columns = set(_task_columns(now, by))
+    counted = selection.counts_slow_calls(followed=allocations.followed)
+    numbers = zip(now.slow.calls.tolist(), new, now.slow.ns.tolist(), strict=True)
+    for key, (calls, added, ns) in zip(now.slow.keys, numbers, strict=False):
+        if not calls or (selection.failed and not key.failed) or (selection.only_slow and not key.longer):
+            continue
+        request = requests[key.given]
+        stack = from_entry(allocations.kernel.features.entry, key.stack)
+        task = TaskKey(*(value if name in columns else None for name, value in _named(key, stack)))
+        part = _Sums(slow_ns=ns)
+        if counted:
+            part.count, part.new, part.bytes = calls, added, calls * slow_call_bytes(request.order, failed=key.failed)
+            setattr(part, verdicts.get(request, "unknown"), calls)
+        if key.failed and (counted or not allocations.followed):
+            part.failed = calls
+        sums.setdefault((request, task), _Sums()).add(part)
+
+
+def _named(key: SlowKey, stack: str | None) -> tuple[tuple[str, Any], ...]:
+    return ("comm", key.comm), ("pid", key.pid), ("stack", stack)
+
+
+def _verdicts_of_requests(allocations: JudgedAllocations, now: Observation) -> dict[RequestKey, str]:
+    """Return the verdict of each request whose calls all have the same one: the name of its sum."""
+    present = np.flatnonzero(counts_of(now.rows))
+    codes, verdicts = allocations.codes()[present].tolist(), allocations.verdicts()[present].tolist()
+    found: dict[int, int] = {}
+    for code, verdict in zip(codes, verdicts, strict=True):
+        found[code] = verdict if found.get(code, verdict) == verdict else _UNKNOWN
+    names, requests = {_MATCHED: "matched", _MISMATCHED: "mismatched", _UNKNOWN: "unknown"}, allocations.request_keys()
+    return {requests[code]: names[verdict] for code, verdict in found.items()}
+
+
+def _rows(sums: _SumsByKey, allocations: JudgedAllocations, totals: Totals, interval: float) -> Iterator[LiveRow]:
+    slow = totals.slow is not None
+    all_new = sum(row.new for row in sums.values())
+    for (request, task), row in sums.items():
+        yield LiveRow(
+            request=request,
+            task=task,
+            count=row.count,
+            new=row.new,
+            rate=_rate(row.new, interval),
+            share=row.new / all_new if all_new else 0.0,
+            matched=row.matched,
+            mismatched=row.mismatched,
+            unknown=row.unknown,
+            bytes=row.bytes,
+            failed=row.failed if slow or allocations.followed else None,
+            slow_ns=row.slow_ns if slow else None,
         )
-        for code, comm, pid, stack, count, new, *verdicts in zip(groups["code"].to_pylist(), *tasks, *sums, strict=True)
-    ]
 
 
 def members(allocations: JudgedAllocations, now: Observation, row: LiveRow, by: By) -> list[tuple[int, int]]:
@@ -312,7 +418,8 @@ def members(allocations: JudgedAllocations, now: Observation, row: LiveRow, by: 
         row: a row of the table.
         by: what the row groups calls by.
     """
-    chosen = allocations.codes()[now.rows.indices] == allocations.code(row.request)
+    code = allocations.code(row.request)
+    chosen = allocations.codes()[now.rows.indices] == (-1 if code is None else code)
     for name, column in _task_columns(now, by).items():
         selected = getattr(row.task, name)
         chosen &= np.array([value == selected for value in column.to_pylist()], np.bool_)
@@ -337,7 +444,7 @@ def sort_names(by: By, fields: Collection[SortName] | None = None) -> tuple[Sort
 
 def sorts_descending(name: SortName) -> bool:
     """Return whether the largest value comes first by default."""
-    return name in {"rate", "count", "share", "order", "verdict"}
+    return name in {*_NUMBERS, "order"}
 
 
 def sorted_rows(rows: Sequence[LiveRow], name: SortName, tables: FlagTables, *, descending: bool) -> list[LiveRow]:
@@ -373,7 +480,7 @@ def alloc_text(row: LiveRow, tables: FlagTables) -> str | None:
     return None if value is None else decode_alloc(value, tables).text
 
 
-_NUMBERS: tuple[SortName, ...] = ("rate", "count", "share", "verdict")
+_NUMBERS: tuple[SortName, ...] = ("rate", "count", "share", "bytes", "failed", "time", "verdict")
 """The columns of every table."""
 _VERDICT_ORDER = {"ok": 0, "unknown": 1, "MISMATCH": 2}
 
@@ -381,6 +488,9 @@ _SORT_VALUES: dict[str, Callable[[LiveRow, FlagTables], Any]] = {
     "rate": lambda row, _: row.rate,
     "count": lambda row, _: row.count,
     "share": lambda row, _: row.share,
+    "bytes": lambda row, _: row.bytes,
+    "failed": lambda row, _: row.failed,
+    "time": lambda row, _: row.slow_ns,
     "comm": lambda row, _: row.task.comm,
     "pid": lambda row, _: row.task.pid,
     "stack": lambda row, _: row.task.stack,

@@ -184,6 +184,9 @@ def row_words(row: LiveRow, tables: FlagTables) -> list[str]:
         f"calls/s={rate_text(row.rate)}",
         f"calls={row.count:,}",
         f"share={row.share:.1%}",
+        f"bytes={row.bytes:,}",
+        *([] if row.failed is None else [f"failed={row.failed:,}"]),
+        *([] if row.slow_ns is None else [f"slow_path_ms={row.slow_ns / 1e6:,.3f}"]),
         *(
             f"{name}={printable(str(value))}"
             for name, value in words.items()
@@ -231,6 +234,9 @@ def row_json(table: LiveTable, row: LiveRow, tables: FlagTables) -> dict[str, An
         "new": row.new,
         "count": row.count,
         "share": round(row.share, 6),
+        "bytes": row.bytes,
+        "failed": row.failed,
+        "slow_ns": row.slow_ns,
         "comm": row.task.comm,
         "pid": row.task.pid,
         "stack": None if row.task.stack is None else frames_of(row.task.stack),

@@ -16,7 +16,8 @@ from textual.widgets import DataTable, Footer, Input, Static
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.live.columns import GAP, Cells, PlacedColumn, place_columns
 from kalloctrace.live.detail import detail
-from kalloctrace.live.table import By, LiveRow, RequestKey, TaskKey
+from kalloctrace.live.keys import RequestKey, TaskKey
+from kalloctrace.live.table import By, LiveRow, SortName
 from kalloctrace.live.terminal import TerminalDriver
 from kalloctrace.live.text import Part, clock, count_groups, legend_lines, mode_text, padded, row_words, wrapped
 from kalloctrace.live.tui_screens import STYLES, Detail, Head, Help
@@ -34,7 +35,20 @@ _LEGEND_SHARE = 10
 _ROW_SHARE = 4
 """At most one line in this many shows the selected row in full."""
 _VERDICT_STYLES = {"ok": "green", "unknown": "bold yellow", "MISMATCH": "bold white on red"}
-_TABLE_ACTIONS = {"pause", "filter", "sort", "reverse", "by", "write", "legend", "help", "no_filter"}
+_TABLE_ACTIONS = {
+    "pause",
+    "filter",
+    "sort",
+    "sort_by",
+    "failed",
+    "slow",
+    "reverse",
+    "by",
+    "write",
+    "legend",
+    "help",
+    "no_filter",
+}
 
 
 class Rows(DataTable[StyledText]):
@@ -79,7 +93,13 @@ class LiveApp(App[None]):
         Binding("slash", "filter", "Filter"),
         Binding("less_than_sign,comma", "sort(-1)", show=False),
         Binding("greater_than_sign,full_stop", "sort(1)", "Sort"),
+        *(
+            Binding(key, f"sort_by('{name}')", show=False)
+            for key, name in (("C", "count"), ("B", "bytes"), ("F", "failed"), ("T", "time"))
+        ),
         Binding("r", "reverse", "Reverse", show=False),
+        Binding("f", "failed", "Failed"),
+        Binding("s", "slow", "Slow"),
         Binding("b", "by", "By"),
         Binding("w", "write", "Write"),
         Binding("l", "legend", "Legend", show=False),
@@ -154,7 +174,7 @@ class LiveApp(App[None]):
         except (NoMatches, IndexError):
             return
         self._show_heads()
-        placed = place_columns(self.view.by, self.size.width - 1, self.view.fields)
+        placed = self._placed()
         selected, top = self._selected(table), table.scroll_y
         rows = self.view.rows()
         self._shown = rows[:MAX_ROWS]
@@ -173,6 +193,9 @@ class LiveApp(App[None]):
         self._cursor_at = table.cursor_row
         self._show_row(self._cursor_at)
         self._show_legend(in_sight, len(rows))
+
+    def _placed(self) -> list[PlacedColumn]:
+        return place_columns(self.view.by, self.size.width - 1, self.view.fields, sort=self.view.sort)
 
     def _selected(self, table: Rows) -> int | None:
         """Return where the row is now that the user chose; None until the cursor was moved: it is on the first line."""
@@ -219,8 +242,7 @@ class LiveApp(App[None]):
         if self._source.ended:
             state.append((f"ended: {self._source.ended}; rates cover the whole recording", "doubt"))
         state += [(f"missed: {cause}", "doubt") for cause in view.missed_causes]
-        if view.filter:
-            state.append((f"filter: {view.filter}", "doubt"))
+        state += [(words, "doubt") for words in view.restrictions]
         mode = mode_text(view.snapshot, self._source.recording, view.by, fields=view.fields, replayed=self._replayed)
         counts = count_groups(table, replayed=bool(self._replayed), history=view.history)
         return [state, *counts, [(mode, "faint")]]
@@ -286,6 +308,26 @@ class LiveApp(App[None]):
     def action_sort(self, step: int) -> None:
         """Sort by the next column."""
         self.view.next_sort(step)
+        self.refresh_table()
+
+    def action_sort_by(self, name: SortName) -> None:
+        """Sort by a column, the largest value first."""
+        self._unless_missing(lambda: self.view.sort_largest_first(name))
+
+    def action_failed(self) -> None:
+        """Show only failed calls, or all again."""
+        self._unless_missing(self.view.toggle_failed)
+
+    def action_slow(self) -> None:
+        """Show only slow calls, or all again."""
+        self._unless_missing(self.view.toggle_slow)
+
+    def _unless_missing(self, change: Callable[[], None]) -> None:
+        """Change the table; where the recording lacks what that needs, say so."""
+        try:
+            change()
+        except KalloctraceError as error:
+            self.notify(f"{error.why}; {error.fix}", title=error.what, markup=False)
         self.refresh_table()
 
     def action_reverse(self) -> None:
@@ -359,7 +401,7 @@ class LiveApp(App[None]):
 
     def on_data_table_header_selected(self, event: "DataTable.HeaderSelected") -> None:
         """Sort by the clicked column."""
-        placed = place_columns(self.view.by, self.size.width - 1, self.view.fields)
+        placed = self._placed()
         self.view.set_sort(placed[event.column_index].column.name)
         self.refresh_table()
 
@@ -374,6 +416,9 @@ class LiveApp(App[None]):
             return
         row = self._shown[event.cursor_row]
         chosen = self.view.members(row)
+        if not chosen:
+            self.notify("the slow path shows it; the call itself was not recorded", title="Explain", markup=False)
+            return
         release = self.view.snapshot.release
         self.push_screen(Detail(len(chosen), lambda at: detail(self.view.allocations, release, row, chosen, at)))
         self.call_after_refresh(self._show_heads)

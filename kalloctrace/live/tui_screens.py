@@ -141,9 +141,12 @@ _SECTIONS = (
   up down  choose a row                  space  freeze the screen; recording
   enter    explain it, step by step             continues
   < >      sort by another column        /      filter the rows; Esc shows all
-  r        reverse the order             b      by request, task, stack
-  w        write a trace of the          l      hide or show the legend
-           session so far                q      quit""",
+  C B F T  sort by calls, bytes,         b      by request, task, stack
+           failed, time in the slow      l      hide or show the legend
+           path                          f      only failed calls, or all
+  r        reverse the order             s      only slow calls, or all
+  w        write a trace of the          q      quit
+           session so far""",
     ),
     (
         "numbers",
@@ -155,7 +158,8 @@ _SECTIONS = (
   missed      probe hits that the kernel skipped
   running     calls that have not returned, or are still in a buffer
   slow        calls that took the slow path: the fast path found no page
-  failed      slow-path calls that returned no page
+  failed      slow-path calls that returned no page; a row counts rejected
+              calls, too
   matched     calls that the kernel prepared as the model predicts
   mismatched  calls that it prepared differently: their rows say MISMATCH
   unknown     calls that cannot be judged: a fact was not captured""",
@@ -165,6 +169,10 @@ _SECTIONS = (
         """\
   dim         a row without calls in the last interval
   pid         -: tasks of this name that were idle for long, merged
+  size        of the pages that the calls got; the requested ones where it is
+              not known whether they got them
+  slow s      seconds in the slow path
+  -           not recorded
   order       a request is for 2^order pages
   node, zone  the preferred zone, where the allocator looks first
   alloc_flags of the first attempt; (bulk): not visible to the probe;

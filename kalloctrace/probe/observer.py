@@ -42,6 +42,7 @@ class Observer:
         output: a trace to write as `record` does; None for none.
         overwrite: replace that file if it exists.
         by: what aggregate mode counts calls by in addition to the request; None for nothing.
+        longer_than: calls that are longer than this in the slow path are counted separately, ns.
 
     Raises:
         KalloctraceError: on entry: the machine cannot be traced, or the trace cannot be written.
@@ -58,12 +59,13 @@ class Observer:
         output: Path | None,
         overwrite: bool,
         by: By | None = None,
+        longer_than: int = 0,
     ) -> None:
         self.snapshot = kernel.snapshot
         self.recording: Mapping[str, Any] = {}
         self.ended = ""
         self._capture = attached(kernel, filters, mode=mode, asked=asked, stacks=stacks, slow=True, by=by)
-        self._tally = RunningTally(tasks=mode != "aggregate" or by == "comm")
+        self._tally = RunningTally(tasks=mode != "aggregate" or by == "comm", longer_than=longer_than)
         self._output = output
         self._overwrite = overwrite
         self._contexts = ExitStack()
@@ -190,6 +192,7 @@ class _Tee:
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
         """Write slow-path calls."""
         self._trace.write_slow(calls)
+        self._tally.write_slow(calls)
 
     def write_containers(self, containers: Containers) -> None:
         """Write names of containers."""

@@ -4,14 +4,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-PAGE_SIZE = 4096
-"""Bytes in a page; x86-64 has no other."""
-_LARGEST_ORDER = 31
-"""Larger orders are capped: only a damaged file has them, and the number of pages must fit into int64."""
-
 
 @dataclass
 class Amount:
@@ -39,18 +31,3 @@ class Amount:
         """Return the amount and its share of all allocations as JSON values."""
         share = round(self.count / allocations, 6) if allocations else 0.0
         return {"count": self.count, "share": share, "pages": self.pages}
-
-
-def pages_of(allocations: pa.Table) -> pa.ChunkedArray:
-    """Return the pages that one call of each allocation got, as int64.
-
-    Args:
-        allocations: with the columns order, page, entry, freelist_calls and bulk_seen.
-    """
-    zero = pa.scalar(0, pa.int64())
-    order = pc.min_element_wise(allocations["order"], pa.scalar(_LARGEST_ORDER, pa.uint32())).cast(pa.int64())
-    # Where the return was not traced, assume that a call got its pages unless it was rejected.
-    got = pc.coalesce(allocations["page"], pc.greater(allocations["freelist_calls"], 0))
-    pages = pc.if_else(got, pc.shift_left(pa.scalar(1, pa.int64()), order), zero)
-    taken = pc.coalesce(allocations["bulk_seen"].cast(pa.int64()), zero)
-    return pc.if_else(pc.equal(allocations["entry"], "bulk"), taken, pages)

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalloctrace.report.amount import Amount, pages_of
+from kalloctrace.report.amount import Amount
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS
+from kalloctrace.trace.results import pages_of
 from kalloctrace.trace.schema import ALLOCATION
-from kalloctrace.trace.tally import OTHERS
+from kalloctrace.trace.slow_tally import OTHERS
 
 Groups = dict[tuple[Any, ...], Amount]
 

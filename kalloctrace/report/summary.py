@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.preempt import context_name
-from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
+from kalloctrace.report.amount import Amount
 from kalloctrace.report.callers import Callers
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.text import file_name
@@ -19,6 +19,7 @@ from kalloctrace.trace.audited import audit_json
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
+from kalloctrace.trace.results import PAGE_SIZE, pages_of
 from kalloctrace.trace.schema import COUNT, TRACEPOINT, frames_of
 from kalloctrace.trace.totals import Totals, missed_json
 from kalloctrace.verify.verification import Verification, verify_counted

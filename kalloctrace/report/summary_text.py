@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator
 
 from kalloctrace.console import Console
-from kalloctrace.report.amount import PAGE_SIZE, Amount
+from kalloctrace.report.amount import Amount
 from kalloctrace.report.headline import Line, headline, model_line
 from kalloctrace.report.summary import Breakdown, Part, Summary, only_events, populated_zones, slow_path_totals
 from kalloctrace.report.verification_text import not_judged_lines
@@ -14,6 +14,7 @@ from kalloctrace.trace.audited import audit_lines
 from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.inferred import INFERRED, INFERRED_TEXT, inferred_of
 from kalloctrace.trace.missed_text import missed_causes
+from kalloctrace.trace.results import PAGE_SIZE
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
 

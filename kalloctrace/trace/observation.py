@@ -13,6 +13,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.output.files import complete_output
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Indices
+from kalloctrace.trace.slow_tally import SlowCounts
 from kalloctrace.trace.tally import RunningTally, counts_of
 from kalloctrace.trace.totals import Totals
 from kalloctrace.trace.writer import TraceWriter
@@ -28,6 +29,7 @@ class Observation:
         totals: the totals so far.
         generation: row positions are stable within a generation.
         moves: for recent generations, the position of each of their rows in the next generation.
+        slow: the calls of the slow path.
     """
 
     seconds: float
@@ -35,6 +37,7 @@ class Observation:
     totals: Totals
     generation: int = 0
     moves: Mapping[int, Indices] = field(default_factory=dict)
+    slow: SlowCounts = field(default_factory=SlowCounts)
 
     @property
     def counts(self) -> npt.NDArray[np.uint64]:
@@ -89,7 +92,7 @@ class Source(Protocol):
 
 def observation(seconds: float, tally: RunningTally, totals: Totals) -> Observation:
     """Return the current counts of a tally."""
-    return Observation(seconds, tally.rows(), totals, tally.generation, dict(tally.moves))
+    return Observation(seconds, tally.rows(), totals, tally.generation, dict(tally.moves), tally.slow.counts())
 
 
 def write_observation(

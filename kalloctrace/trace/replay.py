@@ -18,7 +18,9 @@ from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import begins_with
 from kalloctrace.trace.observation import Observation, observation, write_observation
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.results import slow_call_ns
 from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.slow_tally import SlowTally
 from kalloctrace.trace.tally import MOST_KEYS, RunningTally
 from kalloctrace.trace.totals import Totals
 
@@ -43,12 +45,20 @@ class Replay:
         path: a stream.
         clock: returns seconds since any fixed moment.
         most: how many combinations of tasks and stacks are kept apart; see `RunningTally`.
+        longer_than: calls that are longer than this in the slow path are counted separately, ns.
 
     Raises:
         KalloctraceError: the file cannot be read, or has no times.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic, *, most: int = MOST_KEYS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        most: int = MOST_KEYS,
+        longer_than: int = 0,
+    ) -> None:
         self.ended = ""
         self._clock = clock
         self._reader = TraceReader(path)
@@ -62,9 +72,9 @@ class Replay:
             )
         self.snapshot = self._reader.snapshot
         self.recording: Mapping[str, Any] = self._reader.recording
-        self._slow = _SlowReturns()
+        self._tally = RunningTally(tasks=True, most=most, longer_than=longer_than)
+        self._slow = _SlowReturns(self._tally.slow)
         self._begin, self._last, self._totals, self.cut_off = self._survey()
-        self._tally = RunningTally(tasks=True, most=most)
         self._batches = self._reader.row_batches()
         self._allocations = pa.array([], ALLOCATION)
         self._interned = np.zeros(0, np.int32)
@@ -100,7 +110,8 @@ class Replay:
     def observe(self) -> Observation:
         """Return the counts so far."""
         until = _NEVER if self.ended else self._begin + int(self._seconds * 1e9)
-        slow, failed = self._slow.counts(until)
+        self._slow.count(until)
+        slow, failed = self._slow.numbers()
         seconds = round(self._seconds, 6)
         totals = replace(self._totals, submitted=self._submitted, seconds=seconds, slow=slow, slow_failed=failed)
         return observation(self._seconds, self._tally, totals)
@@ -173,33 +184,48 @@ class Replay:
 
 
 class _SlowReturns:
-    """When the calls of the slow path returned, and which of them failed.
+    """The calls of the slow path, which count once they have returned.
 
     Attributes:
         recorded: the slow path was recorded.
+
+    Args:
+        tally: counts them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tally: SlowTally) -> None:
         self.recorded = False
-        self._all = array("Q")
-        self._failed = array("Q")
+        self._tally = tally
+        self._times = array("Q")
+        self._numbers = array("L")
+        self._ns = array("Q")
+        self._order: list[int] | None = None
+        self._done = 0
 
     def add(self, call: Mapping[str, Any]) -> None:
         """Take in a call, which has the columns of SLOW."""
         self.recorded = True
+        ns = slow_call_ns(call)
         # A call whose return was not captured counts from its begin.
-        returned = min(call["time"] + (call["duration"] or 0), _NEVER)
-        self._all.append(returned)
-        if call["page"] is False:
-            self._failed.append(returned)
+        self._times.append(min(call["time"] + ns, _NEVER))
+        self._numbers.append(self._tally.number(call))
+        self._ns.append(ns)
 
-    def counts(self, until: int) -> tuple[int | None, int | None]:
-        """Return how many returned up to a time, in ns, and how many failed: None if the slow path was not recorded."""
+    def count(self, until: int) -> None:
+        """Count those that returned up to a time, in ns, which never goes back."""
+        if self._order is None:
+            self._order = np.argsort(np.asarray(self._times), kind="stable").tolist()
+        while self._done < len(self._order) and self._times[at := self._order[self._done]] <= until:
+            self._tally.count(self._numbers[at], self._ns[at])
+            self._done += 1
+
+    def numbers(self) -> tuple[int | None, int | None]:
+        """Return how many were counted, and how many of them failed: None if the slow path was not recorded."""
         if not self.recorded:
             return None, None
-        numbers = (np.asarray(times) for times in (self._all, self._failed))
-        slow, failed = (int(np.count_nonzero(times <= np.uint64(until))) for times in numbers)
-        return slow, failed
+        counts = self._tally.counts()
+        failed = np.array([key.failed for key in counts.keys], np.bool_)
+        return int(counts.calls.sum()), int(counts.calls[failed].sum())
 
 
 _SLACK = 2_000_000_000

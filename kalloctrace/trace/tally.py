@@ -13,13 +13,11 @@ from kalloctrace.trace.containers import Containers
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import Indices, allocations_of, dictionary_encode, digests, refuse_more
 from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.slow_tally import OTHERS, SlowTally
 from kalloctrace.trace.writer import Column, StreamColumns
 
 MOST_KEYS = 20_000
 """How many combinations of allocation, task and stack are counted separately; beyond it, the idle ones are merged."""
-OTHERS = "(others)"
-"""Stands for all tasks if even their names are too many."""
-
 _KEPT_MOVES = 64
 _NO_PID, _NO_STACK = -1, -1
 _NAMES = pa.dictionary(pa.int32(), pa.utf8())
@@ -33,16 +31,19 @@ class RunningTally:
     Attributes:
         generation: incremented when combinations are merged, which changes row positions.
         moves: for recent generations, the position of each of their rows in the next generation.
+        slow: the calls of the slow path.
 
     Args:
         tasks: count tasks and stacks separately too; only rows of a stream have them.
         most: about how many combinations with tasks and stacks to keep, which limits the memory. Beyond it, only the
             names of the tasks that were idle longest are kept.
+        longer_than: calls that are longer than this in the slow path are counted separately, ns.
     """
 
-    def __init__(self, *, tasks: bool, most: int = MOST_KEYS) -> None:
+    def __init__(self, *, tasks: bool, most: int = MOST_KEYS, longer_than: int = 0) -> None:
         self.generation = 0
         self.moves: dict[int, Indices] = {}
+        self.slow = SlowTally(tasks=tasks, most=most, longer_than=longer_than)
         self._tasks = tasks
         self._most = self._limit = most
         self._added: list[pa.StructArray] = []
@@ -89,7 +90,9 @@ class RunningTally:
         self.count(indices, comm=comm, pid=table["pid"].combine_chunks(), stack=stack)
 
     def write_slow(self, calls: Sequence[Mapping[str, Any]]) -> None:
-        """Ignore calls of the slow path: each is counted by its first attempt."""
+        """Count calls of the slow path, each of which is counted by its first attempt, too."""
+        for call in calls:
+            self.slow.add(call)
 
     def write_containers(self, containers: Containers) -> None:
         """Ignore names of containers: calls are not counted by group."""

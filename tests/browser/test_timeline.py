@@ -14,8 +14,8 @@ from playwright.sync_api import Browser
 
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.report.amount import pages_of
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.results import pages_of
 from kalloctrace.trace.schema import COLUMNS
 from tests.browser.trace_processor import TraceProcessor
 from tests.traces import RECORDED, stream

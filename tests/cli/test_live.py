@@ -18,6 +18,7 @@ from tests import played
 from tests.terminal import LEFT_SCREEN, on_terminal
 
 TRACE = Path(__file__).parents[2] / "fixtures" / "5.10" / "two-nodes.arrows"
+SLOW = TRACE.parents[1] / "6.12" / "slow-stream.arrows"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -94,9 +95,41 @@ def test_filter_chooses_rows() -> None:
     assert all(line["order"] > 0 and line["zone"] == "Normal" for line in lines[1:])
 
 
+def test_questions_are_those_of_report() -> None:
+    """--failed, --slower-than and --sort answer as `report --by` does; text says what it shows."""
+    for question in (["--failed", "--sort", "failed"], ["--slower-than", "0.1", "--sort", "time"], ["--sort", "bytes"]):
+        _, *last = objects("--replay", SLOW, "--interval", "999", "--by", "gfp,order", *question)
+        command = [sys.executable, "-m", "kalloctrace", "report", "--by", "gfp,order", *question, "--json", str(SLOW)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        groups = [json.loads(line) for line in done.stdout.splitlines()]
+        sums = ("bytes", "failed", "slow_ns")
+        assert {(row["gfp_mask"], row["order"], row["count"], *(row[sum_] for sum_ in sums)) for row in last} == {
+            (group["by"]["gfp_mask"], group["by"]["order"], group["calls"], *(group[sum_] for sum_ in sums))
+            for group in groups
+        }
+        name = {"failed": "failed", "time": "slow_ns", "bytes": "bytes"}[question[-1]]
+        values = [row[name] for row in last]
+        assert values == sorted(values, reverse=True)
+    done = run("--replay", SLOW, "--interval", "999", "--failed", "--slower-than", "0.1", "--filter", "order>0")
+    for words in ("only failed calls", "only calls longer than 0.1 ms in the slow path", "filter: order>0"):
+        assert f"  rows: {words}\n" in done.stdout
+    assert all(
+        " failed=" in line and " slow_path_ms=" in line for line in done.stdout.splitlines() if "calls/s=" in line
+    )
+
+
+def test_calls_is_another_word_for_count() -> None:
+    """`report --sort calls` has it."""
+    assert objects("--replay", SLOW, "--sort", "calls", "-i", "99") == objects(
+        "--replay", SLOW, "--sort", "count", "-i", "99"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [
+        (["--slower-than", "1", "--replay", TRACE], 2, "cannot select slow calls"),
+        (["--sort", "time", "--replay", TRACE], 2, "cannot sort by time"),
         (["--sort", "pid", "--replay", TRACE], 2, "cannot sort by pid"),
         (["--stack", "--replay", TRACE], 2, "cannot show the stacks"),
         (["--pid", "1", "--replay", TRACE], 2, "--pid does not go with --replay"),

@@ -5,24 +5,39 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.flags.builtin import builtin_kernels, builtin_tables
 from kalloctrace.flags.meanings import SHORT_ALLOC, SHORT_GFP, SHORT_MIGRATETYPE, short_name
 from kalloctrace.kernel.builtin import builtin_snapshot
 from kalloctrace.live.columns import GAP, Cells, place_columns, rate_text
 from kalloctrace.live.detail import detail
-from kalloctrace.live.table import By, LiveRow, TaskKey
+from kalloctrace.live.grouped import Fields, finest
+from kalloctrace.live.keys import TaskKey
+from kalloctrace.live.table import By, LiveRow, SortName
 from kalloctrace.live.text import row_json, row_words
 from kalloctrace.live.view import View
+from kalloctrace.report.query.groups import answer
+from kalloctrace.report.query.question import Field, Question
 from kalloctrace.trace.ftrace_import import import_text
 from kalloctrace.trace.ftrace_text import EventText
+from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
+from kalloctrace.trace.results import Selection
 from tests import played
-from tests.traces import RECORDED, source, stream
+from tests.traces import RECORDED, slow, slow_calls, source, stream
 
+SLOW_STREAM = RECORDED.parents[1] / "6.12" / "slow-stream.arrows"
+SELECTIONS = [
+    Selection(),
+    Selection(failed=True),
+    Selection(slower_than=0),
+    Selection(slower_than=1_000_000),
+    Selection(failed=True, slower_than=1_000_000),
+]
 BYS: tuple[By, ...] = ("request", "task", "stack")
 
 
@@ -152,10 +167,11 @@ def test_columns_of_80_and_200() -> None:
     """A narrow screen drops columns, and a wide one adds some."""
     names = {(by, width): [part.column.name for part in place_columns(by, width)] for by in BYS for width in (79, 199)}
     what = ["gfp", "order", "node", "zone", "migratetype", "alloc_flags", "verdict"]
+    results = ["bytes", "failed", "time"]
     assert names["request", 79] == ["rate", "count", "share", *what]
     assert names["task", 79] == ["rate", "comm", "pid", *what]
     assert names["stack", 79] == ["rate", "comm", "pid", "gfp", "alloc_flags", "verdict", "stack"]
-    assert names["stack", 199] == ["rate", "count", "share", "comm", "pid", *what, "stack"]
+    assert names["stack", 199] == ["rate", "count", "share", *results, "comm", "pid", *what, "stack"]
 
 
 def test_short_names_are_one_for_each_flag_of_every_kernel() -> None:
@@ -323,3 +339,146 @@ def test_rows_are_added_up_by_fields(wrong: Replay) -> None:
     assert sum(row.count for row in view.rows()) == chosen
     view.set_by("request")
     assert view.fields is None
+
+
+def whole(path: Path, fields: Fields, selection: Selection) -> dict[tuple[Any, ...], tuple[int, int, int | None, int]]:
+    """Return calls, bytes, failures and time of each group at the end of a replayed trace, by the live table."""
+    with Replay(path, longer_than=selection.slower_than or 0) as replay:
+        view = View(replay.snapshot, finest(fields), fields=fields, selection=selection)
+        view.describe(replay.recording)
+        replay.advance(1e9)
+        view.update(replay.observe(), whole=True)
+    found = {}
+    for row in view.rows():
+        names: dict[str, object] = {
+            "gfp": row.request.gfp_mask,
+            "order": row.request.order,
+            "alloc_flags": row.request.alloc_flags,
+        }
+        names |= {"comm": row.task.comm, "pid": row.task.pid, "stack": row.task.stack}
+        assert row.slow_ns is not None
+        found[tuple(names[name] for name in fields)] = (row.count, row.bytes, row.failed, row.slow_ns)
+    return found
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+@pytest.mark.parametrize("fields", [("gfp", "order", "alloc_flags"), ("comm", "pid"), ("stack",)], ids=",".join)
+def test_sums_are_those_of_report(fields: Fields, selection: Selection) -> None:
+    """A live table that has seen a whole trace answers a question as `report --by` does."""
+    with TraceReader(SLOW_STREAM) as trace:
+        question = Question(
+            by=cast("tuple[Field, ...]", fields), failed=selection.failed, slower_than=selection.slower_than
+        )
+        expected = {
+            group.key: (group.sums.calls, group.sums.bytes, group.sums.failed, group.sums.slow_ns)
+            for group in answer(trace, question).groups
+        }
+    assert expected
+    assert whole(SLOW_STREAM, fields, selection) == expected
+
+
+@pytest.mark.parametrize("selection", SELECTIONS, ids=str)
+def test_calls_whose_return_was_not_traced(selection: Selection, tmp_path: Path) -> None:
+    """Failures and, where only failed or slow calls are selected, calls are those of the slow path."""
+    failed_calls = [call for call in slow_calls() if call["page"] is False and call["duration"] > 1_000_000]
+    calls = [*slow_calls()[:60], *failed_calls[:20]]
+    path = slow(tmp_path / "t.arrows", *calls)
+    chosen = [
+        call
+        for call in calls
+        if (not selection.failed or call["page"] is False)
+        and (selection.slower_than is None or call["duration"] > selection.slower_than)
+    ]
+    found = whole(path, ("order",), selection).values()
+    assert sum(failed or 0 for _, _, failed, _ in found) == sum(call["page"] is False for call in chosen) > 0
+    assert sum(ns for *_, ns in found) == sum(call["duration"] for call in chosen)
+    rows = 1 if selection == Selection() else len(chosen)
+    assert sum(count for count, *_ in found) == rows
+
+
+def test_slow_calls_of_an_interval(tmp_path: Path) -> None:
+    """A call counts when it has returned, and is new in that interval only."""
+    call = next(call for call in slow_calls() if call["page"] is False)
+    late = {**call, "time": 1 + 2 * played.SECOND, "duration": played.SECOND}
+    seen = []
+    with Replay(slow(tmp_path / "t.arrows", late)) as replay:
+        view = View(replay.snapshot, selection=Selection(failed=True))
+        view.describe(replay.recording)
+        for _ in range(4):
+            replay.advance(1.0)
+            view.update(replay.observe())
+            seen.append([(row.count, row.new, row.rate) for row in view.rows()])
+    assert seen == [[], [], [(1, 1, 1.0)], [(1, 0, 0.0)]]
+
+
+def test_slow_call_has_the_verdict_of_its_request(tmp_path: Path) -> None:
+    """Without a call of its request that was recorded, it is not known."""
+    with Replay(SLOW_STREAM) as replay:
+        view = View(replay.snapshot, selection=Selection(slower_than=0))
+        view.describe(replay.recording)
+        replay.advance(1e9)
+        view.update(replay.observe())
+    assert {row.verdict for row in view.rows()} == {"ok"}
+    assert all(row.matched == row.count for row in view.rows())
+    assert all(view.members(row) for row in view.rows())
+    with Replay(slow(tmp_path / "t.arrows", *slow_calls()[:5])) as replay:
+        view = View(replay.snapshot, selection=Selection(slower_than=0))
+        view.describe(replay.recording)
+        replay.advance(1e9)
+        view.update(replay.observe())
+    assert {row.verdict for row in view.rows()} == {"unknown"}
+    assert [view.members(row) for row in view.rows()] == [[]] * len(view.rows())
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ({"selection": Selection(slower_than=5)}, "cannot select slow calls"),
+        ({"selection": Selection(failed=True)}, "cannot select failed calls"),
+        ({"sort": "time"}, "cannot sort by time"),
+        ({"sort": "failed"}, "cannot sort by failed"),
+    ],
+)
+def test_what_a_recording_does_not_show_is_refused(how: dict[str, Any], what: str) -> None:
+    """Nothing is shown as 0 that is not known."""
+    snapshot, _, _ = source()
+    with pytest.raises(KalloctraceError) as refused:
+        View(snapshot, **how).describe({"mode": "stream", "returns": False, "slow": False})
+    assert refused.value.what == what
+    assert refused.value.code == Exit.USAGE
+
+
+def test_capture_without_a_slow_path_has_another_fix() -> None:
+    """Nothing can be recorded again there."""
+    snapshot, _, _ = source()
+    with pytest.raises(KalloctraceError) as refused:
+        View(snapshot, sort="time").describe({"mode": "aggregate", "slow": False}, capturing=True)
+    assert "record it" not in refused.value.fix
+    assert "--alloc-flags" in refused.value.fix
+
+
+def test_columns_of_what_is_not_recorded_are_empty(tmp_path: Path) -> None:
+    """Without the slow path and returns, failures and time are null, and no cell says 0."""
+    with Replay(stream(tmp_path / "t.arrows", {"page": None}, recording={"returns": False})) as replay:
+        view = View(replay.snapshot)
+        view.describe(replay.recording)
+        replay.advance(1.0)
+        view.update(replay.observe())
+    (row,) = view.rows()
+    assert (row.failed, row.slow_ns) == (None, None)
+    assert view.table is not None
+    told = row_json(view.table, row, replay.snapshot.tables)
+    assert (told["failed"], told["slow_ns"]) == (None, None)
+    assert not any(word.startswith(("failed=", "slow_path_ms=")) for word in row_words(row, replay.snapshot.tables))
+    cells = Cells(replay.snapshot.tables)
+    shown = {part.column.name: cells.text(row, part) for part in place_columns("request", 200)}
+    assert (shown["failed"], shown["time"], shown["bytes"]) == ("-", "-", f"{4 << row.request.order}.0 KiB")
+
+
+@pytest.mark.parametrize("name", ["bytes", "failed", "time", "share"])
+def test_the_column_to_sort_by_is_always_shown(name: SortName) -> None:
+    """It is at 80 columns, too, where other columns make room."""
+    assert name not in [part.column.name for part in place_columns("stack", 80)]
+    placed = place_columns("stack", 80, sort=name)
+    assert name in [part.column.name for part in placed]
+    assert sum(part.width + GAP for part in placed) <= 80 + GAP

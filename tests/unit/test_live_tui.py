@@ -23,6 +23,7 @@ from tests import played
 from tests.screen_text import assert_as_kept, lines_of
 from tests.traces import RECORDED
 
+UNDER_PRESSURE = RECORDED.parents[1] / "6.12" / "slow-stream.arrows"
 NEVER = 3600
 """An interval longer than any test."""
 SMALL, LARGE = (80, 24), (200, 50)
@@ -53,6 +54,14 @@ def wrong(tmp_path: Path) -> Iterator[Stepped]:
 
 
 @pytest.fixture
+def pressed() -> Iterator[Stepped]:
+    """Replay a real recording with a slow path and failures."""
+    with Stepped(UNDER_PRESSURE, played.Clock()) as replay:
+        replay.slow, replay.failed = 224, 105
+        yield replay
+
+
+@pytest.fixture
 def real() -> Iterator[Stepped]:
     """Replay a real recording."""
     with Stepped(RECORDED, played.Clock()) as replay:
@@ -61,7 +70,9 @@ def real() -> Iterator[Stepped]:
 
 def run(source: Stepped, steps: Steps, *, size: tuple[int, int] = SMALL, by: By = "request") -> LiveApp:
     """Run the screen and execute steps on it."""
-    app = LiveApp(source, View(source.snapshot, by), Ending(), interval=NEVER, replayed="a.arrows")
+    view = View(source.snapshot, by)
+    view.describe(source.recording)
+    app = LiveApp(source, view, Ending(), interval=NEVER, replayed="a.arrows")
 
     async def session() -> None:
         async with app.run_test(size=size, notifications=True) as pilot:
@@ -208,6 +219,57 @@ def test_heading_that_is_clicked_sorts(wrong: Stepped) -> None:
         assert app.view.sort == "count"
 
     run(wrong, look)
+
+
+def test_keys_of_questions(pressed: Stepped) -> None:
+    """F and S select calls and the head says so; capitals sort, and the column to sort by is on the narrow screen."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await advanced(pressed, 1000.0)(app, pilot)
+        everything = len(app.view.rows())
+        for key, name in (("F", "failed"), ("T", "time"), ("B", "bytes"), ("C", "count")):
+            await pilot.press(key)
+            await pilot.pause()
+            assert app.view.sort == name
+            member = {"time": "slow_ns"}.get(name, name)
+            values = [getattr(row, member) for row in app.view.rows()]
+            assert values == sorted(values, reverse=True)
+            assert len(texts(app, name)) == everything
+        await pilot.press("f")
+        await pilot.pause()
+        assert any("only failed calls" in line for line in lines_of(app))
+        assert sum(row.count for row in app.view.rows()) == 105
+        await pilot.press("s")
+        await pilot.pause()
+        text = " ".join(lines_of(app))
+        assert "only failed calls" in text
+        assert "only calls longer than 0 ms in the slow path" in text
+        await pilot.press("f")
+        await pilot.pause()
+        assert sum(row.count for row in app.view.rows()) == 224
+        await pilot.press("s")
+        await pilot.pause()
+        assert len(app.view.rows()) == everything
+        assert not any("only " in line for line in lines_of(app)[:4])
+
+    run(pressed, look)
+
+
+def test_keys_of_questions_that_the_trace_cannot_answer(real: Stepped) -> None:
+    """The reason is on the screen, and nothing changes."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await advanced(real, 9.0)(app, pilot)
+        for key, what in (("s", "cannot select slow calls"), ("T", "cannot sort by time")):
+            await pilot.press(key)
+            await pilot.pause()
+            text = " ".join(lines_of(app))
+            assert what in text
+            assert "its slow path was not recorded" in text
+        assert app.view.sort == "rate"
+        assert app.view.restrictions == []
+
+    run(real, look)
 
 
 def test_filter_keys(wrong: Stepped) -> None:

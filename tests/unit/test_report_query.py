@@ -31,7 +31,7 @@ GFP_KERNEL, GFP_ATOMIC = 0xCC0, 0xA20
 def ask(path: Path, *by: Field, **selected: Any) -> Answer:  # noqa: ANN401 (attributes of a question)
     """Answer a question to a trace."""
     with TraceReader(path) as trace:
-        return answer(trace, Question(by, **selected))
+        return answer(trace, Question(by=by, **selected))
 
 
 def sums(found: Answer) -> dict[tuple[Any, ...], Sums]:

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.live.table import TaskKey
+from kalloctrace.live.keys import TaskKey
 from kalloctrace.live.view import View
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS
-from kalloctrace.trace.tally import OTHERS, RunningTally
+from kalloctrace.trace.slow_tally import OTHERS
+from kalloctrace.trace.tally import RunningTally
 from kalloctrace.trace.writer import TraceWriter
 from kalloctrace.verify.verification import verify_trace
 from tests import played

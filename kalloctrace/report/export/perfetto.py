@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.report.amount import pages_of
 from kalloctrace.text import printable
 from kalloctrace.trace.dedup import KEYS, begins_with
 from kalloctrace.trace.reader import Ending, TraceReader
+from kalloctrace.trace.results import pages_of
 from kalloctrace.trace.schema import ALLOCATION
 
 _VARINT, _BYTES = 0, 2

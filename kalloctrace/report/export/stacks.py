@@ -12,11 +12,12 @@ import pyarrow as pa
 from kalloctrace.console import json_text
 from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
-from kalloctrace.report.amount import PAGE_SIZE, Amount, pages_of
+from kalloctrace.report.amount import Amount
 from kalloctrace.text import printable
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.reader import Ending, TraceReader
+from kalloctrace.trace.results import PAGE_SIZE, pages_of
 from kalloctrace.trace.schema import ALLOCATION, frames_of
 from kalloctrace.version import __version__
 

@@ -14,7 +14,7 @@ from kalloctrace.report.callers import MOST_CALLERS
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import digests, refuse_more
 from kalloctrace.trace.schema import ALLOCATION, CGROUP
-from kalloctrace.trace.tally import OTHERS
+from kalloctrace.trace.slow_tally import OTHERS
 
 Numbers = npt.NDArray[np.int64]
 

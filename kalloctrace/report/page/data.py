@@ -18,7 +18,6 @@ from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
 from kalloctrace.model.preempt import context_name
-from kalloctrace.report.amount import PAGE_SIZE, pages_of
 from kalloctrace.report.headline import headline
 from kalloctrace.report.page.apart import what_differs
 from kalloctrace.report.page.cells import CellCounter, Cells, Counted, Numbers
@@ -35,6 +34,7 @@ from kalloctrace.trace.dedup import KEYS, python_rows
 from kalloctrace.trace.dedup import Counted as Rows
 from kalloctrace.trace.inferred import Inferred
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.results import PAGE_SIZE, pages_of
 from kalloctrace.trace.schema import COUNT, TRACEPOINT
 from kalloctrace.verify.compare import RowVerdict
 from kalloctrace.verify.field_text import value_text

@@ -7,12 +7,11 @@ from typing import Any
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.model.page_alloc import alloc_pages
-from kalloctrace.model.types import ImpossibleRequestError, UnknownFact
 from kalloctrace.report.query.question import Field
 from kalloctrace.trace.containers import Containers, describe_group, group_text
+from kalloctrace.trace.results import OUTCOMES
 from kalloctrace.trace.schema import frames_of
-from kalloctrace.verify.slowpath.trace import context_of_call, request_of_call
+from kalloctrace.verify.slowpath.fast_path import fast_path_alloc_flags, from_entry
 
 Value = int | str | None
 Row = Mapping[str, Any]
@@ -26,18 +25,8 @@ OF_ALLOCATION: Mapping[str, str] = {
     "alloc_flags": "alloc_flags",
 }
 """Fields that calls of one distinct allocation share, and their column in a trace."""
-OUTCOMES: Mapping[bool | None, str] = {True: "page", False: "failed", None: "not recorded"}
-"""What a call returned, by the column "page"; a call that never reached get_page_from_freelist() is "rejected"."""
 OF_TASK = frozenset(("comm", "pid", "cgroup", "cpu", "stack"))
 """Fields that are columns of a stream."""
-
-
-def from_entry(entry: str, stack: str | None) -> str | None:
-    """Return a stack without the functions further in than the page allocator's entry."""
-    if stack is None:
-        return None
-    frames = stack.split(";")
-    return ";".join(frames[: len(frames) - frames[::-1].index(entry)]) if entry in frames else stack
 
 
 class SlowCallValues:
@@ -63,18 +52,9 @@ class SlowCallValues:
         if field == "stack":
             return from_entry(self._kernel.features.entry, self.call["stack"])
         if field == "alloc_flags":
-            return self._alloc_flags()
+            return fast_path_alloc_flags(self._kernel, self.call)
         value: Value = self.call[field] if field in OF_TASK else self.call["given"][OF_ALLOCATION[field]]
         return value
-
-    def _alloc_flags(self) -> int | None:
-        """Return the flags of its fast path, which was not recorded with it: the model's. None if it cannot tell."""
-        try:
-            return alloc_pages(
-                self._kernel, request_of_call(self.call), context_of_call(self._kernel, self.call)
-            ).alloc_flags
-        except (UnknownFact, ImpossibleRequestError):
-            return None
 
 
 def as_json(by: Sequence[Field], key: Sequence[Value], snapshot: Snapshot, containers: Containers) -> dict[str, Any]:

@@ -7,24 +7,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.report.amount import PAGE_SIZE, pages_of
-from kalloctrace.report.query.caller_masks import CallerMasks
-from kalloctrace.report.query.fields import OF_ALLOCATION, OF_TASK, SlowCallValues, Value, as_json, from_entry
-from kalloctrace.report.query.question import Question, Sort, no_outcome
+from kalloctrace.report.query.fields import OF_ALLOCATION, OF_TASK, SlowCallValues, Value, as_json
+from kalloctrace.report.query.question import Question, Sort, no_outcomes
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS, Tally, begins_with
 from kalloctrace.trace.reader import Ending, TraceReader
-from kalloctrace.trace.schema import ALLOCATION, TRACEPOINT
+from kalloctrace.trace.results import (
+    PAGE_SIZE,
+    failed_of,
+    followed,
+    outcomes_of,
+    pages_of,
+    slow_call_bytes,
+    slow_call_failed,
+    slow_call_ns,
+)
+from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.verify.slowpath.fast_path import CallerMasks, from_entry
 
 MOST_GROUPS = 200_000
 """Groups that are kept: each takes half a kilobyte, and a recording of days has millions of processes."""
 
-_FAILED_OUTCOMES = ("rejected", "failed")
 _SUMS = ("calls", "pages", "failed")
 
 
@@ -119,14 +126,14 @@ def answer(trace: TraceReader, question: Question) -> Answer:
     ending = trace.read(rows=counter.add)
     followed = counter.followed
     if "outcome" in question.by and not (followed or question.failed or question.only_slow):
-        raise no_outcome(trace)
+        raise no_outcomes(trace)
     timed = bool(trace.recording.get("slow"))
     if timed:
         kernel = Kernel.of(trace.snapshot)
         masks = CallerMasks(kernel, counter.tally.rows())
         calls = trace.slow_calls()
         for call in calls:
-            groups.add_slow_call(SlowCallValues(call, masks.of(call), kernel), followed=followed)
+            groups.add_slow_call(SlowCallValues(call, masks.of(call["given"]), kernel), followed=followed)
         if not ending.truncated:
             ending = replace(ending, slow_damage=calls.finish().damage)
     found = Answer(
@@ -156,7 +163,7 @@ class _Groups:
     def add_slow_call(self, values: SlowCallValues, *, followed: bool) -> None:
         """Add what the rows do not show of a call of the slow path: its time, and whether it failed."""
         question, call = self._question, values.call
-        order, duration, failed = call["given"]["order"], call["duration"] or 0, call["page"] is False
+        order, duration, failed = call["given"]["order"], slow_call_ns(call), slow_call_failed(call)
         if (
             (question.comms and call["comm"] not in question.comms)
             or (question.orders is not None and order not in question.orders)
@@ -166,9 +173,9 @@ class _Groups:
         ):
             return
         sums = Sums(slow_ns=duration, failed=0 if followed and not question.only_slow else int(failed))
-        if question.only_slow or (question.failed and not followed):
+        if question.counts_slow_calls(followed=followed):
             # No row counts it.
-            sums.calls, sums.bytes = 1, 0 if failed else PAGE_SIZE << order
+            sums.calls, sums.bytes = 1, slow_call_bytes(order, failed=failed)
         self.add(tuple(map(values.of, question.by)), sums)
 
 
@@ -243,11 +250,9 @@ class _RowCounter:
         have = len(self._dictionary) if begins_with(dictionary, self._dictionary) else 0
         self._dictionary = dictionary
         table = pa.Table.from_arrays(dictionary.slice(have).flatten(), names=KEYS)
-        outcomes = _outcomes(table)
-        # Of another tool's event no return is expected.
-        known = pc.or_(pc.is_valid(table["page"]), pc.equal(table["entry"], TRACEPOINT))
-        self.followed = self.followed and pc.all(pc.or_(known, pc.equal(outcomes, "rejected"))).as_py() is not False
-        failed = pc.is_in(outcomes, pa.array(_FAILED_OUTCOMES))
+        outcomes = outcomes_of(table)
+        self.followed = self.followed and followed(table, outcomes)
+        failed = failed_of(outcomes)
         selected = self._selected(table, failed)
         columns = [
             (outcomes if name == "outcome" else table[OF_ALLOCATION[name]]).to_pylist()
@@ -272,11 +277,3 @@ class _RowCounter:
         if question.failed:
             selected &= failed.to_numpy()
         return selected
-
-
-def _outcomes(table: pa.Table) -> pa.ChunkedArray:
-    """Return what each distinct allocation returned, as far as it was recorded."""
-    bulk = pc.equal(table["entry"], "bulk")
-    rejected = pc.fill_null(pc.and_not(pc.equal(table["freelist_calls"], 0), bulk), fill_value=False)
-    without_page = pc.if_else(rejected, "rejected", pc.if_else(pc.is_valid(table["page"]), "failed", "not recorded"))
-    return pc.if_else(pc.fill_null(table["page"], fill_value=False), "page", without_page)

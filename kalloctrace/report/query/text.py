@@ -6,10 +6,10 @@ from kalloctrace.report.query.fields import as_text
 from kalloctrace.report.query.groups import Answer, Sums
 from kalloctrace.report.query.question import Sort
 from kalloctrace.styled import Sheet, Table, sheet_of
+from kalloctrace.text import size_text
 
 _LONG = frozenset(("gfp", "alloc_flags", "stack", "cgroup"))
 """Fields whose values may need several lines."""
-_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def write_groups(found: Answer, sort: Sort, top: int, console: Console) -> None:
@@ -47,7 +47,7 @@ def _headline(found: Answer) -> str:
     mark = "~" if found.sample > 1 else ""
     time = f", {_duration(sums.slow_ns)} in the slow path" if found.timed else ""
     plural = "" if sums.calls == 1 else "s"
-    return f"{mark}{sums.calls:,} call{plural}, {mark}{_size(sums.bytes)}, {mark}{sums.failed:,} failed{time}"
+    return f"{mark}{sums.calls:,} call{plural}, {mark}{size_text(sums.bytes)}, {mark}{sums.failed:,} failed{time}"
 
 
 def _add_table(sheet: Sheet, found: Answer, rows: list[tuple[list[str], Sums]]) -> None:
@@ -64,14 +64,7 @@ def _add_table(sheet: Sheet, found: Answer, rows: list[tuple[list[str], Sums]]) 
 def _numbers(found: Answer, sums: Sums) -> tuple[str, str, str, str]:
     mark = "~" if found.sample > 1 else ""
     slow = _duration(sums.slow_ns) if found.timed else "-"
-    return f"{mark}{sums.calls:,}", f"{mark}{_size(sums.bytes)}", f"{mark}{sums.failed:,}", slow
-
-
-def _size(size: int) -> str:
-    for unit, name in _UNITS:
-        if size >= unit:
-            return f"{size / unit:,.1f} {name}"
-    return f"{size} B"
+    return f"{mark}{sums.calls:,}", f"{mark}{size_text(sums.bytes)}", f"{mark}{sums.failed:,}", slow
 
 
 def _duration(nanoseconds: int) -> str:

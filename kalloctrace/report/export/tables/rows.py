@@ -12,13 +12,13 @@ from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.meanings import meaning
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.kernel.snapshot import Snapshot
-from kalloctrace.report.amount import PAGE_SIZE, pages_of
 from kalloctrace.report.export.tables.columns import NAMES, TABLES, TEXTS
 from kalloctrace.text import file_name
 from kalloctrace.trace.containers import Containers, describe_group
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.reader import Ending, TraceReader
+from kalloctrace.trace.results import PAGE_SIZE, pages_of
 from kalloctrace.trace.schema import ALLOCATION, CGROUP, TASK_COLUMNS, frames_of
 from kalloctrace.trace.slowpath import SLOW
 
