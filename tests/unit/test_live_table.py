@@ -301,7 +301,7 @@ def test_events_of_another_tool_are_judged_as_verify_does(events: Replay) -> Non
 def test_stack_is_shown_innermost_first(wrong: Replay) -> None:
     """The entry is left out, because all stacks end in it."""
     view = view_of(wrong, "stack", 1.0)
-    part = place_columns("stack", 240)[-1]
+    part = place_columns("stack", 280)[-1]
     text = Cells(view.snapshot.tables).text(view.rows()[0], part)
     assert text == "alloc_pages_vma < handle_mm_fault < asm_exc_page_fault < entry_SYSCALL_64"
     lines = [line.text for line in detail(view.allocations, "5.10", view.rows()[0], view.members(view.rows()[0]), 0)]
@@ -328,11 +328,11 @@ def test_rows_are_added_up_by_fields(wrong: Replay) -> None:
     for row in view.rows():
         assert sum(count for _, count in view.members(row)) == row.count
         words = {word.partition("=")[0] for word in row_words(row, view.snapshot.tables)}
-        assert words == {"calls/s", "calls", "share", "comm", "verdict"}
+        assert words == {"calls/s", "calls", "share", "bytes", "failed", "comm", "verdict"}
         shown = row_json(view.table, row, view.snapshot.tables)
         assert (shown["comm"], shown["order"], shown["gfp"], shown["entry"]) == (row.task.comm, None, None, None)
     names = {part.column.name for part in place_columns(view.by, 200, view.fields)}
-    assert names == {"rate", "count", "share", "comm", "verdict"}
+    assert names == {"rate", "count", "share", "bytes", "failed", "time", "comm", "verdict"}
     (some,) = {row.request.order for row in view.table.rows if row.count == max(row.count for row in view.table.rows)}
     view.set_filter(f"order={some}")
     chosen = sum(row.count for row in view.table.rows if row.request.order == some)
