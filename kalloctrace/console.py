@@ -16,13 +16,13 @@ from types import TracebackType
 from typing import BinaryIO, Literal, TextIO
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.text import fitting, printable, wrap_names
+from kalloctrace.text import COLUMNS, fitting, printable, wrap_names
 
 Style = Literal["bold", "red", "green", "yellow"]
 Part = str | tuple[str, Style]
 """A part of a line; a pair has a style, which only terminals show."""
 
-_COLUMNS, _DIGITS = 80, 5
+_DIGITS = 5
 _CODES: dict[Style, int] = {"bold": 1, "red": 31, "green": 32, "yellow": 33}
 
 
@@ -45,11 +45,11 @@ class Console:
     def columns(self) -> int:
         """How wide the terminal is, or its user wants it; 80 elsewhere."""
         if self.stream is None or not self.stream.isatty():
-            return _COLUMNS
+            return COLUMNS
         chosen = os.environ.get("COLUMNS", "")
         if chosen.isdecimal() and len(chosen) < _DIGITS and int(chosen) > 0:
             return int(chosen)
-        return os.get_terminal_size(self.stream.fileno()).columns or _COLUMNS
+        return os.get_terminal_size(self.stream.fileno()).columns or COLUMNS
 
     def line(self, *parts: Part) -> None:
         """Print one line."""
@@ -74,7 +74,7 @@ class Console:
             text: without styles; an empty one clears the line.
         """
         if self.stream is not None:
-            columns = os.get_terminal_size(self.stream.fileno()).columns or _COLUMNS
+            columns = os.get_terminal_size(self.stream.fileno()).columns or COLUMNS
             escaped = printable(text)
             self.stream.write(f"\r{escaped[: fitting(escaped, columns - 1)]}\x1b[K")
             self.stream.flush()

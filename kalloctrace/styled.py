@@ -20,7 +20,6 @@ from kalloctrace.console import Console
 from kalloctrace.text import printable, wrap_names, wrap_words
 
 _GAP = 2
-_WIDTH = 100
 _LONGEST = 32
 """Longer words are broken."""
 
@@ -221,10 +220,10 @@ class Sheet:
 
     Args:
         console: where they will be printed, all at once by `show`.
-        width: columns; None for the width of the terminal.
+        width: columns.
     """
 
-    def __init__(self, console: Console, width: int | None) -> None:
+    def __init__(self, console: Console, width: int) -> None:
         self._target = console
         self._console = rich.console.Console(
             file=console.stream, highlight=False, markup=False, emoji=False, width=width
@@ -270,8 +269,8 @@ class Sheet:
 
 
 def sheet_of(console: Console) -> Sheet:
-    """Return a sheet as wide as the terminal, or of 100 columns."""
-    return Sheet(console, None if console.is_terminal else _WIDTH)
+    """Return a sheet as wide as the console."""
+    return Sheet(console, console.columns)
 
 
 class _Advance(Protocol):

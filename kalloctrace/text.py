@@ -11,6 +11,8 @@ _INVISIBLE = re.compile(
 )
 """Printable to Python, but drawn as nothing: Default_Ignorable_Code_Point of Unicode 16, and the empty braille cell."""
 
+COLUMNS = 80
+"""Columns of a line where it does not go to a terminal, and of texts that are as wide on every terminal."""
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 

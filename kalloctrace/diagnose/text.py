@@ -4,7 +4,6 @@
 from collections.abc import Callable, Iterable
 
 from kalloctrace.diagnose.answers.answers import answer
-from kalloctrace.diagnose.answers.text import WIDTH as ANSWERS_WIDTH
 from kalloctrace.diagnose.answers.text import add_answers
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.sentences import (
@@ -21,7 +20,7 @@ from kalloctrace.diagnose.sentences import (
 )
 from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.styled import Sheet, Table
-from kalloctrace.text import wrap_names, wrap_words
+from kalloctrace.text import COLUMNS, wrap_names, wrap_words
 
 _STYLES = {"excluded": "dim", "watermark": "red", "block": "yellow", "passes": "green", "unknown": "magenta"}
 
@@ -47,12 +46,12 @@ def add_failure(
     if answers is None:
         sheet.line(headline(failure), "bold")
     else:
-        for line in wrap_names(request_sentence(failure), ANSWERS_WIDTH):
+        for line in wrap_names(request_sentence(failure), COLUMNS):
             sheet.line(line, "bold")
     kernel = failure.kernel or "unknown kernel"
     if before:
         sheet.line(before, "dim")
-    for line in wrap_words(f"{where}{kernel}; {certainty(failure)}", ANSWERS_WIDTH if answers else sheet.width):
+    for line in wrap_words(f"{where}{kernel}; {certainty(failure)}", COLUMNS if answers else sheet.width):
         sheet.line(line, "dim")
     if answers is not None:
         sheet.blank()

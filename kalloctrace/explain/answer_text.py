@@ -13,7 +13,6 @@ from kalloctrace.explain.request import Answer
 from kalloctrace.explain.rules import rule_of
 from kalloctrace.explain.text import (
     RECEIVES,
-    WIDTH,
     Field,
     argument_fields,
     entry_name,
@@ -23,13 +22,14 @@ from kalloctrace.explain.text import (
 )
 from kalloctrace.explain.walkthrough import own_terms
 from kalloctrace.model.types import ALL_NODES, Step
+from kalloctrace.text import COLUMNS
 
 LINES = 24
 """Of a terminal of the usual size: what is printed fits on it."""
 
 _LABEL = 9
 _MORE = "more: --full shows every step, other kernels and what would change the answer"
-_HALF = WIDTH // 2
+_HALF = COLUMNS // 2
 _SHORT = {
     "order",
     "ac.zonelist",
@@ -65,7 +65,7 @@ _FORMS = (_Form(pairs=False), _Form(), _Form(1), _Form(1, terms=False), _Form(1,
 
 
 def write_answer(name: str, answer: Answer, console: Console) -> None:
-    """Print the answer, in at most LINES lines of WIDTH columns.
+    """Print the answer, in at most LINES lines of COLUMNS columns.
 
     Args:
         name: the kernel's name in the request.
@@ -138,20 +138,20 @@ def _arguments(answer: Answer, form: _Form) -> Iterator[str]:
 
 
 def _rule(step: Step) -> list[str]:
-    return textwrap.wrap(f"{step.function}: {step.effect}", WIDTH, initial_indent="  ", subsequent_indent="    ")
+    return textwrap.wrap(f"{step.function}: {step.effect}", COLUMNS, initial_indent="  ", subsequent_indent="    ")
 
 
 def _capped(lines: list[str], most: int) -> list[str]:
     if len(lines) <= most:
         return lines
     last = lines[most - 1]
-    if len(last) > WIDTH - 2:
-        last = last[: max(last.rfind(" ", 0, WIDTH - 2), last.rfind("|", 0, WIDTH - 2) + 1)]
+    if len(last) > COLUMNS - 2:
+        last = last[: max(last.rfind(" ", 0, COLUMNS - 2), last.rfind("|", 0, COLUMNS - 2) + 1)]
     return [*lines[: most - 1], f"{last} …"]
 
 
 def _terms(answer: Answer, steps: Sequence[Step]) -> str:
     terms = list(dict.fromkeys(own_terms(answer, (rule_of(step).terms[0] for step in steps))))
-    while len(line := f"      --term NAME explains {', '.join(terms)}") > WIDTH:
+    while len(line := f"      --term NAME explains {', '.join(terms)}") > COLUMNS:
         terms.pop()
     return line

@@ -9,9 +9,10 @@ from kalloctrace.console import Console
 from kalloctrace.explain.answer_text import write_answer
 from kalloctrace.explain.request import Answer, answer_json
 from kalloctrace.explain.settings import parse_setting, with_setting
-from kalloctrace.explain.text import WIDTH, explanation
+from kalloctrace.explain.text import explanation
 from kalloctrace.explain.walkthrough import compared, walkthrough_of
 from kalloctrace.explain.walkthrough_text import walkthrough_lines, write_alternatives, write_comparison
+from kalloctrace.text import COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Explanation:
             console: where to print.
             full: print the walkthrough, as wide as the terminal; otherwise the answer, or what the settings change.
         """
-        width = max(WIDTH, console.columns)
+        width = max(COLUMNS, console.columns)
         if self.settings:
             comparison = compared(self.answer, self.after, self.settings)
             write_comparison(comparison, walkthrough_of(self.answer), walkthrough_of(self.after), console, width)

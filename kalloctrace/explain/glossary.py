@@ -47,9 +47,9 @@ class Term:
         if not console.is_terminal:
             console.lines(self.text.splitlines())
             return
-        from kalloctrace.styled import Sheet  # noqa: PLC0415 - only here, and slow to import
+        from kalloctrace.styled import sheet_of  # noqa: PLC0415 - only here, and slow to import
 
-        sheet = Sheet(console, None)
+        sheet = sheet_of(console)
         sheet.markdown(_LINK.sub(r"\1", self.text))
         if _LINK.search(self.text):
             sheet.blank()

@@ -10,17 +10,17 @@ from kalloctrace.flags.decode import WMARK_MASK, decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.model.page_alloc import nolock_function
 from kalloctrace.model.types import Context, Request, Step
+from kalloctrace.text import COLUMNS
 
 Field = tuple[str, str]
 """A label and its text."""
 
-WIDTH = 80
 RECEIVES = "get_page_from_freelist receives"
 _LABEL = 24
 
 
 def explanation(
-    name: str, answer: Answer, steps: Iterable[str] | None = None, width: int = WIDTH
+    name: str, answer: Answer, steps: Iterable[str] | None = None, width: int = COLUMNS
 ) -> Iterator[tuple[str, Iterable[str]]]:
     """Yield headings and their lines: the request, the steps in order, and what `get_page_from_freelist` receives.
 
@@ -84,7 +84,7 @@ def step_lines(steps: Sequence[Step]) -> Iterator[str]:
     """Yield the lines of the steps, in order."""
     for number, step in enumerate(steps, 1):
         yield f"  {number:2} {step.function}"
-        yield from textwrap.wrap(step.effect, WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 5)
+        yield from textwrap.wrap(step.effect, COLUMNS, initial_indent=" " * 5, subsequent_indent=" " * 5)
 
 
 def rejection_fields(answer: Answer) -> Iterator[Field]:
@@ -103,7 +103,7 @@ def argument_fields(answer: Answer) -> Iterator[Field]:
             yield "order", str(answer.request.order)
 
 
-def field_lines(fields: Iterable[Field], width: int = WIDTH, label_width: int = _LABEL) -> Iterator[str]:
+def field_lines(fields: Iterable[Field], width: int = COLUMNS, label_width: int = _LABEL) -> Iterator[str]:
     """Yield labels and their texts in two columns.
 
     Args:

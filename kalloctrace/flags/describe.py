@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from kalloctrace.flags.decode import Decoded
 from kalloctrace.flags.meanings import meaning
 from kalloctrace.flags.tables import FlagTables
+from kalloctrace.text import COLUMNS
 
 if TYPE_CHECKING:
     from kalloctrace.flags.textsearch import Found
 
-_WIDTH = 80
 _NO_NAME = "no name on this kernel"
 
 
@@ -106,5 +106,5 @@ def _compounds(decoded: Decoded) -> list[str]:
 
 def _wrapped(start: str, sentence: str) -> list[str]:
     return textwrap.wrap(
-        sentence, _WIDTH, initial_indent=start, subsequent_indent=" " * len(start), break_long_words=False
+        sentence, COLUMNS, initial_indent=start, subsequent_indent=" " * len(start), break_long_words=False
     ) or [start.rstrip()]

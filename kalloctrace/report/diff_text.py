@@ -7,9 +7,8 @@ from typing import Any
 
 from kalloctrace.report.diff import ASPECTS, SLOW_ASPECTS, ShareChange, Side, TraceDiff
 from kalloctrace.report.slowpath_counts import SlowCounts
-from kalloctrace.text import printable, wrap_names
+from kalloctrace.text import COLUMNS, printable, wrap_names
 
-WIDTH = 80
 _JOINED = "\N{NO-BREAK SPACE}"
 _MARKS = {"appeared": "+", "vanished": "-", "changed": "~"}
 _LEGEND = """\
@@ -66,7 +65,7 @@ def _slow_lines(slow: SlowCounts | None) -> Iterator[str]:
     details = ["not recorded"] if slow is None else _slow_details(slow)
     # Break lines between details, not inside them.
     text = ", ".join(detail.replace(" ", _JOINED) for detail in details)
-    for line in textwrap.wrap(f"slow path: {text}", WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 19):
+    for line in textwrap.wrap(f"slow path: {text}", COLUMNS, initial_indent=" " * 8, subsequent_indent=" " * 19):
         yield line.replace(_JOINED, " ")
 
 
@@ -84,7 +83,7 @@ def _slow_details(slow: SlowCounts) -> Iterator[str]:
 
 def _change_lines(change: ShareChange) -> Iterator[str]:
     shares = f"  {_MARKS[change.change]} {change.share_before:7.2%} {change.share_after:7.2%}  "
-    first, *others = wrap_names(printable(_words(change.key)), WIDTH - len(shares))
+    first, *others = wrap_names(printable(_words(change.key)), COLUMNS - len(shares))
     yield shares + first
     yield from (" " * len(shares) + line for line in others)
 

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from kalloctrace.console import Console
@@ -45,10 +46,6 @@ CONCLUSIONS = {
 """Why a request failed, for people."""
 MOST_ANSWERS = 10
 """How many groups of one log are explained as text; the most frequent are."""
-_COLUMNS: tuple[tuple[str, Literal["no", "words"]], ...] = (
-    *(("count", "no"), ("logs", "no"), ("what", "words"), ("order", "no")),
-    *(("caller", "words"), ("kernel", "words"), ("first", "words"), ("last", "words")),
-)
 _UNKNOWN = "?"
 _HALF_A_YEAR = 183 * 86_400
 """Seconds. A time of day may have no year, so dates that are further apart cannot be ordered."""
@@ -159,6 +156,20 @@ def time_text(moment: Moment | None) -> str:
     return moment.text or ("" if moment.time is None else f"{moment.time:.3f} s")
 
 
+def _times(row: Row) -> list[str]:
+    """Return when the first and the last failure of a row were logged; only once where both are the same."""
+    return list(dict.fromkeys(text for text in map(_short_time, (row.first, row.last)) if text))
+
+
+def _short_time(moment: Moment | None) -> str:
+    """Return `time_text`, but a date with its time in words, to the second: as one word it takes 32 columns."""
+    text = time_text(moment)
+    try:
+        return datetime.fromisoformat(text).isoformat(" ", "seconds")
+    except ValueError:
+        return text
+
+
 def add_table(table: LogTable, sheet: Sheet, most: int | None = None) -> None:
     """Add a table with a row for each kind to a sheet.
 
@@ -168,28 +179,23 @@ def add_table(table: LogTable, sheet: Sheet, most: int | None = None) -> None:
         most: rows to show; None for all.
     """
     rows = table.sorted()
-    cells = [
-        (
-            f"{row.count:,}",
-            f"{len(row.logs):,}",
-            EVENTS.get(kind.event, kind.event),
-            "" if kind.order is None else str(kind.order),
-            kind.caller or _UNKNOWN,
-            kind.kernel or _UNKNOWN,
-            time_text(row.first),
-            time_text(row.last),
-        )
-        for kind, row in rows[:most]
+    shown_rows = rows[:most]
+    # Two that are long share a column, so that the table fits where the output is no terminal.
+    by = [name for name in ("caller", "kernel") if any(getattr(kind, name) is not None for kind, _ in shown_rows)]
+    columns: list[tuple[str, Literal["no", "words"], list[str | list[str]]]] = [
+        ("count", "no", [f"{row.count:,}" for _, row in shown_rows]),
+        ("logs", "no", [f"{len(row.logs):,}" for _, row in shown_rows]),
+        ("what", "words", [EVENTS.get(kind.event, kind.event) for kind, _ in shown_rows]),
+        ("order", "no", ["" if kind.order is None else str(kind.order) for kind, _ in shown_rows]),
+        (", ".join(by), "words", [[getattr(kind, name) or _UNKNOWN for name in by] for kind, _ in shown_rows]),
+        ("first, last", "words", [_times(row) for _, row in shown_rows]),
     ]
-    used = [
-        at for at, column in enumerate(zip(*cells, strict=True)) if any(cell not in {"", _UNKNOWN} for cell in column)
-    ]
+    used = [column for column in columns if any(column[2])]
     shown = Table("dim")
-    for at in used:
-        heading, wraps = _COLUMNS[at]
+    for heading, wraps, _ in used:
         shown.column(heading, right=wraps == "no", wraps=wraps)
-    for row_cells in cells:
-        shown.row(*(row_cells[at] for at in used))
+    for cells in zip(*(cells for *_, cells in used), strict=True):
+        shown.row(*cells)
     sheet.table(shown)
     if most is not None and len(rows) > most:
         sheet.line(f"… and {len(rows) - most:,} more kinds; --json has all")

@@ -18,7 +18,6 @@ from kalloctrace.trace.results import PAGE_SIZE
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.verification import Verification
 
-WIDTH = 80
 _WIDEST = 120
 """Wider tables are not easier to read."""
 _MIB = 1 << 20
@@ -68,9 +67,7 @@ def write_summary(summary: Summary, verdict: Verification, console: Console, *, 
         console: where to print: in colour and as wide as the terminal, or plain where it is not a terminal.
         top: number of rows in each table; half as many stacks are shown.
     """
-    sheet = Sheet(console, WIDTH)
-    if console.is_terminal:
-        sheet = Sheet(console, min(Sheet(console, None).width, _WIDEST))
+    sheet = Sheet(console, min(console.columns, _WIDEST))
     _Page(sheet, summary, top).add(verdict)
     sheet.show()
 

@@ -10,6 +10,7 @@ from kalloctrace.console import Console
 from kalloctrace.diagnose.from_log import FailureConclusion
 from kalloctrace.diagnose.reports.model import Event
 from kalloctrace.report.logs import CONCLUSIONS, EVENTS, Kind, LogTable, time_text, write_table
+from kalloctrace.text import COLUMNS
 
 DAY = 86_400
 
@@ -93,3 +94,21 @@ def test_columns_without_values_are_left_out() -> None:
     lines = stream.getvalue().splitlines()
     assert lines[0] == "2 failures in 1 of 3 logs"
     assert lines[2].split() == ["count", "logs", "what", "order", "kernel"]
+
+
+def test_the_table_fits_80_columns() -> None:
+    """Also with long names and dates, each kind is one row of a table, and no word of up to 32 characters is broken."""
+    function = "do_huge_pmd_anonymous_page"
+    caller = {"function": function, "module": None, "subsystem": None}
+    date = "2026-11-12T08:15:33.100000+01:00"
+    made = table(
+        group(caller=caller, kernel="6.12.118+deb13-amd64", first=1.0, last=1.0, first_text=date, last_text=date),
+        group(order=9),
+    )
+    stream = io.StringIO()
+    write_table(made, 2, Console(stream))
+    lines = stream.getvalue().splitlines()
+    assert max(map(len, lines)) <= COLUMNS
+    assert lines[2].split() == ["count", "logs", "what", "order", "caller,", "kernel", "first,", "last"]
+    for word in (function, "6.12.118+deb13-amd64", "08:15:33+01:00"):
+        assert any(word in line for line in lines)

@@ -9,8 +9,8 @@ from kalloctrace.diagnose.answers.types import Advice, Caller, Holder, OutOfMemo
 from kalloctrace.diagnose.from_log import Failure
 from kalloctrace.diagnose.sentences import reason_sentence
 from kalloctrace.styled import Sheet, Table
+from kalloctrace.text import COLUMNS
 
-WIDTH = 80
 """The answers are read in a terminal of any width, and in mail."""
 
 _HEADINGS = 16
@@ -32,7 +32,7 @@ def add_answers(failure: Failure, answers: Answers, sheet: Sheet) -> None:
     """Add the answers to a sheet, in the order in which people ask."""
     table = Table()
     table.column(width=_HEADINGS - 2, style="dim")
-    table.column(wraps="words", width=WIDTH - _HEADINGS)
+    table.column(wraps="words", width=COLUMNS - _HEADINGS)
     before = ""
     for heading, text in answer_rows(failure, answers):
         table.row("" if heading == before else heading, text)
