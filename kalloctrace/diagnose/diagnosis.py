@@ -2,7 +2,6 @@
 """Why a request failed: the verdicts on all its zones together, and what would have let it succeed."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from kalloctrace.diagnose.remedies import remedies_for
 from kalloctrace.diagnose.zones import (
@@ -64,7 +63,7 @@ def _doubted(mine: ZoneVerdict, other: ZoneVerdict, doubt: Doubt) -> ZoneVerdict
     if mine.kind == "excluded" and other.kind in _REFUSED:
         return other
     unless = mine.unless if doubt in mine.unless else (*mine.unless, doubt)
-    return replace(mine, certain=False, unless=unless)
+    return mine._replace(certain=False, unless=unless)
 
 
 def _with_range(mine: ZoneVerdict, other: ZoneVerdict) -> ZoneVerdict:
@@ -73,7 +72,7 @@ def _with_range(mine: ZoneVerdict, other: ZoneVerdict) -> ZoneVerdict:
         return mine
     one, two = mine.check.lowmem_reserve, other.check.lowmem_reserve
     reserve = Range(min(one.low, two.low), max(one.high, two.high))
-    return replace(mine, check=replace(mine.check, lowmem_reserve=reserve))
+    return mine._replace(check=mine.check._replace(lowmem_reserve=reserve))
 
 
 def _place(remedy: Remedy) -> tuple[str, int, str]:

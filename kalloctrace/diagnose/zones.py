@@ -2,9 +2,9 @@
 """Why no zone served a request: the kernel's own check judges each zone of the zonelist."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from kalloctrace.model.slowpath.flags import Condition, ConditionFact
 from kalloctrace.model.watermark import WatermarkCheck, Watermarks, ZoneState, zone_watermark_fast
@@ -77,8 +77,7 @@ class AllocationAttempt:
     conditions: tuple[Condition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ZoneVerdict:
+class ZoneVerdict(NamedTuple):
     """The verdict on one zone.
 
     Attributes:
@@ -200,7 +199,7 @@ def _check(kernel: Watermarks, attempt: AllocationAttempt, state: ZoneState, all
         kernel, state, attempt.order, attempt.highest_zoneidx, alloc_flags, gfp_mask=attempt.gfp_mask
     )
     # Without a free block the request is refused, whatever the watermark.
-    return check if state.counted or check.outcome == "block" else replace(check, outcome="unknown")
+    return check if state.counted or check.outcome == "block" else check._replace(outcome="unknown")
 
 
 def _kind(check: WatermarkCheck) -> Kind:

@@ -82,10 +82,11 @@ class Containers:
             return ()
         if text[:1].isdigit() and (cri := _CRI.match(text)) is not None:
             return self._read_cri(number, text, cri)
-        found = list(_json_pieces(number, text)) if '"' in text else []
-        self._is_json = self._is_json or bool(found) or text in {"{", "["}
-        if found or (self._is_json and _BRACKETS.fullmatch(text.strip())):
-            return [piece for piece in found if piece.text]
+        if self._is_json or '"' in text or text in {"{", "["}:
+            found = list(_json_pieces(number, text)) if '"' in text else []
+            self._is_json = self._is_json or bool(found) or text in {"{", "["}
+            if found or (self._is_json and _BRACKETS.fullmatch(text.strip())):
+                return [piece for piece in found if piece.text]
         return self._read_text(number, text)
 
     def _read_text(self, number: int, text: str) -> Sequence[Piece]:

@@ -21,7 +21,7 @@ class FirstParts:
 
     def of(self, lines: list[str]) -> list[str]:
         """Return lines that follow those before; those that are left out are empty."""
-        if not self._boundary and not self._header and not any(_KIND in line for line in lines):
+        if not self._boundary and not self._header and _KIND not in "\n".join(lines):
             return lines
         return [line if self._is_kept(line) else "" for line in lines]
 

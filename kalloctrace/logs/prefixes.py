@@ -110,6 +110,10 @@ class Prefix(NamedTuple):
     starts: bool = False
 
 
+_NOTHING = Prefix(0, stamped=False)
+_BEGINS = Prefix(0, stamped=False, starts=True)
+
+
 def known_prefix(text: str) -> Prefix:
     """Read the tokens that stand before every message of some source."""
     at, stamped, host_follows = 0, False, False
@@ -126,24 +130,24 @@ def known_prefix(text: str) -> Prefix:
                 break
             at, stamped, host, host_follows = named.end, stamped or named.stamped, host or named.host, False
             continue
-        at, closing = match.end(), _closing(match, closing)
-        if match["quote"] is not None or match["bullet"] is not None:
+        # The last group of a token tells which one it is.
+        at, kind = match.end(), match.lastgroup
+        if kind in ("quote", "repeated"):
+            closing = _closing(match, closing)
+        if kind in ("quote", "bullet"):
             continue
         stamped = True
-        host_follows = match["wall"] is not None and match["wall"][:1].isalpha()
-        if match["boot"] is not None and not match["delta"]:
-            time = float(match["boot"])
-        elif match["kmsg"] is not None:
-            time = int(match["kmsg"]) / 1e6
-        wall = match["bracket"] or match["wall"] or wall
-        if more := match["more"] or match["fields"]:
-            found = _CALLER.search(more)
-            caller = found[0] if found is not None else caller
-        caller = match["caller"] or caller
+        host_follows = kind == "wall" and match["wall"][:1].isalpha()
+        if kind in ("bracket", "wall"):
+            wall = match[kind]
+        elif kind in ("caller", "more", "fields"):
+            caller, time = _caller_in(match[kind], caller), _since_boot(match, time)
+    begins = certain or starts_behind(text, at)
+    if at == 0:
+        return _BEGINS if begins else _NOTHING
     since_boot = time is not None
     if time is None and wall is not None:
         time = wall_seconds(wall)
-    begins = certain or starts_behind(text, at)
     return Prefix(at, stamped, time, wall, caller, host, closing, host_follows, since_boot, begins)
 
 
@@ -155,6 +159,17 @@ def starts_behind(text: str, at: int) -> bool:
         at: the end of the prefix.
     """
     return _starts_behind_blanks(text, at) is not None
+
+
+def _caller_in(text: str, before: str) -> str:
+    found = _CALLER.search(text)
+    return before if found is None else found[0]
+
+
+def _since_boot(token: re.Match[str], before: float | None) -> float | None:
+    if token["kmsg"] is not None:
+        return int(token["kmsg"]) / 1e6
+    return before if token["boot"] is None or token["delta"] else float(token["boot"])
 
 
 _PAIRED = frozenset("|│┃║`")
@@ -190,7 +205,7 @@ def next_prefix(text: str, known: Prefix) -> int:
     begin = known.end
     if text.startswith("** ", begin) and (dropped := _DROPPED.match(text, begin)) is not None:
         return dropped.end()
-    match = _EMBEDDED.search(text, begin + 1) if text.find("[", begin + 1) > 0 else None
+    match = _EMBEDDED.search(text, begin + 1) if text.find("] ", begin + 1) > 0 else None
     if text.find(" kernel: ", begin) >= 0:
         syslog = _EMBEDDED_SYSLOG.search(text, begin + 1)
         if syslog is not None and (match is None or syslog.start() < match.start()):
@@ -273,10 +288,10 @@ class LearnedPrefixes:
 
     def learn(self, pieces: Sequence[tuple[Piece, Prefix]]) -> None:
         """Learn from lines that belong together, each with its known prefix."""
-        unknown = list(islice(_unknown(pieces), _MOST_SAMPLES))
-        together = "\n".join(unknown)
+        together = "\n".join([piece.text[known.end :] for piece, known in pieces if not known.starts])
         if not any(map(together.__contains__, _ANCHOR_HINTS)):
             return
+        unknown = list(islice(_unknown(pieces), _MOST_SAMPLES))
         new: dict[str, re.Pattern[str]] = {}
         stamped = any(known.stamped for _, known in pieces)
         for sample in filter(None, map(_sample, unknown)):
@@ -297,9 +312,7 @@ class LearnedPrefixes:
 
     def prefix(self, text: str, known: Prefix) -> Prefix:
         """Return the prefix of a line whose known prefix is given."""
-        if not self._shapes:
-            return known
-        if known.starts:
+        if known.starts or not self._shapes:
             return known
         rest = text[known.end :]
         at = len(rest) - len(rest.lstrip())
@@ -326,6 +339,7 @@ def _unknown(pieces: Sequence[tuple[Piece, Prefix]]) -> Iterator[str]:
             yield rest
 
 
+@lru_cache(maxsize=1024)
 def _sample(rest: str) -> str:
     """Return what stands before the anchor of a line, or an empty text."""
     anchor = ANCHOR.search(rest, 1, _LONGEST + 80)

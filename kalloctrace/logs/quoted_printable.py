@@ -53,9 +53,10 @@ def _is_quoted_printable(lines: Sequence[str], *, before: bool) -> bool:
         lines: some that follow one another.
         before: whether the lines before are.
     """
-    if any("printable" in line and _HEADER.match(line) for line in lines):
+    together = "\n".join(lines)
+    if "printable" in together and any(map(_HEADER.match, lines)):
         return True
-    if not before and not any("=3D" in line for line in lines):
+    if not before and "=3D" not in together:
         return False
     equals = sum(line.count("=") for line in lines)
     return sum(len(_ENCODED.findall(line)) for line in lines) * 10 >= equals * 9

@@ -80,15 +80,14 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
         lines: some that follow one another.
         before: the width of the lines before.
     """
-    if any(line.width > before > 0 for line in lines):
+    widest = max([line.width for line in lines], default=0)
+    if widest > before > 0:
         before = 0
-    stamped = any(line.stamped for line in lines)
+    stamped = [line.stamped for line in lines]
+    begins = stamped if any(stamped) else [_begins(line) for line in lines]
     continued = Counter(
-        line.width
-        for line, below in pairwise(lines)
-        if line.width >= _NARROWEST and not (below.stamped if stamped else _begins(below))
+        [line.width for line, below in zip(lines, begins[1:], strict=False) if not below and line.width >= _NARROWEST]
     )
-    widest = max((line.width for line in lines), default=0)
     # A copy may lose the blank at the end of a line.
     others = continued.total() - continued[widest] - continued[widest - 1]
     least = 1 if before != MAILED else _MOST_BY_CHANCE

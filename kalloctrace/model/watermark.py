@@ -102,8 +102,7 @@ class ZoneState:
     counted: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class WatermarkCheck:
+class WatermarkCheck(NamedTuple):
     """The numbers and the result of one check.
 
     Attributes:
@@ -279,7 +278,7 @@ def zone_watermark_fast(
     watermark = alloc_flags & WMARK_MASK
     check = zone_watermark_ok(kernel, state, order, highest_zoneidx, alloc_flags, watermark=watermark)
     if alloc_flags & kernel.bits.alloc_no_watermarks:
-        return replace(check, **suitable_block(kernel, state, order, alloc_flags)._asdict())
+        return check._replace(**suitable_block(kernel, state, order, alloc_flags)._asdict())
     bits = kernel.bits
     skips = bool(gfp_mask & bits.gfp_atomic if bits.gfp_atomic else alloc_flags & bits.alloc_min_reserve)
     if check.outcome != "ok" and order == 0 and watermark == WMARK_MIN and skips:
@@ -289,7 +288,7 @@ def zone_watermark_fast(
     if check.outcome not in ("ok", "unknown") or _given_all_checked(kernel, alloc_flags):
         return check
     given = suitable_block(kernel, state, order, alloc_flags & ~bits.alloc_oom)
-    return replace(check, **given._asdict()) if given.outcome == "block" else check
+    return check._replace(**given._asdict()) if given.outcome == "block" else check
 
 
 def _given_all_checked(kernel: Watermarks, alloc_flags: int) -> bool:

@@ -294,7 +294,7 @@ def test_a_request_by_default() -> None:
     """Limits that nobody names are none."""
     attempt = AllocationAttempt(0, CPUSET, NORMAL)
     assert astuple(attempt) == (0, CPUSET, NORMAL, 0, None, None, None, False, False, False, None, False, ())
-    assert astuple(ZoneVerdict(LOW, "unknown"))[2:] == (None, None, True, (), ())
+    assert ZoneVerdict(LOW, "unknown")[2:] == (None, None, True, (), ())
     assert astuple(Remedy("gfp_high", 1, "DMA")) == ("gfp_high", 1, "DMA", None, False)
     assert judge_zones(LTS, attempt, [RICH]).conclusion == "passes"
     assert judge_zones(LTS, attempt, [zone(1, NORMAL, 5000)]).conclusion == "passes"

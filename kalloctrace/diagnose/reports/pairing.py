@@ -133,8 +133,12 @@ class _Pairing:
         if not self.reports.open and not any(map(text.__contains__, _HINTS)):
             self.reports.number += 1
             return
+        said = said_by(text)
+        if not said.may_begin:
+            self._feed(message, said)
+            return
         for piece in pieces(text):
-            self._feed(message if piece == text else message._replace(text=piece))
+            self._feed(message if piece == text else message._replace(text=piece), said_by(piece))
 
     def forget_end(self, last: Message) -> None:
         """Forget what the last line ends in, a number or a list: the log may end within it."""
@@ -148,13 +152,14 @@ class _Pairing:
             elif last.line != writer.report.line and _LAST_NODES.search(last.text) is not None:
                 writer.report.mems_allowed = None
 
-    def _feed(self, message: Message) -> None:
+    def _feed(self, message: Message, said: Said) -> None:
         self.reports.number += 1
-        text = message.text
         if self.reports.number % AFTERWARDS == 0:
             self.reports.close_stale(message)
-        said = said_by(text)
-        report = begun(text, message.line) if said.may_begin else None
+        if said.state is not None and said.state.alone:
+            self._states.read(message, said.state)
+            return
+        report = begun(message.text, message.line) if said.may_begin else None
         if report is not None:
             self._begin(report, message)
         elif not self._read_identity(message, said):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from kalloctrace.diagnose.reports.headers import may_begin
 from kalloctrace.diagnose.reports.tasks import OOM_HINTS
-from kalloctrace.diagnose.reports.zones import STATE_HINTS, StateLine, state_line
+from kalloctrace.diagnose.reports.zones import StateLine, state_line
 from kalloctrace.flags.logforms import ReleaseText, release_in
 
 _TASK_LINE = re.compile(
@@ -45,15 +45,15 @@ class Said(NamedTuple):
         state: it is a line of the state of memory.
     """
 
-    may_begin: bool
-    release: ReleaseText | None
-    another: bool
-    task: re.Match[str] | None
-    cpuset: str | None
-    kill: bool
-    suppressed: re.Match[str] | None
-    lost: int
-    state: StateLine | None
+    may_begin: bool = False
+    release: ReleaseText | None = None
+    another: bool = False
+    task: re.Match[str] | None = None
+    cpuset: str | None = None
+    kill: bool = False
+    suppressed: re.Match[str] | None = None
+    lost: int = 0
+    state: StateLine | None = None
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -63,6 +63,9 @@ def said_by(text: str) -> Said:
     Args:
         text: of the message.
     """
+    state = state_line(text)
+    if state is not None and state.alone:
+        return Said(state=state)
     names_task = "omm:" in text
     task = _TASK_LINE.match(text, max(text.find("CPU: "), text.find("Pid: "), 0)) if names_task else None
     cpuset = _CPUSET_LINE.match(text) if "mems_allowed=" in text else None
@@ -75,7 +78,7 @@ def said_by(text: str) -> Said:
         kill=any(map(text.__contains__, OOM_HINTS)),
         suppressed=_SUPPRESSED.match(text) if "suppressed" in text else None,
         lost=_lost(text) if " messages" in text else 0,
-        state=state_line(text) if any(map(text.__contains__, STATE_HINTS)) else None,
+        state=state,
     )
 
 

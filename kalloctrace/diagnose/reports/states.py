@@ -62,23 +62,25 @@ class States:
         writer.place = max(writer.place, line.place)
         if writer.interrupted or writer.early:
             self._note_interruptions(writer)
-        report = writer.report
+        report, note = writer.report, writer.touch
         if line.kind == "totals":
             zones.read_totals(report, line.text)
         elif line.kind == "node":
             zones.read_node(report, line)
         elif line.kind == "zone":
             writer.zone = zones.read_zone(report, line)
+            note = writer.touch if report.nodes else writer.reach
         elif line.kind == "reserve":
             zones.read_reserve(writer.zone, line)
+            note = writer.reach
         elif line.kind == "blocks":
             zones.read_blocks(report, line)
-            writer.state = 2
+            writer.state, note = 2, writer.reach
         else:
             zones.read_huge_pages(report, line)
             writer.state = 2
         writer.trace_over = writer.trace_over or bool(writer.trace)
-        writer.touch(self._reports.number, message)
+        note(self._reports.number, message)
         self._reports.showing = writer
 
     def _shown_by(self, message: Message, line: StateLine) -> Writer | None:

@@ -99,13 +99,18 @@ class Writer:
 
     def touch(self, number: int, message: Message) -> None:
         """Note that a message was its own, after it was read."""
-        self.touched, self.line = number, message.line
-        self.written = message.time if message.time is not None else self.written
+        self.reach(number, message)
         members = vars(self.report)
         if any(map(members.__getitem__, self.unplaced)):
             for part in filter(members.__getitem__, self.unplaced):
                 self.report.places.setdefault(part, message.line)
             self.unplaced = [part for part in self.unplaced if not members[part]]
+
+    def reach(self, number: int, message: Message) -> None:
+        """As `touch`, of a message that begins no part whose first line is noted."""
+        self.touched, self.line = number, message.line
+        if message.time is not None:
+            self.written = message.time
 
     def may_write(self, message: Message) -> bool:
         """Return whether a message can be its own, by caller, host and time."""
@@ -134,8 +139,8 @@ class Writer:
     @property
     def whole(self) -> bool:
         """Whether the state has the free blocks of each of its zones."""
-        shown = {key[5:] for key in self.keys if key.startswith("zone ")}
-        return bool(shown) and shown <= {key[7:] for key in self.keys if key.startswith("blocks ")}
+        shown = [key[5:] for key in self.keys if key.startswith("zone ")]
+        return bool(shown) and self.keys.issuperset([f"blocks {zone}" for zone in shown])
 
     def same_caller(self, message: Message) -> bool:
         """Return whether caller and host are its own, as far as they are printed."""

@@ -59,12 +59,6 @@ _MIGRATETYPES = {
     "I": "MIGRATE_ISOLATE",
 }
 
-STATE_HINTS = (
-    *("kB", "Mem-", "lowmem_reserve[]", "active", "Active", "free:", "slab", "mapped:", "pages", "swap", "pagetables:"),
-    *("reclaimable:", "unevictable:", "shmem:", "dirty:"),
-)
-"""A line with none of these words is no part of a state, other than a line of totals within one."""
-
 Kind = Literal["begin", "totals", "node", "zone", "reserve", "blocks", "huge", "tail"]
 
 _RANKS: dict[Kind, int] = {
@@ -88,6 +82,7 @@ class StateLine(NamedTuple):
         match: of the expression of that kind.
         text: the line.
         place: where in a state the kernel prints it: the rank of its kind, the node, and the index of the zone.
+        alone: nothing else stands in the line.
     """
 
     kind: Kind
@@ -95,6 +90,7 @@ class StateLine(NamedTuple):
     match: re.Match[str]
     text: str
     place: tuple[int, int, int]
+    alone: bool = False
 
 
 def state_line(text: str) -> StateLine | None:
@@ -102,30 +98,35 @@ def state_line(text: str) -> StateLine | None:
     if "kB" in text or "KB" in text:
         return _line_with_sizes(text)
     if (match := _LOWMEM_RESERVE.match(text)) is not None:
-        return _line("reserve", "", match, text)
+        return _line("reserve", "", match, text, alone=True)
     if (match := _BEGIN.match(text)) is not None:
         return _line("begin", "", match, text)
     if (match := _FIRST_TOTAL.match(text)) is not None:
-        return _line("totals", match[0].partition(":")[0], match, text)
+        alone = text.count(" ") == len(_totals(text)) - 1
+        return _line("totals", match[0].partition(":")[0], match, text, alone=alone)
     if " pages" in text and (match := _TAIL.match(text)) is not None:
-        return _line("tail", match["what"], match, text)
+        return _line("tail", match["what"], match, text, alone=True)
     return None
 
 
-def _line(kind: Kind, key: str, match: re.Match[str], text: str) -> StateLine:
-    return StateLine(kind, key, match, text, (_RANKS[kind], 0, 0))
+def _line(kind: Kind, key: str, match: re.Match[str], text: str, *, alone: bool = False) -> StateLine:
+    return StateLine(kind, key, match, text, (_RANKS[kind], 0, 0), alone)
 
 
-def _line_of_zone(kind: Kind, match: re.Match[str], text: str) -> StateLine:
+_INDEX = {name: index for index, name in enumerate(ZONE_NAMES)}
+
+
+def _line_of_zone(kind: Kind, match: re.Match[str], text: str, *, alone: bool) -> StateLine:
     node, zone = match["node"] or "0", match["zone"]
-    return StateLine(kind, f"{kind} {node} {zone}", match, text, (_RANKS[kind], int(node), ZONE_NAMES.index(zone)))
+    return StateLine(kind, f"{kind} {node} {zone}", match, text, (_RANKS[kind], int(node), _INDEX[zone]), alone)
 
 
 def _line_with_sizes(text: str) -> StateLine | None:
     if (match := _ZONE_LINE.match(text)) is not None:
-        return _line_of_zone("zone", match, text)
+        rest = match["rest"]
+        return _line_of_zone("zone", match, text, alone=rest.count(" ") == len(_fields(rest)))
     if (match := _BUDDY.match(text)) is not None:
-        return _line_of_zone("blocks", match, text)
+        return _line_of_zone("blocks", match, text, alone=True)
     if (match := _NODE_LINE.match(text)) is not None:
         return _line("node", f"node {match['node']}", match, text)
     if (match := _HUGE_PAGES.match(text)) is not None:
@@ -137,8 +138,8 @@ def _line_with_sizes(text: str) -> StateLine | None:
 
 def read_totals(report: LoggedFailure, text: str) -> None:
     """Read "active_anon:4558 inactive_anon:469552 …"; 2.6 writes "Active:84372 inactive:12323"."""
-    for name, pages in _TOTAL.findall(text):
-        report.totals.setdefault(name.lower(), int(pages))
+    for name, pages in _totals(text):
+        report.totals.setdefault(name, pages)
 
 
 def read_node(report: LoggedFailure, line: StateLine) -> None:
@@ -227,6 +228,11 @@ def read_tail(report: LoggedFailure, line: StateLine) -> None:
         report.reserved_pages = pages
     elif what in _TOTALS_OF_TAIL:
         report.totals.setdefault(_TOTALS_OF_TAIL[what], pages)
+
+
+@lru_cache(maxsize=512)
+def _totals(text: str) -> list[tuple[str, int]]:
+    return [(name.lower(), int(pages)) for name, pages in _TOTAL.findall(text)]
 
 
 @lru_cache(maxsize=512)
