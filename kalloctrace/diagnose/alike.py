@@ -84,6 +84,7 @@ def group_alike(
         most: how many groups to keep.
     """
     groups: dict[tuple[object, ...], Alike] = {}
+    latest: dict[tuple[object, ...], int] = {}
     beyond = 0
     for logged in in_batches(reports, _BATCH):
         failure = judge(logged)
@@ -93,16 +94,16 @@ def group_alike(
             beyond += 1
             continue
         if group is None:
-            group = groups[key] = Alike(failure, moment, moment)
-        elif logged.line < group.lines[0]:
-            # A report is complete when it can get no more lines, which another may be before an older one.
+            group, latest[key] = groups.setdefault(key, Alike(failure, moment, moment)), logged.line
+        elif logged.line < group.failure.logged.line:
+            # The newest report may be the first of the log, and a report that is complete may be before an older one.
             group.failure, group.first = failure, moment
-        if group.lines and logged.line > group.lines[-1]:
-            group.last = moment
+        elif logged.line > latest[key]:
+            group.last, latest[key] = moment, logged.line
         group.lines.append(logged.line)
         group.suppressed += logged.suppressed
-        if len(group.lines) > 1 and group.lines[-1] < group.lines[-2]:
-            group.lines = array("q", sorted(group.lines))
+    for group in groups.values():
+        group.lines = array("q", sorted(group.lines))
     return AlikeFailures(sorted(groups.values(), key=lambda group: group.lines[0]), beyond)
 
 

@@ -72,6 +72,11 @@ def mostly_other(size: int) -> Iterator[str]:
         number += 1
 
 
+def newest_first() -> Iterator[str]:
+    """Yield equal reports without end, each with its last line first, as log servers show them."""
+    return itertools.repeat("".join(reversed(REPORT.read_text().splitlines(keepends=True))))
+
+
 def only(made: Callable[[], Iterator[str]], size: int) -> Iterator[str]:
     """Yield a log of nothing but reports."""
     done = 0
@@ -95,6 +100,7 @@ def events(size: int) -> Iterator[str]:
 TEXTS: dict[str, tuple[Callable[[int], Iterator[str]], tuple[str, ...]]] = {
     "explain, a report in 10,000 lines": (mostly_other, ("explain", "--json", "TEXT")),
     "explain, nothing but equal reports": (partial(only, equal_reports), ("explain", "--json", "TEXT")),
+    "explain, nothing but equal reports, newest first": (partial(only, newest_first), ("explain", "--json", "TEXT")),
     "explain, nothing but mixed reports": (partial(only, reports), ("explain", "--json", "TEXT")),
     "import, events": (events, ("import", "--kernel", "6.1", "-f", "-o", "OUTPUT", "TEXT")),
     "decode -, events": (events, ("decode", "--json", "-")),

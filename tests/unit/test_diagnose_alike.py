@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Failures that are alike are reported once, with their number and times."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kalloctrace.diagnose import alike
 from kalloctrace.diagnose.alike import AlikeFailures, Moment, alike_json, group_alike
 from kalloctrace.diagnose.from_log import explain_failure
 from kalloctrace.diagnose.reports.model import LoggedFailure
@@ -107,6 +110,24 @@ def test_order_of_the_reports_does_not_matter() -> None:
     found, expected = reports(), grouped(reports())
     got = grouped([found[4], found[1], found[5], found[0], found[3], found[2]])
     assert [alike_json(group, "log") for group in got.groups] == [alike_json(group, "log") for group in expected.groups]
+
+
+def test_newest_first_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each report is above the one before it, a group is put in order once, not with each report."""
+    ordered: list[int] = []
+
+    def counting(items: Iterable[Any], key: Callable[[Any], int] | None = None) -> list[Any]:
+        found = sorted(items, key=key)
+        ordered.append(len(found))
+        return found
+
+    monkeypatch.setattr(alike, "sorted", counting, raising=False)
+    found, many = reports()[0], 400
+    logged = [replace(found, line=line) for line in range(many, 0, -1)]
+    (group,) = grouped(logged).groups
+    assert list(group.lines) == list(range(1, many + 1))
+    assert (group.failure.logged.line, group.count) == (1, many)
+    assert sum(ordered) == many + 1
 
 
 def test_number_of_groups_is_limited() -> None:
