@@ -261,6 +261,18 @@ struct bulk_record {
 
 #define SLOW_STACK 24
 
+/* What a slow-path call spends its time with. */
+enum slow_part {
+	PART_REST,			/* nothing of the following */
+	PART_RECLAIM,			/* direct reclaim */
+	PART_COMPACTION,		/* direct compaction */
+	PART_OOM,			/* out_of_memory() */
+	PART_THROTTLE,			/* direct reclaim that sleeps, for other tasks to write or to reclaim */
+	PART_LOCK,			/* a contended lock */
+};
+
+#define SLOW_PARTS 8			/* a power of two */
+
 /* One step of a slow-path call. Steps are sent in the order of time. */
 struct slow_event {
 	u64 frame;			/* the stack pointer where the entry calls __alloc_pages_slowpath(); SLOW_BEGINS and SLOW_RETURNS */
@@ -268,6 +280,7 @@ struct slow_event {
 	u64 oom_mm;			/* current->signal->oom_mm: not NULL for a victim of the OOM killer */
 	u64 lost;			/* events lost before this one */
 	u64 stack[SLOW_STACK];		/* addresses, innermost first; SLOW_BEGINS */
+	u64 parts[SLOW_PARTS];		/* ns by enum slow_part; their sum is the time since SLOW_BEGINS; SLOW_RETURNS */
 	u32 kind;			/* enum slow_kind */
 	s32 prio;			/* current->prio */
 	struct record r;		/* as at an entry; freelist_* are the arguments of get_page_from_freelist(), or of the slow path */

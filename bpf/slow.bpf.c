@@ -9,7 +9,7 @@
  *
  * Defined in addition to the constants of common.bpf.c: SLOW_PAGES, ZONES_PAGES, SLOW_OPEN, ZONE_WORDS, ZONEREF_SIZE, the
  * offsets TASK_STRUCT__PRIO, TASK_STRUCT__SIGNAL and SIGNAL_STRUCT__OOM_MM, and RECLAIM, COMPACTION and OOM_VICTIM for the
- * tracepoints that exist.
+ * tracepoints that exist. parts.bpf.c comes before.
  */
 
 /* How many zones of a zonelist are copied. */
@@ -17,8 +17,6 @@
 
 BPF_RINGBUF_OUTPUT(slow_events, SLOW_PAGES);
 BPF_RINGBUF_OUTPUT(slow_zones, ZONES_PAGES);
-/* The address of ac, by the stack pointer of the entry at its call of __alloc_pages_slowpath(). */
-BPF_HASH(slow_open, u64, u64, SLOW_OPEN);
 /* The number of events that found the ring buffer full. */
 BPF_ARRAY(slow_lost, u64, 1);
 
@@ -70,8 +68,10 @@ static __always_inline void slow_step(u32 kind)
 /* A get_page_from_freelist() after the first one of its call. */
 static __always_inline void slow_attempt(u32 gfp_mask, u32 order, u32 alloc_flags, u64 ac)
 {
-	struct slow_event *e = slow_event_of(SLOW_ATTEMPT);
+	struct slow_event *e;
 
+	slow_part(PART_REST);
+	e = slow_event_of(SLOW_ATTEMPT);
 	if (!e)
 		return;
 	e->ac = ac;
@@ -122,7 +122,7 @@ int on_slowpath(struct pt_regs *ctx)
 	bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
 	time = e->r.time;
 	slow_events.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
-	slow_open.update(&frame, &ac);
+	slow_clock_starts(frame, ac, bpf_get_current_task(), time);
 	copy_zones(time, frame, ac);
 	return 0;
 }
@@ -130,28 +130,37 @@ int on_slowpath(struct pt_regs *ctx)
 /* At the instruction after that call, which is reached in no other way. */
 int on_slowpath_return(struct pt_regs *ctx)
 {
-	u64 frame = ctx->sp, page = ctx->ax, time, *ac;
+	u64 frame = ctx->sp, page = ctx->ax, time;
+	struct slow_clock *c;
 	struct slow_event *e;
 
 	if (!in_mode(CAPTURE))
 		return 0;
-	ac = slow_open.lookup(&frame);
+	c = slow_open.lookup(&frame);
 	e = slow_event_of(SLOW_RETURNS);
 	if (e) {
 		e->frame = frame;
 		e->r.page = page;
+		if (c) {
+			spend(c, c->part, e->r.time);
+			/* The clock of another CPU may have been ahead. */
+			e->r.time = c->since;
+			__builtin_memcpy(e->parts, c->parts, sizeof(e->parts));
+		}
 		time = e->r.time;
 		slow_events.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
-		if (ac && !page)
-			copy_zones(time, frame, *ac);
+		if (c && !page)
+			copy_zones(time, frame, c->ac);
 	}
-	slow_open.delete(&frame);
+	if (c)
+		slow_clock_ends(frame, c, bpf_get_current_task());
 	return 0;
 }
 
 #ifdef RECLAIM
 AT_TRACEPOINT(mm_vmscan_direct_reclaim_begin)
 {
+	slow_reclaim_begins();
 	slow_step(SLOW_RECLAIM);
 	return 0;
 }
@@ -160,6 +169,7 @@ AT_TRACEPOINT(mm_vmscan_direct_reclaim_begin)
 #ifdef COMPACTION
 AT_TRACEPOINT(mm_compaction_try_to_compact_pages)
 {
+	slow_part(PART_COMPACTION);
 	slow_step(SLOW_COMPACTION);
 	return 0;
 }

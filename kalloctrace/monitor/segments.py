@@ -429,6 +429,7 @@ class SegmentWriter:
                 dropped=part.dropped + dropped.calls,
                 slow=slow,
                 slow_failed=failed,
+                slow_split=None if dropped.slow else part.slow_split,
                 slow_lost=part.slow_lost + dropped.slow,
             )
         )

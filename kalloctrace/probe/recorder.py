@@ -354,7 +354,10 @@ def _consumers(
     if probe.slow is None:
         return consumers, None
     copies = ZoneCopies(kernel.btf, kernel.layout.zone_addresses)
-    return consumers, SlowPathConsumer(probe.slow, rows, copies, text, filters=capture.filters, writer=writer)
+    hidden = () if "LOCKS" in plan.constants else ("lock",)
+    return consumers, SlowPathConsumer(
+        probe.slow, rows, copies, text, filters=capture.filters, writer=writer, hidden=hidden
+    )
 
 
 def _by_text(plan: Plan, paths: GroupPaths | None) -> Callable[[npt.NDArray[np.uint64]], str] | None:
@@ -514,6 +517,7 @@ class Session:
             names_dropped=counts.comms_dropped + sum(consumer.unnamed for consumer in self._consumers),
             slow=None if slow is None else slow.consumed,
             slow_failed=None if slow is None else slow.failed,
+            slow_split=None if slow is None else slow.split,
             slow_running=0 if slow is None else slow.running,
             slow_alone=0 if slow is None else slow.assembler.unpaired,
             slow_lost=0 if slow is None else slow.assembler.lost,

@@ -15,6 +15,7 @@ from kalloctrace.kernel.nodelist import MAX_NUMNODES
 from kalloctrace.kernel.shapes import U31, U53
 from kalloctrace.kernel.snapshot import MAX_ORDER, MAX_ZONES
 from kalloctrace.trace.schema import MOST_STACK
+from kalloctrace.trace.slow_split import PARTS
 
 MOST_CALLS = 1 << 62
 """Calls in one trace: their sums stay within 64 bits."""
@@ -44,6 +45,7 @@ _RANGES: Mapping[str, _Range] = MappingProxyType(
         "time": _Range(0, _MOST_NS),
         "duration": _Range(0, _MOST_NS),
         "after": _Range(0, _MOST_NS),
+        **dict.fromkeys(PARTS, _Range(0, _MOST_NS)),
         "cpu": _Range(0, 1 << 16),
         "count": _Range(1, MOST_CALLS),
         **dict.fromkeys(("pid", "tid"), _Range(-1, U31)),

@@ -12,7 +12,9 @@ from kalloctrace.kernel.shapes import (
     boolean,
     choice,
     integer,
+    mapping,
     number,
+    number_text,
     optional,
     parse_json,
     plain,
@@ -69,6 +71,13 @@ _AUDIT = record(
         "failure": text(4096),
     }
 )
+_SPLIT = record(
+    {
+        "calls": _COUNT,
+        "parts": mapping(text(32), optional(_COUNT), 64),
+        "log2": mapping(number_text(63), _COUNT, 64),
+    }
+)
 _TOTALS = record(
     {
         **dict.fromkeys(("opened", "submitted", "dropped", "no_room", "replaced", "running"), _COUNT),
@@ -78,6 +87,7 @@ _TOTALS = record(
         "seconds": number(0, _FOREVER),
         **dict.fromkeys(("missed_freelist", "slow", "slow_failed"), optional(_COUNT)),
         **dict.fromkeys(("names_dropped", "slow_running", "slow_alone", "slow_lost", "slow_missed"), _COUNT),
+        "slow_split": optional(_SPLIT),
         "zones_dropped": _COUNT,
         **dict.fromkeys(("own", "filtered", "rejected", "dropped_by_flags", "bpf_calls"), optional(_COUNT)),
         "missed_by": optional(record(dict.fromkeys(("kprobe", "program", "memory"), _COUNT))),
@@ -86,7 +96,7 @@ _TOTALS = record(
     later=(
         *("missed_freelist", "slow", "slow_failed", "names_dropped", "slow_running", "slow_alone", "slow_lost"),
         *("slow_missed", "zones_dropped", "own", "filtered", "rejected", "dropped_by_flags", "bpf_calls", "missed_by"),
-        "audit",
+        *("audit", "slow_split"),
     ),
 )
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from kalloctrace.trace.schema import CGROUP
+from kalloctrace.trace.slow_split import PARTS
 
 SLOW_KEY = b"kalloctrace.slow"
 
@@ -77,6 +78,15 @@ def _struct(columns: Sequence[_Column]) -> pa.StructType:
 
 CGROUP_COLUMN = CGROUP.with_type(pa.utf8())
 
+LATER = (
+    CGROUP_COLUMN,
+    *(
+        pa.field(name, pa.uint64(), metadata={"about": f"ns of `duration`: {about}; null without a return"})
+        for name, about in PARTS.items()
+    ),
+)
+"""Columns that the first traces do not have."""
+
 SLOW = pa.schema(
     [
         pa.field(name, kind, metadata={"about": about})
@@ -94,9 +104,9 @@ SLOW = pa.schema(
             ("duration", pa.uint64(), "ns until it returned; null if its return was not captured"),
             ("complete", pa.bool_(), "no event was lost while it ran"),
             ("zones", pa.list_(_struct(_ZONE)), "the zones of its zonelist; empty if the buffer for them was full"),
-            (CGROUP_COLUMN.name, CGROUP_COLUMN.type, CGROUP.metadata[b"about"].decode()),
         )
     ]
+    + [*LATER]
 )
 """A row is a call of the slow path."""
 

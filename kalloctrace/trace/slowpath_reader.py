@@ -2,6 +2,7 @@
 """Reads the calls of the slow path that a trace stores, and checks them."""
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -10,13 +11,14 @@ from kalloctrace.kernel.nodelist import parse_nodelist
 from kalloctrace.trace.checks import check_orders, check_values
 from kalloctrace.trace.messages import open_messages
 from kalloctrace.trace.schema import CGROUP
-from kalloctrace.trace.slowpath import CGROUP_COLUMN, MOST_UNPACKED, SLOW
+from kalloctrace.trace.slow_split import PARTS
+from kalloctrace.trace.slowpath import LATER, MOST_UNPACKED, SLOW
 
 _NULLABLE = frozenset(
     (
         *("stack", CGROUP.name, "zonelist_kind", "zonelist_nid", "ac_nodemask", "ac_nodemask_nodes", "preferred_node"),
         *("preferred_zone", "spread_dirty_pages", "ac_alloc_flags", "softirq_disable_cnt", "mems_allowed"),
-        *("page", "duration", "free_highatomic"),
+        *("page", "duration", "free_highatomic", *PARTS),
     )
 )
 """Columns that are null where the recorder did not capture them, or where the kernel does not have them."""
@@ -34,13 +36,11 @@ def decode_slow_calls(text: bytes) -> list[dict[str, Any]]:
     data = base64.b64decode(text, validate=True)
     try:
         reader = pa.ipc.open_stream(open_messages(pa.BufferReader(data), len(data), MOST_UNPACKED))
-        # The column was added after the first traces.
-        has_cgroup = CGROUP.name in reader.schema.names
-        have = reader.schema if has_cgroup else reader.schema.append(CGROUP_COLUMN)
-        _check_type("", pa.struct(SLOW), pa.struct(have))
+        older = [column for column in LATER if column.name not in reader.schema.names]
+        _check_type("", pa.struct(SLOW), pa.struct([*reader.schema, *older]))
         table = reader.read_all()
-        if not has_cgroup:
-            table = table.append_column(CGROUP_COLUMN, pa.nulls(table.num_rows, CGROUP_COLUMN.type))
+        for column in older:
+            table = table.append_column(column, pa.nulls(table.num_rows, column.type))
         # Before anything looks at a value: Arrow ends the program where an offset points outside its buffer.
         table.validate(full=True)
         for batch in table.to_batches():
@@ -85,11 +85,21 @@ def _check_calls(name: str, values: pa.Array, kind: pa.DataType) -> None:
             _check_calls(field.name, columns[field.name], field.type)
         if "order" in columns:
             check_orders(columns["order"])
+        if "rest" in columns:
+            _check_parts(columns)
         if "free_blocks" in columns:
             _check_orders_of_zones(columns["free_blocks"], columns["free_types"])
     elif name in _NODES:
         for text in values.drop_null().unique().to_pylist():
             parse_nodelist(text)
+
+
+def _check_parts(columns: Mapping[str, pa.Array]) -> None:
+    names = ("duration", *PARTS)
+    for row in zip(*(columns[name].to_pylist() for name in names), strict=True):
+        duration, *parts = row
+        if any(part is not None for part in parts) and sum(part or 0 for part in parts) != duration:
+            raise pa.ArrowInvalid("the parts of a call do not add up to its duration")
 
 
 def _check_orders_of_zones(blocks: pa.ListArray, types: pa.ListArray) -> None:

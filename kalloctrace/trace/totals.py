@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Self
 
 from kalloctrace.trace.audited import Audited, audit_json
+from kalloctrace.trace.slow_split import SlowSplit
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Totals:
             rejected. None if they were not counted separately.
         slow: calls of the slow path in the trace; None if the slow path was not traced.
         slow_failed: the part of `slow` that returned no page; None if it was not counted.
+        slow_split: what the calls of `slow` spent their time with; None if this was not summed up.
         slow_running: the part of `slow` that had not returned when the recording ended.
         slow_alone: attempts and returns without a captured begin, such as those of calls running at the start.
         slow_lost: events of the slow path that were lost because the ring buffer was full.
@@ -90,6 +92,7 @@ class Totals:
     names_dropped: int = 0
     slow: int | None = None
     slow_failed: int | None = None
+    slow_split: SlowSplit | None = None
     slow_running: int = 0
     slow_alone: int = 0
     slow_lost: int = 0
@@ -126,12 +129,14 @@ class Totals:
         }
         changed["opened"] = (self.opened if last else self.submitted + self.lost + self.replaced) - ended
         changed["running"], changed["slow_running"] = (self.running, self.slow_running) if last else (0, 0)
+        changed["slow_split"] = None if self.slow_split is None else self.slow_split.since(earlier.slow_split)
         changed["missed_by"] = None if self.missed_by is None else self.missed_by.since(earlier.missed_by)
         return replace(self, **changed, seconds=round(self.seconds - earlier.seconds, 6))
 
     def to_json(self) -> dict[str, Any]:
         """Return the totals as JSON values."""
-        return {**asdict(self), "audit": audit_json(self.audit)}
+        split = None if self.slow_split is None else self.slow_split.to_json()
+        return {**asdict(self), "slow_split": split, "audit": audit_json(self.audit)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -147,6 +152,8 @@ class Totals:
             values["missed_by"] = MissedBy(
                 **{field.name: values["missed_by"][field.name] for field in fields(MissedBy)}
             )
+        if values.get("slow_split") is not None:
+            values["slow_split"] = SlowSplit.from_json(values["slow_split"])
         if values.get("audit") is not None:
             values["audit"] = Audited.from_json(values["audit"])
         return cls(**values)

@@ -147,7 +147,7 @@ def test_reject_probe_must_see_the_request_that_was_made() -> None:
 def plan(way: Way, scope: ScopeBlock | None = None, bulk: str | None = None) -> Plan:
     """Return the plan of one probe."""
     attachment, code = Attachment("one", way, ""), EntryCode(0x10, scope)
-    return Plan("entry", None, bulk, False, None, (), {}, "aggregate", attachment, code)
+    return Plan("entry", None, bulk, False, None, (), {}, "aggregate", attachment, one=code)
 
 
 def test_plan_of_one_probe() -> None:

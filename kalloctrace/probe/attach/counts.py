@@ -17,6 +17,14 @@ SLOW_PROGRAMS = (
 )
 """The programs of slow.bpf.c. A hit that they miss is not a missed allocation."""
 
+PART_PROGRAMS = (
+    *("on_reclaim", "on_oom", "on_reclaim_throttle", "on_congestion_wait", "on_wait_iff_congested"),
+    *("at_mm_vmscan_direct_reclaim_end", "at_mm_compaction_begin", "at_mm_compaction_end"),
+    *("at_mm_vmscan_throttled", "at_writeback_congestion_wait", "at_writeback_wait_iff_congested"),
+    *("at_contention_begin", "at_contention_end"),
+)
+"""The programs of parts.bpf.c. A hit that they miss loses no event: its time stays with the part before it."""
+
 _COUNTERS = (
     *(
         "OPENED",

@@ -22,7 +22,7 @@ from kalloctrace.probe.attach import audit, one
 from kalloctrace.probe.attach.audit import AuditPair
 from kalloctrace.probe.attach.bpf_calls import BpfCalls
 from kalloctrace.probe.attach.calibration import CALIBRATION_PAGES, agreed_distance, check_task_context, touch
-from kalloctrace.probe.attach.counts import SLOW_PROGRAMS, Counts, counted, missed_by_programs
+from kalloctrace.probe.attach.counts import PART_PROGRAMS, SLOW_PROGRAMS, Counts, counted, missed_by_programs
 from kalloctrace.probe.attach.entry_code import refused
 from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.kprobes import Hook, Kprobes
@@ -500,7 +500,7 @@ class Probe:
         skipped = self._missed_kprobes()
         skipped.subtract(self._missed_kprobes_before)
         # A call in a scope whose mask was not seen counts as dropped, and a rejected request is no allocation.
-        for program in (one.SCOPE, one.REJECT):
+        for program in (one.SCOPE, one.REJECT, *PART_PROGRAMS):
             missed.pop(program, 0)
             skipped.pop(program, 0)
         slow_missed = sum(missed.pop(name, 0) + skipped.pop(name, 0) for name in SLOW_PROGRAMS)

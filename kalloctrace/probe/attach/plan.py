@@ -2,7 +2,7 @@
 """Decides what to attach to a kernel, and finds the constants of the program, before anything is loaded."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Literal, Self
 
@@ -52,6 +52,31 @@ _SLOW_EVENTS = {
     "OOM_VICTIM": "oom/mark_victim",
 }
 """The tracepoints between two attempts of the slow path, by the constant in slow.bpf.c."""
+
+_PART_EVENTS = {
+    "COMPACTION_ZONES": ("compaction/mm_compaction_begin", "compaction/mm_compaction_end"),
+    "LOCKS": ("lock/contention_begin", "lock/contention_end"),
+}
+"""The tracepoints at which another part of a slow-path call's time begins, by the constant in parts.bpf.c.
+
+Linux kernel commit 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19).
+"""
+
+_THROTTLES: Mapping[str, Mapping[str, str]] = {
+    "THROTTLED": {"reclaim_throttle": "vmscan/mm_vmscan_throttled"},
+    "CONGESTED": {
+        "congestion_wait": "writeback/writeback_congestion_wait",
+        "wait_iff_congested": "writeback/writeback_wait_iff_congested",
+    },
+}
+"""The functions in which direct reclaim may sleep, and the tracepoint where each has slept, by the constant.
+
+Linux kernel commit 8cd7c588decf ("mm/vmscan: throttle reclaim until some writeback completes if congested") (in v5.16)
+replaced those of CONGESTED.
+"""
+
+_PART_FUNCTIONS = {"try_to_free_pages": "on_reclaim", "out_of_memory": "on_oom"}
+"""The functions with which another part begins and that have no tracepoint there, with the program of each."""
 
 _NODEMASK_POINTERS = ("nodemask_t *", "const nodemask_t *")
 _Parameters = Sequence[str | tuple[str, ...]]
@@ -107,6 +132,7 @@ class Plan:
         constants: preprocessor symbols of the BPF program.
         mode: what the program records.
         attachment: how the functions are attached to.
+        parts: the functions with which another part of a slow-path call's time begins, with the program of each.
         one: the entry's code, if one probe is attached and not the pair.
         hierarchy: whose control groups are recorded; None if none are.
         by: what calls are counted by in addition to the request; None for nothing.
@@ -122,6 +148,7 @@ class Plan:
     constants: Mapping[str, int | str]
     mode: Mode
     attachment: Attachment
+    parts: Mapping[str, str] = field(default_factory=dict)
     one: EntryCode | None = None
     hierarchy: Hierarchy | None = None
     by: By | None = None
@@ -173,6 +200,7 @@ class Plan:
         parts = {
             "common": True,
             "cgroup": self.hierarchy is not None,
+            "parts": self.slow is not None,
             "slow": self.slow is not None,
             "bulk": self.bulk,
             "nolock": self.nolock,
@@ -196,6 +224,7 @@ class Plan:
             hooks = [
                 Hook(self.entry, "on_slowpath", hot=False, offset=self.slow),
                 Hook(self.entry, "on_slowpath_return", hot=False, offset=self.slow + CALL_BYTES),
+                *(Hook(function, program, hot=False) for function, program in self.parts.items()),
             ]
         if self.one is not None and self.one.scope is not None:
             hooks.append(Hook(self.entry, one.SCOPE, hot=False, offset=self.one.scope.offset))
@@ -415,6 +444,7 @@ def _pair_plan(kernel: LiveKernel, mode: Mode, asked: Asked, by: By | None) -> P
         constants |= {f"BY_{by.upper()}": 1, "TASK_STRUCT__COMM": btf.offset("task_struct", "comm")}
     return Plan(
         *(features.entry, nolock, bulk, prepare, slow, tuple(left_out), constants, mode, attachment),
+        parts=_part_functions(kernel, constants),
         hierarchy=hierarchy if groups else None,
         by=by,
     )
@@ -483,7 +513,20 @@ def _slow_constants(kernel: LiveKernel) -> dict[str, int | str]:
         "TASK_STRUCT__SIGNAL": btf.offset("task_struct", "signal"),
         "SIGNAL_STRUCT__OOM_MM": btf.offset("signal_struct", "oom_mm"),
         **{constant: 1 for constant, event in _SLOW_EVENTS.items() if has_tracepoint(event)},
+        **{constant: 1 for constant, events in _PART_EVENTS.items() if all(map(has_tracepoint, events))},
+        **{
+            constant: 1
+            for constant, events in _THROTTLES.items()
+            if all(kernel.symbols.address(function) and has_tracepoint(event) for function, event in events.items())
+        },
     }
+
+
+def _part_functions(kernel: LiveKernel, constants: Mapping[str, int | str]) -> dict[str, str]:
+    if "SLOW" not in constants:
+        return {}
+    throttles = {f: f"on_{f}" for constant, events in _THROTTLES.items() if constant in constants for f in events}
+    return {f: program for f, program in (_PART_FUNCTIONS | throttles).items() if kernel.symbols.address(f) is not None}
 
 
 def _nolock_constants(kernel: LiveKernel) -> dict[str, int | str]:

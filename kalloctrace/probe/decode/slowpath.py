@@ -2,7 +2,7 @@
 """Assembles slow-path calls from the events that the program sends."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from kalloctrace.probe.decode.rows import RowMaker
 from kalloctrace.probe.decode.zones import ZoneCopies
 from kalloctrace.probe.layout import enum_values
 from kalloctrace.probe.maps.ringbuf import Ring
+from kalloctrace.trace.slow_split import PARTS, SlowSplit
 from kalloctrace.trace.slowpath import SLOW
 from kalloctrace.trace.writer import RowWriter
 
@@ -25,6 +26,10 @@ Events = npt.NDArray[np.void]
 BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = enum_values(
     "slow_kind", "SLOW_BEGINS", "SLOW_ATTEMPT", "SLOW_RETURNS", "SLOW_RECLAIM", "SLOW_COMPACTION", "SLOW_OOM"
 )
+_PARTS = {
+    name: enum_values("slow_part", *(f"PART_{part.upper()}" for part in PARTS))[at] for at, name in enumerate(PARTS)
+}
+"""The place of each part in `parts` of `struct slow_event`."""
 _EVENT_TEXTS = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
 
 _ARGS = [column.name for column in SLOW.field("given").type]
@@ -163,9 +168,11 @@ class SlowPathConsumer:
         stack_text: returns the text of a stack of addresses, innermost first.
         filters: which calls to write.
         writer: the trace.
+        hidden: the parts of a call's time that this kernel does not show.
 
     Attributes:
         consumed: how many calls were written.
+        split: what they spent their time with.
         failed: how many of these returned no page.
         running: how many of these had not returned when the recording ended.
     """
@@ -179,8 +186,10 @@ class SlowPathConsumer:
         *,
         filters: Filters,
         writer: RowWriter,
+        hidden: Collection[str] = (),
     ) -> None:
         self.consumed = self.failed = self.running = 0
+        self.split = SlowSplit()
         self.assembler = CallAssembler()
         self._events, self._zones = rings
         self._rows = rows
@@ -188,6 +197,7 @@ class SlowPathConsumer:
         self._stack_text = stack_text
         self._filters = filters
         self._writer = writer
+        self._hidden = hidden
         self._ended: list[SlowCall] = []
         self._written_at = time.monotonic()
         self._copied: dict[tuple[int, int], list[dict[str, Any]]] = {}
@@ -236,6 +246,7 @@ class SlowPathConsumer:
         if rows:
             self._writer.write_slow(rows)
             self.consumed += len(rows)
+            self.split = self.split.plus(rows)
             self.failed += sum(row["page"] is False for row in rows)
         self._discard_copies()
 
@@ -281,7 +292,17 @@ class SlowPathConsumer:
             "duration": None if returned_at is None else _elapsed(begun_at, returned_at),
             "complete": call.complete,
             "zones": zones,
+            **self._parts(call, begun_at, returned_at),
         }
+
+    def _parts(self, call: SlowCall, begun_at: int, returned_at: int | None) -> dict[str, int | None]:
+        """Return the parts of a call's time; None for all if they were not measured."""
+        if call.returns is None or returned_at is None:
+            return dict.fromkeys(PARTS)
+        spent = call.returns["parts"].tolist()
+        if sum(spent) != _elapsed(begun_at, returned_at):
+            return dict.fromkeys(PARTS)
+        return {name: None if name in self._hidden else spent[place] for name, place in _PARTS.items()}
 
 
 def _elapsed(earlier: int, later: int) -> int:

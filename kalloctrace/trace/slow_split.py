@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT
+"""What the calls of the slow path spent their time with: the parts of each call's time, and their sums."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+PARTS: Mapping[str, str] = {
+    "reclaim": "direct reclaim",
+    "compaction": "direct compaction",
+    "oom": "out_of_memory(): the OOM killer",
+    "throttle": "asleep in direct reclaim, until others have written or reclaimed pages: throttle_direct_reclaim(), "
+    "reclaim_throttle() (before 5.16 congestion_wait() and wait_iff_congested())",
+    "lock": "waiting for a contended lock; null where the kernel has no contention events (before 5.19)",
+    "rest": "everything else: looking for pages, waiting for a processor",
+}
+"""The parts of a call's time, each with what it is; their sum is the call's time. The names are columns of SLOW."""
+
+
+def parts_of(call: Mapping[str, Any]) -> dict[str, int | None] | None:
+    """Return the parts of a call's time in ns; None if its return was not captured, or if its trace has no parts.
+
+    Args:
+        call: a call with the columns of SLOW.
+    """
+    return None if call["rest"] is None else {name: call[name] for name in PARTS}
+
+
+@dataclass(frozen=True)
+class SlowSplit:
+    """The time of calls of the slow path, by what it was spent with and how long a call took.
+
+    Calls whose return was not captured are left out, and so are those of traces without parts.
+
+    Attributes:
+        calls: how many calls.
+        parts: ns by part; None for one that the kernel does not show.
+        log2: calls by the power of two of their time: a call of n counts took 2^n ns or more, less than 2^(n+1).
+    """
+
+    calls: int = 0
+    parts: Mapping[str, int | None] = field(default_factory=lambda: dict.fromkeys(PARTS))
+    log2: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Return the time of all calls, ns."""
+        return sum(ns or 0 for ns in self.parts.values())
+
+    def plus(self, calls: Iterable[Mapping[str, Any]]) -> Self:
+        """Return the sums with more calls, each with all columns of SLOW."""
+        count, parts, log2 = self.calls, dict(self.parts), dict(self.log2)
+        for call in calls:
+            spent = parts_of(call)
+            if spent is None:
+                continue
+            count += 1
+            for name, ns in spent.items():
+                parts[name] = parts[name] if ns is None else (parts[name] or 0) + ns
+            power = power_of(call["duration"])
+            log2[power] = log2.get(power, 0) + 1
+        return type(self)(count, parts, log2)
+
+    def since(self, earlier: Self | None) -> Self:
+        """Return the sums of the calls after an earlier moment; None has none."""
+        if earlier is None:
+            return self
+        parts = {name: None if ns is None else ns - (earlier.parts.get(name) or 0) for name, ns in self.parts.items()}
+        log2 = {power: calls - earlier.log2.get(power, 0) for power, calls in self.log2.items()}
+        return type(self)(self.calls - earlier.calls, parts, {power: calls for power, calls in log2.items() if calls})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the sums as JSON values; a key of `log2` is text, as JSON demands."""
+        return {
+            "calls": self.calls,
+            "parts": dict(self.parts),
+            "log2": {str(power): calls for power, calls in sorted(self.log2.items())},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Build the sums from what `to_json` returned; parts of a newer writer count as `rest`."""
+        parts: dict[str, int | None] = {name: data["parts"].get(name) for name in PARTS}
+        newer = [ns for name, ns in data["parts"].items() if name not in PARTS and ns is not None]
+        if newer:
+            parts["rest"] = (parts["rest"] or 0) + sum(newer)
+        return cls(data["calls"], parts, {int(power): calls for power, calls in data["log2"].items()})
+
+
+def power_of(ns: int) -> int:
+    """Return the power of two of a time: n for 2^n ns or more and less than 2^(n+1); 0 for 0 ns."""
+    return max(1, ns).bit_length() - 1
