@@ -11,7 +11,13 @@ from click.core import ParameterSource
 
 from kalloctrace.commands.newest import trace_or_newest
 from kalloctrace.commands.pager import paged
-from kalloctrace.commands.report_query import QueryOptions, check_query, with_query_options, write_answer
+from kalloctrace.commands.report_query import (
+    QueryOptions,
+    check_query,
+    with_query_options,
+    write_answer,
+    write_slow_answer,
+)
 from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
@@ -22,7 +28,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; with --by or --failures one a line.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object; with --by, --slow or --failures one a line."
+)
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="Rows of each table.")
 @click.option(
     "--failures",
@@ -35,7 +43,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     metavar="MS",
     help="With --failures: also explain why the fast path did not serve the calls whose slow path took longer. "
-    "With --by: only these calls.",
+    "With --by or --slow: only these calls.",
+)
+@click.option(
+    "--slow",
+    is_flag=True,
+    help="Show what the calls of the slow path spent their time with, by how long they took, and by --by.  [gfp,order]",
 )
 @with_query_options
 @click.option(
@@ -48,6 +61,7 @@ def command(
     top: int,
     failures: bool,
     slower_than: float | None,
+    slow: bool,
     html: Path | None,
     force: bool,
     named: Path | None,
@@ -63,6 +77,9 @@ def command(
     --slower-than only calls of the slow path count; these have a task and a stack in every trace. Of a slow call the
     alloc_flags are those of its fast path, as the model predicts them.
 
+    --slow answers in what calls of the slow path stalled: direct reclaim, compaction, the OOM killer, throttling, waits
+    for locks, and the rest. The parts of a call add up to its time.
+
     \b
     Examples:
       kalloctrace report my.arrows
@@ -72,14 +89,15 @@ def command(
       kalloctrace report --by comm,stack --slower-than 10 --sort time my.arrows
       kalloctrace report --by comm --order 3- --gfp GFP_ATOMIC --json my.arrows
       kalloctrace report --failures --slower-than 10 my.arrows
+      kalloctrace report --slow my.arrows
       kalloctrace report --html my.html my.arrows
     """
-    check_query(query, {"--failures": failures, "--html": html})
-    if slower_than is not None and not (failures or query["by"]):
+    check_query(query, {"--failures": failures, "--html": html}, slow=slow)
+    if slower_than is not None and not (failures or slow or query["by"]):
         raise KalloctraceError(
             "--slower-than has no effect alone",
-            "it selects calls for --by, and adds slow calls to --failures",
-            "add --by or --failures",
+            "it selects calls for --by and --slow, and adds slow calls to --failures",
+            "add --by, --slow or --failures",
             Exit.USAGE,
         )
     chosen = click.get_current_context().get_parameter_source("top") is not ParameterSource.DEFAULT
@@ -91,6 +109,9 @@ def command(
             Exit.USAGE,
         )
     trace = trace_or_newest(named)
+    if slow:
+        write_slow_answer(trace, query, slower_than, top if chosen else None, as_json=as_json)
+        return Exit.OK
     if query["by"]:
         write_answer(trace, query, slower_than, top if chosen else None, as_json=as_json)
         return Exit.OK

@@ -3,6 +3,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
@@ -15,15 +16,16 @@ from kalloctrace.console import stderr, stdout
 from kalloctrace.errors import Exit, KalloctraceError
 
 if TYPE_CHECKING:
-    from kalloctrace.report.query.groups import Answer
     from kalloctrace.report.query.question import Field, Question, Sort
-    from kalloctrace.trace.reader import TraceReader
+    from kalloctrace.trace.reader import Ending, TraceReader
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 FIELDS = (
     *("comm", "pid", "cgroup", "gfp", "order", "node", "zone", "migratetype", "alloc_flags", "stack", "cpu", "outcome"),
 )
+SLOW_FIELDS: "tuple[Field, ...]" = ("gfp", "order")
+"""What `--slow` groups by as text."""
 SORTS = ("calls", "bytes", "failed", "time")
 _ORDERS = re.compile(r"(\d{1,9})(-(\d{1,9})?)?", re.ASCII)
 _NO_LIMIT = 1 << 32
@@ -66,17 +68,23 @@ _OPTIONS = (
         help=f"Add up calls by these fields: {', '.join(FIELDS)}.",
     ),
     click.option("--sort", type=click.Choice(SORTS), help="With --by: what the first groups have most of.  [calls]"),
-    click.option("--comm", "comms", multiple=True, metavar="NAME", help="With --by: only calls of tasks of this name."),
     click.option(
-        "--order", "orders", callback=_orders, metavar="N[-[M]]", help="With --by: only calls of order N, or N to M."
+        "--comm", "comms", multiple=True, metavar="NAME", help="With --by or --slow: only calls of tasks of this name."
+    ),
+    click.option(
+        "--order",
+        "orders",
+        callback=_orders,
+        metavar="N[-[M]]",
+        help="With --by or --slow: only calls of order N, or N to M.",
     ),
     click.option(
         "--gfp",
         metavar="MASK",
         shell_complete=complete.gfp_masks,
-        help="With --by: only calls with all of these gfp flags.",
+        help="With --by or --slow: only calls with all of these gfp flags.",
     ),
-    click.option("--failed", is_flag=True, help="With --by: only calls that returned no page."),
+    click.option("--failed", is_flag=True, help="With --by or --slow: only calls that returned no page."),
 )
 
 
@@ -96,28 +104,42 @@ def with_query_options(command: _F) -> _F:
     return reduce(lambda decorated, option: option(decorated), reversed(_OPTIONS), command)
 
 
-def check_query(options: QueryOptions, others: Mapping[str, object]) -> None:
+def check_query(options: QueryOptions, others: Mapping[str, object], *, slow: bool) -> None:
     """Refuse options that do not go together.
 
     Args:
         options: the values of the options.
         others: options that do not go with a question, with their values.
+        slow: the question is what the calls of the slow path spent their time with.
 
     Raises:
         KalloctraceError: some do not (exit code 2).
     """
-    if options["by"] is None:
+    if slow and options["sort"]:
+        raise KalloctraceError(
+            "--sort does not go with --slow",
+            "groups of slow calls are sorted by their time",
+            "leave it out",
+            Exit.USAGE,
+        )
+    if options["by"] is None and not slow:
         names = {"--sort": "sort", "--comm": "comms", "--order": "orders", "--gfp": "gfp", "--failed": "failed"}
         given = [option for option, name in names.items() if cast("dict[str, Any]", options)[name]]
         if given:
             raise KalloctraceError(
-                f"{given[0]} has no effect alone", "it belongs to a question", "add --by, such as --by gfp", Exit.USAGE
+                f"{given[0]} has no effect alone",
+                "it belongs to a question",
+                "add --by, such as --by gfp, or --slow",
+                Exit.USAGE,
             )
         return
     for option, value in others.items():
         if value:
             raise KalloctraceError(
-                f"--by does not go with {option}", "each is a report of its own", "leave out one of them", Exit.USAGE
+                f"{'--slow' if slow else '--by'} does not go with {option}",
+                "each is a report of its own",
+                "leave out one of them",
+                Exit.USAGE,
             )
 
 
@@ -150,7 +172,32 @@ def write_answer(
 
         with paged() as console:
             write_groups(found, sort, top or 10, console)
-    stderr().lines(_doubts(found))
+    stderr().lines(_doubts(found.ending, found.sample))
+
+
+def write_slow_answer(
+    path: Path, options: QueryOptions, slower_than: float | None, top: int | None, *, as_json: bool
+) -> None:
+    """Read a trace, and print what its calls of the slow path spent their time with.
+
+    As JSON, this is one object of all calls, or one a line for each group of `by`. The arguments are those of
+    `write_answer`.
+    """
+    from kalloctrace.commands.progress import reading
+    from kalloctrace.report.query.slow import slow_answer
+
+    by = options["by"] or (() if as_json else SLOW_FIELDS)
+    with reading(path) as trace:
+        found = slow_answer(trace, replace(_question(options, slower_than, trace), by=by))
+    if as_json:
+        groups = found.sorted()[:top] if by else [((), found.all)]
+        stdout().json_lines(found.to_json(*group) for group in groups)
+    else:
+        from kalloctrace.report.query.slow_text import write_slow
+
+        with paged() as console:
+            write_slow(found, top or 10, console)
+    stderr().lines(_doubts(found.ending))
 
 
 def _question(options: QueryOptions, slower_than: float | None, trace: "TraceReader") -> "Question":
@@ -168,18 +215,18 @@ def _question(options: QueryOptions, slower_than: float | None, trace: "TraceRea
     )
 
 
-def _doubts(found: "Answer") -> list[str]:
+def _doubts(ending: "Ending", sample: int = 1) -> list[str]:
     """Return what makes the numbers incomplete, or estimates."""
-    totals, lines = found.ending.totals, []
+    totals, lines = ending.totals, []
     if totals is None:
-        why = f": {found.ending.damage}" if found.ending.damage else ""
+        why = f": {ending.damage}" if ending.damage else ""
         lines.append(f"the end of the recording is missing{why}")
     elif totals.lost + totals.missed:
         lines.append(f"{totals.lost:,} calls were lost, and {totals.missed:,} probe hits missed")
     if totals is not None and totals.slow_lost + totals.slow_missed:
         lines.append(f"{totals.slow_lost + totals.slow_missed:,} events of the slow path were lost or missed")
-    if found.ending.slow_damage:
-        lines.append(f"{found.ending.slow_damage}: later ones are not counted")
-    if found.sample > 1:
-        lines.append(f"estimates: 1 call in {found.sample:,} was recorded")
+    if ending.slow_damage:
+        lines.append(f"{ending.slow_damage}: later ones are not counted")
+    if sample > 1:
+        lines.append(f"estimates: 1 call in {sample:,} was recorded")
     return lines

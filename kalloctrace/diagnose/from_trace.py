@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from kalloctrace.diagnose.answers.caller import asking_frame
 from kalloctrace.diagnose.diagnosis import judge_zones
 from kalloctrace.diagnose.from_log import NULL, Failure
 from kalloctrace.diagnose.reports.model import Event, Frame, LoggedFailure
@@ -112,7 +113,7 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, search: _Search, w
             nodemask=arguments["ac_nodemask_nodes"] or NULL,
             mems_allowed=arguments["mems_allowed"],
             waited=waited,
-            trace=tuple(map(_frame, frames_of(call["stack"]))),
+            trace=_frames(call),
         ),
         kernel=snapshot.release,
         tables=tables,
@@ -124,6 +125,16 @@ def _judged(snapshot: Snapshot, call: Row, check: Watermarks, search: _Search, w
         unrecorded=() if states else ("the zones: there was no room for them",),
         source="trace",
     )
+
+
+def caller_of_call(call: Row) -> str | None:
+    """Return the function that asked for the memory; None if the stack was not captured, or has allocators alone."""
+    frame = asking_frame(_frames(call))
+    return None if frame is None else frame.function
+
+
+def _frames(call: Row) -> tuple[Frame, ...]:
+    return tuple(map(_frame, frames_of(call["stack"])))
 
 
 def _frame(function: str) -> Frame:

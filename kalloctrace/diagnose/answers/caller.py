@@ -12,20 +12,23 @@ from kalloctrace.diagnose.reports.model import Frame, LoggedFailure
 
 def find_caller(logged: LoggedFailure) -> Caller | None:
     """Return who asked; None if the log has no call trace, or one of allocators alone, or nobody asked."""
-    if was_freeing(logged):
-        return None
-    asking = list(_asking(reliable_frames(logged.trace)))
-    entered = next((at for at, frame in enumerate(asking) if ENTRIES.fullmatch(name_of(frame))), len(asking))
-    inner = asking[:entered]
-    # A function of a library is named if nobody else is there, and so is the way in: it says that a process touched
-    # its own memory.
-    own = [frame for frame in inner if not LIBRARIES.fullmatch(name_of(frame))]
-    frame = next(iter(own or inner or asking), None)
+    frame = None if was_freeing(logged) else asking_frame(logged.trace)
     if frame is None:
         return None
     at = logged.trace.index(frame)
     line = logged.trace_lines[at] if at < len(logged.trace_lines) else None
     return Caller(frame.function, frame.module, _subsystem(frame), line)
+
+
+def asking_frame(trace: Sequence[Frame]) -> Frame | None:
+    """Return the frame of who asked; None without frames, or where all are allocators."""
+    asking = list(_asking(reliable_frames(trace)))
+    entered = next((at for at, frame in enumerate(asking) if ENTRIES.fullmatch(name_of(frame))), len(asking))
+    inner = asking[:entered]
+    # A function of a library is named if nobody else is there, and so is the way in: it says that a process touched
+    # its own memory.
+    own = [frame for frame in inner if not LIBRARIES.fullmatch(name_of(frame))]
+    return next(iter(own or inner or asking), None)
 
 
 def frames_to_caller(logged: LoggedFailure) -> Iterator[Frame]:

@@ -144,6 +144,20 @@ def answer(trace: TraceReader, question: Question) -> Answer:
     return found
 
 
+def check_groups(question: Question, groups: int) -> None:
+    """Refuse one more group than these, where they are too many.
+
+    Raises:
+        KalloctraceError: they are.
+    """
+    if groups >= MOST_GROUPS:
+        raise KalloctraceError(
+            f"cannot group by {', '.join(question.by)}",
+            f"there are more than {MOST_GROUPS:,} groups",
+            "group by fewer fields, or select calls with --comm, --order, --gfp, --failed or --slower-than",
+        )
+
+
 class _Groups:
     """The groups so far."""
 
@@ -152,25 +166,15 @@ class _Groups:
         self._question = question
 
     def add(self, key: tuple[Value, ...], sums: Sums) -> None:
-        if key not in self.sums and len(self.sums) >= MOST_GROUPS:
-            raise KalloctraceError(
-                f"cannot group by {', '.join(self._question.by)}",
-                f"there are more than {MOST_GROUPS:,} groups",
-                "group by fewer fields, or select calls with --comm, --order, --gfp, --failed or --slower-than",
-            )
+        if key not in self.sums:
+            check_groups(self._question, len(self.sums))
         self.sums.setdefault(key, Sums()).add(sums)
 
     def add_slow_call(self, values: SlowCallValues, *, followed: bool) -> None:
         """Add what the rows do not show of a call of the slow path: its time, and whether it failed."""
         question, call = self._question, values.call
         order, duration, failed = call["given"]["order"], slow_call_ns(call), slow_call_failed(call)
-        if (
-            (question.comms and call["comm"] not in question.comms)
-            or (question.orders is not None and order not in question.orders)
-            or values.gfp_mask & question.gfp != question.gfp
-            or (question.failed and not failed)
-            or (question.slower_than is not None and duration <= question.slower_than)
-        ):
+        if not question.selects(call, values.gfp_mask):
             return
         sums = Sums(slow_ns=duration, failed=0 if followed and not question.only_slow else int(failed))
         if question.counts_slow_calls(followed=followed):

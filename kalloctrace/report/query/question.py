@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """A question to a trace, and the fields that a trace does not have."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.trace.reader import TraceReader
@@ -37,6 +37,21 @@ class Question(Selection):
     comms: frozenset[str] = frozenset()
     orders: range | None = None
     gfp: int = 0
+
+    def selects(self, call: Mapping[str, Any], gfp_mask: int) -> bool:
+        """Return whether a call of the slow path is one of those that the question is about.
+
+        Args:
+            call: with the columns of SLOW.
+            gfp_mask: the mask that the page allocator's caller passed.
+        """
+        return (
+            (not self.comms or call["comm"] in self.comms)
+            and (self.orders is None or call["given"]["order"] in self.orders)
+            and gfp_mask & self.gfp == self.gfp
+            and not (self.failed and call["page"] is not False)
+            and (self.slower_than is None or (call["duration"] or 0) > self.slower_than)
+        )
 
     def check(self, trace: TraceReader) -> None:
         """Refuse a question about something that the trace does not have.
