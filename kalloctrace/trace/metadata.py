@@ -23,7 +23,7 @@ from kalloctrace.kernel.shapes import (
 )
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.trace.inferred import INFERRED
-from kalloctrace.trace.schema import COUNTED_BY
+from kalloctrace.trace.schema import COUNTED_BY, MOST_STACK
 from kalloctrace.trace.totals import Totals
 
 _MOST_BYTES = 16 << 20
@@ -71,11 +71,19 @@ _AUDIT = record(
         "failure": text(4096),
     }
 )
+_EXAMPLE = record(
+    {
+        **dict.fromkeys(("duration", "time", "order"), _COUNT),
+        "comm": text(256),
+        "stack": optional(text(MOST_STACK)),
+    }
+)
 _SPLIT = record(
     {
         "calls": _COUNT,
         "parts": mapping(text(32), optional(_COUNT), 64),
         "log2": mapping(number_text(63), _COUNT, 64),
+        "examples": mapping(number_text(63), _EXAMPLE, 64),
     }
 )
 _TOTALS = record(

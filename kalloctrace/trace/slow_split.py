@@ -35,12 +35,14 @@ class SlowSplit:
     Attributes:
         calls: how many calls.
         parts: ns by part; None for one that the kernel does not show.
-        log2: calls by the power of two of their time: a call of n counts took 2^n ns or more, less than 2^(n+1).
+        log2: calls by the power of two of their time: those of n took 2^n ns or more, and less than 2^(n+1).
+        examples: by that power, the call that took longest: `duration`, `time`, `comm`, `order` and `stack`.
     """
 
     calls: int = 0
     parts: Mapping[str, int | None] = field(default_factory=lambda: dict.fromkeys(PARTS))
     log2: Mapping[int, int] = field(default_factory=dict)
+    examples: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -49,7 +51,7 @@ class SlowSplit:
 
     def plus(self, calls: Iterable[Mapping[str, Any]]) -> Self:
         """Return the sums with more calls, each with all columns of SLOW."""
-        count, parts, log2 = self.calls, dict(self.parts), dict(self.log2)
+        count, parts, log2, examples = self.calls, dict(self.parts), dict(self.log2), dict(self.examples)
         for call in calls:
             spent = parts_of(call)
             if spent is None:
@@ -59,22 +61,33 @@ class SlowSplit:
                 parts[name] = parts[name] if ns is None else (parts[name] or 0) + ns
             power = power_of(call["duration"])
             log2[power] = log2.get(power, 0) + 1
-        return type(self)(count, parts, log2)
+            if power not in examples or call["duration"] > examples[power]["duration"]:
+                named = {name: call[name] for name in ("duration", "time", "comm", "stack")}
+                examples[power] = {**named, "order": call["given"]["order"]}
+        return type(self)(count, parts, log2, examples)
 
     def since(self, earlier: Self | None) -> Self:
-        """Return the sums of the calls after an earlier moment; None has none."""
+        """Return the sums of the calls after an earlier moment; None has none.
+
+        A power whose longest call was earlier has no example.
+        """
         if earlier is None:
             return self
         parts = {name: None if ns is None else ns - (earlier.parts.get(name) or 0) for name, ns in self.parts.items()}
         log2 = {power: calls - earlier.log2.get(power, 0) for power, calls in self.log2.items()}
-        return type(self)(self.calls - earlier.calls, parts, {power: calls for power, calls in log2.items() if calls})
+        log2 = {power: calls for power, calls in log2.items() if calls}
+        examples = {
+            power: example for power, example in self.examples.items() if example != earlier.examples.get(power)
+        }
+        return type(self)(self.calls - earlier.calls, parts, log2, examples)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sums as JSON values; a key of `log2` is text, as JSON demands."""
+        """Return the sums as JSON values; a power is text, as JSON demands."""
         return {
             "calls": self.calls,
             "parts": dict(self.parts),
             "log2": {str(power): calls for power, calls in sorted(self.log2.items())},
+            "examples": {str(power): dict(example) for power, example in sorted(self.examples.items())},
         }
 
     @classmethod
@@ -84,7 +97,8 @@ class SlowSplit:
         newer = [ns for name, ns in data["parts"].items() if name not in PARTS and ns is not None]
         if newer:
             parts["rest"] = (parts["rest"] or 0) + sum(newer)
-        return cls(data["calls"], parts, {int(power): calls for power, calls in data["log2"].items()})
+        log2, examples = ({int(power): each for power, each in data[name].items()} for name in ("log2", "examples"))
+        return cls(data["calls"], parts, log2, examples)
 
 
 def power_of(ns: int) -> int:

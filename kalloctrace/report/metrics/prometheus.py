@@ -9,9 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    Exemplar,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from kalloctrace.diagnose.from_trace import caller_of_call
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.flags.decode import decode_alloc, decode_gfp
 from kalloctrace.flags.tables import FlagTables
@@ -19,6 +27,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.text import printable
 from kalloctrace.trace.reader import Ending
 from kalloctrace.trace.schema import TRACEPOINT
+from kalloctrace.trace.slow_split import SlowSplit
 from kalloctrace.trace.totals import Totals
 from kalloctrace.verify.rows import ModelFailure
 from kalloctrace.verify.verification import Recorded, Rows, Verification, verify_counted
@@ -27,6 +36,9 @@ from kalloctrace.version import __version__
 _MAX_LABELS = 200
 """Distinct gfp masks, or alloc_flags, with their own time series; the others share one."""
 OTHER = "other"
+_SECOND = 1e9
+_LEAST_POWER, _MOST_POWER = 12, 36
+"""The buckets of the time of slow calls: up to 2^13 ns, 8 us, and so on to 2^37 ns, 137 s."""
 _UP = "1 when the recording could be read."
 _NONE = "none"
 _MISSED_BY = (
@@ -219,8 +231,49 @@ def _missing(totals: Totals | None) -> Iterator[Metric]:
         yield _counter(
             "slow_path_failed", "Calls of the slow path that returned no page.", (), {(): totals.slow_failed}
         )
+    if totals.slow_split is not None:
+        yield from _slow_times(totals.slow_split)
     lost = totals.slow_lost + totals.slow_missed
     yield _counter("slow_path_lost", "Events of the slow path that were lost or missed.", (), {(): lost})
+
+
+def _slow_times(split: SlowSplit) -> Iterator[Metric]:
+    spent = CounterMetricFamily(
+        "kalloctrace_slow_path_part_seconds",
+        "Time of calls of the slow path, by what it was spent with.",
+        labels=["part"],
+    )
+    for part, ns in split.parts.items():
+        if ns is not None:
+            spent.add_metric([part], ns / _SECOND)
+    yield spent
+    times = HistogramMetricFamily("kalloctrace_slow_path_seconds", "How long calls of the slow path took.")
+    times.add_metric([], [*_buckets(split)], split.total / _SECOND)
+    yield times
+
+
+def _buckets(split: SlowSplit) -> Iterator[tuple[str, float] | tuple[str, float, Exemplar]]:
+    """Yield upper limits in seconds, each with how many calls took no longer, and an example of its own."""
+    for power in range(_LEAST_POWER, _MOST_POWER + 1):
+        calls = sum(count for other, count in split.log2.items() if other <= power)
+        yield _bucket(str((2 << power) / _SECOND), calls, split.examples.get(power))
+    longer = [example for power, example in sorted(split.examples.items()) if power > _MOST_POWER]
+    yield _bucket("+Inf", split.calls, longer[-1] if longer else None)
+
+
+def _bucket(
+    limit: str, calls: int, example: Mapping[str, Any] | None
+) -> tuple[str, float] | tuple[str, float, Exemplar]:
+    return (limit, calls) if example is None else (limit, calls, _exemplar(example))
+
+
+def _exemplar(call: Mapping[str, Any]) -> Exemplar:
+    """Return an example of a bucket; OpenMetrics allows 128 characters for its labels."""
+    labels = {"comm": printable(call["comm"])[:32], "order": str(call["order"])}
+    caller = caller_of_call(call)
+    if caller is not None:
+        labels["caller"] = printable(caller)[:64]
+    return Exemplar(labels, call["duration"] / _SECOND)
 
 
 def _escaped(counts: Mapping[tuple[str, ...], int]) -> Counter[tuple[str, ...]]:

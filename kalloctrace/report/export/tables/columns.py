@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from kalloctrace.trace.schema import ROWS
+from kalloctrace.trace.slow_split import PARTS
 from kalloctrace.trace.slowpath import SLOW
 
 NAMES: Mapping[str, str] = {
@@ -18,7 +19,7 @@ NAMES: Mapping[str, str] = {
     "count": "calls",
     "page": "got_page",
     "stack": "stack_id",
-    "duration": "duration_ns",
+    **{name: f"{name}_ns" for name in ("duration", *PARTS)},
     "after": "after_ns",
     "between": "events_before",
     "after_last": "events_after",
@@ -114,7 +115,7 @@ TABLES: Mapping[str, pa.Schema] = {
             _field("slow_call_id", pa.int64(), "number of the row", nullable=False),
             *_of_trace(_SLOW_FIELDS[name] for name in ("time", "cpu", "pid", "tid", "comm", "stack", "cgroup")),
             *_of_trace(_SLOW_FIELDS["given"].type),
-            *_of_trace(_SLOW_FIELDS[name] for name in ("page", "duration", "complete", "after_last")),
+            *_of_trace(_SLOW_FIELDS[name] for name in ("page", "duration", *PARTS, "complete", "after_last")),
             _field("attempt_count", pa.int32(), "its rows in the table attempts", nullable=False),
             _field("direct_reclaims", pa.int32(), "how often it reclaimed pages itself", nullable=False),
             _field("compactions", pa.int32(), "how often it compacted memory itself", nullable=False),

@@ -20,12 +20,13 @@ from kalloctrace.trace.dedup import KEYS
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.results import PAGE_SIZE, pages_of
 from kalloctrace.trace.schema import ALLOCATION, CGROUP, TASK_COLUMNS, frames_of
+from kalloctrace.trace.slow_split import PARTS
 from kalloctrace.trace.slowpath import SLOW
 
 Row: TypeAlias = Mapping[str, Any]
 
 _GIVEN = [field.name for field in SLOW.field("given").type]
-_OF_CALL = ("time", "cpu", "pid", "tid", "comm", "cgroup", "page", "duration", "complete", "after_last")
+_OF_CALL = ("time", "cpu", "pid", "tid", "comm", "cgroup", "page", "duration", *PARTS, "complete", "after_last")
 _EVENTS = {"direct_reclaims": "direct_reclaim", "compactions": "compaction", "oom_kills": "oom"}
 
 
