@@ -97,6 +97,12 @@ def size_text(size: int) -> str:
     return f"{size} B"
 
 
+def share(part: int, whole: int) -> str:
+    """Return a share for people, with two digits that count: 42%, 0.046%."""
+    percent = 100 * part / whole
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
+
+
 def file_name(path: str | os.PathLike[str]) -> str:
     r"""Return the name of a file as text that every encoding of Unicode can hold.
 

@@ -13,6 +13,7 @@ from kalloctrace.live.table import By, LiveRow, LiveTable, SortName, alloc_text,
 from kalloctrace.text import printable
 from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.schema import frames_of
+from kalloctrace.trace.slow_split import parts_json, spent_with
 from kalloctrace.trace.totals import Totals, missed_json
 
 Style = Literal["plain", "good", "bad", "doubt", "faint", "strong"]
@@ -36,6 +37,7 @@ def count_groups(
     """Return all counts, a group for each line, what is wrong first; the arguments are those of the functions below."""
     groups = [
         slow_parts(table, over, history),
+        time_parts(table.totals),
         call_parts(table, over, history),
         loss_parts(table.totals, replayed=replayed),
         verdict_parts(table),
@@ -62,6 +64,12 @@ def slow_parts(table: LiveTable, over: str = "", history: History | None = None)
         for name, count, rate, rates, style in counted
         if count is not None
     ]
+
+
+def time_parts(totals: Totals) -> list[Part]:
+    """Return what calls of the slow path spent their time with; nothing where that is not recorded."""
+    split = totals.slow_split
+    return [(f"slow time: {spent_with(split.parts)}", "plain")] if split is not None and split.total else []
 
 
 def call_parts(table: LiveTable, over: str = "", history: History | None = None) -> list[Part]:
@@ -279,6 +287,7 @@ def totals_json(table: LiveTable) -> dict[str, Any]:
         "running": totals.running,
         "slow": totals.slow,
         "slow_failed": totals.slow_failed,
+        "slow_parts": None if totals.slow_split is None else parts_json(totals.slow_split.parts),
     }
 
 

@@ -8,7 +8,7 @@ from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, only_events, slow_path_totals
-from kalloctrace.text import many
+from kalloctrace.text import many, share
 from kalloctrace.trace.audited import audit_lines
 from kalloctrace.verify.verification import Verification
 
@@ -97,12 +97,6 @@ def model_line(verdict: Verification) -> Line:
     if verdict.unknown:
         return Line(f"as the model predicts, where it can tell: {numbers}", "doubt")
     return Line(f"as the model predicts: {numbers}", "good")
-
-
-def share(part: int, whole: int) -> str:
-    """Return a share for people, with two digits that count: 42%, 0.046%."""
-    percent = 100 * part / whole
-    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
 
 
 def duration(ns: int) -> str:

@@ -3,6 +3,7 @@
 
 import time
 from array import array
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from kalloctrace.trace.observation import Observation, observation, write_observ
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.results import slow_call_ns
 from kalloctrace.trace.schema import ALLOCATION
+from kalloctrace.trace.slow_split import PARTS, SlowSplit, parts_of, power_of
 from kalloctrace.trace.slow_tally import SlowTally
 from kalloctrace.trace.tally import MOST_KEYS, RunningTally
 from kalloctrace.trace.totals import Totals
@@ -112,8 +114,14 @@ class Replay:
         until = _NEVER if self.ended else self._begin + int(self._seconds * 1e9)
         self._slow.count(until)
         slow, failed = self._slow.numbers()
-        seconds = round(self._seconds, 6)
-        totals = replace(self._totals, submitted=self._submitted, seconds=seconds, slow=slow, slow_failed=failed)
+        totals = replace(
+            self._totals,
+            submitted=self._submitted,
+            seconds=round(self._seconds, 6),
+            slow=slow,
+            slow_failed=failed,
+            slow_split=self._slow.split(until),
+        )
         return observation(self._seconds, self._tally, totals)
 
     def finish(self, reason: str) -> Observation:
@@ -201,15 +209,23 @@ class _SlowReturns:
         self._ns = array("Q")
         self._order: list[int] | None = None
         self._done = 0
+        # For each call whose parts are known: when it returned, its duration, and the parts.
+        self._spent = array("Q")
+        self._shown: set[str] = set()
 
     def add(self, call: Mapping[str, Any]) -> None:
         """Take in a call, which has the columns of SLOW."""
         self.recorded = True
         ns = slow_call_ns(call)
         # A call whose return was not captured counts from its begin.
-        self._times.append(min(call["time"] + ns, _NEVER))
+        returned = min(call["time"] + ns, _NEVER)
+        self._times.append(returned)
         self._numbers.append(self._tally.number(call))
         self._ns.append(ns)
+        spent = parts_of(call)
+        if spent is not None:
+            self._shown |= {name for name, part in spent.items() if part is not None}
+            self._spent.extend((returned, ns, *(part or 0 for part in spent.values())))
 
     def count(self, until: int) -> None:
         """Count those that returned up to a time, in ns, which never goes back."""
@@ -226,6 +242,18 @@ class _SlowReturns:
         counts = self._tally.counts()
         failed = np.array([key.failed for key in counts.keys], np.bool_)
         return int(counts.calls.sum()), int(counts.calls[failed].sum())
+
+    def split(self, until: int) -> SlowSplit | None:
+        """Return what those that returned up to a time, in ns, spent their time with; None if that is not recorded."""
+        if not self._spent:
+            return None
+        returned, durations, *parts = np.asarray(self._spent).reshape(-1, 2 + len(PARTS)).T
+        done = returned <= np.uint64(until)
+        powers = Counter(map(power_of, durations[done].tolist()))
+        sums = {
+            name: int(ns[done].sum()) if name in self._shown else None for name, ns in zip(PARTS, parts, strict=True)
+        }
+        return SlowSplit(int(done.sum()), sums, powers)
 
 
 _SLACK = 2_000_000_000

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from kalloctrace.text import share
+
 PARTS: Mapping[str, str] = {
     "reclaim": "direct reclaim",
     "compaction": "direct compaction",
@@ -24,6 +26,24 @@ def parts_of(call: Mapping[str, Any]) -> dict[str, int | None] | None:
         call: a call with the columns of SLOW.
     """
     return None if call["rest"] is None else {name: call[name] for name in PARTS}
+
+
+def parts_json(parts: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Return parts in ns as JSON values."""
+    return {f"{name}_ns": ns for name, ns in parts.items()}
+
+
+_LEAST = 0.005
+"""A part with a smaller share is not worth a word."""
+
+
+def spent_with(parts: Mapping[str, int | None]) -> str:
+    """Return the shares of parts (ns), the largest first; the smallest are left out."""
+    total = sum(ns or 0 for ns in parts.values())
+    if not total:
+        return "not recorded"
+    shares = sorted(((ns or 0, name) for name, ns in parts.items()), reverse=True)
+    return ", ".join(f"{name} {share(ns, total)}" for ns, name in shares if ns >= _LEAST * total)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from kalloctrace.monitor.metrics import ServiceCollector
 from kalloctrace.monitor.recording import Cost
 from kalloctrace.monitor.state import ServiceState
 from kalloctrace.report.metrics import prometheus
+from kalloctrace.trace.slow_split import SlowSplit
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 RULES = CONTRIB / "prometheus" / "kalloctrace.rules.yml"
@@ -38,6 +39,7 @@ def test_alerts_use_metrics_that_exist() -> None:
         for name in re.findall(r'_counter\(\s*"(\w+)"', Path(prometheus.__file__).read_text())
     }
     names |= {f"kalloctrace_{name}" for name in re.findall(r'_gauges?\("(\w+)"', Path(prometheus.__file__).read_text())}
+    names |= {sample.name for family in prometheus.slow_times(SlowSplit()) for sample in family.samples}
     expressions = re.findall(r"^ +expr: (.+)$", RULES.read_text(), re.MULTILINE)
     used = {name for expression in expressions for name in re.findall(r"kalloctrace_\w+", expression)}
     assert len(expressions) == RULES.read_text().count("- alert:") > 5

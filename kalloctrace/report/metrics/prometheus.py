@@ -232,12 +232,13 @@ def _missing(totals: Totals | None) -> Iterator[Metric]:
             "slow_path_failed", "Calls of the slow path that returned no page.", (), {(): totals.slow_failed}
         )
     if totals.slow_split is not None:
-        yield from _slow_times(totals.slow_split)
+        yield from slow_times(totals.slow_split)
     lost = totals.slow_lost + totals.slow_missed
     yield _counter("slow_path_lost", "Events of the slow path that were lost or missed.", (), {(): lost})
 
 
-def _slow_times(split: SlowSplit) -> Iterator[Metric]:
+def slow_times(split: SlowSplit) -> Iterator[Metric]:
+    """Yield what calls of the slow path spent their time with, and how long they took."""
     spent = CounterMetricFamily(
         "kalloctrace_slow_path_part_seconds",
         "Time of calls of the slow path, by what it was spent with.",

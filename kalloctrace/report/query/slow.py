@@ -6,18 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kalloctrace.diagnose.from_trace import caller_of_call
-from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.model.kernel import Kernel
-from kalloctrace.report.query.caller_masks import CallerMasks
-from kalloctrace.report.query.fields import SlowCallValues, Value, as_json, as_text, from_entry
+from kalloctrace.report.query.fields import SlowCallValues, Value, as_json, as_text
 from kalloctrace.report.query.groups import check_groups
-from kalloctrace.report.query.question import Question, no_slow_path
+from kalloctrace.report.query.question import Question, refused
 from kalloctrace.trace.containers import describe_group
 from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
+from kalloctrace.trace.results import no_slow_path, slow_call_failed
 from kalloctrace.trace.schema import frames_of
-from kalloctrace.trace.slow_split import PARTS, parts_of, power_of
+from kalloctrace.trace.slow_split import PARTS, parts_json, parts_of, power_of
+from kalloctrace.verify.slowpath.fast_path import CallerMasks, from_entry
 
 _OF_EXAMPLE = ("time", "pid", "tid", "comm", "cgroup", "page", "duration", "stack", *PARTS)
 """What is kept of an example: a whole call has its attempts and zones, a hundred times as much."""
@@ -97,7 +97,7 @@ class SlowGroup:
         """Add a call."""
         call = values.call
         self.calls += 1
-        self.failed += call["page"] is False
+        self.failed += slow_call_failed(call)
         if call["duration"] is None:
             self.running += 1
             return
@@ -144,13 +144,13 @@ class SlowAnswer:
             "running": group.running,
             "slow_ns": group.time,
             "split": group.split,
-            "parts": _parts_json(group.parts),
+            "parts": parts_json(group.parts),
             "histogram": [
                 {
                     "from_ns": 1 << power if power else 0,
                     "to_ns": 2 << power,
                     "calls": bucket.calls,
-                    "parts": _parts_json(bucket.parts),
+                    "parts": parts_json(bucket.parts),
                     "example": self._example(bucket),
                 }
                 for power, bucket in sorted(group.buckets.items())
@@ -170,14 +170,10 @@ class SlowAnswer:
             **as_json(("gfp",), (call["gfp"],), self.snapshot, {}),
             "page": call["page"],
             "duration_ns": call["duration"],
-            "parts": _parts_json(parts_of(call) or dict.fromkeys(PARTS)),
+            "parts": parts_json(parts_of(call) or dict.fromkeys(PARTS)),
             "caller": caller_of_call(call),
             "stack": None if stack is None else frames_of(stack),
         }
-
-
-def _parts_json(parts: Mapping[str, int | None]) -> dict[str, int | None]:
-    return {f"{name}_ns": ns for name, ns in parts.items()}
 
 
 def slow_answer(trace: TraceReader, question: Question) -> SlowAnswer:
@@ -188,7 +184,7 @@ def slow_answer(trace: TraceReader, question: Question) -> SlowAnswer:
             groups.
     """
     if not trace.recording.get("slow"):
-        raise KalloctraceError(f"cannot split slow calls in {trace.path}", *no_slow_path(trace), Exit.USAGE)
+        raise refused(trace, "split slow calls", *no_slow_path(trace.recording))
     # Every call of the slow path has its task and its stack.
     replace(question, slower_than=question.slower_than or 0).check(trace)
     tally = Tally()

@@ -1,18 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What the calls of the slow path spent their time with, for people."""
 
-from collections.abc import Mapping
-
 from kalloctrace.console import Console
 from kalloctrace.diagnose.from_trace import caller_of_call
-from kalloctrace.report.headline import duration, share
+from kalloctrace.report.headline import duration
 from kalloctrace.report.query.slow import Bucket, SlowAnswer, SlowGroup
 from kalloctrace.styled import Sheet, Table, sheet_of
 from kalloctrace.text import many
-from kalloctrace.trace.slow_split import PARTS
-
-_LEAST = 0.005
-"""A part with a smaller share is not worth a word."""
+from kalloctrace.trace.slow_split import PARTS, spent_with
 
 
 def write_slow(found: SlowAnswer, top: int, console: Console) -> None:
@@ -54,15 +49,6 @@ def _headline(group: SlowGroup) -> list[str]:
         by = f" by {asked}" if asked else ""
         lines.append(f"the slowest took {duration(call['duration'])}: order {call['order']}, {call['comm']}{by}")
     return lines
-
-
-def spent_with(parts: Mapping[str, int | None]) -> str:
-    """Return the shares of parts (ns), the largest first; the smallest are left out."""
-    total = sum(ns or 0 for ns in parts.values())
-    if not total:
-        return "not recorded"
-    shares = sorted(((ns or 0, name) for name, ns in parts.items()), reverse=True)
-    return ", ".join(f"{name} {share(ns, total)}" for ns, name in shares if ns >= _LEAST * total)
 
 
 def _add_histogram(sheet: Sheet, group: SlowGroup) -> None:
