@@ -99,6 +99,13 @@ def test_explain() -> None:
     hold("error", *errors)
 
 
+def test_slow_calls() -> None:
+    """Of a trace with the parts of their time, and of an older one; of all calls and by groups."""
+    newer, older = (FIXTURES / "7.3" / name for name in ("slow-parts.arrows", "slow.arrows"))
+    hold("slow_group", *objects("report", "--slow", "--json", newer), *objects("report", "--slow", "--json", older))
+    hold("slow_group", *objects("report", "--slow", "--json", "--by", "gfp,order,stack,cgroup", "--top", "9", newer))
+
+
 def test_verify(traces: list[Path]) -> None:
     """Verdicts with and without mismatches, unknown ones, and those of another tool's events."""
     found = objects("verify", "--json", *traces)

@@ -24,8 +24,10 @@ from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.report.metrics import prometheus
 from kalloctrace.report.metrics.server import MOST_CONNECTIONS
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.slow_split import PARTS
 from tests.traces import RECORDED, UNDER_PRESSURE, aggregate, slow, slow_calls, stream
 
+STALLS = RECORDED.parents[1] / "7.3" / "slow-parts.arrows"
 NEWEST = RECORDED.parents[1] / "7.3" / "stimulus-cpusets.arrows"
 DASHBOARD = Path(__file__).parents[2] / "contrib" / "grafana" / "kalloctrace.json"
 Values = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -58,9 +60,10 @@ def serving(trace: Path, pid: list[int] | None = None) -> Iterator[str]:
         assert rest == ""
 
 
-def text_of(url: str) -> str:
-    """Return the served text."""
-    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - the address is that of the program above
+def text_of(url: str, accept: str = "text/plain") -> str:
+    """Return the served text, in a format."""
+    request = urllib.request.Request(url, headers={"Accept": accept})  # noqa: S310 - the address is that of the program
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - likewise
         text: str = answer.read().decode()
     return text
 
@@ -122,6 +125,24 @@ def test_slow_path_of_an_aggregate() -> None:
     assert values["kalloctrace_slow_path_calls_total"] == {(): len(calls)}
     assert values["kalloctrace_slow_path_failed_total"] == {(): sum(call["page"] is False for call in calls)}
     assert "kalloctrace_slow_path_lost_total" in values
+
+
+def test_stalls_of_an_aggregate() -> None:
+    """The parts of the time of slow calls, their histogram, and a call as an example of each power of two."""
+    with TraceReader(STALLS) as trace:
+        calls = list(trace.slow_calls())
+    with serving(STALLS) as url:
+        values, text = scraped(url), text_of(url, "application/openmetrics-text; version=1.0.0")
+    spent = {
+        dict(labels)["part"]: value for labels, value in values["kalloctrace_slow_path_part_seconds_total"].items()
+    }
+    assert spent == pytest.approx({name: sum(call[name] for call in calls) / 1e9 for name in PARTS})
+    assert values["kalloctrace_slow_path_seconds_sum"][()] == pytest.approx(sum(spent.values()))
+    for labels, count in values["kalloctrace_slow_path_seconds_bucket"].items():
+        assert count == sum(call["duration"] / 1e9 < float(dict(labels)["le"]) for call in calls)
+    slowest = next(line for line in text.splitlines() if 'caller="alloc_charge_folio"' in line)
+    assert slowest.startswith('kalloctrace_slow_path_seconds_bucket{le="2.147483648"} 4467.0 # {')
+    assert 'comm="khugepaged"' in slowest
 
 
 def test_what_is_not_known_is_no_number(tmp_path: Path) -> None:
@@ -287,6 +308,8 @@ def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:
         values = scraped(url)
     with serving(slow(tmp_path / "s.arrows", *slow_calls()[:3])) as url:
         values.update((name, found) for name, found in scraped(url).items() if "_slow_path_" in name)
+    with serving(STALLS) as url:
+        values.update((name, found) for name, found in scraped(url).items() if "_seconds" in name)
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     assert [variable["name"] for variable in dashboard["templating"]["list"]] == ["datasource", "job", "instance"]
     ids = [panel["id"] for panel in dashboard["panels"]]

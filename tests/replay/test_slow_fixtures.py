@@ -22,6 +22,7 @@ from kalloctrace.verify.verification import verify_trace
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 TRACES = sorted(FIXTURES.glob("*/slow.arrows"))
+PARTS = sorted(FIXTURES.glob("*/slow-parts.arrows"))
 STREAM = FIXTURES / "6.12" / "slow-stream.arrows"
 REFUSED = {"watermark", "block", "mixed", "no_zone"}
 KINDS = {
@@ -36,7 +37,7 @@ def test_there_is_one_of_each_kernel() -> None:
     assert {trace.parent.name for trace in TRACES} == KERNELS
 
 
-@pytest.mark.parametrize("path", TRACES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", [*TRACES, *PARTS], ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_attempt_is_as_predicted(path: Path) -> None:
     """And every allocation, and what each call was given and returned."""
     with TraceReader(path) as trace:

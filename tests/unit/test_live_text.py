@@ -14,11 +14,13 @@ from kalloctrace.live.text import (
     loss_parts,
     reason_parts,
     slow_parts,
+    time_parts,
     totals_json,
     verdict_parts,
     wrapped,
 )
 from kalloctrace.trace.observation import Observation
+from kalloctrace.trace.slow_split import PARTS, SlowSplit, parts_json
 from tests.traces import source
 
 
@@ -40,6 +42,17 @@ def test_failures_come_before_the_slow_path() -> None:
         ("slow 0 calls, 0/s", "plain"),
     ]
     assert totals_json(seen)["slow_failed"] == 5
+
+
+def test_time_of_slow_calls_has_its_parts() -> None:
+    """In a line of its own, where it is recorded and not zero; as JSON in ns."""
+    split = SlowSplit(2, {**dict.fromkeys(PARTS, 0), "reclaim": 3, "lock": None, "rest": 1})
+    seen = table(slow=2, slow_split=split)
+    assert time_parts(seen.totals) == [("slow time: reclaim 75%, rest 25%", "plain")]
+    assert totals_json(seen)["slow_parts"] == parts_json(split.parts)
+    for nothing in (None, SlowSplit()):
+        assert time_parts(table(slow=2, slow_split=nothing).totals) == []
+    assert totals_json(table(slow=2))["slow_parts"] is None
 
 
 def test_slow_path_that_is_not_recorded_has_no_number() -> None:

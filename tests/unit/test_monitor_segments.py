@@ -20,6 +20,7 @@ from kalloctrace.monitor.segments import SegmentFolder, SegmentWriter
 from kalloctrace.trace.containers import ContainerNames
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS
+from kalloctrace.trace.slow_split import PARTS, SlowSplit
 from kalloctrace.trace.totals import MissedBy, Totals
 from kalloctrace.verify.verification import Verification, verify_trace
 from tests.traces import slow_calls, source
@@ -257,11 +258,19 @@ def test_full_disk_removes_the_oldest_and_then_waits(
     made.count(index, 7)
     written += 7
     assert made.writer.waiting == 0
-    made.writer.turn(totals(1 + written, slow=2, slow_failed=made.writer.dropped.failed))
+    split = SlowSplit(2, dict.fromkeys(PARTS, 3), {4: 2})
+    made.writer.turn(totals(1 + written, slow=2, slow_failed=made.writer.dropped.failed, slow_split=split))
     made.writer.close(totals(1 + written, slow=2, slow_failed=made.writer.dropped.failed))
     complete, last = made.verified()
     assert (complete.allocations, complete.lost, complete.truncated) == (written - 100, 100, False)
     assert complete.slow_lost == 2
+    splits = []
+    for path in sorted(tmp_path.glob("*.arrows")):
+        with TraceReader(path) as trace:
+            ended = trace.ending().totals
+        splits.append(None if ended is None else ended.slow_split)
+    # The time of the calls that were dropped cannot be taken out of the sums.
+    assert splits[-2:] == [None, None]
     assert (last.lost, last.slow_lost) == (0, 0)
     told = [line for line in made.log if "cannot write" in line or "again" in line]
     assert "No space left on device" in told[0]

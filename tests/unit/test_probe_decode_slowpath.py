@@ -17,6 +17,7 @@ from kalloctrace.probe.decode import slowpath
 from kalloctrace.probe.decode.rows import RowMaker
 from kalloctrace.probe.decode.slowpath import CallAssembler, SlowCall, SlowPathConsumer, matches_filter
 from kalloctrace.probe.layout import struct_dtype
+from kalloctrace.trace.slow_split import PARTS
 from kalloctrace.trace.slowpath import SLOW
 
 # As the program numbers the steps of a call.
@@ -236,7 +237,7 @@ class FakeWriter:
 class Recording:
     """A consumer with fake maps around it."""
 
-    def __init__(self, filters: Filters | None = None) -> None:
+    def __init__(self, filters: Filters | None = None, hidden: tuple[str, ...] = ()) -> None:
         layout = MemoryLayout(
             nodes=(),
             zonelists={},
@@ -252,6 +253,7 @@ class Recording:
             lambda addresses: ";".join(hex(address) for address in addresses),
             filters=filters or Filters(),
             writer=self.writer,  # type: ignore[arg-type] # likewise
+            hidden=hidden,
         )
 
     @property
@@ -329,7 +331,7 @@ def test_call_is_written_with_its_context_and_zones() -> None:
             ATTEMPT, 1050, nodemask=TASK + MEMS_ALLOWED, preempt_count=0x201, prio=100, oom_mm=5, alloc_flags=0x44
         ),
         captured(OOM, 1060),
-        captured(RETURNS, 1090, page=0),
+        captured(RETURNS, 1090, page=0, parts=[1, 2, 4, 8, 16, 59, 0, 0]),
     ]
     recording.zones.records = [
         zone(1000, 50),
@@ -371,10 +373,27 @@ def test_call_is_written_with_its_context_and_zones() -> None:
                 {"at": "begins", "node": 0, "zone": 1, "free": 60},
                 {"at": "returns", "node": 0, "zone": 1, "free": 5},
             ],
+            "reclaim": 2,
+            "compaction": 4,
+            "oom": 8,
+            "throttle": 16,
+            "lock": 59,
+            "rest": 1,
         }
     ]
     consumer = recording.consumer
     assert (consumer.consumed, consumer.failed, consumer.running) == (1, 1, 0)
+
+
+def test_parts_are_there_only_if_they_add_up() -> None:
+    """A call whose clock was not started has none; what the kernel does not show is null."""
+    recording = Recording(hidden=("lock",))
+    for parts in ([3, 7, 0, 0, 0, 0, 0, 0], [0] * 8):
+        recording.events.records += [captured(BEGINS, 10), captured(RETURNS, 20, page=1, parts=parts)]
+    recording.consumer.finish()
+    assert [[row[name] for name in PARTS] for row in recording.calls] == [[7, 0, 0, 0, None, 3], [None] * 6]
+    split = recording.consumer.split
+    assert (split.calls, split.parts["reclaim"], split.parts["lock"], split.log2) == (1, 7, None, {3: 1})
 
 
 def test_nodemask_is_that_of_the_same_call() -> None:

@@ -45,6 +45,7 @@ MEANINGS = {
     "capturing": ["IDLE", "CAPTURING", "CLOSING"],
     "audit": ["AUDIT_OFF", "AUDIT_READY", "AUDIT_COUNT"],
     "slow_kind": ["SLOW_BEGINS", "SLOW_ATTEMPT", "SLOW_RETURNS", "SLOW_RECLAIM", "SLOW_COMPACTION", "SLOW_OOM"],
+    "slow_part": ["PART_REST", "PART_RECLAIM", "PART_COMPACTION", "PART_OOM", "PART_THROTTLE", "PART_LOCK"],
 }
 """Enums whose values count from 0."""
 FLAGS = {

@@ -16,6 +16,7 @@ from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
 from kalloctrace.trace.schema import ALLOCATION, COLUMNS
+from kalloctrace.trace.slow_split import PARTS
 from kalloctrace.trace.slow_tally import OTHERS
 from kalloctrace.trace.tally import RunningTally
 from kalloctrace.trace.writer import TraceWriter
@@ -171,6 +172,12 @@ def test_texts_of_merged_tasks_are_discarded() -> None:
     assert {f"t{number}": f"ft{number}" for number in range(2990, 3000)}.items() <= named.items()
 
 
+def parts(duration: int, **spent: int) -> dict[str, int | None]:
+    """Return the time of a call, with what it was spent in ns; the rest is rest."""
+    known = {**dict.fromkeys(PARTS, 0), **spent, "lock": None}
+    return {**known, "rest": duration - sum(spent.values()), "duration": duration}
+
+
 def test_slow_calls_count_once_they_have_returned(tmp_path: Path) -> None:
     """One of half a second counts after it; one that got no page failed; one without a return counts from its begin."""
     begin, second = 5 * played.SECOND, played.SECOND
@@ -182,8 +189,8 @@ def test_slow_calls_count_once_they_have_returned(tmp_path: Path) -> None:
         writer.write(pa.RecordBatch.from_pylist([{**source()[2], **row}], COLUMNS))
         writer.write_slow(
             [
-                {**call, "time": begin, "duration": second // 2},
-                {**call, "time": begin + second, "duration": second, "page": False},
+                {**call, **parts(second // 2, reclaim=7), "time": begin},
+                {**call, **parts(second), "time": begin + second, "page": False},
                 {**call, "time": begin + 3 * second, "duration": None, "page": None},
             ]
         )
@@ -193,9 +200,14 @@ def test_slow_calls_count_once_they_have_returned(tmp_path: Path) -> None:
         for step in (0.4, 0.2, 1.2, 0.3, 0.8, 0.2, 9.0):
             replay.advance(step)
             now = replay.observe().totals
-            seen.append((now.slow, now.slow_failed))
+            split = now.slow_split
+            assert split is not None
+            seen.append((now.slow, now.slow_failed, split.calls, split.parts["reclaim"]))
         assert replay.ended
-    assert seen == [(0, 0), (1, 0), (1, 0), (2, 1), (2, 1), (3, 1), (3, 1)]
+        assert split is not None
+        assert split.log2 == {28: 1, 29: 1}
+        assert split.parts["lock"] is None
+    assert seen == [(0, 0, 0, 0), *[(1, 0, 1, 7)] * 2, *[(2, 1, 2, 7)] * 2, *[(3, 1, 2, 7)] * 2]
 
 
 def test_slow_path_that_was_not_recorded_is_not_zero(tmp_path: Path) -> None:
