@@ -329,6 +329,7 @@ def test_dashboard_shows_what_is_served(tmp_path: Path) -> None:
             assert 'job=~"$job"' in query
             assert ("rate(" in query) == (names[0].endswith("_total") and panel["type"] == "timeseries")
     silent = {"info", "recording_complete", "recording_sample", "recording_seconds", "followed_total"}
+    silent |= {"slow_path_seconds_sum", "slow_path_seconds_count"}
     assert {name for name in values if values[name]} - queried <= {
         *(f"kalloctrace_{name}" for name in silent),
         "kalloctrace_mismatched_zonelists",
