@@ -15,7 +15,7 @@ from kalloctrace.logs.pieces import Piece
 from kalloctrace.logs.prefixes import LearnedPrefixes, Prefix, known_prefix, next_prefix, without_host
 from kalloctrace.logs.quoted_printable import QuotedPrintable
 from kalloctrace.logs.repeats import Repeats
-from kalloctrace.logs.unwrap import Break, Line, is_apart, joined, terminal_width
+from kalloctrace.logs.unwrap import MAILED, Break, Line, is_apart, joined, terminal_width
 from kalloctrace.text import printable
 
 
@@ -104,6 +104,7 @@ class _Reader:
         self._open: dict[str, _Entry] = {}
         self._stamped = False
         self._lately: list[bool] = []
+        self._widest = (0, 0)
 
     def read(self, block: Block) -> list[Message]:
         """Read a block; it is returned when the next one is known, from which its prefixes are learned too."""
@@ -136,6 +137,7 @@ class _Reader:
         messages: list[Message] = []
         lines = [self._line(piece, known) for piece, known in pieces]
         self._width = terminal_width(lines, self._width)
+        self._widest = (self._widest[1], max([line.width for line in lines], default=0))
         # A mail may wrap a line into several; text with hardly any stamp is something else.
         before, self._lately = self._lately, [line.stamped for line in lines]
         self._stamped = (sum(before) + sum(self._lately)) * _MOST_PARTS > len(before) + len(lines)
@@ -193,7 +195,10 @@ class _Reader:
 
     def _break(self, last: _Entry, line: Line) -> Break:
         cut = last.width == self._width > 0 and not line.stamped
-        return Break(cut, line.stamped, self._stamped and not line.stamped, line.starts)
+        # A mail breaks a line before the first word that does not fit.
+        mailed = self._width == MAILED and not line.stamped
+        full = mailed and last.width + 1 + len(line.text.strip().partition(" ")[0]) > max(self._widest)
+        return Break(cut, line.stamped, self._stamped and not line.stamped, line.starts, full)
 
     def _time(self, piece: Piece, prefix: Prefix) -> float | None:
         """Return the time of a line: where some lines have the time since boot, only that is comparable."""

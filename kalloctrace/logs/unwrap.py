@@ -109,12 +109,14 @@ class Break(NamedTuple):
         stamped: the line has a prefix of its own.
         loose: it has none, but messages of this log have one.
         starts: it begins as a message does.
+        full: with its first word the line above would be wider than all lines near it.
     """
 
     cut: bool = False
     stamped: bool = False
     loose: bool = False
     starts: bool = False
+    full: bool = False
 
 
 def is_apart(last: str, line: Line) -> bool:
@@ -150,7 +152,7 @@ def joined(last: str, text: str, how: Break) -> str | None:
         return _begun(last, text, how)
     if form.is_complete(last.rstrip()) and not how.cut:
         named = f"{last.rstrip()} {below}"
-        return named if how.loose and not how.starts and form.is_named(named) else None
+        return named if (how.loose or how.full) and not how.starts and form.is_named(named) else None
     return _continued(last, text, form, how)
 
 

@@ -448,6 +448,12 @@ def test_a_name_with_blanks_in_a_wrapped_row() -> None:
     for below in ("a line of another program", f"{stamp}server", "Mem-Info:"):
         assert texts([f"{stamp}{row}", below, f"{stamp}{TASK}"])[0] == row
     assert texts([row, "server", TASK])[0] == row
+    # A mail breaks before a word that would make the line wider than all others.
+    mail = [part for width in (50, 46, 42) for part in ("Node 0 DMA free:4kB min:8kB".ljust(width, "x"), "low:1kB")]
+    most = len(f"{row} server")
+    for below, whole in (("server", f"{row} server"), ("Mem-Info:", row)):
+        assert texts([*mail, "x" * (most - 1), row, below])[-2 if whole == row else -1] == whole
+    assert texts([*mail, "x" * most, row, "server"])[-2:] == [row, "server"]
 
 
 def test_two_processors_write_one_line() -> None:

@@ -9,6 +9,7 @@ from kalloctrace.diagnose.answers.facts import (
     below_mark,
     cgroup_shmem,
     excluded,
+    machine_kb,
     size_kb,
     swap_is_gone,
     total,
@@ -214,7 +215,8 @@ def _bound(failure: Failure) -> Iterator[Advice]:
 def _true_oom(failure: Failure, memory: OutOfMemory, holders: tuple[Holder, ...]) -> Iterator[Advice]:
     """Yield what to do about those who hold the memory; watermarks do not make memory."""
     size = size_kb(failure)
-    certainty: Certainty = "certain" if memory.verdict else "likely"
+    # Without the machine's own count a part of its memory may be on nodes that the log does not show.
+    certainty: Certainty = "certain" if memory.verdict and machine_kb(failure) is not None else "likely"
     task = next((each for each in holders if each.kind == "task"), None)
     if task is not None and size is not None and task.kilobytes * 10 >= size:
         share = min(100, 100 * task.kilobytes // size)
