@@ -126,10 +126,14 @@ class _Shared(NamedTuple):
 def _contradicted(zones: list[LoggedZone], layout: Layout) -> frozenset[tuple[int, str]]:
     """Return the zones whose lowmem_reserve is another zone's, because lines are missing.
 
+    A zone keeps nothing for itself and the zones below it: where it does with every set of zones that the kernel may
+    have, the line is not its own; where it does with one of them only, that set is wrong.
+
     Where a lower zone of the node keeps more for one zone than for the zone below it, that zone has pages, so that each
     zone below it keeps some for it: `setup_per_zone_lowmem_reserve`, mm/page_alloc.c. Division may lose one page.
     """
-    wrong = set[tuple[int, str]]()
+    layouts = zone_layouts(zones) or (layout,)
+    wrong = {_key(zone) for zone in zones if _keeps_for_itself(zone, layouts)}
     for lower, zone in permutations(zones, 2):
         theirs, mine, index = lower.lowmem_reserve, zone.lowmem_reserve, layout.index(zone.zone)
         if lower.node != zone.node or layout.index(lower.zone) >= index or theirs is None or mine is None:
@@ -137,6 +141,11 @@ def _contradicted(zones: list[LoggedZone], layout: Layout) -> frozenset[tuple[in
         if any(theirs[above] - theirs[above - 1] > 1 and not mine[above] for above in range(index + 1, len(layout))):
             wrong.add(_key(zone))
     return frozenset(wrong)
+
+
+def _keeps_for_itself(zone: LoggedZone, layouts: Iterable[Layout]) -> bool:
+    reserve = zone.lowmem_reserve
+    return reserve is not None and all(any(reserve[: layout.index(zone.zone) + 1]) for layout in layouts)
 
 
 _SHOWN = frozenset(("free", "min", "low", "high"))

@@ -8,7 +8,7 @@ import pytest
 from tests.logs.answers import answers_to, certain_zones, stronger
 from tests.logs.cuts import cuts, headless
 from tests.logs.kernels import kernel_messages
-from tests.logs.states import EXHAUSTED, State
+from tests.logs.states import EXHAUSTED, FRAGMENTED, State, Zone
 from tests.logs.test_states import PRINTED
 
 CUT = [(state, release) for state, release in PRINTED if release in {"2.6.32", "5.10", "7.3"}]
@@ -49,6 +49,19 @@ def test_a_zone_without_its_line_has_no_room() -> None:
     assert full[0]["out_of_memory"] is True
     assert part[0]["out_of_memory"] is None
     assert not stronger(full, part)
+
+
+def test_a_zone_keeps_nothing_for_itself() -> None:
+    """The lowmem_reserve of node 1's DMA stands behind node 0's Normal, whose own is missing."""
+    empty = Zone(0, "DMA", 0, (1, 1, 1), (0,) * 5, 100_000, ((0, ""),))
+    first, second = ([replace(empty, node=node, name=name) for name in ("DMA", "DMA32", "Normal")] for node in (0, 1))
+    first[2] = replace(first[2], free=1, marks=(0, 0, 0), blocks=((1, "U"),))
+    second[0] = replace(second[0], reserve=(0, 0, 1, 1, 1))
+    state = replace(FRAGMENTED, order=0, zones=(*first, *second), mems="0-1")
+    lines = printed(state, "2.6.32")
+    at = next(number for number, line in enumerate(lines) if line.startswith("Node 1 DMA free:"))
+    part = [*lines[: at - 1], *lines[at + 1 :]]
+    assert not stronger(*(answers_to("\n".join(each).encode()) for each in (lines, part)))
 
 
 @pytest.mark.parametrize("nodes", ["0", "0-", "0-1", ""])
