@@ -15,7 +15,7 @@ LIMITS = {
     # A page waits 30 seconds for each thing that does not appear; Perfetto's page is a large one.
     "browser": 300,
     # Java starts, and compiles what it runs, on processors that other tests use too.
-    "cli/test_fleet_spark.py": 900,
+    "cli/test_fleet_": 900,
     # All fixtures are added to a dataset, and judged by two commands.
     "replay/test_fleet.py": 600,
     # Packages are built and installed; the documentation's commands include a guest.

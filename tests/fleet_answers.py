@@ -13,7 +13,7 @@ import pytest
 from kalloctrace.fleet import questions
 from kalloctrace.fleet.dataset import Dataset
 from kalloctrace.fleet.diff import diff_fleet
-from kalloctrace.fleet.frames import Engine, rows_of
+from kalloctrace.fleet.frames import Engine
 from kalloctrace.fleet.outliers import find_outliers
 from kalloctrace.fleet.tables import FLEET_TABLES
 from kalloctrace.fleet.verify import model_version
@@ -71,16 +71,19 @@ def answers(path: Path, running: Engine) -> Answers:
         tables = running.tables(dataset)
         found = {
             # Whose columns no question reads.
-            **{name: _sorted(rows_of(tables[name].select(FLEET_TABLES[name].names))) for name in ("attempts", "zones")},
-            "unjudged": _sorted(rows_of(questions.unjudged(tables, model))),
-            "totals": rows_of(questions.totals(tables)),
-            "distinct": rows_of(questions.distinct_requests(tables)),
-            "verdicts": rows_of(questions.verdict_counts(tables, model)),
-            "mismatches": rows_of(questions.mismatches(tables, model)),
-            "failed": rows_of(questions.failed_calls(tables)),
-            "slow": rows_of(questions.slow_totals(tables)),
-            "failures": rows_of(questions.failures(tables)),
-            "stalls": rows_of(questions.stalls(tables)),
+            **{
+                name: _sorted(running.rows(tables[name].select(FLEET_TABLES[name].names)))
+                for name in ("attempts", "zones")
+            },
+            "unjudged": _sorted(running.rows(questions.unjudged(tables, model))),
+            "totals": running.rows(questions.totals(tables)),
+            "distinct": running.rows(questions.distinct_requests(tables)),
+            "verdicts": running.rows(questions.verdict_counts(tables, model)),
+            "mismatches": running.rows(questions.mismatches(tables, model)),
+            "failed": running.rows(questions.failed_calls(tables)),
+            "slow": running.rows(questions.slow_totals(tables)),
+            "failures": running.rows(questions.failures(tables)),
+            "stalls": running.rows(questions.stalls(tables)),
         }
         compared = diff_fleet(dataset, running, BEFORE, AFTER)
         found["differences"] = _sorted([_without_chance(one.to_json()) for one in compared.differences])

@@ -301,7 +301,6 @@ def report_command(
         with _asked(dataset, options) as (opened, running):
             from kalloctrace.commands.progress import show_progress
             from kalloctrace.fleet import questions
-            from kalloctrace.fleet.frames import rows_of
             from kalloctrace.fleet.page import ROWS, report_page
             from kalloctrace.fleet.text import report_lines
 
@@ -313,7 +312,7 @@ def report_command(
             ]
             answers: list[list[dict[str, Any]]] = []
             with show_progress("asking the fleet", lambda: len(answers) / len(asked)):
-                answers.extend(map(rows_of, asked))
+                answers.extend(map(running.rows, asked))
             *sums, failures, stalls = answers
             totals = {name: value for rows in sums for row in rows for name, value in row.items()}
         if page is not None:
@@ -358,11 +357,15 @@ def diff_command(
     if len(kernels) != len(("before", "after")):
         fix = "add --kernel twice: first the kernel before the upgrade, then the one after it"
         raise KalloctraceError("cannot compare kernels", f"{len(kernels)} are given in place of 2", fix, Exit.USAGE)
+    before, after = kernels
     with _judged(dataset, options) as (opened, running):
+        from kalloctrace.commands.progress import show_progress
         from kalloctrace.fleet.diff import diff_fleet
         from kalloctrace.fleet.text import diff_lines
 
-        found = diff_fleet(opened, running, *kernels)
+        done = [0.0]
+        with show_progress("comparing hosts", lambda: done[-1]):
+            found = diff_fleet(opened, running, before, after, done.append)
     if as_json:
         stdout().json_lines(found.json_lines())
     else:
@@ -390,10 +393,13 @@ def outliers_command(as_json: bool, top: int, dataset: str, **options: Unpack[En
       kalloctrace fleet outliers --json my-fleet
     """
     with _judged(dataset, options) as (opened, running):
+        from kalloctrace.commands.progress import show_progress
         from kalloctrace.fleet.outliers import find_outliers
         from kalloctrace.fleet.text import outlier_lines
 
-        found = find_outliers(opened, running)
+        done = [0.0]
+        with show_progress("comparing hosts", lambda: done[-1]):
+            found = find_outliers(opened, running, done.append)
     if as_json:
         stdout().json_lines(found.json_lines())
     else:
@@ -420,13 +426,15 @@ def sql_command(as_json: bool, dataset: str, query: str | None, **options: Unpac
     """
     code = Exit.OK
     with _asked(dataset, options) as (opened, running):
+        from kalloctrace.commands.progress import show_progress
         from kalloctrace.fleet.sql import Shell
         from kalloctrace.fleet.text import row_lines
 
         shell = Shell(opened, running)
         for line in _queries(query):
             try:
-                rows = shell.answer(line)
+                with show_progress("answering", running.share):
+                    rows = shell.answer(line)
                 if as_json:
                     stdout().json_lines({"type": "fleet_row", "row": row} for row in rows)
                 else:

@@ -3,7 +3,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,7 +136,9 @@ def releases_like(known: Iterable[str], wanted: str) -> list[str]:
     return like
 
 
-def diff_fleet(dataset: Dataset, engine: Engine, before: str, after: str) -> FleetDiff:
+def diff_fleet(
+    dataset: Dataset, engine: Engine, before: str, after: str, progress: Callable[[float], object] = lambda _: None
+) -> FleetDiff:
     """Compare hosts before and after an upgrade.
 
     Args:
@@ -144,19 +146,20 @@ def diff_fleet(dataset: Dataset, engine: Engine, before: str, after: str) -> Fle
         engine: running.
         before: a kernel's release, or its beginning.
         after: likewise.
+        progress: is called with the finished share, from 0 to 1.
 
     Raises:
         KalloctraceError: a kernel is not there, or both are the same.
     """
     tables = engine.tables(dataset)
-    found = recordings(tables)
+    found = recordings(engine, tables)
     known = found["kernel_release"].to_pylist()
     sides = releases_like(known, before), releases_like(known, after)
     if set(sides[0]) & set(sides[1]):
         what, why = "cannot compare kernels", f"{sides[0][0]} is on both sides"
         raise KalloctraceError(what, why, "give two different kernels, or more of their releases", Exit.USAGE)
     groups = {**dict.fromkeys(sides[0], BEFORE), **dict.fromkeys(sides[1], AFTER)}
-    measures = Measures(engine, tables, found, groups, model_version())
+    measures = Measures(engine, tables, found, groups, model_version(), progress=progress)
     pairs, left_out = _pairs(measures.hosts)
     tested = [
         *(one for share in measures.shares() for pair in pairs for one in _share(share, pair)),

@@ -3,7 +3,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any, ClassVar, TypeVar
 
 import narwhals as nw
 import pyarrow as pa
@@ -16,6 +17,10 @@ Tables = Mapping[str, Frame]
 """The tables of a dataset, with the rows that count, each once."""
 Batches = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 """Makes batches of rows from others."""
+
+_T = TypeVar("_T")
+_AGAIN = 0.1
+"""Seconds between two attempts to end an answer."""
 
 
 class Refused(Exception):  # noqa: N818 (the caller knows whether it is an error of the query)
@@ -53,12 +58,46 @@ class Engine(ABC):
         """Give one of its own frames a name for `sql`."""
 
     @abstractmethod
+    def run_sql(self, query: str) -> pa.Table | None:
+        """Do what `sql` says."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """End what it is answering, if it is; called from another thread."""
+
     def sql(self, query: str) -> pa.Table | None:
         """Return the answer to a query in its own SQL, which also has the function has_flag; None if it has no rows.
 
         Raises:
             Refused: it cannot be answered.
         """
+        return self._waited(lambda: self.run_sql(query))
+
+    def arrow(self, frame: Frame) -> pa.Table:
+        """Return an answer as an Arrow table."""
+        table: pa.Table = self._waited(lambda: frame.collect("pyarrow").to_native())
+        return table
+
+    def rows(self, frame: Frame) -> list[dict[str, Any]]:
+        """Return the rows of a small answer."""
+        rows: list[dict[str, Any]] = self.arrow(frame).to_pylist()
+        return rows
+
+    def _waited(self, work: Callable[[], _T]) -> _T:
+        """Return what is made in a thread, so that a signal reaches this one at once, and ends the work."""
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(work)
+            try:
+                return answer.result()
+            except BaseException:
+                # It may not have begun yet.
+                while wait([answer], _AGAIN).not_done:
+                    self.cancel()
+                raise
+
+    def share(self) -> float:
+        """Return the finished share of what it is answering, from 0 to 1, as far as it knows; for another thread."""
+        return 0.0
 
     def on_executors(self, frame: Frame, work: Batches, schema: pa.Schema) -> Frame:
         """Return what other machines make of the rows of a frame.
@@ -77,7 +116,7 @@ class Engine(ABC):
             KalloctraceError: a file is damaged, or is none of its table.
         """
         self.reach(dataset)
-        return {name: self._table(dataset, name) for name in FLEET_TABLES}
+        return self._waited(lambda: {name: self._table(dataset, name) for name in FLEET_TABLES})
 
     def _table(self, dataset: Dataset, name: str) -> Frame:
         dataset.check_columns(name)
@@ -92,15 +131,3 @@ class Engine(ABC):
             stale = pa.table({"recording_key": pa.array(sorted(dataset.stale), pa.int64())})
             return frame.join(nw.from_native(self.hold(stale)).lazy(), on="recording_key", how="anti")
         return frame
-
-
-def rows_of(frame: Frame) -> list[dict[str, Any]]:
-    """Return the rows of a small answer."""
-    rows: list[dict[str, Any]] = arrow_of(frame).to_pylist()
-    return rows
-
-
-def arrow_of(frame: Frame) -> pa.Table:
-    """Return an answer as an Arrow table."""
-    table: pa.Table = frame.collect("pyarrow").to_native()
-    return table

@@ -4,7 +4,7 @@
 The engine reduces a fleet to a row for each host and kind of request. All else works on arrays of hosts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalloctrace.fleet.frames import Engine, Frame, Tables, arrow_of
+from kalloctrace.fleet.frames import Engine, Frame, Tables
 from kalloctrace.fleet.questions import PERCENTILES, TRIPLE, at_percentile
 from kalloctrace.fleet.statistics import Counts, Numbers
 
@@ -27,6 +27,8 @@ TIMES = tuple(f"p{share}_ns" for share in PERCENTILES)
 _LEAST_TIMED = 20
 _LEAST_ABOVE = 10
 _KEY = "\x1f"
+_ANSWERS = 5
+"""What the engine is asked, in all."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,12 @@ class Times:
         )
 
 
-def recordings(tables: Tables) -> pa.Table:
+def recordings(engine: Engine, tables: Tables) -> pa.Table:
     """Return the recordings that count, with the kind of their machine; one without a host stands for itself."""
     machines = tables["machines"].select("machine_key", "machine_kind")
     names = ("recording_id", "recording_key", "host", "machine_key", "facts_key", "circumstances_key")
     more = ("kernel_release", "calls", "slow_call_count", "sampled_every", "follows_slow_path")
-    return arrow_of(tables["recordings"].select(*names, *more).join(machines, on="machine_key"))
+    return engine.arrow(tables["recordings"].select(*names, *more).join(machines, on="machine_key"))
 
 
 class Measures:
@@ -118,14 +120,26 @@ class Measures:
         found: rows of `recordings`.
         groups: the group of each; those without one are left out.
         model: the version of the model whose verdicts count.
+        progress: is called with the answered share, from 0 to 1.
 
     Attributes:
         hosts: in the order of all arrays.
     """
 
-    def __init__(self, engine: Engine, tables: Tables, found: pa.Table, groups: Mapping[str, str], model: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tables: Tables,
+        found: pa.Table,
+        groups: Mapping[str, str],
+        model: str,
+        *,
+        progress: Callable[[float], object] = lambda _: None,
+    ) -> None:
         self._tables = tables
         self._engine = engine
+        self._progress = progress
+        self._answered = 0
         group = pa.array([groups.get(kernel) for kernel in found["kernel_release"].to_pylist()], pa.utf8())
         host = pc.if_else(pc.equal(found["host"], "?"), found["recording_id"], found["host"])
         self._recordings = found.append_column("group", group).set_column(2, "host", host).filter(group.is_valid())
@@ -138,16 +152,23 @@ class Measures:
         self._cells: Frame = nw.from_native(engine.hold(cells.append_column("place", pa.array(self._place)))).lazy()
         self._model = model
 
+    def _answer(self, frame: Frame) -> pa.Table:
+        """Return an answer of the engine, and say how many of all are there."""
+        table = self._engine.arrow(frame)
+        self._answered += 1
+        self._progress(self._answered / _ANSWERS)
+        return table
+
     def shares(self) -> Iterator[Share]:
         """Yield the shares of each field, and of each value that any host has."""
-        requests = arrow_of(self._tables["requests"].select("request_key", *_READ))
+        requests = self._answer(self._tables["requests"].select("request_key", *_READ))
         texts = [requests[name].cast(pa.utf8()).fill_null("\0") for name in _READ]
         coded = pc.dictionary_encode(pc.binary_join_element_wise(*texts, _KEY).combine_chunks())
         number = coded.indices.to_numpy()
         first = np.unique(number, return_index=True)[1]
         kinds = requests.take(pa.array(first)).to_pylist()
         of_request = pa.table({"request_key": requests["request_key"], "number": pa.array(number.astype(np.int64))})
-        rows = arrow_of(self._counted(nw.from_native(self._engine.hold(of_request)).lazy()))
+        rows = self._answer(self._counted(nw.from_native(self._engine.hold(of_request)).lazy()))
         place, kind, calls = (rows[name].to_numpy() for name in ("place", "number", "calls"))
         for field, values in _values(kinds).items():
             yield from self._of(field, values, place, kind, calls)
@@ -209,7 +230,7 @@ class Measures:
         """Yield the shares of calls that took the slow path, and that failed there, of recordings that followed it."""
         found = self._recordings
         failed = self._tables["slow_calls"].filter(~nw.col("got_page")).group_by("recording_key")
-        counted = arrow_of(failed.agg(nw.len().cast(nw.Int64).alias("failed")))
+        counted = self._answer(failed.agg(nw.len().cast(nw.Int64).alias("failed")))
         row = pc.index_in(found["recording_key"].combine_chunks(), counted["recording_key"].combine_chunks())
         follows = pc.and_(pc.fill_null(found["follows_slow_path"], False), pc.equal(found["sampled_every"], 1))
         columns = (found["calls"], found["slow_call_count"], counted["failed"].take(row).fill_null(0))
@@ -225,9 +246,9 @@ class Measures:
         slow = self._tables["slow_calls"].filter(~nw.col("duration_ns").is_null())
         slow = slow.select("recording_key", "caller", "duration_ns").join(self._cells, on="recording_key")
         slow = slow.with_columns((nw.col("duration_ns").cast(nw.Float64) + 1.0).log().alias("logarithm"))
-        whole = arrow_of(_quantiles(slow, ["place"]))
+        whole = self._answer(_quantiles(slow, ["place"]))
         yield from self._times(None, whole)
-        by_caller = arrow_of(_quantiles(slow.filter(~nw.col("caller").is_null()), ["place", "caller"]))
+        by_caller = self._answer(_quantiles(slow.filter(~nw.col("caller").is_null()), ["place", "caller"]))
         for caller in sorted(pc.unique(by_caller["caller"]).to_pylist()):
             yield from self._times(caller, by_caller.filter(pc.equal(by_caller["caller"], caller)))
 

@@ -44,7 +44,13 @@ class _DuckDB(Engine):
     def name_table(self, name: str, frame: Any) -> None:  # noqa: ANN401 (a relation)
         frame.create_view(name)
 
-    def sql(self, query: str) -> pa.Table | None:
+    def cancel(self) -> None:
+        self._connection.interrupt()
+
+    def share(self) -> float:
+        return max(0.0, self._connection.query_progress() / 100)
+
+    def run_sql(self, query: str) -> pa.Table | None:
         try:
             found = self._connection.sql(query)
             # A statement such as SET has no rows.
@@ -68,6 +74,9 @@ def running_duckdb(memory: str) -> Iterator[Engine]:
         connection.execute("SET memory_limit = $1", [_bytes_text(memory)])
         # Nobody needs the order of rows, and keeping it takes memory.
         connection.execute("SET preserve_insertion_order = false")
+        # It knows how far it is only where it could print that.
+        connection.execute("SET enable_progress_bar = true")
+        connection.execute("SET enable_progress_bar_print = false")
         connection.execute(_MACRO)
     except duckdb.Error as error:
         why = str(error).partition("\n")[0]

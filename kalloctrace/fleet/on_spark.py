@@ -59,12 +59,27 @@ class _Spark(Engine):
     def name_table(self, name: str, frame: Any) -> None:  # noqa: ANN401 (likewise)
         frame.createOrReplaceTempView(name)
 
-    def sql(self, query: str) -> pa.Table | None:
+    def run_sql(self, query: str) -> pa.Table | None:
         try:
             found = self._session.sql(query)
             return found.toArrow() if found.columns else None
         except PySparkException as error:
             raise Refused(_why(error)) from error
+
+    def cancel(self) -> None:
+        with suppress(*_FAILURES):
+            self._session.sparkContext.cancelAllJobs()
+
+    def share(self) -> float:
+        tracker = self._session.sparkContext.statusTracker()
+        with suppress(*_FAILURES):
+            jobs = [tracker.getJobInfo(job) for job in tracker.getActiveJobsIds()]
+            stages = [tracker.getStageInfo(stage) for job in jobs if job is not None for stage in job.stageIds]
+            # A stage that has not begun is not known yet.
+            known = [stage for stage in stages if stage is not None]
+            done, tasks = sum(stage.numCompletedTasks for stage in known), sum(stage.numTasks for stage in known)
+            return float(done / max(1, tasks))
+        return 0.0
 
     def on_executors(self, frame: Frame, work: Batches, schema: pa.Schema) -> Frame:
         rows = frame.to_native().repartition(TASKS)

@@ -2,7 +2,7 @@
 """Which hosts are unlike their peers: those with the same kernel and the same kind of machine."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,17 +114,20 @@ class _Group:
         return abs(own - median) >= LEAST_SHARE
 
 
-def find_outliers(dataset: Dataset, engine: Engine) -> FleetOutliers:
+def find_outliers(
+    dataset: Dataset, engine: Engine, progress: Callable[[float], object] = lambda _: None
+) -> FleetOutliers:
     """Return the hosts that are unlike their peers.
 
     Args:
         dataset: opened, and judged.
         engine: running.
+        progress: is called with the finished share, from 0 to 1.
     """
     tables = engine.tables(dataset)
-    known = recordings(tables)
+    known = recordings(engine, tables)
     groups = {kernel: kernel for kernel in known["kernel_release"].to_pylist()}
-    measures = Measures(engine, tables, known, groups, model_version())
+    measures = Measures(engine, tables, known, groups, model_version(), progress=progress)
     hosts = measures.hosts
     peers = [places for places in hosts.places().values() if len(places) >= LEAST_PEERS]
     tested = list(_groups(measures, peers))

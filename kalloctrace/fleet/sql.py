@@ -54,7 +54,7 @@ class Shell:
             engine.name_table(name, view)
 
     def answer(self, query: str) -> Iterator[dict[str, Any]]:
-        """Yield the rows of an answer.
+        """Return the rows of an answer, which is there as a whole.
 
         Raises:
             KalloctraceError: the engine refuses the query.
@@ -64,10 +64,8 @@ class Shell:
         except Refused as error:
             fix = f"ask these tables, whose columns DESCRIBE shows: {', '.join((*FLEET_TABLES, 'flags'))}"
             raise KalloctraceError("cannot answer the query", str(error), fix) from error
-        if table is not None:
-            for batch in table.to_batches():
-                for row in batch.to_pylist():
-                    yield {name: _plain(value) for name, value in row.items()}
+        batches = [] if table is None else table.to_batches()
+        return ({name: _plain(value) for name, value in row.items()} for batch in batches for row in batch.to_pylist())
 
 
 def _plain(value: object) -> object:

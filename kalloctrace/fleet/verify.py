@@ -25,7 +25,7 @@ from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.fleet import questions
 from kalloctrace.fleet.circumstances import judge_of
 from kalloctrace.fleet.dataset import Dataset, writing
-from kalloctrace.fleet.frames import Engine, Frame, arrow_of, rows_of
+from kalloctrace.fleet.frames import Engine, Frame
 from kalloctrace.fleet.tables import FLEET_TABLES, REQUEST_COLUMNS
 from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.verify.verification import Judge
@@ -131,12 +131,12 @@ def verify_fleet(
     model = model_version()
     found = FleetVerification(judged=judge_fleet(dataset, engine, progress, processes))
     tables = engine.tables(dataset)
-    (counts,) = rows_of(questions.totals(tables))
+    (counts,) = engine.rows(questions.totals(tables))
     for name, count in counts.items():
         setattr(found, name, count)
-    (distinct,) = rows_of(questions.distinct_requests(tables))
+    (distinct,) = engine.rows(questions.distinct_requests(tables))
     found.distinct = distinct["distinct"]
-    for row in rows_of(questions.verdict_counts(tables, model)):
+    for row in engine.rows(questions.verdict_counts(tables, model)):
         if row["verdict"] not in {"matched", "mismatched", "unknown"}:
             raise KalloctraceError(
                 "cannot verify the fleet",
@@ -147,7 +147,7 @@ def verify_fleet(
         if row["unknown_reason"] is not None:
             found.unknown_reasons[row["unknown_reason"]] = row["calls"]
     if found.mismatched:
-        found.mismatches = rows_of(questions.mismatches(tables, model))
+        found.mismatches = engine.rows(questions.mismatches(tables, model))
     return found
 
 
@@ -170,7 +170,7 @@ def judge_fleet(
     """
     model = model_version()
     unjudged = questions.unjudged(engine.tables(dataset), model)
-    here = arrow_of(unjudged.head(MOST_HERE + 1) if engine.has_executors else unjudged)
+    here = engine.arrow(unjudged.head(MOST_HERE + 1) if engine.has_executors else unjudged)
     if not here.num_rows:
         return 0
     facts = _Facts.of(dataset)
@@ -195,7 +195,7 @@ def _judge_on_executors(
 ) -> int:
     """Judge in parts that this machine's memory holds, and return how many requests there were."""
     model = model_version()
-    (counted,) = rows_of(unjudged.select(nw.len().cast(nw.Int64).alias("number")))
+    (counted,) = engine.rows(unjudged.select(nw.len().cast(nw.Int64).alias("number")))
     parts = -(-counted["number"] // MOST_HERE)
 
     def work(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -203,7 +203,7 @@ def _judge_on_executors(
 
     for part in range(parts):
         some = unjudged.filter(nw.col("request_key") % parts == part)
-        _keep(dataset, model, arrow_of(engine.on_executors(some, work, _FOUND)))
+        _keep(dataset, model, engine.arrow(engine.on_executors(some, work, _FOUND)))
         progress((part + 1) / parts)
     return int(counted["number"])
 

@@ -11,9 +11,10 @@ import pytest
 from kalloctrace.cli import main
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.fleet.dataset import Dataset
-from kalloctrace.fleet.diff import releases_like
+from kalloctrace.fleet.diff import diff_fleet, releases_like
 from kalloctrace.fleet.engines import engine
 from kalloctrace.fleet.measures import TYPICAL, Measures, Share, Times, recordings
+from kalloctrace.fleet.outliers import find_outliers
 from kalloctrace.fleet.verify import judge_fleet, model_version
 from kalloctrace.trace.reader import TraceReader
 from tests.bench.fleet_data import AFTER, BEFORE, MISMATCH, OUTLIER, SMALL, Fleet, make_fleet, nothing_injected
@@ -87,6 +88,15 @@ def test_an_outlier_is_found(fleets: tuple[Path, Path], capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith("3 of 60 hosts that were compared with peers are unlike them")
 
 
+def test_the_progress_of_long_questions(fleets: tuple[Path, Path]) -> None:
+    """It grows with each answer of the engine, up to the end."""
+    with Dataset.opened(fleets[1]) as dataset, engine() as running:
+        done: tuple[list[float], list[float]] = [], []
+        diff_fleet(dataset, running, BEFORE, AFTER, done[0].append)
+        find_outliers(dataset, running, done[1].append)
+    assert done[0] == done[1] == [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
 def test_nothing_wrong_gives_no_alarm(fleets: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     """Neither of kernels nor of hosts."""
     words = ["fleet", "diff", str(fleets[1]), "--kernel", BEFORE, "--kernel", AFTER]
@@ -104,7 +114,7 @@ def test_measures_are_those_of_the_trace(tmp_path: Path) -> None:
     with Dataset.opened(path) as dataset, engine() as running:
         judge_fleet(dataset, running, processes=1)
         tables = running.tables(dataset)
-        found = recordings(tables)
+        found = recordings(running, tables)
         kernel = found["kernel_release"][0].as_py()
         measures = Measures(running, tables, found, {kernel: "all"}, model_version())
         shares = {(share.field, share.value): share for share in measures.shares()}
