@@ -11,6 +11,7 @@ from kalloctrace.diagnose.zones import ZoneVerdict
 from kalloctrace.flags.releases import Release, upstream_release
 from kalloctrace.model.slowpath.attempts import PAGE_ALLOC_COSTLY_ORDER
 from kalloctrace.model.watermark import HIGHATOMIC
+from kalloctrace.text import many
 
 FindingKind = Literal[
     "assumed_release",
@@ -23,13 +24,15 @@ FindingKind = Literal[
     "not_given_up",
     "counter",
     "highatomic",
+    "limited",
 ]
 """In this order:
 
 the kernel is named only after the report; no page has been given to the allocator yet; the state is an older failure's;
 a policy, cpuset or nodemask leaves some nodes only; the mask can neither wait nor wake kswapd; it is one of another
 kernel's; early in boot the kernel took these bits away; by rule the kernel does not give up such a request; the free
-pages counted contradict the list; pages counted as reserved for high-order atomic requests are in use.
+pages counted contradict the list; pages counted as reserved for high-order atomic requests are in use; a rate limit
+that does not tell whose messages they were suppressed some right before.
 """
 
 
@@ -230,8 +233,18 @@ def _overestimate(failure: Failure, verdict: ZoneVerdict) -> int:
     return over if over > 0 and check.usable.low + over > check.needed.high else 0
 
 
+def _limited(failure: Failure) -> Iterator[Finding]:
+    """Name messages that were suppressed by a rate limit which does not tell whose they were."""
+    if failure.logged.limited:
+        text = f"a rate limit of the whole kernel suppressed {many(failure.logged.limited, 'message')} before it"
+        yield Finding("limited", "certain", f"{text}, and failures like this one may be among them")
+
+
 def _kb(failure: Failure, pages: int) -> str:
     return f"{pages * failure.page_kb:,} kB"
 
 
-_FINDERS = (_assumed_release, _nothing_given, _older_state, _bound, _no_reclaim, _counter, _highatomic, _not_given_up)
+_FINDERS = (
+    *(_assumed_release, _nothing_given, _older_state, _bound, _no_reclaim, _counter, _highatomic, _not_given_up),
+    _limited,
+)

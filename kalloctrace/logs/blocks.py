@@ -10,7 +10,8 @@ from kalloctrace.logs.base64_text import chunks
 _LINES = 64
 _HINTS = (
     *("alloc", "oom", "kB", "gfp", "GFP", "Mem-Info", "Mem-info", "Node ", "lowmem", "Linux ", "omm: ", "os release"),
-    *("callbacks suppressed", "mask 0x", "mode:", "order:", "Out of memory", "killed as", "Killed process", "ysRq"),
+    *("callbacks suppressed", "messages suppressed"),
+    *("mask 0x", "mode:", "order:", "Out of memory", "killed as", "Killed process", "ysRq"),
     *("ysrq", "ncfrag=", "Node\n", '"MESSAGE":[', '"MESSAGE": [', '"MESSAGE" : ['),
     # Where another machine's log begins.
     *("-- Boot ", "-- Reboot --", "Message-I"),

@@ -594,3 +594,11 @@ def test_a_cut_log_is_never_more_certain() -> None:
                     assert rank(cut.certainty) <= rank(whole[0].certainty), (path.name, number)
                 for verdict in cut.why.zones if cut.why is not None and cut.certain else ():
                     assert (verdict.state.zone, verdict.kind) in sure, (path.name, number)
+
+
+def test_a_rate_limit_of_the_whole_kernel() -> None:
+    """It does not tell whose messages it suppressed."""
+    failure = only(f"__ratelimit: 5 callbacks suppressed\n{read('state-older-than-failure')}")[0]
+    assert "a rate limit of the whole kernel suppressed 5 messages before it" in texts(failure)["limited"]
+    one = only(f"printk: 1 messages suppressed.\n{read('state-older-than-failure')}")[0]
+    assert "suppressed 1 message before it" in texts(one)["limited"]

@@ -231,6 +231,14 @@ def test_suppressed_reports() -> None:
     assert oom.suppressed == 132
 
 
+@pytest.mark.parametrize("text", ["__ratelimit: {} callbacks suppressed", "printk: {} messages suppressed."])
+def test_messages_suppressed_by_a_shared_limit(text: str) -> None:
+    """Kernels up to 2.6.32 do not tell whose they were; the next caller prints the number."""
+    assert [each.limited for each in found(text.format(12), A, B)] == [12, 0]
+    assert [each.limited for each in found(text.format(12), "usb 1-1: reset", A)] == [0]
+    assert [each.suppressed for each in found(text.format(12), A)] == [0]
+
+
 def test_a_boot_ends_all_reports() -> None:
     """After a boot line nothing belongs to a report before it, and the kernel is the new one."""
     first, second = found(A, TASK_A, "Linux version 6.12.38+deb13-amd64 (x) #1 SMP", B, *state(200))

@@ -223,6 +223,7 @@ class LoggedFailure:
         no_victim: the number of the line that says that no process could be killed; None if there is none.
         kills_group: all processes of the victim's memory cgroup are killed (memory.oom.group).
         suppressed: the number of reports that the rate limit suppressed before this one.
+        limited: the number of messages that a rate limit of all callers suppressed right before this one.
         lost: the number of messages that were lost among its lines.
         state_line: the number of the first line of the state of memory; None if there is none.
         state_age: seconds from the report's first line to its state; None if unknown. Negative: the state that follows
@@ -281,6 +282,7 @@ class LoggedFailure:
     no_victim: int | None = None
     kills_group: bool = False
     suppressed: int = 0
+    limited: int = 0
     lost: int = 0
     state_line: int | None = None
     state_age: float | None = None

@@ -62,6 +62,10 @@ _SHOWN_BY = (
 )
 """Events, and the functions whose rate limit suppresses them."""
 
+# `printk_ratelimit`, kernel/printk.c up to 2.6.26; lib/ratelimit.c of 2.6.27 to 2.6.32.
+_LIMITS_ALL = ("printk", "__ratelimit")
+"""These names stand for a rate limit that most of the kernel shares."""
+
 # These call the OOM killer for the limit of a memory cgroup: mm/memcontrol.c, 2.6.25 to 7.3.
 _MEMCG_FUNCTIONS = frozenset(("mem_cgroup_out_of_memory", "mem_cgroup_oom_synchronize", "mem_cgroup_handle_oom"))
 
@@ -125,6 +129,7 @@ class _Pairing:
         self._states = States(self.reports)
         self._tables, self._page_kb = tables, page_kb
         self._suppressed: dict[tuple[str, ...], int] = {}
+        self._limited = (0, 0)
         self._waiting: deque[Writer] = deque()
 
     def feed(self, message: Message) -> None:
@@ -182,6 +187,9 @@ class _Pairing:
         for events, _ in _SHOWN_BY:
             if report.event in events:
                 report.suppressed = self._suppressed.pop(events, 0)
+        limited, number = self._limited
+        if self.reports.number == number + 1:
+            report.limited = limited
         if not self.reports.continued(report, message, mask):
             self.reports.begin(report, message, mask)
 
@@ -263,6 +271,8 @@ class _Pairing:
             for events, functions in _SHOWN_BY:
                 if said.suppressed["function"] in functions:
                     self._suppressed[events] = self._suppressed.get(events, 0) + int(said.suppressed["number"])
+            if said.suppressed["function"] in _LIMITS_ALL:
+                self._limited = (int(said.suppressed["number"]), self.reports.number)
         elif said.lost:
             for writer in self.reports.open:
                 # A complete one has all of its lines.

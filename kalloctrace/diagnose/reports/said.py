@@ -15,7 +15,7 @@ _TASK_LINE = re.compile(
     r"(?:Kdump: loaded {1,8})?(?:Not tainted|Tainted:)"
 )
 _CPUSET_LINE = re.compile(r"(?P<comm>.{1,64}?) cpuset=\S{0,255}? mems_allowed=[\d,-]*\d$")
-_SUPPRESSED = re.compile(r"(?:.*\s)?(?P<function>\w+): (?P<number>\d{1,10}) (?:\w+ )?callbacks suppressed")
+_SUPPRESSED = re.compile(r"(?:.*\s)?(?P<function>\w+): (?P<number>\d{1,10}) (?:(?:\w+ )?callbacks|messages) suppressed")
 
 # src/journal/journald-kmsg.c of systemd; kernel/printk/printk.c.
 _LOST = re.compile(
