@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 _SHORTEST = 56
 """Characters of the first line: programs wrap after 60 to 76, and no report fits into less."""
-_BODY = re.compile(r"([A-Za-z0-9+/]+)(={0,2})\s*")
+_QUOTE = ">"
+"""What stands before each line of a mail that another one quotes."""
+_BODY = re.compile(rf"(?:{_QUOTE} ?){{0,16}}([A-Za-z0-9+/]+)(={{0,2}})\s*")
 _AHEAD = 16
 """Lines that are taken at once where one is wanted."""
 _CONTROLS = "\t\n\r\x1b"
@@ -47,7 +49,7 @@ def chunks(lines: Iterable[str], size: int) -> Iterator[Chunk]:
     """
     source = _Source(lines)
     while taken := source.take(size):
-        begins = next((index for index, line in enumerate(taken) if " " not in line and _begins(line)), None)
+        begins = next((index for index, line in enumerate(taken) if _may_begin(line) and _begins(line)), None)
         before = taken[:begins]
         if begins is not None:
             source.put_back(taken[begins:])
@@ -138,6 +140,11 @@ def _decoded(source: _Source) -> Iterator[tuple[int, str]]:
     for line in LogLines(io.BufferedReader(_Body(source))):
         yield number, line
         number = source.number
+
+
+def _may_begin(line: str) -> bool:
+    """Return whether a line may begin encoded text; this is quick."""
+    return " " not in line or line[:1] == _QUOTE
 
 
 def _begins(line: str) -> bool:

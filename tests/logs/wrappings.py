@@ -497,6 +497,7 @@ FILES: dict[str, Callable[[Sequence[Stamped]], bytes]] = {
     "quoted-printable": _quoted_printable,
     "base64": _base64,
     "base64, CRLF": lambda messages: _base64(messages).replace(b"\n", b"\r\n"),
+    "base64, quoted": lambda messages: b"".join(b"> " + line + b"\n" for line in _base64(messages).split(b"\n")),
     "base64 body": lambda messages: base64.encodebytes(CONSOLE(messages).encode()),
     "attached": lambda messages: _attached(messages, bytes, "text/plain"),
     "attached, UTF-16": lambda messages: _attached(
