@@ -85,8 +85,14 @@ def terminal_width(lines: Sequence[Line], before: int) -> int:
         before = 0
     stamped = [line.stamped for line in lines]
     begins = stamped if any(stamped) else [_begins(line) for line in lines]
+    # What stands above the first beginning is other text, whose lines continue none.
+    first = begins.index(True) if True in begins else len(lines)
     continued = Counter(
-        [line.width for line, below in zip(lines, begins[1:], strict=False) if not below and line.width >= _NARROWEST]
+        [
+            line.width
+            for line, below in zip(lines[first:], begins[first + 1 :], strict=False)
+            if not below and line.width >= _NARROWEST
+        ]
     )
     # A copy may lose the blank at the end of a line.
     others = continued.total() - continued[widest] - continued[widest - 1]

@@ -456,6 +456,20 @@ def test_a_name_with_blanks_in_a_wrapped_row() -> None:
     assert texts([*mail, "x" * most, row, "server"])[-2:] == [row, "server"]
 
 
+@pytest.mark.parametrize("width", [60, 95, 97])
+def test_a_table_in_a_terminal_below_other_lines(width: int) -> None:
+    """Lines of other text continue none, so that they do not hide the width at which a terminal cut the table."""
+    other = [f"port {number:3} of the hub was disabled by the driver".ljust(width, ".") for number in range(20)]
+    head = (
+        "[  pid  ]   uid  tgid total_vm      rss rss_anon rss_file rss_shmem pgtables_bytes swapents oom_score_adj name"
+    )
+    numbers = "{:5}   826400    58306    58306        0         0    40960        0             0"
+    tasks = ((60321, "systemd-journal"), (3307, "java"), (77, "Web Content"))
+    table = [head, *(f"[{pid:7}]     0 {numbers.format(pid)} {name}" for pid, name in tasks)]
+    found = texts([*other, *(part for line in table for part in (line[:97], line[97:]))])
+    assert [text.split() for text in found[-4:]] == [line.split() for line in table]
+
+
 def test_two_processors_write_one_line() -> None:
     """A message that begins within another one's line has nearly its time; that of a guest has its own clock."""
     both = f"[   70.100060] mmc0: Timeout waiting for an interrupt.[   70.100075] {RESERVE}"
