@@ -218,7 +218,7 @@ def test_groups_by_cgroup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ]
     assert main(["report", "--by", "cgroup", str(trace)]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    for name in ("shop/cart-0/redis", f"pod {uid} container {ident[:-13:-1]}", *paths[:1], "none", "?"):
+    for name in ("shop/cart-0/redis", f"pod {uid}", f"container {ident[:-13:-1]}", *paths[:1], "none", "?"):
         assert str(name) in text
 
 

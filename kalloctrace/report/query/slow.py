@@ -210,6 +210,6 @@ def _selected(
     calls: Iterator[Mapping[str, Any]], question: Question, masks: CallerMasks, kernel: Kernel
 ) -> Iterator[SlowCallValues]:
     for call in calls:
-        gfp_mask = masks.of(call)
+        gfp_mask = masks.of(call["given"])
         if question.selects(call, gfp_mask):
             yield SlowCallValues(call, gfp_mask, kernel)
