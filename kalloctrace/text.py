@@ -15,6 +15,10 @@ COLUMNS = 80
 """Columns of a line where it does not go to a terminal, and of texts that are as wide on every terminal."""
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
+_WORD = re.compile(r"(?:'[^']*'|\"[^\"]*\"|\S)+")
+_CONTINUED, _CONTINUATION = " \\", "    "
+"""How a line of a command ends that goes on, and how the next one begins."""
+
 
 def printable(text: str, instead: str | None = None) -> str:
     r"""Return a text in which no character controls a terminal or hides another one.
@@ -71,6 +75,24 @@ def wrap_words(text: str, width: int, after: str = " ") -> list[str]:
         lines.append(text[:cut].rstrip())
         text, start = indent + text[cut:].lstrip(" "), len(indent)
     return [*lines, text]
+
+
+def wrap_command(command: str, width: int) -> list[str]:
+    r"""Break a command into lines that a shell still takes for one: between words, with a \ at the end.
+
+    Args:
+        command: for a shell, perhaps after a prompt.
+        width: columns of a line. A longer word stays whole.
+    """
+    lines: list[str] = []
+    line = ""
+    for word in _WORD.findall(command):
+        if line and len(line) + len(word) + len(" " + _CONTINUED) > width:
+            lines.append(line + _CONTINUED)
+            line = _CONTINUATION + word
+        else:
+            line = f"{line} {word}" if line else word
+    return [*lines, line]
 
 
 def fitting(text: str, width: int) -> int:

@@ -12,12 +12,14 @@ from typing import Any
 from kalloctrace.console import Console
 from kalloctrace.errors import Exit, KalloctraceError
 from kalloctrace.explain.gfp_entry import PAGE, gfp_entry, gfp_flag
+from kalloctrace.text import wrap_command
 
 LANGUAGES = ("en", "zh-cn")
 _SOURCES = Path(__file__).resolve().parent.parent
 _FILLERS = re.compile(r"[-_ ]+")
 _LINK = re.compile(r"\[([\w-]+)\]\(\1\.md\)")
 """A link to another page. On a terminal it leads nowhere: the term itself is what `--term` takes."""
+_COMMAND = re.compile(r"^[$#] kalloctrace .*$", re.MULTILINE)
 _MORE = {"en": "a term's page: kalloctrace explain --term NAME", "zh-cn": "查看术语：kalloctrace explain --term 名称"}
 
 
@@ -50,7 +52,9 @@ class Term:
         from kalloctrace.styled import sheet_of  # noqa: PLC0415 - only here, and slow to import
 
         sheet = sheet_of(console)
-        sheet.markdown(_LINK.sub(r"\1", self.text))
+        # A block has a column free on either side.
+        shown = _COMMAND.sub(lambda found: "\n".join(wrap_command(found[0], sheet.width - 2)), self.text)
+        sheet.markdown(_LINK.sub(r"\1", shown))
         if _LINK.search(self.text):
             sheet.blank()
             sheet.line(_MORE[self.language], "dim")

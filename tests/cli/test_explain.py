@@ -417,6 +417,22 @@ def test_batch_into_a_closed_pipe() -> None:
         assert process.stderr.read() == b""
 
 
+@pytest.mark.parametrize("term", ["ALLOC_CPUSET", "nodemask", "gfp_allowed_mask"])
+@pytest.mark.parametrize("language", ["en", "zh-cn"])
+def test_commands_of_a_page_can_be_copied_from_a_terminal(term: str, language: str) -> None:
+    """A command that is too long for 80 columns is broken so that a shell takes it for one."""
+    page = run("--term", term, "--lang", language).stdout.decode()
+    commands = re.findall(r"^\$ (kalloctrace .*)$", page, re.MULTILINE)
+    assert any(len(command) > WIDTH for command in commands)
+    command = [sys.executable, "-m", "kalloctrace", "explain", "--term", term, "--lang", language]
+    with on_terminal(command, 200, WIDTH) as terminal:
+        assert terminal.end(120) == 0
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.printed.decode()).replace("\r", "")
+    joined = re.sub(r" *\\ *\n +", " ", shown)
+    for command in commands:
+        assert f"$ {command}\n" in re.sub(r" +\n", "\n", joined)
+
+
 def test_term_prints_its_page_in_the_requested_language(monkeypatch: pytest.MonkeyPatch) -> None:
     """--term prints a page, in English, in the locale's language, or in the one that is named."""
     monkeypatch.setenv("LC_ALL", "C.UTF-8")

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Words of perf, typing errors, completion of values, and a trace that is not named."""
+"""Words of perf and memray, typing errors, completion of values, and a trace that is not named."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from kalloctrace.cli import main
+from kalloctrace import habits
+from kalloctrace.cli import COMMANDS, cli, main
 from tests.terminal import on_terminal
 from tests.traces import stream
 
@@ -35,6 +38,23 @@ TRACE = Path(__file__).parents[2] / "fixtures" / "6.12" / "slow-stream.arrows"
         ("record -p 1", "kalloctrace record --pid PID"),
         ("record -a", "leave it out"),
         ("live -a", "leave it out"),
+        ("run x.py", "kalloctrace record --children -- COMMAND"),
+        ("flamegraph x", "kalloctrace report --html PAGE TRACE"),
+        ("table x", "kalloctrace report --by gfp,order TRACE"),
+        ("tree x", "kalloctrace report --by stack TRACE"),
+        ("summary x", "kalloctrace report TRACE"),
+        ("stats x", "kalloctrace report TRACE"),
+        ("attach 1", "kalloctrace record --pid PID"),
+        ("kmem stat", "kalloctrace report --by stack TRACE"),
+        ("record -e kmem:mm_page_alloc -a", "leave it out; filters select calls"),
+        ("record -F 99 -- true", "leave it out, or kalloctrace record --sample N"),
+        ("live -F 99", "leave it out, or kalloctrace live --sample N"),
+        ("record --call-graph fp", "kalloctrace record --mode stream --stack"),
+        ("record -C 0", "kalloctrace report --by cpu TRACE"),
+        ("record --follow-fork", "kalloctrace record --children -- COMMAND"),
+        ("report --stdio x", "leave it out; --html PAGE writes a page"),
+        ("report --no-children x", "kalloctrace report --by stack TRACE"),
+        ("report -s comm x", "kalloctrace report --by comm --sort bytes TRACE"),
         ("verify -x", "see its options and arguments: kalloctrace verify --help"),
     ],
 )
@@ -44,6 +64,26 @@ def test_the_command_that_does_it(words: str, fix: str, capsys: pytest.CaptureFi
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert lines[2].startswith(f"  fix: {fix}")
+
+
+def test_each_hint_is_needed_and_its_command_exists() -> None:
+    """No hint hides a command or an option, and what it names is no error of its own."""
+    assert not habits.COMMANDS.keys() & COMMANDS.keys()
+    parsers = {name: cli.get_command(click.Context(cli), name) for name in COMMANDS}
+    options = {
+        name: {word for part in parser.params if isinstance(part, click.Option) for word in part.opts}
+        for name, parser in parsers.items()
+        if parser is not None
+    }
+    assert not [(command, option) for command, option in habits.OPTIONS if option in options[command]]
+    hints = [
+        *habits.COMMANDS.values(),
+        *((why, fix.format(command=command)) for (command, _), (why, fix) in habits.OPTIONS.items()),
+    ]
+    for _, fix in hints:
+        for command, rest in re.findall(r"kalloctrace (\w+)([^,]*)", fix):
+            assert command in COMMANDS, fix
+            assert set(re.findall(r"(?<!\w)--\w[\w-]*", rest)) <= options[command], fix
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 """Text for people: lines fit, names stay whole, and nothing controls the terminal."""
 
 import os
+import shlex
 import subprocess
 
 import pytest
 
-from kalloctrace.text import file_name, printable, shell_word, wrap_names, wrap_words
+from kalloctrace.text import file_name, printable, shell_word, wrap_command, wrap_names, wrap_words
 
 
 @pytest.mark.parametrize(
@@ -104,3 +105,16 @@ def test_name_of_a_file(name: bytes) -> None:
 def test_byte_of_no_character_is_shown_as_a_byte() -> None:
     """Python represents it by half of a surrogate pair, which no terminal shows."""
     assert printable("a\udcffb") == r"a\xffb"
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_command_that_is_broken_is_still_one(width: int) -> None:
+    """A shell finds the same words, those in quotes whole, and no line is too long that can be broken."""
+    command = "printf '%s,' --gfp \"GFP_KERNEL  x\" --filter 'order>0  zone=Normal' --set context=bh"
+    lines = wrap_command(command, width)
+    assert len(lines) == {20: 6, 40: 3, 80: 2}[width]
+    # Of those that are too long, each has only one word, which is.
+    assert all(len(shlex.split(line.removesuffix(" \\"))) == 1 for line in lines if len(line) > width)
+    texts = (command, "\n".join(lines))
+    shown = [subprocess.run(["sh", "-c", text], capture_output=True, check=True).stdout for text in texts]
+    assert shown[0] == shown[1]
