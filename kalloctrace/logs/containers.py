@@ -218,6 +218,8 @@ def _json_pieces(number: int, text: str) -> Iterator[Piece]:
     yield from _value_pieces(number, len(text), value, {}, 0)
 
 
+_TIME = re.compile(r"[\dTZ:.,/+ -]+")
+"""A field of a table that holds a time; no message has only these characters."""
 _IN_MESSAGES = (" ", ":", "+0x", "TASK>", "IRQ>")
 """A message has one of these; a level, a host or a program's name has none."""
 
@@ -229,7 +231,7 @@ def _row(text: str, separator: str) -> str:
     except csv.Error:
         # A carriage return within it, or a field of more than 128 KiB.
         return text
-    while len(fields) > 1 and not any(mark in fields[-1] for mark in _IN_MESSAGES):
+    while len(fields) > 1 and (_TIME.fullmatch(fields[-1]) or not any(mark in fields[-1] for mark in _IN_MESSAGES)):
         fields.pop()
     return " ".join(fields)
 

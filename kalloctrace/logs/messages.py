@@ -91,6 +91,15 @@ def _with_prefixes(piece: Piece) -> list[tuple[Piece, Prefix]]:
     return [*parts, (piece, known)]
 
 
+def _without_closing(text: str, mark: str) -> str:
+    """Return a text without the mark at its end, and the comma that separates it from the next one of a list."""
+    end = text.rstrip()
+    for closing in (mark, f"{mark},"):
+        if end.endswith(closing):
+            return end.removesuffix(closing)
+    return text
+
+
 class _Reader:
     def __init__(self) -> None:
         self._containers = Containers()
@@ -154,8 +163,8 @@ class _Reader:
         if "alloction" in text:
             # So spelled by 63f53dea0c98 ("mm: warn about allocations which stall for too long").
             text = text.replace("page alloction stall", "page allocation stall")
-        if prefix.closing and text.rstrip().endswith(prefix.closing):
-            text = text.rstrip()[: -len(prefix.closing)]
+        if prefix.closing:
+            text = _without_closing(text, prefix.closing)
         begins = prefix.starts if text == rest and not text[-1:].isspace() else starts(text.strip()) is not None
         return Line(text, piece.width, prefix, prefix.stamped or piece.record, begins)
 

@@ -32,8 +32,8 @@ _FIRST_LINE = r"(?::? ?page allocation (?:failure|stall)| invoked oom-killer|: v
 _STARTS_MESSAGE = rf"(?!vmalloc)(?={START}|.{{1,40}}?{_FIRST_LINE})"
 
 _TOKEN = re.compile(
-    r"\s*+(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<]))|[│┃║]|`{1,3}(?=[\[<\w]))"
-    r"|(?P<bullet>(?:[-*+•·‣◦–#]|/\*|//|\d{1,7}[.)])\s+(?=[\[<]|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
+    r"\s*+(?:(?P<quote>>\s?|\|(?:\s|(?=[\[<]))|[│┃║]|`{1,3}(?=[\[<\w])|'(?=[\[<]))"
+    r"|(?P<bullet>(?:[-*+•·‣◦–#]|/\*|//|\d{1,7}[.)])\s+(?=[\[<']|\w)|\d{1,7}\t|\d{1,7}:\s+(?=[\[<]))"
     r"|(?:\d{1,6} (?=<))?<\d{1,4}>(?:1 )?"
     rf"|<\w{{1,16}}\.{_LEVEL}>\s?"
     r"|\d{1,4},\d{1,20},(?P<kmsg>\d{1,20}),[-c+](?P<fields>(?:,\w{1,32}=[^;,\s]{0,64})*);"
@@ -58,6 +58,7 @@ _FIRST = re.compile(
 _LATER = re.compile(
     r"\s*+(?:(?P<address>\d{1,3}(?:\.\d{1,3}){3})(?::\d{1,5})?:?\s+"
     r"|[A-Z]?\[\s*\d{1,4}:[^\[\]]{1,32}:\s*\d{1,10}\]\s?"
+    r"|\[pid:\d{1,10},cpu\d{1,4}[^\[\]]{0,40}\]\s?"
     r"|-?\(\d{1,4}\)\s?(?:\[\s*\d{1,10}:[^\[\]]{1,32}\]\s?)?"
     r"|c\d{1,4}\s+\d{1,10}\s(?!total |pages )"
     r"|(?:stdout|stderr) [FP](?::\w{1,16})* ?"
@@ -172,7 +173,7 @@ def _since_boot(token: re.Match[str], before: float | None) -> float | None:
     return before if token["boot"] is None or token["delta"] else float(token["boot"])
 
 
-_PAIRED = frozenset("|│┃║`")
+_PAIRED = frozenset("|│┃║`'")
 """Marks that stand at both ends of a line."""
 
 
@@ -323,7 +324,7 @@ class LearnedPrefixes:
         return known._replace(
             end=known.end + end,
             stamped=True,
-            closing=next((mark for mark in '"`' if rest[:end].count(mark) % 2), known.closing),
+            closing=next((mark for mark in "\"`'" if rest[:end].count(mark) % 2), known.closing),
             starts=starts_behind(rest, end),
         )
 

@@ -406,6 +406,7 @@ WRAPPINGS: dict[str, Wrap] = {
         lambda message: f"<{message.level}>[{message.time:12.6f} / 11-28 10:55:57.637][3] "
     ),
     "last_kmsg": _each_line(lambda message: f"<{message.level}>{_dmesg(message)}c3   1108 "),
+    "Huawei": _each_line(lambda message: f"{_dmesg(message)[:-2]}s][pid:22875,cpu3,task]"),
     "last_kmsg with a name": _each_line(lambda message: f"<{message.level}>{_dmesg(message)}(3)[1108:kworker/u8:2]"),
     "VMware": _vmware,
     "ANSI colours": _ansi,
@@ -438,6 +439,9 @@ WRAPPINGS: dict[str, Wrap] = {
     "newest first, syslog": newest_first(SYSLOG),
     "newest first, JSON": newest_first(_records),
     "two daemons": each_line(lambda line: f"{line}\n{line}"),
+    "list in Python": each_line(lambda line: f"  '{line}',"),
+    "list in YAML": each_line(lambda line: f"  - '{line}'"),
+    "table with the message first": each_line(lambda line: f'"{line}",2026-03-05T10:00:00.000+0000,box,/var/log/kern'),
     "table with bare fields": each_line(lambda line: f'"Mar 5, 2024 @ 10:00:00.000",box,kernel,"{line}"'),
     "mailed, 72": mailed(72, PLAIN),
     "mailed and quoted": quoted("> ", mailed(70, CONSOLE)),

@@ -58,6 +58,11 @@ def zone(free: int, letters: str = "U U U U U U U U U U U", /, **more: object) -
     return replace(state, **more)  # type: ignore[arg-type]
 
 
+def unlisted(cma: int, reserved: int) -> ZoneState:
+    """Return a zone with 5000 free pages, so many of which are CMA's and may be reserved, and without its list."""
+    return zone(5000, free_cma=cma, reserved_highatomic=reserved, free_highatomic=None, blocks=None)
+
+
 @cache
 def kernel(release: str) -> Watermarks:
     """Return the check of a built-in release."""
@@ -216,6 +221,14 @@ EXPECTATIONS = (
     ),
     Expectation("blocks not known", ALL, zone(5000, blocks=None), 0, "unknown", order=1),
     Expectation("blocks not known, too low", ALL, zone(50, blocks=None), 0, "watermark", order=1),
+    # Of single pages nothing is listed: all that are free may be CMA's, or of the high-order atomic reserve.
+    Expectation("single pages, all of other types", ALL, unlisted(2500, 2500), HARDER, "unknown"),
+    Expectation("single pages, one of a common type", ALL, unlisted(2500, 2499), HARDER, "ok"),
+    Expectation("single pages, all of them CMA's", ALL, unlisted(5000, 0), CMA, "ok"),
+    # 500 + 300 would be too much.
+    Expectation(
+        "an OOM victim, lowmem_reserve not known", ALL, zone(700, lowmem_reserve=None, managed=300), OOM, "unknown"
+    ),
     Expectation("the only block is of types not known", ALL, zone(5000, blocks=(FreeBlocks(9),)), 0, "unknown"),
 )
 
