@@ -559,9 +559,15 @@ def test_smaller_orders() -> None:
     assert "let web_rx ask for order 2 at most: node 1 Normal" in found[0].text
     atomic = advice(small(5000, 2), order=3, gfp=("GFP_ATOMIC",))
     assert [(each.setting, each.value, each.line) for each in atomic] == [("order", 2, 1)]
+    # `kvmalloc_node` does not try vmalloc for a request that may not sleep, mm/util.c.
+    assert ("kvmalloc" in found[0].text, "kvmalloc" in atomic[0].text) == (True, False)
     # No order would be served.
-    none = advice(zone(1300, (pages(1300, "ISOLATE"),)), order=4, state_line=9)
+    isolated = zone(1300, (pages(1300, "ISOLATE"),))
+    none = advice(isolated, order=4, state_line=9)
     assert [(each.setting, each.value, each.line) for each in none] == [(None, None, 1), ("vm.compact_memory", 1, 9)]
+    assert "use single pages or kvmalloc" in none[0].text
+    [alone] = advice(isolated, order=3, gfp=("GFP_ATOMIC",))
+    assert alone.text == "let the caller use single pages, if the pages need not be contiguous"
     # For single pages there is no smaller order.
     assert "order" not in settings(zone(1300, (pages(1300, "ISOLATE"),)))
 

@@ -382,14 +382,16 @@ def _who(failure: Failure, caller: Caller | None) -> tuple[str, int]:
 
 
 def _smaller(failure: Failure, caller: Caller | None, smaller: Remedy | None) -> Iterator[Advice]:
+    """Yield how the caller can do with smaller blocks; kvmalloc, mm/util.c, is for those who may sleep."""
     who, line = _who(failure, caller)
+    may_sleep = failure.attempt.direct_reclaim is not False
     if smaller is not None:
         text = f"let {who} ask for order {smaller.value} at most: node {smaller.node} {smaller.zone} had such a block"
-        text += "; or use kvmalloc, if the pages need not be contiguous"
+        text += "; or use kvmalloc, if the pages need not be contiguous" if may_sleep else ""
         yield Advice(text, "order", smaller.value, "likely", line)
     else:
-        text = f"let {who} use single pages or kvmalloc, if the pages need not be contiguous"
-        yield Advice(text, None, None, "likely", line)
-    if failure.attempt.direct_reclaim is not False:
+        pages = "single pages or kvmalloc" if may_sleep else "single pages"
+        yield Advice(f"let {who} use {pages}, if the pages need not be contiguous", None, None, "likely", line)
+    if may_sleep:
         text = "compact memory now (once; it fragments again), if the caller cannot be changed"
         yield Advice(text, "vm.compact_memory", 1, "likely", failure.logged.state_line)
