@@ -41,7 +41,8 @@ Rename = Callable[[str], str]
 Row = dict[str, Any]
 
 _UNKNOWN = "?"
-_HOUR_NS = 3600 * 10**9
+_HOUR_SECONDS = 3600
+_HOUR_NS = _HOUR_SECONDS * 10**9
 _COMMIT_ROWS = 1 << 20
 """Rows of one commit, about: so many are kept in memory, and lost if the program is killed."""
 _END_BYTES = 1 << 16
@@ -165,9 +166,10 @@ class _Calls:
         self._rows = 0
         started = _started(trace)
         # Any year that a clock may show, in whole hours: in nanoseconds most do not fit into 64 bits.
-        self._start = None if started is None else divmod(int(started.timestamp()), 3600)
+        self._start = None if started is None else divmod(int(started.timestamp()), _HOUR_SECONDS)
         clock = trace.recording.get("started_monotonic")
         self._clock = round(clock * 1e9) if isinstance(clock, int | float) else None
+        self._only_hour = None if self._start is None else _only_hour(trace, *self._start)
 
     def add(self, rows: RowBatch) -> None:
         """Count rows."""
@@ -206,9 +208,9 @@ class _Calls:
         hour, seconds = self._start
         if times is None:
             return pa.array(np.full(len(rows.indices), hour, np.int64))
-        values = times.to_numpy().astype(np.int64)
         if self._clock is None:
-            self._clock = int(values[0])
+            return pa.array([self._only_hour] * len(rows.indices), pa.int64())
+        values = times.to_numpy().astype(np.int64)
         return pa.array(hour + (seconds * 10**9 + values - self._clock) // _HOUR_NS)
 
 
@@ -231,6 +233,20 @@ class TraceRows:
     kernel: str
     rows: dict[str, pa.Table]
     recording: Row
+
+
+def _only_hour(trace: TraceReader, hour: int, seconds: int) -> int | None:
+    """Return the hour in which a whole recording was made; None if it is not known that it was made in one.
+
+    Older recorders did not write at which CLOCK_MONOTONIC they began, so that the times of calls are not known in UTC.
+
+    Args:
+        trace: the recording.
+        hour: of its start.
+        seconds: of its start, after that hour.
+    """
+    totals = trace.ending().totals
+    return hour if totals is not None and seconds + totals.seconds < _HOUR_SECONDS else None
 
 
 def _started(trace: TraceReader) -> datetime | None:

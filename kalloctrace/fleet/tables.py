@@ -137,7 +137,11 @@ FLEET_TABLES: Mapping[str, pa.Schema] = {
             _RECORDING_KEY,
             _REQUEST_KEY,
             *_of_export("allocations", ("comm", "cgroup")),
-            _column("hour", _I64, "hours since 1970 in UTC, by the host's clock; of an aggregate that of its start"),
+            _column(
+                "hour",
+                _I64,
+                "hours since 1970 in UTC, by the host's clock; of an aggregate that of its start; null if not known",
+            ),
             *_of_export("allocations", ("calls",)),
         ]
     ),

@@ -147,6 +147,27 @@ def test_the_rows_are_those_of_the_trace(tmp_path: Path) -> None:
         assert hours == 20780 * 24 + 10
 
 
+@pytest.mark.parametrize(
+    ("started", "known", "hour"),
+    [
+        ("2026-11-23T10:00:00+00:00", None, 10),
+        ("2026-11-23T10:59:59+00:00", None, None),
+        ("2026-11-23T10:59:59+00:00", 0.0, 11),
+    ],
+)
+def test_an_hour_is_right_or_not_there(started: str, known: float | None, hour: int | None, tmp_path: Path) -> None:
+    """An older recorder did not write its clock: the hour is known where the recording did not leave it."""
+    how = {"started": started} | ({} if known is None else {"started_monotonic": known})
+    trace = stream(tmp_path / "a.arrows", {"time": 2_000_000_000}, recording=how)
+    with TraceReader(trace) as reader:
+        totals = reader.ending().totals
+    assert totals is not None
+    assert 2 < totals.seconds < 60
+    add(tmp_path / "fleet", trace)
+    with Dataset.opened(tmp_path / "fleet") as opened:
+        assert opened.table("allocations")["hour"].to_pylist() == [None if hour is None else 20780 * 24 + hour]
+
+
 def test_what_several_recordings_share_is_stored_once(tmp_path: Path) -> None:
     """The machine and the request, over several commands."""
     dataset = tmp_path / "fleet"
