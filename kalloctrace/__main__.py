@@ -99,12 +99,12 @@ class _Messages(io.FileIO):
 
 
 class _WithoutPandas:
-    """Makes the import of pandas fail: pyarrow tries it with its first array, and no command needs it."""
+    """Makes the import of pandas fail: pyarrow tries it with its first array, and only Spark Connect needs it."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> None:
         """Fail for pandas, and leave other modules to the other finders."""
-        if name == "pandas":
+        if name == "pandas" and "pyspark.sql.connect" not in sys.modules:
             raise ModuleNotFoundError(name, name=name)
 
 

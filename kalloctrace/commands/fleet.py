@@ -34,7 +34,8 @@ _ENGINE = (
     click.option(
         "--master",
         metavar="URL",
-        help="Where Spark runs, such as spark://HOST:7077.  [default: local[*], in this machine's processors]",
+        help="Where Spark runs, such as spark://HOST:7077, or sc://HOST:15002 for Spark Connect.  "
+        "[default: local[*], in this machine's processors]",
     ),
     click.option(
         "--memory",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 EngineName = Literal["duckdb", "spark"]
 MASTER, MEMORY = "local[*]", "2g"
+_CONNECT = "sc://"
 _EXTRAS = {"duckdb": "fleet", "spark": "spark"}
 
 
@@ -22,14 +23,18 @@ def engine(name: EngineName = "duckdb", *, master: str = MASTER, memory: str = M
 
     Args:
         name: which.
-        master: of Spark, such as local[2] or spark://HOST:7077.
-        memory: that DuckDB or Spark's driver may use, such as 2g.
+        master: of Spark, such as local[2] or spark://HOST:7077, or a server of Spark Connect: sc://HOST:15002.
+        memory: that DuckDB or Spark's driver may use, such as 2g; a server has its own.
 
     Raises:
         KalloctraceError: it is not installed, does not start, or cannot answer.
     """
     try:
-        if name == "spark":
+        if name == "spark" and master.startswith(_CONNECT):
+            from kalloctrace.fleet.on_connect import running_connect  # noqa: PLC0415 (an extra)
+
+            started = running_connect(master)
+        elif name == "spark":
             from kalloctrace.fleet.on_spark import running_spark  # noqa: PLC0415 (an extra)
 
             started = running_spark(master, memory)
@@ -38,7 +43,8 @@ def engine(name: EngineName = "duckdb", *, master: str = MASTER, memory: str = M
 
             started = running_duckdb(memory)
     except ImportError as error:
-        fix = f"pip install 'kalloctrace[{_EXTRAS[name]}]'"
+        connect = " 'pyspark[connect]'" if master.startswith(_CONNECT) else ""
+        fix = f"pip install 'kalloctrace[{_EXTRAS[name]}]'{connect}"
         package = (error.name or "a package").partition(".")[0]
         raise KalloctraceError("cannot ask the fleet", f"{package} is not installed", fix) from None
     with started as running:

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any, ClassVar
@@ -34,45 +34,64 @@ _PATTERN = re.compile(r"[\\{}\[\]*?]")
 """Characters of a path that Hadoop would take for a pattern."""
 TASKS = 64
 """Parts of the work on executors: its rows are few, and each takes long."""
-_FAILURES = (PySparkException, Py4JError, ConnectionRefusedError)
+FAILURES = (PySparkException, Py4JError, ConnectionRefusedError)
 _LOG_BYTES = 1 << 16
 _FRAME = re.compile(r"\s+at |\s*\.\.\. \d+ more|\s*$")
 
 
-class _Spark(Engine):
-    """An engine over a session."""
+class SparkEngine(Engine):
+    """An engine over a session.
+
+    Args:
+        session: here, or on a server of Spark Connect; both have what is used of it.
+    """
 
     has_executors: ClassVar[bool] = True
 
-    def __init__(self, session: SparkSession) -> None:
+    def __init__(self, session: Any) -> None:  # noqa: ANN401 (one of two)
         self._session = session
+        session.sql(_FUNCTION)
 
     def reach(self, dataset: Dataset) -> None:
         """Do nothing: Hadoop knows the stores that the cluster is set up for."""
 
     def read(self, paths: list[str], schema: pa.Schema) -> Any:  # noqa: ANN401 (a DataFrame)
+        """Return the rows of Parquet files."""
         return self._session.read.schema(_ddl(schema)).parquet(*map(_literal, paths))
 
     def hold(self, table: pa.Table) -> Any:  # noqa: ANN401 (likewise)
-        return self._session.createDataFrame(table)
+        """Return a table that is in memory."""
+        return self._session.createDataFrame(table, _ddl(table.schema))
 
     def name_table(self, name: str, frame: Any) -> None:  # noqa: ANN401 (likewise)
+        """Give a frame a name for `sql`."""
         frame.createOrReplaceTempView(name)
 
     def run_sql(self, query: str) -> pa.Table | None:
+        """Return the answer to a query."""
         try:
             found = self._session.sql(query)
             return found.toArrow() if found.columns else None
         except PySparkException as error:
-            raise Refused(_why(error)) from error
+            raise Refused(why_of(error)) from error
+
+    def on_executors(self, frame: Frame, work: Batches, schema: pa.Schema) -> Frame:
+        """Return what Spark's executors make of the rows of a frame."""
+        rows = frame.to_native().repartition(TASKS)
+        made: Frame = nw.from_native(rows.mapInArrow(work, _ddl(schema))).lazy()
+        return made
+
+
+class _Spark(SparkEngine):
+    """Spark with a Java process of our own."""
 
     def cancel(self) -> None:
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             self._session.sparkContext.cancelAllJobs()
 
     def share(self) -> float:
         tracker = self._session.sparkContext.statusTracker()
-        with suppress(*_FAILURES):
+        with suppress(*FAILURES):
             jobs = [tracker.getJobInfo(job) for job in tracker.getActiveJobsIds()]
             stages = [tracker.getStageInfo(stage) for job in jobs if job is not None for stage in job.stageIds]
             # A stage that has not begun is not known yet.
@@ -81,10 +100,27 @@ class _Spark(Engine):
             return float(done / max(1, tasks))
         return 0.0
 
-    def on_executors(self, frame: Frame, work: Batches, schema: pa.Schema) -> Frame:
-        rows = frame.to_native().repartition(TASKS)
-        made: Frame = nw.from_native(rows.mapInArrow(work, _ddl(schema))).lazy()
-        return made
+
+@contextmanager
+def answering(session: Any, made: Callable[[Any], SparkEngine], fix: str) -> Iterator[SparkEngine]:  # noqa: ANN401 (one of two)
+    """Yield an engine over a session, which ends with the block.
+
+    Args:
+        session: as of `SparkEngine`.
+        made: makes the engine.
+        fix: what to do where it cannot answer.
+
+    Raises:
+        KalloctraceError: it cannot answer.
+    """
+    try:
+        yield made(session)
+    except FAILURES as error:
+        raise KalloctraceError("Spark could not answer", why_of(error), fix) from error
+    finally:
+        # Its Java process, or the server, may have been killed.
+        with suppress(*FAILURES):
+            session.stop()
 
 
 @contextmanager
@@ -102,16 +138,11 @@ def running_spark(master: str, memory: str) -> Iterator[Engine]:
     with warnings.catch_warnings():
         # Tables come and go as Arrow; pandas is only looked for.
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
-        session = _session(master, memory)
+        fix = "give it more with --memory, or more workers; what they say is in the cluster's log"
         try:
-            yield _Spark(session)
-        except _FAILURES as error:
-            fix = "give it more with --memory, or more workers; what they say is in the cluster's log"
-            raise KalloctraceError("Spark could not answer", _why(error), fix) from error
+            with answering(_session(master, memory), _Spark, fix) as running:
+                yield running
         finally:
-            # Its Java process may have been killed.
-            with suppress(*_FAILURES):
-                session.stop()
             if interrupt is not None and signal.getsignal(signal.SIGINT) is not interrupt:
                 signal.signal(signal.SIGINT, interrupt)
 
@@ -138,15 +169,13 @@ def _session(master: str, memory: str) -> SparkSession:
     begin = log.seek(0, os.SEEK_END)
     try:
         context = SparkContext(conf=conf, gateway=_gateway(conf))
-        session = SparkSession(context)
-        session.sql(_FUNCTION)
+        return SparkSession(context)
     except Exception as error:  # Java is missing, or the master: each fails in its own way.
         log.seek(begin)
         said = log.read(_LOG_BYTES).decode(errors="replace").splitlines()
-        why = next((line for line in reversed(said) if not _FRAME.match(line)), "") or _why(error)
+        why = next((line for line in reversed(said) if not _FRAME.match(line)), "") or why_of(error)
         fix = "install Java 17 or 21 (apt install default-jre-headless), check --master and --memory"
         raise KalloctraceError("cannot start Spark", why, fix) from error
-    return session
 
 
 @cache
@@ -182,7 +211,7 @@ def _literal(path: str) -> str:
     return _PATTERN.sub(r"\\\g<0>", path)
 
 
-def _why(error: Exception) -> str:
+def why_of(error: Exception) -> str:
     """Return what failed: the error of a Python function if there is one, else the first line."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     raised = [line for line in lines if re.match(r"(?:\w+\.)*\w*Error: ", line)]

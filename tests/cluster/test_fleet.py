@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""A fleet is asked by a Spark cluster: a standalone master and two workers on loopback (`make fleet-test`)."""
+"""A fleet is asked by a Spark cluster: a standalone master and two workers on loopback (`make fleet-test`).
+
+So it is by a server of Spark Connect, which has the cluster do the work.
+"""
 
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from kalloctrace.cli import main
 from kalloctrace.fleet import verify
 from kalloctrace.fleet.dataset import Dataset
 from kalloctrace.fleet.engines import engine
@@ -42,15 +47,20 @@ class Cluster:
     url: str = ""
 
     def start(self, name: str, *words: str, wait: str) -> str:
-        """Start a process, and return what its log has when it is ready."""
+        """Start a process of Spark's own, and return what its log has when it is ready."""
+        return self.run(
+            name, "spark-class", words[0], "--host", "127.0.0.1", "--webui-port", "0", *words[1:], wait=wait
+        )
+
+    def run(self, name: str, program: str, *words: str, wait: str) -> str:
+        """Start a program of Spark, and return what its log has when it is ready."""
         import pyspark  # noqa: PLC0415 (it may be missing)
 
         log = self.folder / f"{name}.log"
-        program = Path(pyspark.__file__).parent / "bin" / "spark-class"
-        host = ("--host", "127.0.0.1", "--webui-port", "0")
+        path = Path(pyspark.__file__).parent / "bin" / program
         with log.open("wb") as file:
             self.processes[name] = subprocess.Popen(
-                [str(program), words[0], *host, *words[1:]], stdout=file, stderr=file, start_new_session=True
+                [str(path), *words], stdout=file, stderr=file, start_new_session=True
             )
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline and self.processes[name].poll() is None:
@@ -124,6 +134,50 @@ def test_a_cluster_answers_as_duckdb(cluster: Cluster, tmp_path: Path, monkeypat
         hold_equal(asked_while_a_worker_dies(cluster, path, spark), expected)
     assert cluster.processes["worker-1"].poll() is not None
     assert cluster.processes["worker-0"].poll() is None
+
+
+def test_spark_connect_answers_as_duckdb(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Row by row, and its executors judge; the program takes its address too."""
+    # The server has it too, and its executors have this Python.
+    monkeypatch.setenv("SPARK_DAEMON_MEMORY", "1g")
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
+    settings = {
+        "spark.connect.grpc.binding.address": "127.0.0.1",
+        "spark.connect.grpc.binding.port": "0",
+        "spark.executor.memory": "512m",
+        "spark.ui.enabled": "false",
+    }
+    server = cluster.run(
+        *("connect", "spark-submit", "--class", "org.apache.spark.sql.connect.service.SparkConnectServer"),
+        *("--master", cluster.url),
+        *(word for name, value in settings.items() for word in ("--conf", f"{name}={value}")),
+        "spark-internal",
+        wait=r"Spark Connect server started at: (127\.0\.0\.1:\d+)",
+    )
+    master = f"sc://{server.rpartition(' ')[2]}"
+    path = tmp_path / "fleet"
+    make_mixed_fleet(path, tmp_path)
+    with engine("spark", master=master) as spark:
+        monkeypatch.setattr(verify, "MOST_HERE", 10)
+        monkeypatch.setattr("kalloctrace.fleet.on_spark.TASKS", 4)
+        with Dataset.opened(path) as opened:
+            assert verify.judge_fleet(opened, spark) > 10
+        with engine() as duckdb, Dataset.opened(path) as opened:
+            assert verify.judge_fleet(opened, duckdb) == 0
+            expected = answers(path, duckdb)
+        hold_equal(answers(path, spark), expected)
+    words = [sys.executable, "-m", "kalloctrace", "fleet", "report", "--json", str(path)]
+    printed = [
+        subprocess.run([*words, *more], check=True, capture_output=True, text=True)
+        for more in ((), ("--engine", "spark", "--master", master))
+    ]
+    assert printed[0].stdout == printed[1].stdout != ""
+    assert not printed[1].stderr
+    cluster.kill("connect")
+    assert main(["fleet", "report", "--engine", "spark", "--master", master, str(path)]) == 1
+    assert capfd.readouterr().err.startswith("error: cannot reach Spark Connect\n")
 
 
 def asked_while_a_worker_dies(cluster: Cluster, path: Path, spark: Engine) -> Answers:

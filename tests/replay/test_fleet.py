@@ -184,15 +184,22 @@ def test_an_engine_that_is_not_there(
     add(path)
     assert main(["fleet", "verify", "--memory", "much", str(path)]) == 1
     assert capsys.readouterr().err.startswith("error: cannot start DuckDB")
-    for name, module in (("duckdb", "duckdb"), ("duckdb", "narwhals"), ("spark", "py4j")):
+    connect = ("--master", "sc://127.0.0.1:1")
+    for name, module, *more in (
+        ("duckdb", "duckdb"),
+        ("duckdb", "narwhals"),
+        ("spark", "py4j"),
+        ("spark", "grpc", *connect),
+    ):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
-            for own in (f"on_{name}", "frames"):
+            for own in (f"on_{name}", "on_connect", "frames"):
                 patch.delitem(sys.modules, f"kalloctrace.fleet.{own}", raising=False)
-            assert main(["fleet", "verify", "--engine", name, str(path)]) == 1
+            assert main(["fleet", "verify", "--engine", name, *more, str(path)]) == 1
         err = capsys.readouterr().err
         assert f"{module} is not installed" in err
         assert f"kalloctrace[{'fleet' if name == 'duckdb' else name}]" in err
+        assert ("pyspark[connect]" in err) == bool(more)
 
 
 def test_other_commands_load_no_engine() -> None:
