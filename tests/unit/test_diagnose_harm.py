@@ -136,6 +136,8 @@ ROWS = [
     ("pcpu_balance_workfn", (0, KERNEL), ("retried", "likely")),
     ("atomic_pool_expand dma_atomic_pool_init __dma_atomic_pool_init", (1, KERNEL), ("fallback", "certain")),
     ("uvc_alloc_urb_buffers", (0, KERNEL), ("fallback", "likely")),
+    ("iwl_pcie_rx_alloc_page iwl_pcie_rxq_alloc_rbs", (1, ATOMIC), ("retried", "likely")),
+    ("nvme_alloc_host_mem nvme_setup_host_mem", (4, KERNEL), ("fallback", "likely")),
     ("alloc_largest_available ttm_pool_alloc __ttm_pool_alloc_page", (1, KERNEL), ("fallback", "certain")),
     (
         "shmem_get_pages shmem_sg_alloc_table i915_gem_object_get_pages_gtt i915_gem_object_get_pages",

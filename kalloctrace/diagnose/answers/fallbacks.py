@@ -171,6 +171,20 @@ FALLBACKS = (
         "likely",
     ),
     _row(
+        r"iwl_pcie_rx\w*alloc\w*",
+        "retried",
+        "iwlwifi fills its receive ring again later, also from a work that may wait (iwl_pcie_rx_allocator)",
+        "drivers/net/wireless/intel/iwlwifi/pcie/rx.c, iwl_pcie_rxq_alloc_rbs",
+        "likely",
+    ),
+    _row(
+        r"nvme_(?:alloc|setup)_host_mem\w*",
+        "fallback",
+        "the drive works without memory of the host, only slower",
+        "drivers/nvme/host/pci.c, nvme_setup_host_mem",
+        "likely",
+    ),
+    _row(
         r"svc_alloc_arg",
         "retried",
         "the NFS server waits half a second and asks again",
