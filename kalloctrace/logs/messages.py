@@ -78,6 +78,7 @@ class _Entry:
     ends_blank: bool
     host_follows: bool
     stamped: bool
+    closing: str
 
 
 def _with_prefixes(piece: Piece) -> list[tuple[Piece, Prefix]]:
@@ -195,6 +196,7 @@ class _Reader:
             text.endswith(" "),
             prefix.host_follows,
             stamped,
+            prefix.closing,
         )
         if last is not None and self._stamped and not stamped:
             # A message of several lines has its stamp on the first.
@@ -225,6 +227,9 @@ class _Reader:
         if self._open.get(entry.caller) is entry:
             del self._open[entry.caller]
         text, indent = entry.text, entry.indent
+        if entry.closing:
+            # Of a line that was wrapped, it is at the end of the last part.
+            text = _without_closing(text, entry.closing)
         if "order:" in text or ": gfp_mask=" in text:
             whole = with_beginning(text)
             text, indent = whole, indent if whole == text else None

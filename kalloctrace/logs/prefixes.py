@@ -356,10 +356,19 @@ def _shape(sample: str) -> str:
     at = 0
     for match in _PART.finditer(sample):
         parts.append(re.escape(sample[at : match.start()]))
-        parts.append({"space": r"\s+", "number": r"[0-9a-fA-F]+", "mark": "[:-]"}[match.lastgroup or ""])
+        parts.append({"space": r"\s+", "number": _number_like(match[0]), "mark": "[:-]"}[match.lastgroup or ""])
         at = match.end()
     return "".join(parts) + re.escape(sample[at:])
 
+
+def _number_like(number: str) -> str:
+    """Return the expression of the numbers that are like one: a long one is no number of a message's rest."""
+    digits = r"\d" if number.isdecimal() else "[0-9a-fA-F]"
+    return f"{digits}{{6,}}" if len(number) >= _LONG else f"{digits}+"
+
+
+_LONG = 6
+"""Digits of a number that may be hexadecimal."""
 
 _MARKS = (": ", "] ", "> ", "| ", ") ", " - ", '="')
 """Ends of unknown prefixes, which hardly any task's name has."""

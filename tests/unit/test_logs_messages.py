@@ -470,6 +470,22 @@ def test_a_table_in_a_terminal_below_other_lines(width: int) -> None:
     assert [text.split() for text in found[-4:]] == [line.split() for line in table]
 
 
+@pytest.mark.parametrize("marks", [("`", "`"), ("'", "',")])
+def test_a_mark_at_the_end_of_a_wrapped_line(marks: tuple[str, str]) -> None:
+    """It closes the message, though what stands there has no mark of its own."""
+    lines = [f"{marks[0]}[   12.00000{number}] {line}{marks[1]}" for number, line in enumerate(REPORT)]
+    assert texts(lines) == REPORT
+    assert texts([part for line in lines for part in (line[:60], line[60:]) if part]) == REPORT
+
+
+def test_the_rest_of_a_line_below_long_numbers() -> None:
+    """A prefix of 13 digits was learned; "B" is a digit too, but a short number."""
+    lines = [f"1795863377637 {line}" for line in REPORT]
+    at = lines[-1].index("B = ")
+    width = [f"{line[:at]}\n{line[at:]}" if len(line) > at else line for line in lines]
+    assert texts("\n".join(width).split("\n")) == REPORT
+
+
 def test_two_processors_write_one_line() -> None:
     """A message that begins within another one's line has nearly its time; that of a guest has its own clock."""
     both = f"[   70.100060] mmc0: Timeout waiting for an interrupt.[   70.100075] {RESERVE}"
