@@ -268,7 +268,7 @@ def verify_command(
             with show_progress("judging requests", lambda: done[-1]):
                 found = verify_fleet(opened, running, done.append)
         if page is not None:
-            _write_page(page, verification_page(found, opened.store.label().rpartition("/")[2]))
+            _write_page(page, verification_page(found, opened.name))
         elif as_json:
             stdout().json_lines(found.json_lines())
         else:
@@ -317,7 +317,7 @@ def report_command(
             *sums, failures, stalls = answers
             totals = {name: value for rows in sums for row in rows for name, value in row.items()}
         if page is not None:
-            _write_page(page, report_page(totals, failures, stalls, opened.store.label().rpartition("/")[2]))
+            _write_page(page, report_page(totals, failures, stalls, opened.name))
         elif as_json:
             stdout().json_lines({"type": "fleet_failures", **row} for row in failures)
             stdout().json_lines({"type": "fleet_stalls", **row} for row in stalls)

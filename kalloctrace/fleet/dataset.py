@@ -119,6 +119,11 @@ class Dataset:
             dataset._check_sizes()
             yield dataset
 
+    @property
+    def name(self) -> str:
+        """Return its name for people: that of its folder, or the last part of its URL."""
+        return self.store.label().rpartition("/")[2]
+
     def read(self) -> None:
         """Read the commits again."""
         found = [self._commit(name) for name in self._names()]

@@ -56,7 +56,7 @@ def fleet_html(data: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _document(
-    template: str,
+    body: str,
     title: str,
     data: Mapping[str, Any],
     *,
@@ -64,7 +64,7 @@ def _document(
     program: Sequence[str],
     libraries: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Yield the parts of a page.
+    """Yield the parts of a page: a body in the frame that all pages have.
 
     Its content security policy forbids all requests and all scripts except its own, whatever the data contain.
     """
@@ -72,6 +72,8 @@ def _document(
     # A scope of its own avoids collisions with the browser's global names.
     scripts = [*libraries, f"(() => {{\n{script}\n}})();"]
     parts = {
+        "licence": "MIT AND ISC" if libraries else "MIT",
+        "body": _asset(body),
         "policy": escape(_policy(scripts)),
         "title": escape(title),
         "style": "\n".join(_asset(name) for name in styles),
@@ -79,7 +81,7 @@ def _document(
     }
     # Inserted text is not searched for slots.
     end = 0
-    for slot in _SLOT.finditer(page := _asset(template)):
+    for slot in _SLOT.finditer(page := _asset("frame.html")):
         yield page[end : slot.start()]
         if slot[1] == "data":
             yield from embedded_json(data)
