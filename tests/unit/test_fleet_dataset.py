@@ -14,10 +14,11 @@ from pyarrow import parquet
 
 from kalloctrace.cli import main
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.fleet.add import Adding, TraceRows, pseudonyms
+from kalloctrace.fleet.add import Adding, pseudonyms
 from kalloctrace.fleet.compact import compact
 from kalloctrace.fleet.dataset import Dataset, Writing
 from kalloctrace.fleet.tables import FLEET_TABLES, NEEDED, SCHEMA
+from kalloctrace.fleet.trace_rows import TraceRows
 from kalloctrace.trace.reader import TraceReader
 from tests.fleets import add, drop_column
 from tests.schemas import hold
