@@ -59,6 +59,9 @@ def in_every_case(first: Diagnosis, others: Iterable[tuple[Doubt, Diagnosis]]) -
 def _doubted(mine: ZoneVerdict, other: ZoneVerdict, doubt: Doubt) -> ZoneVerdict:
     if mine.kind == other.kind or (mine.kind in _REFUSED and other.kind == "excluded"):
         return mine
+    # The free blocks are the same whatever zones there are, so that a zone without one refuses in either case.
+    if doubt == "zone_layout" and mine.kind in _REFUSED and other.kind in _REFUSED:
+        return mine
     # A zone that refuses if it is tried does not serve either way.
     if mine.kind == "excluded" and other.kind in _REFUSED:
         return other

@@ -147,7 +147,8 @@ class _Reader:
         messages: list[Message] = []
         lines = [self._line(piece, known) for piece, known in pieces]
         self._width = terminal_width(lines, self._width)
-        self._widest = (self._widest[1], max([line.width for line in lines], default=0))
+        # A mail does not break a line without blanks, however long it is.
+        self._widest = (self._widest[1], max([line.width for line in lines if " " in line.text.strip()], default=0))
         # A mail may wrap a line into several; text with hardly any stamp is something else.
         before, self._lately = self._lately, [line.stamped for line in lines]
         self._stamped = (sum(before) + sum(self._lately)) * _MOST_PARTS > len(before) + len(lines)

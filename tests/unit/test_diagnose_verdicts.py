@@ -211,7 +211,6 @@ def test_a_zone_that_refuses_or_is_not_tried(state: ZoneState, kind: str) -> Non
 @pytest.mark.parametrize(
     ("first", "other", "kind"),
     [
-        (of(LOW), of(NO_BLOCK), "watermark"),
         (of(LOW), of(RICH), "watermark"),
         (of(RICH), of(LOW), "passes"),
         (of(RICH), of(RICH, highest_zoneidx=DMA32), "passes"),
@@ -228,6 +227,15 @@ def test_a_case_that_differs_is_a_doubt(first: Diagnosis, other: Diagnosis, kind
     # A zone that refuses in one case only does not settle it.
     expected = "watermark" if kind == "watermark" else "unknown"
     assert combined(first, ("page_size", other))[0] == expected
+
+
+@pytest.mark.parametrize(("first", "other", "kind"), [(LOW, NO_BLOCK, "watermark"), (NO_BLOCK, LOW, "block")])
+def test_a_zone_that_refuses_for_its_pages_or_for_its_blocks(first: ZoneState, other: ZoneState, kind: str) -> None:
+    """The list of free blocks does not depend on which zones there are, but it may on the page size."""
+    assert combined(of(first), ("page_size", of(other))) == (kind, False, [(kind, False, ("page_size",))])
+    assert combined(of(first), ("zone_layout", of(other))) == (kind, True, [(kind, True, ())])
+    both = combined(of(first), ("page_size", of(other)), ("zone_layout", of(other)))
+    assert both == (kind, False, [(kind, False, ("page_size",))])
 
 
 def test_a_verdict_of_another_case_is_compared_as_well() -> None:
