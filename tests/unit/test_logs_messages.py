@@ -452,8 +452,10 @@ def test_a_name_with_blanks_in_a_wrapped_row() -> None:
     mail = [part for width in (50, 46, 42) for part in ("Node 0 DMA free:4kB min:8kB".ljust(width, "x"), "low:1kB")]
     most = len(f"{row} server")
     for below, whole in (("server", f"{row} server"), ("Mem-Info:", row)):
-        assert texts([*mail, "x" * (most - 1), row, below])[-2 if whole == row else -1] == whole
-    assert texts([*mail, "x" * most, row, "server"])[-2:] == [row, "server"]
+        assert texts([*mail, "x ".ljust(most - 1, "x"), row, below])[-2 if whole == row else -1] == whole
+    assert texts([*mail, "x ".ljust(most, "x"), row, "server"])[-2:] == [row, "server"]
+    # A line without blanks cannot be broken.
+    assert texts([*mail, "x" * 200, row, "server"])[-1] == f"{row} server"
 
 
 @pytest.mark.parametrize("width", [60, 95, 97])
