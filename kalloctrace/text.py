@@ -125,6 +125,15 @@ def share(part: int, whole: int) -> str:
     return f"{percent:.0f}%" if percent >= 10 else f"{percent:.2g}%"
 
 
+def duration(ns: int) -> str:
+    """Return a time for people: 1.24 s, 38 ms, 950 us."""
+    for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
+        if ns >= size:
+            number = ns / size
+            return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
+    return f"{ns} ns"
+
+
 def file_name(path: str | os.PathLike[str]) -> str:
     r"""Return the name of a file as text that every encoding of Unicode can hold.
 

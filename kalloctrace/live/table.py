@@ -151,6 +151,8 @@ class LiveTable:
         rows: in no order.
         slow_rate: calls of the slow path per second in the interval; None where it is not recorded.
         failed_rate: the same for those that got no page; None where they are not counted.
+        slow_ns: time of all calls in the slow path, in ns; None where it is not recorded.
+        slowest_ns: of the call that took longest there; None likewise.
     """
 
     seconds: float
@@ -165,6 +167,8 @@ class LiveTable:
     rows: tuple[LiveRow, ...]
     slow_rate: float | None = None
     failed_rate: float | None = None
+    slow_ns: int | None = None
+    slowest_ns: int | None = None
 
 
 class JudgedAllocations:
@@ -320,6 +324,8 @@ def live_table(
         rows=tuple(_rows(sums, allocations, now.totals, interval)),
         slow_rate=_total_rate("slow", before, now),
         failed_rate=_total_rate("slow_failed", before, now),
+        slow_ns=None if now.totals.slow is None else int(now.slow.ns.sum()),
+        slowest_ns=None if now.totals.slow is None else now.slow.longest,
     )
 
 

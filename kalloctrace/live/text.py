@@ -10,7 +10,7 @@ from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.live.columns import PlacedColumn, rate_text
 from kalloctrace.live.history import History, sparkline
 from kalloctrace.live.table import By, LiveRow, LiveTable, SortName, alloc_text, gfp_text, migratetype_name, zone_name
-from kalloctrace.text import printable
+from kalloctrace.text import duration, printable, share
 from kalloctrace.trace.filter_text import filter_words
 from kalloctrace.trace.schema import frames_of
 from kalloctrace.trace.slow_split import parts_json, spent_with
@@ -37,7 +37,7 @@ def count_groups(
     """Return all counts, a group for each line, what is wrong first; the arguments are those of the functions below."""
     groups = [
         slow_parts(table, over, history),
-        time_parts(table.totals),
+        time_parts(table),
         call_parts(table, over, history),
         loss_parts(table.totals, replayed=replayed),
         verdict_parts(table),
@@ -60,16 +60,30 @@ def slow_parts(table: LiveTable, over: str = "", history: History | None = None)
         ("slow", totals.slow, table.slow_rate, history.slow if history else (), "doubt"),
     ]
     return [
-        (f"{name} {count:,} calls, {rate_text(rate or 0.0)}/s{over}{_bars(rates)}", style if count else "plain")
+        (
+            f"{name} {count:,} calls{_of(count, table)}, {rate_text(rate or 0.0)}/s{over}{_bars(rates)}",
+            style if count else "plain",
+        )
         for name, count, rate, rates, style in counted
         if count is not None
     ]
 
 
-def time_parts(totals: Totals) -> list[Part]:
-    """Return what calls of the slow path spent their time with; nothing where that is not recorded."""
-    split = totals.slow_split
-    return [(f"slow time: {spent_with(split.parts)}", "plain")] if split is not None and split.total else []
+def _of(count: int, table: LiveTable) -> str:
+    """Return which share of all calls some are; nothing where there are none, or where the others were lost."""
+    return f" ({share(count, table.count)})" if 0 < count <= table.count else ""
+
+
+def time_parts(table: LiveTable) -> list[Part]:
+    """Return how long calls were in the slow path, and with what; nothing where that is not recorded."""
+    if not table.slow_ns or table.slowest_ns is None:
+        return []
+    split = table.totals.slow_split
+    spent = f": {spent_with(split.parts)}" if split is not None and split.total else ""
+    return [
+        (f"slow path {duration(table.slow_ns)} in all{spent}", "plain"),
+        (f"the slowest {duration(table.slowest_ns)}", "plain"),
+    ]
 
 
 def call_parts(table: LiveTable, over: str = "", history: History | None = None) -> list[Part]:
@@ -287,6 +301,8 @@ def totals_json(table: LiveTable) -> dict[str, Any]:
         "running": totals.running,
         "slow": totals.slow,
         "slow_failed": totals.slow_failed,
+        "slow_ns": table.slow_ns,
+        "slowest_ns": table.slowest_ns,
         "slow_parts": None if totals.slow_split is None else parts_json(totals.slow_split.parts),
     }
 

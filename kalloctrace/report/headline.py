@@ -8,7 +8,7 @@ from kalloctrace.flags.decode import decode_gfp
 from kalloctrace.flags.tables import FlagTables
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, only_events, slow_path_totals
-from kalloctrace.text import many, share
+from kalloctrace.text import duration, many, share
 from kalloctrace.trace.audited import audit_lines
 from kalloctrace.verify.verification import Verification
 
@@ -97,12 +97,3 @@ def model_line(verdict: Verification) -> Line:
     if verdict.unknown:
         return Line(f"as the model predicts, where it can tell: {numbers}", "doubt")
     return Line(f"as the model predicts: {numbers}", "good")
-
-
-def duration(ns: int) -> str:
-    """Return a time for people: 1.24 s, 38 ms, 950 us."""
-    for unit, size in (("s", 10**9), ("ms", 10**6), ("us", 10**3)):
-        if ns >= size:
-            number = ns / size
-            return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
-    return f"{ns} ns"

@@ -52,12 +52,14 @@ class SlowCounts:
         keys: what is counted; there may be more of them than counts.
         calls: calls of each key.
         ns: their time in the slow path, in ns.
+        longest: the time of the call that took longest, in ns; 0 without calls.
     """
 
     given: Sequence[Mapping[str, Any]] = ()
     keys: Sequence[SlowKey] = ()
     calls: npt.NDArray[np.uint64] = field(default_factory=_nothing)
     ns: npt.NDArray[np.uint64] = field(default_factory=_nothing)
+    longest: int = 0
 
 
 class SlowTally:
@@ -79,6 +81,7 @@ class SlowTally:
         self._key_numbers: dict[SlowKey, int] = {}
         self._calls = array("Q")
         self._ns = array("Q")
+        self._longest = 0
 
     def add(self, call: Mapping[str, Any]) -> None:
         """Count a call, which has the columns of SLOW."""
@@ -104,10 +107,13 @@ class SlowTally:
         """Count a call of this number, which took so many ns."""
         self._calls[number] += 1
         self._ns[number] += ns
+        self._longest = max(self._longest, ns)
 
     def counts(self) -> SlowCounts:
         """Return the counts so far."""
-        return SlowCounts(self._given, self._keys, np.array(self._calls, np.uint64), np.array(self._ns, np.uint64))
+        return SlowCounts(
+            self._given, self._keys, np.array(self._calls, np.uint64), np.array(self._ns, np.uint64), self._longest
+        )
 
     def _number_of_given(self, given: Mapping[str, Any]) -> int:
         values = tuple(value for name, value in given.items() if name not in _NOT_COUNTED_BY)

@@ -24,19 +24,25 @@ from kalloctrace.trace.slow_split import PARTS, SlowSplit, parts_json
 from tests.traces import source
 
 
-def table(*, failed_rate: float | None = None, slow_rate: float | None = None, **totals: Any) -> LiveTable:  # noqa: ANN401  (members of the totals)
+def table(
+    *,
+    failed_rate: float | None = None,
+    slow_rate: float | None = None,
+    slow_ns: int | None = 4_000_000,
+    **totals: Any,  # noqa: ANN401  (members of the totals)
+) -> LiveTable:
     """Return a table with totals."""
     _, recorded, _ = source()
     numbers = dict.fromkeys(("count", "distinct", "matched"), 7) | {"mismatched": 0, "unknown": 0}
-    rates = {"rate": 1.0, "failed_rate": failed_rate, "slow_rate": slow_rate}
+    rates = {"rate": 1.0, "failed_rate": failed_rate, "slow_rate": slow_rate, "slow_ns": slow_ns, "slowest_ns": 3_100}
     shown = SimpleNamespace(seconds=2.0, interval=1.0, totals=replace(recorded, **totals), **rates, **numbers)
     return cast("LiveTable", shown)
 
 
 def test_failures_come_before_the_slow_path() -> None:
     """Both have their rate, and a colour once they are not 0."""
-    seen = table(slow=1234, slow_failed=5, slow_rate=60.0, failed_rate=0.5)
-    assert slow_parts(seen) == [("failed 5 calls, 0.5/s", "bad"), ("slow 1,234 calls, 60/s", "doubt")]
+    seen = table(slow=6, slow_failed=5, slow_rate=60.0, failed_rate=0.5)
+    assert slow_parts(seen) == [("failed 5 calls (71%), 0.5/s", "bad"), ("slow 6 calls (86%), 60/s", "doubt")]
     assert slow_parts(table(slow=0, slow_failed=0)) == [
         ("failed 0 calls, 0/s", "plain"),
         ("slow 0 calls, 0/s", "plain"),
@@ -48,10 +54,13 @@ def test_time_of_slow_calls_has_its_parts() -> None:
     """In a line of its own, where it is recorded and not zero; as JSON in ns."""
     split = SlowSplit(2, {**dict.fromkeys(PARTS, 0), "reclaim": 3, "lock": None, "rest": 1})
     seen = table(slow=2, slow_split=split)
-    assert time_parts(seen.totals) == [("slow time: reclaim 75%, rest 25%", "plain")]
+    slowest = ("the slowest 3.1 us", "plain")
+    assert time_parts(seen) == [("slow path 4 ms in all: reclaim 75%, rest 25%", "plain"), slowest]
+    assert (totals_json(seen)["slow_ns"], totals_json(seen)["slowest_ns"]) == (4_000_000, 3_100)
     assert totals_json(seen)["slow_parts"] == parts_json(split.parts)
     for nothing in (None, SlowSplit()):
-        assert time_parts(table(slow=2, slow_split=nothing).totals) == []
+        assert time_parts(table(slow=2, slow_split=nothing)) == [("slow path 4 ms in all", "plain"), slowest]
+    assert time_parts(table(slow_ns=0)) == time_parts(table(slow_ns=None)) == []
     assert totals_json(table(slow=2))["slow_parts"] is None
 
 

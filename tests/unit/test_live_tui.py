@@ -435,12 +435,27 @@ def test_head_says_what_is_wrong_first(wrong: Stepped) -> None:
         wrong.slow, wrong.failed = 8, 4
         await advanced(wrong, 2.0)(app, pilot)
         lines = lines_of(app)
-        assert lines[1].startswith("failed 4 calls, 2.0/s")
-        assert "█  slow 8 calls, 4.0/s" in lines[1]
+        assert lines[1].startswith("failed 4 calls (11%), 2.0/s")
+        assert "█  slow 8 calls (22%), 4.0/s" in lines[1]
         assert any("failed: the call got no page" in line for line in lines)
         assert any(line.startswith("of the whole trace:  lost 0 calls") for line in lines)
 
     run(wrong, look)
+
+
+def test_head_has_what_a_person_wants_first(pressed: Stepped) -> None:
+    """Failed calls and their share, time in the slow path, the slowest call, losses, then the model's verdict."""
+
+    async def look(app: LiveApp, pilot: "Pilot[None]") -> None:
+        await advanced(pressed, 1000.0)(app, pilot)
+        text = "\n".join(lines_of(app)[:8])
+        failed, slow = "failed 105 calls (43%)", "slow path 53.5 ms in all"
+        words = (failed, slow, "the slowest 17.2 ms", "lost 0 calls", "model: matched")
+        places = [text.find(word) for word in words]
+        assert -1 not in places, text
+        assert places == sorted(places)
+
+    run(pressed, look)
 
 
 def test_narrower_screen_has_fewer_columns(real: Stepped) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from kalloctrace.__main__ import main
-from kalloctrace.report.headline import duration, headline, model_line
+from kalloctrace.report.headline import headline, model_line
 from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, summarize
 from kalloctrace.report.summary_text import total_fields
-from kalloctrace.text import share
+from kalloctrace.text import duration, share
 from kalloctrace.trace.audited import Audited
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.verify.verification import Verification

@@ -3,10 +3,9 @@
 
 from kalloctrace.console import Console
 from kalloctrace.diagnose.from_trace import caller_of_call
-from kalloctrace.report.headline import duration
 from kalloctrace.report.query.slow import Bucket, SlowAnswer, SlowGroup
 from kalloctrace.styled import Sheet, Table, sheet_of
-from kalloctrace.text import many
+from kalloctrace.text import duration, many
 from kalloctrace.trace.slow_split import PARTS, spent_with
 
 
