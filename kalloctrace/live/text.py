@@ -102,12 +102,14 @@ def loss_parts(totals: Totals, *, replayed: bool) -> list[Part]:
         totals: the recorder's counts.
         replayed: they are of a whole trace.
     """
+    events = totals.slow_lost + totals.slow_missed
     whole: list[Part] = [("of the whole trace:", "faint")] if replayed else []
     return [
         *whole,
         (f"lost {totals.lost:,} calls", "bad" if totals.lost else "plain"),
         (f"missed {totals.missed:,} hits", "doubt" if totals.missed else "plain"),
         (f"running {totals.running:,} calls", "plain"),
+        *([(f"slow-path events lost or missed {events:,}", "doubt")] if events else []),
     ]
 
 
@@ -301,6 +303,8 @@ def totals_json(table: LiveTable) -> dict[str, Any]:
         "running": totals.running,
         "slow": totals.slow,
         "slow_failed": totals.slow_failed,
+        "slow_lost": totals.slow_lost,
+        "slow_missed": totals.slow_missed,
         "slow_ns": table.slow_ns,
         "slowest_ns": table.slowest_ns,
         "slow_parts": None if totals.slow_split is None else parts_json(totals.slow_split.parts),

@@ -50,6 +50,14 @@ def test_failures_come_before_the_slow_path() -> None:
     assert totals_json(seen)["slow_failed"] == 5
 
 
+def test_events_of_the_slow_path_that_were_lost_are_a_loss() -> None:
+    """They are named beside lost calls, as in a report; where there were none, nothing is added."""
+    seen = table(slow_lost=3, slow_missed=2)
+    assert ("slow-path events lost or missed 5", "doubt") in loss_parts(seen.totals, replayed=False)
+    assert (totals_json(seen)["slow_lost"], totals_json(seen)["slow_missed"]) == (3, 2)
+    assert len(loss_parts(table().totals, replayed=False)) == 3
+
+
 def test_time_of_slow_calls_has_its_parts() -> None:
     """In a line of its own, where it is recorded and not zero; as JSON in ns."""
     split = SlowSplit(2, {**dict.fromkeys(PARTS, 0), "reclaim": 3, "lock": None, "rest": 1})
