@@ -104,12 +104,13 @@ def loss_parts(totals: Totals, *, replayed: bool) -> list[Part]:
     """
     events = totals.slow_lost + totals.slow_missed
     whole: list[Part] = [("of the whole trace:", "faint")] if replayed else []
+    slow: list[Part] = [(f"slow-path events lost or missed {events:,}", "doubt")] if events else []
     return [
         *whole,
         (f"lost {totals.lost:,} calls", "bad" if totals.lost else "plain"),
         (f"missed {totals.missed:,} hits", "doubt" if totals.missed else "plain"),
         (f"running {totals.running:,} calls", "plain"),
-        *([(f"slow-path events lost or missed {events:,}", "doubt")] if events else []),
+        *slow,
     ]
 
 
