@@ -119,6 +119,7 @@ FLEET_TABLES: Mapping[str, pa.Schema] = {
             _column("machine_key", _I64, "the row of the table machines"),
             _FACTS_KEY,
             _column("host", _TEXT, "name of the host, or what stands for it; ? if it is not known"),
+            _column("build_id", _TEXT, "the kernel's build id; null if the recording does not have it"),
             _column("recording_day", _TEXT, "UTC day of the start, by the host's clock; unknown without one"),
             _column("calls", _I64, "calls that its rows represent"),
             _column("slow_call_count", _I64, "rows of the table slow_calls"),

@@ -304,6 +304,7 @@ def _recording(trace: TraceReader, ending: Ending, judge: Judge, *, calls: int, 
     return row | {
         "recording_id": recording_id(trace),
         "extent": 2 * (calls + slow) + (not ending.truncated),
+        "build_id": trace.recording.get("build_id"),
         "recording_day": _day(trace),
         "calls": calls,
         "slow_call_count": slow,

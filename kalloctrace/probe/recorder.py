@@ -29,6 +29,7 @@ from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.probe.attach.kprobes import detach_all
 from kalloctrace.probe.attach.loader import Probe
 from kalloctrace.probe.attach.plan import By, Mode, Plan, make_plan, shown_by
+from kalloctrace.probe.attach.program_cache import running_build_id
 from kalloctrace.probe.audit import FEW, MANY, Audit, Times
 from kalloctrace.probe.child import Child, User
 from kalloctrace.probe.decode.allocations import AllocationMaker
@@ -287,6 +288,7 @@ def attached(
         description = {
             "id": secrets.token_hex(16),
             "host": platform.node(),
+            "build_id": running_build_id(),
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             # CLOCK_MONOTONIC, which the times of calls are of.
             "started_monotonic": round(time.monotonic(), 6),

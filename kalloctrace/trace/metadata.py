@@ -40,6 +40,7 @@ _RECORDING = record(
     {
         "id": text(64),
         "host": text(256),
+        "build_id": optional(text(256)),
         "mode": text(64),
         "command": optional(array(text(1 << 20), 1 << 16)),
         "started": text(256),
@@ -60,7 +61,7 @@ _RECORDING = record(
     },
     later=(
         *("mode", "command", "started", "started_monotonic", "pid", "attached", "filters", "stacks", "slow", "cpus"),
-        *("id", "host", "attach", "inferred", "filters_inferred", "pseudonymous", "cgroups", "by"),
+        *("id", "host", "build_id", "attach", "inferred", "filters_inferred", "pseudonymous", "cgroups", "by"),
     ),
 )
 

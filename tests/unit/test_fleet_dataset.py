@@ -169,6 +169,16 @@ def test_an_hour_is_right_or_not_there(started: str, known: float | None, hour: 
         assert opened.table("allocations")["hour"].to_pylist() == [None if hour is None else 20780 * 24 + hour]
 
 
+def test_a_recording_has_the_build_id_of_its_kernel(tmp_path: Path) -> None:
+    """It is null for one that was made before recordings had it."""
+    dataset = tmp_path / "fleet"
+    new = stream(tmp_path / "new.arrows", {}, recording={"id": "1", "build_id": "ab12"})
+    add(dataset, new, stream(tmp_path / "old.arrows", {}, recording={"id": "2"}))
+    with Dataset.opened(dataset) as opened:
+        rows = opened.table("recordings", ["recording_id", "build_id"]).to_pylist()
+    assert {row["recording_id"]: row["build_id"] for row in rows} == {"1": "ab12", "2": None}
+
+
 def test_what_several_recordings_share_is_stored_once(tmp_path: Path) -> None:
     """The machine and the request, over several commands."""
     dataset = tmp_path / "fleet"

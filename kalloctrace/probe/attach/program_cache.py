@@ -102,8 +102,13 @@ def kept_programs() -> list[Path]:
 
 def _folder() -> Path | None:
     folder = os.environ.get(CACHE_VARIABLE, os.environ.get(_SYSTEMD_VARIABLE, _DEFAULT))
-    build_id = build_id_of(_NOTES.read_bytes()) if _NOTES.exists() else None
+    build_id = running_build_id()
     return Path(folder) / build_id if folder and build_id is not None else None
+
+
+def running_build_id() -> str | None:
+    """Return the build id of the running kernel in hexadecimal digits; None if it has none."""
+    return build_id_of(_NOTES.read_bytes()) if _NOTES.exists() else None
 
 
 def build_id_of(notes: bytes) -> str | None:
