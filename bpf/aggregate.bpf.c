@@ -127,7 +127,7 @@ static __always_inline struct cache_set *cache_set_of(const struct allocation *a
 	u64 mixed = w[0] + (w[1] << 5) + (w[2] << 9) + mixed_by(a);
 
 	mixed = (u64)cpu << CACHE_BITS | mixed * 0x9E3779B97F4A7C15ULL >> (64 - CACHE_BITS);
-	return (struct cache_set *)(MAP_VALUE(CELLS_FD) + BOUNDED(mixed, POWER_CPUS << CACHE_BITS) * sizeof(struct cache_set));
+	return (struct cache_set *)(MAP_VALUE(CELLS_FD) + BOUNDED(mixed, NR_CPUS << CACHE_BITS) * sizeof(struct cache_set));
 }
 
 /* As same(), for a call without sets of nodes, and with the context still in the kernel's memory. */

@@ -18,7 +18,7 @@
  *
  * Defined by user space from the kernel's symbols and BTF (kalloctrace/probe/attach/plan.py):
  *   ONE if one.bpf.c takes the place of pair.bpf.c, NODEMASK_WORDS, ALLOC_CONTEXT_WORDS, PENDING, RECORDS_PAGES,
- *   NR_CPUS and the power of two POWER_CPUS from it on, the maps SLOTS_FD and FRAME_OFFSETS_FD, LOOK_FD with ONE,
+ *   NR_CPUS (a power of two, at least as many as there may be), the maps SLOTS_FD and FRAME_OFFSETS_FD, LOOK_FD with ONE,
  *   STACKS_SENT_FD with STACKS, OWN_TGID if the recorder is left out, the addresses *_ADDRESS, the offsets
  *   STRUCT__MEMBER of members, and where they apply ENTRY_ALLOC_FLAGS, DEFRAG_MODE_ADDRESS, STACKS,
  *   TASK_STRUCT__SOFTIRQ_DISABLE_CNT, TASK_STRUCT__CGROUPS with what cgroup_of() needs, BY_COMM or BY_CGROUP with the
@@ -74,7 +74,7 @@ BPF_RINGBUF_OUTPUT(sent_stacks, SENT_STACKS_PAGES);
 
 static __always_inline struct slot *slot_of(u64 cpu)
 {
-	return (struct slot *)(MAP_VALUE(SLOTS_FD) + BOUNDED(cpu, POWER_CPUS) * sizeof(struct slot));
+	return (struct slot *)(MAP_VALUE(SLOTS_FD) + BOUNDED(cpu, NR_CPUS) * sizeof(struct slot));
 }
 
 static __always_inline struct frame_offsets *frame_offsets(void)

@@ -72,8 +72,8 @@ static u64 (*this_cpu)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 #define OF_AC(ac, type, name) (*(volatile type *)((ac) + ALLOC_CONTEXT__##name))
 
 #ifdef CELLS_FD
-/* As many as NR_CPUS, rounded up to a power of two, have. */
-#define SETS ((u64)POWER_CPUS << CACHE_BITS)
+/* As many as all CPUs have. */
+#define SETS ((u64)NR_CPUS << CACHE_BITS)
 #define THE_CELLS ((struct cache_set *)bpf_pseudo_fd(2, CELLS_FD))
 
 /* Returns the set of a call in the cells: a hash of what varies. */

@@ -231,6 +231,25 @@ def _audit(capture: Capture, times: Times | None) -> Audit | None:
     return Audit(capture.probe, capture.kernel, plan, times) if plan.audit is not None else None
 
 
+def plan_for(
+    kernel: LiveKernel, filters: Filters, *, mode: Mode, asked: Asked, slow: bool, by: By | None, audited: int
+) -> Plan:
+    """Return what a recording attaches to; the arguments are those of `attached`.
+
+    Raises:
+        KalloctraceError: the machine cannot be traced.
+    """
+    plan = make_plan(kernel, mode, asked, by)
+    if filters.by_result:
+        # The prepared context and the result of a bulk call cannot be filtered.
+        plan = plan.without_bulk()
+    way = audit_way(shown_by(kernel)) if audited and plan.one is not None else None
+    if way is not None:
+        plan = plan.with_audit(way, audited)
+    # The slow path does not know the alloc_flags of the first attempt any more.
+    return plan.without_slow() if not slow or filters.alloc_flags is not None else plan
+
+
 @contextmanager
 def attached(
     kernel: LiveKernel,
@@ -265,15 +284,7 @@ def attached(
     """
 
     def planned(asked: Asked) -> Plan:
-        plan = make_plan(kernel, mode, asked, by)
-        if filters.by_result:
-            # The prepared context and the result of a bulk call cannot be filtered.
-            plan = plan.without_bulk()
-        way = audit_way(shown_by(kernel)) if audited and plan.one is not None else None
-        if way is not None:
-            plan = plan.with_audit(way, audited)
-        # The slow path does not know the alloc_flags of the first attempt any more.
-        return plan.without_slow() if not slow or filters.alloc_flags is not None else plan
+        return plan_for(kernel, filters, mode=mode, asked=asked, slow=slow, by=by, audited=audited)
 
     plan = planned(asked)
     with ExitStack() as contexts:

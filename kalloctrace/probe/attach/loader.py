@@ -46,13 +46,13 @@ from kalloctrace.probe.attach.sizes import (
     BULK_RING_BYTES,
     CGROUP_PATHS_BYTES,
     FEW_BYTES,
-    RING_BYTES,
     SLOW_BYTES,
     SPILLED_BYTES,
     TASK_COMMS_BYTES,
     ZONES_BYTES,
     cache_bits,
     create_maps,
+    event_bits,
     records_bytes,
     size_constants,
 )
@@ -60,7 +60,7 @@ from kalloctrace.probe.layout import constant, enum_values, struct_dtype
 from kalloctrace.probe.maps.counters import Counters
 from kalloctrace.probe.maps.mmap_array import MmapArray
 from kalloctrace.probe.maps.overflow import OverflowHash, Seen
-from kalloctrace.probe.maps.percpu_buffer import PerCpuBuffer, buffer_bits, entry_dtype
+from kalloctrace.probe.maps.percpu_buffer import PerCpuBuffer
 from kalloctrace.probe.maps.ringbuf import Ring
 
 _U64 = (1 << 64) - 1
@@ -70,6 +70,29 @@ _OFF, _CALIBRATE, _CAPTURE = enum_values("mode", "OFF", "CALIBRATE", "CAPTURE")
 _AUDIT_OFF, _AUDIT_READY, _AUDIT_COUNT = enum_values("audit", "AUDIT_OFF", "AUDIT_READY", "AUDIT_COUNT")
 _SETTLE = 0.02
 """Seconds after which every program that was running on another CPU has ended."""
+
+
+def given(
+    kernel: LiveKernel, plan: Plan, filters: Filters, cpus: int, *, stacks: bool, own: bool
+) -> tuple[list[str], dict[str, int | str]]:
+    """Return the files of a program, and its preprocessor symbols.
+
+    Args:
+        kernel: the running kernel.
+        plan: what is attached to.
+        filters: which calls are captured.
+        cpus: how many there may be.
+        stacks: stacks are captured too.
+        own: the calls of this process are captured too.
+    """
+    constants = {
+        **plan.constants,
+        **filters.constants(),
+        **size_constants(plan, cpus, stacks=stacks),
+        **one.filter_constants(kernel, filters),
+        **({} if own else {"OWN_TGID": os.getpid()}),
+    }
+    return [*plan.sources(), *filters.sources()], constants
 
 
 class Probe:
@@ -113,23 +136,15 @@ class Probe:
                 hooks = [_as_jump(hook, kcore, kernel) for hook in hooks]
 
         lengths = plan.lengths()
-        entry_bytes = entry_dtype(struct_dtype("event", lengths)).itemsize
-        bits = buffer_bits(RING_BYTES, cpus, entry_bytes)
-        constants = {**plan.constants, **filters.constants(), **size_constants(plan, cpus, stacks=stacks)} | {
-            "PERCPU_BUFFER_BITS": bits,
-            "BUFFER_ENTRY_WORDS": entry_bytes // 8,
-            **one.filter_constants(kernel, filters),
-            **({} if own else {"OWN_TGID": os.getpid()}),
-        }
+        sources, constants = given(kernel, plan, filters, cpus, stacks=stacks, own=own)
         self._loaded, self._links = dict[str, int](), list[int]()
         self._attached: Kprobes | Links | None = None
         self.no_audit = ""
         with ExitStack() as held:
             # Released in the opposite order, also if something here fails.
-            self._maps = create_maps(plan, cpus, bits, stacks=stacks)
+            self._maps = create_maps(plan, cpus, stacks=stacks)
             for file in self._maps.values():
                 held.callback(os.close, file)
-            sources = [*plan.sources(), *filters.sources()]
             self._program = held.enter_context(build_program(sources, constants, self._maps, lengths))
             held.callback(self._unload)
             self._programs = {hook: self._load(hook) for hook in hooks}
@@ -137,7 +152,7 @@ class Probe:
             self._look = MmapArray(self._maps["LOOK"], 1, struct_dtype("look")) if "LOOK" in self._maps else None
             self._slots = self._map_slots(plan, bases)
             held.callback(self._slots.close)
-            self._open_buffers(plan, cpus, bits, stacks=stacks)
+            self._open_buffers(plan, cpus, stacks=stacks)
             held.callback(self._close_buffers)
             self._bpf_calls = BpfCalls(kernel, cpus)
             held.callback(self._bpf_calls.close)
@@ -149,7 +164,7 @@ class Probe:
             self._statistics = self._hold_statistics()
             self._held = held.pop_all()
 
-    def _open_buffers(self, plan: Plan, cpus: int, bits: int, *, stacks: bool) -> None:
+    def _open_buffers(self, plan: Plan, cpus: int, *, stacks: bool) -> None:
         lengths = plan.lengths()
         self.records = self._record_rings(plan)
         sent_stacks = self._ring("sent_stacks", FEW_BYTES, struct_dtype("stack", lengths)) if stacks else None
@@ -159,7 +174,7 @@ class Probe:
         if plan.mode == "stream":
             pending = self._ring("events", FEW_BYTES, struct_dtype("event", lengths))
             buffer = self._maps.get("EVENTS") or self._program.file("percpu_buffer")
-            self.events = PerCpuBuffer(buffer, bits, self._slots.items, pending)
+            self.events = PerCpuBuffer(buffer, event_bits(plan, cpus), self._slots.items, pending)
             self.task_comms = self._ring("task_comms", TASK_COMMS_BYTES, struct_dtype("task_comm", lengths))
         if plan.mode == "aggregate":
             self.counters = self._counters(plan, cpus)

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,9 +52,16 @@ def build_program(
     Raises:
         KalloctraceError: it cannot be compiled, or the kernel refused a map.
     """
+    compiled = obtain(*compiler_input(sources, constants, own))
+    return Program(compiled, list(own.values()), list(split(constants)[1].values()), lengths)
+
+
+def compiler_input(
+    sources: Sequence[str], constants: Mapping[str, int | str], own: Iterable[str]
+) -> tuple[str, list[str]]:
+    """Return the text and the flags that the compiler is given; the arguments are those of `build_program`."""
     known, later = split(constants)
-    compiled = obtain(source_text(sources), flags_of(known, list(own), list(later)))
-    return Program(compiled, list(own.values()), list(later.values()), lengths)
+    return source_text(sources), flags_of(known, list(own), list(later))
 
 
 def obtain(text: str, flags: Sequence[str]) -> Compiled:

@@ -7,7 +7,7 @@ from kalloctrace.probe.attach.entry_code import refused
 from kalloctrace.probe.attach.plan import Mode, Plan
 from kalloctrace.probe.attach.programs import not_loaded
 from kalloctrace.probe.layout import struct_dtype
-from kalloctrace.probe.maps.percpu_buffer import entry_dtype
+from kalloctrace.probe.maps.percpu_buffer import buffer_bits, entry_dtype
 from kalloctrace.probe.maps.single_value import LARGEST, create_single_value
 
 RING_BYTES = 32 << 20
@@ -29,12 +29,16 @@ STACKS = 16384
 def size_constants(plan: Plan, cpus: int, *, stacks: bool) -> dict[str, int | str]:
     """Return the constants of the program that say how large its maps are.
 
+    They depend on the next power of two from the number of CPUs on, so that one program serves many machines.
+
     Args:
         plan: what is attached to.
         cpus: how many there may be.
         stacks: stacks are captured too.
     """
     constants: dict[str, int | str] = {
+        "PERCPU_BUFFER_BITS": event_bits(plan, cpus),
+        "BUFFER_ENTRY_WORDS": _event_bytes(plan) // 8,
         "PENDING": PENDING,
         "CACHE_BITS": cache_bits(plan, cpus),
         "SENT_STACKS_PAGES": FEW_BYTES // mmap.PAGESIZE,
@@ -49,25 +53,20 @@ def size_constants(plan: Plan, cpus: int, *, stacks: bool) -> dict[str, int | st
         "SLOW_OPEN": SLOW_OPEN,
         "BULK_PENDING": BULK_PENDING,
         "BULK_RING_PAGES": BULK_RING_BYTES // mmap.PAGESIZE,
-        "NR_CPUS": cpus,
-        "POWER_CPUS": power(cpus),
+        "NR_CPUS": power(cpus),
     }
     if stacks:
         constants["STACKS"] = STACKS
     return constants
 
 
-def create_maps(plan: Plan, cpus: int, bits: int, *, stacks: bool) -> dict[str, int]:
-    """Create the maps that the program addresses without a look-up; return their files by the constant's name.
+def map_sizes(plan: Plan, cpus: int, *, stacks: bool) -> dict[str, int]:
+    """Return the bytes of the maps that the program addresses without a look-up, by the constant's name.
 
     Args:
         plan: what is attached to.
         cpus: how many there may be.
-        bits: the base-2 logarithm of the events that a CPU's buffer holds.
         stacks: stacks are captured too.
-
-    Raises:
-        KalloctraceError: the kernel refused.
     """
     lengths = plan.lengths()
     sizes = {
@@ -82,12 +81,31 @@ def create_maps(plan: Plan, cpus: int, bits: int, *, stacks: bool) -> dict[str, 
         sets = power(cpus) << cache_bits(plan, cpus)
         sizes["CELLS"] = sets * struct_dtype("cache_set", lengths).itemsize
     if plan.mode == "stream" and plan.one is not None:
-        sizes["EVENTS"] = (cpus << bits) * entry_dtype(struct_dtype("event", lengths)).itemsize
+        sizes["EVENTS"] = (power(cpus) << event_bits(plan, cpus)) * _event_bytes(plan)
+    return sizes
+
+
+def create_maps(plan: Plan, cpus: int, *, stacks: bool) -> dict[str, int]:
+    """Create the maps of `map_sizes`; return their files by the constant's name.
+
+    Raises:
+        KalloctraceError: the kernel refused.
+    """
+    sizes = map_sizes(plan, cpus, stacks=stacks)
     try:
         return {name: create_single_value(name.lower(), size) for name, size in sizes.items()}
     except OSError as error:
         why = f"maps of {sum(sizes.values())} bytes: {error.strerror or error}"
         raise (not_loaded if plan.one is None else refused)(why) from error
+
+
+def event_bits(plan: Plan, cpus: int) -> int:
+    """Return the base-2 logarithm of the number of events that a CPU's buffer holds."""
+    return buffer_bits(RING_BYTES, power(cpus), _event_bytes(plan))
+
+
+def _event_bytes(plan: Plan) -> int:
+    return entry_dtype(struct_dtype("event", plan.lengths())).itemsize
 
 
 def power(number: int) -> int:

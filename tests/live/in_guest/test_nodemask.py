@@ -104,7 +104,6 @@ def test_verifier_accepts_the_bulk_allocators_program(words: int) -> None:
         "PENDING": PENDING,
         "RECORDS_PAGES": 1,
         "NR_CPUS": 1,
-        "POWER_CPUS": 1,
         "SLOTS_FD": slots,
         "FRAME_OFFSETS_FD": frame_offsets,
         "BULK_PENDING": BULK_PENDING,
