@@ -31,6 +31,7 @@ COMMANDS = {
     "live": "watch page allocations as they happen",
     "man": "print the manual page of a command, or write all pages",
     "monitor": "record for months, as a service",
+    "prebuild": "compile the programs of recordings, for machines without a compiler",
     "record": "capture page allocations live",
     "report": "summarise a trace",
     "serve-metrics": "serve a recording's numbers to Prometheus",

@@ -21,10 +21,12 @@ from kalloctrace.probe.attach.sizes import map_sizes, power
 from kalloctrace.probe.audit import FEW
 from kalloctrace.probe.recorder import plan_for
 
+_AGGREGATE: Mode = "aggregate"
+_STREAM: Mode = "stream"
 _BY: Sequence[By | None] = (None, "comm", "cgroup")
 _KINDS: Sequence[tuple[Mode, By | None, bool, int]] = (
-    *product(("aggregate",), _BY, (False,), (0, FEW)),
-    *product(("stream",), (None,), (False, True), (FEW,)),
+    *((_AGGREGATE, by, False, audited) for by in _BY for audited in (0, FEW)),
+    *((_STREAM, None, stacks, FEW) for stacks in (False, True)),
 )
 """Mode, what calls are counted by, whether stacks are captured, and how many calls an audit can count: what `record`
 has, and `monitor` and `live`, which are not audited."""

@@ -34,6 +34,8 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("report", "--failures", "--slower-than", "0", "{}"),
         ("report", "--failures", "--slower-than", "0", "--json", "{}"),
         ("report", "--html", "page.html", "-f", "{}"),
+        ("report", "--slow", "{}"),
+        ("report", "--slow", "--by", "comm,cgroup,stack", "--json", "{}"),
         ("report", "--by", "gfp,order,node,zone,migratetype,alloc_flags,outcome", "{}"),
         ("report", "--by", "comm,pid,cgroup,stack", "--sort", "bytes", "{}"),
         ("report", "--by", "comm,stack,cpu", "--slower-than", "0", "--sort", "time", "--json", "{}"),
@@ -52,7 +54,7 @@ READERS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "serve-metrics": (("serve-metrics", "--port", "0", "{}"),),
 }
-OTHERS = frozenset({"bench", "completion", "doctor", "import", "lab", "man", "monitor", "record"})
+OTHERS = frozenset({"bench", "completion", "doctor", "import", "lab", "man", "monitor", "prebuild", "record"})
 """Commands that read no trace."""
 
 

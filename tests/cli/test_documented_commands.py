@@ -83,7 +83,7 @@ def is_only_parsed(command: str) -> bool:
     words = own_words(command)
     if words is None:
         return False
-    return words[0] in {"bench", "lab", "record"} or (words[0] == "live" and "--replay" not in words)
+    return words[0] in {"bench", "lab", "prebuild", "record"} or (words[0] == "live" and "--replay" not in words)
 
 
 PARSED = [command for command in COMMANDS if is_only_parsed(command)]

@@ -154,7 +154,7 @@ def test_each_command_keeps_the_contract(runs: dict[str, list[Run]], file: str) 
     for run in runs[file]:
         assert run["raised"] == "", run
         # Most of these traces lack what a question asks for, which is wrong usage.
-        assert run["code"] in {0, 1, 3, 4} | ({2} if "--by" in run["words"] else set()), run
+        assert run["code"] in {0, 1, 3, 4} | ({2} if {"--by", "--slow"} & {*run["words"]} else set()), run
         assert "Traceback" not in run["stderr"], run
         assert "bug in kalloctrace" not in run["stderr"], run
         if run["code"] in {1, 2}:

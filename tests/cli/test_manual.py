@@ -148,6 +148,7 @@ WITHOUT_JSON = {
     "lab-run": "its output is the command's own",
     "man": "its result is a page",
     "monitor": "its results are traces",
+    "prebuild": "its results are programs",
     "serve-metrics": "Prometheus has a format of its own",
 }
 

@@ -60,6 +60,7 @@ FORGED = ("FOREIGN", "not ok 1 - ", "not ok 1 not", "ok 2 forged", '{"type":"x"'
 # These would record, boot or serve. Their arguments here are refused when they are parsed.
 REFUSED = {
     "bench": ["bench", ARGUMENT],
+    "prebuild": ["prebuild", "--kernel", "x", "--cpus", ARGUMENT],
     "record": ["record", "--pid", ARGUMENT],
     "lab run": ["lab", "run", "--cpus", ARGUMENT, "--kernel", "x", "--", "true"],
     "lab fetch": ["lab", "fetch", ARGUMENT],
@@ -107,6 +108,7 @@ def arguments(trace: str) -> dict[str, list[list[str]]]:
         "report": [
             ["report", trace],
             ["report", "--failures", trace],
+            ["report", "--slow", "--by", "comm,stack,gfp", trace],
             ["report", "--by", "comm,stack,gfp", trace],
             ["report", ARGUMENT],
         ],
@@ -273,6 +275,7 @@ def text_commands(trace: Path, *, small: bool = False) -> list[list[str]]:
         ["verify", "--ktap", name],
         ["report", "--top", "50", name],
         ["report", "--failures", "--slower-than", "0", name],
+        ["report", "--slow", "--by", "comm,stack", name],
         ["export", "--format", "csv", name],
     ]
     return (
