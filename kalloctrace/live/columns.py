@@ -76,9 +76,14 @@ _COLUMNS = (
 
 _IMPORTANT: tuple[SortName, ...] = (
     *("rate", "verdict", "gfp", "comm", "pid", "stack", "alloc_flags"),
-    *("order", "node", "zone", "migratetype", "count", "share", "failed", "time", "bytes"),
+    *("order", "node", "zone", "migratetype", "count", "share"),
 )
 """Most important first, after the one to sort by: a narrow screen drops columns from the end."""
+
+_SPARE: tuple[SortName, ...] = ("failed", "time", "bytes")
+"""Columns that are shown where this leaves enough room to spell flags and functions, most important first."""
+_SPELLED = 20
+"""Characters beyond its minimum that a column with such names shall keep."""
 
 _GROWING: tuple[SortName, ...] = ("order", "node", "rate", "count", "migratetype", "comm")
 """Columns that grow to their maximum, in this order, where there is room."""
@@ -107,6 +112,11 @@ def place_columns(
     left = width + GAP
     for name in dict.fromkeys((sort, *_IMPORTANT)):
         if name in available and columns[name].min_width + GAP <= left:
+            widths[name] = columns[name].min_width
+            left -= columns[name].min_width + GAP
+    room = _SPELLED * len(widths.keys() & _WEIGHTS.keys())
+    for name in _SPARE:
+        if name in available and name not in widths and left - columns[name].min_width - GAP >= room:
             widths[name] = columns[name].min_width
             left -= columns[name].min_width + GAP
     for name in _GROWING:

@@ -167,11 +167,11 @@ def test_columns_of_80_and_200() -> None:
     """A narrow screen drops columns, and a wide one adds some."""
     names = {(by, width): [part.column.name for part in place_columns(by, width)] for by in BYS for width in (79, 199)}
     what = ["gfp", "order", "node", "zone", "migratetype", "alloc_flags", "verdict"]
-    results = ["bytes", "failed", "time"]
+    assert names["request", 199] == ["rate", "count", "share", "bytes", "failed", "time", *what]
     assert names["request", 79] == ["rate", "count", "share", *what]
     assert names["task", 79] == ["rate", "comm", "pid", *what]
     assert names["stack", 79] == ["rate", "comm", "pid", "gfp", "alloc_flags", "verdict", "stack"]
-    assert names["stack", 199] == ["rate", "count", "share", *results, "comm", "pid", *what, "stack"]
+    assert names["stack", 199] == ["rate", "count", "share", "failed", "time", "comm", "pid", *what, "stack"]
 
 
 def test_short_names_are_one_for_each_flag_of_every_kernel() -> None:
