@@ -93,9 +93,10 @@ bench-text: setup
 bench-memory: setup
 	$(BIN)/python -m tests.bench.memory $(if $(SHARE),--share $(SHARE))
 
-# Time and size of a fleet's questions, what its searches find, and false alarms. ROWS="300000 10000000", SEEDS=20, ENGINE=duckdb.
+# Time and size of a fleet's questions, what its searches find, and false alarms. ROWS="300000 10000000", SEEDS=20,
+# ENGINE=duckdb; DOCS=1 writes it into docs/fleet.md.
 fleet-bench: setup
-	$(BIN)/python -m tests.bench.fleet $(foreach rows,$(ROWS),--rows $(rows)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ENGINE),--engine $(ENGINE))
+	$(BIN)/python -m tests.bench.fleet $(foreach rows,$(ROWS),--rows $(rows)) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(ENGINE),--engine $(ENGINE)) $(if $(DOCS),--docs)
 
 # A fleet is asked by a Spark cluster on loopback, of which a worker is killed in mid-query.
 fleet-test: setup

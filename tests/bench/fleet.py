@@ -25,7 +25,10 @@ from kalloctrace.fleet.verify import verify_fleet
 from tests.bench.fleet_data import AFTER, BEFORE, MISMATCH, OUTLIER, SMALL, Fleet, export_fleet, make_fleet
 from tests.bench.memory import Cost, cost
 from tests.bench.tables import table
+from tests.section import write_section
 
+PAGE = Path(__file__).parents[2] / "docs" / "fleet.md"
+BEGIN, END = "<!-- written by make fleet-bench DOCS=1 -->", "<!-- end -->"
 ROWS = (30_000, 100_000, 300_000, 1_000_000)
 SEEDS, PLAIN = 20, 5
 MOST_MEMORY = 4 << 30
@@ -278,10 +281,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, action="append", help="rows of allocations of a fleet; give several")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this engine")
+    parser.add_argument("--docs", action="store_true", help="write it into docs/fleet.md too")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="fleets that are searched")
     parser.add_argument("--hosts", type=int, default=100, help="hosts of each of these")
     options = parser.parse_args()
-    faults = []
+    faults, printed = list[str](), list[str]()
     with tempfile.TemporaryDirectory() as name:
         fleets = sizes_of(options.rows or ROWS)
         plain = options.seeds * PLAIN // SEEDS
@@ -291,8 +295,12 @@ def main() -> int:
         ):
             *shown, fault = lines
             print("\n".join((*shown, "")), flush=True)
+            printed += [*shown, ""]
             faults += [fault] if fault else []
-    print("\n".join(f"not met: {fault}" for fault in faults) or "All limits are met.")
+    said = "\n".join(f"not met: {fault}" for fault in faults) or "All limits are met."
+    print(said)
+    if options.docs:
+        write_section(PAGE, BEGIN, END, "\n".join((*printed, said)))
     return int(bool(faults))
 
 
