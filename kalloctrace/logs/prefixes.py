@@ -213,7 +213,8 @@ def next_prefix(text: str, known: Prefix) -> int:
             match = syslog
     if match is None:
         return len(text)
-    begins = starts(text, begin) is not None or HEADER.match(text, begin) is not None
+    # The words of a report's first line behind the prefix do not tell what stands before it.
+    begins = starts(text, begin) is not None or HEADER.match(text, begin, match.start()) is not None
     return match.start() if begins or _is_at_once(text, known, match) else len(text)
 
 

@@ -480,6 +480,12 @@ def test_a_mark_at_the_end_of_a_wrapped_line(marks: tuple[str, str]) -> None:
     assert texts([part for line in lines for part in (line[:60], line[60:]) if part]) == REPORT
 
 
+def test_a_prefix_of_a_chat_before_a_first_line() -> None:
+    """No message ends before the stamp of the first line."""
+    lines = [f"[9:12 AM] bot: `[ 6207.63728{number}] {line}`" for number, line in enumerate(REPORT)]
+    assert texts(lines) == REPORT
+
+
 def test_the_rest_of_a_line_below_long_numbers() -> None:
     """A prefix of 13 digits was learned; "B" is a digit too, but a short number."""
     lines = [f"1795863377637 {line}" for line in REPORT]
