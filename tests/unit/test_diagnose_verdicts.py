@@ -109,6 +109,7 @@ def test_blocks_without_a_count() -> None:
 MEMALLOC = Condition("oom_victim", CPUSET | LTS.bits.alloc_no_watermarks)
 SAME = Condition("real_time", CPUSET)
 MORE = Condition("real_time", CPUSET | HIGH)
+MASK = Condition("movable_mask", CPUSET | LTS.bits.alloc_cma)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,8 @@ MORE = Condition("real_time", CPUSET | HIGH)
         # It did not pass, so that what would have let it pass is not so.
         (LOW, CPUSET, MEMALLOC, ("watermark", True, (), ("oom_victim",))),
         (DOUBTFUL, CPUSET, MEMALLOC, ("unknown", False, (), ("oom_victim",))),
+        # But many a mask is movable, also where the zone did not serve when its state was printed.
+        (zone(0, NORMAL, 5000, free_cma=4500), CPUSET, MASK, ("watermark", False, ("movable_mask",), ())),
         # The other flags refuse as well, or pass as well.
         (LOW, CPUSET, SAME, ("watermark", True, (), ())),
         (zone(0, NORMAL, 400), CPUSET, MORE, ("watermark", True, (), ())),
