@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Literal, TextIO
 
 from kalloctrace.errors import KalloctraceError
-from kalloctrace.text import COLUMNS, fitting, printable, wrap_names
+from kalloctrace.text import COLUMNS, fitting, printable, wrap_message
 
 Style = Literal["bold", "red", "green", "yellow"]
 Part = str | tuple[str, Style]
@@ -62,9 +62,9 @@ class Console:
         self._write(f"{printable(text)}\n" for text in texts)
 
     def wrapped_lines(self, texts: Iterable[str]) -> None:
-        """Print lines without styles; a terminal gets those that are too long in parts, and no word is broken."""
+        """Print lines without styles; a terminal gets those that are too long in parts: no word is broken."""
         if self.is_terminal:
-            texts = (part for text in texts for part in wrap_names(printable(text), self.columns))
+            texts = (part for text in texts for part in wrap_message(printable(text), self.columns))
         self.lines(texts)
 
     def rewrite(self, text: str) -> None:

@@ -16,6 +16,7 @@ COLUMNS = 80
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 _WORD = re.compile(r"(?:'[^']*'|\"[^\"]*\"|\S)+")
+_COMMAND = re.compile(r": (kalloctrace [^,;()]+)$")
 _CONTINUED, _CONTINUATION = " \\", "    "
 """How a line of a command ends that goes on, and how the next one begins."""
 
@@ -93,6 +94,21 @@ def wrap_command(command: str, width: int) -> list[str]:
         else:
             line = f"{line} {word}" if line else word
     return [*lines, line]
+
+
+def wrap_message(text: str, width: int) -> list[str]:
+    """Break a text as `wrap_names` does; a command at its end, after a colon, is broken as `wrap_command` does.
+
+    Args:
+        text: it may be indented.
+        width: columns of a line.
+    """
+    found = _COMMAND.search(text)
+    if found is None or fitting(text, width) == len(text):
+        return wrap_names(text, width)
+    indent = " " * (len(text) - len(text.lstrip(" ")) + 2)
+    command = wrap_command(found[1], width - len(indent))
+    return [*wrap_names(text[: found.start() + 1], width), *(f"{indent}{line}" for line in command)]
 
 
 def fitting(text: str, width: int) -> int:

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from kalloctrace.text import file_name, printable, shell_word, wrap_command, wrap_names, wrap_words
+from kalloctrace.text import file_name, printable, shell_word, wrap_command, wrap_message, wrap_names, wrap_words
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,16 @@ def test_a_command_that_is_broken_is_still_one(width: int) -> None:
     texts = (command, "\n".join(lines))
     shown = [subprocess.run(["sh", "-c", text], capture_output=True, check=True).stdout for text in texts]
     assert shown[0] == shown[1]
+
+
+def test_a_command_at_the_end_of_a_message_can_be_copied() -> None:
+    """It begins on a line of its own, and goes on after a backslash; what fits, and what is prose, stays."""
+    text = "record in a virtual machine: kalloctrace lab run --kernel 6.12 -- kalloctrace record -- ls"
+    assert wrap_message(text, 50) == [
+        "record in a virtual machine:",
+        "  kalloctrace lab run --kernel 6.12 -- \\",
+        "      kalloctrace record -- ls",
+    ]
+    assert wrap_message(text, 200) == [text]
+    prose = "  fix: kalloctrace doctor says why, and what to do instead of that"
+    assert wrap_message(prose, 40) == wrap_names(prose, 40)
