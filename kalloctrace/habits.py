@@ -12,10 +12,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "script": ("perf script prints each event", "kalloctrace export --format jsonl TRACE"),
     "top": ("perf top watches events as they happen", "kalloctrace live"),
     "trace": ("perf trace watches events as they happen", "kalloctrace live"),
-    "list": ("perf list names events to record, and here all page allocations are", "kalloctrace record -- COMMAND"),
+    "list": ("perf list names events to record", "kalloctrace record -- COMMAND"),
     "kmem": ("perf kmem counts page allocations by their callers", "kalloctrace report --by stack TRACE"),
     "annotate": (
-        "perf annotate shows code; here there are rules",
+        "perf annotate shows the code of a function",
         "kalloctrace explain --full --gfp MASK --order N",
     ),
     "run": ("memray run records a program", "kalloctrace record --children -- COMMAND"),
