@@ -329,6 +329,7 @@ def report_command(
 @command.command(name="diff")
 @_JSON
 @_with_engine
+@_with_page
 @click.option(
     "--kernel",
     "kernels",
@@ -339,7 +340,13 @@ def report_command(
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many to print.")
 @_DATASET
 def diff_command(
-    as_json: bool, kernels: tuple[str, ...], top: int, dataset: str, **options: Unpack[EngineOptions]
+    as_json: bool,
+    html: Path | None,
+    force: bool,
+    kernels: tuple[str, ...],
+    top: int,
+    dataset: str,
+    **options: Unpack[EngineOptions],
 ) -> int:
     """Show what changed with an upgrade.
 
@@ -348,7 +355,7 @@ def diff_command(
     both, each is compared with itself. A difference is printed if it is certain: in 99 of 100 upgrades that change
     nothing none is. Its interval has the true value in 95 of 100 cases.
 
-    --json prints all differences, one a line, and the sums at last.
+    --json prints all differences, one a line, and the sums at last. --html writes a page with those that are certain.
 
     \b
     Examples:
@@ -359,52 +366,63 @@ def diff_command(
         fix = "add --kernel twice: first the kernel before the upgrade, then the one after it"
         raise KalloctraceError("cannot compare kernels", f"{len(kernels)} are given in place of 2", fix, Exit.USAGE)
     before, after = kernels
-    with _judged(dataset, options) as (opened, running):
-        from kalloctrace.commands.progress import show_progress
-        from kalloctrace.fleet.diff import diff_fleet
-        from kalloctrace.fleet.text import diff_lines
+    with _page(html, force=force, as_json=as_json) as page:
+        with _judged(dataset, options) as (opened, running):
+            from kalloctrace.commands.progress import show_progress
+            from kalloctrace.fleet.diff import diff_fleet
+            from kalloctrace.fleet.page import diff_page
+            from kalloctrace.fleet.text import diff_lines
 
-        done = [0.0]
-        with show_progress("comparing hosts", lambda: done[-1]):
-            found = diff_fleet(opened, running, before, after, done.append)
-    if as_json:
-        stdout().json_lines(found.json_lines())
-    else:
-        stdout().wrapped_lines(diff_lines(found, top))
+            done = [0.0]
+            with show_progress("comparing hosts", lambda: done[-1]):
+                found = diff_fleet(opened, running, before, after, done.append)
+        if page is not None:
+            _write_page(page, diff_page(found, opened.name))
+        elif as_json:
+            stdout().json_lines(found.json_lines())
+        else:
+            stdout().wrapped_lines(diff_lines(found, top))
     return Exit.OK
 
 
 @command.command(name="outliers")
 @_JSON
 @_with_engine
+@_with_page
 @click.option("--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many hosts to print.")
 @_DATASET
-def outliers_command(as_json: bool, top: int, dataset: str, **options: Unpack[EngineOptions]) -> int:
+def outliers_command(
+    as_json: bool, html: Path | None, force: bool, top: int, dataset: str, **options: Unpack[EngineOptions]
+) -> int:
     """Find the hosts that are unlike their peers, and in which fields.
 
     The peers of a host have the same kernel and the same kind of machine, and are at least ten. It is unlike them if
     the share of its calls with some request, flag, outcome or verdict, or the time of its slow calls, is further out
     than the spread of its peers explains: in 99 of 100 fleets without outliers none is found.
 
-    --json prints an object for each host and field, and the sums at last.
+    --json prints an object for each host and field, and the sums at last. --html writes a page with tables.
 
     \b
     Examples:
       kalloctrace fleet outliers my-fleet
       kalloctrace fleet outliers --json my-fleet
     """
-    with _judged(dataset, options) as (opened, running):
-        from kalloctrace.commands.progress import show_progress
-        from kalloctrace.fleet.outliers import find_outliers
-        from kalloctrace.fleet.text import outlier_lines
+    with _page(html, force=force, as_json=as_json) as page:
+        with _judged(dataset, options) as (opened, running):
+            from kalloctrace.commands.progress import show_progress
+            from kalloctrace.fleet.outliers import find_outliers
+            from kalloctrace.fleet.page import outliers_page
+            from kalloctrace.fleet.text import outlier_lines
 
-        done = [0.0]
-        with show_progress("comparing hosts", lambda: done[-1]):
-            found = find_outliers(opened, running, done.append)
-    if as_json:
-        stdout().json_lines(found.json_lines())
-    else:
-        stdout().wrapped_lines(outlier_lines(found, top))
+            done = [0.0]
+            with show_progress("comparing hosts", lambda: done[-1]):
+                found = find_outliers(opened, running, done.append)
+        if page is not None:
+            _write_page(page, outliers_page(found, opened.name))
+        elif as_json:
+            stdout().json_lines(found.json_lines())
+        else:
+            stdout().wrapped_lines(outlier_lines(found, top))
     return Exit.OK
 
 

@@ -4,7 +4,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from kalloctrace.fleet.text import report_lines, verification_lines
+from kalloctrace.fleet.diff import FleetDiff
+from kalloctrace.fleet.outliers import FleetOutliers
+from kalloctrace.fleet.text import diff_lines, outlier_lines, report_lines, verification_lines
 from kalloctrace.fleet.verify import FleetVerification
 from kalloctrace.report.page.texts import printable_json
 from kalloctrace.version import __version__
@@ -15,7 +17,7 @@ Page: TypeAlias = dict[str, Any]
 ROWS = 1000
 """Rows of a table on a page, so that a browser stays responsive."""
 
-_WORDS, _NUMBER, _TIME = "words", "number", "milliseconds"
+_WORDS, _NUMBER, _TIME, _SHARE, _RATIO = "words", "number", "milliseconds", "percent", "ratio"
 _MISMATCHES = {
     "calls": ("calls", _NUMBER),
     "requests": ("requests", _NUMBER),
@@ -48,6 +50,9 @@ _STALLS = {
     "caller": ("caller", _WORDS),
     "cgroup": ("cgroup", _WORDS),
 }
+
+_UNITS = {"share": ("Shares", _SHARE, _SHARE, "%"), "ns": ("Times", "precise milliseconds", _RATIO, "ms")}
+"""Of each unit: the heading of its table, how its values and their changes are shown, and the unit's name."""
 
 
 def verification_page(found: FleetVerification, name: str) -> Page:
@@ -86,6 +91,68 @@ def report_page(totals: Row, failures: Sequence[Row], stalls: Sequence[Row], nam
     about = _about(name, recordings=totals["recordings"], hosts=totals["hosts"])
     numbers = {"allocations": totals["allocations"], "failed": totals["failed"], "slow calls": totals["slow_calls"]}
     return _page("Failures and stalls of a fleet", about, headline, numbers, tables)
+
+
+def diff_page(found: FleetDiff, name: str) -> Page:
+    """Return the page of `fleet diff`: what is certain.
+
+    Args:
+        found: the differences.
+        name: of the dataset.
+    """
+    rows = [one.to_json() for one in found.differences if one.is_certain]
+    tables = []
+    for unit, (heading, kind, change, sign) in _UNITS.items():
+        what = "after less before, in points" if unit == "share" else "after divided by before"
+        lead = f"The change is {what}; its 95 % interval has the true value in 95 of 100 cases."
+        shown = {
+            "field": ("field", _WORDS),
+            "value": ("value", _WORDS),
+            "before": (f"before, {sign}", kind),
+            "after": (f"after, {sign}", kind),
+            "change": ("change", change),
+            "change_low": ("at least", change),
+            "change_high": ("at most", change),
+            "hosts_before": ("hosts before", _NUMBER),
+            "hosts_after": ("hosts after", _NUMBER),
+            "machine_kind": ("machine", _WORDS),
+        }
+        tables.append(_table(heading, lead, shown, [row for row in rows if row["unit"] == unit]))
+    headline = [["doubt" if rows or not found.kinds else "good", next(iter(diff_lines(found, 0)))]]
+    numbers = {
+        "compared": len(found.differences),
+        "certain": len(rows),
+        "kinds of machine left out": len(found.left_out),
+    }
+    about = f"{name}: {', '.join(found.kernels[0])} and {', '.join(found.kernels[1])}"
+    return _page("What changed with an upgrade", about, headline, numbers, tables)
+
+
+def outliers_page(found: FleetOutliers, name: str) -> Page:
+    """Return the page of `fleet outliers`.
+
+    Args:
+        found: the outliers.
+        name: of the dataset.
+    """
+    rows = [one.to_json() for one in found.found]
+    tables = []
+    for unit, (heading, kind, _, sign) in _UNITS.items():
+        shown = {
+            "host": ("host", _WORDS),
+            "field": ("field", _WORDS),
+            "value": ("value", _WORDS),
+            "own": (f"its own, {sign}", kind),
+            "median": (f"its peers, {sign}", kind),
+            "peers": ("hosts compared", _NUMBER),
+            "kernel_release": ("kernel", _WORDS),
+            "machine_kind": ("machine", _WORDS),
+        }
+        lead = "What is further out than the spread of the peers explains; its peers have the median."
+        tables.append(_table(heading, lead, shown, [row for row in rows if row["unit"] == unit]))
+    headline = [["doubt" if rows or not found.hosts else "good", next(iter(outlier_lines(found, 0)))]]
+    numbers = {"hosts compared": found.hosts, "hosts without peers": found.alone, "fields of outliers": len(rows)}
+    return _page("Hosts unlike their peers", name, headline, numbers, tables)
 
 
 def _about(name: str, *, recordings: int, hosts: int) -> str:

@@ -55,7 +55,7 @@ def fleet() -> Path:
     """Return a dataset."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder)
-    fleets.add(folder / "fleet", traces.RECORDED)
+    fleets.add(folder / "fleet", traces.RECORDED, traces.UNDER_PRESSURE)
     return folder / "fleet"
 
 
@@ -63,6 +63,10 @@ LOG = Path(__file__).parents[1] / "unit" / "data" / "failures" / "memcg-oom.log"
 OUTPUTS = {
     "explain --html": Output(lambda source, path: ["explain", "--html", path, source], LOG),
     "export --output": Output(lambda source, path: ["export", "--format", "parquet", "-o", path, source]),
+    "fleet diff --html": Output(
+        lambda _, path: ["fleet", "diff", "--kernel", "5.10", "--kernel", "7.3", "--html", path, fleet()], None
+    ),
+    "fleet outliers --html": Output(lambda _, path: ["fleet", "outliers", "--html", path, fleet()], None),
     "fleet report --html": Output(lambda _, path: ["fleet", "report", "--html", path, fleet()], None),
     "fleet verify --html": Output(lambda _, path: ["fleet", "verify", "--html", path, fleet()], None),
     "import --output": Output(lambda source, path: ["import", "-o", path, source], EVENTS, private=True),

@@ -3,11 +3,15 @@
 "use strict";
 
 const data = JSON.parse(find("#data").textContent);
+const threeDigits = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
 /** How a column's values are shown; times are in nanoseconds. */
 const KINDS = {
   words: { words: true },
   number: {},
   milliseconds: { shown: (ns) => oneDigit.format(ns / 1e6) },
+  "precise milliseconds": { shown: (ns) => threeDigits.format(ns / 1e6) },
+  percent: { shown: (share) => threeDigits.format(100 * share) },
+  ratio: { shown: (ratio) => ratio.toFixed(2) },
 };
 
 function section({ heading, lead, columns, rows, sorted, beyond }, number) {
