@@ -10,6 +10,7 @@ from kalloctrace.report.slow_time import SlowTime
 from kalloctrace.report.summary import Summary, only_events, slow_path_totals
 from kalloctrace.text import duration, many, share
 from kalloctrace.trace.audited import audit_lines
+from kalloctrace.trace.slow_split import spent_with
 from kalloctrace.verify.verification import Verification
 
 Tone = Literal["good", "bad", "doubt", "plain"]
@@ -61,6 +62,8 @@ def _slow(slow: SlowTime, tables: FlagTables) -> Line:
     if not slow.calls:
         return Line("no allocation took the slow path", "good")
     text = f"{slow.calls:,} took the slow path, {duration(slow.total)} in all"
+    if any(slow.parts.values()):
+        text += f": {spent_with(slow.parts)}"
     if slow.slowest is not None:
         call = slow.slowest
         gfp = decode_gfp(call["given"]["gfp_mask"], tables).text

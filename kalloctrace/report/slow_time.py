@@ -2,8 +2,10 @@
 """How long the slow path took."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from kalloctrace.trace.slow_split import PARTS, added, parts_json, parts_of
 
 
 @dataclass
@@ -13,11 +15,13 @@ class SlowTime:
     Attributes:
         calls: recorded calls.
         total: time of all calls whose return was captured, ns.
+        parts: what this time was spent with, ns; None for what is not known.
         slowest: the call that took longest; None without calls whose return was captured.
     """
 
     calls: int = 0
     total: int = 0
+    parts: Mapping[str, int | None] = field(default_factory=lambda: dict.fromkeys(PARTS))
     slowest: Mapping[str, Any] | None = None
 
     def add(self, call: Mapping[str, Any]) -> None:
@@ -27,6 +31,7 @@ class SlowTime:
         if duration is None:
             return
         self.total += duration
+        self.parts = added(self.parts, parts_of(call) or dict.fromkeys(PARTS))
         if self.slowest is None or duration > self.slowest["duration"]:
             self.slowest = call
 
@@ -35,6 +40,7 @@ class SlowTime:
         call = self.slowest
         return {
             "slow_ns": self.total,
+            "slow_parts": parts_json(self.parts),
             "slowest": call
             and {
                 "duration_ns": call["duration"],

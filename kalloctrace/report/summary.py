@@ -157,7 +157,7 @@ class Summary:
             "slow_calls": totals.slow if totals else None,
             "slow_failed": totals.slow_failed if totals else None,
             "slow_lost": totals.slow_lost + totals.slow_missed if totals and totals.slow is not None else None,
-            **({"slow_ns": None, "slowest": None} if self.slow is None else self.slow.to_json()),
+            **({"slow_ns": None, "slow_parts": None, "slowest": None} if self.slow is None else self.slow.to_json()),
             "lost": self.lost,
             "missed": totals.missed if totals else None,
             **missed_json(totals),

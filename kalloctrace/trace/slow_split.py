@@ -28,6 +28,11 @@ def parts_of(call: Mapping[str, Any]) -> dict[str, int | None] | None:
     return None if call["rest"] is None else {name: call[name] for name in PARTS}
 
 
+def added(parts: Mapping[str, int | None], more: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Return the sums of parts; a part is None only where it is in both."""
+    return {name: more[name] if ns is None else ns + (more[name] or 0) for name, ns in parts.items()}
+
+
 def parts_json(parts: Mapping[str, int | None]) -> dict[str, int | None]:
     """Return parts in ns as JSON values."""
     return {f"{name}_ns": ns for name, ns in parts.items()}
@@ -77,8 +82,7 @@ class SlowSplit:
             if spent is None:
                 continue
             count += 1
-            for name, ns in spent.items():
-                parts[name] = parts[name] if ns is None else (parts[name] or 0) + ns
+            parts = added(parts, spent)
             power = power_of(call["duration"])
             log2[power] = log2.get(power, 0) + 1
             if power not in examples or call["duration"] > examples[power]["duration"]:

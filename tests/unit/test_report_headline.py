@@ -15,6 +15,7 @@ from kalloctrace.report.summary_text import total_fields
 from kalloctrace.text import duration, share
 from kalloctrace.trace.audited import Audited
 from kalloctrace.trace.reader import TraceReader
+from kalloctrace.trace.slow_split import PARTS
 from kalloctrace.verify.verification import Verification
 from tests import traces
 
@@ -30,7 +31,7 @@ def summary_of(name: str) -> tuple[Summary, Verification]:
 def call(duration_ns: int | None, **changed: object) -> dict[str, Any]:
     """Return a call of the slow path, as far as its time needs it."""
     given = {"gfp_mask": 0xCC0, "order": 2}
-    return {"duration": duration_ns, "given": given, "comm": "cc1", "page": True, **changed}
+    return {"duration": duration_ns, "given": given, "comm": "cc1", "page": True, **dict.fromkeys(PARTS), **changed}
 
 
 def test_failures_come_first() -> None:

@@ -34,7 +34,7 @@ KEYS = {
     *("type", "trace", "kernel", "version", "nodes", "recording", "seconds", "ended", "allocations", "pages"),
     *("bytes", "per_second", "failed", "rejected", "slow_path", "lost", "missed", "running", "truncated"),
     *("damage", "by", "verification", "estimated", "sample", "not_followed", "events"),
-    *("slow_calls", "slow_failed", "slow_lost", "slow_ns", "slowest"),
+    *("slow_calls", "slow_failed", "slow_lost", "slow_ns", "slow_parts", "slowest"),
     *("missed_by", "bpf_calls", "audit", "own", "filtered"),
 }
 TABLES = [

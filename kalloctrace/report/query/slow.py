@@ -16,7 +16,7 @@ from kalloctrace.trace.dedup import Tally
 from kalloctrace.trace.reader import Ending, TraceReader
 from kalloctrace.trace.results import no_slow_path, slow_call_failed
 from kalloctrace.trace.schema import frames_of
-from kalloctrace.trace.slow_split import PARTS, parts_json, parts_of, power_of
+from kalloctrace.trace.slow_split import PARTS, added, parts_json, parts_of, power_of
 from kalloctrace.verify.slowpath.fast_path import CallerMasks, from_entry
 
 _OF_EXAMPLE = ("time", "pid", "tid", "comm", "cgroup", "page", "duration", "stack", *PARTS)
@@ -50,11 +50,6 @@ class Bucket:
         if spent is not None:
             self.split += 1
             self.parts = added(self.parts, spent)
-
-
-def added(parts: Mapping[str, int | None], more: Mapping[str, int | None]) -> dict[str, int | None]:
-    """Return the sums of parts; a part is None only where it is in both."""
-    return {name: more[name] if ns is None else ns + (more[name] or 0) for name, ns in parts.items()}
 
 
 @dataclass
