@@ -28,6 +28,7 @@ def test_what_a_report_does_not_say() -> None:
         "trace_lines": (),
         "host": "",
         "suppressed": 0,
+        "limited": 0,
         "lost": 0,
         "memcg": False,
         "memcg_counter": "",
