@@ -78,6 +78,8 @@ OUTPUTS = {
 }
 INPUTS = {"live --replay", "monitor --config"}
 """Options that name a file to read."""
+CACHES = {"prebuild --output"}
+"""Options that name a folder of files that their contents name: none is overwritten by another one."""
 NAMES = list(OUTPUTS)
 WRITERS = [name for name, output in OUTPUTS.items() if not output.live]
 READERS = [name for name in WRITERS if OUTPUTS[name].source is not None]
@@ -138,7 +140,7 @@ def options() -> Iterator[tuple[str, click.Parameter]]:
 def test_every_output_is_tried() -> None:
     """A new option that names a file is an output, which this file tries, or an input."""
     files = {f"{name} {max(option.opts, key=len)}" for name, option in options() if isinstance(option.type, click.Path)}
-    assert files == OUTPUTS.keys() | INPUTS
+    assert files == OUTPUTS.keys() | INPUTS | CACHES
     forces = {name for name, option in options() if "--force" in option.opts}
     assert forces == {name.rpartition(" ")[0] for name in OUTPUTS}
 
