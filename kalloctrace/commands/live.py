@@ -153,7 +153,7 @@ def command(
     if replay is not None:
         given: dict[str, object] = {"-o": output, "--attach": attach != "auto"}
         given |= {f"--{name.replace('_', '-')}": value is not None for name, value in options.items()}
-        return _replay(replay, show, given)
+        return _replay(replay, show, options, {name: value for name, value in given.items() if name not in _REPLAYED})
     require("watch", "--by task", {"--max-rate": options["max_rate"] if show.mode == "aggregate" else None})
     return _record(show, output, options, force=force, asked=ASKED[attach])
 
@@ -239,9 +239,14 @@ def _on_terminal() -> bool:
     return os.environ.get("TERM") != "dumb" and keys and all(console.is_terminal for console in consoles)
 
 
-def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
+_REPLAYED = frozenset(("--pid", "--comm", "--order", "--gfp-any", "--gfp-all", "--gfp-none", "--node"))
+"""The capture options that select calls of a replay too: the others are about what the program captures."""
+
+
+def _replay(path: Path, show: _Show, options: CaptureOptions, given: Mapping[str, object]) -> int:
     from kalloctrace.commands.recording_summary import print_next_step
     from kalloctrace.live.plain import replayed_observations
+    from kalloctrace.live.replay_filter import ReplayFilter
     from kalloctrace.output.temporary import discard_unfinished
     from kalloctrace.signals import Ending
     from kalloctrace.trace.replay import Replay
@@ -254,9 +259,14 @@ def _replay(path: Path, show: _Show, given: Mapping[str, object]) -> int:
             "leave it out; --filter selects rows",
             Exit.USAGE,
         )
-    with Replay(path, longer_than=show.longer_than) as replay:
+    with Replay(
+        path, longer_than=show.longer_than, choice=lambda found: ReplayFilter(filters_of(options, found.tables))
+    ) as replay:
         view = show.view(replay.snapshot)
-        view.describe(replay.recording)
+        selected = filters_of(options, replay.snapshot.tables).to_json()
+        recorded = replay.recording.get("filters") or {}
+        added = {name: value for name, value in selected.items() if value is not None}
+        view.describe({**replay.recording, "filters": {**recorded, **added}})
         if show.by == "stack" and not replay.recording.get("stacks"):
             raise KalloctraceError(
                 f"cannot show the stacks of {path}", "it was recorded without --stack", "leave out --stack", Exit.USAGE

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from kalloctrace.errors import KalloctraceError
+from kalloctrace.kernel.snapshot import Snapshot
 from kalloctrace.text import shell_word
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.dedup import begins_with
@@ -29,6 +30,16 @@ from kalloctrace.trace.totals import Totals
 _OVER = "the trace is over"
 _CUT_OFF = "the trace's end is missing: losses are not known"
 _NEVER = (1 << 64) - 1
+
+
+class Choice(Protocol):
+    """Which calls are replayed."""
+
+    def rows(self, batch: RowBatch) -> npt.NDArray[np.bool_]:
+        """Return for each row whether it is."""
+
+    def slow_call(self, call: Mapping[str, Any]) -> bool:
+        """Return whether a call of the slow path is."""
 
 
 class Replay:
@@ -48,6 +59,7 @@ class Replay:
         clock: returns seconds since any fixed moment.
         most: how many combinations of tasks and stacks are kept apart; see `RunningTally`.
         longer_than: calls that are longer than this in the slow path are counted separately, ns.
+        choice: makes of the snapshot which calls are replayed; None for all.
 
     Raises:
         KalloctraceError: the file cannot be read, or has no times.
@@ -60,6 +72,7 @@ class Replay:
         *,
         most: int = MOST_KEYS,
         longer_than: int = 0,
+        choice: Callable[[Snapshot], Choice] | None = None,
     ) -> None:
         self.ended = ""
         self._clock = clock
@@ -74,6 +87,7 @@ class Replay:
             )
         self.snapshot = self._reader.snapshot
         self.recording: Mapping[str, Any] = self._reader.recording
+        self._choice = None if choice is None else choice(self.snapshot)
         self._tally = RunningTally(tasks=True, most=most, longer_than=longer_than)
         self._slow = _SlowReturns(self._tally.slow)
         self._begin, self._last, self._totals, self.cut_off = self._survey()
@@ -148,13 +162,18 @@ class Replay:
             first, last = min(first, int(times.min())), max(last, int(times.max()))
             rows += len(times)
 
-        totals = self._reader.read(see, self._slow.add).totals
+        totals = self._reader.read(see, self._see_slow_call).totals
         first = first if rows else 0
         if totals is None:
             totals = Totals(rows, rows, 0, 0, 0, 0, 0, 0, 0, (), "the end of the trace is missing", 0.0)
             return first, last, totals, _CUT_OFF
         self._slow.recorded |= totals.slow is not None
         return first, last, totals, ""
+
+    def _see_slow_call(self, call: Mapping[str, Any]) -> None:
+        self._slow.recorded = True
+        if self._choice is None or self._choice.slow_call(call):
+            self._slow.add(call)
 
     def _play(self, until: int) -> None:
         """Count the calls up to a time, in ns."""
@@ -164,7 +183,10 @@ class Replay:
             batch = next(self._batches, None)
             if batch is None:
                 break
-            self._pending.append(_PendingBatch(batch, self._indices(batch)))
+            indices = self._indices(batch)
+            rows = np.arange(len(indices)) if self._choice is None else np.flatnonzero(self._choice.rows(batch))
+            if len(rows):
+                self._pending.append(_PendingBatch(batch, indices, rows))
         still = []
         for pending in self._pending:
             due = pending.rows(until)
@@ -261,14 +283,21 @@ _SLACK = 2_000_000_000
 
 
 class _PendingBatch:
-    """A batch with calls that are not due yet."""
+    """A batch with calls that are not due yet.
 
-    def __init__(self, batch: RowBatch, indices: npt.NDArray[np.int32]) -> None:
+    Args:
+        batch: the batch.
+        indices: the allocations of its rows.
+        rows: those of its rows that are replayed.
+    """
+
+    def __init__(self, batch: RowBatch, indices: npt.NDArray[np.int32], rows: npt.NDArray[np.intp]) -> None:
         self.task_columns = {name: batch.task_columns[name] for name in ("comm", "pid", "stack")}
         self.indices = indices
-        times = batch.task_columns["time"].to_numpy()
-        self._order = np.argsort(times, kind="stable")
-        self._times = times[self._order]
+        times = batch.task_columns["time"].to_numpy()[rows]
+        order = np.argsort(times, kind="stable")
+        self._order = rows[order]
+        self._times = times[order]
         self._done = 0
         self.first = int(self._times[0])
 

@@ -132,7 +132,7 @@ def test_calls_is_another_word_for_count() -> None:
         (["--sort", "time", "--replay", TRACE], 2, "cannot sort by time"),
         (["--sort", "pid", "--replay", TRACE], 2, "cannot sort by pid"),
         (["--stack", "--replay", TRACE], 2, "cannot show the stacks"),
-        (["--pid", "1", "--replay", TRACE], 2, "--pid does not go with --replay"),
+        (["--sample", "2", "--replay", TRACE], 2, "--sample does not go with --replay"),
         (["-o", "x.arrows", "--replay", TRACE], 2, "-o does not go with --replay"),
         (["--filter", "oder=1", "--replay", TRACE], 2, "cannot filter by 'oder=1'"),
         (["--replay", "no-such.arrows"], 1, "cannot read no-such.arrows"),

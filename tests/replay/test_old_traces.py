@@ -15,13 +15,18 @@ import pytest
 
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.schema import FORMAT_KEY
+from kalloctrace.trace.slow_split import PARTS
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 EXPECTED: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("old_traces.json").read_text())
 TASK_COLUMNS = ("time", "cpu", "pid", "tid", "comm", "stack", "count")
 FIRST_ROWS = 200
 ADDED = ["cgroup"]
-"""Columns that the reader of that commit did not know."""
+"""Columns of rows that the reader of that commit did not know."""
+ADDED_TO_CALLS = (*ADDED, *PARTS)
+"""Columns of calls of the slow path that it did not know."""
+NEWER = {"slow-parts.arrows"}
+"""Fixtures that were recorded later."""
 
 
 def digest(value: object) -> str:
@@ -42,7 +47,7 @@ def values(path: Path) -> dict[str, Any]:
     """Return what a trace holds: plain values where they are few, digests where they are many."""
     with TraceReader(path) as trace:
         table = pa.Table.from_batches(list(trace.batches())).drop_columns(ADDED).unify_dictionaries()
-        calls = [{key: call[key] for key in call if key not in ADDED} for call in trace.slow_calls()]
+        calls = [{key: call[key] for key in call if key not in ADDED_TO_CALLS} for call in trace.slow_calls()]
         counted = sorted(json.dumps([row, count], sort_keys=True) for row, count in trace.counted())
         totals = trace.ending().totals
         assert totals is not None
@@ -62,8 +67,9 @@ def values(path: Path) -> dict[str, Any]:
 
 
 def test_both_formats_are_among_them() -> None:
-    """Every fixture is compared, of either format, with calls of the slow path and without."""
-    assert sorted(EXPECTED) == sorted(str(path.relative_to(FIXTURES)) for path in FIXTURES.glob("*/*.arrows"))
+    """Every fixture that is as old is compared, of either format, with calls of the slow path and without."""
+    older = [path for path in FIXTURES.glob("*/*.arrows") if path.name not in NEWER]
+    assert sorted(EXPECTED) == sorted(str(path.relative_to(FIXTURES)) for path in older)
     assert {expected["format"] for expected in EXPECTED.values()} == {"1", "2"}
     assert {expected["aggregate"] for expected in EXPECTED.values()} == {False, True}
     assert any(expected["slow_calls"]["calls"] for expected in EXPECTED.values())

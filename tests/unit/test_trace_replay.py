@@ -11,7 +11,9 @@ import pytest
 
 from kalloctrace.errors import KalloctraceError
 from kalloctrace.live.keys import TaskKey
+from kalloctrace.live.replay_filter import ReplayFilter
 from kalloctrace.live.view import View
+from kalloctrace.probe.attach.filters import Filters
 from kalloctrace.trace.decode import RowBatch
 from kalloctrace.trace.reader import TraceReader
 from kalloctrace.trace.replay import Replay
@@ -215,3 +217,43 @@ def test_slow_path_that_was_not_recorded_is_not_zero(tmp_path: Path) -> None:
     with Replay(played.trace(tmp_path / "t.arrows")) as replay:
         replay.advance(1.0)
         assert (replay.observe().totals.slow, replay.observe().totals.slow_failed) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        Filters(),
+        Filters(order=3),
+        Filters(comm="python", order=0),
+        Filters(gfp_all=0xCC0, gfp_none=0x100),
+        Filters(gfp_any=0x20, nid=0),
+        Filters(pid=1),
+    ],
+    ids=str,
+)
+def test_filtered_replay_has_the_calls_that_a_capture_would_have(filters: Filters) -> None:
+    """Expected numbers come from a plain loop over the rows and the calls of the slow path."""
+
+    def selected(row: dict[str, Any], nid: int) -> bool:
+        gfp = row["gfp_mask"]
+        return (
+            filters.order in (None, row["order"])
+            and (filters.gfp_any is None or gfp & filters.gfp_any != 0)
+            and (filters.gfp_all is None or gfp & filters.gfp_all == filters.gfp_all)
+            and (filters.gfp_none is None or gfp & filters.gfp_none == 0)
+            and filters.nid in (None, nid)
+        )
+
+    def by_task(row: dict[str, Any]) -> bool:
+        return filters.comm in (None, row["comm"]) and filters.pid in (None, row["pid"])
+
+    path = RECORDED.parents[1] / "6.12" / "slow-stream.arrows"
+    with TraceReader(path) as trace:
+        rows = [row for batch in trace.batches() for row in batch.to_pylist()]
+        calls = list(trace.slow_calls())
+    with Replay(path, choice=lambda _: ReplayFilter(filters)) as replay:
+        replay.advance(1e9)
+        seen = replay.observe()
+    assert int(seen.counts.sum()) == sum(by_task(row) and selected(row, row["preferred_nid"]) for row in rows)
+    chosen = [call for call in calls if by_task(call) and selected(call["given"], call["given"]["zonelist_nid"])]
+    assert (seen.totals.slow, seen.totals.slow_failed) == (len(chosen), sum(call["page"] is False for call in chosen))
