@@ -5,7 +5,7 @@
  *
  * A task's innermost call has the running clock; the clocks of calls that it interrupts go on with their part.
  *
- * Included by slow.bpf.c. Defined where the kernel has the tracepoint or the function: COMPACTION_ZONES, THROTTLED,
+ * slow.bpf.c comes after it. Defined where the kernel has the tracepoint or the function: COMPACTION_ZONES, THROTTLED,
  * CONGESTED, LOCKS.
  */
 

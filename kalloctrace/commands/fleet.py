@@ -2,7 +2,7 @@
 """The `fleet` commands: one dataset of the traces of many machines, and questions about it."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -94,10 +94,33 @@ def _page(html: Path | None, *, force: bool, as_json: bool) -> "Iterator[IO[byte
         stderr().line(f"wrote {html}; open it in a browser")
 
 
-def _write_page(file: "IO[bytes]", data: "Mapping[str, Any]") -> None:
-    from kalloctrace.report.page.document import fleet_html
+def _write_answer(
+    page: "IO[bytes] | None",
+    data: "Callable[[], Mapping[str, Any]]",
+    objects: "Iterable[object]",
+    lines: Iterable[str],
+    *,
+    as_json: bool,
+) -> None:
+    """Write an answer as a page, or print it: as JSON, an object a line, or as text."""
+    if page is not None:
+        from kalloctrace.report.page.document import fleet_html
 
-    file.writelines(part.encode(errors="backslashreplace") for part in fleet_html(data))
+        page.writelines(part.encode(errors="backslashreplace") for part in fleet_html(data()))
+    elif as_json:
+        stdout().json_lines(objects)
+    else:
+        stdout().wrapped_lines(lines)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[float], None]]:
+    """Show how far something is, on a terminal; yield what takes the share that is done."""
+    from kalloctrace.commands.progress import show_progress
+
+    done = [0.0]
+    with show_progress(what, lambda: done[-1]):
+        yield done.append
 
 
 @contextmanager
@@ -121,12 +144,10 @@ def _asked(dataset: str, options: EngineOptions) -> "Iterator[tuple[Dataset, Eng
 def _judged(dataset: str, options: EngineOptions) -> "Iterator[tuple[Dataset, Engine]]":
     """Yield a dataset in which everything has a verdict, and an engine that is running."""
     with _asked(dataset, options) as (opened, running):
-        from kalloctrace.commands.progress import show_progress
         from kalloctrace.fleet.verify import judge_fleet
 
-        done = [0.0]
-        with show_progress("judging requests", lambda: done[-1]):
-            judge_fleet(opened, running, done.append)
+        with _progress("judging requests") as tell:
+            judge_fleet(opened, running, tell)
         yield opened, running
 
 
@@ -259,20 +280,19 @@ def verify_command(
     """
     with _page(html, force=force, as_json=as_json) as page:
         with _asked(dataset, options) as (opened, running):
-            from kalloctrace.commands.progress import show_progress
             from kalloctrace.fleet.page import verification_page
             from kalloctrace.fleet.text import verification_lines
             from kalloctrace.fleet.verify import verify_fleet
 
-            done = [0.0]
-            with show_progress("judging requests", lambda: done[-1]):
-                found = verify_fleet(opened, running, done.append)
-        if page is not None:
-            _write_page(page, verification_page(found, opened.name))
-        elif as_json:
-            stdout().json_lines(found.json_lines())
-        else:
-            stdout().wrapped_lines(verification_lines(found))
+            with _progress("judging requests") as tell:
+                found = verify_fleet(opened, running, tell)
+        _write_answer(
+            page,
+            lambda: verification_page(found, opened.name),
+            found.json_lines(),
+            verification_lines(found),
+            as_json=as_json,
+        )
     return found.exit_code(strict=strict)
 
 
@@ -316,13 +336,14 @@ def report_command(
                 answers.extend(map(running.rows, asked))
             *sums, failures, stalls = answers
             totals = {name: value for rows in sums for row in rows for name, value in row.items()}
-        if page is not None:
-            _write_page(page, report_page(totals, failures, stalls, opened.name))
-        elif as_json:
-            stdout().json_lines({"type": "fleet_failures", **row} for row in failures)
-            stdout().json_lines({"type": "fleet_stalls", **row} for row in stalls)
-        else:
-            stdout().wrapped_lines(report_lines(totals, failures, stalls))
+        kinds = {"fleet_failures": failures, "fleet_stalls": stalls}
+        _write_answer(
+            page,
+            lambda: report_page(totals, failures, stalls, opened.name),
+            ({"type": kind, **row} for kind, rows in kinds.items() for row in rows),
+            report_lines(totals, failures, stalls),
+            as_json=as_json,
+        )
     return Exit.OK
 
 
@@ -368,20 +389,15 @@ def diff_command(
     before, after = kernels
     with _page(html, force=force, as_json=as_json) as page:
         with _judged(dataset, options) as (opened, running):
-            from kalloctrace.commands.progress import show_progress
             from kalloctrace.fleet.diff import diff_fleet
             from kalloctrace.fleet.page import diff_page
             from kalloctrace.fleet.text import diff_lines
 
-            done = [0.0]
-            with show_progress("comparing hosts", lambda: done[-1]):
-                found = diff_fleet(opened, running, before, after, done.append)
-        if page is not None:
-            _write_page(page, diff_page(found, opened.name))
-        elif as_json:
-            stdout().json_lines(found.json_lines())
-        else:
-            stdout().wrapped_lines(diff_lines(found, top))
+            with _progress("comparing hosts") as tell:
+                found = diff_fleet(opened, running, before, after, tell)
+        _write_answer(
+            page, lambda: diff_page(found, opened.name), found.json_lines(), diff_lines(found, top), as_json=as_json
+        )
     return Exit.OK
 
 
@@ -409,20 +425,19 @@ def outliers_command(
     """
     with _page(html, force=force, as_json=as_json) as page:
         with _judged(dataset, options) as (opened, running):
-            from kalloctrace.commands.progress import show_progress
             from kalloctrace.fleet.outliers import find_outliers
             from kalloctrace.fleet.page import outliers_page
             from kalloctrace.fleet.text import outlier_lines
 
-            done = [0.0]
-            with show_progress("comparing hosts", lambda: done[-1]):
-                found = find_outliers(opened, running, done.append)
-        if page is not None:
-            _write_page(page, outliers_page(found, opened.name))
-        elif as_json:
-            stdout().json_lines(found.json_lines())
-        else:
-            stdout().wrapped_lines(outlier_lines(found, top))
+            with _progress("comparing hosts") as tell:
+                found = find_outliers(opened, running, tell)
+        _write_answer(
+            page,
+            lambda: outliers_page(found, opened.name),
+            found.json_lines(),
+            outlier_lines(found, top),
+            as_json=as_json,
+        )
     return Exit.OK
 
 

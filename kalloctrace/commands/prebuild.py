@@ -76,8 +76,8 @@ def command(kernels: tuple[str, ...], cpus: tuple[int, ...], output: Path) -> in
         )
         if made.returncode:
             return made.returncode
-        paths = [Path(line) for line in made.stdout.decode().splitlines()]
-        build = {path.parent.name for path in paths}
-        stdout().line(f"{kernel}: {many(len(paths), 'program')} in {file_name(output / '-'.join(sorted(build)))}")
+        first, *others = (Path(line) for line in made.stdout.decode().splitlines())
+        made_there = file_name(output / first.parent.name)
+        stdout().line(f"{kernel}: {many(1 + len(others), 'program')} in {made_there}")
     stderr().line(f"copy them to the machines, as root: rsync -a {file_name(output)}/ HOST:/var/cache/kalloctrace/")
     return Exit.OK

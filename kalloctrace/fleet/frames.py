@@ -113,7 +113,7 @@ class Engine(ABC):
         """Return the tables of a dataset, which must stay open for as long as they are used.
 
         Raises:
-            KalloctraceError: a file is damaged, or is none of its table.
+            KalloctraceError: a file is damaged, or belongs to another table.
         """
         self.reach(dataset)
         return self._waited(lambda: {name: self._table(dataset, name) for name in FLEET_TABLES})

@@ -51,7 +51,7 @@ class ReplayFilter:
             chosen &= (gfp & filters.gfp_all) == filters.gfp_all
         if filters.gfp_none is not None:
             chosen &= (gfp & filters.gfp_none) == 0
-        for name, wanted in (("order", filters.order), ("preferred_nid", filters.nid)):
-            if wanted is not None:
-                chosen &= allocations.field(name).to_numpy(zero_copy_only=False) == wanted
+        for name, value in (("order", filters.order), ("preferred_nid", filters.nid)):
+            if value is not None:
+                chosen &= allocations.field(name).to_numpy(zero_copy_only=False) == value
         return chosen

@@ -117,18 +117,23 @@ def killed_at_work(cluster: Cluster, name: str, asking: threading.Event) -> None
         time.sleep(0.01)
 
 
+def judged_by_executors(path: Path, spark: Engine, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Let the executors judge a dataset, which leaves nothing to judge; return DuckDB's answers."""
+    monkeypatch.setattr(verify, "MOST_HERE", 10)
+    monkeypatch.setattr("kalloctrace.fleet.on_spark.TASKS", 4)
+    with Dataset.opened(path) as opened:
+        assert verify.judge_fleet(opened, spark) > 10
+    with engine() as duckdb, Dataset.opened(path) as opened:
+        assert verify.judge_fleet(opened, duckdb) == 0
+        return answers(path, duckdb)
+
+
 def test_a_cluster_answers_as_duckdb(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row by row; its executors judge; and a worker that is killed in mid-query changes nothing."""
     path = tmp_path / "fleet"
     make_mixed_fleet(path, tmp_path)
     with engine("spark", master=cluster.url, memory="1g") as spark:
-        monkeypatch.setattr(verify, "MOST_HERE", 10)
-        monkeypatch.setattr("kalloctrace.fleet.on_spark.TASKS", 4)
-        with Dataset.opened(path) as opened:
-            assert verify.judge_fleet(opened, spark) > 10
-        with engine() as duckdb, Dataset.opened(path) as opened:
-            assert verify.judge_fleet(opened, duckdb) == 0
-            expected = answers(path, duckdb)
+        expected = judged_by_executors(path, spark, monkeypatch)
         assert expected["mismatches"]
         hold_equal(answers(path, spark), expected)
         hold_equal(asked_while_a_worker_dies(cluster, path, spark), expected)
@@ -160,13 +165,7 @@ def test_spark_connect_answers_as_duckdb(
     path = tmp_path / "fleet"
     make_mixed_fleet(path, tmp_path)
     with engine("spark", master=master) as spark:
-        monkeypatch.setattr(verify, "MOST_HERE", 10)
-        monkeypatch.setattr("kalloctrace.fleet.on_spark.TASKS", 4)
-        with Dataset.opened(path) as opened:
-            assert verify.judge_fleet(opened, spark) > 10
-        with engine() as duckdb, Dataset.opened(path) as opened:
-            assert verify.judge_fleet(opened, duckdb) == 0
-            expected = answers(path, duckdb)
+        expected = judged_by_executors(path, spark, monkeypatch)
         hold_equal(answers(path, spark), expected)
     words = [sys.executable, "-m", "kalloctrace", "fleet", "report", "--json", str(path)]
     printed = [

@@ -26,9 +26,7 @@ Events = npt.NDArray[np.void]
 BEGINS, ATTEMPT, RETURNS, RECLAIM, COMPACTION, OOM = enum_values(
     "slow_kind", "SLOW_BEGINS", "SLOW_ATTEMPT", "SLOW_RETURNS", "SLOW_RECLAIM", "SLOW_COMPACTION", "SLOW_OOM"
 )
-_PARTS = {
-    name: enum_values("slow_part", *(f"PART_{part.upper()}" for part in PARTS))[at] for at, name in enumerate(PARTS)
-}
+_PARTS = dict(zip(PARTS, enum_values("slow_part", *(f"PART_{part.upper()}" for part in PARTS)), strict=True))
 """The place of each part in `parts` of `struct slow_event`."""
 _EVENT_TEXTS = {RECLAIM: "direct_reclaim", COMPACTION: "compaction", OOM: "oom"}
 

@@ -4,6 +4,7 @@
 from kalloctrace.console import Console
 from kalloctrace.diagnose.from_trace import caller_of_call
 from kalloctrace.report.query.slow import Bucket, SlowAnswer, SlowGroup
+from kalloctrace.report.query.text import LONG
 from kalloctrace.styled import Sheet, Table, sheet_of
 from kalloctrace.text import duration, many
 from kalloctrace.trace.slow_split import PARTS, spent_with
@@ -70,7 +71,7 @@ def _example(bucket: Bucket) -> str:
 def _add_groups(sheet: Sheet, found: SlowAnswer, top: int) -> None:
     table = Table("bold")
     for name in found.question.by:
-        table.column(name, wraps="names" if name in ("gfp", "alloc_flags", "stack", "cgroup") else "no")
+        table.column(name, wraps="names" if name in LONG else "no")
     for heading in ("calls", "time", "worst"):
         table.column(heading, right=True)
     table.column("spent with", wraps="words")

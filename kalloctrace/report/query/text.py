@@ -8,7 +8,7 @@ from kalloctrace.report.query.question import Sort
 from kalloctrace.styled import Sheet, Table, sheet_of
 from kalloctrace.text import size_text
 
-_LONG = frozenset(("gfp", "alloc_flags", "stack", "cgroup"))
+LONG = frozenset(("gfp", "alloc_flags", "stack", "cgroup"))
 """Fields whose values may need several lines."""
 
 
@@ -53,7 +53,7 @@ def _headline(found: Answer) -> str:
 def _add_table(sheet: Sheet, found: Answer, rows: list[tuple[list[str], Sums]]) -> None:
     table = Table("bold")
     for field in found.question.by:
-        table.column(field, wraps="names" if field in _LONG else "no")
+        table.column(field, wraps="names" if field in LONG else "no")
     for heading in ("calls", "size", "failed", "slow path"):
         table.column(heading, right=True)
     for texts, sums in rows:
